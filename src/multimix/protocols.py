@@ -1,0 +1,139 @@
+"""What the parts of MultiMix know of each other.
+
+Axis letters, used in every shape string and nowhere else with another meaning:
+
+====  =============================================
+b     examples of a mini-batch
+n     interpolated tuples
+m     examples that enter one tuple
+r     positions (of a feature map or a token sequence)
+d     size of an embedding
+k     classes
+c h w channels, height and width of an image
+====  =============================================
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Protocol, Self, runtime_checkable
+
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+__all__ = ["Evaluator", "Losses", "Method", "Network", "Stateful", "Teacher", "parts"]
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What a method may ask of a model: ``classify(pool(embed(inputs)))`` is its forward pass.
+
+    Attributes:
+        head: The affine layer behind ``classify``, or None where ``classify`` is anything but affine.
+        stages: Where ``mixing_at`` can interpolate: 0 is the input, the last one the deepest.
+    """
+
+    head: nn.Module | None
+    stages: range
+
+    def __call__(self, inputs: Tensor) -> Float[Tensor, "b k"]:
+        """Return the logits of a batch of inputs."""
+        ...
+
+    def embed(self, inputs: Tensor) -> Float[Tensor, "b r d"]:
+        """Return the embeddings at every position, before pooling."""
+        ...
+
+    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b e"]:
+        """Return one embedding an example; of a single position (r = 1), that position's own."""
+        ...
+
+    def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
+        """Return the logits of embeddings."""
+        ...
+
+    def mixing_at(self, stage: int, mix: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
+        """Apply ``mix`` to the tensor that leaves ``stage`` while the context lasts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one training step minimises, and the parts it is made of."""
+
+    total: Float[Tensor, ""]
+    """The scalar to call ``backward`` on."""
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    """Named scalars for the log, detached and before weighting."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A second network whose predictions a method takes as soft targets."""
+
+    network: Network
+    """The teacher, which never receives a gradient."""
+    inputs: Tensor
+    """The teacher's own view of the mini-batch."""
+    gamma: float
+    """Weight of the labels; the teacher's predictions weigh ``1 - gamma``."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """One training step's losses from one mini-batch; all randomness comes from ``generator``."""
+
+    def __call__(
+        self,
+        network: Network,
+        inputs: Any,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the losses; ``inputs`` and ``targets`` are left as they were."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Measures a trained network; the data is given at construction."""
+
+    def __call__(self, network: Network) -> Iterator[tuple[str, float]]:
+        """Yield (name of the metric with its unit, value)."""
+        ...
+
+
+class Stateful(nn.Module):
+    """Base of the methods that learn, or that know how far training is.
+
+    A subclass is a ``dataclass(eq=False)`` whose fields are its settings. The training loop calls the three hooks below; a
+    hand-written loop may do without them where the subclass says so.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Set the module up before the dataclass assigns its fields."""
+        self = super().__new__(cls)
+        nn.Module.__init__(self)
+        return self
+
+    def prepare(self, network: Network) -> None:
+        """Build what depends on the network, before the first step or before a checkpoint is loaded."""
+
+    def after_step(self, network: Network) -> None:
+        """Follow the network once its optimiser has stepped."""
+
+    def at(self, progress: float) -> None:
+        """Hear how much of training is done, from 0 to 1."""
+
+
+def parts(method: Method) -> Iterator[Method]:
+    """Yield a method and every method inside it, outermost first."""
+    yield method
+    if not is_dataclass(method):
+        return
+    for f in fields(method):
+        value = getattr(method, f.name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(item) and isinstance(item, Method):
+                yield from parts(item)
