@@ -1,6 +1,7 @@
 """MultiMix: interpolate a myriad of embeddings.
 
-The names below load on first use, so that ``import multimix`` (and with it ``multimix --help``) does not wait for torch.
+The names below load on first use, so that ``import multimix`` (and with it ``multimix --help``) does not wait for
+torch.
 """
 
 from importlib import import_module
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("ERM", "Alternate", "CutMix", "DenseMultiMix", "ManifoldMixup", "Mixup", "MultiMix", "Until"), "methods"),
+    **dict.fromkeys(
+        ("ERM", "Alternate", "CutMix", "DenseMultiMix", "ManifoldMixup", "Mixup", "MultiMix", "Until"), "methods"
+    ),
     **dict.fromkeys(("EMATeacher", "SelfDistilled"), "distill"),
     **dict.fromkeys(("Losses", "Method", "Network"), "protocols"),
     "adapt": "models",

@@ -107,8 +107,8 @@ class Evaluator(Protocol):
 class Stateful(nn.Module):
     """Base of the methods that learn, or that know how far training is.
 
-    A subclass is a ``dataclass(eq=False)`` whose fields are its settings. The training loop calls the three hooks below; a
-    hand-written loop may do without them where the subclass says so.
+    A subclass is a ``dataclass(eq=False)`` whose fields are its settings. The training loop calls the three hooks
+    below; a hand-written loop may do without them where the subclass says so.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> Self:

@@ -1,0 +1,106 @@
+"""Any method, taught by a moving average of the network itself."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
+
+from torch import Generator, Tensor
+
+from multimix.distill.ema import BufferRule, EMATeacher, as_module, check_ema
+from multimix.ops import as_probabilities
+from multimix.protocols import Losses, Method, Network, Stateful, Teacher
+
+
+@dataclass(eq=False)
+class SelfDistilled(Stateful):
+    r"""Interpolate a teacher's soft predictions as the labels are: ``gamma * labels + (1 - gamma) * teacher``.
+
+    The teacher is a moving average of the network. Give two views of each mini-batch, ``inputs = (view_1, view_2)``:
+    the student sees the first, the teacher the second; a single tensor serves both. In a loop of your own the teacher
+    follows by itself: at each call it first absorbs what the optimiser has done since the last one.
+
+    Reference:
+        Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", section 3.3, equation (9). The
+        paper's text leaves gamma, momentum and the reading open; see ``teacher``.
+    """
+
+    name: ClassVar[str] = "self-distilled"
+
+    method: Method
+    """What the student trains with."""
+    gamma: float = 0.5
+    """Weight of the labels; the teacher weighs ``1 - gamma``."""
+    teacher: Literal["predict", "mix"] = "predict"
+    """``predict``: the teacher predicts on its own mixed embeddings, same weights. ``mix``: its predictions are mixed
+    like labels."""
+    momentum: float = 0.999
+    """Share of the moving average that stays at each step."""
+    buffer_rule: BufferRule = "copy"
+    """Batch-normalisation statistics are copied from the student, or averaged like parameters."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        if isinstance(self.method, type) or not callable(self.method):
+            raise TypeError(f"method must be a method such as MultiMix(), got {self.method!r}")
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma must lie in [0, 1], got {self.gamma}")
+        if self.teacher not in ("predict", "mix"):
+            raise ValueError(f"teacher must be 'predict' or 'mix', got {self.teacher!r}")
+        check_ema(self.momentum, self.buffer_rule)
+        self.ema: EMATeacher | None = None
+        self._seen: int | None = None
+
+    def prepare(self, network: Network) -> None:
+        """Make the teacher a copy of the network, unless there is one."""
+        self._teacher_of(network)
+
+    def after_step(self, network: Network) -> None:
+        """Let the teacher follow the network's last step."""
+        self._teacher_of(network).update_(as_module(network))
+        self._seen = _version(network)
+
+    def forward(self, network: Network, inputs: Any, targets: Tensor, *, generator: Generator | None = None) -> Losses:
+        """Return the losses of the method with the teacher's predictions as further targets.
+
+        Raises:
+            ValueError: If ``inputs`` is a sequence of other than two views.
+        """
+        view, other = _two_views(inputs)
+        ema = self._follow(network)
+        if self.teacher == "mix":
+            return self.method(network, view, self._blend(targets, ema(other)), generator=generator)
+        taught = Teacher(cast("Network", ema.network), other, self.gamma)
+        return self.method(network, view, targets, generator=generator, teacher=taught)
+
+    def _blend(self, targets: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Cross-entropy is linear in its targets: mixing both and blending the losses is blending, then mixing."""
+        predictions = teacher_logits.float().softmax(-1)
+        labels = as_probabilities(targets, predictions.shape[-1], dtype=predictions.dtype)
+        return self.gamma * labels + (1 - self.gamma) * predictions
+
+    def _teacher_of(self, network: Network) -> EMATeacher:
+        if self.ema is None:
+            self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule)
+        return self.ema
+
+    def _follow(self, network: Network) -> EMATeacher:
+        """Absorb the optimiser's step since the last call, if there was one and nobody called ``after_step``."""
+        ema, version = self._teacher_of(network), _version(network)
+        if self._seen is not None and version != self._seen:
+            ema.update_(as_module(network))
+        self._seen = version
+        return ema
+
+
+def _version(network: Network) -> int:
+    """Count the in-place changes of the parameters; gradient accumulation leaves it as it is."""
+    return sum(parameter._version for parameter in as_module(network).parameters())
+
+
+def _two_views(inputs: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(inputs, Tensor):
+        return inputs, inputs
+    if not isinstance(inputs, (tuple, list)) or len(inputs) != 2 or not all(isinstance(v, Tensor) for v in inputs):
+        raise ValueError(f"inputs must be a tensor or a pair of views (view_1, view_2), got {type(inputs).__name__}")
+    if len(inputs[0]) != len(inputs[1]):
+        raise ValueError(f"inputs must be two views of the same examples, got {len(inputs[0])} and {len(inputs[1])}")
+    return inputs[0], inputs[1]

@@ -1,0 +1,76 @@
+"""The moving average of a network."""
+
+import copy
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from multimix.protocols import Network
+
+BufferRule = Literal["copy", "average"]
+
+
+class EMATeacher(nn.Module):
+    """A copy of a network that follows it as an exponential moving average, always in eval mode and without gradient.
+
+    Attributes:
+        network: The averaged network; use it like the original.
+    """
+
+    def __init__(self, network: Network, *, momentum: float = 0.999, buffer_rule: BufferRule = "copy") -> None:
+        """Copy ``network``.
+
+        Args:
+            network: What to follow; it is left as it is.
+            momentum: Share of the average that stays at each update.
+            buffer_rule: ``copy`` takes buffers (the running statistics of batch normalisation) as they are; ``average``
+                averages the floating-point ones like parameters.
+
+        Raises:
+            ValueError: If ``momentum`` lies outside [0, 1) or ``buffer_rule`` is unknown.
+            TypeError: If ``network`` is not a torch module.
+        """
+        super().__init__()
+        check_ema(momentum, buffer_rule)
+        self.momentum, self.buffer_rule = momentum, buffer_rule
+        self.network = copy.deepcopy(as_module(network)).requires_grad_(False).eval()
+        self._lerp = get_ema_multi_avg_fn(momentum)
+
+    @torch.no_grad()
+    def update_(self, network: nn.Module) -> None:
+        """Move towards ``network``: ``average <- momentum * average + (1 - momentum) * network``."""
+        averaged: list[Tensor] = list(self.network.parameters())
+        current: list[Tensor] = list(network.parameters())
+        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            if self.buffer_rule == "average" and mine.is_floating_point():
+                averaged.append(mine)
+                current.append(theirs)
+            else:
+                mine.copy_(theirs)
+        self._lerp(averaged, current, None)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 (torch's own signature)
+        """Stay in eval mode: batch statistics must not follow the teacher's view."""
+        return super().train(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the averaged network's logits."""
+        with torch.no_grad():
+            return self.network(inputs)
+
+
+def as_module(network: object) -> nn.Module:
+    """Return ``network`` as the torch module that it must be to be averaged, or raise TypeError."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch module, got {type(network).__name__}")
+    return network
+
+
+def check_ema(momentum: float, buffer_rule: str) -> None:
+    """Raise ValueError for settings that are no moving average."""
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+    if buffer_rule not in ("copy", "average"):
+        raise ValueError(f"buffer_rule must be 'copy' or 'average', got {buffer_rule!r}")

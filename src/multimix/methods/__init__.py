@@ -1,0 +1,29 @@
+"""Mixing methods: each one a frozen dataclass whose fields are its settings and whose call is the algorithm."""
+
+from typing import get_args
+
+from multimix.methods.combine import Alternate, Until
+from multimix.methods.cutmix import CutMix
+from multimix.methods.dense import DenseMultiMix
+from multimix.methods.erm import ERM
+from multimix.methods.manifold import ManifoldMixup
+from multimix.methods.mixup import Mixup
+from multimix.methods.multimix import MultiMix
+
+AnyMethod = ERM | Mixup | CutMix | ManifoldMixup | MultiMix | DenseMultiMix
+"""The one list: command line, documentation, laws and benchmarks take the methods from here."""
+
+METHODS: tuple[type, ...] = get_args(AnyMethod)
+
+__all__ = [
+    "ERM",
+    "METHODS",
+    "Alternate",
+    "AnyMethod",
+    "CutMix",
+    "DenseMultiMix",
+    "ManifoldMixup",
+    "Mixup",
+    "MultiMix",
+    "Until",
+]

@@ -1,0 +1,112 @@
+"""The loss of interpolated tuples, with or without a teacher, for affine heads and for all others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from multimix.methods._predict import classification_losses
+from multimix.ops import (
+    as_probabilities,
+    balance_gain,
+    balance_gradient,
+    interpolate_positions,
+    mixed_losses,
+    reweight,
+)
+from multimix.protocols import Losses, Network, Teacher
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A mini-batch as a network embeds it, (b, d), or (b, r, d) at every position."""
+
+    network: Network
+    embeddings: Tensor
+
+    def logits(self) -> Tensor:
+        """Return the logits of the clean embeddings."""
+        return self.network.classify(self.embeddings)
+
+    def mixed_logits(self, weights: Tensor) -> Tensor:
+        """Return the logits of embeddings interpolated with weights (r, n, b), whatever the classifier: (r, n, k)."""
+        values = self.embeddings if self.embeddings.ndim == 3 else self.embeddings.unsqueeze(1)
+        return self.network.classify(interpolate_positions(weights, values))
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher's mini-batch, and the weight of the labels against its predictions."""
+
+    by: Embedded
+    gamma: float
+
+    @classmethod
+    def of(cls, teacher: Teacher | None, embed: Callable[[Network, Tensor], Tensor]) -> Self | None:
+        """Return the teacher's view as it embeds it, without gradient; None without a teacher."""
+        if teacher is None:
+            return None
+        with torch.no_grad():
+            return cls(Embedded(teacher.network, embed(teacher.network, teacher.inputs)), teacher.gamma)
+
+
+def tuple_losses(
+    student: Embedded,
+    targets: Tensor,
+    weights: Tensor,
+    *,
+    attention: Tensor | None = None,
+    taught: Taught | None = None,
+    balanced: bool = False,
+) -> Losses:
+    """Return the cross-entropy of interpolated predictions against interpolated targets and a teacher's predictions.
+
+    An affine classifier commutes with interpolation, which then takes place on the clean logits; any other one is
+    applied to the interpolated embeddings themselves.
+    """
+    networks = [student.network] if taught is None else [student.network, taught.by.network]
+    if any(network.head is None for network in networks):
+        return _classify_mixed(student, targets, weights, attention, taught, balanced=balanced)
+    with torch.no_grad():
+        teacher_logits = None if taught is None else taught.by.logits()
+    total, labels, teacher = mixed_losses(
+        student.logits(),
+        targets,
+        weights,
+        attention=attention,
+        teacher_logits=teacher_logits,
+        gamma=1.0 if taught is None else taught.gamma,
+        balanced=balanced,
+    )
+    return Losses(total, {"labels": labels} if teacher is None else {"labels": labels, "teacher": teacher})
+
+
+def _classify_mixed(
+    student: Embedded,
+    targets: Tensor,
+    weights: Tensor,
+    attention: Tensor | None,
+    taught: Taught | None,
+    *,
+    balanced: bool,
+) -> Losses:
+    weights = weights.unsqueeze(0) if attention is None else reweight(weights, attention)
+    if balanced:
+        student = _balanced(student, balance_gain(weights))
+    logits = student.mixed_logits(weights)
+    mixed = weights @ as_probabilities(targets, logits.shape[-1], dtype=weights.dtype)
+    if taught is None:
+        return classification_losses(logits, mixed, None)
+    with torch.no_grad():
+        teacher_logits = taught.by.mixed_logits(weights)
+    return classification_losses(logits, mixed, (teacher_logits, taught.gamma))
+
+
+def _balanced(student: Embedded, gain: Tensor) -> Embedded:
+    """Without clean logits, the gradient is balanced where the interpolation happens: on the embeddings."""
+    values = student.embeddings
+    if values.ndim == 2:
+        return Embedded(student.network, balance_gradient(values, gain[0]))
+    return Embedded(student.network, balance_gradient(values.transpose(0, 1), gain).transpose(0, 1))

@@ -1,0 +1,64 @@
+"""Interpolation vectors of a mini-batch, as MultiMix and Dense MultiMix draw them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from multimix.ops import check_concentration, dirichlet, draw_between, scatter_tuples
+
+DEFAULT_EFFECTIVE = 2.0
+"""Images that effectively enter a tuple unless told otherwise; the paper's alpha in (0.5, 2) at m = 128 means 43 to
+86."""
+
+
+@dataclass(frozen=True)
+class TupleSettings:
+    """How tuples are drawn, and what their gradient is scaled to."""
+
+    tuples: int = 1000
+    """Interpolated tuples a step, n."""
+    tuple_length: int | None = None
+    """Random examples that enter a tuple, m; None means the whole mini-batch."""
+    alpha: float | tuple[float, float] | None = None
+    """Concentration of the symmetric Dirichlet distribution, or a range from which each tuple draws its own."""
+    effective: float | tuple[float, float] | None = None
+    """Instead of alpha: examples that effectively enter a tuple, (1 + m alpha) / (1 + alpha), or a range. 2.0 if
+    neither is given."""
+    balanced: bool = False
+    """Rescale the batch-centred gradient on the clean logits to the size it has in plain training."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        for name, value, least in (("tuples", self.tuples, 1), ("tuple_length", self.tuple_length, 1)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.alpha is not None and self.effective is not None:
+            raise ValueError(
+                f"give alpha or effective, not both, got alpha={self.alpha} and effective={self.effective}"
+            )
+        if self.alpha is not None:
+            check_concentration("alpha", self.alpha)
+        if self.effective is not None:
+            check_concentration("effective", self.effective, above=1.0)
+
+    def draw_weights(self, b: int, *, like: Tensor, generator: Generator | None = None, sets: int = 1) -> Tensor:
+        """Return ``sets * tuples`` interpolation vectors over a mini-batch of b: (sets * n, b), where ``like`` lies.
+
+        A tuple is no longer than the mini-batch, and in one of no more than ``effective`` images the weights are drawn
+        from the flat distribution, alpha = 1.
+        """
+        m = min(self.tuple_length or b, b)
+        alpha = self._concentrations(self.tuples * sets, m, generator, like.device)
+        weights = dirichlet(len(alpha), m, alpha, generator=generator, device=like.device)
+        return weights if m == b else scatter_tuples(weights, b, generator=generator)
+
+    def _concentrations(self, n: int, m: int, generator: Generator | None, device: torch.device) -> Tensor:
+        if self.alpha is not None:
+            return draw_between(self.alpha, n, generator=generator, device=device)
+        effective = draw_between(
+            DEFAULT_EFFECTIVE if self.effective is None else self.effective, n, generator=generator, device=device
+        )
+        return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)

@@ -1,0 +1,105 @@
+"""Methods made of methods."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from multimix.methods.erm import ERM
+from multimix.protocols import Losses, Method, Network, Stateful, Teacher
+
+
+@dataclass(frozen=True)
+class Alternate:
+    """Each step, one of several methods, drawn with the given probabilities.
+
+    ``Alternate((MultiMix(alpha=(0.5, 2.0)), Mixup(alpha=2.0)), (0.5, 0.5))`` is MultiMix as published.
+    """
+
+    name: ClassVar[str] = "alternate"
+
+    methods: tuple[Method, ...]
+    """What to choose from."""
+    probabilities: tuple[float, ...] | None = None
+    """One for each method; equal by default."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        if not self.methods:
+            raise ValueError("methods must hold at least one method, got none")
+        for method in self.methods:
+            check_method("methods", method)
+        p = self.probabilities
+        if p is None:
+            return
+        if len(p) != len(self.methods) or min(p) < 0 or abs(sum(p) - 1) > 1e-6:
+            raise ValueError(f"probabilities must be {len(self.methods)} numbers that sum to 1, none negative, got {p}")
+
+    def __call__(
+        self,
+        network: Network,
+        inputs: Any,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the losses of the method drawn."""
+        taught = {} if teacher is None else {"teacher": teacher}
+        return self.choose(generator)(network, inputs, targets, generator=generator, **taught)
+
+    def choose(self, generator: Generator | None = None) -> Method:
+        """Return the method of one step."""
+        share = torch.tensor(self.probabilities or [1 / len(self.methods)] * len(self.methods))
+        coin = torch.rand((), generator=generator, device=generator.device if generator else None).cpu()
+        return self.methods[min(int((share.cumsum(0) <= coin).sum()), len(self.methods) - 1)]
+
+
+@dataclass(eq=False)
+class Until(Stateful):
+    """One method until a fraction of training is done, another one after it.
+
+    The training engine tells how far training is; in a loop of your own, call ``method.at(step / steps)``.
+    """
+
+    name: ClassVar[str] = "until"
+
+    method: Method
+    """What to use first."""
+    fraction: float = 0.9
+    """Share of training after which it gives way."""
+    then: Method = field(default_factory=ERM)
+    """What to use from there on."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        check_method("method", self.method)
+        check_method("then", self.then)
+        if not 0 <= self.fraction <= 1:
+            raise ValueError(f"fraction must lie in [0, 1], got {self.fraction}")
+        self._progress = 0.0
+
+    def at(self, progress: float) -> None:
+        """Hear how much of training is done, from 0 to 1."""
+        self._progress = progress
+
+    def forward(
+        self,
+        network: Network,
+        inputs: Any,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the losses of the method in force."""
+        taught = {} if teacher is None else {"teacher": teacher}
+        method = self.method if self._progress < self.fraction else self.then
+        return method(network, inputs, targets, generator=generator, **taught)
+
+
+def check_method(name: str, method: object) -> None:
+    """Raise TypeError unless ``method`` is an instance of a method."""
+    if isinstance(method, type) or not callable(method):
+        raise TypeError(f"{name} must be a method such as MultiMix(), got {method!r}")

@@ -1,0 +1,101 @@
+"""Dense MultiMix."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
+
+from torch import Generator, Tensor
+
+from multimix.methods._predict import check_batch
+from multimix.methods._tuple_loss import Embedded, Taught, tuple_losses
+from multimix.methods._tuples import TupleSettings
+from multimix.ops import as_probabilities, attention
+from multimix.protocols import Losses, Network, Teacher
+
+
+@dataclass(frozen=True)
+class DenseMultiMix(TupleSettings):
+    """Interpolate embeddings at every spatial position, with attention as confidence in the image's label there.
+
+    Every position of every image is classified as if the image were pooled to it alone; a teacher is interpolated with
+    the student's weights, attention included. The loss is the mean over tuples and positions.
+
+    Reference:
+        Venkataramanan et al., "Embedding space interpolation beyond mini-batch, beyond pairs and beyond examples",
+        NeurIPS 2023, arXiv 2311.05538, equations (9) to (14).
+    """
+
+    name: ClassVar[str] = "dense-multimix"
+
+    query: Literal["gap", "cam", "uniform"] = "gap"
+    """What attention compares positions with: the pooled embedding, the classifier's weights of the class, or
+    nothing."""
+    activation: Literal["relu", "softmax"] = "relu"
+    """What makes attention positive: ReLU, then l1 normalisation over positions, or a softmax."""
+    shared: bool = False
+    """One interpolation vector a tuple for all positions, instead of one for each."""
+    detach: bool = True
+    """Keep the gradient out of the attention."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        super().__post_init__()
+        for name, value, known in (
+            ("query", self.query, ("gap", "cam", "uniform")),
+            ("activation", self.activation, ("relu", "softmax")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+    def __call__(
+        self,
+        network: Network,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the mean cross-entropy of the interpolated tuples at every position."""
+        check_batch(inputs, targets)
+        student = Embedded(network, _at_every_position(network, inputs))
+        weights = self._weights(student.embeddings, generator)
+        return tuple_losses(
+            student,
+            targets,
+            weights,
+            attention=self.attend(student, targets),
+            taught=Taught.of(teacher, _at_every_position),
+            balanced=self.balanced,
+        )
+
+    def attend(self, student: Embedded, targets: Tensor) -> Tensor:
+        """Return the attention of every image over its positions, (b, r).
+
+        Raises:
+            ValueError: If ``query`` is ``cam`` and the network has no affine head to take class weights from.
+        """
+        features = student.embeddings.detach() if self.detach else student.embeddings
+        weights = _class_weights(student.network, targets) if self.query == "cam" else None
+        if weights is not None and self.detach:
+            weights = weights.detach()
+        return attention(features, query=self.query, activation=self.activation, class_weights=weights)
+
+    def _weights(self, features: Tensor, generator: Generator | None) -> Tensor:
+        b, r, _ = features.shape
+        if self.shared:
+            return self.draw_weights(b, like=features, generator=generator)
+        return self.draw_weights(b, like=features, generator=generator, sets=r).view(r, self.tuples, b)
+
+
+def _at_every_position(network: Network, inputs: Tensor) -> Tensor:
+    """Return (b, r, d): each position pooled by itself, so that it is in the space that the classifier knows."""
+    features = network.embed(inputs)
+    b, r, d = features.shape
+    return network.pool(features.reshape(b * r, 1, d)).unflatten(0, (b, r))
+
+
+def _class_weights(network: Network, targets: Tensor) -> Tensor:
+    if network.head is None:
+        raise ValueError("query='cam' needs a network with an affine head, whose weights are the class queries")
+    weight = cast("Tensor", network.head.weight).flatten(1)
+    return as_probabilities(targets, len(weight), dtype=weight.dtype) @ weight

@@ -1,0 +1,50 @@
+"""MultiMix."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Generator, Tensor
+
+from multimix.methods._predict import check_batch
+from multimix.methods._tuple_loss import Embedded, Taught, tuple_losses
+from multimix.methods._tuples import TupleSettings
+from multimix.protocols import Losses, Network, Teacher
+
+
+@dataclass(frozen=True)
+class MultiMix(TupleSettings):
+    """Interpolate n tuples of the whole mini-batch's embeddings, right before the classifier.
+
+    The paper's own setting is ``MultiMix(alpha=(0.5, 2.0))``, half of the steps being input mixup instead:
+    ``Alternate((MultiMix(alpha=(0.5, 2.0)), Mixup(alpha=2.0)), (0.5, 0.5))``. The defaults differ: a tuple of the
+    published concentration averages 43 to 86 images of a mini-batch of 128, which leaves the network little gradient.
+
+    With an affine head nothing of size n x d is formed (:func:`multimix.ops.mixed_cross_entropy`); with any other head
+    the embeddings are interpolated and classified as the equations say, and ``balanced`` acts on the gradient of the
+    embeddings.
+
+    Reference:
+        Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", arXiv 2206.14868, equations (6) to
+        (9).
+    """
+
+    name: ClassVar[str] = "multimix"
+
+    def __call__(
+        self,
+        network: Network,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the mean cross-entropy of the interpolated tuples."""
+        check_batch(inputs, targets)
+        student = Embedded(network, _pooled(network, inputs))
+        weights = self.draw_weights(len(inputs), like=student.embeddings, generator=generator)
+        return tuple_losses(student, targets, weights, taught=Taught.of(teacher, _pooled), balanced=self.balanced)
+
+
+def _pooled(network: Network, inputs: Tensor) -> Tensor:
+    return network.pool(network.embed(inputs))

@@ -1,0 +1,104 @@
+"""Attention as confidence: how much each position says of its image's label."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multimix.ops._checks import accurate
+
+Query = Literal["gap", "cam", "uniform"]
+Activation = Literal["relu", "softmax"]
+
+
+def attention(
+    features: Float[Tensor, "b r d"],
+    *,
+    query: Query = "gap",
+    activation: Activation = "relu",
+    class_weights: Float[Tensor, "b d"] | None = None,
+) -> Float[Tensor, "b r"]:
+    r"""Return the attention of each image over its positions; rows sum to 1 and are never NaN.
+
+    :math:`a_i = h(z_i^\top u_i)` (equation (9)), with the query :math:`u_i` the image's pooled embedding (``gap``), the
+    classifier's weights of its class (``cam``), or no query at all (``uniform``); :math:`h` is ReLU followed by l1
+    normalisation over positions (``relu``) or a softmax (``softmax``). An image whose every position is rejected by the
+    ReLU gets uniform attention.
+
+    Args:
+        features: Embeddings at every position.
+        query: ``gap``, ``cam`` or ``uniform``.
+        activation: ``relu`` or ``softmax``.
+        class_weights: For ``cam``, the classifier's weight vector of each image's class (of soft labels, their mean).
+
+    Raises:
+        ValueError: If a name is unknown, or ``class_weights`` is missing for ``cam`` or of another shape.
+    """
+    if features.ndim != 3:
+        raise ValueError(f"features must have shape (b, r, d), got {tuple(features.shape)}")
+    b, r, _ = features.shape
+    features = accurate(features)
+    if query == "uniform":
+        return features.new_full((b, r), 1 / r)
+    if query not in ("gap", "cam"):
+        raise ValueError(f"query must be 'gap', 'cam' or 'uniform', got {query!r}")
+    with torch.autocast(features.device.type, enabled=False):
+        scores = torch.einsum("brd,bd->br", features, _query(features, query, class_weights))
+    if activation == "softmax":
+        return scores.softmax(1)
+    if activation != "relu":
+        raise ValueError(f"activation must be 'relu' or 'softmax', got {activation!r}")
+    return _normalise_rows(scores.relu())
+
+
+def reweight(
+    weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"], attention: Float[Tensor, "b r"]
+) -> Float[Tensor, "r n b"]:
+    r"""Return weights scaled by attention and normalised again, one set a position.
+
+    :math:`\hat M^j = \mathrm{diag}(a^j) \Lambda^j \mathrm{diag}(1^\top \mathrm{diag}(a^j) \Lambda^j)^{-1}` (equations
+    (10) and (11)), with interpolation vectors as rows. A tuple all of whose examples have no attention at a position
+    keeps its weights there, as under uniform attention.
+
+    Args:
+        weights: Interpolation vectors, shared by all positions (n, b) or one set a position (r, n, b).
+        attention: Of each image over its positions, not negative.
+
+    Raises:
+        ValueError: If the shapes do not fit each other.
+    """
+    b, r = attention.shape
+    if weights.shape[-1] != b or weights.ndim not in (2, 3) or (weights.ndim == 3 and len(weights) != r):
+        raise ValueError(
+            f"weights must have shape (n, {b}) or ({r}, n, {b}) for attention of shape ({b}, {r}),"
+            f" got {tuple(weights.shape)}"
+        )
+    # Only ratios between the images of one position count; the largest is made 1 so that no product underflows
+    # needlessly.
+    ratios = attention / attention.detach().amax(0, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
+    scaled = weights * ratios.T.unsqueeze(1)
+    sums = scaled.sum(-1, keepdim=True)
+    usable = sums > torch.finfo(sums.dtype).tiny
+    return torch.where(usable, scaled / torch.where(usable, sums, 1), weights)
+
+
+def _query(features: Tensor, query: Query, class_weights: Tensor | None) -> Tensor:
+    if query == "gap":
+        return features.mean(1)
+    if class_weights is None:
+        raise ValueError(
+            "class_weights must be given for query='cam': the classifier's weight vector of each image's class"
+        )
+    expected = (features.shape[0], features.shape[2])
+    if class_weights.shape != expected:
+        raise ValueError(f"class_weights must have shape {expected}, got {tuple(class_weights.shape)}")
+    return class_weights.to(features.dtype)
+
+
+def _normalise_rows(scores: Tensor) -> Tensor:
+    """Return rows divided by their sum; a row of zeros becomes uniform."""
+    largest = scores.detach().amax(1, keepdim=True)
+    alive = largest > 0
+    scores = torch.where(alive, scores / torch.where(alive, largest, 1), 1)  # a sum of large scores cannot overflow
+    return scores / scores.sum(1, keepdim=True)

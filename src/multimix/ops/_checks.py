@@ -1,0 +1,84 @@
+"""What an op refuses, in one line that names the argument."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+_ROW_SUM_TOLERANCE = 1e-2
+"""Loose enough for weights in bfloat16, tight enough for weights that were never normalised."""
+
+
+def accurate(values: Tensor) -> Tensor:
+    """Return half-precision values in float32, others as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def as_probabilities(targets: Tensor, classes: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return targets as one row of class probabilities an example.
+
+    Args:
+        targets: Class indices, an integer tensor (b,), or probabilities (b, k), which are returned as they are but for
+            the dtype.
+        classes: How many classes there are, k.
+        dtype: Of the result.
+
+    Raises:
+        ValueError: If an index is outside ``[0, classes)`` or the probabilities have another number of columns.
+        TypeError: If the targets are neither integer indices nor floating-point probabilities.
+    """
+    check_targets(targets, classes)
+    return targets.to(dtype) if targets.is_floating_point() else one_hot(targets.long(), classes).to(dtype)
+
+
+def check_targets(targets: Tensor, classes: int, *, batch: int | None = None) -> None:
+    """Raise if ``targets`` cannot be the labels of ``batch`` examples in ``classes`` classes."""
+    if targets.is_floating_point():
+        if targets.ndim != 2 or targets.shape[1] != classes:
+            raise ValueError(
+                f"targets holds probabilities and must have shape (b, {classes}), got {tuple(targets.shape)}"
+            )
+    elif targets.is_complex() or targets.dtype == torch.bool:
+        raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}")
+    elif targets.ndim != 1:
+        raise ValueError(f"targets holds class indices and must have shape (b,), got {tuple(targets.shape)}")
+    elif targets.device.type == "cpu" and targets.numel():  # elsewhere the look would wait for the device
+        low, high = (int(edge) for edge in targets.aminmax())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"targets must lie in 0..{classes - 1} for {classes} classes, got {low if low < 0 else high}"
+            )
+    if batch is not None and len(targets) != batch:
+        raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {batch}")
+
+
+def check_weights(weights: Tensor, batch: int) -> None:
+    """Raise if ``weights`` (..., n, b) are not interpolation weights over ``batch`` examples."""
+    if not weights.is_floating_point():
+        raise TypeError(f"weights must be floating-point, got {weights.dtype}")
+    if weights.shape[-1] != batch:
+        raise ValueError(f"weights has {weights.shape[-1]} columns for a mini-batch of {batch}")
+    if weights.shape[-2] < 1:
+        raise ValueError("weights must have at least one row")
+    if weights.device.type == "cpu":
+        with torch.no_grad():
+            if weights.amin() < 0:
+                raise ValueError(f"weights must not be negative, got {float(weights.amin()):.4g}")
+            off = (weights.sum(-1) - 1).abs().amax()
+            if not off <= _ROW_SUM_TOLERANCE:  # NaN lands here too
+                raise ValueError(f"weights must have rows that sum to 1, got a row that is off by {float(off):.4g}")
+
+
+def check_logits(logits: Tensor, dims: int, name: str = "logits") -> None:
+    """Raise if ``logits`` is not a floating-point tensor of ``dims`` dimensions."""
+    if not logits.is_floating_point():
+        raise TypeError(f"{name} must be floating-point, got {logits.dtype}")
+    if logits.ndim != dims:
+        shape = {2: "(b, k)", 3: "(b, r, k)"}[dims]
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(logits.shape)}")
+
+
+def check_same_device(**tensors: Tensor | None) -> None:
+    """Raise if the tensors lie on different devices."""
+    places = {name: t.device for name, t in tensors.items() if t is not None}
+    if len(set(places.values())) > 1:
+        raise ValueError("tensors lie on different devices: " + ", ".join(f"{k} on {v}" for k, v in places.items()))
