@@ -1,0 +1,91 @@
+# Only python3 (3.11 or newer), pip and make are needed; everything else goes into .venv.
+PYTHON ?= python3
+WORKERS ?= 4
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+REPORTS := .stamps
+WITH_SHAPE_CHECKS := $(wildcard tests/ops tests/methods tests/models tests/distill)
+DEMO_METHODS := erm mixup cutmix manifold-mixup multimix dense-multimix distilled-multimix
+
+# One thread a worker: tests are small, and threads of several workers only get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs lint format types layers shapes cov wheel lock clean
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv and install the package with its pinned tools
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "multimix needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)." >&2; \
+	  echo "Name another one: make setup PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "setup 1/2: virtual environment in .venv"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "setup 2/2: pinned packages, about 6 GB the first time (a few minutes)"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Train every method on digits with three seeds, print the table, leave report.html
+	@rm -rf demo report.html
+	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --out demo
+	@cp demo/report.html report.html
+	@echo "report: $(CURDIR)/report.html"
+
+test: $(READY) ## Run the tests, then those of the core again with shape checks (ARGS='-k dirichlet' for some)
+	$(PYTEST) --cov --cov-report= --junitxml=$(REPORTS)/tests.xml $(ARGS)
+	@$(MAKE) --no-print-directory shapes
+	@$(BIN)/python scripts/count_tests.py tests $(REPORTS)/tests.xml
+	@printf 'coverage: %s %% of lines and branches\n' "$$($(BIN)/coverage report --format=total --precision=1)"
+
+shapes: $(READY) ## Run the core's tests with every shape in a signature checked
+ifneq ($(WITH_SHAPE_CHECKS),)
+	@$(PYTEST) -qq --jaxtyping-packages=multimix,beartype.beartype -m 'not bad_input' \
+	  --junitxml=$(REPORTS)/shapes.xml $(WITH_SHAPE_CHECKS)
+	@$(BIN)/python scripts/count_tests.py 'shape checks' $(REPORTS)/shapes.xml
+endif
+
+cov: test ## Run the tests and list what they leave out, file by file
+	@$(BIN)/coverage report --show-missing --skip-covered
+
+lint: $(READY) ## Look at format, style and tidiness
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@git ls-files -z | xargs -0 $(BIN)/python scripts/tidy.py
+
+format: $(READY) ## Bring the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(READY) ## Check the types
+	$(BIN)/mypy
+
+layers: $(READY) ## Check that imports only go downwards
+	$(BIN)/lint-imports
+
+docs: $(READY) ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+wheel: $(READY) ## Build the wheel and use it from an empty folder
+	@sh scripts/check_wheel.sh $(BIN)/python
+
+check: lint types layers test docs wheel ## Everything that has to pass
+
+bench: $(READY) ## Time a training step against a bare loop
+	@mkdir -p benchmarks
+	$(BIN)/multimix bench step --out benchmarks/step-cpu.jsonl
+
+lock: $(READY) ## Pin what .venv holds now in constraints.txt
+	$(BIN)/python scripts/lock.py
+	@touch $(READY)
+
+clean: ## Remove what the other targets made, but for .venv and runs/
+	rm -rf demo report.html site dist .coverage* $(REPORTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests scripts studies -name __pycache__ -type d -prune -exec rm -rf {} +
