@@ -1,0 +1,13 @@
+"""Image sets by name or path, batched augmentation with per-image parameters, and batches that resume anywhere.
+
+``load`` returns the ``Splits`` of a data set. Small sets are ``Images``, uint8 tensors that live on the device of the
+training and are augmented there; large ones are ``Files``, decoded by worker processes. ``Batches`` serves both with
+the same promise: batch i of an epoch depends on the seed, the epoch and i alone.
+"""
+
+from multimix.data._augment import Augment, Crops, normalise
+from multimix.data._batches import Batches
+from multimix.data._load import DATASETS, Splits, load
+from multimix.data._sets import Files, Images
+
+__all__ = ["DATASETS", "Augment", "Batches", "Crops", "Files", "Images", "Splits", "load", "normalise"]

@@ -1,0 +1,152 @@
+"""Trees of image files: one folder a class, the layout of torchvision's ImageFolder."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from multimix.data._pictures import fitted, read_picture
+from multimix.data._sets import Files, Images
+from multimix.data._source import Parts, Request
+from multimix.data._split import stratified
+
+__all__ = ["as_files", "class_tree", "listed", "read_folder", "small_or_files"]
+
+SMALL_SIDE = 96  # px; a set of larger images stays on the disk
+MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; so does a larger one
+TEST_FRACTION = 0.2  # of a folder that comes without a test part
+READ_AT_ONCE = 4096
+
+
+def read_folder(path: str, request: Request) -> Parts:
+    """Return the sets of a folder: train/ with val/ or test/ beside it, or a single tree of classes.
+
+    Where there are both val/ and test/, val/ is the validation set. A single tree gives a fifth of its images,
+    stratified by ``split_seed``, to the test set. Images all of one size of at most 96 px, or brought to that by
+    ``image_size``, live in memory.
+
+    Raises:
+        FileNotFoundError: The folder, or one of its parts, is missing.
+        ValueError: A tree has no class, one, an empty one or other classes than train/; an image cannot be read.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"folder:{path} is not a folder")
+    if not (root / "train").is_dir():
+        whole = class_tree(root)
+        size = len(whole) - max(1, round(TEST_FRACTION * len(whole)))
+        try:
+            train, test = stratified(whole.labels, size, request.split_seed)
+        except ValueError as error:
+            raise ValueError(f"{root} has too few images to split off a test set: {error}") from error
+        return small_or_files(Parts(whole.subset(train), whole.subset(test)), request.image_size)
+    train_set = class_tree(root / "train")
+    others = {name: class_tree(root / name, train_set.classes) for name in ("val", "test") if (root / name).is_dir()}
+    if not others:
+        raise FileNotFoundError(f"{root} has train/ but neither val/ nor test/ beside it")
+    test_set = others.pop("test", None) or others.pop("val")
+    return small_or_files(Parts(train_set, test_set, others.get("val")), request.image_size)
+
+
+def class_tree(root: Path, classes: tuple[str, ...] | None = None) -> Files:
+    """List the images under ``root``, whose folders are the classes, in the order of torchvision's ImageFolder.
+
+    Args:
+        root: The folder of the class folders; hidden ones are passed over.
+        classes: The classes that must be there.
+
+    Raises:
+        FileNotFoundError: ``root`` is missing.
+        ValueError: Fewer than two classes, a class without an image, or other classes than ``classes``.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is missing")
+    found = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if len(found) < 2:
+        raise ValueError(f"{root} must hold at least two class folders, not {len(found)}{_named(found)}")
+    if classes is not None and found != classes:
+        apart = sorted(set(found) ^ set(classes))
+        raise ValueError(f"{root} must have the class folders of the training set; they differ in{_named(apart)}")
+    pairs = [(path, label) for label, name in enumerate(found) for path in _images_under(root / name)]
+    return listed(pairs, found, root)
+
+
+def listed(pairs: list[tuple[str, int]], classes: tuple[str, ...], root: Path) -> Files:
+    """Return ``(path, label)`` pairs as ``Files``.
+
+    Raises:
+        ValueError: A class has no image.
+    """
+    labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
+    counts = torch.bincount(labels, minlength=len(classes))
+    if empty := [classes[i] for i in (counts == 0).nonzero().flatten().tolist()]:
+        raise ValueError(f"{root} has no readable kind of image for the class{_named(empty)}")
+    return Files(tuple(path for path, _ in pairs), labels, classes)
+
+
+def small_or_files(parts: Parts, image_size: int | None) -> Parts:
+    """Return parts of ``Files`` decoded into memory where they are small, else at ``image_size`` (224 if None)."""
+    train = parts.train
+    shape = _pixels(train.paths[0], image_size).shape if isinstance(train, Files) else torch.Size(train.shape)
+    try:
+        return parts.mapped(lambda part: _in_memory(part, image_size, shape) if isinstance(part, Files) else part)
+    except _NotSmallError:
+        return as_files(parts, image_size)
+
+
+def as_files(parts: Parts, image_size: int | None) -> Parts:
+    """Return parts of ``Files`` that decode to ``image_size`` (224 if None)."""
+    size = 224 if image_size is None else image_size
+    return parts.mapped(lambda part: replace(part, image_size=size) if isinstance(part, Files) else part)
+
+
+class _NotSmallError(Exception):
+    """Images are large, many, or of several shapes."""
+
+
+def _in_memory(files: Files, image_size: int | None, shape: torch.Size) -> Images:
+    """Decode every file.
+
+    Raises:
+        _NotSmallError: The images are large, many, or not all of ``shape`` (c, h, w).
+    """
+    if max(shape) > SMALL_SIDE or len(files) * shape.numel() > MEMORY_LIMIT:
+        raise _NotSmallError
+    images = torch.empty((len(files), *shape), dtype=torch.uint8)
+
+    def fill(index: int) -> bool:
+        pixels = _pixels(files.paths[index], image_size)
+        if pixels.shape != shape:
+            return False
+        images[index] = pixels
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        # In rounds, so that one odd image among very many is found early.
+        for start in range(0, len(files), READ_AT_ONCE):
+            if not all(list(pool.map(fill, range(start, min(start + READ_AT_ONCE, len(files)))))):
+                raise _NotSmallError
+    return Images(images, files.labels, files.classes)
+
+
+def _pixels(path: str, image_size: int | None) -> torch.Tensor:
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    picture = read_picture(path)
+    return pil_to_tensor(picture if image_size is None else fitted(picture, image_size))
+
+
+def _images_under(folder: Path) -> list[str]:
+    """Return the image files below ``folder``, in ImageFolder's order; hidden ones are passed over."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+    found = make_dataset(str(folder.parent), {folder.name: 0}, extensions=IMG_EXTENSIONS, allow_empty=True)
+    return [path for path, _ in found if not Path(path).name.startswith(".")]
+
+
+def _named(names: tuple[str, ...] | list[str]) -> str:
+    """Return the first few names for the end of a message."""
+    if not names:
+        return ""
+    return f": {', '.join(names[:5])}" + (", ..." if len(names) > 5 else "")
