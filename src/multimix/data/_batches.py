@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from multimix.data._augment import Augment, normalise
-from multimix.data._pictures import Decoder, Job
 from multimix.data._seeds import generator_for, seed_of
 from multimix.data._sets import Files, Images, ImageSet
 
@@ -124,20 +123,20 @@ class Batches:
                 yield self._inputs([normalise(images, self.mean, self.std)] * self.views), labels
                 continue
             generator.manual_seed(seed_of("batch", self.seed, epoch, position, *self.shard))
-            yield (
-                self._inputs([self.augment(images, self.mean, self.std, generator) for _ in range(self.views)]),
-                labels,
-            )
+            views = [self.augment(images, self.mean, self.std, generator) for _ in range(self.views)]
+            yield self._inputs(views), labels
 
     def _from_files(self, dataset: Files, epoch: int, chunks: list[Tensor]) -> Iterator[Batch]:
         for chunk, decoded in zip(chunks, self._loader(dataset, epoch, chunks), strict=True):
             if isinstance(decoded, str):
                 raise ValueError(decoded)
             views = [view.to(self.device, non_blocking=True) for view in decoded]
-            labels = dataset.labels.index_select(0, chunk).to(self.device)
+            labels = dataset.labels.index_select(0, chunk).to(self.device, non_blocking=True)
             yield self._inputs([normalise(view, self.mean, self.std) for view in views]), labels
 
     def _loader(self, dataset: Files, epoch: int, chunks: list[Tensor]) -> DataLoader[list[Tensor] | str]:
+        from multimix.data._pictures import Decoder, Job
+
         jobs = [Job(epoch, indices, [dataset.paths[i] for i in indices]) for indices in (c.tolist() for c in chunks)]
         return DataLoader(
             Decoder(dataset.image_size, self.augment, self.views, self.seed),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from multimix.data._pictures import fitted, read_picture
 from multimix.data._sets import Files, Images
 from multimix.data._source import Parts, Request
 from multimix.data._split import stratified
@@ -33,20 +32,27 @@ def read_folder(path: str, request: Request) -> Parts:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"folder:{path} is not a folder")
-    if not (root / "train").is_dir():
-        whole = class_tree(root)
-        size = len(whole) - max(1, round(TEST_FRACTION * len(whole)))
-        try:
-            train, test = stratified(whole.labels, size, request.split_seed)
-        except ValueError as error:
-            raise ValueError(f"{root} has too few images to split off a test set: {error}") from error
-        return small_or_files(Parts(whole.subset(train), whole.subset(test)), request.image_size)
-    train_set = class_tree(root / "train")
-    others = {name: class_tree(root / name, train_set.classes) for name in ("val", "test") if (root / name).is_dir()}
+    parts = _split_tree(root) if (root / "train").is_dir() else _whole_tree(root, request.split_seed)
+    return small_or_files(parts, request.image_size)
+
+
+def _whole_tree(root: Path, split_seed: int) -> Parts:
+    whole = class_tree(root)
+    size = len(whole) - max(1, round(TEST_FRACTION * len(whole)))
+    try:
+        train, test = stratified(whole.labels, size, split_seed)
+    except ValueError as error:
+        raise ValueError(f"{root} has too few images to split off a test set: {error}") from error
+    return Parts(whole.subset(train), whole.subset(test))
+
+
+def _split_tree(root: Path) -> Parts:
+    train = class_tree(root / "train")
+    others = {name: class_tree(root / name, train.classes) for name in ("val", "test") if (root / name).is_dir()}
     if not others:
         raise FileNotFoundError(f"{root} has train/ but neither val/ nor test/ beside it")
-    test_set = others.pop("test", None) or others.pop("val")
-    return small_or_files(Parts(train_set, test_set, others.get("val")), request.image_size)
+    test = others.pop("test" if "test" in others else "val")
+    return Parts(train, test, others.get("val"))
 
 
 def class_tree(root: Path, classes: tuple[str, ...] | None = None) -> Files:
@@ -131,7 +137,10 @@ def _in_memory(files: Files, image_size: int | None, shape: torch.Size) -> Image
 
 
 def _pixels(path: str, image_size: int | None) -> torch.Tensor:
+    """Return one image (3, h, w), fitted to ``image_size`` if that is given."""
     from torchvision.transforms.v2.functional import pil_to_tensor
+
+    from multimix.data._pictures import fitted, read_picture
 
     picture = read_picture(path)
     return pil_to_tensor(picture if image_size is None else fitted(picture, image_size))

@@ -1,4 +1,7 @@
-"""Image files to uint8 tensors: reading, and the per-sample transforms of large images."""
+"""Image files to uint8 tensors: reading, and the per-sample transforms of large images.
+
+Importing torchvision takes seconds, so this file is imported where files are read and not with the package.
+"""
 
 import struct
 from dataclasses import dataclass
@@ -13,28 +16,47 @@ from torchvision.transforms import v2
 from multimix.data._augment import Augment
 from multimix.data._seeds import seed_of
 
-__all__ = ["Decoder", "Job", "fitted", "read_picture"]
+__all__ = ["Decoder", "Job", "UnreadableError", "augmented", "fitted", "read_picture"]
 
 EVALUATION_RATIO = 256 / 224  # of the shorter side to the centre crop, as usual with ImageNet
+
+
+class UnreadableError(ValueError):
+    """A file is not an image that can be read."""
 
 
 def read_picture(path: str) -> Image.Image:
     """Return the image at ``path`` in RGB.
 
     Raises:
-        ValueError: The file is missing, is no image, or is damaged; the message names it.
+        UnreadableError: The file is missing, is no image, or is damaged; the message names it.
     """
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        raise UnreadableError(f"{path} cannot be read as an image: {error}") from error
 
 
 def fitted(picture: Image.Image, size: int, *, ratio: float = 1.0) -> Image.Image:
     """Scale the shorter side to ``ratio * size`` and cut the centre square of ``size`` out."""
     resized = v2.functional.resize(picture, [round(size * ratio)], antialias=True)
     return v2.functional.center_crop(resized, [size, size])
+
+
+def augmented(picture: Image.Image, size: int, augment: Augment, seed: int) -> Image.Image:
+    """Return a random view of ``size`` squared: a resized crop (none if ``crop_padding`` is 0), then perhaps a flip.
+
+    Torch's global CPU generator, which v2 draws from, is seeded and afterwards put back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the accelerators for good.
+        torch.default_generator.manual_seed(seed)
+        if augment.crop_padding:
+            picture = v2.RandomResizedCrop(size, antialias=True)(picture)
+        else:
+            picture = fitted(picture, size, ratio=EVALUATION_RATIO)
+        return v2.RandomHorizontalFlip()(picture) if augment.flip else picture
 
 
 class Job(NamedTuple):
@@ -63,28 +85,15 @@ class Decoder(torch.utils.data.Dataset[list[Tensor] | str]):
         A message and not an exception: a DataLoader would wrap the latter in the worker's traceback.
         """
         try:
-            pictures = [read_picture(path) for path in job.paths]
-        except ValueError as error:
+            samples = [self._sample(path, job.epoch, i) for path, i in zip(job.paths, job.indices, strict=True)]
+        except UnreadableError as error:
             return str(error)
+        return [torch.stack(view) for view in zip(*samples, strict=True)]
+
+    def _sample(self, path: str, epoch: int, index: int) -> list[UInt8[Tensor, "3 h w"]]:
+        """Return the views of one file."""
+        picture = read_picture(path)
         if self.augment is None:
-            return [self._stack([fitted(p, self.size, ratio=EVALUATION_RATIO) for p in pictures])] * self.views
-        return [self._view(pictures, job, view) for view in range(self.views)]
-
-    def _view(self, pictures: list[Image.Image], job: Job, view: int) -> Tensor:
-        seeds = [seed_of("file", self.seed, job.epoch, index, view) for index in job.indices]
-        return self._stack([self._augmented(p, s) for p, s in zip(pictures, seeds, strict=True)])
-
-    def _augmented(self, picture: Image.Image, seed: int) -> Image.Image:
-        """Return a random view; torch's global CPU generator, which v2 draws from, is seeded and then put back."""
-        augment = self.augment or Augment(crop_padding=0, flip=False)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            if augment.crop_padding:
-                picture = v2.RandomResizedCrop(self.size, antialias=True)(picture)
-            else:
-                picture = fitted(picture, self.size, ratio=EVALUATION_RATIO)
-            return v2.RandomHorizontalFlip()(picture) if augment.flip else picture
-
-    @staticmethod
-    def _stack(pictures: list[Image.Image]) -> UInt8[Tensor, "b 3 h w"]:
-        return torch.stack([v2.functional.pil_to_tensor(picture) for picture in pictures])
+            return [v2.functional.pil_to_tensor(fitted(picture, self.size, ratio=EVALUATION_RATIO))] * self.views
+        seeds = [seed_of("file", self.seed, epoch, index, view) for view in range(self.views)]
+        return [v2.functional.pil_to_tensor(augmented(picture, self.size, self.augment, seed)) for seed in seeds]
