@@ -1,0 +1,31 @@
+"""From run folders to records, tables, figures and one self-contained HTML page; needs no torch."""
+
+from multimix.report._figures import learning_curves, seed_dots
+from multimix.report._metrics import Metric, metric
+from multimix.report._page import page
+from multimix.report._records import read_records, records, write_records
+from multimix.report._runs import Picture, Run, read_run
+from multimix.report._summary import Cell, Comparison, Row, Summary, summarise
+from multimix.report._svg import Figure
+from multimix.report._tables import table
+
+__all__ = [
+    "Cell",
+    "Comparison",
+    "Figure",
+    "Metric",
+    "Picture",
+    "Row",
+    "Run",
+    "Summary",
+    "learning_curves",
+    "metric",
+    "page",
+    "read_records",
+    "read_run",
+    "records",
+    "seed_dots",
+    "summarise",
+    "table",
+    "write_records",
+]

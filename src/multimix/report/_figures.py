@@ -1,0 +1,229 @@
+"""Figures: how training went, and where every seed ended."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from multimix.report._metrics import decimals, metric
+from multimix.report._runs import Run
+from multimix.report._summary import Cell, Comparison, row_names
+from multimix.report._svg import INK, Figure, draw, look, shortened, write
+from multimix.report._tables import clean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH = 4.8
+_LETTERS = 38  # what a line of the legend holds
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One method's values over the epochs that all of its seeds have."""
+
+    name: str
+    index: int
+    epochs: tuple[int, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    @property
+    def mean(self) -> list[float]:
+        return [math.fsum(values) / len(values) for values in self.values]
+
+
+def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy") -> Figure | None:
+    """Draw a metric over epochs: a line for each method's mean over seeds, a band from its lowest to its highest seed.
+
+    Args:
+        runs: Runs on one data set, with one model, of one length.
+        metric_name: A field of the epoch events.
+
+    Returns:
+        The figure; None where no epoch has the metric.
+
+    Raises:
+        ValueError: The runs differ in data, model or length.
+    """
+    settings = {(run.config["data"], run.config["model"], run.config["epochs"]) for run in runs}
+    if len(settings) > 1:
+        raise ValueError(f"runs: expected one data set, model and number of epochs, got {sorted(settings)}")
+    curves = _curves(runs, metric_name)
+    if not curves:
+        return None
+    shown = metric(metric_name)
+    ends = [curve.mean[-1] for curve in curves]
+    digits = decimals(shown, ends)
+    listing = "; ".join(f"{curve.name} {end:.{digits}f}" for curve, end in zip(curves, ends, strict=True))
+    alt = f"Line chart: {shown.quantity} over epochs, one line a method. Mean at the last epoch drawn: {listing}."
+    seeds = max(len(values) for curve in curves for values in curve.values)
+    band = "; the band spans the lowest to the highest seed" if seeds > 1 else ""
+    caption = (
+        f"{shown.title} over epochs: mean of up to {seeds} seeds{band}."
+        if seeds > 1
+        else f"{shown.title} over epochs, one seed."
+    )
+    if metric_name == "train_loss":
+        caption += " Each method minimises a loss of its own: compare shapes, not levels."
+    limits = None if metric_name == "train_loss" else _focus(curves)
+    if limits:
+        caption += " The axis spans the last two thirds; earlier values may lie beyond it."
+    svg = draw(
+        lambda axes: _paint_curves(axes, curves, shown.quantity, limits),
+        size=(_WIDTH, _height([curve.name for curve in curves])),
+        alt=alt,
+    )
+    return Figure(svg, alt, caption)
+
+
+def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure | None:
+    """Draw where every seed of every method ended: a dot a seed, the mean, and one standard deviation to either side.
+
+    Returns:
+        The figure; None where no method has a finite value of the metric.
+    """
+    shown = metric(metric_name)
+    rows = [(clean(row.name), _scaled(row.cells.get(metric_name), shown.factor)) for row in comparison.rows]
+    if not any(cell for _, cell in rows):
+        return None
+    digits = decimals(shown, (cell.mean for _, cell in rows if cell))
+    listing = "; ".join(f"{name} {_words(cell, digits)}" for name, cell in rows if cell)
+    alt = f"Dot plot: {shown.quantity} of every seed, one line a method. Means: {listing}."
+    reading = "a dot a seed, the bar at their mean, the line one standard deviation to either side"
+    caption = f"{shown.title} on the test split at the last epoch: {reading}."
+    beside_curves = _height([name for name, _ in rows])
+    size = (_WIDTH, max(0.9 + 0.36 * len(rows), min(beside_curves, 0.9 + 0.75 * len(rows))))
+    return Figure(draw(lambda axes: _paint_dots(axes, rows, shown.quantity), size=size, alt=alt), alt, caption)
+
+
+def _curves(runs: Sequence[Run], name: str) -> list[_Curve]:
+    factor = metric(name).factor
+    names = row_names((run.label, run.settings_hash) for run in runs)
+    curves = []
+    for index, (kind, label) in enumerate(names.items()):
+        series = [_series(run, name, factor) for run in runs if (run.label, run.settings_hash) == kind]
+        series = [one for one in series if one]
+        common = sorted(set.intersection(*(set(one) for one in series))) if series else []
+        if common:
+            values = tuple(tuple(one[epoch] for one in series) for epoch in common)
+            curves.append(_Curve(clean(label), index, tuple(common), values))
+    return curves
+
+
+def _series(run: Run, name: str, factor: float) -> dict[int, float]:
+    found = {event["epoch"]: event.get(name) for event in run.epochs}
+    return {
+        epoch: value * factor if math.isfinite(value) else math.nan
+        for epoch, value in found.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _legend(names: Sequence[str]) -> tuple[list[str], int]:
+    """Return the names as the legend has room for them, and in how many columns."""
+    short = [shortened(name, _LETTERS) for name in names]
+    half = math.ceil(len(short) / 2)
+    left, right = (max(map(len, part), default=0) for part in (short[:half], short[half:]))
+    return short, 2 if left + right <= _LETTERS else 1
+
+
+def _height(names: Sequence[str]) -> float:
+    return 3.2 + 0.22 * math.ceil(len(names) / _legend(names)[1])
+
+
+def _focus(curves: Sequence[_Curve]) -> tuple[float, float] | None:
+    """Return limits that show the last two thirds of training well, where its beginning would press them flat."""
+    length = max(curve.epochs[-1] for curve in curves)
+    whole = [value for curve in curves for values in curve.values for value in values if math.isfinite(value)]
+    late = [
+        value
+        for curve in curves
+        for epoch, values in zip(curve.epochs, curve.values, strict=True)
+        for value in values
+        if epoch > length / 3 and math.isfinite(value)
+    ]
+    if length < 6 or not late or max(late) - min(late) > 0.6 * (max(whole) - min(whole)):
+        return None
+    margin = 0.06 * (max(late) - min(late)) or 0.01 * abs(late[0]) or 1.0
+    return min(late) - margin, max(late) + margin
+
+
+def _paint_curves(axes: "Axes", curves: Sequence[_Curve], quantity: str, limits: tuple[float, float] | None) -> None:
+    lines = []
+    for curve in curves:
+        style = look(curve.index)
+        if len(curve.values[0]) > 1:
+            low, high = [min(values) for values in curve.values], [max(values) for values in curve.values]
+            axes.fill_between(curve.epochs, low, high, color=style.color, alpha=0.1, linewidth=0)
+        step = max(len(curve.epochs) // 6, 1)
+        lines += axes.plot(
+            curve.epochs,
+            curve.mean,
+            color=style.color,
+            linestyle=style.dashes,
+            marker=style.marker,
+            markevery=(curve.index % step, step),
+            markersize=4.5,
+            linewidth=1.6,
+        )
+    axes.set_xlabel("Epoch")
+    write(axes.yaxis.label, quantity)
+    axes.locator_params(axis="x", integer=True)
+    if limits:
+        axes.set_ylim(*limits)
+    names, columns = _legend([curve.name for curve in curves])
+    places = [f"place {index}" for index in range(len(lines))]
+    legend = axes.figure.legend(
+        lines, places, loc="outside lower center", ncols=columns, handlelength=3.2, columnspacing=1.4
+    )
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        write(text, name, _LETTERS)
+
+
+def _scaled(cell: Cell | None, factor: float) -> Cell | None:
+    if cell is None or not all(map(math.isfinite, cell.values)):
+        return None
+    return Cell(cell.seeds, tuple(value * factor for value in cell.values))
+
+
+def _words(cell: Cell, digits: int) -> str:
+    spread = "" if cell.std is None else f" ± {cell.std:.{digits}f}"
+    return f"{cell.mean:.{digits}f}{spread} (n = {cell.n})"
+
+
+def _paint_dots(axes: "Axes", rows: Sequence[tuple[str, Cell | None]], quantity: str) -> None:
+    for index, (_, cell) in enumerate(rows):
+        if cell is None:
+            continue
+        style = look(index)
+        if cell.std is not None:
+            axes.plot(
+                [cell.mean - cell.std, cell.mean + cell.std],
+                [index, index],
+                color=style.color,
+                linewidth=2.2,
+                alpha=0.75,
+            )
+        axes.plot([cell.mean], [index], color=INK, marker="|", markersize=13, markeredgewidth=1.8, linestyle="none")
+        axes.plot(cell.values, [index] * cell.n, **_dot(style.color, style.marker))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    write(axes.xaxis.label, quantity)
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks(range(len(rows)), [shortened(name, 24) for name, _ in rows])
+    for text in axes.get_yticklabels():
+        text.set_parse_math(False)
+
+
+def _dot(color: str, marker: str) -> dict[str, Any]:
+    return {
+        "color": color,
+        "marker": marker,
+        "markersize": 5.5,
+        "markeredgecolor": INK,
+        "markeredgewidth": 0.4,
+        "linestyle": "none",
+        "alpha": 0.85,
+    }

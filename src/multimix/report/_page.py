@@ -1,0 +1,297 @@
+"""One self-contained HTML page from run folders."""
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from multimix.report._figures import learning_curves, seed_dots
+from multimix.report._files import write_whole
+from multimix.report._metrics import Metric, metric
+from multimix.report._records import Record, as_lines, records
+from multimix.report._runs import Picture, Run
+from multimix.report._settings import Settings, settings_of
+from multimix.report._summary import Comparison, Setting, Summary, row_names, summarise
+from multimix.report._svg import Figure
+from multimix.report._tables import clean, html_table, table
+
+_CURVES = ("validation_accuracy", "validation_nll", "train_loss")
+_ENVIRONMENT = {
+    "device": "Device",
+    "device_name": "Device name",
+    "threads": "Threads",
+    "platform": "Platform",
+    "python": "Python",
+    "torch": "PyTorch",
+    "torchvision": "torchvision",
+    "multimix": "MultiMix",
+    "commit": "Commit",
+}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Everything the page shows of one comparison."""
+
+    anchor: str
+    title: str
+    results: Markup | None
+    figures: list[Figure]
+    pictures: list[dict[str, Any]]
+    settings: Settings
+    finished: bool
+
+
+def page(runs: Sequence[Run], out: str | Path, *, title: str | None = None) -> Path:
+    """Write a report of runs as one HTML file that fetches nothing.
+
+    The page holds a table of means and spreads for every data set, model and length of training, learning curves, where
+    every seed ended, the pictures that the runs left, what each metric means, all settings, the environment, the
+    commands, and every run with its state. Unfinished runs are listed, and left out of every mean. The same runs give
+    the same page, byte for byte.
+
+    Args:
+        runs: What ``read_run`` returned.
+        out: The file to write; its folder is made where it is missing.
+        title: The page's title; says methods and data by default.
+
+    Returns:
+        ``out`` as a path.
+
+    Raises:
+        ValueError: ``runs`` is empty, or ``out`` is a folder.
+    """
+    if not runs:
+        raise ValueError("runs: expected at least one run, got none")
+    out = Path(out)
+    runs = list({run.folder.resolve(): run for run in runs}.values())
+    write_whole(out, _render(_context(runs, title, out.parent)))
+    return out
+
+
+def _render(context: dict[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("multimix.report", "_templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.html").render(context)
+
+
+def _context(runs: Sequence[Run], title: str | None, base: Path) -> dict[str, Any]:
+    counted = _counted(runs)
+    rows = records(counted)
+    summary = summarise(rows)
+    groups: dict[Setting, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_setting(run), []).append(run)
+    parts = [_part(index, group, counted, summary) for index, group in enumerate(groups.values(), start=1)]
+    shown = {name: metric(name) for comparison in summary.comparisons for name in comparison.metrics}
+    return {
+        "title": clean(title or _title(groups)),
+        "lead": _lead(groups, counted),
+        "facts": _facts(runs, rows),
+        "parts": parts,
+        "metrics": [_definition(known) for known in shown.values()],
+        "environment": _environment(runs),
+        "commands": _commands(runs),
+        "runs": [_run_line(run, counted, base) for run in runs],
+        "unfinished": sum(not run.finished for run in runs),
+        "superseded": sum(run.finished for run in runs) - len(counted),
+        "downloads": _downloads(rows, summary),
+    }
+
+
+def _setting(run: Run) -> Setting:
+    return run.config["data"], run.config["model"], run.config["epochs"]
+
+
+def _date(run: Run) -> str:
+    return max(str(event.get("date") or "") for event in (run.environment, *run.tests))
+
+
+def _counted(runs: Iterable[Run]) -> list[Run]:
+    """Return the finished runs, of equal settings and seed only the latest, in their order."""
+    latest: dict[Any, Run] = {}
+    for run in runs:
+        key = (_setting(run), run.label, run.settings_hash, run.config["seed"])
+        if run.finished and (key not in latest or _date(run) >= _date(latest[key])):
+            latest[key] = run
+    kept = {id(run) for run in latest.values()}
+    return [run for run in runs if id(run) in kept]
+
+
+def _part(index: int, group: list[Run], counted: list[Run], summary: Summary) -> _Part:
+    finished = [run for run in group if run in counted]
+    drawn = finished or group
+    comparison = _comparison(summary, _setting(group[0]))
+    dots = [seed_dots(comparison)] if comparison else []
+    curves = [learning_curves(drawn, name) for name in _CURVES]
+    data, model, epochs = _setting(group[0])
+    return _Part(
+        anchor=f"comparison-{index}",
+        title=Comparison(clean(data), clean(model), epochs, (), ()).title,
+        results=html_table(comparison) if comparison else None,
+        figures=[figure for figure in (*dots, *curves) if figure],
+        pictures=_pictures(drawn),
+        settings=settings_of(drawn),
+        finished=bool(finished),
+    )
+
+
+def _comparison(summary: Summary, setting: Setting) -> Comparison | None:
+    found = (one for one in summary.comparisons if (one.data, one.model, one.epochs) == setting)
+    return next(found, None)
+
+
+def _pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the pictures of every method's lowest seed, the same kind of picture side by side."""
+    chosen: dict[tuple[str, str], Run] = {}
+    names = row_names((run.label, run.settings_hash) for run in runs)
+    for run in sorted(runs, key=lambda run: run.config["seed"]):
+        if run.pictures:
+            chosen.setdefault((run.label, run.settings_hash), run)
+    found = [
+        (kind, chosen[kind].config["seed"], picture)
+        for kind in names
+        if kind in chosen
+        for picture in chosen[kind].pictures
+    ]
+    found.sort(key=lambda one: one[2].path.name)
+    return [_picture(clean(names[kind]), seed, picture) for kind, seed, picture in found]
+
+
+def _picture(name: str, seed: int, picture: Picture) -> dict[str, Any]:
+    return {
+        "name": name,
+        "seed": seed,
+        "caption": clean(picture.caption),
+        "width": picture.width,
+        "height": picture.height,
+        "source": _data_uri("image/png", picture.path.read_bytes()),
+    }
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _title(groups: dict[Setting, list[Run]]) -> str:
+    data = _listed(list(dict.fromkeys(data for data, _, _ in groups)))
+    return f"{_count(len({run.label for group in groups.values() for run in group}), 'method')} on {data}"
+
+
+def _lead(groups: dict[Setting, list[Run]], counted: list[Run]) -> str:
+    return " ".join(_sentence(setting, group, counted) for setting, group in groups.items())
+
+
+def _sentence(setting: Setting, group: list[Run], counted: list[Run]) -> str:
+    data, model, epochs = setting
+    names = list(row_names((run.label, run.settings_hash) for run in group).values())
+    seeds = sorted({run.config["seed"] for run in group if run in counted} or {run.config["seed"] for run in group})
+    methods = _listed(names) if len(names) <= 8 else f"{len(names)} methods"
+    which = f"{'seeds' if len(seeds) > 1 else 'seed'} {_ranges(seeds)}"
+    return clean(f"Trained on {data} with {model} for {_count(epochs, 'epoch')}: {methods}; {which}.")
+
+
+def _ranges(seeds: list[int]) -> str:
+    """Return whole numbers in words: ``0, 1 and 2``; many in a row as ``0 to 9``."""
+    if len(seeds) > 4 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return _listed([str(seed) for seed in seeds])
+
+
+def _facts(runs: Sequence[Run], rows: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return the few numbers at the top: (name, value)."""
+    examples = sorted({str(row["examples"]) for row in rows if row.get("examples")})
+    days = sorted({_date(run)[:10] for run in runs} - {""})
+    facts = [
+        ("Methods", str(len({run.label for run in runs}))),
+        ("Seeds", str(len({run.config["seed"] for run in runs}))),
+        ("Finished runs", f"{sum(run.finished for run in runs)} of {len(runs)}"),
+        ("Test examples", " / ".join(examples)),
+        ("Device", " / ".join(_values(runs, "device"))),
+        ("PyTorch", " / ".join(_values(runs, "torch"))),
+        ("Dates" if len(days) > 1 else "Date", " to ".join(dict.fromkeys([*days[:1], *days[-1:]]))),
+    ]
+    return [(name, clean(value)) for name, value in facts if value]
+
+
+def _values(runs: Iterable[Run], name: str) -> list[str]:
+    return list(dict.fromkeys(str(run.environment[name]) for run in runs if run.environment.get(name) is not None))
+
+
+def _definition(known: Metric) -> dict[str, str]:
+    better = {"higher": "Higher is better.", "lower": "Lower is better.", None: ""}[known.better]
+    return {"title": clean(known.quantity), "name": clean(known.name), "meaning": known.meaning, "better": better}
+
+
+def _environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return (name, value) of what the runs ran on; where runs differ, every value with the number of runs."""
+    found = []
+    for name, title in _ENVIRONMENT.items():
+        counts = Counter(str(run.environment[name]) for run in runs if run.environment.get(name) is not None)
+        if len(counts) == 1:
+            found.append((title, clean(next(iter(counts)))))
+        elif counts:
+            found.append(
+                (title, "; ".join(f"{clean(value)} ({_count(number, 'run')})" for value, number in counts.items()))
+            )
+    return found
+
+
+def _commands(runs: Sequence[Run]) -> list[str]:
+    """Return the commands, each once; a line end in one stays a line end."""
+    return ["\n".join(map(clean, command.splitlines())) for command in _values(runs, "command")]
+
+
+def _run_line(run: Run, counted: list[Run], base: Path) -> dict[str, str]:
+    accuracy = [row["value"] for row in records([run]) if row["metric"] == "accuracy"]
+    return {
+        "folder": clean(_place(run.folder, base)),
+        "label": clean(run.label),
+        "seed": str(run.config["seed"]),
+        "config": run.settings_hash[:6],
+        "accuracy": f"{accuracy[0] * 100:.1f}" if accuracy else "–",
+        "date": clean(_date(run)[:16].replace("T", " ")) or "–",
+        "state": _state(run, counted),
+        "flag": "" if run in counted else "flag",
+    }
+
+
+def _place(folder: Path, base: Path) -> str:
+    """Return a folder as seen from the page's, where it lies inside that."""
+    folder, base = folder.resolve(), base.resolve()
+    return str(folder.relative_to(base)) if folder.is_relative_to(base) else str(folder)
+
+
+def _state(run: Run, counted: list[Run]) -> str:
+    if not run.finished:
+        reached = run.epochs[-1]["epoch"] if run.epochs else 0
+        return f"unfinished: epoch {reached} of {run.config['epochs']}"
+    return "finished" if run in counted else "left out: a later run has its settings and seed"
+
+
+def _downloads(rows: Sequence[Record], summary: Summary) -> list[tuple[str, str]]:
+    if not rows:
+        return []
+    uri = partial(_data_uri, "text/plain")
+    return [("records.jsonl", uri(as_lines(rows).encode())), ("table.csv", uri(table(summary, "csv").encode()))]
