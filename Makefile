@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setup 1/2: virtual environment in .venv"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "setup 2/2: pinned packages, about 6 GB the first time (a few minutes)"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(READY) ## Train every method on digits with three seeds, print the table, leave report.html

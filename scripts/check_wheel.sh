@@ -6,7 +6,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$python" -m build --no-isolation --wheel --outdir "$work/dist" . > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-"$python" -m pip install --quiet --no-deps --target "$work/site" "$work"/dist/*.whl
+"$python" -m pip install -qq --no-deps --target "$work/site" "$work"/dist/*.whl
 mkdir "$work/empty" && cd "$work/empty"
 export PYTHONPATH="$work/site"
 "$python" -c '
