@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from multimix.data._sets import Images
-from multimix.data._source import Parts, Request
+from multimix.data._source import Parts, Request, one_line
 
 __all__ = ["read_archive"]
 
@@ -29,7 +29,7 @@ def read_archive(path: str, request: Request) -> Parts:
     try:
         archive = np.load(file, allow_pickle=False)
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file} is damaged or no .npz archive: {error}") from error
+        raise ValueError(f"{file} is damaged or no .npz archive: {one_line(error)}") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{file} is not an .npz archive but a single array")
     with archive:
@@ -65,7 +65,7 @@ def _array(archive: np.lib.npyio.NpzFile, file: Path, key: str) -> np.ndarray:
     try:
         return archive[key]
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{file}: {key} is damaged or holds pickled objects: {error}") from error
+        raise ValueError(f"{file}: {key} is damaged or holds pickled objects: {one_line(error)}") from error
 
 
 def _labels(archive: np.lib.npyio.NpzFile, file: Path, prefix: str) -> torch.Tensor:

@@ -1,39 +1,37 @@
 """Trees of image files: one folder a class, the layout of torchvision's ImageFolder."""
 
-from concurrent.futures import ThreadPoolExecutor
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from multimix.data._sets import Files, Images
 from multimix.data._source import Parts, Request
 from multimix.data._split import stratified
 
-__all__ = ["as_files", "class_tree", "listed", "read_folder", "small_or_files"]
+__all__ = ["class_tree", "listed", "read_folder", "small_or_files"]
 
 SMALL_SIDE = 96  # px; a set of larger images stays on the disk
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; so does a larger one
 TEST_FRACTION = 0.2  # of a folder that comes without a test part
-READ_AT_ONCE = 4096
 
 
 def read_folder(path: str, request: Request) -> Parts:
     """Return the sets of a folder: train/ with val/ or test/ beside it, or a single tree of classes.
 
     Where there are both val/ and test/, val/ is the validation set. A single tree gives a fifth of its images,
-    stratified by ``split_seed``, to the test set. Images all of one size of at most 96 px, or brought to that by
-    ``image_size``, live in memory.
+    stratified by ``split_seed``, to the test set.
 
     Raises:
         FileNotFoundError: The folder, or one of its parts, is missing.
-        ValueError: A tree has no class, one, an empty one or other classes than train/; an image cannot be read.
+        ValueError: A tree has no class, one, an empty one or other classes than train/.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"folder:{path} is not a folder")
-    parts = _split_tree(root) if (root / "train").is_dir() else _whole_tree(root, request.split_seed)
-    return small_or_files(parts, request.image_size)
+    return _split_tree(root) if (root / "train").is_dir() else _whole_tree(root, request.split_seed)
 
 
 def _whole_tree(root: Path, split_seed: int) -> Parts:
@@ -92,58 +90,52 @@ def listed(pairs: list[tuple[str, int]], classes: tuple[str, ...], root: Path) -
 
 
 def small_or_files(parts: Parts, image_size: int | None) -> Parts:
-    """Return parts of ``Files`` decoded into memory where they are small, else at ``image_size`` (224 if None)."""
+    """Return parts of ``Files`` decoded into memory, or to be decoded later to ``image_size`` (224 if None).
+
+    Into memory go images all of one size of at most 96 px, or brought to that by ``image_size``, and at most 2 GiB of
+    them.
+
+    Raises:
+        ValueError: An image cannot be read.
+    """
     train = parts.train
-    shape = _pixels(train.paths[0], image_size).shape if isinstance(train, Files) else torch.Size(train.shape)
+    shape = _pixels(train.paths[0], image_size).shape if isinstance(train, Files) else train.shape
     try:
+        # The training set first: it is the largest, and tells soonest.
         return parts.mapped(lambda part: _in_memory(part, image_size, shape) if isinstance(part, Files) else part)
     except _NotSmallError:
-        return as_files(parts, image_size)
-
-
-def as_files(parts: Parts, image_size: int | None) -> Parts:
-    """Return parts of ``Files`` that decode to ``image_size`` (224 if None)."""
-    size = 224 if image_size is None else image_size
-    return parts.mapped(lambda part: replace(part, image_size=size) if isinstance(part, Files) else part)
+        size = 224 if image_size is None else image_size
+        return parts.mapped(lambda part: replace(part, image_size=size) if isinstance(part, Files) else part)
 
 
 class _NotSmallError(Exception):
     """Images are large, many, or of several shapes."""
 
 
-def _in_memory(files: Files, image_size: int | None, shape: torch.Size) -> Images:
+def _in_memory(files: Files, image_size: int | None, shape: tuple[int, ...]) -> Images:
     """Decode every file.
 
     Raises:
         _NotSmallError: The images are large, many, or not all of ``shape`` (c, h, w).
     """
-    if max(shape) > SMALL_SIDE or len(files) * shape.numel() > MEMORY_LIMIT:
+    if max(shape) > SMALL_SIDE or len(files) * math.prod(shape) > MEMORY_LIMIT:
         raise _NotSmallError
     images = torch.empty((len(files), *shape), dtype=torch.uint8)
-
-    def fill(index: int) -> bool:
-        pixels = _pixels(files.paths[index], image_size)
-        if pixels.shape != shape:
-            return False
-        images[index] = pixels
-        return True
-
-    with ThreadPoolExecutor() as pool:
-        # In rounds, so that one odd image among very many is found early.
-        for start in range(0, len(files), READ_AT_ONCE):
-            if not all(list(pool.map(fill, range(start, min(start + READ_AT_ONCE, len(files)))))):
-                raise _NotSmallError
+    pixels = images.numpy()  # threads do not help here: for so small an image Pillow hardly lets go of the interpreter
+    for index, path in enumerate(files.paths):
+        picture = _pixels(path, image_size)
+        if picture.shape != shape:
+            raise _NotSmallError
+        pixels[index] = picture
     return Images(images, files.labels, files.classes)
 
 
-def _pixels(path: str, image_size: int | None) -> torch.Tensor:
+def _pixels(path: str, image_size: int | None) -> np.ndarray:
     """Return one image (3, h, w), fitted to ``image_size`` if that is given."""
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
     from multimix.data._pictures import fitted, read_picture
 
     picture = read_picture(path)
-    return pil_to_tensor(picture if image_size is None else fitted(picture, image_size))
+    return np.asarray(picture if image_size is None else fitted(picture, image_size)).transpose(2, 0, 1)
 
 
 def _images_under(folder: Path) -> list[str]:

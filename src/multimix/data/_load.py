@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multimix.data._archive import read_archive
-from multimix.data._folder import read_folder
+from multimix.data._folder import read_folder, small_or_files
 from multimix.data._named import NAMED
 from multimix.data._seeds import seed_of
 from multimix.data._sets import Files, Images, ImageSet
@@ -83,12 +83,13 @@ def load(
         raise ValueError(f"validation must be a fraction, 0 <= validation < 1, not {validation}")
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1, not {image_size}")
-    parts = _read(name, Request(Path(root).expanduser(), download, split_seed, image_size))
-    parts = _resized(parts, image_size)
+    parts = _read(name, Request(Path(root).expanduser(), download, split_seed))
     if parts.validation is None and validation > 0:
         parts = _held_out(parts, validation, split_seed)
     if train_size is not None:
         parts = replace(parts, train=_first(parts.train, train_size, split_seed))
+    # Chosen first and decoded after, so that memory holds no image that is left out, nor any image twice.
+    parts = _resized(small_or_files(parts, image_size), image_size)
     mean, std = parts.statistics or _statistics(parts.train)
     return Splits(name, parts.train, parts.validation, parts.test, mean, std)
 

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from multimix.data._folder import as_files, class_tree, listed, small_or_files
+from multimix.data._folder import class_tree, listed
 from multimix.data._sets import Files, Images
-from multimix.data._source import IMAGENET_STATISTICS, Parts, Request, Statistics
+from multimix.data._source import IMAGENET_STATISTICS, Parts, Request, Statistics, one_line
 from multimix.data._split import stratified
 
 __all__ = ["NAMED"]
+
+UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, AssertionError, tarfile.TarError, pickle.UnpicklingError)
+"""What torchvision raises for files that are absent, damaged or out of reach."""
 
 CIFAR10_STATISTICS: Statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 CIFAR100_STATISTICS: Statistics = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
@@ -71,16 +74,15 @@ def tiny_imagenet(request: Request) -> Parts:
     train = class_tree(root / "train")
     annotations = root / "val" / "val_annotations.txt"
     test = _annotated(annotations, train.classes) if annotations.is_file() else class_tree(root / "val", train.classes)
-    return small_or_files(Parts(train, test), request.image_size)
+    return Parts(train, test)
 
 
 def imagenet(request: Request) -> Parts:
-    """Return ImageNet as files, 224x224 unless ``image_size`` says otherwise; its validation set is the test set."""
+    """Return ImageNet, from the trees root/imagenet/train and val, with its validation set as the test set."""
     root = request.root / "imagenet"
     _must_be_there("imagenet", root)
     train = class_tree(root / "train")
-    parts = Parts(train, class_tree(root / "val", train.classes), statistics=IMAGENET_STATISTICS)
-    return as_files(parts, request.image_size)
+    return Parts(train, class_tree(root / "val", train.classes), statistics=IMAGENET_STATISTICS)
 
 
 NAMED: dict[str, Callable[[Request], Parts]] = {
@@ -109,16 +111,8 @@ def _opened(name: str, kind: str, request: Request, root: Path, **part: bool | s
 
     try:
         return getattr(datasets, kind)(root=str(root), download=request.download, **part)
-    except (
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        AssertionError,
-        tarfile.TarError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = " ".join(str(error).split())
+    except UNREADABLE as error:
+        reason = one_line(error)
         if request.download:
             raise FileNotFoundError(
                 f"{name} could not be downloaded into {root}: {reason}; or pass npz:PATH"

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from multimix.data._augment import Augment
 from multimix.data._seeds import seed_of
+from multimix.data._source import one_line
 
 __all__ = ["Decoder", "Job", "UnreadableError", "augmented", "fitted", "read_picture"]
 
@@ -35,7 +36,7 @@ def read_picture(path: str) -> Image.Image:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise UnreadableError(f"{path} cannot be read as an image: {error}") from error
+        raise UnreadableError(f"{path} cannot be read as an image: {one_line(error)}") from error
 
 
 def fitted(picture: Image.Image, size: int, *, ratio: float = 1.0) -> Image.Image:

@@ -6,12 +6,17 @@ from pathlib import Path
 
 from multimix.data._sets import ImageSet
 
-__all__ = ["IMAGENET_STATISTICS", "Parts", "Request", "Statistics"]
+__all__ = ["IMAGENET_STATISTICS", "Parts", "Request", "Statistics", "one_line"]
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, for pixels in [0, 1]."""
 
 IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def one_line(error: Exception) -> str:
+    """Return what another library has to say, on one line, for the end of a message."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,6 @@ class Request:
     root: Path
     download: bool
     split_seed: int
-    image_size: int | None
 
 
 @dataclass(frozen=True)
