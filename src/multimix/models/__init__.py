@@ -1,0 +1,7 @@
+"""Networks that methods can mix inside: our own for small images, adaptors for timm, torchvision and any model."""
+
+from multimix.models._adapt import adapt
+from multimix.models._build import MODELS, build
+from multimix.models._preact import PreActResNet, WideResNet, preact_resnet18, wide_resnet16_8
+
+__all__ = ["MODELS", "PreActResNet", "WideResNet", "adapt", "build", "preact_resnet18", "wide_resnet16_8"]

@@ -1,0 +1,223 @@
+"""Pre-activation residual networks for small images."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from multimix.models._network import StagedNetwork
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv twice, beside a shortcut that is a 1x1 convolution where the shape changes (arXiv 1603.05027)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = _conv3x3(inputs, outputs, stride)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = _conv3x3(outputs, outputs, 1)
+        reshapes = stride != 1 or inputs != outputs
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if reshapes else None
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Return the residual sum; the shortcut convolution sees the activated input."""
+        active = F.relu(self.norm1(x))
+        residual = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        return residual + (x if self.shortcut is None else self.shortcut(active))
+
+
+class PreActNetwork(StagedNetwork):
+    """A 3x3 convolution, groups of pre-activation blocks, mean over positions, one linear layer.
+
+    Weights are drawn from torch's global generator, as every module's are; convolutions: He normal over the fan out.
+
+    Args:
+        stem: Channels of the first convolution.
+        widths: Channels of each group.
+        depths: Blocks of each group.
+        strides: Stride of each group's first block.
+        in_channels: Channels of the images.
+        num_classes: Number of logits.
+        final_norm: Whether batch normalisation and ReLU follow the last group.
+
+    Raises:
+        ValueError: If a number is below 1, or the groups are not as many in each argument.
+    """
+
+    head: nn.Linear
+
+    def __init__(
+        self,
+        *,
+        stem: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        strides: Sequence[int],
+        in_channels: int,
+        num_classes: int,
+        final_norm: bool,
+    ):
+        groups = [f"group{i}" for i in range(1, len(depths) + 1)]
+        super().__init__(groups)
+        _require_positive(
+            width=widths, depths=depths, strides=strides, in_channels=[in_channels], num_classes=[num_classes]
+        )
+        if len(strides) != len(depths):
+            raise ValueError(f"strides must hold {len(depths)} numbers, one for each group, got {tuple(strides)}")
+        self.in_channels = in_channels
+        self.stem = _conv3x3(in_channels, stem, 1)
+        for name, before, width, depth, stride in zip(groups, [stem, *widths], widths, depths, strides, strict=False):
+            self.add_module(name, _group(before, width, depth, stride))
+        self.norm = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU()) if final_norm else nn.Identity()
+        self.head = nn.Linear(widths[-1], num_classes)
+        _initialise(self)
+
+    def embed(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, "b r d"]:
+        """Return the last feature map, positions row by row: r = h * w of that map.
+
+        Raises:
+            ValueError: If the inputs are not a batch of images with the channels that the network was made for.
+        """
+        if inputs.ndim != 4 or inputs.shape[1] != self.in_channels:
+            raise ValueError(f"inputs must have shape (b, {self.in_channels}, h, w), got {tuple(inputs.shape)}")
+        x = self.stem(self.inputs(inputs))
+        for stage in self._stage_names[1:]:
+            x = self.get_submodule(stage)(x)
+        return self.norm(x).flatten(2).transpose(1, 2)
+
+    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b d"]:
+        """Return the mean over positions."""
+        return features.mean(1)
+
+    def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
+        """Return the logits of embeddings."""
+        return self.head(embeddings)
+
+
+class PreActResNet(PreActNetwork):
+    """Pre-activation ResNet with basic blocks for small images: a 3x3 stem of stride 1 and no max-pooling.
+
+    The mixup papers' PreActResNet-18 has ``final_norm=False``, so that features can be negative.
+
+    Args:
+        depths: Blocks of each of the four groups.
+        width: Channels of the first group, doubled in each later one.
+        strides: Stride of each group's first block.
+        in_channels: Channels of the images.
+        num_classes: Number of logits.
+        final_norm: Whether batch normalisation and ReLU follow the last group.
+
+    Raises:
+        ValueError: If a number is below 1, or the groups are not as many in each argument.
+
+    Reference:
+        He et al., "Identity mappings in deep residual networks", arXiv 1603.05027.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        *,
+        width: int = 64,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        in_channels: int = 3,
+        num_classes: int = 10,
+        final_norm: bool = True,
+    ):
+        super().__init__(
+            stem=width,
+            widths=[width * 2**i for i in range(len(depths))],
+            depths=depths,
+            strides=strides,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            final_norm=final_norm,
+        )
+
+
+class WideResNet(PreActNetwork):
+    """Wide residual network, which ends in batch normalisation and ReLU.
+
+    Args:
+        depth: Number of layers, 6 times the blocks of a group plus 4.
+        widen: Factor on the channels 16, 32, 64 of the three groups.
+        strides: Stride of each group's first block.
+        in_channels: Channels of the images.
+        num_classes: Number of logits.
+
+    Raises:
+        ValueError: If the depth is not 6 n + 4, a number is below 1 or there are not three strides.
+
+    Reference:
+        Zagoruyko and Komodakis, "Wide residual networks", arXiv 1605.07146.
+    """
+
+    def __init__(
+        self,
+        depth: int = 16,
+        *,
+        widen: int = 8,
+        strides: Sequence[int] = (1, 2, 2),
+        in_channels: int = 3,
+        num_classes: int = 10,
+    ):
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"depth must be 10, 16, 22, ... (6 n + 4), got {depth}")
+        super().__init__(
+            stem=16,
+            widths=[16 * widen, 32 * widen, 64 * widen],
+            depths=[(depth - 4) // 6] * 3,
+            strides=strides,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            final_norm=True,
+        )
+
+
+def preact_resnet18(
+    *,
+    width: int = 64,
+    strides: Sequence[int] = (1, 2, 2, 2),
+    in_channels: int = 3,
+    num_classes: int = 10,
+    final_norm: bool = True,
+) -> PreActResNet:
+    """Return a PreActResNet-18: 11,172,170 parameters at 10 classes, 11,171,146 without the final norm."""
+    return PreActResNet(
+        (2, 2, 2, 2),
+        width=width,
+        strides=strides,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        final_norm=final_norm,
+    )
+
+
+def wide_resnet16_8(
+    *, widen: int = 8, strides: Sequence[int] = (1, 2, 2), in_channels: int = 3, num_classes: int = 10
+) -> WideResNet:
+    """Return a WRN-16-8: 10,961,370 parameters at 10 classes."""
+    return WideResNet(16, widen=widen, strides=strides, in_channels=in_channels, num_classes=num_classes)
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+def _group(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
+    rest = [PreActBlock(outputs, outputs, 1) for _ in range(depth - 1)]
+    return nn.Sequential(PreActBlock(inputs, outputs, stride), *rest)
+
+
+def _initialise(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _require_positive(**numbers: Sequence[int]) -> None:
+    for name, values in numbers.items():
+        if not values or min(values) < 1:
+            raise ValueError(f"{name} must be at least 1, got {', '.join(map(str, values)) or 'nothing'}")
