@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from multimix.report._metrics import decimals, metric
 from multimix.report._runs import Run
 from multimix.report._summary import Cell, Comparison, row_names
-from multimix.report._svg import INK, Figure, draw, look, shortened, write
-from multimix.report._tables import clean
+from multimix.report._svg import INK, Figure, draw, look, write
+from multimix.report._text import clean, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,13 +56,7 @@ def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy
     digits = decimals(shown, ends)
     listing = "; ".join(f"{curve.name} {end:.{digits}f}" for curve, end in zip(curves, ends, strict=True))
     alt = f"Line chart: {shown.quantity} over epochs, one line a method. Mean at the last epoch drawn: {listing}."
-    seeds = max(len(values) for curve in curves for values in curve.values)
-    band = "; the band spans the lowest to the highest seed" if seeds > 1 else ""
-    caption = (
-        f"{shown.title} over epochs: mean of up to {seeds} seeds{band}."
-        if seeds > 1
-        else f"{shown.title} over epochs, one seed."
-    )
+    caption = f"{shown.title} over epochs{_seeds(curves)}."
     if metric_name == "train_loss":
         caption += " Each method minimises a loss of its own: compare shapes, not levels."
     limits = None if metric_name == "train_loss" else _focus(curves)
@@ -108,6 +102,15 @@ def _curves(runs: Sequence[Run], name: str) -> list[_Curve]:
             values = tuple(tuple(one[epoch] for one in series) for epoch in common)
             curves.append(_Curve(clean(label), index, tuple(common), values))
     return curves
+
+
+def _seeds(curves: Sequence[_Curve]) -> str:
+    """Return how many seeds the lines are means of, and what the band is."""
+    counts = sorted({len(curve.values[0]) for curve in curves})
+    if counts == [1]:
+        return ", one seed"
+    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f": mean of {number} seeds; the band spans the lowest to the highest seed"
 
 
 def _series(run: Run, name: str, factor: float) -> dict[int, float]:

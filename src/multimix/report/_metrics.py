@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from multimix.report._text import clean
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -53,7 +55,7 @@ _QUALITY = (
     Metric(
         "ece",
         "ECE",
-        "Expected calibration error: gap between confidence and accuracy, mean over bins of confidence by their examples.",
+        "Expected calibration error: gap between confidence and accuracy, averaged over bins of confidence.",
         "%",
         "lower",
         100.0,
@@ -93,11 +95,11 @@ def metric(name: str) -> Metric:
         prefix = name.removesuffix(f"_{base.name}")
         if prefix != name:
             return _derived(name, prefix, base)
-    return Metric(name, name, "Not described by this version of MultiMix; shown as recorded.")
+    return Metric(name, clean(name), "Not described by this version of MultiMix; shown as recorded.")
 
 
 def _derived(name: str, prefix: str, base: Metric) -> Metric:
-    words = prefix.replace("_", " ")
+    words = clean(prefix.replace("_", " "))
     title = f"{words[:1].upper()}{words[1:]} {base.title if base.title.isupper() else base.title.lower()}"
     return replace(base, name=name, title=title, meaning=f"{base.meaning} {_OF.get(prefix, f'Under: {words}.')}")
 

@@ -18,7 +18,8 @@ from multimix.report._runs import Picture, Run
 from multimix.report._settings import Settings, settings_of
 from multimix.report._summary import Comparison, Setting, Summary, row_names, summarise
 from multimix.report._svg import Figure
-from multimix.report._tables import clean, html_table, table
+from multimix.report._tables import html_table, table
+from multimix.report._text import clean, counted, listed
 
 _CURVES = ("validation_accuracy", "validation_nll", "train_loss")
 _ENVIRONMENT = {
@@ -89,25 +90,25 @@ def _render(context: dict[str, Any]) -> str:
 
 
 def _context(runs: Sequence[Run], title: str | None, base: Path) -> dict[str, Any]:
-    counted = _counted(runs)
-    rows = records(counted)
+    kept = _kept(runs)
+    rows = records(kept)
     summary = summarise(rows)
     groups: dict[Setting, list[Run]] = {}
     for run in runs:
         groups.setdefault(_setting(run), []).append(run)
-    parts = [_part(index, group, counted, summary) for index, group in enumerate(groups.values(), start=1)]
+    parts = [_part(index, group, kept, summary) for index, group in enumerate(groups.values(), start=1)]
     shown = {name: metric(name) for comparison in summary.comparisons for name in comparison.metrics}
     return {
         "title": clean(title or _title(groups)),
-        "lead": _lead(groups, counted),
+        "lead": _lead(groups, kept),
         "facts": _facts(runs, rows),
         "parts": parts,
         "metrics": [_definition(known) for known in shown.values()],
         "environment": _environment(runs),
         "commands": _commands(runs),
-        "runs": [_run_line(run, counted, base) for run in runs],
+        "runs": [_run_line(run, kept, base) for run in runs],
         "unfinished": sum(not run.finished for run in runs),
-        "superseded": sum(run.finished for run in runs) - len(counted),
+        "superseded": sum(run.finished for run in runs) - len(kept),
         "downloads": _downloads(rows, summary),
     }
 
@@ -120,7 +121,7 @@ def _date(run: Run) -> str:
     return max(str(event.get("date") or "") for event in (run.environment, *run.tests))
 
 
-def _counted(runs: Iterable[Run]) -> list[Run]:
+def _kept(runs: Iterable[Run]) -> list[Run]:
     """Return the finished runs, of equal settings and seed only the latest, in their order."""
     latest: dict[Any, Run] = {}
     for run in runs:
@@ -131,8 +132,8 @@ def _counted(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if id(run) in kept]
 
 
-def _part(index: int, group: list[Run], counted: list[Run], summary: Summary) -> _Part:
-    finished = [run for run in group if run in counted]
+def _part(index: int, group: list[Run], kept: list[Run], summary: Summary) -> _Part:
+    finished = [run for run in group if run in kept]
     drawn = finished or group
     comparison = _comparison(summary, _setting(group[0]))
     dots = [seed_dots(comparison)] if comparison else []
@@ -186,37 +187,29 @@ def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
 def _title(groups: dict[Setting, list[Run]]) -> str:
-    data = _listed(list(dict.fromkeys(data for data, _, _ in groups)))
-    return f"{_count(len({run.label for group in groups.values() for run in group}), 'method')} on {data}"
+    data = listed(list(dict.fromkeys(data for data, _, _ in groups)))
+    return f"{counted(len({run.label for group in groups.values() for run in group}), 'method')} on {data}"
 
 
-def _lead(groups: dict[Setting, list[Run]], counted: list[Run]) -> str:
-    return " ".join(_sentence(setting, group, counted) for setting, group in groups.items())
+def _lead(groups: dict[Setting, list[Run]], kept: list[Run]) -> str:
+    return " ".join(_sentence(setting, group, kept) for setting, group in groups.items())
 
 
-def _sentence(setting: Setting, group: list[Run], counted: list[Run]) -> str:
+def _sentence(setting: Setting, group: list[Run], kept: list[Run]) -> str:
     data, model, epochs = setting
     names = list(row_names((run.label, run.settings_hash) for run in group).values())
-    seeds = sorted({run.config["seed"] for run in group if run in counted} or {run.config["seed"] for run in group})
-    methods = _listed(names) if len(names) <= 8 else f"{len(names)} methods"
+    seeds = sorted({run.config["seed"] for run in group if run in kept} or {run.config["seed"] for run in group})
+    methods = listed(names) if len(names) <= 8 else f"{len(names)} methods"
     which = f"{'seeds' if len(seeds) > 1 else 'seed'} {_ranges(seeds)}"
-    return clean(f"Trained on {data} with {model} for {_count(epochs, 'epoch')}: {methods}; {which}.")
+    return clean(f"Trained on {data} with {model} for {counted(epochs, 'epoch')}: {methods}; {which}.")
 
 
 def _ranges(seeds: list[int]) -> str:
     """Return whole numbers in words: ``0, 1 and 2``; many in a row as ``0 to 9``."""
     if len(seeds) > 4 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]} to {seeds[-1]}"
-    return _listed([str(seed) for seed in seeds])
+    return listed([str(seed) for seed in seeds])
 
 
 def _facts(runs: Sequence[Run], rows: Sequence[Record]) -> list[tuple[str, str]]:
@@ -241,7 +234,7 @@ def _values(runs: Iterable[Run], name: str) -> list[str]:
 
 def _definition(known: Metric) -> dict[str, str]:
     better = {"higher": "Higher is better.", "lower": "Lower is better.", None: ""}[known.better]
-    return {"title": clean(known.quantity), "name": clean(known.name), "meaning": known.meaning, "better": better}
+    return {"title": known.quantity, "meaning": known.meaning, "better": better}
 
 
 def _environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -253,7 +246,7 @@ def _environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
             found.append((title, clean(next(iter(counts)))))
         elif counts:
             found.append(
-                (title, "; ".join(f"{clean(value)} ({_count(number, 'run')})" for value, number in counts.items()))
+                (title, "; ".join(f"{clean(value)} ({counted(number, 'run')})" for value, number in counts.items()))
             )
     return found
 
@@ -263,7 +256,7 @@ def _commands(runs: Sequence[Run]) -> list[str]:
     return ["\n".join(map(clean, command.splitlines())) for command in _values(runs, "command")]
 
 
-def _run_line(run: Run, counted: list[Run], base: Path) -> dict[str, str]:
+def _run_line(run: Run, kept: list[Run], base: Path) -> dict[str, str]:
     accuracy = [row["value"] for row in records([run]) if row["metric"] == "accuracy"]
     return {
         "folder": clean(_place(run.folder, base)),
@@ -272,8 +265,8 @@ def _run_line(run: Run, counted: list[Run], base: Path) -> dict[str, str]:
         "config": run.settings_hash[:6],
         "accuracy": f"{accuracy[0] * 100:.1f}" if accuracy else "–",
         "date": clean(_date(run)[:16].replace("T", " ")) or "–",
-        "state": _state(run, counted),
-        "flag": "" if run in counted else "flag",
+        "state": _state(run, kept),
+        "flag": "" if run in kept else "flag",
     }
 
 
@@ -283,11 +276,11 @@ def _place(folder: Path, base: Path) -> str:
     return str(folder.relative_to(base)) if folder.is_relative_to(base) else str(folder)
 
 
-def _state(run: Run, counted: list[Run]) -> str:
+def _state(run: Run, kept: list[Run]) -> str:
     if not run.finished:
         reached = run.epochs[-1]["epoch"] if run.epochs else 0
         return f"unfinished: epoch {reached} of {run.config['epochs']}"
-    return "finished" if run in counted else "left out: a later run has its settings and seed"
+    return "finished" if run in kept else "left out: a later run has its settings and seed"
 
 
 def _downloads(rows: Sequence[Record], summary: Summary) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ from multimix.report._runs import Run
 Record = dict[str, Any]
 
 _ABOUT = frozenset(
-    ("event", "suite", "split", "network", "epoch", "step", "examples", "seed", "label", "device", "torch", "multimix")
-    + ("python", "commit", "date", "seconds", "batch_size", "threads")
+    {"event", "suite", "split", "network", "epoch", "step", "examples", "seed", "label", "device", "torch", "multimix"}
+    | {"python", "commit", "date", "seconds", "batch_size", "threads"}
 )
 _FIELDS: dict[str, tuple[type, ...]] = {
     "metric": (str,),
@@ -31,10 +31,10 @@ def records(runs: Iterable[Run]) -> list[Record]:
     """Return one flat record for every metric of every finished run.
 
     A record holds ``metric`` (its name, which carries the unit), ``value``, ``seed``, ``label``, ``method``, ``data``,
-    ``model``, ``epochs``, ``config`` (a hash of all settings but the seed), ``commit``, ``device``, ``torch``, ``date``,
-    ``examples`` and ``suite``. Unfinished runs give none, and a test of any epoch but the last is left out: numbers are
-    the last epoch's. Where a run was evaluated twice, the later evaluation counts. Metrics of a split other than
-    ``test``, or of another network than the trained one, carry its name in front (``teacher_accuracy``).
+    ``model``, ``epochs``, ``config`` (a hash of all settings but the seed), ``commit``, ``device``, ``torch``,
+    ``date``, ``examples`` and ``suite``. Unfinished runs give none, and a test of any epoch but the last is left out:
+    numbers are the last epoch's. Where a run was evaluated twice, the later evaluation counts. Metrics of a split other
+    than ``test``, or of another network than the trained one, carry its name in front (``teacher_accuracy``).
     """
     return [record for run in runs if run.finished for record in _of(run)]
 
@@ -46,7 +46,7 @@ def write_records(path: str | Path, runs: Iterable[Run]) -> None:
 
 def as_lines(rows: Iterable[Record]) -> str:
     """Return records as JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -104,7 +104,7 @@ def _is_number(value: Any) -> bool:
 def _measured(event: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of a test event under names that cannot be mistaken for each other."""
     split, network, suite = event.get("split", "test"), event.get("network"), event.get("suite", "accuracy")
-    prefix = "".join(f"{word}_" for word in (network, split) if word not in (None, "test", "student"))
+    prefix = "".join(f"{word}_" for word in (network, split) if word not in (None, "test", "student", "model"))
     return {
         prefix + (f"{suite}_{name}" if name in KNOWN and suite not in ("accuracy", "calibration") else name): value
         for name, value in event.items()

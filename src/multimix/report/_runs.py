@@ -76,8 +76,8 @@ def read_run(folder: str | Path) -> Run:
     """Read a run folder, finished or not.
 
     Args:
-        folder: A folder holding ``config.json`` and, as far as the run came, ``environment.json``, ``metrics.jsonl`` and
-            ``pictures/``.
+        folder: A folder holding ``config.json`` and, as far as the run came, ``environment.json``, ``metrics.jsonl``
+            and ``pictures/``.
 
     Returns:
         The run. A half-written last line of ``metrics.jsonl`` is left out: the run was killed.

@@ -8,7 +8,7 @@ from typing import Any
 from multimix.report._records import method_name
 from multimix.report._runs import Run
 from multimix.report._summary import row_names
-from multimix.report._tables import clean
+from multimix.report._text import clean
 
 Pairs = list[tuple[str, str]]
 
@@ -50,7 +50,7 @@ def settings_of(runs: Sequence[Run]) -> Settings:
     methods = [
         MethodSettings(
             clean(names[kind]),
-            method_name(run.config["method"]),
+            clean(method_name(run.config["method"])),
             kind[1],
             [pair for pair in flat[kind].items() if pair[0] not in shared],
         )

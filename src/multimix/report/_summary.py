@@ -7,6 +7,7 @@ from typing import Any
 
 from multimix.report._metrics import in_order
 from multimix.report._records import Record
+from multimix.report._text import counted
 
 Setting = tuple[str, str, int]
 Kind = tuple[str, str]
@@ -78,7 +79,7 @@ class Comparison:
     @property
     def title(self) -> str:
         """Data, model and epochs in words."""
-        return f"{self.data}, {self.model}, {self.epochs} epoch{'s' * (self.epochs != 1)}"
+        return f"{self.data}, {self.model}, {counted(self.epochs, 'epoch')}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Drawing with matplotlib into SVG that can stand inside a page: no shared ids, no fetches, the page's ink and fonts."""
+"""Drawing with matplotlib into SVG that can stand inside a page: no shared ids, no fetches, the page's ink."""
 
 import hashlib
 import io
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from multimix.report._text import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,11 +96,6 @@ def draw(paint: Callable[["Axes"], None], *, size: tuple[float, float], alt: str
             out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
     return _inline(out.getvalue(), alt)
-
-
-def shortened(words: str, limit: int) -> str:
-    """Return words, cut with an ellipsis where they are longer than fits."""
-    return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
 def write(text: "Text", words: str, limit: int = 40) -> None:

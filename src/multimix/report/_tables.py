@@ -12,10 +12,10 @@ from markupsafe import Markup, escape
 
 from multimix.report._metrics import decimals, metric
 from multimix.report._summary import Cell, Comparison, Row, Summary
+from multimix.report._text import clean, counted
 
 Format = Literal["markdown", "html", "csv", "latex", "plain"]
 BEST = "Bold: best mean of its column, which says nothing about significance."
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")
 _HTML = Markup(
     '<figure class="table">\n<div class="scroll" role="region" aria-label="{heading}" tabindex="0">'
@@ -60,8 +60,9 @@ def table(summary: Summary, fmt: Format = "markdown") -> str:
     """Return a summary as text: one table for every data set, model and length of training.
 
     The heading says n; cells read ``97.1 ± 0.3`` (mean and sample standard deviation over seeds; without ± where there
-    is one seed); the best mean of a column is marked where there is more than one row. ``csv`` is one table for machines
-    instead: full precision, in the records' units, with mean, standard deviation and n in columns of their own.
+    is one seed); the best mean of a column is marked where there is more than one row. ``csv`` is one table for
+    machines instead: full precision, in the records' units, with mean, standard deviation and n in columns
+    of their own.
 
     Args:
         summary: What ``summarise`` returned.
@@ -85,16 +86,10 @@ def html_table(comparison: Comparison) -> Markup:
     return Markup(_html(_grid(comparison)))
 
 
-def clean(text: str) -> str:
-    """Return text without what could move a cursor, break a line or turn the direction of writing."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def seeds_phrase(rows: tuple[Row, ...]) -> str:
+def _seeds(rows: tuple[Row, ...]) -> str:
     """Return how many seeds the rows have: ``n = 3 seeds``, or ``n = 2 to 3 seeds`` where they differ."""
     counts = sorted({len(row.seeds) for row in rows})
-    spread = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"n = {spread} seed{'s' * (counts[-1] != 1)}"
+    return f"n = {f'{counts[0]} to ' if len(counts) > 1 else ''}{counted(counts[-1], 'seed')}"
 
 
 def _grid(comparison: Comparison) -> _Grid:
@@ -106,9 +101,9 @@ def _grid(comparison: Comparison) -> _Grid:
     several = max(len(row.seeds) for row in comparison.rows) > 1
     spread = "mean ± sample standard deviation over" if several else "no spread,"
     return _Grid(
-        heading=f"{clean(comparison.title)}: last epoch, {spread} {seeds_phrase(comparison.rows)}",
+        heading=f"{clean(comparison.title)}: last epoch, {spread} {_seeds(comparison.rows)}",
         note=BEST if len(comparison.rows) > 1 else "",
-        titles=["Method", "n", *(clean(metric(name).heading) for name in comparison.metrics)],
+        titles=["Method", "n", *(metric(name).heading for name in comparison.metrics)],
         rows=rows,
     )
 
@@ -202,14 +197,11 @@ def _latex(grid: _Grid) -> str:
 
 
 def _plain(grid: _Grid) -> str:
-    cells = [grid.titles, *([cell.text + ("*" if cell.best else " ") for cell in row] for row in grid.rows)]
-    widths = [max(len(row[column].rstrip()) for row in cells) + 1 for column in range(len(grid.titles))]
+    head = [title + " " for title in grid.titles]
+    body = [[cell.text + ("*" if cell.best else " ") for cell in row] for row in grid.rows]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     lines = [
-        "  ".join(
-            text.rstrip().ljust(width) if column == 0 else (text if text[-1] in "* " else text + " ").rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in [head, *body]
     ]
     rule = "  ".join("-" * (width - 1) + " " for width in widths).rstrip()
     note = f"\n{grid.note.replace('Bold', '*')}" if grid.note else ""
@@ -245,4 +237,4 @@ def _parts(cell: Cell | None) -> list[str]:
 
 def _inert(text: str) -> str:
     """Return text that a spreadsheet will not take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else clean(text)
+    return f"'{clean(text)}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else clean(text)
