@@ -25,7 +25,7 @@ setup: $(READY) ## Make .venv and install the package with its pinned tools
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "multimix needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)." >&2; \
+	  echo "multimix needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
 	  echo "Name another one: make setup PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "setup 1/2: virtual environment in .venv"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
@@ -68,7 +68,7 @@ types: $(READY) ## Check the types
 	$(BIN)/mypy
 
 layers: $(READY) ## Check that imports only go downwards
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 docs: $(READY) ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
