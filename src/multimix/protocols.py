@@ -16,7 +16,7 @@ c h w channels, height and width of an image
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -82,6 +82,9 @@ class Teacher:
 @runtime_checkable
 class Method(Protocol):
     """One training step's losses from one mini-batch; all randomness comes from ``generator``."""
+
+    name: ClassVar[str]
+    """What command line and tables call it."""
 
     def __call__(
         self,

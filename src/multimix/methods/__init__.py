@@ -1,6 +1,6 @@
 """Mixing methods: each one a frozen dataclass whose fields are its settings and whose call is the algorithm."""
 
-from typing import get_args
+from typing import Any, get_args
 
 from multimix.methods.combine import Alternate, Until
 from multimix.methods.cutmix import CutMix
@@ -13,7 +13,7 @@ from multimix.methods.multimix import MultiMix
 AnyMethod = ERM | Mixup | CutMix | ManifoldMixup | MultiMix | DenseMultiMix
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
-METHODS: tuple[type, ...] = get_args(AnyMethod)
+METHODS: tuple[type[Any], ...] = get_args(AnyMethod)
 
 __all__ = [
     "ERM",

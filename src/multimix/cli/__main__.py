@@ -1,0 +1,79 @@
+"""``multimix COMMAND ...``: finds the command and turns what goes wrong into one line.
+
+Nothing heavy is imported before the command is known, so that help comes at once.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from multimix import __version__
+
+COMMANDS = {
+    "train": "train a network by a recipe, or resume a run",
+    "evaluate": "measure a finished run",
+    "compare": "train several methods with several seeds and report",
+    "report": "make one self-contained page of runs",
+    "bench": "measure speed and memory",
+    "list": "name methods, recipes, data sets, models and suites",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 if all went well, 2 for wrong input, 1 if training failed."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    command, *rest = arguments
+    if command in ("-V", "--version"):
+        print(f"multimix {__version__}")
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        return complain(
+            f"unknown command {command!r}; {f'did you mean {near[0]}?' if near else 'see multimix --help'}", 2
+        )
+    return run(command, rest)
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Run a known command; with MULTIMIX_DEBUG set, errors keep their traceback."""
+    try:
+        import_module(f"multimix.cli.{command}").main(arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return complain("stopped; a run goes on with: multimix train --resume RUN", 130)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        if os.environ.get("MULTIMIX_DEBUG"):
+            raise
+        failed = isinstance(error, RuntimeError)
+        return complain(str(error) or type(error).__name__, 1 if failed else 2)
+    return 0
+
+
+def complain(message: str, code: int) -> int:
+    """Print one line to the error stream and return the exit code."""
+    print("multimix: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def usage() -> str:
+    """Return what ``multimix --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    return f"""usage: multimix COMMAND ...
+
+Interpolate a myriad of embeddings: MultiMix and the mixup family.
+
+commands:
+{lines}
+
+multimix COMMAND --help says more. Start with: multimix train digits"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

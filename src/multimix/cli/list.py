@@ -1,0 +1,32 @@
+"""``multimix list``."""
+
+from multimix.cli._arguments import Parser
+from multimix.data import DATASETS
+from multimix.evaluate import SUITES
+from multimix.methods import METHODS
+from multimix.models import MODELS
+from multimix.recipes import METHOD_NAMES, RECIPES
+
+
+def main(arguments: list[str]) -> None:
+    """Name everything that the other commands take by name."""
+    Parser(prog="multimix list", description="Name methods, recipes, data sets, models and
+    suites.").parse_args(arguments) about = {cls.name: _first_line(cls) for cls in METHODS}
+    show("methods (each also as distilled-NAME)", {name: about.get(name, "") for name in METHOD_NAMES})
+    show("recipes", {name: _first_line(recipe) for name, recipe in RECIPES.items()})
+    show("data sets", dict.fromkeys(DATASETS, ""))
+    show("models", dict.fromkeys((*MODELS, "timm:NAME", "torchvision:NAME"), ""))
+    show("suites", {suite.name: _first_line(suite) for suite in SUITES})
+
+
+def show(title: str, entries: dict[str, str]) -> None:
+    """Print names and what they mean."""
+    width = max(map(len, entries))
+    print(f"{title}:")
+    for name, text in entries.items():
+        print(f"  {name:{width}}  {text}".rstrip())
+    print()
+
+
+def _first_line(thing: object) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,48 @@
+"""Predictions of a network on a whole data set."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from multimix.protocols import Network
+
+
+def predict(
+    network: Network, batches: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
+    """Return the logits, in float32 on the CPU, and the labels of every example, in order.
+
+    The network predicts in eval mode and is left in the mode it came in.
+
+    Raises:
+        ValueError: If there is no batch, or a prediction is NaN.
+    """
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    with evaluating(network), torch.inference_mode():
+        for inputs, targets in batches:
+            logits.append(network(inputs).float().cpu())
+            labels.append(targets.cpu())
+    if not logits:
+        raise ValueError("batches must hold at least one batch, got none")
+    scores = torch.cat(logits)
+    if scores.isnan().any():
+        raise ValueError("the network predicts NaN: its weights are not finite")
+    return scores, torch.cat(labels)
+
+
+@contextmanager
+def evaluating(network: Network) -> Iterator[None]:
+    """Put a network in eval mode while the context lasts."""
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,28 @@
+"""Recipes: functions that return a complete training configuration, and methods by name.
+
+The docstring of a recipe names its source, its command, the hardware it is meant for, and the time and number to
+expect.
+"""
+
+from multimix.recipes.cifar import cifar10, cifar10_paper, cifar100, cifar100_paper
+from multimix.recipes.digits import digits
+from multimix.recipes.imagenet import imagenet, imagenet_paper
+from multimix.recipes.methods import METHOD_NAMES, method_named
+from multimix.recipes.names import RECIPES, recipe_named
+from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper
+
+__all__ = [
+    "METHOD_NAMES",
+    "RECIPES",
+    "cifar10",
+    "cifar10_paper",
+    "cifar100",
+    "cifar100_paper",
+    "digits",
+    "imagenet",
+    "imagenet_paper",
+    "method_named",
+    "recipe_named",
+    "tiny_imagenet",
+    "tiny_imagenet_paper",
+]

@@ -1,0 +1,218 @@
+"""One training run's moving parts and a single step of it; the only importer of lightning_fabric."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Generator, Tensor, nn
+
+from multimix.data import Augment, Batches, Splits
+from multimix.distill import EMATeacher
+from multimix.models import MODELS, build
+from multimix.protocols import Method, Network, Stateful, parts
+from multimix.train.config import TrainConfig
+from multimix.train.optim import learning_rate, make_optimizer
+from multimix.train.state import seed_everything
+
+
+class TrainStep(nn.Module):
+    """A network and its method as one forward pass, so that precision and devices are handled in one place."""
+
+    def __init__(self, network: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.network, self.method = network, method
+
+    def forward(self, inputs: Any, targets: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total loss and its terms."""
+        losses = self.method(cast("Network", self.network), inputs, targets, generator=generator)
+        return losses.total, losses.terms
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    batch: int = 0
+    """Mini-batches done of the epoch under way."""
+    step: int = 0
+    """Optimiser steps done."""
+
+
+@dataclass
+class Engine:
+    """Everything that changes during a run, and how one mini-batch changes it.
+
+    Raises:
+        ValueError: If data, model and method do not fit each other, or the device is not there.
+    """
+
+    config: TrainConfig
+    splits: Splits
+    at: Position = field(default_factory=Position)
+
+    def __post_init__(self) -> None:
+        """Build network, method state, optimiser and batches; all initial weights follow from the seed."""
+        config = self.config
+        self.fabric = make_fabric(config)
+        seed_everything(config.seed)
+        self.network = build_network(config, self.splits).to(self.fabric.device)
+        self.stateful = [part for part in parts(config.method) if isinstance(part, Stateful)]
+        for part in self.stateful:
+            part.prepare(cast("Network", self.network))
+            part.to(self.fabric.device)
+        self.ema = None if config.ema is None else EMATeacher(cast("Network", self.network), momentum=config.ema)
+        if config.compile:  # after the teachers took their copies, which would otherwise share the student's code
+            self.network.embed = torch.compile(cast("Network", self.network).embed)  # type: ignore[assignment]
+        self.generator = Generator(self.fabric.device).manual_seed(config.seed)
+        self.batches = training_batches(config, self.splits, self.fabric.device)
+        learned = [parameter for part in self.stateful for parameter in part.parameters()]
+        optimizer = make_optimizer(config.optimizer, [*self.network.parameters(), *learned])
+        self.module, self.optimizer = self.fabric.setup(TrainStep(self.network, config.method).train(), optimizer)
+        self._set_learning_rate()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Return how many optimiser steps an epoch has."""
+        return -(-len(self.batches) // self.config.accumulate)
+
+    @property
+    def steps(self) -> int:
+        """Return how many optimiser steps the run has."""
+        return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def rate(self) -> float:
+        """Return the learning rate in force."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def epoch(self) -> Iterator[tuple[Any, Tensor]]:
+        """Yield what is left of the epoch under way."""
+        return self.batches.epoch(self.at.epoch, start=self.at.batch)
+
+    def step(self, inputs: Any, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Train on one mini-batch and return the loss and its terms, detached."""
+        total, terms = self.module(inputs, targets, self.generator)
+        group, last = self._group()
+        self.fabric.backward(total / group if group > 1 else total)
+        self.at.batch += 1
+        if last:
+            self._update()
+        return total.detach(), terms
+
+    def end_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, besides the global random states."""
+        return {
+            "at": [self.at.epoch, self.at.batch, self.at.step],
+            "network": self.network.state_dict(),
+            "method": [part.state_dict() for part in self.stateful],
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`.
+
+        Raises:
+            ValueError: If it belongs to another network, method or optimiser.
+        """
+        try:
+            self.network.load_state_dict(state["network"])
+            for part, saved in zip(self.stateful, state["method"], strict=True):
+                part.load_state_dict(saved)
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            self.generator.set_state(state["generator"])
+            self.at = Position(*state["at"])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"the checkpoint belongs to another run: {str(error).splitlines()[0][:160]}") from error
+        self._set_learning_rate()
+
+    def _group(self) -> tuple[int, bool]:
+        """Return how many mini-batches share this optimiser step, and whether this is the last of them."""
+        wanted, batch = self.config.accumulate, self.at.batch
+        start = batch - batch % wanted
+        size = min(wanted, len(self.batches) - start)
+        return size, batch + 1 == start + size
+
+    def _update(self) -> None:
+        if self.config.clip is not None:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.at.step += 1
+        self._set_learning_rate()
+        if self.ema is not None:
+            self.ema.update_(self.network)
+        for part in self.stateful:
+            part.after_step(cast("Network", self.network))
+            part.at(self.at.step / self.steps)
+
+    def _set_learning_rate(self) -> None:
+        rate = learning_rate(self.config, self.at.step, steps_per_epoch=self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Return a Fabric on the configured device, in the configured precision.
+
+    Raises:
+        ValueError: If the device is unknown or not there.
+    """
+    kind, _, index = config.device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {config.device!r}")
+    there = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= there:
+        raise ValueError(f"device {config.device!r} is not there: torch sees {there} CUDA device{'s' * (there != 1)}")
+    on_gpu = kind == "cuda" or (kind == "auto" and there > 0)
+    if config.precision == "16-mixed" and not on_gpu:
+        raise ValueError("precision '16-mixed' needs a CUDA device; on a CPU use '32-true' or 'bf16-mixed'")
+    return Fabric(
+        accelerator="cuda" if on_gpu else "cpu", devices=[int(index or 0)] if on_gpu else 1, precision=config.precision
+    )
+
+
+def build_network(config: TrainConfig, splits: Splits) -> nn.Module:
+    """Return the configured network for the classes and images of ``splits``."""
+    channels, height, _ = splits.shape
+    network = build(
+        config.model,
+        num_classes=len(splits.classes),
+        in_channels=channels,
+        width=config.width,
+        strides=config.strides,
+        final_norm=config.final_norm,
+        pretrained=config.pretrained,
+        image_size=None if config.model in MODELS else height,
+    )
+    return cast("nn.Module", network)
+
+
+def training_batches(config: TrainConfig, splits: Splits, device: torch.device) -> Batches:
+    """Return the shuffled, augmented training batches."""
+    return Batches(
+        splits.train,
+        batch_size=config.batch_size,
+        mean=splits.mean,
+        std=splits.std,
+        augment=Augment(crop_padding=config.crop_padding, flip=config.flip),
+        views=config.views,
+        seed=config.seed,
+        # Batch normalisation cannot train on a single example at a single position.
+        drop_last=len(splits.train) % config.batch_size == 1 and len(splits.train) > config.batch_size,
+        device=device,
+        workers=config.workers,
+    )

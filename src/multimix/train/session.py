@@ -1,0 +1,183 @@
+"""One process' work on a run: epochs, checkpoints, records."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from multimix.distill import SelfDistilled
+from multimix.protocols import Evaluator, Network
+from multimix.train.engine import Engine
+from multimix.train.environment import peak_mib
+from multimix.train.folder import RunFolder
+from multimix.train.log import Board, Display
+from multimix.train.measure import clean, save_weights, test_record
+from multimix.train.pictures import save_pictures
+from multimix.train.state import save_checkpoint
+
+_LOOK_EVERY = 20
+"""On a GPU, losses are looked at every so many mini-batches: each look waits for the device."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names the step, the method and the last good checkpoint."""
+
+
+@dataclass
+class LossLog:
+    """The losses of the epoch under way."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    batches: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._pending: list[dict[str, Tensor]] = []
+
+    def add(self, losses: dict[str, Tensor], images: int) -> None:
+        """Remember the losses of a mini-batch, without looking at them."""
+        self._pending.append(losses)
+        self.batches += 1
+        self.images += images
+
+    def look(self) -> tuple[float | None, int | None]:
+        """Return the newest loss, and how many mini-batches ago the first non-finite one was."""
+        if not self._pending:
+            return None, None
+        names = list(self._pending[0])
+        values = torch.stack(
+            [torch.stack([losses[name] for name in names]).float() for losses in self._pending]
+        ).tolist()
+        self._pending = []
+        for ago, row in zip(range(len(values) - 1, -1, -1), values, strict=True):
+            if not math.isfinite(row[0]):
+                return row[0], ago
+            for name, value in zip(names, row, strict=True):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        return values[-1][0], None
+
+    def record(self) -> dict[str, float]:
+        """Return the mean losses and the speed of the epoch so far."""
+        means = {name: total / max(self.batches, 1) for name, total in self.sums.items()}
+        return {**means, "images_per_second": self.images / max(self.seconds, 1e-9), "seconds": self.seconds}
+
+    def state(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        return {"sums": dict(self.sums), "batches": self.batches, "images": self.images, "seconds": self.seconds}
+
+
+class Session:
+    """One process' work on a run."""
+
+    def __init__(self, run: RunFolder, engine: Engine, *, quiet: bool) -> None:
+        self.run, self.engine, self.quiet = run, engine, quiet
+        self.config, self.splits, self.device = engine.config, engine.splits, engine.fabric.device
+        self.network = cast("Network", engine.network)
+        self.log = LossLog()
+        self._look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
+
+    def finish(self) -> RunFolder:
+        """Train to the end, then test, picture and save."""
+        held_out = self.splits.validation
+        validation = None if held_out is None else clean(self.config, self.splits, held_out, self.device)
+        board = Board(self.run.path, wanted=self.config.tensorboard)
+        batches = len(self.engine.batches)
+        done = self.engine.at.epoch * batches + self.engine.at.batch
+        with Display(self.config.title, steps=self.config.epochs * batches, done=done, quiet=self.quiet) as display:
+            while self.engine.at.epoch < self.config.epochs:
+                self._epoch(display)
+                record = self._end_epoch(validation)
+                board.write(record)
+                display.epoch(record, epochs=self.config.epochs)
+        board.close()
+        self._conclude()
+        return self.run
+
+    def _epoch(self, display: Display) -> None:
+        started, before = time.perf_counter(), self.log.seconds
+        for inputs, labels in self.engine.epoch():
+            total, terms = self.engine.step(inputs, labels)
+            named = {
+                "train_loss": total,
+                **({f"train_{k}_loss": v for k, v in terms.items()} if len(terms) > 1 else {}),
+            }
+            self.log.add(named, len(labels))
+            self.log.seconds = before + time.perf_counter() - started
+            loss = self._look() if self.log.batches % self._look_every == 0 else None
+            display.batch(loss=loss, images_per_second=self.log.images / self.log.seconds)
+            every = self.config.checkpoint_steps
+            if every and self.engine.at.step % every == 0 and self.engine.at.batch < len(self.engine.batches):
+                self._checkpoint()
+        self._look()
+        self.log.seconds = before + time.perf_counter() - started
+
+    def _end_epoch(self, validation: Evaluator | None) -> dict[str, Any]:
+        measured = {} if validation is None else dict(validation(self.network))
+        record = {
+            "epoch": self.engine.at.epoch + 1,
+            "step": self.engine.at.step,
+            "learning_rate": self.engine.rate,
+            **self.log.record(),
+            **{f"validation_{name}": value for name, value in measured.items()},
+        }
+        self.run.metrics.write("epoch", **record)
+        self.engine.end_epoch()
+        self.log = LossLog()
+        self._checkpoint()
+        return record
+
+    def _look(self) -> float | None:
+        """Look at the losses since the last look.
+
+        Raises:
+            TrainingError: If one is not finite; nothing of it has reached a checkpoint.
+        """
+        loss, ago = self.log.look()
+        if ago is None:
+            return loss
+        step = self.engine.at.epoch * len(self.engine.batches) + self.engine.at.batch - ago
+        kept = (
+            f"the last good checkpoint is {self.run.checkpoint}"
+            if self.run.checkpoint.exists()
+            else "no checkpoint yet"
+        )
+        raise TrainingError(
+            f"the loss of {self.config.title} turned {loss} at mini-batch {step}; {kept}."
+            " A lower learning rate, a warm-up or clipping the gradient may help."
+        )
+
+    def _checkpoint(self) -> None:
+        self._look()
+        save_checkpoint(self.run.checkpoint, {**self.engine.state(), "log": self.log.state()})
+
+    def _conclude(self) -> None:
+        test = clean(self.config, self.splits, self.splits.test, self.device)
+        save_weights(self.run.weights, self.engine.network)
+        for name, network in self._networks():
+            record = test_record(self.config, test, network, len(self.splits.test), self.device)
+            self.run.metrics.write("test", **record, **({"network": name} if name else {}))
+        save_pictures(self.run.pictures, self.config.method, self.network, self.splits, self.device)
+        epochs = [event for event in self.run.metrics.read() if event["event"] == "epoch"]
+        seconds = sum(event["seconds"] for event in epochs)
+        self.run.metrics.write(
+            "end",
+            seconds=seconds,
+            step_seconds=seconds / (len(self.engine.batches) * len(epochs)),
+            peak_mib=peak_mib(self.device),
+        )
+
+    def _networks(self) -> list[tuple[str, Network]]:
+        """Return the network and those that follow it, by name."""
+        found: list[tuple[str, Network]] = [("", self.network)]
+        if self.engine.ema is not None:
+            found.append(("ema", cast("Network", self.engine.ema.network)))
+            save_weights(self.run.path / "ema.safetensors", self.engine.ema.network)
+        return found + [
+            ("teacher", cast("Network", part.ema.network))
+            for part in self.engine.stateful
+            if isinstance(part, SelfDistilled) and part.ema is not None
+        ]
