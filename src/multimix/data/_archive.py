@@ -26,14 +26,15 @@ def read_archive(path: str, request: Request) -> Parts:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"npz:{path} is not a file")
-    try:
-        archive = np.load(file, allow_pickle=False)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file} is damaged or no .npz archive: {one_line(error)}") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{file} is not an .npz archive but a single array")
-    with archive:
-        return _parts(archive, file)
+    with file.open("rb") as stream:  # opened here, as numpy leaves a file that it cannot read open
+        try:
+            archive = np.load(stream, allow_pickle=False)
+        except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+            raise ValueError(f"{file} is damaged or no .npz archive: {one_line(error)}") from error
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"{file} is not an .npz archive but a single array")
+        with archive:
+            return _parts(archive, file)
 
 
 def _parts(archive: np.lib.npyio.NpzFile, file: Path) -> Parts:
