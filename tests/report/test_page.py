@@ -70,7 +70,7 @@ def runs(make_run):
 def test_the_page_says_what_was_run_and_what_came_out(runs, tmp_path: Path):
     found = written(runs, tmp_path)
     for words in (
-        "2 methods on digits",
+        "erm and mixup on digits",
         "Trained on digits with preact_resnet18 for 2 epochs: erm and mixup; seeds 0, 1 and 2.",
         "Every number is that of the last epoch's network: mean ± sample standard deviation over n seeds.",
         "96.0 ± 1.0",
@@ -191,7 +191,7 @@ def test_the_same_seed_again_does_not_weigh_twice(runs, make_run, tmp_path: Path
 
 def test_more_than_the_method_differs_is_said(make_run, tmp_path: Path):
     runs = [*three_seeds(make_run, "erm", 0.9), *three_seeds(make_run, "mixup", 0.9, batch_size=64)]
-    assert "These settings differ too: batch_size." in written(runs, tmp_path).text
+    assert "More than the method differs. Rows are unequal in batch_size." in written(runs, tmp_path).text
 
 
 def test_unequal_settings_under_one_label_are_rows_of_their_own(make_run, tmp_path: Path):
@@ -205,8 +205,44 @@ def test_unequal_settings_under_one_label_are_rows_of_their_own(make_run, tmp_pa
 
 def test_every_data_set_has_its_table(runs, make_run, tmp_path: Path):
     found = written([*runs, *three_seeds(make_run, "erm", 0.5, 0.6, data="cifar10")], tmp_path)
-    assert "2 methods on digits and cifar10" in found.text
+    assert "erm and mixup on digits and cifar10" in found.text
     assert sum(table.get("class") == "results" for table in found.all("table")) == 2
+
+
+def test_one_run_is_shown_without_a_spread(make_run, tmp_path: Path):
+    found = written([read_run(make_run(environment={"numpy": "2.4.6"}))], tmp_path)
+    assert "mixup on digits" in found.text
+    assert "n = 1 seed, so there is no spread." in found.text
+    assert len(found.all("svg")) == 2  # curves, and no plot of a single dot
+    assert "method.alpha 1.0" in found.text
+    assert "numpy 2.4.6" in found.text
+
+
+def test_runs_that_ran_on_different_machines_say_so(make_run, tmp_path: Path):
+    runs = [
+        read_run(make_run(seed=seed, environment={"device": device}))
+        for seed, device in enumerate(("cpu", "cpu", "cuda"))
+    ]
+    assert "Device cpu (2 runs); cuda (1 run)" in written(runs, tmp_path).text
+
+
+def test_many_seeds_and_methods_are_named_in_short(make_run, tmp_path: Path):
+    runs = [read_run(make_run(label=f"m{index}", seed=index)) for index in range(9)]
+    assert (
+        "Trained on digits with preact_resnet18 for 2 epochs: 9 methods; seeds 0 to 8." in written(runs, tmp_path).text
+    )
+
+
+def test_nested_settings_are_listed_flat(make_run, tmp_path: Path):
+    method = {
+        "type": "Alternate",
+        "methods": [{"type": "MultiMix", "alpha": [0.5, 2.0]}, {"type": "Mixup"}],
+        "weights": None,
+    }
+    text = written([read_run(make_run(method=method))], tmp_path).text
+    assert "method.methods.0.alpha [0.5, 2.0]" in text
+    assert "method.methods.1.type Mixup" in text
+    assert "method.weights null" in text
 
 
 def test_the_numbers_behind_the_page_are_in_it(runs, tmp_path: Path):

@@ -73,8 +73,8 @@ def test_unknown_events_and_blank_lines_are_passed_over(make_run):
 
 
 def test_settings_leave_out_seed_label_and_places(make_run):
-    first = read_run(make_run(seed=0, label="a", out="runs/a"))
-    second = read_run(make_run(seed=1, label="b", out="runs/b"))
+    first = read_run(make_run(seed=0, label="a", root="data", workers=0))
+    second = read_run(make_run(seed=1, label="b", root="elsewhere", workers=8))
     third = read_run(make_run(batch_size=64))
     assert first.settings_hash == second.settings_hash != third.settings_hash
     assert len(first.settings_hash) == 10

@@ -200,10 +200,10 @@ def test_plain_columns_stand_under_each_other():
     ]
     assert table(summarise(rows), "plain") == (
         "digits, resnet, 20 epochs: last epoch, mean ± sample standard deviation over n = 2 seeds\n\n"
-        "Method        n   Accuracy (%) ↑   Total (s) ↓\n"
-        "-----------   -   --------------   -----------\n"
-        "erm           2       97.1 ± 0.1   1.50 ± 0.71\n"
-        "a-long-name   2       98.2 ± 0.3*            –\n"
+        "Method        n   Accuracy (%) ↑   Training (s) ↓\n"
+        "-----------   -   --------------   --------------\n"
+        "erm           2       97.1 ± 0.1      1.50 ± 0.71\n"
+        "a-long-name   2       98.2 ± 0.3*               –\n"
         "*: best mean of its column, which says nothing about significance.\n"
     )
 
@@ -232,6 +232,7 @@ def test_the_order_of_seeds_does_not_matter(make_run):
     [
         ("accuracy", "Accuracy (%) ↑"),
         ("teacher_accuracy", "Teacher accuracy (%) ↑"),
+        ("ema_ece", "EMA ECE (%) ↓"),
         ("validation_nll", "Validation NLL ↓"),
         ("fgsm_linf_accuracy", "Fgsm linf accuracy (%) ↑"),
         ("novelty", "novelty"),

@@ -63,9 +63,17 @@ _QUALITY = (
     ),
 )
 _COST = (
-    Metric("step_seconds", "Step", "Median time of one optimiser step.", "ms", "lower", 1000.0),
-    Metric("seconds", "Total", "Wall-clock time of the whole run, validation included.", "s", "lower"),
-    Metric("peak_mib", "Peak memory", "Largest memory in use during the run.", "MiB", "lower", 1.0, 0),
+    Metric("step_seconds", "Step", "Training time divided by the number of mini-batches.", "ms", "lower", 1000.0),
+    Metric("seconds", "Training", "Wall-clock time of training, without validation and test.", "s", "lower"),
+    Metric(
+        "peak_mib",
+        "Peak memory",
+        "Most memory held: the device's on a GPU, else the process's, earlier runs in it included.",
+        "MiB",
+        "lower",
+        1.0,
+        0,
+    ),
     Metric("images_per_second", "Throughput", "Training images a second.", "images/s", "higher"),
 )
 _TRAINING = (
@@ -80,7 +88,11 @@ _TRAINING = (
     ),
 )
 KNOWN = {metric.name: metric for metric in (*_QUALITY, *_COST, *_TRAINING)}
-_OF = {"teacher": "Of the teacher, whose weights are a running average.", "validation": "On the validation split."}
+_OF = {
+    "teacher": "Of the teacher, whose weights are a running average.",
+    "ema": "Of the network with the running average of the weights.",
+    "validation": "On the validation split.",
+}
 
 
 def metric(name: str) -> Metric:
@@ -100,7 +112,8 @@ def metric(name: str) -> Metric:
 
 def _derived(name: str, prefix: str, base: Metric) -> Metric:
     words = clean(prefix.replace("_", " "))
-    title = f"{words[:1].upper()}{words[1:]} {base.title if base.title.isupper() else base.title.lower()}"
+    start = "EMA" if words == "ema" else words[:1].upper() + words[1:]
+    title = f"{start} {base.title if base.title.isupper() else base.title.lower()}"
     return replace(base, name=name, title=title, meaning=f"{base.meaning} {_OF.get(prefix, f'Under: {words}.')}")
 
 

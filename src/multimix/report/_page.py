@@ -101,6 +101,7 @@ def _context(runs: Sequence[Run], title: str | None, base: Path) -> dict[str, An
     return {
         "title": clean(title or _title(groups)),
         "lead": _lead(groups, kept),
+        "several": any(len(row.seeds) > 1 for comparison in summary.comparisons for row in comparison.rows),
         "facts": _facts(runs, rows),
         "parts": parts,
         "metrics": [_definition(known) for known in shown.values()],
@@ -136,7 +137,7 @@ def _part(index: int, group: list[Run], kept: list[Run], summary: Summary) -> _P
     finished = [run for run in group if run in kept]
     drawn = finished or group
     comparison = _comparison(summary, _setting(group[0]))
-    dots = [seed_dots(comparison)] if comparison else []
+    dots = [seed_dots(comparison)] if comparison and _spread(comparison) else []
     curves = [learning_curves(drawn, name) for name in _CURVES]
     data, model, epochs = _setting(group[0])
     return _Part(
@@ -153,6 +154,11 @@ def _part(index: int, group: list[Run], kept: list[Run], summary: Summary) -> _P
 def _comparison(summary: Summary, setting: Setting) -> Comparison | None:
     found = (one for one in summary.comparisons if (one.data, one.model, one.epochs) == setting)
     return next(found, None)
+
+
+def _spread(comparison: Comparison) -> bool:
+    """Whether there is more than one number to place beside the others."""
+    return sum(len(row.seeds) for row in comparison.rows) > 1
 
 
 def _pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -189,7 +195,8 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 def _title(groups: dict[Setting, list[Run]]) -> str:
     data = listed(list(dict.fromkeys(data for data, _, _ in groups)))
-    return f"{counted(len({run.label for group in groups.values() for run in group}), 'method')} on {data}"
+    labels = list(dict.fromkeys(run.label for group in groups.values() for run in group))
+    return f"{listed(labels) if len(labels) <= 2 else counted(len(labels), 'method')} on {data}"
 
 
 def _lead(groups: dict[Setting, list[Run]], kept: list[Run]) -> str:
@@ -198,7 +205,7 @@ def _lead(groups: dict[Setting, list[Run]], kept: list[Run]) -> str:
 
 def _sentence(setting: Setting, group: list[Run], kept: list[Run]) -> str:
     data, model, epochs = setting
-    names = list(row_names((run.label, run.settings_hash) for run in group).values())
+    names = list(dict.fromkeys(run.label for run in group))
     seeds = sorted({run.config["seed"] for run in group if run in kept} or {run.config["seed"] for run in group})
     methods = listed(names) if len(names) <= 8 else f"{len(names)} methods"
     which = f"{'seeds' if len(seeds) > 1 else 'seed'} {_ranges(seeds)}"
@@ -239,8 +246,12 @@ def _definition(known: Metric) -> dict[str, str]:
 
 def _environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Return (name, value) of what the runs ran on; where runs differ, every value with the number of runs."""
+    others = {name: clean(name) for run in runs for name in run.environment if name not in ("date", "command")}
     found = []
-    for name, title in _ENVIRONMENT.items():
+    for name, title in {
+        **_ENVIRONMENT,
+        **{key: words for key, words in others.items() if key not in _ENVIRONMENT},
+    }.items():
         counts = Counter(str(run.environment[name]) for run in runs if run.environment.get(name) is not None)
         if len(counts) == 1:
             found.append((title, clean(next(iter(counts)))))

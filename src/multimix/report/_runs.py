@@ -8,8 +8,11 @@ from typing import Any
 
 from multimix.report._files import read_lines, read_object
 
-# Where a run is written and which seed it takes do not make it another experiment.
-_NOT_SETTINGS = frozenset({"seed", "label", "name", "folder", "out", "resume", "overwrite", "tensorboard"})
+# The seed, names, and where or how often things are read and written do not make a run another experiment.
+_NOT_SETTINGS = frozenset(
+    {"seed", "label", "type", "recipe", "name", "folder", "out", "resume"}
+    | {"root", "download", "workers", "checkpoint_steps", "tensorboard"}
+)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
