@@ -37,19 +37,17 @@ def attention(
     """
     if features.ndim != 3:
         raise ValueError(f"features must have shape (b, r, d), got {tuple(features.shape)}")
+    if query not in ("gap", "cam", "uniform"):
+        raise ValueError(f"query must be 'gap', 'cam' or 'uniform', got {query!r}")
+    if activation not in ("relu", "softmax"):
+        raise ValueError(f"activation must be 'relu' or 'softmax', got {activation!r}")
     b, r, _ = features.shape
     features = accurate(features)
     if query == "uniform":
         return features.new_full((b, r), 1 / r)
-    if query not in ("gap", "cam"):
-        raise ValueError(f"query must be 'gap', 'cam' or 'uniform', got {query!r}")
     with torch.autocast(features.device.type, enabled=False):
         scores = torch.einsum("brd,bd->br", features, _query(features, query, class_weights))
-    if activation == "softmax":
-        return scores.softmax(1)
-    if activation != "relu":
-        raise ValueError(f"activation must be 'relu' or 'softmax', got {activation!r}")
-    return _normalise_rows(scores.relu())
+    return scores.softmax(1) if activation == "softmax" else _normalise_rows(scores.relu())
 
 
 def reweight(
@@ -99,6 +97,6 @@ def _query(features: Tensor, query: Query, class_weights: Tensor | None) -> Tens
 def _normalise_rows(scores: Tensor) -> Tensor:
     """Return rows divided by their sum; a row of zeros becomes uniform."""
     largest = scores.detach().amax(1, keepdim=True)
-    alive = largest > 0
+    alive = largest > torch.finfo(scores.dtype).tiny  # the inverse of a smaller one would overflow on the way back
     scores = torch.where(alive, scores / torch.where(alive, largest, 1), 1)  # a sum of large scores cannot overflow
     return scores / scores.sum(1, keepdim=True)

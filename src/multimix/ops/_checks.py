@@ -23,7 +23,8 @@ def as_probabilities(targets: Tensor, classes: int, *, dtype: torch.dtype = torc
         dtype: Of the result.
 
     Raises:
-        ValueError: If an index is outside ``[0, classes)`` or the probabilities have another number of columns.
+        ValueError: If an index is outside ``[0, classes)``, or the probabilities have another number of columns, are
+            negative or do not sum to 1.
         TypeError: If the targets are neither integer indices nor floating-point probabilities.
     """
     check_targets(targets, classes)
@@ -37,6 +38,7 @@ def check_targets(targets: Tensor, classes: int, *, batch: int | None = None) ->
             raise ValueError(
                 f"targets holds probabilities and must have shape (b, {classes}), got {tuple(targets.shape)}"
             )
+        _check_simplex("targets", targets)
     elif targets.is_complex() or targets.dtype == torch.bool:
         raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}")
     elif targets.ndim != 1:
@@ -59,13 +61,18 @@ def check_weights(weights: Tensor, batch: int) -> None:
         raise ValueError(f"weights has {weights.shape[-1]} columns for a mini-batch of {batch}")
     if weights.shape[-2] < 1:
         raise ValueError("weights must have at least one row")
-    if weights.device.type == "cpu":
-        with torch.no_grad():
-            if weights.amin() < 0:
-                raise ValueError(f"weights must not be negative, got {float(weights.amin()):.4g}")
-            off = (weights.sum(-1) - 1).abs().amax()
-            if not off <= _ROW_SUM_TOLERANCE:  # NaN lands here too
-                raise ValueError(f"weights must have rows that sum to 1, got a row that is off by {float(off):.4g}")
+    _check_simplex("weights", weights)
+
+
+def _check_simplex(name: str, rows: Tensor) -> None:
+    if rows.device.type != "cpu" or not rows.numel():  # elsewhere the look would wait for the device
+        return
+    with torch.no_grad():
+        if rows.amin() < 0:
+            raise ValueError(f"{name} must not be negative, got {float(rows.amin()):.4g}")
+        off = (rows.sum(-1) - 1).abs().amax()
+        if not off <= _ROW_SUM_TOLERANCE:  # NaN lands here too
+            raise ValueError(f"{name} must have rows that sum to 1, got a row that is off by {float(off):.4g}")
 
 
 def check_logits(logits: Tensor, dims: int, name: str = "logits") -> None:

@@ -14,11 +14,13 @@ def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, "m *rest"])
 
     Raises:
         ValueError: If the weights do not have one column a value, are negative, or have rows that do not sum to 1.
-        TypeError: If the weights are not floating-point.
+        TypeError: If the weights or the values are not floating-point.
     """
     if weights.ndim != 2:
         raise ValueError(f"weights must have shape (n, m), got {tuple(weights.shape)}")
     check_weights(weights, len(values))
+    if not values.is_floating_point():  # of which the product would be cut to integers, mostly 0
+        raise TypeError(f"values must be floating-point, got {values.dtype}")
     mixed = weights.to(values.dtype) @ values.reshape(len(values), -1)
     return mixed.reshape(len(weights), *values.shape[1:])
 

@@ -221,9 +221,10 @@ class _Balance(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gain,), gradient = ctx.saved_tensors, gradients[0]
+        (gain,), gradient = ctx.saved_tensors, accurate(gradients[0])  # the gain would multiply the rounding too
         mean = gradient.mean(-2, keepdim=True)
-        return torch.lerp(mean.expand_as(gradient), gradient, gain[..., None, None].to(gradient.dtype)), None
+        balanced = torch.lerp(mean.expand_as(gradient), gradient, gain[..., None, None].to(gradient.dtype))
+        return balanced.to(gradients[0].dtype), None
 
 
 def _plain(logits: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -24,9 +24,14 @@ class Box(NamedTuple):
 def draw_box(height: int, width: int, lam: float, *, generator: Generator | None = None) -> Box:
     """Return a box of side ratio ``sqrt(1 - lam)`` whose centre is uniform over the image, clipped to it.
 
+    Raises:
+        ValueError: If ``lam`` lies outside [0, 1].
+
     Reference:
         Yun et al., "CutMix", ICCV 2019, equation (2).
     """
+    if not 0 <= lam <= 1:
+        raise ValueError(f"lam must lie in [0, 1], got {lam}")
     ratio = (1 - lam) ** 0.5
     device = generator.device if generator is not None else None
     across, along = torch.rand(2, generator=generator, device=device).tolist()

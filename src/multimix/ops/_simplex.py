@@ -84,14 +84,12 @@ def dirichlet(
             raise ValueError(f"{name} must be at least 1, got {size}")
     drawn = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(alpha, Tensor):
-        if alpha.shape != (n,):
-            raise ValueError(
-                f"alpha must be a number, a range or a tensor of shape ({n},), got shape {tuple(alpha.shape)}"
-            )
+        _check_concentrations(alpha, n)
     else:
         check_concentration("alpha", alpha)
         alpha = draw_between(alpha, n, generator=generator, device=device)
-    weights = _log_gamma(alpha.to(drawn).unsqueeze(1).expand(n, m), generator).softmax(1)
+    alpha = alpha.to(_home(generator, device), drawn)
+    weights = _log_gamma(alpha.unsqueeze(1).expand(n, m), generator).softmax(1)
     return weights.to(device=device, dtype=dtype or drawn)
 
 
@@ -115,6 +113,15 @@ def scatter_tuples(
         raise ValueError(f"tuple_length must not exceed the mini-batch of {b}, got {m}")
     chosen = torch.rand(n, b, generator=generator, device=_home(generator, weights.device)).topk(m).indices
     return weights.new_zeros(n, b).scatter_(1, chosen.to(weights.device), weights)
+
+
+def _check_concentrations(alpha: Tensor, n: int) -> None:
+    if alpha.shape != (n,):
+        raise ValueError(f"alpha must be a number, a range or a tensor of shape ({n},), got shape {tuple(alpha.shape)}")
+    if alpha.device.type == "cpu":  # elsewhere the look would wait for the device
+        wrong = alpha[~(alpha.isfinite() & (alpha > 0))]
+        if len(wrong):
+            raise ValueError(f"alpha must be finite and greater than 0, got a tensor with {float(wrong[0]):.4g}")
 
 
 def _home(generator: Generator | None, device: torch.device | str | None) -> torch.device | str | None:
