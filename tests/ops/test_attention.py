@@ -1,0 +1,159 @@
+"""Attention over positions, and weights scaled by it: equations (9) to (11)."""
+
+import pytest
+import torch
+
+import references
+from multimix import ops
+
+CASES = [(query, activation) for query in ("gap", "cam", "uniform") for activation in ("relu", "softmax")]
+SHAPES = [(1, 1, 1), (1, 7, 3), (5, 1, 4), (7, 13, 5)]
+
+
+def make(b: int, r: int, d: int, generator: torch.Generator, dtype: torch.dtype = torch.float32):
+    features = torch.randn(b, r, d, generator=generator, dtype=torch.float64).to(dtype)
+    return features, torch.randn(b, d, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def attend(features, query, activation, class_weights):
+    own = class_weights if query == "cam" else None
+    return ops.attention(features, query=query, activation=activation, class_weights=own)
+
+
+@pytest.mark.parametrize(("query", "activation"), CASES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_the_loop(query, activation, shape, device, generator):
+    features, class_weights = make(*shape, generator)
+    truth = references.attention(features, query, activation, class_weights)
+    ours = attend(features.to(device), query, activation, class_weights.to(device))
+    torch.testing.assert_close(ours.cpu().double(), truth, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.sum(1).cpu(), torch.ones(shape[0]))
+
+
+@pytest.mark.parametrize(("query", "activation"), CASES[:4])
+def test_gradients_equal_those_of_the_loop(query, activation, generator):
+    features, class_weights = make(4, 7, 3, generator, torch.float64)
+    upstream = torch.randn(4, 7, generator=generator, dtype=torch.float64)
+    found = []
+    for function in (attend, references.attention):
+        z, u = features.clone().requires_grad_(), class_weights.clone().requires_grad_()
+        (function(z, query, activation, u) * upstream).sum().backward()
+        found.append((z.grad, torch.zeros_like(u) if u.grad is None else u.grad))
+    for ours, truth in zip(*found, strict=True):
+        torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-12)
+
+
+def test_worked_by_hand():
+    features = torch.tensor([[[2.0, 0.0], [0.0, 2.0], [-2.0, 1.0]]])  # pooled: (0, 1), scores 0, 2, 1
+    torch.testing.assert_close(ops.attention(features), torch.tensor([[0.0, 2 / 3, 1 / 3]]))
+    by_class = ops.attention(features, query="cam", class_weights=torch.tensor([[1.0, 0.0]]))  # scores 2, 0, -2
+    torch.testing.assert_close(by_class, torch.tensor([[1.0, 0.0, 0.0]]))
+
+
+def test_an_image_rejected_everywhere_is_attended_uniformly():
+    features = torch.tensor([[[1.0], [1.0]], [[1.0], [3.0]]], requires_grad=True)
+    attention = ops.attention(features, query="cam", class_weights=torch.tensor([[-1.0], [1.0]]))
+    torch.testing.assert_close(attention, torch.tensor([[0.5, 0.5], [0.25, 0.75]]))
+    (attention * torch.randn(2, 2)).sum().backward()
+    assert features.grad.isfinite().all()
+    assert features.grad[0].eq(0).all()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-22, 1e-19, 1e-6, 1e4, 1e15])
+@pytest.mark.parametrize("activation", ["relu", "softmax"])
+def test_stays_finite_at_every_scale(scale, activation, generator):
+    features = (torch.randn(5, 9, 4, generator=generator) * scale).requires_grad_()
+    attention = ops.attention(features, activation=activation)
+    torch.testing.assert_close(attention.sum(1), torch.ones(5))
+    (attention * torch.randn(5, 9, generator=generator)).sum().backward()
+    assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype, generator):
+    features, class_weights = make(5, 7, 16, generator, dtype)
+    for query in ("gap", "cam"):
+        ours = attend(features, query, "relu", class_weights)
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), references.attention(features, query, "relu", class_weights),
+                                   rtol=1e-4, atol=1e-6)  # fmt: skip
+
+
+def test_autocast_changes_nothing(generator):
+    features, class_weights = make(5, 7, 16, generator)
+    for query in ("gap", "cam"):
+        plain = attend(features, query, "relu", class_weights)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(attend(features, query, "relu", class_weights), plain)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("b", "n", "r"), [(1, 1, 1), (7, 1, 3), (1, 5, 4), (7, 13, 5), (13, 31, 2)])
+def test_reweighting_equals_the_loop(b, n, r, shared, device, generator):
+    weights = ops.dirichlet(n * (1 if shared else r), b, 0.3, generator=generator)
+    weights = weights if shared else weights.view(r, n, b)
+    attention = torch.rand(b, r, generator=generator) * (torch.rand(b, r, generator=generator) > 0.4)
+    ours = ops.reweight(weights.to(device), attention.to(device))
+    assert ours.shape == (r, n, b)
+    torch.testing.assert_close(ours.cpu().double(), references.reweight(weights, attention), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.sum(-1).cpu(), torch.ones(r, n))
+
+
+def test_only_ratios_between_images_matter(generator):
+    weights = ops.dirichlet(9, 5, 1.0, generator=generator)
+    attention = torch.rand(5, 3, generator=generator)
+    once = ops.reweight(weights, attention)
+    for scale in (1e-37, 1e-20, 1e20):
+        torch.testing.assert_close(ops.reweight(weights, attention * scale), once, rtol=1e-4, atol=1e-6)
+
+
+def test_tuples_without_attention_keep_their_weights():
+    weights = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
+    attention = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    reweighted = ops.reweight(weights, attention)
+    assert torch.equal(reweighted[0], torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]]))
+    assert torch.equal(reweighted[1], weights)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.05, 1.0])
+def test_gradients_of_reweighting_are_never_nan(alpha, generator):
+    weights = ops.dirichlet(200, 9, alpha, generator=generator)
+    attention = (torch.rand(9, 6, generator=generator) * (torch.rand(9, 6, generator=generator) > 0.6)).requires_grad_()
+    with torch.no_grad():
+        attention[:, 2] = 0
+        attention[4] = 0
+    upstream = torch.randn(6, 200, 9, generator=generator)
+    (ops.reweight(weights, attention) * upstream).sum().backward()
+    assert attention.grad.isfinite().all()
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"query": "max"}, "query must be 'gap', 'cam' or 'uniform', got 'max'"),
+        ({"activation": "tanh"}, "activation must be 'relu' or 'softmax', got 'tanh'"),
+        ({"query": "uniform", "activation": "tanh"}, "activation must be 'relu' or 'softmax', got 'tanh'"),
+        ({"query": "cam"}, "class_weights must be given"),
+        (
+            {"query": "cam", "class_weights": torch.ones(2, 5)},
+            r"class_weights must have shape \(2, 4\), got \(2, 5\)",
+        ),
+    ],
+)
+def test_unknown_options_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ops.attention(torch.randn(2, 3, 4), **arguments)
+
+
+@pytest.mark.bad_input
+def test_features_without_positions_are_refused():
+    with pytest.raises(ValueError, match=r"features must have shape \(b, r, d\), got \(2, 4\)"):
+        ops.attention(torch.randn(2, 4))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("shape", [(3, 5), (4, 3, 5), (4,), (1, 2, 3, 4)])
+def test_weights_that_do_not_fit_the_attention_are_refused(shape):
+    with pytest.raises(ValueError, match=r"weights must have shape \(n, 4\) or \(2, n, 4\)"):
+        ops.reweight(torch.full(shape, 0.2), torch.ones(4, 2))

@@ -1,0 +1,277 @@
+"""The mixed losses and their gradients against the loops, dense or not, with or without a teacher."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+import references
+from multimix import ops
+from ops.samples import DENSE_SIZES, SIZES, Sample, sample, true_gradient, truth
+
+IMPLS = ["plain", "commuted", "auto"]
+KINDS = list(itertools.product([False, True], repeat=2))
+CASES = [
+    *(pytest.param({"b": b, "n": n, "k": k}, id=f"b{b}-n{n}-k{k}") for b, n, k in SIZES),
+    *(
+        pytest.param({"b": b, "n": n, "k": k, "r": r, "shared": shared}, id=f"b{b}-n{n}-r{r}-k{k}-shared{shared:d}")
+        for b, n, r, k in DENSE_SIZES
+        for shared in (False, True)
+    ),
+]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(("soft", "taught"), KINDS)
+@pytest.mark.parametrize("sizes", CASES)
+def test_value_and_gradient_equal_the_loop_in_float64(sizes, soft, taught, impl):
+    s = sample(**sizes, soft=soft, taught=taught)
+    assert float(s.loss(impl=impl)) == pytest.approx(truth(s), rel=1e-10, abs=1e-12)
+    torch.testing.assert_close(s.gradient(-1.7, impl=impl), -1.7 * true_gradient(s), rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(("soft", "taught"), KINDS)
+@pytest.mark.parametrize("sizes", CASES)
+def test_float32_is_right_to_its_last_digits(sizes, soft, taught, impl, device):
+    s = sample(**sizes, soft=soft, taught=taught, dtype=torch.float32)
+    here = s.on(device)
+    assert here.loss(impl=impl).device.type == device.type
+    assert float(here.loss(impl=impl)) == pytest.approx(truth(s), rel=3e-6, abs=3e-6)
+    ours, wanted = here.gradient(2.3, impl=impl).cpu().double(), 2.3 * true_gradient(s)
+    assert (ours - wanted).norm() <= 3e-6 * wanted.norm() + 3e-7
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(("soft", "taught"), KINDS)
+@pytest.mark.parametrize("sizes", CASES)
+def test_balancing_changes_the_gradient_as_the_formula_says_and_the_value_not_at_all(sizes, soft, taught, impl):
+    s = sample(**sizes, soft=soft, taught=taught)
+    assert torch.equal(s.loss(impl=impl, balanced=True), s.loss(impl=impl))
+    balanced = s.gradient(0.6, impl=impl, balanced=True)
+    torch.testing.assert_close(balanced, 0.6 * true_gradient(s, balanced=True), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("r", [None, 3])
+def test_gamma_blends_labels_and_teacher(gamma, r):
+    s = replace(sample(7, 13, 5, r=r, taught=True), gamma=gamma)
+    parts = ops.mixed_losses(
+        s.logits, s.targets, s.weights, attention=s.attention, teacher_logits=s.teacher, gamma=gamma
+    )
+    labels, teacher = truth(replace(s, gamma=1.0)), truth(replace(s, gamma=0.0))
+    assert float(parts.labels) == pytest.approx(labels, rel=1e-10)
+    assert float(parts.teacher) == pytest.approx(teacher, rel=1e-10)
+    assert float(parts.total) == pytest.approx(gamma * labels + (1 - gamma) * teacher, rel=1e-10)
+    assert float(s.loss()) == pytest.approx(float(parts.total), rel=1e-12)
+
+
+def test_without_a_teacher_there_is_no_teacher_term_and_gamma_is_idle():
+    s = sample(7, 13, 5)
+    parts = ops.mixed_losses(s.logits, s.targets, s.weights, gamma=0.2)
+    assert parts.teacher is None
+    assert torch.equal(parts.total, parts.labels)
+    assert torch.equal(s.loss(gamma=0.2), s.loss(gamma=1.0))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("r", [None, 3])
+def test_hard_labels_are_one_hot_probabilities(r, impl):
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        hard = sample(13, 7, 5, r=r, taught=True)
+        hard = replace(hard, targets=hard.targets.to(dtype))
+        soft = replace(hard, targets=torch.eye(5, dtype=torch.float64)[hard.targets.long()])
+        torch.testing.assert_close(hard.loss(impl=impl), soft.loss(impl=impl), rtol=1e-12, atol=0)
+        torch.testing.assert_close(hard.gradient(impl=impl), soft.gradient(impl=impl), rtol=1e-10, atol=1e-15)
+
+
+def test_worked_by_hand():
+    """The docstring's example: pure tuples cost log(1 + e^-2), the even one log 2."""
+    logits, weights = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    expected = (torch.tensor(-2.0).exp().log1p() + torch.tensor(2.0).log()) / 2
+    for impl in IMPLS:
+        loss = ops.mixed_cross_entropy(logits, torch.tensor([0, 1]), weights, impl=impl)
+        torch.testing.assert_close(loss, expected)
+        assert round(float(loss), 4) == 0.4100
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_one_hot_weights_give_plain_cross_entropy(impl, generator):
+    logits = torch.randn(9, 5, generator=generator)
+    targets = torch.randint(5, (9,), generator=generator)
+    expected = torch.nn.functional.cross_entropy(logits, targets)
+    torch.testing.assert_close(ops.mixed_cross_entropy(logits, targets, torch.eye(9), impl=impl), expected)
+
+
+def test_soft_cross_entropy_equals_another_library_and_the_loop(generator):
+    logits, targets = torch.randn(7, 5, generator=generator), torch.randn(7, 5, generator=generator).softmax(1)
+    ours = ops.soft_cross_entropy(logits, targets)
+    torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, targets))
+    exact = references.cross_entropy(references.rows(logits), references.rows(targets))
+    assert float(ours) == pytest.approx(exact, rel=1e-6)
+    stacked = ops.soft_cross_entropy(logits.view(7, 1, 5), targets.view(7, 1, 5))
+    torch.testing.assert_close(stacked, ours)
+
+
+@pytest.mark.parametrize("leaf", ["embeddings", "weight", "bias", "logits"])
+@pytest.mark.parametrize("taught", [False, True])
+def test_each_input_alone_gets_its_gradient(leaf, taught, generator):
+    """A head that mixes first and classifies second is the truth; only one leaf at a time asks for a gradient."""
+    b, d, k, n = 7, 6, 5, 13
+    made = {"embeddings": (b, d), "weight": (k, d), "bias": (k,), "logits": (b, k)}
+    values = {name: torch.randn(*shape, generator=generator, dtype=torch.float64) for name, shape in made.items()}
+    targets = torch.randint(k, (b,), generator=generator)
+    weights = ops.dirichlet(n, b, 0.3, generator=generator, dtype=torch.float64)
+    teacher = torch.randn(b, k, generator=generator, dtype=torch.float64)
+
+    def head(z: torch.Tensor) -> torch.Tensor:
+        return z if leaf == "logits" else torch.nn.functional.linear(z, values["weight"], values["bias"])
+
+    clean = "logits" if leaf == "logits" else "embeddings"
+    grads = []
+    values[leaf].requires_grad_()
+    with_teacher = {"teacher_logits": teacher, "gamma": 0.4} if taught else {}
+    for impl in IMPLS:
+        loss = ops.mixed_cross_entropy(head(values[clean]), targets, weights, impl=impl, **with_teacher)
+        grads.append(torch.autograd.grad(-2.5 * loss, values[leaf])[0])
+    theirs = (lambda z: z, teacher, 0.4) if taught else None
+    one_hot = torch.eye(k, dtype=torch.float64)[targets]
+    loss = references.network_loss(head, values[clean], one_hot, weights, theirs)
+    wanted = torch.autograd.grad(-2.5 * loss, values[leaf])[0]
+    for ours in grads:
+        torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("impl", ["plain", "commuted"])
+@pytest.mark.parametrize(("r", "shared"), [(None, False), (3, False), (3, True)])
+def test_gradcheck(r, shared, impl):
+    s = sample(4, 5, 3, r=r, shared=shared, taught=True)
+    logits = s.logits.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: replace(s, logits=x).loss(impl=impl), (logits,))
+
+
+def test_gradcheck_of_weights_targets_and_attention():
+    """Asked for, they get their gradients; shifts of a row are kept on the simplex by a softmax."""
+    s = sample(4, 5, 3, r=2, soft=True, taught=True)
+
+    def loss(*free: torch.Tensor) -> torch.Tensor:
+        targets, weights, attention = (t.softmax(-1) for t in free)
+        return replace(s, targets=targets, weights=weights, attention=attention).loss()
+
+    free = [t.clamp_min(1e-3).log().requires_grad_() for t in (s.targets, s.weights, s.attention)]
+    assert torch.autograd.gradcheck(loss, free)
+
+
+def test_second_derivatives_are_right():
+    s = sample(4, 5, 3)
+    logits = s.logits.clone().requires_grad_()
+    for impl in ("plain", "commuted"):
+        assert torch.autograd.gradgradcheck(lambda x, impl=impl: replace(s, logits=x).loss(impl=impl), (logits,))
+
+
+def test_the_teacher_gets_no_gradient():
+    s = sample(7, 13, 5, taught=True)
+    for impl in IMPLS:
+        teacher, logits = s.teacher.clone().requires_grad_(), s.logits.clone().requires_grad_()
+        replace(s, logits=logits, teacher=teacher).loss(impl=impl).backward()
+        assert teacher.grad is None
+
+
+def test_inputs_are_left_as_they_were():
+    s = sample(7, 13, 5, r=3, taught=True, soft=True)
+    before = {name: t.clone() for name, t in vars(s).items() if isinstance(t, torch.Tensor)}
+    for impl in IMPLS:
+        s.gradient(impl=impl, balanced=True)
+        for name, t in before.items():
+            assert torch.equal(getattr(s, name), t)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("where", ["position", "image", "everywhere"])
+def test_without_attention_nothing_is_nan_and_weights_stay(where, shared, impl):
+    s = sample(5, 7, 3, r=4, shared=shared, taught=True)
+    attention = s.attention.clone()
+    attention[{"position": (slice(None), 2), "image": 3, "everywhere": slice(None)}[where]] = 0
+    s = replace(s, attention=attention)
+    assert float(s.loss(impl=impl)) == pytest.approx(truth(s), rel=1e-10)
+    for balanced in (False, True):
+        ours = s.gradient(1.3, impl=impl, balanced=balanced)
+        assert ours.isfinite().all()
+        torch.testing.assert_close(ours, 1.3 * true_gradient(s, balanced=balanced), rtol=1e-8, atol=1e-12)
+    if where == "everywhere":
+        uniform = replace(s, attention=torch.full_like(attention, 1 / 4))
+        torch.testing.assert_close(s.loss(impl=impl), uniform.loss(impl=impl), rtol=1e-12, atol=0)
+        torch.testing.assert_close(s.gradient(impl=impl), uniform.gradient(impl=impl), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("where", ["position", "image", "everywhere"])
+def test_without_attention_its_own_gradient_is_finite(where):
+    s = sample(5, 7, 3, r=4, alpha=0.01, dtype=torch.float32)
+    attention = s.attention.clone()
+    attention[{"position": (slice(None), 2), "image": 3, "everywhere": slice(None)}[where]] = 0
+    attention.requires_grad_()
+    replace(s, attention=attention).loss().backward()
+    assert attention.grad.isfinite().all()
+
+
+def test_attention_gets_the_gradient_of_the_loop():
+    s = sample(5, 4, 3, r=3, alpha=1.0)
+    free = s.attention.clone().requires_grad_()
+    ours = torch.autograd.grad(replace(s, attention=free).loss(), free)[0]
+    one_hot = torch.eye(3, dtype=torch.float64)[s.targets]
+    loss = references.dense_network_loss(lambda z: z, s.logits, one_hot, s.weights, free)
+    torch.testing.assert_close(ours, torch.autograd.grad(loss, free)[0], rtol=1e-9, atol=1e-12)
+
+
+def test_dense_is_the_mean_of_its_positions():
+    s = sample(7, 13, 5, r=4, taught=True)
+    weights = ops.reweight(s.weights, s.attention)
+    each = [
+        Sample(s.logits[:, j], s.targets, weights[j], None, s.teacher[:, j], s.gamma).loss(balanced=True)
+        for j in range(4)
+    ]
+    torch.testing.assert_close(s.loss(balanced=True), torch.stack(each).mean(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_equal_weights_and_single_examples_are_balanced_without_infinity(balanced):
+    for b in (1, 2, 3, 7, 31):
+        s = replace(sample(b, 5, 3, dtype=torch.float32), weights=torch.full((5, b), 1 / b))
+        gradient = s.gradient(balanced=balanced)
+        torch.testing.assert_close(gradient.double(), true_gradient(s), rtol=1e-4, atol=1e-6)
+
+
+def test_gain_is_about_m_alpha_plus_one(generator):
+    """To be exact, m / (m - 1) times that: the variance of a weight is (m - 1) / m^2 / (m alpha + 1)."""
+    for m, alpha in ((128, 0.5), (128, 1 / 128), (16, 2.0), (3, 1.0)):
+        gain = float(ops.balance_gain(ops.dirichlet(8000, m, alpha, generator=generator)))
+        assert gain == pytest.approx((m * alpha + 1) * m / (m - 1), rel=0.03)
+    per_position = ops.dirichlet(3 * 50, 4, 1.0, generator=generator).view(3, 50, 4)
+    gains = torch.stack([ops.balance_gain(weights) for weights in per_position])
+    torch.testing.assert_close(ops.balance_gain(per_position), gains)
+
+
+def test_balance_gradient_is_the_identity_forwards():
+    values, gain = torch.randn(3, 7, 2), torch.tensor([1.0, 5.0, 0.5])
+    assert torch.equal(ops.balance_gradient(values, gain), values)
+
+
+def test_balance_gradient_follows_its_formula_backwards():
+    values = torch.randn(3, 7, 2, requires_grad=True)
+    upstream, gain = torch.randn(3, 7, 2), torch.tensor([1.0, 65.0, 0.5])
+    (ops.balance_gradient(values, gain) * upstream).sum().backward()
+    for j in range(3):
+        mean = upstream[j].mean(0)
+        torch.testing.assert_close(values.grad[j], gain[j] * (upstream[j] - mean) + mean, rtol=1e-5, atol=1e-5)
+
+
+def test_balance_gradient_keeps_its_accuracy_in_half_precision():
+    """A gradient that is nearly the same for the whole mini-batch, as under the published concentration."""
+    values = torch.zeros(16, 4, dtype=torch.bfloat16, requires_grad=True)
+    upstream = (1 + 0.05 * torch.randn(16, 4, generator=torch.Generator().manual_seed(0))).to(torch.bfloat16)
+    ops.balance_gradient(values, torch.tensor(65.5)).backward(upstream)
+    exact = upstream.double()
+    wanted = 65.5 * (exact - exact.mean(0)) + exact.mean(0)
+    assert (values.grad.double() - wanted).norm() <= 5e-3 * wanted.norm()
