@@ -47,6 +47,8 @@ def run(command: str, arguments: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return complain("stopped; a run goes on with: multimix train --resume RUN", 130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if os.environ.get("MULTIMIX_DEBUG"):
             raise

@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and that takes no abbreviations for fields it does not know."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Raise what the command line turns into one line and exit code 2."""
@@ -59,10 +62,13 @@ def override(value: T, arguments: list[str], *, prog: str) -> T:
 
 def _one_line(box: str) -> str:
     """Return the message inside the box that tyro prints."""
-    rows = [re.sub(r"^[│|]\s?|\s*[│|]$", "", row).strip() for row in box.splitlines()]
-    text = [row for row in rows if row and not re.match(r"^[╭╰─┌└]", row)]
-    hint = next((f"; did you mean {m[1]}?" for row in text if (m := re.match(r"^(--[\w.-]+) ", row))), "")
-    return text[0].rstrip(".") + (hint if text[0].startswith("Unrecognized") else "")
+    rows = [re.sub(r"^│\s?|\s*│$", "", row).strip() for row in box.splitlines() if row[:1] not in "╭╰"]
+    ruler = next((at for at, row in enumerate(rows) if row.startswith("──")), len(rows))
+    message = " ".join(rows[:ruler]).rstrip(".")
+    if not message.startswith("Unrecognized"):
+        return message
+    close = next((f"; did you mean {found[1]}?" for row in rows if (found := re.match(r"(--[\w.-]+) ", row))), "")
+    return message + close
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -79,8 +85,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _override_inside(method: Any, arguments: list[str], *, prog: str) -> Any:
-    """Override fields of the methods that a method is made of: ``--method.method.tuples 5``, ``--method.methods.0.alpha
-    1``."""
+    """Override fields of a method's own methods: ``--method.method.tuples 5``, ``--method.methods.0.alpha 1``."""
     groups: dict[str, list[str]] = {}
     name = ""
     for argument in arguments:

@@ -10,8 +10,9 @@ from multimix.recipes import METHOD_NAMES, RECIPES
 
 def main(arguments: list[str]) -> None:
     """Name everything that the other commands take by name."""
-    Parser(prog="multimix list", description="Name methods, recipes, data sets, models and
-    suites.").parse_args(arguments) about = {cls.name: _first_line(cls) for cls in METHODS}
+    parser = Parser(prog="multimix list", description="Name methods, recipes, data sets, models and suites.")
+    parser.parse_args(arguments)
+    about = {cls.name: _first_line(cls) for cls in METHODS}
     show("methods (each also as distilled-NAME)", {name: about.get(name, "") for name in METHOD_NAMES})
     show("recipes", {name: _first_line(recipe) for name, recipe in RECIPES.items()})
     show("data sets", dict.fromkeys(DATASETS, ""))

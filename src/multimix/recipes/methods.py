@@ -48,5 +48,5 @@ def method_named(name: str) -> Method:
     if plain in _METHODS:
         return _METHODS[plain]()
     near = difflib.get_close_matches(plain, METHOD_NAMES, n=2)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(f"unknown method {name!r}{hint} Known are {', '.join(METHOD_NAMES)}, each also as distilled-NAME")
+    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    raise ValueError(f"unknown method {name!r}{hint} known are {', '.join(METHOD_NAMES)}, each also as distilled-NAME")

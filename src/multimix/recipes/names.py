@@ -35,5 +35,5 @@ def recipe_named(name: str) -> TrainConfig:
     if plain in RECIPES:
         return RECIPES[plain]()
     near = difflib.get_close_matches(plain, RECIPES, n=2)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(f"unknown recipe {name!r}{hint} Known are {', '.join(RECIPES)}")
+    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    raise ValueError(f"unknown recipe {name!r}{hint} known are {', '.join(RECIPES)}")
