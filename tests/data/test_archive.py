@@ -19,7 +19,7 @@ def images(part: object) -> np.ndarray:
 
 
 def test_pixels_and_labels_arrive_unchanged(archive: Archive, arrays: Arrays) -> None:
-    splits = load(archive(arrays), validation=0)
+    splits = load(archive(arrays), validation=0.0)
     assert splits.validation is None
     assert np.array_equal(images(splits.train), arrays["train_images"])
     assert np.array_equal(images(splits.test), arrays["test_images"])
@@ -32,7 +32,7 @@ def test_grey_images_and_flat_labels(archive: Archive, arrays: Arrays, dtype: ty
     for part in ("train", "test"):
         arrays[f"{part}_images"] = arrays[f"{part}_images"][..., 0]
         arrays[f"{part}_labels"] = arrays[f"{part}_labels"].ravel().astype(dtype)
-    splits = load(archive(arrays), validation=0)
+    splits = load(archive(arrays), validation=0.0)
     assert splits.shape == (1, 5, 4)
     assert np.array_equal(images(splits.train)[..., 0], arrays["train_images"])
 
@@ -42,7 +42,7 @@ def test_floats_in_the_unit_interval_become_bytes(archive: Archive, arrays: Arra
     truth = arrays["train_images"]
     for part in ("train", "test"):
         arrays[f"{part}_images"] = (arrays[f"{part}_images"] / 255).astype(dtype)
-    assert np.array_equal(images(load(archive(arrays), validation=0).train), truth)
+    assert np.array_equal(images(load(archive(arrays), validation=0.0).train), truth)
 
 
 def test_its_own_validation_set_is_used(archive: Archive, arrays: Arrays) -> None:
@@ -56,7 +56,7 @@ def test_the_home_folder_is_found(archive: Archive, arrays: Arrays, monkeypatch:
     path = Path(archive(arrays).removeprefix("npz:"))
     monkeypatch.setenv("HOME", str(path.parent))
     monkeypatch.setenv("USERPROFILE", str(path.parent))
-    assert len(load(f"npz:~/{path.name}", validation=0).train) == 30
+    assert len(load(f"npz:~/{path.name}", validation=0.0).train) == 30
 
 
 def without(arrays: Arrays, key: str) -> Arrays:
@@ -155,7 +155,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     "MULTIMIX_CIFAR10" not in os.environ, reason="needs the real CIFAR-10: MULTIMIX_CIFAR10=archive.npz"
 )
 def test_the_real_cifar10() -> None:
-    splits = load(f"npz:{os.environ['MULTIMIX_CIFAR10']}", validation=0)
+    splits = load(f"npz:{os.environ['MULTIMIX_CIFAR10']}", validation=0.0)
     assert (len(splits.train), len(splits.test), splits.shape) == (50_000, 10_000, (3, 32, 32))
     assert torch.bincount(splits.train.labels).tolist() == [5000] * 10
     # The mean and spread that the field quotes for this training set.

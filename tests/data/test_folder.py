@@ -44,7 +44,7 @@ def test_hidden_folders_and_files_are_passed_over(tree: Tree) -> None:
 
 def test_small_images_of_one_size_live_in_memory(tree: Tree) -> None:
     root = tree("train", "val")
-    splits = load(f"folder:{root}", validation=0)
+    splits = load(f"folder:{root}", validation=0.0)
     assert isinstance(splits.train, Images)
     assert (splits.shape, splits.classes, len(splits.test)) == ((3, 10, 12), ("ant", "bee", "cat"), 18)
     for image, label, (path, truth) in zip(
@@ -57,8 +57,8 @@ def test_small_images_of_one_size_live_in_memory(tree: Tree) -> None:
 def test_val_is_the_test_set_where_there_is_no_other(tree: Tree) -> None:
     root = tree("train", "val")
     splits = load(f"folder:{root}", validation=0.5)
-    assert pixels(splits.test) == pixels(load(f"folder:{root / 'val'}", validation=0).train) | pixels(
-        load(f"folder:{root / 'val'}", validation=0).test
+    assert pixels(splits.test) == pixels(load(f"folder:{root / 'val'}", validation=0.0).train) | pixels(
+        load(f"folder:{root / 'val'}", validation=0.0).test
     )
     assert splits.validation is not None
     assert (len(splits.train), len(splits.validation)) == (9, 9)
@@ -88,7 +88,7 @@ def test_one_tree_is_split_by_seed_and_class(tree: Tree) -> None:
 def test_one_image_of_another_size_keeps_all_on_the_disk(tree: Tree, part: str) -> None:
     root = tree("train", "val")
     write_picture(root / part / "cat" / "9.png", (10, 13), 0)
-    splits = load(f"folder:{root}", validation=0)
+    splits = load(f"folder:{root}", validation=0.0)
     assert isinstance(splits.train, Files)
     assert isinstance(splits.test, Files)
     assert splits.mean == (0.485, 0.456, 0.406)
@@ -96,7 +96,7 @@ def test_one_image_of_another_size_keeps_all_on_the_disk(tree: Tree, part: str) 
 
 def test_image_size_brings_small_sets_into_memory(tree: Tree) -> None:
     root = tree("train", "val", size=(40, 60))
-    splits = load(f"folder:{root}", validation=0, image_size=20)
+    splits = load(f"folder:{root}", validation=0.0, image_size=20)
     assert isinstance(splits.train, Images)
     assert splits.shape == (3, 20, 20)
     picture = Image.open(root / "train" / "ant" / "0.png").resize((30, 20), Image.Resampling.BILINEAR)
@@ -107,9 +107,9 @@ def test_image_size_brings_small_sets_into_memory(tree: Tree) -> None:
 def test_a_set_too_large_for_memory_stays_on_the_disk(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree("train", "val")
     monkeypatch.setattr(folder, "MEMORY_LIMIT", 18 * 3 * 10 * 12 - 1)
-    assert isinstance(load(f"folder:{root}", validation=0).train, Files)
+    assert isinstance(load(f"folder:{root}", validation=0.0).train, Files)
     monkeypatch.setattr(folder, "MEMORY_LIMIT", 18 * 3 * 10 * 12)
-    assert isinstance(load(f"folder:{root}", validation=0).train, Images)
+    assert isinstance(load(f"folder:{root}", validation=0.0).train, Images)
 
 
 def test_only_images_that_are_kept_are_decoded(tree: Tree) -> None:
@@ -176,5 +176,5 @@ def test_a_damaged_small_image_is_named_while_loading(tree: Tree, which: int) ->
     path = Path(class_tree(root / "train").paths[which])
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ValueError, match="cannot be read as an image") as caught:
-        load(f"folder:{root}", validation=0)
+        load(f"folder:{root}", validation=0.0)
     assert str(path) in str(caught.value)

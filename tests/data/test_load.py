@@ -31,7 +31,7 @@ def test_validation_is_stratified_and_disjoint(uneven: str) -> None:
     assert torch.bincount(splits.validation.labels).tolist() == [12, 6, 2]
     assert torch.bincount(splits.train.labels).tolist() == [48, 24, 8]
     assert not rows(splits.train) & rows(splits.validation)
-    assert rows(splits.train) | rows(splits.validation) == rows(load(uneven, validation=0).train)
+    assert rows(splits.train) | rows(splits.validation) == rows(load(uneven, validation=0.0).train)
 
 
 def test_validation_depends_on_the_split_seed_alone(uneven: str) -> None:
@@ -77,7 +77,7 @@ def test_statistics_are_those_of_the_training_images_in_use(uneven: str) -> None
 def test_each_channel_has_its_own_statistics(archive: Archive, arrays: Arrays) -> None:
     arrays["train_images"][..., 1] //= 2
     arrays["train_images"][..., 2] = 51
-    splits = load(archive(arrays), validation=0)
+    splits = load(archive(arrays), validation=0.0)
     truth = arrays["train_images"] / 255
     assert splits.mean == pytest.approx(tuple(truth.mean((0, 1, 2))), rel=1e-12)
     assert splits.std[:2] == pytest.approx(tuple(truth.std((0, 1, 2)))[:2], rel=1e-12)

@@ -23,7 +23,7 @@ def nhwc(part: object) -> np.ndarray:
 
 
 def test_digits_are_scikit_learns_with_every_grey_level_kept() -> None:
-    splits = load("digits", validation=0)
+    splits = load("digits", validation=0.0)
     assert (len(splits.train), len(splits.test), splits.shape) == (1438, 359, (1, 8, 8))
     truth = load_digits()
     scale = {round(v * 255 / 16): v for v in range(17)}
@@ -77,7 +77,7 @@ def write_cifar(root: Path, *, fine: bool) -> dict[str, tuple[np.ndarray, np.nda
 def test_cifar_from_its_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fine: bool) -> None:
     truth = write_cifar(tmp_path, fine=fine)
     trust_all(monkeypatch, "cifar")
-    splits = load(name, root=tmp_path, validation=0)
+    splits = load(name, root=tmp_path, validation=0.0)
     for part, (pixels, labels) in {"train": truth["train"], "test": truth["test"]}.items():
         assert np.array_equal(nhwc(getattr(splits, part)), pixels)
         assert getattr(splits, part).labels.tolist() == labels.tolist()
@@ -94,7 +94,7 @@ def test_svhn_from_its_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         savemat(tmp_path / "svhn" / f"{part}_32x32.mat", {"X": pixels, "y": labels})
         truth[part] = pixels.transpose(3, 0, 1, 2)
     trust_all(monkeypatch, "svhn")
-    splits = load("svhn", root=tmp_path, validation=0)
+    splits = load("svhn", root=tmp_path, validation=0.0)
     assert np.array_equal(nhwc(splits.train), truth["train"])
     assert np.array_equal(nhwc(splits.test), truth["test"])
     assert splits.train.labels.tolist() == [*range(1, 10), 0] * 2
@@ -119,7 +119,7 @@ def write_fashion(root: Path) -> dict[str, np.ndarray]:
 
 def test_fashion_mnist_from_its_idx_files(tmp_path: Path) -> None:
     truth = write_fashion(tmp_path)
-    splits = load("fashion-mnist", root=tmp_path, validation=0)
+    splits = load("fashion-mnist", root=tmp_path, validation=0.0)
     assert np.array_equal(nhwc(splits.train)[..., 0], truth["train"])
     assert np.array_equal(nhwc(splits.test)[..., 0], truth["test"])
     assert splits.train.labels.tolist() == [*range(10)] * 2
@@ -142,7 +142,7 @@ def test_tiny_imagenet_in_both_layouts(tmp_path: Path, layout: str) -> None:
     if layout == "original":
         (root / "val" / "val_annotations.txt").write_text("".join(reversed(lines)))
         truth["val"].reverse()
-    splits = load("tiny-imagenet", root=tmp_path, validation=0)
+    splits = load("tiny-imagenet", root=tmp_path, validation=0.0)
     assert np.array_equal(nhwc(splits.train), np.stack(truth["train"]))
     assert np.array_equal(nhwc(splits.test), np.stack(truth["val"]))
     assert splits.test.labels.tolist() == ([2, 1, 0] if layout == "original" else [0, 1, 2])

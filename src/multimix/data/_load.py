@@ -129,13 +129,14 @@ def _first(train: ImageSet, size: int, split_seed: int) -> ImageSet:
 
 def _resized(parts: Parts, image_size: int | None) -> Parts:
     """Bring in-memory images that came in another size to ``image_size`` squared."""
-    if image_size is None or parts.train.shape[1:] == (image_size, image_size):
+    if image_size is None:
         return parts
-    from torchvision.transforms.v2.functional import resize
 
     def sized(part: ImageSet) -> ImageSet:
-        if not isinstance(part, Images):
+        if isinstance(part, Files) or part.shape[1:] == (image_size, image_size):
             return part
+        from torchvision.transforms.v2.functional import resize
+
         chunks = [resize(chunk, [image_size, image_size], antialias=True) for chunk in part.images.split(1024)]
         return Images(torch.cat(chunks), part.labels, part.classes)
 
