@@ -138,15 +138,15 @@ def test_trains():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: preact_resnet18(width=0), "width must be at least 1, got 0"),
+        (lambda: preact_resnet18(width=0), "width must be at least 1, got 0$"),
         (lambda: preact_resnet18(num_classes=0), "num_classes must be at least 1, got 0"),
         (lambda: preact_resnet18(in_channels=-1), "in_channels must be at least 1"),
         (lambda: preact_resnet18(strides=(1, 2)), r"strides must hold 4 numbers, one for each group, got \(1, 2\)"),
         (lambda: preact_resnet18(strides=(1, 2, 0, 2)), "strides must be at least 1"),
-        (lambda: PreActResNet(()), "widths must be at least 1, got nothing"),
+        (lambda: PreActResNet(()), "depths must be at least 1, got nothing"),
         (lambda: WideResNet(18), "depth must be 10, 16, 22"),
         (lambda: WideResNet(4), "depth must be 10, 16, 22"),
-        (lambda: wide_resnet16_8(widen=0), "widths must be at least 1"),
+        (lambda: wide_resnet16_8(widen=0), "widen must be at least 1, got 0"),
         (
             lambda: preact_resnet18(width=2)(torch.randn(2, 1, 8, 8)),
             r"inputs must have shape \(b, 3, h, w\), got \(2, 1",

@@ -89,9 +89,9 @@ def _entering(module: nn.Module) -> Iterator[list[Tensor]]:
 def _require_equal(ours: Tensor, expected: Tensor, subject: str, network: "AdaptedNetwork") -> None:
     if difference := _difference(ours, expected):
         raise ValueError(
-            f"encoder, pool, head: split at its head {network.head_name!r}, {type(network.model).__name__} is not itself: "
-            f"{subject}; {difference}. Pass as head= the layer that gives the logits, as encoder= the "
-            "module whose output is to be mixed, as pool= a function (b, r, d) -> (b, e) of all that is done in between"
+            f"encoder, pool, head: {type(network.model).__name__}, split at its head {network.head_name!r}, is not "
+            f"itself: {subject}; {difference}. Pass as head= the layer that gives the logits, as encoder= the module "
+            "whose output is to be mixed, as pool= a function (b, r, d) -> (b, e) of all that the model does in between"
         )
 
 

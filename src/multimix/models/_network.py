@@ -52,7 +52,7 @@ class StagedNetwork(nn.Module):
         Raises:
             ValueError: If the network has no such stage.
             TypeError: While running, if what leaves the stage is not a tensor.
-            RuntimeError: At the end, if the stage never ran: it is not called as a module, or the forward pass is compiled.
+            RuntimeError: At the end, if the stage never ran: it is not called as a module, or the network is compiled.
         """
         if stage not in self.stages:
             raise ValueError(f"stage must be one of {list(self.stages)}, got {stage!r}")

@@ -1,6 +1,7 @@
 """Pre-activation residual networks for small images."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -46,8 +47,6 @@ class PreActNetwork(StagedNetwork):
         ValueError: If a number is below 1, or the groups are not as many in each argument.
     """
 
-    head: nn.Linear
-
     def __init__(
         self,
         *,
@@ -61,9 +60,7 @@ class PreActNetwork(StagedNetwork):
     ):
         groups = [f"group{i}" for i in range(1, len(depths) + 1)]
         super().__init__(groups)
-        _require_positive(
-            width=widths, depths=depths, strides=strides, in_channels=[in_channels], num_classes=[num_classes]
-        )
+        _require_positive(depths=depths, strides=strides, in_channels=[in_channels], num_classes=[num_classes])
         if len(strides) != len(depths):
             raise ValueError(f"strides must hold {len(depths)} numbers, one for each group, got {tuple(strides)}")
         self.in_channels = in_channels
@@ -93,7 +90,7 @@ class PreActNetwork(StagedNetwork):
 
     def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
         """Return the logits of embeddings."""
-        return self.head(embeddings)
+        return cast(nn.Linear, self.head)(embeddings)
 
 
 class PreActResNet(PreActNetwork):
@@ -126,6 +123,7 @@ class PreActResNet(PreActNetwork):
         num_classes: int = 10,
         final_norm: bool = True,
     ):
+        _require_positive(width=[width])
         super().__init__(
             stem=width,
             widths=[width * 2**i for i in range(len(depths))],
@@ -163,6 +161,7 @@ class WideResNet(PreActNetwork):
         in_channels: int = 3,
         num_classes: int = 10,
     ):
+        _require_positive(widen=[widen])
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"depth must be 10, 16, 22, ... (6 n + 4), got {depth}")
         super().__init__(

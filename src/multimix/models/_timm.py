@@ -60,8 +60,8 @@ def _classifier_name(model: nn.Module) -> str:
         raise ValueError(f"model: {name} has no classifier; create it with num_classes of at least 1")
     if not isinstance(classifier, nn.Module) or isinstance(classifier, nn.ModuleList):
         raise ValueError(
-            f"model: {name} combines several classifiers, so it has no single head (if for distillation, take the variant "
-            "without it)"
+            f"model: {name} combines several classifiers, so it has no single head (if they are for distillation, take "
+            "the variant without it)"
         )
     # A few models call pooling and layer together their classifier.
     layer = getattr(classifier, "fc", None)
