@@ -5,13 +5,14 @@ import contextlib
 import io
 import re
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import tyro
 
 from multimix.protocols import Method
 from multimix.recipes import method_named, recipe_named
 from multimix.train import TrainConfig
+from multimix.train.config import TrainingMethod
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def configured(recipe: str, method: str | None, arguments: list[str], *, prog: s
     """
     config = recipe_named(recipe)
     if method is not None:
-        config = replace(config, method=method_named(method), label=method)
+        config = replace(config, method=cast("TrainingMethod", method_named(method)), label=method)
     inner, outer = _split(arguments)
     if inner:
         config = replace(config, method=_override_inside(config.method, inner, prog=prog))

@@ -3,17 +3,15 @@
 from multimix.cli._arguments import Parser
 from multimix.data import DATASETS
 from multimix.evaluate import SUITES
-from multimix.methods import METHODS
 from multimix.models import MODELS
-from multimix.recipes import METHOD_NAMES, RECIPES
+from multimix.recipes import METHOD_NAMES, RECIPES, about_method
 
 
 def main(arguments: list[str]) -> None:
     """Name everything that the other commands take by name."""
     parser = Parser(prog="multimix list", description="Name methods, recipes, data sets, models and suites.")
     parser.parse_args(arguments)
-    about = {cls.name: _first_line(cls) for cls in METHODS}
-    show("methods (each also as distilled-NAME)", {name: about.get(name, "") for name in METHOD_NAMES})
+    show("methods (each also as distilled-NAME)", {name: about_method(name) for name in METHOD_NAMES})
     show("recipes", {name: _first_line(recipe) for name, recipe in RECIPES.items()})
     show("data sets", dict.fromkeys(DATASETS, ""))
     show("models", dict.fromkeys((*MODELS, "timm:NAME", "torchvision:NAME"), ""))
@@ -30,4 +28,4 @@ def show(title: str, entries: dict[str, str]) -> None:
 
 
 def _first_line(thing: object) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    return (thing.__doc__ or "").strip().splitlines()[0].removeprefix("Return ")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, cast
 from torch import Generator, Tensor
 
 from multimix.distill.ema import BufferRule, EMATeacher, as_module, check_ema
-from multimix.ops import as_probabilities
+from multimix.ops import as_probabilities, check_batch
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher
 
 
@@ -37,6 +37,9 @@ class SelfDistilled(Stateful):
     buffer_rule: BufferRule = "copy"
     """Batch-normalisation statistics are copied from the student, or averaged like parameters."""
 
+    warmup: bool = False
+    """Start with a shorter memory, so that a run of few steps leaves the teacher's random start behind."""
+
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         if isinstance(self.method, type) or not callable(self.method):
@@ -65,6 +68,7 @@ class SelfDistilled(Stateful):
             ValueError: If ``inputs`` is a sequence of other than two views.
         """
         view, other = _two_views(inputs)
+        check_batch(other, targets)
         ema = self._follow(network)
         if self.teacher == "mix":
             return self.method(network, view, self._blend(targets, ema(other)), generator=generator)
@@ -79,7 +83,7 @@ class SelfDistilled(Stateful):
 
     def _teacher_of(self, network: Network) -> EMATeacher:
         if self.ema is None:
-            self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule)
+            self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule, warmup=self.warmup)
         return self.ema
 
     def _follow(self, network: Network) -> EMATeacher:

@@ -19,7 +19,12 @@ class EMATeacher(nn.Module):
         network: The averaged network; use it like the original.
     """
 
-    def __init__(self, network: Network, *, momentum: float = 0.999, buffer_rule: BufferRule = "copy") -> None:
+    updates: Tensor
+    """How often the average has moved."""
+
+    def __init__(
+        self, network: Network, *, momentum: float = 0.999, buffer_rule: BufferRule = "copy", warmup: bool = False
+    ) -> None:
         """Copy ``network``.
 
         Args:
@@ -27,6 +32,8 @@ class EMATeacher(nn.Module):
             momentum: Share of the average that stays at each update.
             buffer_rule: ``copy`` takes buffers (the running statistics of batch normalisation) as they are; ``average``
                 averages the floating-point ones like parameters.
+            warmup: Let the t-th update keep no more than t / (t + 9) of the average, so that a short run leaves its
+                random start behind.
 
         Raises:
             ValueError: If ``momentum`` lies outside [0, 1) or ``buffer_rule`` is unknown.
@@ -34,9 +41,9 @@ class EMATeacher(nn.Module):
         """
         super().__init__()
         check_ema(momentum, buffer_rule)
-        self.momentum, self.buffer_rule = momentum, buffer_rule
+        self.momentum, self.buffer_rule, self.warmup = momentum, buffer_rule, warmup
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self.network = copy.deepcopy(as_module(network)).requires_grad_(False).eval()
-        self._lerp = get_ema_multi_avg_fn(momentum)
 
     @torch.no_grad()
     def update_(self, network: nn.Module) -> None:
@@ -49,7 +56,13 @@ class EMATeacher(nn.Module):
                 current.append(theirs)
             else:
                 mine.copy_(theirs)
-        self._lerp(averaged, current, None)
+        self.updates += 1
+        get_ema_multi_avg_fn(self._share())(averaged, current, None)
+
+    def _share(self) -> float:
+        if not self.warmup:
+            return self.momentum
+        return min(self.momentum, int(self.updates) / (int(self.updates) + 9))
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 (torch's own signature)
         """Stay in eval mode: batch statistics must not follow the teacher's view."""

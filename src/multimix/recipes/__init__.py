@@ -7,13 +7,14 @@ expect.
 from multimix.recipes.cifar import cifar10, cifar10_paper, cifar100, cifar100_paper
 from multimix.recipes.digits import digits
 from multimix.recipes.imagenet import imagenet, imagenet_paper
-from multimix.recipes.methods import METHOD_NAMES, method_named
+from multimix.recipes.methods import METHOD_NAMES, about_method, method_named
 from multimix.recipes.names import RECIPES, recipe_named
 from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper
 
 __all__ = [
     "METHOD_NAMES",
     "RECIPES",
+    "about_method",
     "cifar10",
     "cifar10_paper",
     "cifar100",

@@ -36,15 +36,20 @@ METHOD_NAMES: tuple[str, ...] = tuple(_METHODS)
 """Every name that :func:`method_named` knows; each also with ``distilled-`` before it."""
 
 
+def about_method(name: str) -> str:
+    """Return what a name stands for, in one line."""
+    return (_METHODS[name].__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
+
+
 def method_named(name: str) -> Method:
-    """Return the method of a name; ``distilled-NAME`` is NAME, self-distilled.
+    """Return the method of a name; ``distilled-NAME`` is NAME, self-distilled by a teacher that warms up.
 
     Raises:
         ValueError: If the name is unknown.
     """
     plain = name.lower().replace("_", "-")
     if plain.startswith(_DISTILLED):
-        return SelfDistilled(method_named(plain.removeprefix(_DISTILLED)))
+        return SelfDistilled(method_named(plain.removeprefix(_DISTILLED)), warmup=True)
     if plain in _METHODS:
         return _METHODS[plain]()
     near = difflib.get_close_matches(plain, METHOD_NAMES, n=2)

@@ -60,7 +60,7 @@ class Engine:
         self.fabric = make_fabric(config)
         seed_everything(config.seed)
         self.network = build_network(config, self.splits).to(self.fabric.device)
-        self.stateful = [part for part in parts(config.method) if isinstance(part, Stateful)]
+        self.stateful: list[Stateful] = [part for part in parts(config.method) if isinstance(part, Stateful)]
         for part in self.stateful:
             part.prepare(cast("Network", self.network))
             part.to(self.fabric.device)
