@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from multimix.ops import as_probabilities, soft_cross_entropy
+from multimix.ops import as_probabilities, check_batch, soft_cross_entropy
 from multimix.protocols import Losses, Network, Teacher
 
 
@@ -54,23 +54,6 @@ def classification_losses(logits: Tensor, targets: Tensor, taught: tuple[Tensor,
     teacher_logits, gamma = taught
     teacher = soft_cross_entropy(logits, teacher_logits.float().softmax(-1))
     return Losses(gamma * labels + (1 - gamma) * teacher, {"labels": labels.detach(), "teacher": teacher.detach()})
-
-
-def check_batch(inputs: Tensor, targets: Tensor) -> None:
-    """Raise unless inputs are finite floating-point tensors with one target each.
-
-    Whether they are finite is looked at on the CPU only: elsewhere the look would wait for the device.
-    """
-    if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}; two views belong to SelfDistilled")
-    if not inputs.is_floating_point():
-        raise TypeError(f"inputs must be floating-point, got {inputs.dtype}")
-    if len(inputs) != len(targets):
-        raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(inputs)}")
-    if len(inputs) == 0:
-        raise ValueError("inputs must hold at least one example, got an empty mini-batch")
-    if inputs.device.type == "cpu" and not torch.isfinite(inputs.detach().sum(dtype=torch.float64)):
-        raise ValueError("inputs must be finite, got NaN or infinity")
 
 
 def _teach(mixing: Mixing, teacher: Teacher | None) -> tuple[Tensor, float] | None:

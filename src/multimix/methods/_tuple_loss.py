@@ -96,7 +96,8 @@ def _classify_mixed(
     if balanced:
         student = _balanced(student, balance_gain(weights))
     logits = student.mixed_logits(weights)
-    mixed = weights @ as_probabilities(targets, logits.shape[-1], dtype=weights.dtype)
+    with torch.autocast(weights.device.type, enabled=False):  # or rows would no longer sum to 1
+        mixed = weights @ as_probabilities(targets, logits.shape[-1], dtype=weights.dtype)
     if taught is None:
         return classification_losses(logits, mixed, None)
     with torch.no_grad():

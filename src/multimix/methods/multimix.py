@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Generator, Tensor
 
-from multimix.methods._predict import check_batch
 from multimix.methods._tuple_loss import Embedded, Taught, tuple_losses
 from multimix.methods._tuples import TupleSettings
+from multimix.ops import check_batch
 from multimix.protocols import Losses, Network, Teacher
 
 

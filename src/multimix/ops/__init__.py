@@ -4,7 +4,7 @@ Everything random is drawn from a ``torch.Generator``; everything here imports t
 """
 
 from multimix.ops._attention import attention, reweight
-from multimix.ops._checks import as_probabilities
+from multimix.ops._checks import as_probabilities, check_batch
 from multimix.ops._interpolate import interpolate, interpolate_positions
 from multimix.ops._loss import (
     MixedLosses,
@@ -28,6 +28,7 @@ __all__ = [
     "balance_gain",
     "balance_gradient",
     "beta",
+    "check_batch",
     "check_concentration",
     "dense_mixed_cross_entropy",
     "dirichlet",

@@ -31,6 +31,32 @@ def as_probabilities(targets: Tensor, classes: int, *, dtype: torch.dtype = torc
     return targets.to(dtype) if targets.is_floating_point() else one_hot(targets.long(), classes).to(dtype)
 
 
+def check_batch(inputs: Tensor, targets: Tensor) -> None:
+    """Raise unless inputs are finite floating-point tensors with one target each.
+
+    Whether they are finite is looked at on the CPU only: elsewhere the look would wait for the device.
+
+    Raises:
+        TypeError: If either is no tensor, or the inputs are not floating-point.
+        ValueError: If the mini-batch is empty, is not finite or has another number of targets.
+    """
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}; two views belong to SelfDistilled")
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    if not inputs.is_floating_point():
+        raise TypeError(f"inputs must be floating-point, got {inputs.dtype}")
+    for name, values in (("inputs", inputs), ("targets", targets)):
+        if values.ndim == 0:
+            raise ValueError(f"{name} must have one row an example, got a single number")
+    if len(inputs) != len(targets):
+        raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(inputs)}")
+    if len(inputs) == 0:
+        raise ValueError("inputs must hold at least one example, got an empty mini-batch")
+    if inputs.device.type == "cpu" and not torch.isfinite(inputs.detach().sum(dtype=torch.float64)):
+        raise ValueError("inputs must be finite, got NaN or infinity")
+
+
 def check_targets(targets: Tensor, classes: int, *, batch: int | None = None) -> None:
     """Raise if ``targets`` cannot be the labels of ``batch`` examples in ``classes`` classes."""
     if targets.is_floating_point():
