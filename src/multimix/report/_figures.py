@@ -3,16 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from multimix.report._metrics import decimals, metric
 from multimix.report._runs import Run
 from multimix.report._summary import Cell, Comparison, row_names
-from multimix.report._svg import INK, Figure, draw, look, write
+from multimix.report._svg import INK, Axes, Figure, draw, look, write
 from multimix.report._text import clean, shortened
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _WIDTH = 4.8
 _LETTERS = 38  # what a line of the legend holds
@@ -152,7 +149,7 @@ def _focus(curves: Sequence[_Curve]) -> tuple[float, float] | None:
     return min(late) - margin, max(late) + margin
 
 
-def _paint_curves(axes: "Axes", curves: Sequence[_Curve], quantity: str, limits: tuple[float, float] | None) -> None:
+def _paint_curves(axes: Axes, curves: Sequence[_Curve], quantity: str, limits: tuple[float, float] | None) -> None:
     lines = []
     for curve in curves:
         style = look(curve.index)
@@ -195,7 +192,7 @@ def _words(cell: Cell, digits: int) -> str:
     return f"{cell.mean:.{digits}f}{spread} (n = {cell.n})"
 
 
-def _paint_dots(axes: "Axes", rows: Sequence[tuple[str, Cell | None]], quantity: str) -> None:
+def _paint_dots(axes: Axes, rows: Sequence[tuple[str, Cell | None]], quantity: str) -> None:
     for index, (_, cell) in enumerate(rows):
         if cell is None:
             continue

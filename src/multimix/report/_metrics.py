@@ -41,50 +41,64 @@ class Metric:
 
 _QUALITY = (
     Metric(
-        "accuracy", "Accuracy", "Share of examples whose most probable class is the true one.", "%", "higher", 100.0, 1
+        name="accuracy",
+        title="Accuracy",
+        meaning="Share of examples whose most probable class is the true one.",
+        unit="%",
+        better="higher",
+        factor=100.0,
+        digits=1,
     ),
     Metric(
-        "nll",
-        "NLL",
-        "Negative log-likelihood (cross-entropy, in nats) of the true class, mean over examples.",
-        "",
-        "lower",
-        1.0,
-        3,
+        name="nll",
+        title="NLL",
+        meaning="Negative log-likelihood (cross-entropy, in nats) of the true class, mean over examples.",
+        better="lower",
+        digits=3,
     ),
     Metric(
-        "ece",
-        "ECE",
-        "Expected calibration error: gap between confidence and accuracy, averaged over bins of confidence.",
-        "%",
-        "lower",
-        100.0,
-        1,
+        name="ece",
+        title="ECE",
+        meaning="Expected calibration error: gap between confidence and accuracy, mean over bins of confidence "
+        "weighted by their examples.",
+        unit="%",
+        better="lower",
+        factor=100.0,
+        digits=1,
     ),
 )
 _COST = (
-    Metric("step_seconds", "Step", "Training time divided by the number of mini-batches.", "ms", "lower", 1000.0),
-    Metric("seconds", "Training", "Wall-clock time of training, without validation and test.", "s", "lower"),
     Metric(
-        "peak_mib",
-        "Peak memory",
-        "Most memory held: the device's on a GPU, else the process's, earlier runs in it included.",
-        "MiB",
-        "lower",
-        1.0,
-        0,
+        name="step_seconds",
+        title="Step",
+        meaning="Training time divided by the number of mini-batches.",
+        unit="ms",
+        better="lower",
+        factor=1000.0,
     ),
-    Metric("images_per_second", "Throughput", "Training images a second.", "images/s", "higher"),
+    Metric(
+        name="seconds",
+        title="Training",
+        meaning="Wall-clock time of training, without validation and test.",
+        unit="s",
+        better="lower",
+    ),
+    Metric(
+        # No direction: of runs in one process, the later ones show the earlier ones' peak.
+        name="peak_mib",
+        title="Peak memory",
+        meaning="Most memory held: the device's on a GPU, else the process's; earlier runs of the same process count.",
+        unit="MiB",
+        digits=0,
+    ),
 )
 _TRAINING = (
     Metric(
-        "train_loss",
-        "Training loss",
-        "What the method minimises, mean over an epoch; methods have targets of their own, so levels do not compare.",
-        "",
-        "lower",
-        1.0,
-        3,
+        name="train_loss",
+        title="Training loss",
+        meaning="What the method minimises, mean over an epoch.",
+        better="lower",
+        digits=3,
     ),
 )
 KNOWN = {metric.name: metric for metric in (*_QUALITY, *_COST, *_TRAINING)}

@@ -101,7 +101,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _measured(event: dict[str, Any]) -> dict[str, float]:
+def _measured(event: dict[str, Any]) -> dict[str, int | float]:
     """Return the metrics of a test event under names that cannot be mistaken for each other."""
     split, network, suite = event.get("split", "test"), event.get("network"), event.get("suite", "accuracy")
     prefix = "".join(f"{word}_" for word in (network, split) if word not in (None, "test", "student", "model"))
@@ -112,7 +112,7 @@ def _measured(event: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _record(run: Run, name: str, value: float, event: dict[str, Any]) -> Record:
+def _record(run: Run, name: str, value: int | float, event: dict[str, Any]) -> Record:
     about = {**run.environment, **{key: kept for key, kept in event.items() if kept is not None}}
     return {
         "metric": name,

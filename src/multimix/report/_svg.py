@@ -6,14 +6,14 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from multimix.report._text import shortened
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.text import Text
+# Stand-ins for matplotlib's classes, which load only when something is drawn.
+Axes = Any
+Text = Any
 
 # Drawn in this colour, shown in the page's text colour: figures follow the reader's light or dark page.
 INK = "#010203"
@@ -75,7 +75,7 @@ def look(index: int) -> Look:
     return Look(_COLORS[index % len(_COLORS)], _DASHES[index % len(_DASHES)], _MARKERS[index % len(_MARKERS)])
 
 
-def draw(paint: Callable[["Axes"], None], *, size: tuple[float, float], alt: str) -> str:
+def draw(paint: Callable[[Axes], None], *, size: tuple[float, float], alt: str) -> str:
     """Return as one ``<svg>`` element what ``paint`` draws on fresh axes; the same drawing gives the same text.
 
     Args:
@@ -98,7 +98,7 @@ def draw(paint: Callable[["Axes"], None], *, size: tuple[float, float], alt: str
     return _inline(out.getvalue(), alt)
 
 
-def write(text: "Text", words: str, limit: int = 40) -> None:
+def write(text: Text, words: str, limit: int = 40) -> None:
     """Set a text's words literally: no formulas, and no longer than fits."""
     text.set_parse_math(False)
     text.set_text(shortened(words, limit))
