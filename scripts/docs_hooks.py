@@ -1,24 +1,42 @@
-"""Hook of mkdocs: writes the table of methods from the one list that the code has."""
+"""Hook of mkdocs: writes the tables of methods and recipes from the lists that the code has."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
-MARK = "<!-- methods -->"
-
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page with the table in the place of its mark."""
-    return markdown.replace(MARK, "\n".join(_table())) if MARK in markdown else markdown
+    """Return a page with a table in the place of each ``<!-- table: NAME -->``."""
+    return re.sub(r"<!-- table: (\w+) -->", lambda mark: "\n".join(TABLES[mark[1]]()), markdown)
 
 
-def _table() -> Iterator[str]:
+def methods() -> Iterator[str]:
+    """Yield the lines of the table of methods."""
     from multimix.methods import METHODS  # heavy: only where the table stands
 
     yield "| command line | class | what it does | settings and defaults |"
     yield "|---|---|---|---|"
     for method in METHODS:
         settings = ", ".join(f"`{f.name}={f.default!r}`" for f in fields(method))
-        summary = " ".join((method.__doc__ or "").split("\n\n")[0].split())
         link = f"[`{method.__name__}`][multimix.methods.{method.__name__}]"
-        yield f"| `{method.name}` | {link} | {summary} | {settings or 'none'} |"
+        yield f"| `{method.name}` | {link} | {summary(method)} | {settings or 'none'} |"
+
+
+def recipes() -> Iterator[str]:
+    """Yield the lines of the table of recipes."""
+    from multimix.recipes import RECIPES
+
+    yield "| recipe | what it is |"
+    yield "|---|---|"
+    for name, recipe in RECIPES.items():
+        what = summary(recipe).removeprefix("Return ")
+        yield f"| [`{name}`][{recipe.__module__}.{recipe.__name__}] | {what[0].upper()}{what[1:]} |"
+
+
+def summary(thing: object) -> str:
+    """Return the first paragraph of a docstring in one line."""
+    return " ".join((thing.__doc__ or "").split("\n\n")[0].split()).replace(":func:", "")
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {"methods": methods, "recipes": recipes}
