@@ -1,0 +1,95 @@
+"""A training step of every method against plain training, and of the engine against a bare loop."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from multimix.bench.compare import Case, Comparison
+from multimix.data import Augment, Batches, Images, Splits
+from multimix.distill import SelfDistilled
+from multimix.methods import ERM, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix
+from multimix.protocols import Method
+from multimix.train import SGD, Engine, TrainConfig
+
+_BARS: tuple[tuple[Method, float | None], ...] = (
+    (Mixup(), None),
+    (CutMix(), None),
+    (ManifoldMixup(), None),
+    (MultiMix(), 1.02),
+    (DenseMultiMix(), 1.06),
+    (SelfDistilled(MultiMix()), 1.37),
+    (SelfDistilled(DenseMultiMix()), 1.37),
+)
+
+
+def step_comparisons(device: torch.device) -> list[Comparison]:
+    """Return the comparisons of training steps: PreActResNet-18, mini-batches of 128 images of 32 × 32 pixels."""
+    splits = random_images(1024, 32, classes=100)
+    shape = {"model": "preact_resnet18", "width": 64, "b": 128, "px": 32, "k": 100}
+    rounds = 9 if device.type == "cpu" else 50
+    engine = Case("engine", engine_step(_engine(ERM(), splits, device)), 1.03)
+    bare = Case("bare loop", bare_step(splits, device))
+    cases = tuple(Case(_title(m), engine_step(_engine(m, splits, device)), most) for m, most in _BARS)
+    return [
+        Comparison("training step, engine against a bare loop", shape, bare, (engine,), rounds),
+        Comparison("training step against ERM", shape, Case("erm", engine.call), cases, rounds),
+    ]
+
+
+def random_images(size: int, px: int, *, classes: int) -> Splits:
+    """Return a data set of noise, for timing."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (size, 3, px, px), generator=generator, dtype=torch.uint8)
+    part = Images(images, torch.arange(size) % classes, tuple(map(str, range(classes))))
+    return Splits("noise", part, None, part, (0.5,) * 3, (0.25,) * 3)
+
+
+def engine_step(engine: Engine) -> Callable[[], object]:
+    """Return a call that does what the training loop does for one mini-batch, serving it included."""
+    batches = _endless(engine.batches)
+
+    def call() -> float:
+        total, _ = engine.step(*next(batches))
+        engine.at.batch %= len(engine.batches)
+        return float(total)
+
+    return call
+
+
+def bare_step(splits: Splits, device: torch.device) -> Callable[[], object]:
+    """Return the same for a loop that somebody writes by hand, with the same network, data and optimiser."""
+    engine = _engine(ERM(), splits, device)
+    network = engine.network
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    batches = _endless(
+        Batches(splits.train, batch_size=128, mean=splits.mean, std=splits.std, augment=Augment(), device=device)
+    )
+
+    def call() -> float:
+        images, labels = next(batches)
+        loss = cross_entropy(cast("Tensor", network(images)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return call
+
+
+def _engine(method: Any, splits: Splits, device: torch.device) -> Engine:
+    config = TrainConfig(data="noise", method=method, optimizer=SGD(learning_rate=0.1), device=device.type)
+    return Engine(config, splits)
+
+
+def _endless(batches: Batches) -> Iterator[Any]:
+    for epoch in count():
+        yield from batches.epoch(epoch)
+
+
+def _title(method: Method) -> str:
+    inner = getattr(method, "method", None)
+    return method.name if inner is None else f"{method.name} {inner.name}"

@@ -1,0 +1,55 @@
+"""``multimix bench``."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from multimix.bench import SUITES, Comparison, Result, measure
+from multimix.cli._arguments import Parser
+from multimix.train.environment import describe
+
+
+def main(arguments: list[str]) -> None:
+    """Measure speed as ratios, print them beside their bars and write records."""
+    parser = Parser(prog="multimix bench", description="Measure speed as ratios within one run, beside their bars.")
+    parser.add_argument("suite", choices=list(SUITES), help="what to measure")
+    parser.add_argument("--out", type=Path, help="file of records (JSON lines) to write")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    given = parser.parse_args(arguments)
+    device = torch.device(given.device)
+    results: list[Result] = []
+    for comparison in SUITES[given.suite](device):
+        found = measure(comparison, device)
+        show(comparison, found)
+        results += found
+    if given.out is not None:
+        write(given.out, results, device)
+
+
+def show(comparison: Comparison, results: list[Result]) -> None:
+    """Print a comparison as a table."""
+    shape = ", ".join(f"{name} {value}" for name, value in comparison.shape.items())
+    table = Table(title=f"{comparison.name} ({shape}; {comparison.rounds} rounds)", title_justify="left")
+    for heading in ("case", "ms p20", "ms p50", "ms p80", "ratio", "bar", ""):
+        table.add_column(heading, justify="left" if heading == "case" else "right")
+    for r in results:
+        times = (f"{1e3 * seconds:.2f}" for seconds in (r.seconds_p20, r.seconds_p50, r.seconds_p80))
+        bar = "" if r.ratio_most is None else f"≤ {r.ratio_most:.3f}"
+        table.add_row(r.case, *times, f"{r.ratio:.3f}", bar, {None: "", True: "met", False: "MISSED"}[r.met])
+    Console().print(table)
+
+
+def write(path: Path, results: list[Result], device: torch.device) -> None:
+    """Write one record a result, with device, versions, commit and date."""
+    where = describe(device)
+    about = {key: where[key] for key in ("device", "device_name", "threads", "torch", "multimix", "commit")}
+    about["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({**asdict(result), "met": result.met, **about}) for result in results]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"records: {path}")
