@@ -29,7 +29,13 @@ def main(arguments: list[str]) -> None:
     prog = f"multimix compare {given.recipe}"
     plans = [configured(given.recipe, name, rest, prog=prog) for name in dict.fromkeys(names)]
     run_all(plans, seeds=given.seeds, out=given.out, quiet=given.quiet)
-    report([given.out], given.out / "report.html")
+    folders = [folder_of(plan, seed, given.out) for plan in plans for seed in range(given.seeds)]
+    report(folders, given.out / "report.html")
+
+
+def folder_of(plan: TrainConfig, seed: int, out: Path) -> Path:
+    """Return where the run of a plan with a seed lies."""
+    return out / f"{plan.title}-{seed}"
 
 
 def run_all(plans: list[TrainConfig], *, seeds: int, out: Path, quiet: bool) -> None:
@@ -38,7 +44,7 @@ def run_all(plans: list[TrainConfig], *, seeds: int, out: Path, quiet: bool) -> 
     for seed in range(seeds):
         for plan in plans:
             config = replace(plan, seed=seed)
-            folder = out / f"{config.title}-{seed}"
+            folder = folder_of(plan, seed, out)
             if (folder / "config.json").is_file():
                 _check_same(folder, config)
                 resume(folder, quiet=quiet)

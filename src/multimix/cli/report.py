@@ -22,8 +22,12 @@ def report(folders: list[Path], out: Path) -> None:
         FileNotFoundError: If there is no run.
     """
     runs = [read_run(folder) for folder in find_runs(folders)]
-    print(table(summarise(records(runs)), fmt="plain"))
-    print(f"report: {page(runs, out)}")
+    written = page(runs, out)
+    if any(run.finished for run in runs):
+        print(table(summarise(records(runs)), fmt="plain"))
+    else:
+        print("no run has finished yet: there is no table")
+    print(f"report: {written}")
 
 
 def find_runs(folders: list[Path]) -> list[Path]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from multimix import __version__
 from multimix.train.codec import from_json, to_json
 from multimix.train.config import TrainConfig
 from multimix.train.log import Metrics
@@ -35,7 +36,9 @@ class RunFolder:
                 " or give the run another --name"
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json(self.config_file, {"recipe": config.recipe, "config": describe_config(config)})
+        self.write_json(
+            self.config_file, {"multimix": __version__, "recipe": config.recipe, "config": describe_config(config)}
+        )
 
     def read_config(self) -> TrainConfig:
         """Return the configuration of the run.
