@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
+import torch
 from torch import Generator, Tensor
 
 from multimix.distill.ema import BufferRule, EMATeacher, as_module, check_ema
@@ -16,7 +17,8 @@ class SelfDistilled(Stateful):
 
     The teacher is a moving average of the network. Give two views of each mini-batch, ``inputs = (view_1, view_2)``:
     the student sees the first, the teacher the second; a single tensor serves both. In a loop of your own the teacher
-    follows by itself: at each call it first absorbs what the optimiser has done since the last one.
+    follows by itself: at each call it first absorbs what the optimiser has done since the last one. A loop that calls
+    ``after_step`` does so after every step; it saves the look at the parameters, for which a GPU has to be waited for.
 
     Reference:
         Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", section 3.3, equation (9). The
@@ -50,16 +52,17 @@ class SelfDistilled(Stateful):
             raise ValueError(f"teacher must be 'predict' or 'mix', got {self.teacher!r}")
         check_ema(self.momentum, self.buffer_rule)
         self.ema: EMATeacher | None = None
-        self._seen: int | None = None
+        self._led = False
+        self.register_buffer("_seen", None)
 
     def prepare(self, network: Network) -> None:
         """Make the teacher a copy of the network, unless there is one."""
         self._teacher_of(network)
 
     def after_step(self, network: Network) -> None:
-        """Let the teacher follow the network's last step."""
-        self._teacher_of(network).update_(as_module(network))
-        self._seen = _version(network)
+        """Let the teacher follow the network's last step; from now on it waits to be told."""
+        self._led = True
+        self._absorb(network)
 
     def forward(self, network: Network, inputs: Any, targets: Tensor, *, generator: Generator | None = None) -> Losses:
         """Return the losses of the method with the teacher's predictions as further targets.
@@ -84,20 +87,29 @@ class SelfDistilled(Stateful):
     def _teacher_of(self, network: Network) -> EMATeacher:
         if self.ema is None:
             self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule, warmup=self.warmup)
+            self._seen = _fingerprint(network)
         return self.ema
 
     def _follow(self, network: Network) -> EMATeacher:
-        """Absorb the optimiser's step since the last call, if there was one and nobody called ``after_step``."""
-        ema, version = self._teacher_of(network), _version(network)
-        if self._seen is not None and version != self._seen:
-            ema.update_(as_module(network))
-        self._seen = version
+        """Absorb the optimiser's step since the last call, if there was one and nobody calls ``after_step``."""
+        ema = self._teacher_of(network)
+        if not self._led and not torch.equal(self._seen, _fingerprint(network)):
+            self._absorb(network)
         return ema
 
+    def _absorb(self, network: Network) -> None:
+        self._teacher_of(network).update_(as_module(network))
+        self._seen = _fingerprint(network)
 
-def _version(network: Network) -> int:
-    """Count the in-place changes of the parameters; gradient accumulation leaves it as it is."""
-    return sum(parameter._version for parameter in as_module(network).parameters())
+
+def _fingerprint(network: Network) -> Tensor:
+    """Return a number for each parameter that tells whether an optimiser has stepped.
+
+    Autograd's version counters would not tell: fused optimisers pass them by, and a checkpoint has none.
+    """
+    parameters = [parameter.detach() for parameter in as_module(network).parameters()]
+    norms = [torch.linalg.vector_norm(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
+    return torch.stack([norm.double() for norm in norms])
 
 
 def _two_views(inputs: Any) -> tuple[Tensor, Tensor]:
