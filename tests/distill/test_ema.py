@@ -1,0 +1,154 @@
+"""The moving average: its closed form, its buffers, and that it never learns."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import references
+import toy
+from multimix.distill import EMATeacher
+
+
+def wander(network: nn.Module, seed: int) -> None:
+    """Move every parameter and floating-point buffer somewhere else."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for values in [*network.parameters(), *network.buffers()]:
+            if values.is_floating_point():
+                values.add_(torch.rand(values.shape, generator=generator).to(values))
+            else:
+                values.add_(seed + 1)
+
+
+def snapshot(values) -> list[torch.Tensor]:
+    return [v.detach().clone() for v in values]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.999])
+def test_three_updates_follow_the_closed_form(momentum, device):
+    network = toy.images().to(device)
+    teacher = EMATeacher(network, momentum=momentum)
+    start, visited = snapshot(network.parameters()), []
+    for seed in range(3):
+        wander(network, seed)
+        visited.append(snapshot(network.parameters()))
+        teacher.update_(network)
+    for i, averaged in enumerate(teacher.network.parameters()):
+        expected = references.moving_average(start[i], [values[i] for values in visited], momentum)
+        torch.testing.assert_close(averaged.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["copy", "average"])
+def test_buffers_are_copied_or_averaged_and_counters_always_copied(rule):
+    network = toy.images()
+    teacher = EMATeacher(network, momentum=0.9, buffer_rule=rule)
+    start, visited = snapshot(network.buffers()), []
+    for seed in range(3):
+        wander(network, seed)
+        visited.append(snapshot(network.buffers()))
+        teacher.update_(network)
+    kinds = set()
+    for i, mine in enumerate(teacher.network.buffers()):
+        kinds.add(mine.dtype)
+        if rule == "copy" or not mine.is_floating_point():
+            assert torch.equal(mine, visited[-1][i])
+        else:
+            expected = references.moving_average(start[i], [values[i] for values in visited], 0.9)
+            torch.testing.assert_close(mine.double(), expected, rtol=1e-5, atol=1e-6)
+            assert not torch.equal(mine, visited[-1][i])
+    assert kinds == {torch.float32, torch.int64}
+
+
+def test_warm_up_starts_with_a_short_memory():
+    """The t-th update keeps t / (t + 9), until that is more than the momentum."""
+    network = nn.Linear(3, 2)
+    teacher = EMATeacher(network, momentum=0.2, warmup=True)
+    expected = network.weight.detach().double()
+    for t in range(1, 6):
+        wander(network, t)
+        teacher.update_(network)
+        kept = min(0.2, t / (t + 9))
+        expected = kept * expected + (1 - kept) * network.weight.detach().double()
+        torch.testing.assert_close(teacher.network.weight.double(), expected, rtol=1e-6, atol=1e-7)
+    assert int(teacher.updates) == 5
+
+
+def test_the_network_is_left_as_it_is():
+    network = toy.images().train()
+    before = snapshot([*network.parameters(), *network.buffers()])
+    teacher = EMATeacher(network, momentum=0.5)
+    teacher.update_(network)
+    teacher(toy.batch(4, 3, 6, 6)[0])
+    assert network.training
+    assert all(p.requires_grad for p in network.parameters())
+    assert all(torch.equal(*pair) for pair in zip(before, [*network.parameters(), *network.buffers()], strict=True))
+
+
+def test_the_teacher_shares_nothing_with_the_network():
+    network = toy.images()
+    teacher = EMATeacher(network)
+    before = snapshot([*teacher.network.parameters(), *teacher.network.buffers()])
+    wander(network, 0)
+    after = [*teacher.network.parameters(), *teacher.network.buffers()]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_it_stays_in_eval_mode_whoever_trains():
+    teacher = EMATeacher(toy.images().train())
+    for module in (teacher, nn.ModuleList([teacher])):
+        module.train()
+        assert not any(m.training for m in teacher.modules())
+    inputs = toy.batch(4, 3, 6, 6)[0]
+    before = snapshot(teacher.network.buffers())
+    teacher(inputs)
+    assert all(torch.equal(*pair) for pair in zip(before, teacher.network.buffers(), strict=True))
+
+
+def test_no_gradient_goes_through_it():
+    teacher = EMATeacher(toy.images())
+    logits = teacher(toy.batch(4, 3, 6, 6)[0].requires_grad_())
+    assert not logits.requires_grad
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_it_predicts_what_the_averaged_network_predicts():
+    network = toy.images().eval()
+    inputs = toy.batch(4, 3, 6, 6)[0]
+    assert torch.equal(EMATeacher(network)(inputs), network(inputs))
+
+
+def test_its_state_can_be_saved_copied_and_pickled():
+    network = toy.images()
+    teacher = EMATeacher(network, momentum=0.5)
+    wander(network, 0)
+    teacher.update_(network)
+    fresh = EMATeacher(toy.images(seed=3), momentum=0.5)
+    fresh.load_state_dict(teacher.state_dict())
+    for twin in (fresh, copy.deepcopy(teacher), pickle.loads(pickle.dumps(teacher))):  # noqa: S301
+        wander(network, 1)
+        one, other = copy.deepcopy(teacher), twin
+        for each in (one, other):
+            each.update_(network)
+        assert all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, 1.5, float("nan")])
+def test_impossible_momenta_are_refused(momentum):
+    with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\), got"):
+        EMATeacher(nn.Linear(2, 2), momentum=momentum)
+
+
+@pytest.mark.bad_input
+def test_unknown_buffer_rules_are_refused():
+    with pytest.raises(ValueError, match="buffer_rule must be 'copy' or 'average', got 'keep'"):
+        EMATeacher(nn.Linear(2, 2), buffer_rule="keep")
+
+
+@pytest.mark.bad_input
+def test_what_is_no_module_is_refused():
+    with pytest.raises(TypeError, match="network must be a torch module, got function"):
+        EMATeacher(lambda x: x)

@@ -1,0 +1,434 @@
+"""Self-distillation: who sees which view, who follows whom, and both readings against brute force."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+import references
+import toy
+from multimix import ops
+from multimix.distill import SelfDistilled
+from multimix.methods import ERM, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.protocols import Teacher, parts
+
+METHODS = [
+    ERM(),
+    Mixup(),
+    CutMix(),
+    ManifoldMixup(),
+    MultiMix(31),
+    DenseMultiMix(13),
+    DenseMultiMix(13, shared=True, tuple_length=2, activation="softmax"),
+    Alternate((MultiMix(31), Mixup())),
+]
+NAMES = [f"{i}-{method.name}" for i, method in enumerate(METHODS)]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def views(b: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two different views of a mini-batch, and its labels."""
+    first, targets = toy.batch(b, 3, 6, 6)
+    return first, toy.batch(b, 3, 6, 6, seed=5)[0], targets
+
+
+def moved(method: SelfDistilled, student: torch.nn.Module) -> torch.nn.Module:
+    """Prepare the method, then move its teacher well away from the student."""
+    method.prepare(student)
+    teacher = method.ema.network
+    with torch.no_grad():
+        for seed, parameter in enumerate(teacher.parameters()):
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=seeded(seed)))
+    return teacher
+
+
+@pytest.mark.parametrize("reading", ["predict", "mix"])
+@pytest.mark.parametrize("method", [ERM(), ManifoldMixup(), MultiMix(31), DenseMultiMix(13)], ids=lambda m: m.name)
+def test_the_student_sees_the_first_view_and_the_teacher_the_second(method, reading):
+    distilled = SelfDistilled(method, teacher=reading)
+    student = toy.images()
+    first, second, targets = views()
+    teacher = moved(distilled, student)
+    student.seen.clear()
+    teacher.seen.clear()
+    distilled(student, (first, second), targets, generator=seeded())
+    assert len(student.seen) == len(teacher.seen) == 1
+    assert torch.equal(student.seen[0], first)
+    assert torch.equal(teacher.seen[0], second)
+
+
+@pytest.mark.parametrize("method", [Mixup(), CutMix()], ids=lambda m: m.name)
+def test_mixed_predictions_are_those_on_clean_inputs(method):
+    distilled, student = SelfDistilled(method, teacher="mix"), toy.images()
+    first, second, targets = views()
+    teacher = moved(distilled, student)
+    teacher.seen.clear()
+    distilled(student, (first, second), targets, generator=seeded())
+    assert len(teacher.seen) == 1
+    assert torch.equal(teacher.seen[0], second)
+
+
+@pytest.mark.parametrize("method", [Mixup(), CutMix()], ids=["mixup", "cutmix"])
+def test_both_sides_are_mixed_alike_in_input_space(method):
+    """The two views are the same but for their sign, so that what the networks see must be, too."""
+    distilled, student = SelfDistilled(method), toy.images()
+    first, _, targets = views()
+    teacher = moved(distilled, student)
+    student.seen.clear()
+    teacher.seen.clear()
+    distilled(student, (first, -first), targets, generator=seeded())
+    assert not torch.equal(student.seen[0], first)
+    torch.testing.assert_close(teacher.seen[0], -student.seen[0])
+
+
+def test_a_single_tensor_serves_both():
+    student = toy.images().eval()
+    first, _, targets = views()
+    for reading in ("predict", "mix"):
+        once = SelfDistilled(MultiMix(31), teacher=reading)(student, first, targets, generator=seeded())
+        twice = SelfDistilled(MultiMix(31), teacher=reading)(student, (first, first), targets, generator=seeded())
+        listed = SelfDistilled(MultiMix(31), teacher=reading)(student, [first, first], targets, generator=seeded())
+        assert torch.equal(once.total, twice.total)
+        assert torch.equal(once.total, listed.total)
+
+
+@pytest.mark.parametrize("reading", ["predict", "mix"])
+@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+def test_gamma_one_is_the_method_itself(method, reading):
+    student = toy.images()
+    first, second, targets = views()
+    distilled = SelfDistilled(method, gamma=1.0, teacher=reading)
+    moved(distilled, student)
+    plain = method(copy.deepcopy(student), first, targets, generator=seeded())
+    ours = distilled(student, (first, second), targets, generator=seeded())
+    torch.testing.assert_close(ours.total, plain.total)
+
+
+@pytest.mark.parametrize("reading", ["predict", "mix"])
+@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+def test_gamma_zero_is_the_teacher_alone(method, reading):
+    """The labels do not matter then, and half and half is half of either."""
+    student = toy.images()
+    first, second, targets = views()
+    totals = {}
+    for gamma in (0.0, 0.5, 1.0):
+        for labels in (targets, (targets + 1) % 5):
+            distilled = SelfDistilled(method, gamma=gamma, teacher=reading)
+            moved(distilled, student)
+            twin = copy.deepcopy(student)
+            totals.setdefault(gamma, []).append(
+                distilled(twin, (first, second), labels, generator=seeded()).total.detach()
+            )
+    torch.testing.assert_close(*totals[0.0])
+    assert not torch.allclose(*totals[1.0])
+    for half, none, whole in zip(totals[0.5], totals[0.0], totals[1.0], strict=True):
+        torch.testing.assert_close(half, (none + whole) / 2)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+def test_mixed_predictions_are_brute_force_in_two_terms(method):
+    """CE(mixed labels) and CE(mixed teacher predictions), each in full, then blended."""
+    student = toy.images().eval()
+    first, second, targets = views()
+    distilled = SelfDistilled(method, gamma=0.3, teacher="mix")
+    teacher = moved(distilled, student)
+    ours = distilled(student, (first, second), targets, generator=seeded()).total
+    predictions = teacher(second).softmax(-1)
+    labels = method(student, first, targets, generator=seeded()).total
+    taught = method(student, first, predictions, generator=seeded()).total
+    torch.testing.assert_close(ours, 0.3 * labels + 0.7 * taught)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+def test_mixed_inputs_are_predicted_by_the_teacher_itself(method):
+    """The default reading: what the method does with an explicit teacher, blended by gamma."""
+    student = toy.images().eval()
+    first, second, targets = views()
+    distilled = SelfDistilled(method, gamma=0.3)
+    teacher = moved(distilled, student)
+    ours = distilled(student, (first, second), targets, generator=seeded())
+    told = method(student, first, targets, generator=seeded(), teacher=Teacher(teacher, second, 0.3))
+    assert torch.equal(ours.total, told.total)
+    assert set(ours.terms) == {"labels", "teacher"}
+    torch.testing.assert_close(ours.total.detach(), 0.3 * ours.terms["labels"] + 0.7 * ours.terms["teacher"])
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_predict_with_multimix_equals_the_loop(affine):
+    student = toy.images(affine=affine).double().eval()
+    first, second, targets = views()
+    first, second = first.double(), second.double()
+    method = MultiMix(13, alpha=0.2)
+    distilled = SelfDistilled(method, gamma=0.3)
+    teacher = moved(distilled, student)
+    ours = distilled(student, (first, second), targets, generator=seeded()).total
+    z, theirs = (net.pool(net.embed(view)) for net, view in ((student, first), (teacher, second)))
+    weights = method.draw_weights(7, like=z, generator=seeded()).double()
+    one_hot = toy.one_hot(targets, dtype=torch.float64)
+    truth = references.network_loss(student.classify, z, one_hot, weights, (teacher.classify, theirs, 0.3))
+    torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
+    _same_gradients(student, ours, truth)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_predict_with_dense_multimix_equals_the_loop(affine):
+    """The teacher's positions are interpolated with the student's weights and the student's attention."""
+    student = toy.images(affine=affine).double().eval()
+    first, second, targets = views()
+    first, second = first.double(), second.double()
+    method = DenseMultiMix(5, alpha=0.2)
+    distilled = SelfDistilled(method, gamma=0.3)
+    teacher = moved(distilled, student)
+    ours = distilled(student, (first, second), targets, generator=seeded()).total
+    z, theirs = student.embed(first), teacher.embed(second)
+    b, r, _ = z.shape
+    weights = method.draw_weights(b, like=z, generator=seeded(), sets=r).view(r, 5, b).double()
+    one_hot, attention = toy.one_hot(targets, dtype=torch.float64), references.attention(z.detach())
+    truth = references.dense_network_loss(
+        student.classify, z, one_hot, weights, attention, (teacher.classify, theirs, 0.3)
+    )
+    torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
+    _same_gradients(student, ours, truth)
+
+
+def _same_gradients(network, ours, truth):
+    parameters = list(network.parameters())
+    for mine, wanted in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(truth, parameters), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_predict_with_erm_is_distillation_in_so_many_words():
+    student = toy.images().eval()
+    first, second, targets = views()
+    distilled = SelfDistilled(ERM(), gamma=0.3)
+    teacher = moved(distilled, student)
+    logits = student(first)
+    truth = 0.3 * functional.cross_entropy(logits, targets) + 0.7 * functional.cross_entropy(
+        logits, teacher(second).softmax(-1)
+    )
+    torch.testing.assert_close(distilled(student, (first, second), targets).total, truth)
+
+
+def test_the_readings_differ():
+    student = toy.images().eval()
+    first, second, targets = views()
+    totals = []
+    for reading in ("predict", "mix"):
+        distilled = SelfDistilled(MultiMix(31), gamma=0.3, teacher=reading)
+        moved(distilled, student)
+        totals.append(distilled(student, (first, second), targets, generator=seeded()).total)
+    assert not torch.allclose(*totals, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------- following
+
+
+def updates_of(method: SelfDistilled) -> int:
+    return int(method.ema.updates)
+
+
+OPTIMISERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "sgd-fused": lambda p: torch.optim.SGD(p, lr=0.1, fused=True),
+    "adamw-foreach": lambda p: torch.optim.AdamW(p, lr=1e-5, foreach=True),
+    "adamw-fused": lambda p: torch.optim.AdamW(p, lr=1e-5, fused=True),
+}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("reading", ["predict", "mix"])
+def test_the_teacher_follows_by_itself_once_a_step(reading, accumulate, optimiser, device):
+    student = toy.images().to(device)
+    method = SelfDistilled(MultiMix(31), momentum=0.9, teacher=reading)
+    optimiser = optimiser(student.parameters())
+    first, second, targets = (t.to(device) for t in views())
+    start, visited = [p.detach().clone() for p in student.parameters()], []
+    for step in range(4):
+        for part in range(accumulate):
+            method(student, (first, second), targets, generator=seeded(step * 10 + part)).total.backward()
+            assert updates_of(method) == step
+        optimiser.step()
+        optimiser.zero_grad()
+        visited.append([p.detach().clone() for p in student.parameters()])
+    for i, averaged in enumerate(method.ema.network.parameters()):
+        expected = references.moving_average(start[i].cpu(), [values[i].cpu() for values in visited[:3]], 0.9)
+        torch.testing.assert_close(averaged.double().cpu(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loop_that_says_so_is_not_followed_twice():
+    student = toy.images()
+    method = SelfDistilled(Mixup())
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.1)
+    first, _, targets = views()
+    method.prepare(student)
+    for step in range(3):
+        method(student, first, targets, generator=seeded(step)).total.backward()
+        assert updates_of(method) == step
+        optimiser.step()
+        method.after_step(student)
+        assert updates_of(method) == step + 1
+
+
+def test_preparing_twice_keeps_the_teacher():
+    student = toy.images()
+    method = SelfDistilled(ERM())
+    method.prepare(student)
+    teacher = method.ema
+    method.prepare(student)
+    assert method.ema is teacher
+
+
+def test_the_teacher_neither_learns_nor_trains():
+    student = toy.images()
+    method = SelfDistilled(MultiMix(31))
+    first, second, targets = views()
+    method.prepare(student)
+    before = {name: t.clone() for name, t in method.ema.state_dict().items()}
+    method.train()
+    method(student, (first, second), targets, generator=seeded()).total.backward()
+    assert not any(m.training for m in method.ema.modules())
+    assert all(p.grad is None and not p.requires_grad for p in method.ema.parameters())
+    assert all(torch.equal(before[name], t) for name, t in method.ema.state_dict().items())
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("inner", [MultiMix(31), Alternate((MultiMix(31), Mixup()))], ids=["multimix", "alternate"])
+def test_a_checkpoint_continues_as_if_nothing_had_happened(inner, announced):
+    """Whether or not the loop calls ``after_step``, and though the last step is not yet absorbed when it saves."""
+    first, second, targets = views()
+
+    def train(method, student, optimiser, steps):
+        totals = []
+        for step in steps:
+            total = method(student, (first, second), targets, generator=seeded(step)).total
+            total.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            if announced:
+                method.after_step(student)
+            totals.append(total.detach())
+        return totals
+
+    def fresh(seed):
+        student = toy.images(seed=seed)
+        method = SelfDistilled(inner, momentum=0.5, warmup=True)
+        return method, student, torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
+
+    method, student, optimiser = fresh(0)
+    train(method, student, optimiser, range(3))
+    saved = [copy.deepcopy(each.state_dict()) for each in (method, student, optimiser)]
+    straight = train(method, student, optimiser, range(3, 6))
+
+    resumed = fresh(1)
+    resumed[0].prepare(resumed[1])
+    for each, state in zip(resumed, saved, strict=True):
+        each.load_state_dict(state)
+    assert all(torch.equal(*pair) for pair in zip(straight, train(*resumed, range(3, 6)), strict=True))
+    assert updates_of(resumed[0]) == updates_of(method)
+
+
+def test_deep_copies_go_their_own_ways():
+    student = toy.images()
+    method = SelfDistilled(MultiMix(31), momentum=0.5)
+    first, _, targets = views()
+    method(student, first, targets, generator=seeded())
+    twin, other = copy.deepcopy(method), copy.deepcopy(student)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    twin(other, first, targets, generator=seeded())
+    assert (updates_of(method), updates_of(twin)) == (0, 1)
+    for mine, theirs in zip(method.ema.network.parameters(), twin.ema.network.parameters(), strict=True):
+        torch.testing.assert_close(theirs, mine + 0.5)
+
+
+def test_replacing_a_setting_starts_with_a_new_teacher():
+    student = toy.images()
+    method = SelfDistilled(MultiMix(31))
+    method.prepare(student)
+    twin = replace(method, gamma=0.9)
+    assert (twin.gamma, twin.method, twin.ema) == (0.9, method.method, None)
+
+
+def test_methods_inside_are_found():
+    inner = Until(Alternate((MultiMix(), Mixup())))
+    method = SelfDistilled(inner)
+    found = list(parts(method))
+    assert found[:3] == [method, inner, inner.method]
+    assert found[3:] == [*inner.method.methods, inner.then]
+
+
+def test_until_hears_inside_of_it_that_training_ends():
+    student = toy.images().eval()
+    first, _, targets = views()
+    method = SelfDistilled(Until(Mixup(), 0.5), gamma=1.0)
+    for part in parts(method):
+        if isinstance(part, Until):
+            part.at(0.6)
+    total = method(student, first, targets, generator=seeded()).total
+    torch.testing.assert_close(total, functional.cross_entropy(student(first), targets))
+
+
+def test_the_labels_of_cam_attention_are_those_of_the_blend():
+    """With mixed predictions the classes that attention asks for are blended as well: one target, one attention."""
+    student = toy.images().eval()
+    first, second, targets = views()
+    method = DenseMultiMix(13, query="cam")
+    distilled = SelfDistilled(method, gamma=0.3, teacher="mix")
+    teacher = moved(distilled, student)
+    blend = 0.3 * toy.one_hot(targets) + 0.7 * teacher(second).softmax(-1)
+    ours = distilled(student, (first, second), targets, generator=seeded()).total
+    assert torch.equal(ours, method(student, first, ops.as_probabilities(blend, 5), generator=seeded()).total)
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"method": MultiMix}, TypeError, "method must be a method such as"),
+        ({"method": "multimix"}, TypeError, "method must be a method such as"),
+        ({"gamma": 1.5}, ValueError, r"gamma must lie in \[0, 1\], got 1.5"),
+        ({"gamma": -0.1}, ValueError, r"gamma must lie in \[0, 1\], got -0.1"),
+        ({"teacher": "both"}, ValueError, "teacher must be 'predict' or 'mix', got 'both'"),
+        ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\), got 1.0"),
+        ({"buffer_rule": "none"}, ValueError, "buffer_rule must be 'copy' or 'average', got 'none'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        SelfDistilled(**{"method": ERM(), **settings})
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda x, y: ((x,), y), ValueError, r"inputs must be a tensor or a pair of views \(view_1, view_2\)"),
+        (lambda x, y: ((x, "x"), y), ValueError, "inputs must be a tensor or a pair of views"),
+        (lambda x, y: ((x, x[:3]), y), ValueError, "inputs must be two views of the same examples, got 7 and 3"),
+        (lambda x, y: ((x, x.long()), y), TypeError, "inputs must be floating-point, got torch.int64"),
+        (lambda x, y: ((x, x * float("nan")), y), ValueError, "inputs must be finite"),
+        (lambda x, y: ((x * float("nan"), x), y), ValueError, "inputs must be finite"),
+        (lambda x, y: ((x, x), y[:4]), ValueError, "targets has 4 rows for a mini-batch of 7"),
+    ],
+)
+@pytest.mark.parametrize("reading", ["predict", "mix"])
+def test_impossible_views_are_refused(reading, wrong, error, message):
+    first, _, targets = views()
+    with pytest.raises(error, match=message):
+        SelfDistilled(MultiMix(31), teacher=reading)(toy.images(), *wrong(first, targets))
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_averaged_is_refused():
+    with pytest.raises(TypeError, match="network must be a torch module, got function"):
+        SelfDistilled(ERM())(lambda x: x, *toy.batch(3, 8))
