@@ -30,11 +30,9 @@ class TupleSettings:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        for name, value, least in (("tuples", self.tuples, 1), ("tuple_length", self.tuple_length, 1)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        _check_count("tuples", self.tuples)
+        if self.tuple_length is not None:
+            _check_count("tuple_length", self.tuple_length)
         if self.alpha is not None and self.effective is not None:
             raise ValueError(
                 f"give alpha or effective, not both, got alpha={self.alpha} and effective={self.effective}"
@@ -62,3 +60,10 @@ class TupleSettings:
             DEFAULT_EFFECTIVE if self.effective is None else self.effective, n, generator=generator, device=device
         )
         return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

@@ -33,7 +33,7 @@ class Alternate:
         p = self.probabilities
         if p is None:
             return
-        if len(p) != len(self.methods) or min(p) < 0 or abs(sum(p) - 1) > 1e-6:
+        if len(p) != len(self.methods) or min(p) < 0 or not abs(sum(p) - 1) <= 1e-6:  # NaN lands here too
             raise ValueError(f"probabilities must be {len(self.methods)} numbers that sum to 1, none negative, got {p}")
 
     def __call__(
