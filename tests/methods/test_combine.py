@@ -1,0 +1,135 @@
+"""Alternate and Until: which method has its turn."""
+
+import pytest
+import torch
+from scipy import stats
+
+import toy
+from multimix.methods import ERM, Alternate, Mixup, MultiMix, Until
+from multimix.protocols import Losses, Method, Teacher, parts
+
+
+class Says:
+    """A method that answers with its number, and remembers how it was asked."""
+
+    def __init__(self, number: float):
+        self.number = number
+        self.asked = []
+
+    def __call__(self, network, inputs, targets, *, generator=None, teacher=None):
+        self.asked.append((inputs, targets, generator, teacher))
+        return Losses(torch.tensor(self.number))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("probabilities", [None, (0.2, 0.5, 0.3), (0.0, 1.0, 0.0), (0.9, 0.0, 0.1)])
+def test_alternate_draws_each_method_as_often_as_asked(probabilities):
+    method, generator = Alternate(tuple(Says(i) for i in range(3)), probabilities), seeded()
+    said = [int(method(None, None, None, generator=generator).total) for _ in range(900)]
+    expected = [900 * p for p in probabilities or (1 / 3,) * 3]
+    observed = [said.count(i) for i in range(3)]
+    possible = [i for i in range(3) if expected[i] > 0]
+    assert sum(observed[i] for i in possible) == 900
+    if len(possible) > 1:
+        assert stats.chisquare([observed[i] for i in possible], [expected[i] for i in possible]).pvalue > 1e-3
+
+
+def test_alternate_hands_everything_on():
+    says, generator, targets = Says(1.0), seeded(), torch.tensor([1])
+    teacher = Teacher(None, None, 0.5)
+    method = Alternate((says,))
+    method(None, "inputs", targets, generator=generator, teacher=teacher)
+    method(None, "inputs", targets)
+    assert says.asked == [("inputs", targets, generator, teacher), ("inputs", targets, None, None)]
+
+
+def test_alternate_follows_the_generator():
+    network, (inputs, targets) = toy.vectors(), toy.batch(7, 8)
+    method = Alternate((MultiMix(31), Mixup(alpha=2.0)), (0.5, 0.5))
+    totals = [[float(method(network, inputs, targets, generator=g).total.detach()) for _ in range(6)]
+              for g in (seeded(3), seeded(3))]  # fmt: skip
+    assert totals[0] == totals[1]
+    assert len(set(totals[0])) == 6
+
+
+def test_alternate_without_a_generator_draws_globally():
+    method = Alternate((Says(0.0), Says(1.0)))
+    torch.manual_seed(5)
+    first = [method.choose() for _ in range(20)]
+    torch.manual_seed(5)
+    assert [method.choose() for _ in range(20)] == first
+    assert len(set(first)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fraction", "turns"),
+    [(0.9, [0, 0, 0, 0, 1, 1]), (0.5, [0, 0, 1, 1, 1, 1]), (0.0, [1] * 6), (1.0, [0, 0, 0, 0, 0, 1])],
+)
+def test_until_changes_over_at_its_fraction(fraction, turns):
+    method = Until(Says(0.0), fraction, Says(1.0))
+    said = []
+    for progress in (0.0, 0.49, 0.5, 0.899, 0.9, 1.0):
+        method.at(progress)
+        said.append(int(method(None, None, None).total))
+    assert said == turns
+
+
+def test_until_begins_at_the_beginning_and_ends_plain():
+    network, (inputs, targets) = toy.vectors(), toy.batch(7, 8)
+    method = Until(Mixup())
+    mixed = Mixup()(network, inputs, targets, generator=seeded()).total
+    assert torch.equal(method(network, inputs, targets, generator=seeded()).total, mixed)
+    method.at(0.95)
+    assert torch.equal(
+        method(network, inputs, targets, generator=seeded()).total, ERM()(network, inputs, targets).total
+    )
+
+
+def test_until_hands_everything_on():
+    says, generator, teacher = Says(1.0), seeded(), Teacher(None, None, 0.5)
+    targets = torch.tensor([1])
+    Until(says)(None, "inputs", targets, generator=generator, teacher=teacher)
+    assert says.asked == [("inputs", targets, generator, teacher)]
+
+
+def test_methods_inside_are_found_outermost_first():
+    inner = (MultiMix(), Until(Mixup(), 0.5))
+    method = Alternate(inner)
+    assert list(parts(method)) == [method, inner[0], inner[1], inner[1].method, inner[1].then]
+    assert all(isinstance(part, Method) for part in parts(method))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("methods", "probabilities", "error", "message"),
+    [
+        ((), None, ValueError, "methods must hold at least one method, got none"),
+        ((Mixup,), None, TypeError, "methods must be a method such as MultiMix"),
+        (("mixup",), None, TypeError, "methods must be a method such as MultiMix"),
+        ((Mixup(), ERM()), (1.0,), ValueError, "probabilities must be 2 numbers that sum to 1"),
+        ((Mixup(), ERM()), (0.5, 0.6), ValueError, "probabilities must be 2 numbers that sum to 1"),
+        ((Mixup(), ERM()), (1.5, -0.5), ValueError, "probabilities must be 2 numbers that sum to 1, none negative"),
+        ((Mixup(), ERM()), (float("nan"), 1.0), ValueError, "probabilities must be 2 numbers that sum to 1"),
+    ],
+)
+def test_impossible_alternations_are_refused(methods, probabilities, error, message):
+    with pytest.raises(error, match=message):
+        Alternate(methods, probabilities)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"method": Mixup}, TypeError, "method must be a method such as MultiMix"),
+        ({"method": Mixup(), "then": "erm"}, TypeError, "then must be a method such as MultiMix"),
+        ({"method": Mixup(), "fraction": 1.1}, ValueError, r"fraction must lie in \[0, 1\], got 1.1"),
+        ({"method": Mixup(), "fraction": float("nan")}, ValueError, r"fraction must lie in \[0, 1\], got nan"),
+    ],
+)
+def test_impossible_changes_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        Until(**settings)

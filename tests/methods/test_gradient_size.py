@@ -1,0 +1,124 @@
+"""How large the gradient on the clean logits is beside plain training's, as findings.md, section 1, measures it."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+import toy
+from multimix.methods import DenseMultiMix, MultiMix
+from multimix.protocols import Teacher
+
+M, K, TUPLES, DENSE_TUPLES = 128, 10, 20_000, 8_000
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def centred(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient - gradient.mean(0, keepdim=True)
+
+
+def gradient_of(method, logits: torch.Tensor, targets: torch.Tensor, teacher: Teacher | None = None) -> torch.Tensor:
+    """Return the gradient on the clean logits, by a network that hands its inputs through."""
+    logits = logits.clone().requires_grad_()
+    method(toy.identity(K), logits, targets, generator=seeded(2), teacher=teacher).total.backward()
+    return logits.grad
+
+
+def plain_gradient(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return that of plain training; of maps (b, r, k), every position is an example of the image's label."""
+    logits = logits.clone().requires_grad_()
+    wanted = wanted if logits.ndim == 2 else wanted.reshape(len(logits), -1, K).expand_as(logits)
+    functional.cross_entropy(logits.flatten(0, -2), wanted.flatten(0, -2)).backward()
+    return logits.grad
+
+
+def compare(ours: torch.Tensor, plain: torch.Tensor) -> tuple[float, float]:
+    """Return the ratio of the centred norms, and the cosine."""
+    ours, plain = centred(ours).flatten(), centred(plain).flatten()
+    return float(ours.norm() / plain.norm()), float(functional.cosine_similarity(ours, plain, 0))
+
+
+def example(*shape: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return random logits, labels and the labels as probabilities."""
+    logits = torch.randn(M, *shape, K, generator=seeded(0))
+    targets = torch.randint(K, (M,), generator=seeded(1))
+    return logits, targets, toy.one_hot(targets, K)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 1 / 128, 4 / 128])
+def test_the_centred_gradient_shrinks_by_m_alpha_plus_one(alpha):
+    logits, targets, one_hot = example()
+    ratio, cosine = compare(
+        gradient_of(MultiMix(TUPLES, alpha=alpha), logits, targets), plain_gradient(logits, one_hot)
+    )
+    assert ratio == pytest.approx(1 / (M * alpha + 1), rel=0.05)
+    assert cosine > 0.96
+
+
+def test_the_mean_of_the_gradient_keeps_its_size():
+    logits, targets, one_hot = example()
+    logits = logits + torch.linspace(0, 3, K)  # so that there is a mean to speak of
+    plain = plain_gradient(logits, one_hot).mean(0)
+    for balanced in (False, True):
+        ours = gradient_of(MultiMix(TUPLES, alpha=1 / 128, balanced=balanced), logits, targets).mean(0)
+        assert float(functional.cosine_similarity(ours, plain, 0)) > 0.98
+        assert float(ours.norm() / plain.norm()) == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2.0, 4 / 128])
+def test_balancing_restores_it(alpha):
+    logits, targets, one_hot = example()
+    method = MultiMix(TUPLES, alpha=alpha, balanced=True)
+    ratio, cosine = compare(gradient_of(method, logits, targets), plain_gradient(logits, one_hot))
+    assert ratio == pytest.approx(1, abs=0.05)
+    assert cosine > 0.96
+
+
+@pytest.mark.parametrize(("alpha", "shared"), [(0.5, True), (4 / 128, False)])
+def test_balancing_restores_it_at_every_position(alpha, shared):
+    logits, targets, one_hot = example(2)
+    settings = {"alpha": alpha, "query": "uniform", "shared": shared}
+    plain = plain_gradient(logits, one_hot)
+    shrunk = gradient_of(DenseMultiMix(DENSE_TUPLES, **settings), logits, targets)
+    balanced = gradient_of(DenseMultiMix(DENSE_TUPLES, balanced=True, **settings), logits, targets)
+    for j in range(2):
+        ratio, _ = compare(shrunk[:, j], plain[:, j])
+        assert ratio == pytest.approx(1 / (M * alpha + 1), rel=0.06)
+        ratio, cosine = compare(balanced[:, j], plain[:, j])
+        assert ratio == pytest.approx(1, abs=0.06)
+        assert cosine > 0.95
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_balancing_restores_it_with_a_teacher(dense):
+    """Of small logits, since what a teacher says of a mixture is a mixture of what it says to first order only."""
+    logits, targets, one_hot = example(2) if dense else example()
+    theirs = torch.randn(logits.shape, generator=seeded(7)) / 4
+    teacher = Teacher(toy.identity(K), theirs, 0.4)
+    labels = one_hot.unsqueeze(1) if dense else one_hot
+    plain = plain_gradient(logits / 4, 0.4 * labels + 0.6 * theirs.softmax(-1))
+    settings = {"query": "uniform"} if dense else {}
+    method = (DenseMultiMix if dense else MultiMix)(DENSE_TUPLES, alpha=4 / 128, balanced=True, **settings)
+    ratio, cosine = compare(gradient_of(method, logits / 4, targets, teacher), plain)
+    assert ratio == pytest.approx(1, abs=0.06)
+    assert cosine > 0.98
+
+
+def test_without_a_head_the_embeddings_are_balanced():
+    """The gradient on the embeddings is the same as with one, since a linear map commutes with the balance."""
+    inputs, targets = toy.batch(9, 8)
+    gradients = []
+    for affine in (True, False):
+        network, leaf = toy.vectors(affine=affine), inputs.clone().requires_grad_()
+        MultiMix(500, alpha=1.0, balanced=True)(network, leaf, targets, generator=seeded()).total.backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+    maps, targets = toy.batch(9, 3, 6, 6)
+    gradients = []
+    for affine in (True, False):
+        network, leaf = toy.images(affine=affine).eval(), maps.clone().requires_grad_()
+        DenseMultiMix(200, alpha=1.0, balanced=True)(network, leaf, targets, generator=seeded()).total.backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)

@@ -1,0 +1,224 @@
+"""MultiMix and Dense MultiMix against the naive network: mix the embeddings, classify, soft cross-entropy."""
+
+import pytest
+import torch
+
+import references
+import toy
+from multimix.methods import DenseMultiMix, MultiMix
+from multimix.protocols import Teacher
+
+NETWORKS = {
+    "images": lambda: (toy.images().double().eval(), (3, 6, 6)),
+    "vectors": lambda: (toy.vectors().double(), (8,)),
+    "no-head": lambda: (toy.vectors(affine=False).double(), (8,)),
+    "bent": lambda: (toy.bent().double(), (8,)),
+}
+SETTINGS = [
+    {},
+    {"alpha": 0.05},
+    {"alpha": (0.5, 2.0)},
+    {"effective": (1.5, 6.0)},
+    {"tuple_length": 3},
+    {"tuple_length": 1},
+]
+DENSE_SETTINGS = [
+    {},
+    {"shared": True},
+    {"activation": "softmax"},
+    {"query": "uniform", "tuple_length": 3},
+    {"query": "cam"},
+    {"query": "cam", "activation": "softmax", "shared": True, "alpha": (0.5, 2.0)},
+]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def same(network, ours, truth):
+    """Assert value and gradients of every parameter."""
+    torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
+    parameters = list(network.parameters())
+    gradients = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (ours, truth)]
+    for mine, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
+
+
+def labels_of(targets, soft):
+    b = len(targets)
+    return toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_multimix_equals_the_naive_network(name, settings, soft, taught):
+    network, shape = NETWORKS[name]()
+    inputs, targets = toy.batch(7, *shape, dtype=torch.float64)
+    probabilities, method = labels_of(targets, soft), MultiMix(13, **settings)
+    z = network.pool(network.embed(inputs))
+    weights = method.draw_weights(7, like=z, generator=seeded()).double()
+    assert weights.shape == (13, 7)
+    teacher, told = _teacher(name, shape) if taught else (None, None)
+    ours = method(network, inputs, probabilities if soft else targets, generator=seeded(), teacher=teacher).total
+    same(network, ours, references.network_loss(network.classify, z, probabilities, weights, told and told(None)))
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("settings", DENSE_SETTINGS, ids=str)
+@pytest.mark.parametrize("affine", [True, False])
+def test_dense_multimix_equals_the_naive_network(affine, settings, soft, taught):
+    if settings.get("query") == "cam" and not affine:
+        settings = settings | {"query": "gap"}
+    network = toy.images(affine=affine).double().eval()
+    inputs, targets = toy.batch(5, 3, 4, 6, dtype=torch.float64)
+    probabilities, method = labels_of(targets, soft), DenseMultiMix(4, **settings)
+    z = network.embed(inputs)
+    b, r, _ = z.shape
+    weights = _dense_weights(method, z)
+    attention = _attention(method, network, z, probabilities)
+    teacher, told = _teacher("images", (3, 4, 6), b) if taught else (None, None)
+    ours = method(network, inputs, probabilities if soft else targets, generator=seeded(), teacher=teacher).total
+    truth = references.dense_network_loss(
+        network.classify, z, probabilities, weights, attention.detach(), told and told(r)
+    )
+    same(network, ours, truth)
+
+
+def _dense_weights(method, z):
+    b, r, _ = z.shape
+    drawn = method.draw_weights(b, like=z, generator=seeded(), sets=1 if method.shared else r).double()
+    return drawn.expand(r, -1, -1) if method.shared else drawn.view(r, method.tuples, b)
+
+
+def _attention(method, network, z, probabilities):
+    class_weights = probabilities @ network.classifier.weight
+    return references.attention(z, method.query, method.activation, class_weights)
+
+
+def _teacher(name, shape, b=7):
+    """Another network with another view; and what it embeds of it, pooled (None) or at r positions."""
+    network = NETWORKS[name]()[0]
+    with torch.no_grad():
+        for seed, parameter in enumerate(network.parameters()):
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=seeded(seed), dtype=torch.float64))
+    view = toy.batch(b, *shape, seed=9, dtype=torch.float64)[0]
+    features = network.embed(view)
+    return Teacher(network, view, 0.3), lambda r: (network.classify, features if r else network.pool(features), 0.3)
+
+
+@pytest.mark.parametrize("query", ["gap", "cam"])
+@pytest.mark.parametrize("activation", ["relu", "softmax"])
+def test_attention_that_is_not_detached_gets_its_gradient(query, activation):
+    network = toy.images().double().eval()
+    inputs, targets = toy.batch(5, 3, 4, 6, dtype=torch.float64)
+    probabilities = toy.one_hot(targets, dtype=torch.float64)
+    detached, attached = (DenseMultiMix(4, query=query, activation=activation, detach=d) for d in (True, False))
+    z = network.embed(inputs)
+    attention = _attention(attached, network, z, probabilities)
+    truth = references.dense_network_loss(network.classify, z, probabilities, _dense_weights(attached, z), attention)
+    ours = attached(network, inputs, targets, generator=seeded()).total
+    same(network, ours, truth)
+    without = detached(network, inputs, targets, generator=seeded()).total
+    torch.testing.assert_close(without, ours)
+    leaves = [network.blocks[1][0].weight, network.classifier.weight]
+    for leaf, changes in zip(leaves, (True, query == "cam"), strict=True):
+        one, other = (torch.autograd.grad(loss, leaf, retain_graph=True)[0] for loss in (ours, without))
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-9) is not changes
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("cut", [0, 2])
+def test_maps_without_any_attention_do_no_harm(detach, cut):
+    """Features whose scores are zero for some images, or everywhere."""
+    network = toy.Toy(torch.nn.Identity(), width=3, classes=5)
+    generator = seeded(1)
+    features = torch.randn(6, 4, 3, generator=generator)
+    features[cut:] = 0
+    features.requires_grad_()
+    targets = torch.randint(5, (6,), generator=generator)
+    total = DenseMultiMix(31, detach=detach, balanced=True)(network, features, targets, generator=generator).total
+    total.backward()
+    assert total.isfinite()
+    assert features.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_uniform_attention_over_shared_weights_of_equal_maps_is_multimix():
+    """Maps that are the same at every position leave nothing dense about it."""
+    network = toy.Toy(width=6, classes=5)
+    vectors, targets = toy.batch(7, 6)
+    maps = vectors.unsqueeze(1).expand(7, 4, 6).contiguous()
+    for query in ("gap", "uniform"):
+        dense = DenseMultiMix(31, query=query, shared=True)(network, maps, targets, generator=seeded()).total
+        torch.testing.assert_close(dense, MultiMix(31)(network, vectors, targets, generator=seeded()).total)
+
+
+class Normed(toy.Toy):
+    """Normalises when it pools, so that a position as it is would be foreign to its classifier."""
+
+    def pool(self, features):
+        return torch.nn.functional.normalize(features.mean(1), dim=-1)
+
+
+def test_positions_are_pooled_each_by_itself():
+    network = Normed(width=6, classes=5).double()
+    maps, targets = toy.batch(5, 4, 6, dtype=torch.float64)
+    method = DenseMultiMix(4)
+    z = torch.stack([network.pool(maps[:, j : j + 1]) for j in range(4)], 1)
+    probabilities = toy.one_hot(targets, dtype=torch.float64)
+    attention = references.attention(z)
+    truth = references.dense_network_loss(network.classify, z, probabilities, _dense_weights(method, z), attention)
+    same(network, method(network, maps, targets, generator=seeded()).total, truth)
+
+
+def test_terms_are_unweighted():
+    network, shape = NETWORKS["vectors"]()
+    inputs, targets = toy.batch(7, *shape, dtype=torch.float64)
+    teacher = Teacher(toy.vectors(seed=1).double(), inputs, 0.3)
+    alone = MultiMix(13)(network, inputs, targets, generator=seeded())
+    taught = MultiMix(13)(network, inputs, targets, generator=seeded(), teacher=teacher)
+    assert set(alone.terms) == {"labels"}
+    torch.testing.assert_close(taught.terms["labels"], alone.total.detach())
+    expected = 0.3 * taught.terms["labels"] + 0.7 * taught.terms["teacher"]
+    torch.testing.assert_close(taught.total.detach(), expected)
+
+
+def test_a_convolution_can_be_the_head():
+    """Its weights (k, d, 1, 1) are the class queries as well."""
+    linear = toy.images().eval()
+    inputs, targets = toy.batch(7, 3, 6, 6)
+    convolution = torch.nn.Conv2d(6, 5, 1)
+    with torch.no_grad():
+        convolution.weight.copy_(linear.classifier.weight[..., None, None])
+    method = DenseMultiMix(13, query="cam")
+    expected = method(linear, inputs, targets, generator=seeded()).total
+
+    class Convolved(type(linear)):
+        head = convolution
+
+    linear.__class__ = Convolved
+    torch.testing.assert_close(method(linear, inputs, targets, generator=seeded()).total, expected)
+
+
+@pytest.mark.bad_input
+def test_cam_needs_a_head():
+    with pytest.raises(ValueError, match="query='cam' needs a network with an affine head"):
+        DenseMultiMix(13, query="cam")(toy.images(affine=False), *toy.batch(7, 3, 6, 6))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"query": "max"}, "query must be one of gap, cam, uniform, got 'max'"),
+        ({"activation": "tanh"}, "activation must be one of relu, softmax, got 'tanh'"),
+        ({"tuples": 0}, "tuples must be at least 1, got 0"),
+    ],
+)
+def test_impossible_dense_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DenseMultiMix(**settings)
