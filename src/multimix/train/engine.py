@@ -1,5 +1,6 @@
 """One training run's moving parts and a single step of it; the only importer of lightning_fabric."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -60,7 +61,8 @@ class Engine:
         self.fabric = make_fabric(config)
         seed_everything(config.seed)
         self.network = build_network(config, self.splits).to(self.fabric.device)
-        self.stateful: list[Stateful] = [part for part in parts(config.method) if isinstance(part, Stateful)]
+        self.method = copy.deepcopy(config.method)  # a configuration serves many runs; none may inherit a teacher
+        self.stateful: list[Stateful] = [part for part in parts(self.method) if isinstance(part, Stateful)]
         for part in self.stateful:
             part.prepare(cast("Network", self.network))
             part.to(self.fabric.device)
@@ -71,7 +73,7 @@ class Engine:
         self.batches = training_batches(config, self.splits, self.fabric.device)
         learned = [parameter for part in self.stateful for parameter in part.parameters()]
         optimizer = make_optimizer(config.optimizer, [*self.network.parameters(), *learned])
-        self.module, self.optimizer = self.fabric.setup(TrainStep(self.network, config.method).train(), optimizer)
+        self.module, self.optimizer = self.fabric.setup(TrainStep(self.network, self.method).train(), optimizer)
         self._set_learning_rate()
 
     @property

@@ -160,7 +160,7 @@ class Session:
         for name, network in self._networks():
             record = test_record(self.config, test, network, len(self.splits.test), self.device)
             self.run.metrics.write("test", **record, **({"network": name} if name else {}))
-        save_pictures(self.run.pictures, self.config.method, self.network, self.splits, self.device)
+        save_pictures(self.run.pictures, self.engine.method, self.network, self.splits, self.device)
         epochs = [event for event in self.run.metrics.read() if event["event"] == "epoch"]
         seconds = sum(event["seconds"] for event in epochs)
         self.run.metrics.write(
