@@ -100,6 +100,7 @@ class Session:
     def _epoch(self, display: Display) -> None:
         started, before = time.perf_counter(), self.log.seconds
         for inputs, labels in self.engine.epoch():
+            steps = self.engine.at.step
             total, terms = self.engine.step(inputs, labels)
             named = {
                 "train_loss": total,
@@ -109,9 +110,8 @@ class Session:
             self.log.seconds = before + time.perf_counter() - started
             loss = self._look() if self.log.batches % self._look_every == 0 else None
             display.batch(loss=loss, images_per_second=self.log.images / self.log.seconds)
-            every = self.config.checkpoint_steps
-            if every and self.engine.at.step % every == 0 and self.engine.at.batch < len(self.engine.batches):
-                self._checkpoint()
+            if self.engine.at.step > steps:  # amid a group of accumulated mini-batches its gradient would be lost
+                self._checkpoint_if_due()
         self._look()
         self.log.seconds = before + time.perf_counter() - started
 
@@ -149,6 +149,11 @@ class Session:
             f"the loss of {self.config.title} turned {loss} at mini-batch {step}; {kept}."
             " A lower learning rate, a warm-up or clipping the gradient may help."
         )
+
+    def _checkpoint_if_due(self) -> None:
+        every = self.config.checkpoint_steps
+        if every and self.engine.at.step % every == 0 and self.engine.at.batch < len(self.engine.batches):
+            self._checkpoint()
 
     def _checkpoint(self) -> None:
         self._look()
