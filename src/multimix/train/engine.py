@@ -139,6 +139,7 @@ class Engine:
             self.at = Position(*state["at"])
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"the checkpoint belongs to another run: {str(error).splitlines()[0][:160]}") from error
+        self._tell_progress()
         self._set_learning_rate()
 
     def _group(self) -> tuple[int, bool]:
@@ -159,6 +160,10 @@ class Engine:
             self.ema.update_(self.network)
         for part in self.stateful:
             part.after_step(cast("Network", self.network))
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        for part in self.stateful:
             part.at(self.at.step / self.steps)
 
     def _set_learning_rate(self) -> None:
