@@ -33,9 +33,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## Train every method on digits with three seeds, print the table, leave report.html
+demo: $(READY) ## Train every method on digits with three seeds, print the table, leave report.html (ARGS="--epochs 1")
 	@rm -rf demo report.html
-	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --out demo
+	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --out demo $(ARGS)
 	@cp demo/report.html report.html
 	@echo "report: $(CURDIR)/report.html"
 
