@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from multimix.protocols import Network
 
 
+class NonFiniteError(ValueError):
+    """A network's predictions are not numbers."""
+
+
 def predict(
     network: Network, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
@@ -18,7 +22,8 @@ def predict(
     The network predicts in eval mode and is left in the mode it came in.
 
     Raises:
-        ValueError: If there is no batch, or a prediction is NaN.
+        ValueError: If there is no batch.
+        NonFiniteError: If a prediction is NaN.
     """
     logits: list[Tensor] = []
     labels: list[Tensor] = []
@@ -30,7 +35,7 @@ def predict(
         raise ValueError("batches must hold at least one batch, got none")
     scores = torch.cat(logits)
     if scores.isnan().any():
-        raise ValueError("the network predicts NaN: its weights are not finite")
+        raise NonFiniteError("the network predicts NaN: its weights, or what they make of these inputs, are not finite")
     return scores, torch.cat(labels)
 
 

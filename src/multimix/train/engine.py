@@ -151,7 +151,8 @@ class Engine:
 
     def _update(self) -> None:
         if self.config.clip is not None:
-            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip)
+            # A gradient that is not finite is left to the session, which names the step and the checkpoint.
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.at.step += 1

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from multimix.distill import SelfDistilled
+from multimix.evaluate.predict import NonFiniteError
 from multimix.protocols import Evaluator, Network
 from multimix.train.engine import Engine
 from multimix.train.environment import peak_mib
@@ -116,7 +119,8 @@ class Session:
         self.log.seconds = before + time.perf_counter() - started
 
     def _end_epoch(self, validation: Evaluator | None) -> dict[str, Any]:
-        measured = {} if validation is None else dict(validation(self.network))
+        with self._stopping():
+            measured = {} if validation is None else dict(validation(self.network))
         record = {
             "epoch": self.engine.at.epoch + 1,
             "step": self.engine.at.step,
@@ -139,16 +143,23 @@ class Session:
         loss, ago = self.log.look()
         if ago is None:
             return loss
-        step = self.engine.at.epoch * len(self.engine.batches) + self.engine.at.batch - ago
-        kept = (
-            f"the last good checkpoint is {self.run.checkpoint}"
-            if self.run.checkpoint.exists()
-            else "no checkpoint yet"
+        raise self._stopped(f"the loss of {self.config.title} turned {loss}", ago=ago)
+
+    def _stopped(self, what: str, *, ago: int = 0) -> TrainingError:
+        batch = self.engine.at.epoch * len(self.engine.batches) + self.engine.at.batch - ago
+        there = self.run.checkpoint.exists()
+        kept = f"the last good checkpoint is {self.run.checkpoint}" if there else "no checkpoint yet"
+        return TrainingError(
+            f"{what} at mini-batch {batch}; {kept}. A lower learning rate, a warm-up or clipping the gradient may help."
         )
-        raise TrainingError(
-            f"the loss of {self.config.title} turned {loss} at mini-batch {step}; {kept}."
-            " A lower learning rate, a warm-up or clipping the gradient may help."
-        )
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Turn predictions that are no numbers into a TrainingError."""
+        try:
+            yield
+        except NonFiniteError as error:
+            raise self._stopped(f"the predictions of {self.config.title} turned NaN") from error
 
     def _checkpoint_if_due(self) -> None:
         every = self.config.checkpoint_steps
@@ -157,13 +168,16 @@ class Session:
 
     def _checkpoint(self) -> None:
         self._look()
+        if not all(bool(value.isfinite().all()) for value in self.engine.network.state_dict().values()):
+            raise self._stopped(f"the weights of {self.config.title} turned non-finite")
         save_checkpoint(self.run.checkpoint, {**self.engine.state(), "log": self.log.state()})
 
     def _conclude(self) -> None:
         test = clean(self.config, self.splits, self.splits.test, self.device)
         save_weights(self.run.weights, self.engine.network)
         for name, network in self._networks():
-            record = test_record(self.config, test, network, len(self.splits.test), self.device)
+            with self._stopping():
+                record = test_record(self.config, test, network, len(self.splits.test), self.device)
             self.run.metrics.write("test", **record, **({"network": name} if name else {}))
         save_pictures(self.run.pictures, self.engine.method, self.network, self.splits, self.device)
         epochs = [event for event in self.run.metrics.read() if event["event"] == "epoch"]
