@@ -1,8 +1,9 @@
 """One training run's moving parts and a single step of it; the only importer of lightning_fabric."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -196,7 +197,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
 def build_network(config: TrainConfig, splits: Splits) -> nn.Module:
     """Return the configured network for the classes and images of ``splits``."""
     channels, height, _ = splits.shape
-    network = build(
+    make = partial(
+        build,
         config.model,
         num_classes=len(splits.classes),
         in_channels=channels,
@@ -204,9 +206,18 @@ def build_network(config: TrainConfig, splits: Splits) -> nn.Module:
         strides=config.strides,
         final_norm=config.final_norm,
         pretrained=config.pretrained,
-        image_size=None if config.model in MODELS else height,
     )
-    return cast("nn.Module", network)
+    return cast("nn.Module", make() if config.model in MODELS else _for_size(make, height))
+
+
+def _for_size(make: Callable[..., Network], size: int) -> Network:
+    """Tell a model its image size, unless it is one for images of any size: those refuse to hear of it."""
+    try:
+        return make(image_size=size)
+    except ValueError as error:
+        if "image_size does not apply" not in str(error):
+            raise
+    return make()
 
 
 def training_batches(config: TrainConfig, splits: Splits, device: torch.device) -> Batches:
