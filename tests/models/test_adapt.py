@@ -79,7 +79,7 @@ def test_default_stages():
         (lambda: nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), "of no known family; .* linear layers are '1', '0'"),
         (
             lambda: timm.create_model("test_resnet", num_classes=0),
-            "model: ResNet has no classifier; create it with num_classes",
+            "model: ResNet has no classifier; create it with num",
         ),
         (lambda: timm.create_model("test_resnet", features_only=True), "FeatureListNet is of no known family"),
         (
