@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from multimix.distill import SelfDistilled
 from multimix.methods import Alternate, AnyMethod, ManifoldMixup, MultiMix, Until
-from multimix.protocols import parts
+from multimix.protocols import Method, parts
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -170,9 +170,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         for name in ("epochs", "batch_size", "accumulate", "width", "checkpoint_steps", "train_size", "image_size"):
-            _check_least(name, getattr(self, name), 1)
+            _check_count(name, getattr(self, name), 1)
         for name in ("seed", "split_seed", "crop_padding", "workers"):
-            _check_least(name, getattr(self, name), 0)
+            _check_count(name, getattr(self, name), 0)
+        if self.seed >= 2**64:
+            raise ValueError(f"seed must be below 2**64, got {self.seed}")
+        if not isinstance(self.method, Method) or isinstance(self.method, type):
+            raise TypeError(f"method must be a method such as MultiMix(), got {self.method!r}")
+        _check_kind("optimizer", self.optimizer, (SGD, AdamW))
+        _check_kind("schedule", self.schedule, (Step, Cosine))
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
         _check_fraction("validation", self.validation)
         _check_fraction("ema", self.ema)
         if self.clip is not None:
@@ -204,9 +212,18 @@ def _check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be finite and greater than 0, got {value}")
 
 
-def _check_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
+def _check_count(name: str, value: int | None, least: int) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_kind(name: str, value: object, kinds: tuple[type, ...]) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
 
 
 def _check_fraction(name: str, value: float | None) -> None:
