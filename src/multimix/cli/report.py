@@ -1,14 +1,14 @@
 """``multimix report``."""
 
-import argparse
 from pathlib import Path
 
+from multimix.cli._arguments import Parser
 from multimix.report import page, read_run, records, summarise, table
 
 
 def main(arguments: list[str]) -> None:
     """Print the table of runs and write one self-contained page."""
-    parser = argparse.ArgumentParser(prog="multimix report", description="Make one self-contained page of runs.")
+    parser = Parser(prog="multimix report", description="Make one self-contained page of runs.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a folder of run folders")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="where the page goes")
     given = parser.parse_args(arguments)
