@@ -22,9 +22,10 @@ from multimix.train.state import seed_everything
 class TrainStep(nn.Module):
     """A network and its method as one forward pass, so that precision and devices are handled in one place."""
 
-    def __init__(self, network: nn.Module, method: Method) -> None:
+    def __init__(self, network: nn.Module, method: Method, learners: list[Stateful]) -> None:
         super().__init__()
         self.network, self.method = network, method
+        self.learners = nn.ModuleList(learners)  # a plain dataclass such as Alternate hides those inside it
 
     def forward(self, inputs: Any, targets: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total loss and its terms."""
@@ -72,9 +73,8 @@ class Engine:
             self.network.embed = torch.compile(cast("Network", self.network).embed)  # type: ignore[assignment]
         self.generator = Generator(self.fabric.device).manual_seed(config.seed)
         self.batches = training_batches(config, self.splits, self.fabric.device)
-        learned = [parameter for part in self.stateful for parameter in part.parameters()]
-        optimizer = make_optimizer(config.optimizer, [*self.network.parameters(), *learned])
-        self.module, self.optimizer = self.fabric.setup(TrainStep(self.network, self.method).train(), optimizer)
+        step = TrainStep(self.network, self.method, self.stateful).train()
+        self.module, self.optimizer = self.fabric.setup(step, make_optimizer(config.optimizer, step.parameters()))
         self._set_learning_rate()
 
     @property
