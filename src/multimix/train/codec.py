@@ -31,7 +31,7 @@ def from_json(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     name = value.get("type")
-    if name not in _CLASSES:
+    if not isinstance(name, str) or name not in _CLASSES:
         raise ValueError(f"a configuration must name a known class in 'type', got {name!r}")
     cls = _CLASSES[name]
     given = {key: from_json(item) for key, item in value.items() if key != "type"}

@@ -25,11 +25,24 @@ class Metrics:
             file.write(json.dumps({"event": event, **values}) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the events so far; a last line that a killed run left half-written is not one."""
+        """Return the events so far; a last line that a killed run left half-written is not one.
+
+        Raises:
+            ValueError: If another line is not an event.
+        """
         if not self.path.is_file():
             return []
         lines = self.path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        return [self._event(number, line) for number, line in enumerate(lines[:-1], 1) if line]
+
+    def _event(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{self.path}, line {number} is damaged: {error}") from error
+        if not isinstance(event, dict) or "event" not in event:
+            raise ValueError(f"{self.path}, line {number} is not an event")
+        return event
 
     def keep(self, wanted: Any) -> None:
         """Rewrite the file with the events for which ``wanted(event)`` holds."""
