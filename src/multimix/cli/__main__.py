@@ -49,12 +49,21 @@ def run(command: str, arguments: list[str]) -> int:
         return complain("stopped; a run goes on with: multimix train --resume RUN", 130)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except Exception as error:
         if os.environ.get("MULTIMIX_DEBUG"):
             raise
-        failed = isinstance(error, RuntimeError)
-        return complain(str(error) or type(error).__name__, 1 if failed else 2)
+        return complain(*_told(error))
     return 0
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code."""
+    said = str(error) or type(error).__name__
+    if isinstance(error, (ValueError, TypeError, OSError)):
+        return said, 2
+    if isinstance(error, RuntimeError):
+        return said, 1
+    return f"{type(error).__name__}: {error} (with MULTIMIX_DEBUG=1 it says where)", 1
 
 
 def complain(message: str, code: int) -> int:
