@@ -1,11 +1,10 @@
 """Command lines: a few arguments of each command, and any field of a configuration."""
 
-import argparse
 import contextlib
 import io
 import re
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import tyro
 
@@ -15,17 +14,6 @@ from multimix.train import TrainConfig
 from multimix.train.config import TrainingMethod
 
 T = TypeVar("T")
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, and that takes no abbreviations for fields it does not know."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what the command line turns into one line and exit code 2."""
-        raise ValueError(f"{message}; see {self.prog} --help")
 
 
 def configured(recipe: str, method: str | None, arguments: list[str], *, prog: str) -> TrainConfig:

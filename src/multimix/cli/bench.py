@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multimix.bench import SUITES, Comparison, Result, measure
-from multimix.cli._arguments import Parser
+from multimix.cli._parser import Parser
 from multimix.train.environment import describe
 
 

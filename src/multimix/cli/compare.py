@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from multimix.cli._arguments import Parser, configured
+from multimix.cli._arguments import configured
+from multimix.cli._parser import Parser
 from multimix.cli.report import report
 from multimix.recipes import METHOD_NAMES, RECIPES
 from multimix.train import TrainConfig, resume, train

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multimix.cli._arguments import Parser
+from multimix.cli._parser import Parser
 from multimix.evaluate import SUITES
 from multimix.train import evaluate_run
 

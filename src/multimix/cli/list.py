@@ -1,6 +1,6 @@
 """``multimix list``."""
 
-from multimix.cli._arguments import Parser
+from multimix.cli._parser import Parser
 from multimix.data import DATASETS
 from multimix.evaluate import SUITES
 from multimix.models import MODELS

@@ -3,7 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
-from multimix.cli._arguments import Parser, configured
+from multimix.cli._arguments import configured
+from multimix.cli._parser import Parser
 from multimix.recipes import RECIPES
 from multimix.train import resume, train
 

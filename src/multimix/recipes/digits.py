@@ -17,8 +17,8 @@ def digits() -> TrainConfig:
         model="preact_resnet18",
         width=8,
         strides=(1, 2, 1, 1),
-        optimizer=SGD(learning_rate=0.05, weight_decay=5e-4),
+        optimizer=SGD(learning_rate=0.2, weight_decay=5e-4),
         schedule=Cosine(warmup_epochs=1),
-        epochs=12,
-        batch_size=64,
+        epochs=20,
+        batch_size=128,
     )

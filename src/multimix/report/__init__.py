@@ -7,12 +7,13 @@ from multimix.report._records import read_records, records, write_records
 from multimix.report._runs import Picture, Run, read_run
 from multimix.report._summary import Cell, Comparison, Row, Summary, summarise
 from multimix.report._svg import Figure
-from multimix.report._tables import table
+from multimix.report._tables import Format, table
 
 __all__ = [
     "Cell",
     "Comparison",
     "Figure",
+    "Format",
     "Metric",
     "Picture",
     "Row",
