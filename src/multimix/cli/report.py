@@ -36,7 +36,7 @@ def report(folders: list[Path], out: Path, *, fmt: Format = "plain", keep: Path 
     else:
         print("no run has finished yet: there is no table")
     if keep is not None:
-        write_records(keep, records(runs))
+        write_records(keep, runs)
         print(f"records: {keep}")
     print(f"report: {written}")
 
