@@ -1,7 +1,7 @@
 """What the methods share that classify mixed data: one draw serves the student and its teacher."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -10,6 +10,7 @@ from multimix.ops import as_probabilities, check_batch, soft_cross_entropy
 from multimix.protocols import Losses, Network, Teacher
 
 
+@runtime_checkable
 class Mixing(Protocol):
     """One draw of a method: everything random about a step is settled in it."""
 

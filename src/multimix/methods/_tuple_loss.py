@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -44,7 +43,7 @@ class Taught:
     gamma: float
 
     @classmethod
-    def of(cls, teacher: Teacher | None, embed: Callable[[Network, Tensor], Tensor]) -> Self | None:
+    def of(cls, teacher: Teacher | None, embed: Callable[[Network, Tensor], Tensor]) -> "Taught | None":
         """Return the teacher's view as it embeds it, without gradient; None without a teacher."""
         if teacher is None:
             return None
