@@ -64,15 +64,15 @@ def test_buffers_are_copied_or_averaged_and_counters_always_copied(rule):
 
 def test_warm_up_starts_with_a_short_memory():
     """The t-th update keeps t / (t + 9), until that is more than the momentum."""
-    network = nn.Linear(3, 2)
+    network = toy.vectors()
     teacher = EMATeacher(network, momentum=0.2, warmup=True)
-    expected = network.weight.detach().double()
+    expected = network.classifier.weight.detach().double()
     for t in range(1, 6):
         wander(network, t)
         teacher.update_(network)
         kept = min(0.2, t / (t + 9))
-        expected = kept * expected + (1 - kept) * network.weight.detach().double()
-        torch.testing.assert_close(teacher.network.weight.double(), expected, rtol=1e-6, atol=1e-7)
+        expected = kept * expected + (1 - kept) * network.classifier.weight.detach().double()
+        torch.testing.assert_close(teacher.network.classifier.weight.double(), expected, rtol=1e-6, atol=1e-7)
     assert int(teacher.updates) == 5
 
 

@@ -12,6 +12,8 @@ from multimix.protocols import Losses, Method, Teacher, parts
 class Says:
     """A method that answers with its number, and remembers how it was asked."""
 
+    name = "says"
+
     def __init__(self, number: float):
         self.number = number
         self.asked = []
@@ -21,14 +23,17 @@ class Says:
         return Losses(torch.tensor(self.number))
 
 
+NETWORK, INPUTS, TARGETS = toy.vectors(), torch.zeros(1, 8), torch.tensor([1])
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("probabilities", [None, (0.2, 0.5, 0.3), (0.0, 1.0, 0.0), (0.9, 0.0, 0.1)])
 def test_alternate_draws_each_method_as_often_as_asked(probabilities):
-    method, generator = Alternate(tuple(Says(i) for i in range(3)), probabilities), seeded()
-    said = [int(method(None, None, None, generator=generator).total) for _ in range(900)]
+    method, generator = Alternate(tuple(Says(float(i)) for i in range(3)), probabilities), seeded()
+    said = [int(method(NETWORK, INPUTS, TARGETS, generator=generator).total) for _ in range(900)]
     expected = [900 * p for p in probabilities or (1 / 3,) * 3]
     observed = [said.count(i) for i in range(3)]
     possible = [i for i in range(3) if expected[i] > 0]
@@ -38,12 +43,11 @@ def test_alternate_draws_each_method_as_often_as_asked(probabilities):
 
 
 def test_alternate_hands_everything_on():
-    says, generator, targets = Says(1.0), seeded(), torch.tensor([1])
-    teacher = Teacher(None, None, 0.5)
+    says, generator, teacher = Says(1.0), seeded(), Teacher(NETWORK, INPUTS, 0.5)
     method = Alternate((says,))
-    method(None, "inputs", targets, generator=generator, teacher=teacher)
-    method(None, "inputs", targets)
-    assert says.asked == [("inputs", targets, generator, teacher), ("inputs", targets, None, None)]
+    method(NETWORK, "inputs", TARGETS, generator=generator, teacher=teacher)
+    method(NETWORK, "inputs", TARGETS)
+    assert says.asked == [("inputs", TARGETS, generator, teacher), ("inputs", TARGETS, None, None)]
 
 
 def test_alternate_follows_the_generator():
@@ -73,7 +77,7 @@ def test_until_changes_over_at_its_fraction(fraction, turns):
     said = []
     for progress in (0.0, 0.49, 0.5, 0.899, 0.9, 1.0):
         method.at(progress)
-        said.append(int(method(None, None, None).total))
+        said.append(int(method(NETWORK, INPUTS, TARGETS).total))
     assert said == turns
 
 
@@ -89,10 +93,9 @@ def test_until_begins_at_the_beginning_and_ends_plain():
 
 
 def test_until_hands_everything_on():
-    says, generator, teacher = Says(1.0), seeded(), Teacher(None, None, 0.5)
-    targets = torch.tensor([1])
-    Until(says)(None, "inputs", targets, generator=generator, teacher=teacher)
-    assert says.asked == [("inputs", targets, generator, teacher)]
+    says, generator, teacher = Says(1.0), seeded(), Teacher(NETWORK, INPUTS, 0.5)
+    Until(says)(NETWORK, "inputs", TARGETS, generator=generator, teacher=teacher)
+    assert says.asked == [("inputs", TARGETS, generator, teacher)]
 
 
 def test_methods_inside_are_found_outermost_first():
