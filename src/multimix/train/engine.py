@@ -1,7 +1,9 @@
 """One training run's moving parts and a single step of it; the only importer of lightning_fabric."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -189,9 +191,24 @@ def make_fabric(config: TrainConfig) -> Fabric:
     on_gpu = kind == "cuda" or (kind == "auto" and there > 0)
     if config.precision == "16-mixed" and not on_gpu:
         raise ValueError("precision '16-mixed' needs a CUDA device; on a CPU use '32-true' or 'bf16-mixed'")
-    return Fabric(
-        accelerator="cuda" if on_gpu else "cpu", devices=[int(index or 0)] if on_gpu else 1, precision=config.precision
-    )
+    with _hushed("lightning_fabric"):
+        return Fabric(
+            accelerator="cuda" if on_gpu else "cpu",
+            devices=[int(index or 0)] if on_gpu else 1,
+            precision=config.precision,
+        )
+
+
+@contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    """Keep a library's greetings, which go to the error stream, out of a quiet run."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def build_network(config: TrainConfig, splits: Splits) -> nn.Module:
