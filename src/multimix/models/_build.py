@@ -40,26 +40,23 @@ def build(
         final_norm: Of ``preact_resnet18``: whether batch normalisation and ReLU follow the last group.
         pretrained: Of timm's and torchvision's models: whether to load (perhaps download) their default weights. The
             head is new where the classes are not as many as in the weights.
-        image_size: Of transformers and the like that are made for one size: that size.
+        image_size: Height and width of the images. Transformers and the like are made for it; networks that take any
+            size, pre-trained ones included, do without.
 
     Raises:
         ValueError: If the name is unknown, an argument does not apply to that model, or a number is below 1.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    given = {
-        "width": width,
-        "strides": strides,
-        "final_norm": final_norm,
-        "pretrained": pretrained or None,
-        "image_size": image_size,
-    }
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
+    given = {"width": width, "strides": strides, "final_norm": final_norm, "pretrained": pretrained or None}
     options = {argument: value for argument, value in given.items() if value is not None}
     source, _, rest = name.partition(":")
     if source == "timm" and rest:
-        return _timm(name, rest, num_classes, in_channels, options)
+        return _timm(name, rest, num_classes, in_channels, image_size, options)
     if source == "torchvision" and rest:
-        return _torchvision(name, rest, num_classes, in_channels, options)
+        return _torchvision(name, rest, num_classes, in_channels, image_size, options)
     return _own(name, num_classes, in_channels, options)
 
 
@@ -73,11 +70,13 @@ def _own(name: str, num_classes: int, in_channels: int, options: dict[str, Any])
     return wide_resnet16_8(in_channels=in_channels, num_classes=num_classes, **renamed)
 
 
-def _timm(name: str, model: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> Network:
+def _timm(
+    name: str, model: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]
+) -> Network:
     import timm
 
     _require_known(name, model.partition(".")[0], timm.list_models())
-    _require_applicable(name, options, {"pretrained", "image_size"})
+    _require_applicable(name, options, {"pretrained"})
     create = partial(
         timm.create_model,
         model,
@@ -85,30 +84,29 @@ def _timm(name: str, model: str, num_classes: int, in_channels: int, options: di
         in_chans=in_channels,
         pretrained=options.get("pretrained", False),
     )
-    return adapt(_create(create, name, "img_size", options.get("image_size")))
+    return adapt(_create(create, name, "img_size", size))
 
 
-def _torchvision(name: str, model: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> Network:
+def _torchvision(
+    name: str, model: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]
+) -> Network:
     from torchvision import models
 
     _require_known(name, model, models.list_models(module=models))
-    _require_applicable(name, options, {"pretrained", "image_size"})
+    _require_applicable(name, options, {"pretrained"})
     if in_channels != 3:
         raise ValueError(f"in_channels does not apply to {name!r}, whose images have 3 channels, got {in_channels}")
     if options.get("pretrained"):
-        return _pretrained_torchvision(name, model, num_classes, options)
-    size = options.get("image_size")
+        return _pretrained_torchvision(model, num_classes)
     argument, value = ("input_size", size and (size, size)) if model == "maxvit_t" else ("image_size", size)
     return adapt(
         _create(partial(models.get_model, model, weights=None, num_classes=num_classes), name, argument, value)
     )
 
 
-def _pretrained_torchvision(name: str, model: str, num_classes: int, options: dict[str, Any]) -> Network:
+def _pretrained_torchvision(model: str, num_classes: int) -> Network:
     from torchvision import models
 
-    if "image_size" in options:
-        raise ValueError(f"image_size does not apply to the pretrained {name!r}, whose weights are made for one size")
     network = adapt(models.get_model(model, weights="DEFAULT"))
     if num_classes != _IMAGENET_CLASSES and isinstance(network, AdaptedNetwork):
         _replace_head(network, num_classes)
@@ -129,7 +127,7 @@ def _create(create: Callable[..., nn.Module], name: str, size_argument: str, siz
     except TypeError as error:
         if size_argument not in str(error):
             raise
-        raise ValueError(f"image_size does not apply to {name!r}, which takes images of any size") from error
+        return create()  # a network for images of any size
     except AssertionError as error:
         raise ValueError(f"image_size does not suit {name!r}, got {size}: {error}") from error
 

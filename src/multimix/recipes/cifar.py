@@ -43,6 +43,7 @@ def cifar10_paper() -> TrainConfig:
         label="multimix-paper",
         data="cifar10",
         validation=0.0,
+        final_norm=False,
         method=multimix_paper(),
         optimizer=SGD(learning_rate=0.1, weight_decay=1e-4),
         schedule=Step(milestones=(0.25, 0.5, 0.75)),

@@ -28,6 +28,7 @@ def tiny_imagenet_paper() -> TrainConfig:
         label="multimix-paper",
         data="tiny-imagenet",
         validation=0.0,
+        final_norm=False,
         method=multimix_paper(),
         optimizer=SGD(learning_rate=0.1, weight_decay=1e-4),
         schedule=Step(milestones=(0.5, 0.75)),

@@ -2,10 +2,9 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from multimix.data import Augment, Batches, Splits
 from multimix.distill import EMATeacher
-from multimix.models import MODELS, build
+from multimix.models import build
 from multimix.protocols import Method, Network, Stateful, parts
 from multimix.train.config import TrainConfig
 from multimix.train.optim import learning_rate, make_optimizer
@@ -214,8 +213,7 @@ def _hushed(name: str) -> Iterator[None]:
 def build_network(config: TrainConfig, splits: Splits) -> nn.Module:
     """Return the configured network for the classes and images of ``splits``."""
     channels, height, _ = splits.shape
-    make = partial(
-        build,
+    network = build(
         config.model,
         num_classes=len(splits.classes),
         in_channels=channels,
@@ -223,18 +221,9 @@ def build_network(config: TrainConfig, splits: Splits) -> nn.Module:
         strides=config.strides,
         final_norm=config.final_norm,
         pretrained=config.pretrained,
+        image_size=height,
     )
-    return cast("nn.Module", make() if config.model in MODELS else _for_size(make, height))
-
-
-def _for_size(make: Callable[..., Network], size: int) -> Network:
-    """Tell a model its image size, unless it is one for images of any size: those refuse to hear of it."""
-    try:
-        return make(image_size=size)
-    except ValueError as error:
-        if "image_size does not apply" not in str(error):
-            raise
-    return make()
+    return cast("nn.Module", network)
 
 
 def training_batches(config: TrainConfig, splits: Splits, device: torch.device) -> Batches:
