@@ -134,7 +134,7 @@ class TrainConfig:
     strides: tuple[int, ...] | None = None
     """Stride of each stage, for images smaller than the network was made for."""
     final_norm: bool | None = None
-    """Whether preact_resnet18 ends with a normalisation layer, as it does by default; in the mixup papers it does not."""
+    """Whether preact_resnet18 ends with a normalisation layer; by default it does, in the mixup papers it does not."""
     pretrained: bool = False
     """Start from the library's pre-trained weights, which it downloads."""
 
