@@ -21,6 +21,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         **{name: _version(name) for name in _PACKAGES},
+        "torch": torch.__version__,  # with its build, as test records have it
         "device": device.type,
         "device_name": _device_name(device),
         "threads": torch.get_num_threads(),
