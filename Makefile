@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## Train every method on digits with three seeds, print the table, leave report.html (ARGS="--epochs 1")
 	@rm -rf demo report.html
-	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --out demo $(ARGS)
+	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --jobs 2 --out demo $(ARGS)
 	@cp demo/report.html report.html
 	@echo "report: $(CURDIR)/report.html"
 

@@ -77,7 +77,7 @@ def load(
     Raises:
         FileNotFoundError: The data set is not where it should be; the line says what to pass.
         ValueError: The name is unknown, an argument out of range, or the data are damaged or unfit; the line says
-        where.
+            where.
     """
     if not 0 <= validation < 1:
         raise ValueError(f"validation must be a fraction, 0 <= validation < 1, not {validation}")

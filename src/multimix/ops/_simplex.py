@@ -89,7 +89,7 @@ def dirichlet(
         check_concentration("alpha", alpha)
         alpha = draw_between(alpha, n, generator=generator, device=device)
     alpha = alpha.to(_home(generator, device), drawn)
-    weights = _log_gamma(alpha.unsqueeze(1).expand(n, m), generator).softmax(1)
+    weights = _log_gamma(alpha.unsqueeze(1), (n, m), generator).softmax(1)
     return weights.to(device=device, dtype=dtype or drawn)
 
 
@@ -129,8 +129,36 @@ def _home(generator: Generator | None, device: torch.device | str | None) -> tor
     return device if generator is None else generator.device
 
 
-def _log_gamma(alpha: Tensor, generator: Generator | None) -> Tensor:
+def _log_gamma(alpha: Tensor, size: tuple[int, ...], generator: Generator | None) -> Tensor:
     """Return logarithms of Gamma(alpha, 1) variates, finite even where the variates themselves underflow."""
-    boosted = torch._standard_gamma((alpha + 1).contiguous(), generator=generator)
-    uniform = torch.rand(alpha.shape, generator=generator, device=alpha.device, dtype=alpha.dtype)
-    return boosted.log() + torch.log1p(-uniform) / alpha
+    draw = _log_gamma_from_normals if alpha.device.type == "cpu" else _log_gamma_by_torch
+    boosted = draw(alpha + 1, size, generator)
+    power = torch.empty(size, device=alpha.device, dtype=alpha.dtype).exponential_(generator=generator)
+    return boosted.sub_(power.div_(alpha))
+
+
+def _log_gamma_by_torch(alpha: Tensor, size: tuple[int, ...], generator: Generator | None) -> Tensor:
+    return torch._standard_gamma(alpha.expand(size).contiguous(), generator=generator).log_()
+
+
+def _log_gamma_from_normals(alpha: Tensor, size: tuple[int, ...], generator: Generator | None) -> Tensor:
+    """Return logarithms of Gamma(alpha, 1) variates for alpha of at least 1, all at once.
+
+    Marsaglia and Tsang's exact rejection, "A simple method for generating gamma variables" (2000). torch's own sampler
+    takes one variate after the other on a CPU.
+    """
+    d = alpha - 1 / 3
+    log_d = d.log()
+    normal = torch.randn(size, generator=generator, dtype=alpha.dtype)
+    uniform = torch.rand(size, generator=generator, dtype=alpha.dtype)
+    root = normal.mul((9 * d).rsqrt()).add_(1)
+    logs = root.clamp_min(torch.finfo(alpha.dtype).tiny).log_().mul_(3).add_(log_d)
+    doubtful = (normal.square().square_().mul_(0.0331).add_(uniform) >= 1).nonzero(as_tuple=True)
+    d, log_d, normal = d.expand(size)[doubtful], log_d.expand(size)[doubtful], normal[doubtful]
+    log_cube = logs[doubtful] - log_d
+    bound = normal.square() / 2 + d * (1 - log_cube.exp() + log_cube)
+    refused = (uniform[doubtful].log() >= bound) | (root[doubtful] <= 0)
+    if refused.any():
+        again = tuple(index[refused] for index in doubtful)
+        logs[again] = _log_gamma_from_normals(alpha.expand(size)[again], tuple(again[0].shape), generator)
+    return logs

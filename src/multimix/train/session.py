@@ -90,7 +90,8 @@ class Session:
         board = Board(self.run.path, wanted=self.config.tensorboard)
         batches = len(self.engine.batches)
         done = self.engine.at.epoch * batches + self.engine.at.batch
-        with Display(self.config.title, steps=self.config.epochs * batches, done=done, quiet=self.quiet) as display:
+        title = f"{self.config.title}, seed {self.config.seed}"
+        with Display(title, steps=self.config.epochs * batches, done=done, quiet=self.quiet) as display:
             while self.engine.at.epoch < self.config.epochs:
                 self._epoch(display)
                 record = self._end_epoch(validation)
