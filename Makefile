@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs lint format types layers shapes cov wheel lock clean
+.PHONY: help setup demo test check bench tables docs lint format types layers shapes cov wheel lock clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,7 +70,11 @@ types: $(READY) ## Check the types
 layers: $(READY) ## Check that imports only go downwards
 	$(BIN)/lint-imports --no-logo
 
+tables: $(READY) ## Put tables made from the committed records into README and docs
+	$(BIN)/python scripts/fill_tables.py
+
 docs: $(READY) ## Build the documentation into site/
+	$(BIN)/python scripts/fill_tables.py --check
 	$(BIN)/mkdocs build --strict
 
 wheel: $(READY) ## Build the wheel and use it from an empty folder

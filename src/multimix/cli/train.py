@@ -6,6 +6,7 @@ from pathlib import Path
 from multimix.cli._arguments import configured
 from multimix.cli._parser import Parser
 from multimix.recipes import RECIPES
+from multimix.report import page, read_run
 from multimix.train import resume, train
 
 USAGE = """multimix train RECIPE [--method NAME] [--name RUN] [--out FOLDER] [--FIELD VALUE ...]
@@ -43,3 +44,4 @@ def main(arguments: list[str]) -> None:
             f"  ECE {100 * test['ece']:.2f} %  ({test['examples']} images, epoch {test['epoch']})"
         )
     print(f"run: {run.path}")
+    print(f"report: {page([read_run(run.path)], run.path / 'report.html')}")

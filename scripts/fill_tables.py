@@ -1,0 +1,63 @@
+"""Put tables made from committed records into Markdown pages, between their marks; with --check, only compare.
+
+A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... ``<!-- end -->``.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from multimix.report import read_records, summarise, table
+
+BLOCK = re.compile(r"(<!-- records: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = ("README.md", "docs")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def rendered(records: Path) -> str:
+    """Return the table of a file of records: of speed or of runs."""
+    first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
+    return speed_table(records) if "ratio" in first else table(summarise(read_records(records)), fmt="markdown")
+
+
+def speed_table(records: Path) -> str:
+    """Return the table of benchmark records."""
+    rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    lines = ["| what | case | ms p50 (p20–p80) | ratio | bar | |", "| :--- | :--- | ---: | ---: | ---: | :--- |"]
+    for row in rows:
+        shape = ", ".join(f"{name} {value}" for name, value in row["shape"].items())
+        p20, p50, p80 = (1e3 * row[f"seconds_{p}"] for p in ("p20", "p50", "p80"))
+        bar = "" if row["ratio_most"] is None else f"≤ {row['ratio_most']:.3f}"
+        met = {None: "", True: "met", False: "**missed**"}[row["met"]]
+        times = f"{p50:.4g} ({p20:.4g}–{p80:.4g})"
+        lines.append(
+            f"| {row['comparison']} ({shape}) | {row['case']} | {times} | {row['ratio']:.3f} | {bar} | {met} |"
+        )
+    where = {f"{r['device_name']}, {r['threads']} threads, torch {r['torch']}, commit {r['commit']}" for r in rows}
+    return "\n".join([*lines, "", f"Medians of interleaved rounds; {'; '.join(sorted(where))}."]) + "\n"
+
+
+def filled(text: str) -> str:
+    """Return a page with every marked table made anew."""
+    return BLOCK.sub(lambda m: f"{m[1]}{rendered(ROOT / m[2])}{m[3]}", text)
+
+
+def main() -> int:
+    """Fill the pages, or say which are stale."""
+    pages = [
+        page for name in PAGES for page in ([ROOT / name] if name.endswith(".md") else (ROOT / name).rglob("*.md"))
+    ]
+    stale = [page for page in pages if filled(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
+    if "--check" in sys.argv:
+        for page in stale:
+            print(f"{page.relative_to(ROOT)} is not what its records say; run: make tables")
+        return bool(stale)
+    for page in stale:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"filled {page.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
