@@ -1,0 +1,70 @@
+"""The three lines of the README, in a plain PyTorch loop, on other people's models."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import multimix as mm
+
+
+class HandWritten(nn.Module):
+    """A network that knows nothing of this library."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.ReLU()
+        )
+        self.out = nn.Linear(24, 4)
+
+    def forward(self, images):
+        return self.out(self.body(images).mean((2, 3)))
+
+
+def hand_written():
+    return mm.adapt(HandWritten(), encoder="body", head="out")
+
+
+MODELS = {
+    "timm resnet": lambda: mm.adapt(timm.create_model("test_resnet", num_classes=4)),
+    "timm vit": lambda: mm.adapt(timm.create_model("test_vit", num_classes=4, img_size=32)),
+    "torchvision mobilenet": lambda: mm.adapt(torchvision.models.mobilenet_v3_small(num_classes=4)),
+    "hand-written": hand_written,
+}
+METHODS = {
+    "multimix": lambda: mm.MultiMix(tuples=64),
+    "dense": lambda: mm.DenseMultiMix(tuples=64),
+    "distilled": lambda: mm.SelfDistilled(mm.MultiMix(tuples=64)),
+    "published": lambda: mm.Alternate((mm.MultiMix(alpha=(0.5, 2.0), tuples=64), mm.Mixup(alpha=2.0)), (0.5, 0.5)),
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_plain_loop_learns(model, method):
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(16) % 4
+    colours = torch.randn(4, 3, 1, 1)  # classes that differ in colour, so that any network can tell them apart
+    images = colours[labels] + 0.1 * torch.randn(16, 3, 32, 32)
+    loader = [(images, labels)] * 25
+
+    net = model()
+    method = method()
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    before = clean_loss(net, images, labels)
+    for images, targets in loader:
+        losses = method(net, images, targets, generator=generator)
+        losses.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    assert clean_loss(net, images, labels) < 0.9 * before
+
+
+def clean_loss(net, images, labels):
+    """Loss in train mode: 25 steps are too few for running statistics."""
+    with torch.no_grad():
+        return nn.functional.cross_entropy(net(images), labels).item()
