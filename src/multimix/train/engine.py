@@ -140,7 +140,7 @@ class Engine:
             self.generator.set_state(state["generator"])
             self.at = Position(*state["at"])
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"the checkpoint belongs to another run: {str(error).splitlines()[0][:160]}") from error
+            raise ValueError(f"the checkpoint belongs to another run: {' '.join(str(error).split())[:160]}") from error
         self._tell_progress()
         self._set_learning_rate()
 

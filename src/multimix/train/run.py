@@ -98,7 +98,7 @@ def load_network(folder: Path, splits: Splits | None = None, *, device: str = "a
         load_model(network, str(run.weights))
     except Exception as error:  # safetensors has an error class of its own beside torch's
         raise ValueError(
-            f"{run.weights} is damaged or of another network: {str(error).splitlines()[0][:160]}"
+            f"{run.weights} is damaged or of another network: {' '.join(str(error).split())[:160]}"
         ) from error
     return cast("Network", network.to(make_fabric(config).device if device == "auto" else device)), splits
 
@@ -110,6 +110,7 @@ def evaluate_run(folder: Path, suites: Iterable[str] = ("accuracy",)) -> list[di
         FileNotFoundError: If there is no finished run.
         ValueError: If a suite is unknown or the run's files are damaged.
     """
+    suites = list(suites)
     known = {suite.name: suite for suite in SUITES}
     if unknown := [suite for suite in suites if suite not in known]:
         raise ValueError(f"unknown suite {', '.join(unknown)}; known are {', '.join(known)}")
