@@ -83,6 +83,18 @@ def test_no_batch_at_all_is_refused(batches):
 
 
 @pytest.mark.bad_input
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_infinite_logits_are_refused(value):
+    """Their likelihood would be NaN; a class that is ruled out by an infinitely small one has none of the kind."""
+    inputs, labels = toy.batch(4, 5)
+    inputs[1, 2] = value
+    with pytest.raises(NonFiniteError, match="the network predicts NaN or infinity"):
+        predict(lambda given: given, [(inputs, labels)])
+    inputs[1, 2] = -float("inf")
+    assert torch.equal(predict(lambda given: given, [(inputs, labels)])[0], inputs)
+
+
+@pytest.mark.bad_input
 def test_predictions_that_are_no_numbers_are_refused():
     network = toy.vectors()
     inputs, labels = toy.batch(8, 8)

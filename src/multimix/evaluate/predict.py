@@ -23,7 +23,7 @@ def predict(
 
     Raises:
         ValueError: If there is no batch.
-        NonFiniteError: If a prediction is NaN.
+        NonFiniteError: If a logit is NaN or infinitely large.
     """
     logits: list[Tensor] = []
     labels: list[Tensor] = []
@@ -34,8 +34,10 @@ def predict(
     if not logits:
         raise ValueError("batches must hold at least one batch, got none")
     scores = torch.cat(logits)
-    if scores.isnan().any():
-        raise NonFiniteError("the network predicts NaN: its weights, or what they make of these inputs, are not finite")
+    if (scores.isnan() | scores.isposinf()).any():
+        raise NonFiniteError(
+            "the network predicts NaN or infinity: its weights, or what they make of these inputs, are not finite"
+        )
     return scores, torch.cat(labels)
 
 
