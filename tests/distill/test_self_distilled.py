@@ -275,6 +275,21 @@ def test_a_loop_that_says_so_is_not_followed_twice():
         assert updates_of(method) == step + 1
 
 
+def test_a_loop_that_says_so_is_waited_for():
+    """Steps in between, of a loop that announces every second one only, are left to the announcement."""
+    student = toy.images()
+    method = SelfDistilled(Mixup())
+    first, _, targets = views()
+    method.prepare(student)
+    method.after_step(student)
+    with torch.no_grad():
+        student.classifier.weight.add_(1)
+    method(student, first, targets, generator=seeded())
+    assert updates_of(method) == 1
+    method.after_step(student)
+    assert updates_of(method) == 2
+
+
 def test_preparing_twice_keeps_the_teacher():
     student = toy.images()
     method = SelfDistilled(ERM())
