@@ -55,6 +55,13 @@ def test_marginals_are_beta(m, alpha):
         assert stats.kstest(weights[:, column].numpy(), expected.cdf).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("alpha", [2.0, 50.0, 1e3])
+def test_even_weights_follow_their_distribution_in_either_precision(alpha, dtype):
+    weights = ops.dirichlet(20_000, 3, alpha, generator=seeded(12), dtype=dtype).double()
+    assert stats.kstest(weights[:, 1].numpy(), stats.beta(alpha, 2 * alpha).cdf).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("m", [2, 8])
 @pytest.mark.parametrize("alpha", [1e-2, 1 / 128, 0.5, 2.0])
 def test_float32_draws_follow_the_same_distribution(alpha, m):
