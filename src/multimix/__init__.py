@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(
-        ("ERM", "Alternate", "CutMix", "DenseMultiMix", "ManifoldMixup", "Mixup", "MultiMix", "Until"), "methods"
-    ),
     **dict.fromkeys(("EMATeacher", "SelfDistilled"), "distill"),
     **dict.fromkeys(("Losses", "Method", "Network"), "protocols"),
     "adapt": "models",
@@ -52,6 +49,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"multimix.{_HOMES[name]}"), name)
     if name in _ROOMS:
         return import_module(f"multimix.{name}")
+    if name[:1].isupper() and name in (methods := import_module("multimix.methods")).__all__:
+        return getattr(methods, name)
     raise AttributeError(f"module 'multimix' has no attribute {name!r}")
 
 
