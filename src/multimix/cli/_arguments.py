@@ -50,57 +50,80 @@ def override(value: T, arguments: list[str], *, prog: str) -> T:
 
 
 def _one_line(box: str) -> str:
-    """Return the message inside the box that tyro prints."""
-    rows = [re.sub(r"^│\s?|\s*│$", "", row).strip() for row in box.splitlines() if row[:1] not in "╭╰"]
-    ruler = next((at for at, row in enumerate(rows) if row.startswith("──")), len(rows))
-    message = " ".join(rows[:ruler]).rstrip(".")
-    if not message.startswith("Unrecognized"):
-        return message
-    close = next((f"; did you mean {found[1]}?" for row in rows if (found := re.match(r"(--[\w.-]+) ", row))), "")
-    return message + close
+    """Return the message inside the box that tyro prints, whose rules are of dashes where Unicode is not at hand."""
+    blocks: list[list[str]] = [[]]
+    for row in (row.strip(" │") for row in box.splitlines()):
+        if row.startswith(("╭", "╰")) or re.fullmatch(r"[─-]{5,}", row):
+            blocks.append([])
+        elif row:
+            blocks[-1].append(row)
+    texts = [" ".join(block) for block in blocks if block]
+    message, *rest = texts if box.startswith("╭") else texts[1:]  # with Unicode, the title is part of a rule
+    message = message.rstrip(".")
+    hint = next((text for text in rest if text.startswith("Perhaps")), "")
+    close = re.search(r" (--[\w.-]+)", hint) if message.startswith("Unrecognized") else None
+    return f"{message}; did you mean {close[1]}?" if close else message
+
+
+_INSIDE = r"(method|then|methods\.\d+)\.(.+)"
+"""Where the methods inside a method are: in its fields of these names."""
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Part the arguments that reach into a method inside a method from all others."""
+    """Part the arguments that reach into a method inside the method, less ``method.``, from all others."""
     inner: list[str] = []
     outer: list[str] = []
     target = outer
     for argument in arguments:
         if argument.startswith("--"):
-            inside = re.match(r"--(no-)?method\.(method|then|methods\.\d+)\.", argument)
+            inside = re.match(rf"--method\.({_INSIDE})", argument)
             target = inner if inside else outer
+            argument = f"--{inside[1]}" if inside else argument
         target.append(argument)
     return inner, outer
 
 
-def _override_inside(method: Any, arguments: list[str], *, prog: str) -> Any:
-    """Override fields of a method's own methods: ``--method.method.tuples 5``, ``--method.methods.0.alpha 1``."""
-    groups: dict[str, list[str]] = {}
-    name = ""
-    for argument in arguments:
-        if argument.startswith("--"):
-            match = re.match(r"--(no-)?method\.(method|then|methods\.\d+)\.(.*)", argument)
-            negated, name, rest = match.groups() if match else ("", name, "")
-            argument = f"--{negated or ''}{rest}"
-        groups.setdefault(name, []).append(argument)
+def _override_inside(method: Any, arguments: list[str], *, prog: str, path: str = "method") -> Any:
+    """Override fields of a method and of those inside it, at any depth.
+
+    The command line calls the method ``path`` and what it is made of ``--method.method.tuples`` and
+    ``--method.methods.0.alpha``.
+    """
+    own, groups = _grouped(arguments)
     for name, group in groups.items():
         field, _, index = name.partition(".")
-        _require_field(method, field)
-        value = getattr(method, field)
-        if index:
-            changed = list(value)
-            if int(index) >= len(changed):
-                raise ValueError(f"--method.{name} does not exist: there are {len(changed)} methods, counted from 0")
-            changed[int(index)] = override(changed[int(index)], group, prog=prog)
-            method = _with(method, field, tuple(changed))
-        else:
-            method = _with(method, field, override(value, group, prog=prog))
-    return method
+        value = _inside(method, field, index, path)
+        chosen = value[int(index)] if index else value
+        changed = _override_inside(chosen, group, prog=prog, path=f"{path}.{name}")
+        method = _with(method, field, tuple(changed if v is chosen else v for v in value) if index else changed)
+    try:
+        return override(method, own, prog=prog) if own else method
+    except ValueError as error:
+        raise ValueError(str(error).replace("--", f"--{path}.")) from None
 
 
-def _require_field(method: Method, field: str) -> None:
+def _grouped(arguments: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Part a method's own arguments from those of each method inside it, less its name."""
+    own: list[str] = []
+    groups: dict[str, list[str]] = {}
+    target = own
+    for argument in arguments:
+        if argument.startswith("--"):
+            inside = re.match(f"--{_INSIDE}", argument)
+            target = groups.setdefault(inside[1], []) if inside else own
+            argument = f"--{inside[2]}" if inside else argument
+        target.append(argument)
+    return own, groups
+
+
+def _inside(method: Method, field: str, index: str, path: str) -> Any:
+    """Return what a method holds in a field, if it does."""
     if not is_dataclass(method) or field not in {f.name for f in fields(method)}:
-        raise ValueError(f"--method.{field} does not exist: {method.name} has no {field} inside")
+        raise ValueError(f"--{path}.{field} does not exist: {method.name} has no {field} inside")
+    value = getattr(method, field)
+    if index and int(index) >= len(value):
+        raise ValueError(f"--{path}.{field}.{index} does not exist: there are {len(value)} methods, counted from 0")
+    return value
 
 
 def _with(method: Any, field: str, value: Any) -> Any:
