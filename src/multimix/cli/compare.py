@@ -39,6 +39,8 @@ def main(arguments: list[str]) -> None:
     plans = [configured(given.recipe, name, rest, prog=prog) for name in dict.fromkeys(names)]
     # Seeds go round the methods, so that a stop leaves a fair table.
     runs = {folder_of(plan, seed, given.out): replace(plan, seed=seed) for seed in range(given.seeds) for plan in plans}
+    if len(runs) < len(plans) * given.seeds:
+        raise ValueError("methods are told apart by their labels, so --label does not go with several of them")
     for folder, config in runs.items():
         check_same(folder, config)
     run_all(runs, jobs=given.jobs, quiet=given.quiet)
