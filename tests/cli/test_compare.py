@@ -1,0 +1,141 @@
+"""``multimix compare`` and ``multimix report``."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.command import TINY
+from multimix.cli.__main__ import main
+from multimix.train import from_json
+from train.tiny import events, files, steady, stopped_after, weights
+
+LINE = f"compare digits --methods erm distilled-multimix --seeds 2 --out out --quiet {TINY}"
+
+
+def runs_in(out: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(out.glob("*/model.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Path:
+    """Two methods with two seeds; leave them as they are."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    assert main(LINE.replace("--out out", f"--out {out}").split()) == 0
+    return out
+
+
+def test_every_method_is_trained_with_every_seed(compared):
+    assert list(runs_in(compared)) == ["distilled-multimix-0", "distilled-multimix-1", "erm-0", "erm-1"]
+    for folder in compared.glob("*-?"):
+        config = from_json(json.loads((folder / "config.json").read_text())["config"])
+        assert (config.title, config.seed) == (folder.name[:-2], int(folder.name[-1]))
+        assert events(folder)[-1]["event"] == "end"
+    assert len(set(runs_in(compared).values())) == 4
+
+
+def test_a_run_is_the_same_alone_as_among_others(multimix, compared):
+    """No run may begin with what another has learned: neither its teacher nor its random numbers."""
+    multimix.succeeds(f"train digits --method distilled-multimix {TINY} --seed 1 --quiet --out . --name alone")
+    assert weights(Path("alone")) == weights(compared / "distilled-multimix-1")
+    assert steady(Path("alone")) == steady(compared / "distilled-multimix-1")
+
+
+def test_the_table_has_a_row_for_each_method_and_the_report_is_one_file(multimix, compared):
+    shutil.copytree(compared, "out")
+    before = runs_in(Path("out"))
+    Path("out/report.html").unlink()
+    out = multimix.succeeds(LINE)
+    rows = [line for line in out.splitlines() if line.startswith(("erm", "distilled"))]
+    assert [row.split()[:2] for row in rows] == [["erm", "2"], ["distilled-multimix", "2"]]
+    accuracies = [event["accuracy"] for seed in (0, 1) for event in events(compared / f"erm-{seed}", "test")]
+    assert f"{100 * sum(accuracies) / 2:.1f}" in rows[0]
+    assert "±" in rows[0]
+    assert out.splitlines()[-1] == "report: out/report.html"
+    page = Path("out/report.html").read_text()
+    assert page.count("<html") == 1
+    assert runs_in(Path("out")) == before
+
+
+def test_a_comparison_that_stopped_half_way_is_finished_and_no_more(multimix, compared):
+    shutil.copytree(compared, "out")
+    before = runs_in(Path("out"))
+    finished = ("erm-0", "distilled-multimix-0")
+    stamps = {name: Path("out", name, "model.safetensors").stat().st_mtime_ns for name in finished}
+    for name in ("erm-1", "distilled-multimix-1"):
+        shutil.rmtree(Path("out", name))
+    with stopped_after(3):  # erm-1 takes two mini-batches
+        multimix(LINE)
+    assert Path("out/erm-1/model.safetensors").exists()
+    assert Path("out/distilled-multimix-1/config.json").exists()
+    assert not Path("out/distilled-multimix-1/model.safetensors").exists()
+    multimix.succeeds(LINE)
+    assert runs_in(Path("out")) == before
+    assert {name: Path("out", name, "model.safetensors").stat().st_mtime_ns for name in finished} == stamps
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ("--epochs 2", "run folder out/erm-0 holds a run with another epochs (1, not 2); give another --out"),
+        ("--optimizer.learning-rate 0.3", "holds a run with another optimizer ("),
+    ],
+)
+def test_runs_with_other_settings_are_refused_and_left(multimix, compared, changes, said):
+    shutil.copytree(compared, "out")
+    before = files(Path("out"))
+    assert said in multimix.complains(f"{LINE} {changes}")
+    assert files(Path("out")) == before
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("compare digit --methods erm", "unknown recipe 'digit'; did you mean digits"),
+        ("compare digits --methods erm mixupp", "unknown method 'mixupp'; did you mean mixup"),
+        ("compare digits --methods erm --seeds 0", "--seeds must be at least 1, got 0"),
+        ("compare digits --methods erm --seeds two", "argument --seeds: invalid int value: 'two'"),
+        ("compare digits --methods erm --jobs 0", "--jobs must be at least 1, got 0"),
+        ("compare digits --methods erm --epoch 1", "Unrecognized options: --epoch, 1; did you mean --epochs?"),
+        ("compare digits --methods erm mixup --method.alpha 1", "Unrecognized options: --method.alpha, 1"),
+        ("compare digits --methods erm mixup --label x", "--label does not go with several of them"),
+        ("compare digits --methods erm --data digitz", "unknown data set 'digitz'; did you mean digits"),
+    ],
+)
+def test_wrong_input_is_one_line_and_nothing_is_written(multimix, line, said):
+    assert said in multimix.complains(line)
+    assert list(multimix.folder.iterdir()) == []
+
+
+def test_a_method_named_twice_is_trained_once(multimix):
+    multimix.succeeds(f"compare digits --methods erm erm --seeds 1 --out out --quiet {TINY}")
+    assert list(runs_in(Path("out"))) == ["erm-0"]
+
+
+def test_runs_at_the_same_time_end_like_runs_one_after_the_other(multimix, compared):
+    """Processes of their own, with a thread less each."""
+    multimix.succeeds(LINE.replace("--seeds 2", "--seeds 1") + " --jobs 2")
+    found = runs_in(Path("out"))
+    assert list(found) == ["distilled-multimix-0", "erm-0"]
+    for name in found:
+        ours, theirs = (events(folder / name, "test") for folder in (Path("out"), compared))
+        assert [event["nll"] for event in ours] == pytest.approx([event["nll"] for event in theirs], rel=1e-3)
+
+
+def test_report_takes_runs_and_folders_of_runs(multimix, compared):
+    out = multimix.succeeds(f"report {compared} --out page.html")
+    assert out.splitlines()[-1] == "report: page.html"
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("erm")] == [["erm", "2"]]
+    out = multimix.succeeds(f"report {compared}/erm-0 --out other.html")
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("erm")] == [["erm", "1"]]
+    assert {path.name for path in multimix.folder.iterdir()} == {"page.html", "other.html"}
+
+
+@pytest.mark.bad_input
+def test_a_page_that_cannot_be_written_is_named(multimix, compared):
+    Path("file").write_text("a file")
+    assert "file" in multimix.complains(f"report {compared} --out file/page.html")
+    assert files(multimix.folder) == {"file": b"a file"}
