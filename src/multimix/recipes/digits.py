@@ -19,6 +19,6 @@ def digits() -> TrainConfig:
         strides=(1, 2, 1, 1),
         optimizer=SGD(learning_rate=0.2, weight_decay=5e-4),
         schedule=Cosine(warmup_epochs=1),
-        epochs=20,
+        epochs=16,
         batch_size=128,
     )
