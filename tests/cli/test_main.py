@@ -150,10 +150,21 @@ def test_exits_inside_become_exit_codes(multimix, monkeypatch, stop, code):
     assert multimix("list")[0] == code
 
 
+MUCH = """
+import sys, types
+from multimix.cli.__main__ import main
+
+stub = types.ModuleType("multimix.cli.list")
+stub.main = lambda _: print("much\\n" * 100_000)
+sys.modules[stub.__name__] = stub
+sys.exit(main(["list"]))
+"""
+
+
 def test_a_reader_who_has_seen_enough_is_no_error():
-    """As in ``multimix list | head -1``."""
-    code = "import sys; from multimix.cli.__main__ import main; sys.exit(main(['list']))"
-    child: Any = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """As in ``multimix list | head -1``, with a command that says more than a pipe holds."""
+    child: Any = subprocess.Popen([sys.executable, "-c", MUCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout.readline() == b"much\n"
     child.stdout.close()
     assert child.stderr.read() == b""
     assert child.wait(timeout=120) == 0
