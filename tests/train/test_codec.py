@@ -12,11 +12,11 @@ from multimix.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_
 
 NESTED = Alternate(
     (
-        Until(
-            SelfDistilled(DenseMultiMix(alpha=(0.5, 2.0), query="uniform"), teacher="mix", warmup=True), 0.4, Mixup()
+        SelfDistilled(
+            Until(DenseMultiMix(alpha=(0.5, 2.0), query="uniform"), 0.4, Mixup()), teacher="mix", warmup=True
         ),
         SelfDistilled(Until(MultiMix(effective=(1.5, 3.0), tuples=7, tuple_length=3, balanced=True), 0.0)),
-        Alternate((ERM(), CutMix(alpha=0.3))),
+        SelfDistilled(Alternate((ERM(), CutMix(alpha=0.3)))),
     ),
     (0.25, 0.25, 0.5),
 )

@@ -93,13 +93,28 @@ def test_a_configuration_does_not_change():
         (ERM(), 1),
         (Alternate((MultiMix(), Mixup())), 1),
         (SelfDistilled(ERM()), 2),
-        (Alternate((Mixup(), Until(SelfDistilled(ERM())))), 2),
-        (Until(Mixup(), 0.5, SelfDistilled(ERM())), 2),
+        (SelfDistilled(Until(Alternate((Mixup(), ERM())))), 2),
+        (Alternate((SelfDistilled(ERM()), SelfDistilled(Until(Mixup())))), 2),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_self_distillation_anywhere_inside_takes_two_views(method, views):
+def test_self_distillation_takes_two_views(method, views):
     assert TrainConfig(method=method).views == views
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "method",
+    [
+        Until(SelfDistilled(MultiMix())),
+        Until(Mixup(), 0.5, SelfDistilled(ERM())),
+        Alternate((Mixup(), Until(SelfDistilled(ERM()), 0.5, SelfDistilled(Mixup())))),
+    ],
+)
+def test_self_distillation_of_a_part_is_refused(method):
+    """It would fail at the first step of the other part, perhaps late."""
+    with pytest.raises(ValueError, match="SelfDistilled takes two views of a mini-batch and other methods one: put it"):
+        TrainConfig(method=method)
 
 
 def test_tables_call_a_run_by_its_label_or_else_by_its_method():

@@ -271,7 +271,7 @@ class Learning(Stateful):
         (Learning(), lambda method: method),
         (SelfDistilled(Learning()), lambda method: method.method),
         (Alternate((Learning(),)), lambda method: method.methods[0]),
-        (Until(SelfDistilled(Alternate((Learning(),)))), lambda method: method.method.method.methods[0]),
+        (SelfDistilled(Until(Alternate((Learning(),)))), lambda method: method.method.method.methods[0]),
     ],
     ids=["alone", "distilled", "alternate", "deep inside"],
 )

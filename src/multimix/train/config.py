@@ -185,6 +185,11 @@ class TrainConfig:
         _check_fraction("ema", self.ema)
         if self.clip is not None:
             _check_positive("clip", self.clip)
+        if len(_views_taken(self.method)) > 1:
+            raise ValueError(
+                "SelfDistilled takes two views of a mini-batch and other methods one: put it around all of them,"
+                " as in SelfDistilled(Until(...)), not into a part"
+            )
         if self.compile and any(isinstance(part, ManifoldMixup) for part in parts(self.method)):
             raise ValueError(
                 "compile=True does not go with ManifoldMixup, which mixes inside the network through hooks"
@@ -198,7 +203,15 @@ class TrainConfig:
     @property
     def views(self) -> int:
         """Return how many views of each mini-batch the method needs."""
-        return 2 if any(isinstance(part, SelfDistilled) for part in parts(self.method)) else 1
+        return max(_views_taken(self.method))
+
+
+def _views_taken(method: Method) -> set[int]:
+    """Return how many views of a mini-batch a method takes; more than one number is a contradiction."""
+    every = list(parts(method))
+    distilled = {id(inner) for part in every if isinstance(part, SelfDistilled) for inner in parts(part)}
+    innermost = [part for part in every if len(list(parts(part))) == 1]
+    return {2 if id(part) in distilled else 1 for part in innermost}
 
 
 def _check_rates(learning_rate: float, weight_decay: float) -> None:
