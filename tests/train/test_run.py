@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -175,6 +176,14 @@ def test_tensorboard_files_hold_the_numbers_of_the_epochs(tmp_path):
     for name in ("train_loss", "validation_accuracy", "learning_rate"):
         shown = [(event.step, event.value) for event in board.Scalars(name)]
         assert shown == [(record["epoch"], pytest.approx(record[name], rel=1e-6)) for record in records]
+
+
+@pytest.mark.bad_input
+def test_without_tensorboard_nothing_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"tensorboard=True needs the package: pip install 'multimix\[tb\]'"):
+        train(tiny(tensorboard=True), tmp_path / "run", quiet=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_show_what_methods_that_mix_inputs_feed_the_network(tmp_path):

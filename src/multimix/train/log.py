@@ -108,17 +108,24 @@ class Display(AbstractContextManager["Display"]):
         self._console.print(line, markup=False, soft_wrap=True)
 
 
+def board_writer() -> Any:
+    """Return the class that writes TensorBoard's files.
+
+    Raises:
+        ValueError: If the package is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError("tensorboard=True needs the package: pip install 'multimix[tb]'") from error
+    return SummaryWriter
+
+
 class Board:
     """TensorBoard event files, if wanted."""
 
     def __init__(self, folder: Path, *, wanted: bool) -> None:
-        self._writer: Any = None
-        if wanted:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ValueError("tensorboard=True needs the package: pip install 'multimix[tb]'") from error
-            self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer: Any = board_writer()(str(folder / "tensorboard")) if wanted else None
 
     def write(self, record: dict[str, Any]) -> None:
         """Write the numbers of an epoch."""

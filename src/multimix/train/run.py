@@ -14,6 +14,7 @@ from multimix.train.config import TrainConfig
 from multimix.train.engine import Engine, build_network, make_fabric
 from multimix.train.environment import describe
 from multimix.train.folder import RunFolder
+from multimix.train.log import board_writer
 from multimix.train.measure import evaluation_batches, test_record
 from multimix.train.session import LossLog, Session
 from multimix.train.state import load_checkpoint, restore_random_states
@@ -35,6 +36,8 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
         TrainingError: If the loss turns non-finite.
     """
     run = RunFolder(folder)
+    if config.tensorboard:
+        board_writer()
     engine = Engine(config, splits or load_data(config))
     run.create(config)
     run.write_json(run.environment_file, describe(engine.fabric.device))
