@@ -152,6 +152,23 @@ def test_report_takes_runs_and_folders_of_runs(multimix, compared):
     assert {path.name for path in multimix.folder.iterdir()} == {"page.html", "other.html"}
 
 
+def test_the_records_of_a_report_can_be_kept_and_reported_again(multimix, compared):
+    out = multimix.succeeds(f"report {compared} --records records.jsonl --format csv")
+    assert "records: records.jsonl" in out
+    again = multimix.succeeds("report records.jsonl --format csv")
+    assert again.strip() == out[: out.index("records: ")].strip()
+    assert len(Path("records.jsonl").read_text().splitlines()) >= 6  # four students and two teachers
+
+
+def test_a_run_that_has_not_finished_makes_a_page_but_no_table(multimix):
+    with stopped_after(1):
+        multimix(f"train digits --method erm {TINY} --out . --name run --quiet")
+    assert multimix.succeeds("report run").splitlines() == [
+        "no run has finished yet: there is no table",
+        "report: report.html",
+    ]
+
+
 @pytest.mark.bad_input
 def test_a_page_that_cannot_be_written_is_named(multimix, compared):
     Path("file").write_text("a file")
