@@ -48,8 +48,10 @@ def test_every_case_is_called_once_a_round_and_once_before():
     assert calls == ["a", "b", "c", "a", "b", "c", "c", "b", "a"]
 
 
-def small_engine(method, splits, device, *, make=steps.TrainConfig):
-    config = make(data="noise", method=method, optimizer=steps.SGD(learning_rate=0.1), device="cpu", width=2)
+def small_engine(method, splits, device, *, width=64):
+    config = steps.TrainConfig(
+        data="noise", method=method, optimizer=steps.SGD(learning_rate=0.1), device="cpu", width=2
+    )  # whatever was asked for
     return steps.Engine(config, splits)
 
 

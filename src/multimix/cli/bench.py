@@ -27,8 +27,8 @@ def main(arguments: list[str]) -> None:
         found = measure(comparison, device)
         show(comparison, found)
         results += found
-    if given.out is not None:
-        write(given.out, results, device)
+        if given.out is not None:  # after every comparison, so that a stop loses only the one under way
+            write(given.out, results, device)
 
 
 def show(comparison: Comparison, results: list[Result]) -> None:
@@ -52,4 +52,3 @@ def write(path: Path, results: list[Result], device: torch.device) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({**asdict(result), "met": result.met, **about}) for result in results]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"records: {path}")
