@@ -10,7 +10,7 @@ import references
 from multimix import ops
 from ops.samples import DENSE_SIZES, SIZES, Sample, sample, true_gradient, truth
 
-IMPLS = ["plain", "commuted", "auto"]
+IMPLS = ["plain", "commuted", "fused"]
 KINDS = list(itertools.product([False, True], repeat=2))
 CASES = [
     *(pytest.param({"b": b, "n": n, "k": k}, id=f"b{b}-n{n}-k{k}") for b, n, k in SIZES),

@@ -7,7 +7,7 @@ import torch
 
 from ops.samples import Sample, sample, true_gradient, truth
 
-IMPLS = ["plain", "commuted"]
+IMPLS = ["plain", "commuted", "fused"]
 HALVES = [torch.bfloat16, torch.float16]
 
 

@@ -4,23 +4,19 @@ Everything random is drawn from a ``torch.Generator``; everything here imports t
 """
 
 from multimix.ops._attention import attention, reweight
+from multimix.ops._balance import balance_gain, balance_gradient
 from multimix.ops._checks import as_probabilities, check_batch
+from multimix.ops._forms import soft_cross_entropy
 from multimix.ops._interpolate import interpolate, interpolate_positions
-from multimix.ops._loss import (
-    MixedLosses,
-    balance_gain,
-    balance_gradient,
-    dense_mixed_cross_entropy,
-    mixed_cross_entropy,
-    mixed_losses,
-    soft_cross_entropy,
-)
+from multimix.ops._lazy import LazyWeights
+from multimix.ops._loss import MixedLosses, dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
 from multimix.ops._pairs import draw_partners, mix_pairs
 from multimix.ops._regions import Box, draw_box, paste_box
 from multimix.ops._simplex import alpha_for, beta, check_concentration, dirichlet, draw_between, scatter_tuples
 
 __all__ = [
     "Box",
+    "LazyWeights",
     "MixedLosses",
     "alpha_for",
     "as_probabilities",

@@ -13,6 +13,11 @@ def accurate(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+def looks_are_free(values: Tensor) -> bool:
+    """Return whether values can be looked at without waiting for a device or breaking a compiled graph."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def as_probabilities(targets: Tensor, classes: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return targets as one row of class probabilities an example.
 
@@ -53,7 +58,7 @@ def check_batch(inputs: Tensor, targets: Tensor) -> None:
         raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(inputs)}")
     if len(inputs) == 0:
         raise ValueError("inputs must hold at least one example, got an empty mini-batch")
-    if inputs.device.type == "cpu" and not torch.isfinite(inputs.detach().sum(dtype=torch.float64)):
+    if looks_are_free(inputs) and not torch.isfinite(inputs.detach().sum(dtype=torch.float64)):
         raise ValueError("inputs must be finite, got NaN or infinity")
 
 
@@ -69,7 +74,7 @@ def check_targets(targets: Tensor, classes: int, *, batch: int | None = None) ->
         raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}")
     elif targets.ndim != 1:
         raise ValueError(f"targets holds class indices and must have shape (b,), got {tuple(targets.shape)}")
-    elif targets.device.type == "cpu" and targets.numel():  # elsewhere the look would wait for the device
+    elif looks_are_free(targets) and targets.numel():
         low, high = (int(edge) for edge in targets.aminmax())
         if low < 0 or high >= classes:
             raise ValueError(
@@ -91,14 +96,15 @@ def check_weights(weights: Tensor, batch: int) -> None:
 
 
 def _check_simplex(name: str, rows: Tensor) -> None:
-    if rows.device.type != "cpu" or not rows.numel():  # elsewhere the look would wait for the device
+    if not rows.numel() or not looks_are_free(rows):
         return
-    with torch.no_grad():
-        if rows.amin() < 0:
-            raise ValueError(f"{name} must not be negative, got {float(rows.amin()):.4g}")
-        off = (rows.sum(-1) - 1).abs().amax()
-        if not off <= _ROW_SUM_TOLERANCE:  # NaN lands here too
-            raise ValueError(f"{name} must have rows that sum to 1, got a row that is off by {float(off):.4g}")
+    rows = rows.detach()
+    least = rows.amin().item()
+    if least < 0:
+        raise ValueError(f"{name} must not be negative, got {least:.4g}")
+    off = max(abs(edge.item() - 1) for edge in rows.sum(-1).aminmax())
+    if not off <= _ROW_SUM_TOLERANCE:  # NaN lands here too
+        raise ValueError(f"{name} must have rows that sum to 1, got a row that is off by {off:.4g}")
 
 
 def check_logits(logits: Tensor, dims: int, name: str = "logits") -> None:

@@ -8,26 +8,30 @@ Rows of the weights sum to 1 and the classifier is affine, so interpolating and 
    A = \gamma\, \tfrac1n W^\top W Y + (1 - \gamma)\, \tfrac1n W^\top \mathrm{softmax}(W L')
 
 and the interpolated targets, n x k numbers, are not needed either. The dense form is the same at every position.
+``_forms`` leaves this to autograd, ``_fused`` sums value and gradient up in one pass.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import Function
 
 from multimix.ops._attention import reweight
+from multimix.ops._balance import balance_gain, balance_gradient
 from multimix.ops._checks import (
     accurate,
-    as_probabilities,
     check_logits,
     check_same_device,
     check_targets,
     check_weights,
+    looks_are_free,
 )
+from multimix.ops._forms import commuted, plain
+from multimix.ops._fused import Problem, fused_losses
+from multimix.ops._lazy import LazyWeights
 
-Impl = Literal["auto", "plain", "commuted"]
+Impl = Literal["auto", "plain", "commuted", "fused"]
 
 
 class MixedLosses(NamedTuple):
@@ -41,30 +45,16 @@ class MixedLosses(NamedTuple):
     """Cross-entropy against the teacher's predictions on its own interpolated embeddings."""
 
 
-def soft_cross_entropy(logits: Float[Tensor, "*n k"], targets: Float[Tensor, "*n k"]) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of logits against target probabilities (equations (1) and (8)).
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If the logits are not floating-point.
-    """
-    if logits.shape != targets.shape:
-        raise ValueError(f"targets must have the shape of logits, {tuple(logits.shape)}, got {tuple(targets.shape)}")
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating-point, got {logits.dtype}")
-    logits = accurate(logits)
-    return -(targets.to(logits.dtype) * logits.log_softmax(-1)).sum(-1).mean()
-
-
 def mixed_cross_entropy(
     logits: Float[Tensor, "b k"],
     targets: Tensor,
-    weights: Float[Tensor, "n b"],
+    weights: Float[Tensor, "n b"] | LazyWeights,
     *,
     teacher_logits: Float[Tensor, "b k"] | None = None,
     gamma: float = 1.0,
     balanced: bool = False,
     impl: Impl = "auto",
+    chunk: int | None = None,
 ) -> Float[Tensor, ""]:
     r"""Return the mean cross-entropy of interpolated predictions against interpolated targets.
 
@@ -75,17 +65,21 @@ def mixed_cross_entropy(
     Args:
         logits: Predictions for the clean mini-batch, before softmax. Half precision is computed in float32.
         targets: Class indices (b,) or class probabilities (b, k).
-        weights: Interpolation weights, each row on the simplex, as drawn by :func:`dirichlet`.
+        weights: Interpolation weights, each row on the simplex, as drawn by :func:`dirichlet`; or how to draw them,
+            for more tuples than fit into memory.
         teacher_logits: The teacher's predictions for its view of the same mini-batch; it receives no gradient.
         gamma: Weight of the labels against the teacher; without a teacher it has no effect.
         balanced: Rescale the batch-centred part of the gradient on ``logits`` to the size it has in plain training, by
             :func:`balance_gain`. The value of the loss does not change.
         impl: ``plain`` forms the interpolated logits and targets and leaves the rest to autograd; ``commuted`` never
-            forms the targets; ``auto`` takes ``commuted`` unless weights or targets need a gradient.
+            forms the targets; ``fused`` sums the gradient up while it computes the loss, in memory that does not grow
+            with n. ``auto`` takes ``fused``, but ``plain`` where weights or targets need a gradient and ``commuted``
+            inside ``torch.compile``.
+        chunk: Tuples that ``fused`` computes at a time; by default as many as suit the device.
 
     Raises:
         ValueError: If shapes do not fit, weights leave the simplex, labels are out of range, tensors lie on different
-            devices or an option is unknown.
+            devices, an option is unknown or ``impl`` cannot give a gradient that is asked for.
         TypeError: If logits or weights are not floating-point.
 
     Example:
@@ -99,20 +93,28 @@ def mixed_cross_entropy(
     """
     check_logits(logits, 2)
     return mixed_losses(
-        logits, targets, weights, teacher_logits=teacher_logits, gamma=gamma, balanced=balanced, impl=impl
+        logits,
+        targets,
+        weights,
+        teacher_logits=teacher_logits,
+        gamma=gamma,
+        balanced=balanced,
+        impl=impl,
+        chunk=chunk,
     ).total
 
 
 def dense_mixed_cross_entropy(
     logits: Float[Tensor, "b r k"],
     targets: Tensor,
-    weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"],
+    weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"] | LazyWeights,
     attention: Float[Tensor, "b r"],
     *,
     teacher_logits: Float[Tensor, "b r k"] | None = None,
     gamma: float = 1.0,
     balanced: bool = False,
     impl: Impl = "auto",
+    chunk: int | None = None,
 ) -> Float[Tensor, ""]:
     r"""Return the mixed cross-entropy at every position, weighted by attention, averaged over positions.
 
@@ -123,12 +125,14 @@ def dense_mixed_cross_entropy(
     Args:
         logits: Predictions at every position of the clean mini-batch, before softmax.
         targets: Class indices (b,) or class probabilities (b, k), of the whole image.
-        weights: Interpolation weights, one set for all positions (n, b) or one a position (r, n, b).
+        weights: Interpolation weights, one set for all positions (n, b) or one a position (r, n, b), or how to draw
+            them.
         attention: Of each image over its positions, as returned by :func:`attention`.
         teacher_logits: As in :func:`mixed_cross_entropy`, at every position.
         gamma: As in :func:`mixed_cross_entropy`.
         balanced: As in :func:`mixed_cross_entropy`, with the gain of each position's own weights.
-        impl: As in :func:`mixed_cross_entropy`.
+        impl: As in :func:`mixed_cross_entropy`, a gradient on the attention being one on the weights.
+        chunk: As in :func:`mixed_cross_entropy`, at each position.
 
     Raises:
         ValueError: As :func:`mixed_cross_entropy`, and if ``attention`` is negative or of another shape.
@@ -149,148 +153,126 @@ def dense_mixed_cross_entropy(
         gamma=gamma,
         balanced=balanced,
         impl=impl,
+        chunk=chunk,
     ).total
 
 
 def mixed_losses(
     logits: Float[Tensor, "b k"] | Float[Tensor, "b r k"],
     targets: Tensor,
-    weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"],
+    weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"] | LazyWeights,
     *,
     attention: Float[Tensor, "b r"] | None = None,
     teacher_logits: Tensor | None = None,
     gamma: float = 1.0,
     balanced: bool = False,
     impl: Impl = "auto",
+    chunk: int | None = None,
 ) -> MixedLosses:
     """Return a mixed loss with its terms: with attention that of :func:`dense_mixed_cross_entropy`, else the other."""
-    _check(logits, targets, weights, attention, teacher_logits, gamma=gamma)
+    _check(logits, targets, weights, attention, teacher_logits, gamma=gamma, chunk=chunk)
+    form = _form(impl, targets=targets, weights=weights, attention=attention)
+    # in full precision with the batch next to last: (b, k) as it is, (b, r, k) as (r, b, k)
+    logits = accurate(logits if attention is None else logits.transpose(0, 1))
+    if teacher_logits is not None:
+        teacher_logits = teacher_logits.detach().to(logits.dtype)
+        teacher_logits = teacher_logits if attention is None else teacher_logits.transpose(0, 1)
+    if not targets.is_floating_point():
+        targets = targets.long()
+    attention = None if attention is None else attention.to(logits.dtype)
+    problem = Problem(targets, weights, attention, teacher_logits, gamma, balanced, chunk)
     with torch.autocast(logits.device.type, enabled=False):  # which would take these products in half precision
-        return _mixed_losses(
-            logits, targets, weights, attention, teacher_logits, gamma=gamma, balanced=balanced, impl=impl
-        )
+        return MixedLosses(*(_fused if form == "fused" else _unfused)(logits, problem, form))
 
 
-def _mixed_losses(
-    logits: Tensor,
-    targets: Tensor,
-    weights: Tensor,
-    attention: Tensor | None,
-    teacher_logits: Tensor | None,
-    *,
-    gamma: float,
-    balanced: bool,
-    impl: Impl,
-) -> MixedLosses:
-    logits, teacher = _by_position(logits), None if teacher_logits is None else _by_position(teacher_logits.detach())
+def _fused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    return fused_losses(logits, problem, lambda free: _again(free, problem))
+
+
+def _again(logits: Tensor, problem: Problem) -> Tensor:
+    """Return the total by a form that can be differentiated twice."""
+    if isinstance(problem.weights, LazyWeights):
+        raise RuntimeError("impl='fused' has no second derivative for weights that are gone; use impl='commuted'")
+    return _unfused(logits, problem, "commuted")[0]
+
+
+def _unfused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    weights = problem.weights.all() if isinstance(problem.weights, LazyWeights) else problem.weights
     weights = weights.to(logits.dtype)
-    if attention is not None:
-        weights = reweight(weights, attention.to(logits.dtype))
-    if balanced:
+    if problem.attention is not None:
+        weights = reweight(weights, problem.attention)
+    if problem.balanced:
         logits = balance_gradient(logits, balance_gain(weights))
-    labels, taught = _implementation(impl, targets, weights)(logits, targets, weights, teacher)
+    compute = plain if form == "plain" else commuted
+    labels, taught = compute(logits, problem.targets, weights, problem.teacher)
     if taught is None:
-        return MixedLosses(labels, labels.detach(), None)
-    return MixedLosses(gamma * labels + (1 - gamma) * taught, labels.detach(), taught.detach())
+        return labels, labels.detach(), None
+    return problem.gamma * labels + (1 - problem.gamma) * taught, labels.detach(), taught.detach()
 
 
-def balance_gain(weights: Float[Tensor, "*r n b"]) -> Float[Tensor, "*r"]:
-    r"""Return by how much interpolation with ``weights`` shrinks the batch-centred gradient on the clean logits.
-
-    :math:`1 / (b\, \overline{(w - 1/b)^2})`, about :math:`b \alpha + 1` for a symmetric Dirichlet distribution; 1 where
-    all weights are equal and there is nothing to rescale. One number for each position.
-    """
-    with torch.no_grad():
-        b = weights.shape[-1]
-        shrinkage = b * (weights - 1 / b).square().mean((-2, -1))
-        return torch.where(shrinkage > 1e-12, 1 / shrinkage.clamp_min(1e-12), 1)
-
-
-def balance_gradient(values: Float[Tensor, "*r b d"], gain: Float[Tensor, "*r"]) -> Float[Tensor, "*r b d"]:
-    """Return ``values`` as they are; on the way back ``gain`` multiplies the batch-centred part of the gradient."""
-    return _Balance.apply(values, gain)
-
-
-class _Balance(Function):
-    """Identity whose gradient is ``gain * (g - mean g) + mean g`` over the batch."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, gain: Tensor) -> Tensor:
-        ctx.save_for_backward(gain)
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gain,), gradient = ctx.saved_tensors, accurate(gradients[0])  # the gain would multiply the rounding too
-        mean = gradient.mean(-2, keepdim=True)
-        balanced = torch.lerp(mean.expand_as(gradient), gradient, gain[..., None, None].to(gradient.dtype))
-        return balanced.to(gradients[0].dtype), None
-
-
-def _plain(logits: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The equations as they stand."""
-    mixed = weights @ logits
-    labels = soft_cross_entropy(mixed, weights @ as_probabilities(targets, logits.shape[-1], dtype=logits.dtype))
-    return labels, None if teacher is None else soft_cross_entropy(mixed, (weights @ teacher).softmax(-1))
-
-
-def _commuted(logits: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The same without interpolated targets: they enter through their inner product with the clean logits."""
-    # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits
-    # below.
-    logits = logits - logits.detach().amax(-1, keepdim=True)
-    n, positions = weights.shape[-2], weights.shape[:-2].numel()
-    with torch.no_grad():
-        gram = weights.mT @ weights / n
-        inherited = _times_targets(gram, targets, logits)
-        taught = None if teacher is None else weights.mT @ (weights @ teacher).softmax(-1) / n
-    mixed = (weights @ logits).logsumexp(-1).mean()
-    labels = mixed - (inherited * logits).sum() / positions
-    return labels, None if taught is None else mixed - (taught * logits).sum() / positions
-
-
-def _times_targets(gram: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
-    """Return ``gram @ one_hot(targets)`` without the one-hot matrix, or ``gram @ targets`` for probabilities."""
-    if targets.is_floating_point():
-        return gram @ targets.to(gram.dtype)
-    return torch.zeros_like(logits).index_add_(-1, targets.long(), gram)
-
-
-def _implementation(impl: str, targets: Tensor, weights: Tensor) -> Any:
-    if impl not in ("auto", "plain", "commuted"):
-        raise ValueError(f"impl must be 'auto', 'plain' or 'commuted', got {impl!r}")
-    learned = [name for name, t in (("targets", targets), ("weights", weights)) if t.requires_grad]
-    if impl == "commuted" and learned:
-        raise ValueError(f"impl='commuted' gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
-    return _plain if impl == "plain" or learned else _commuted
+def _form(impl: str, **given: Tensor | LazyWeights | None) -> str:
+    """Return the form to take, given what might need a gradient beside the logits."""
+    if impl not in ("auto", "plain", "commuted", "fused"):
+        raise ValueError(f"impl must be 'auto', 'plain', 'commuted' or 'fused', got {impl!r}")
+    learned = [name for name, t in given.items() if isinstance(t, Tensor) and t.requires_grad]
+    if impl == "auto":
+        return "plain" if learned else "commuted" if torch.compiler.is_compiling() else "fused"
+    if impl != "plain" and learned:
+        raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
+    return impl
 
 
 def _check(
-    logits: Tensor, targets: Tensor, weights: Tensor, attention: Tensor | None, teacher: Tensor | None, *, gamma: float
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor | LazyWeights,
+    attention: Tensor | None,
+    teacher: Tensor | None,
+    *,
+    gamma: float,
+    chunk: int | None,
 ) -> None:
     check_logits(logits, 2 if attention is None else 3)
-    check_same_device(logits=logits, targets=targets, weights=weights, attention=attention, teacher_logits=teacher)
+    drawn, positions = isinstance(weights, LazyWeights), None if attention is None else attention.shape[1]
+    check_same_device(
+        logits=logits,
+        targets=targets,
+        weights=None if drawn else weights,
+        attention=attention,
+        teacher_logits=teacher,
+    )
     check_targets(targets, logits.shape[-1], batch=len(logits))
-    if weights.ndim != 2 and (attention is None or weights.ndim != 3):
-        raise ValueError(
-            f"weights must have shape (n, b){'' if attention is None else ' or (r, n, b)'}, got {tuple(weights.shape)}"
-        )
-    check_weights(weights, len(logits))
+    if drawn:
+        _check_sets(weights.sets, positions)
+    else:
+        _check_weights(weights, len(logits), positions)
     if teacher is not None and teacher.shape != logits.shape:
         raise ValueError(
             f"teacher_logits must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher.shape)}"
         )
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+
+
+def _check_sets(sets: int | None, positions: int | None) -> None:
+    if sets not in (None, positions):
+        raise ValueError(
+            f"weights.sets must be {'None' if positions is None else f'None or the number of positions, {positions}'},"
+            f" got {sets}"
+        )
+
+
+def _check_weights(weights: Tensor, batch: int, positions: int | None) -> None:
+    if weights.ndim != 2 and not (positions is not None and weights.ndim == 3 and len(weights) == positions):
+        per_position = "" if positions is None else f" or ({positions}, n, {batch})"
+        raise ValueError(f"weights must have shape (n, {batch}){per_position}, got {tuple(weights.shape)}")
+    check_weights(weights, batch)
 
 
 def _check_attention(attention: Tensor, logits: Tensor) -> None:
     if attention.shape != logits.shape[:2]:
         raise ValueError(f"attention must have shape {tuple(logits.shape[:2])}, got {tuple(attention.shape)}")
-    if attention.device.type == "cpu" and not attention.amin() >= 0:
+    if looks_are_free(attention) and not attention.amin() >= 0:
         raise ValueError(f"attention must not be negative or NaN, got {float(attention.amin()):.4g}")
-
-
-def _by_position(logits: Tensor) -> Tensor:
-    """Return logits in full precision with the batch next to last: (b, k) as it is, (b, r, k) as (r, b, k)."""
-    return accurate(logits if logits.ndim == 2 else logits.transpose(0, 1))

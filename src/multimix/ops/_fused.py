@@ -1,0 +1,185 @@
+r"""The mixed losses at their limit: value and gradient in one pass over chunks of tuples.
+
+For one position and a chunk of weights :math:`W` (c, b), with clean logits :math:`L` and inherited targets :math:`WY`,
+
+.. math:: \frac{\partial \ell}{\partial L} = \frac1n W^\top (\mathrm{softmax}(W L) - \gamma W Y - (1 - \gamma)\, Q),
+   \qquad Q = \mathrm{softmax}(W L')
+
+so that the gradient is summed up in (b, k) during the forward pass and nothing of size n outlives its chunk. Chunks
+are kept with tuples last, (k, c): labels are then inherited by adding whole rows of weights to the row of their class,
+which costs n b additions instead of the n b k of a product with one-hot labels.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from multimix.ops._attention import reweight
+from multimix.ops._balance import balance, gain_from, unevenness
+from multimix.ops._checks import as_probabilities
+from multimix.ops._lazy import LazyWeights
+
+_NUMBERS = {"cpu": 2**18, "cuda": 2**24}
+"""Logits of a chunk: on a CPU what its cache holds, on a GPU enough to keep it busy."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a mixed loss depends on beside the logits; positions first, where there are any."""
+
+    targets: Tensor
+    """Class indices (b,) or probabilities (b, k)."""
+    weights: Tensor | LazyWeights
+    """(n, b) or (r, n, b)."""
+    attention: Tensor | None
+    """(b, r) for the dense form."""
+    teacher: Tensor | None
+    """Logits as the student's: (b, k) or (r, b, k)."""
+    gamma: float
+    balanced: bool
+    chunk: int | None
+    """Tuples computed at a time, as many as fit if None."""
+
+    @property
+    def n(self) -> int:
+        """Return how many tuples there are."""
+        return self.weights.n if isinstance(self.weights, LazyWeights) else self.weights.shape[-2]
+
+    @property
+    def own(self) -> bool:
+        """Return whether every position has weights of its own."""
+        if isinstance(self.weights, LazyWeights):
+            return self.weights.sets is not None
+        return self.weights.ndim == 3
+
+
+def fused_losses(
+    logits: Tensor, problem: Problem, again: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the total and its two terms for logits (b, k) or (r, b, k); only the total has a gradient.
+
+    ``again`` computes the total from the logits by other means, for the second derivative.
+    """
+    total, labels, taught = _Fused.apply(logits, problem, again)
+    return total, labels, None if problem.teacher is None else taught
+
+
+class _Fused(Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, problem: Problem, again: Any) -> tuple[Tensor, Tensor, Tensor]:
+        total, labels, taught, gradient = _sum_up(logits, problem)
+        ctx.save_for_backward(logits, gradient)
+        ctx.again = again
+        ctx.mark_non_differentiable(labels, taught)
+        return total, labels, taught
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        logits, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody wants to differentiate the gradient
+            return _differentiable_gradient(logits, upstream[0], ctx.again), None, None
+        return gradient * upstream[0], None, None
+
+
+def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
+    (gradient,) = torch.autograd.grad(again(logits), logits, upstream, create_graph=True)
+    return gradient
+
+
+def _sum_up(logits: Tensor, problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return total, label term, teacher term and the gradient of the total."""
+    targets, teacher = problem.targets, problem.teacher
+    if logits.device.type != "cpu" and not targets.is_floating_point():
+        # There a product with (b, k) one-hot labels is cheaper than adding rows, and repeats bit for bit.
+        targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
+    # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
+    logits = logits - logits.amax(-1, keepdim=True)
+    gradient = torch.zeros_like(logits, memory_format=torch.contiguous_format)
+    uneven = logits.new_zeros(logits.shape[:-2])
+    sums = []
+    for at, rows in _chunks(logits, problem):
+        columns, theirs = rows.mT.contiguous(), None if teacher is None else teacher[at].mT
+        sums.append(_add_chunk(gradient[at], logits[at].mT, targets, columns, theirs, problem.gamma))
+        if problem.balanced:
+            uneven[at] += unevenness(rows)
+    count = problem.n * uneven.numel()
+    log_normaliser, inherited, taught = torch.stack(sums).sum(0) / count
+    gradient /= count
+    if problem.balanced:
+        gradient = balance(gradient, gain_from(uneven / problem.n))
+    labels, teachers = log_normaliser - inherited, log_normaliser - taught
+    gamma = 1.0 if teacher is None else problem.gamma
+    return gamma * labels + (1 - gamma) * teachers, labels, teachers, gradient
+
+
+def _add_chunk(
+    gradient: Tensor, logits: Tensor, targets: Tensor, columns: Tensor, teacher: Tensor | None, gamma: float
+) -> Tensor:
+    """Add a chunk's part of the gradient (..., b, k); return its sums of log-normalisers and of both inner products.
+
+    Logits (..., k, b) and weights (..., b, c) stand upright, the teacher's logits likewise.
+    """
+    mixed = logits @ columns
+    error = mixed.softmax(-2)
+    log_normaliser = (mixed.amax(-2) - error.amax(-2).log_()).sum()
+    share = 1.0 if teacher is None else gamma
+    if targets.is_floating_point():
+        wanted = targets.mT.to(columns.dtype) @ columns
+        inherited = (wanted * mixed).sum()
+        error.sub_(wanted, alpha=share)
+    else:
+        inherited = mixed.index_select(-2, targets).mul_(columns).sum()
+        error.index_add_(-2, targets, columns, alpha=-share)
+    taught = torch.zeros_like(inherited)
+    if teacher is not None:
+        predicted = (teacher @ columns).softmax(-2)
+        taught = (predicted * mixed).sum()
+        error.sub_(predicted, alpha=1 - gamma)
+    gradient += columns @ error.mT
+    return torch.stack([log_normaliser, inherited, taught])
+
+
+def _chunks(logits: Tensor, problem: Problem) -> Iterator[tuple[Any, Tensor]]:
+    """Yield which positions, and weights (c, b) or (p, c, b) for them: every tuple of every position once."""
+    b, k = logits.shape[-2:]
+    numbers = _NUMBERS.get(logits.device.type, _NUMBERS["cuda"])
+    step = min(problem.n, problem.chunk or max(1, numbers // max(b, k)))
+    step = -(-problem.n // -(-problem.n // step))  # as even as may be
+    for start in range(0, problem.n, step):
+        count = min(step, problem.n - start)
+        shared = None if problem.own else _rows(problem.weights, (count, b), slice(start, start + count))
+        for at in _groups(logits, max(1, numbers // (max(b, k) * step))):
+            if shared is not None:
+                rows = shared
+            else:
+                size = (at.stop - at.start, count, b)
+                rows = _rows(problem.weights, size, (at, slice(start, start + count)))
+            rows = rows.to(logits.dtype)
+            yield at, rows if problem.attention is None else reweight(rows, problem.attention[:, at])
+
+
+def _groups(logits: Tensor, together: int) -> Iterator[Any]:
+    if logits.ndim == 2:
+        yield ...
+        return
+    r = len(logits)
+    for first in range(0, r, together):
+        yield slice(first, min(first + together, r))
+
+
+def _rows(weights: Tensor | LazyWeights, size: tuple[int, ...], where: Any) -> Tensor:
+    if isinstance(weights, Tensor):
+        return weights[where]
+    *sets, b = size
+    drawn = weights.draw(math.prod(sets))
+    if drawn.shape != (math.prod(sets), b):
+        raise ValueError(
+            f"weights.draw must return one row a tuple, {(math.prod(sets), b)} when asked for {math.prod(sets)},"
+            f" got {tuple(drawn.shape)}"
+        )
+    return drawn.unflatten(0, sets)
