@@ -1,5 +1,7 @@
 """What an op refuses, in one line that names the argument."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -11,6 +13,11 @@ _ROW_SUM_TOLERANCE = 1e-2
 def accurate(values: Tensor) -> Tensor:
     """Return half-precision values in float32, others as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def no_autocast(device: str) -> AbstractContextManager[object]:
+    """Return a context without autocast, for as little as nothing where there is none to begin with."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def looks_are_free(values: Tensor) -> bool:

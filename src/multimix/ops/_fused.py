@@ -24,7 +24,7 @@ from multimix.ops._balance import balance, gain_from, unevenness
 from multimix.ops._checks import as_probabilities
 from multimix.ops._lazy import LazyWeights
 
-_NUMBERS = {"cpu": 2**18, "cuda": 2**24}
+_NUMBERS = {"cpu": 2**19, "cuda": 2**24}
 """Logits of a chunk: on a CPU what its cache holds, on a GPU enough to keep it busy."""
 
 
@@ -65,25 +65,30 @@ def fused_losses(
 
     ``again`` computes the total from the logits by other means, for the second derivative.
     """
-    total, labels, taught = _Fused.apply(logits, problem, again)
-    return total, labels, None if problem.teacher is None else taught
+    total, labels, *taught = _Fused.apply(logits, problem, again)
+    return total, labels, taught[0] if taught else None
 
 
 class _Fused(Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, problem: Problem, again: Any) -> tuple[Tensor, Tensor, Tensor]:
-        total, labels, taught, gradient = _sum_up(logits, problem)
+    def forward(ctx: Any, logits: Tensor, problem: Problem, again: Any) -> tuple[Tensor, ...]:
+        terms, gradient = _sum_up(logits, problem)
         ctx.save_for_backward(logits, gradient)
-        ctx.again = again
-        ctx.mark_non_differentiable(labels, taught)
-        return total, labels, taught
+        ctx.again, ctx.count = again, problem.n * logits.shape[:-2].numel()
+        labels, *taught = (term / ctx.count for term in terms)
+        if not taught:
+            alone = labels.clone()
+            ctx.mark_non_differentiable(alone)
+            return labels, alone
+        ctx.mark_non_differentiable(labels, *taught)
+        return problem.gamma * labels + (1 - problem.gamma) * taught[0], labels, *taught
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         logits, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants to differentiate the gradient
             return _differentiable_gradient(logits, upstream[0], ctx.again), None, None
-        return gradient * upstream[0], None, None
+        return gradient * (upstream[0] / ctx.count), None, None
 
 
 def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
@@ -91,8 +96,8 @@ def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[
     return gradient
 
 
-def _sum_up(logits: Tensor, problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return total, label term, teacher term and the gradient of the total."""
+def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
+    """Return the label term, the teacher term if there is a teacher, and the gradient of the total: sums, not means."""
     targets, teacher = problem.targets, problem.teacher
     if logits.device.type != "cpu" and not targets.is_floating_point():
         # There a product with (b, k) one-hot labels is cheaper than adding rows, and repeats bit for bit.
@@ -107,20 +112,16 @@ def _sum_up(logits: Tensor, problem: Problem) -> tuple[Tensor, Tensor, Tensor, T
         sums.append(_add_chunk(gradient[at], logits[at].mT, targets, columns, theirs, problem.gamma))
         if problem.balanced:
             uneven[at] += unevenness(rows)
-    count = problem.n * uneven.numel()
-    log_normaliser, inherited, taught = torch.stack(sums).sum(0) / count
-    gradient /= count
     if problem.balanced:
         gradient = balance(gradient, gain_from(uneven / problem.n))
-    labels, teachers = log_normaliser - inherited, log_normaliser - taught
-    gamma = 1.0 if teacher is None else problem.gamma
-    return gamma * labels + (1 - gamma) * teachers, labels, teachers, gradient
+    terms = zip(*sums, strict=True)
+    return [torch.stack(term).sum() if len(term) > 1 else term[0] for term in terms], gradient
 
 
 def _add_chunk(
     gradient: Tensor, logits: Tensor, targets: Tensor, columns: Tensor, teacher: Tensor | None, gamma: float
-) -> Tensor:
-    """Add a chunk's part of the gradient (..., b, k); return its sums of log-normalisers and of both inner products.
+) -> tuple[Tensor, ...]:
+    """Add a chunk's part of the gradient (..., b, k); return its sum of the label term, and of the teacher term.
 
     Logits (..., k, b) and weights (..., b, c) stand upright, the teacher's logits likewise.
     """
@@ -130,18 +131,18 @@ def _add_chunk(
     share = 1.0 if teacher is None else gamma
     if targets.is_floating_point():
         wanted = targets.mT.to(columns.dtype) @ columns
-        inherited = (wanted * mixed).sum()
+        labels = log_normaliser - (wanted * mixed).sum()
         error.sub_(wanted, alpha=share)
     else:
-        inherited = mixed.index_select(-2, targets).mul_(columns).sum()
+        labels = log_normaliser - mixed.index_select(-2, targets).mul_(columns).sum()
         error.index_add_(-2, targets, columns, alpha=-share)
-    taught = torch.zeros_like(inherited)
+    terms: tuple[Tensor, ...] = (labels,)
     if teacher is not None:
         predicted = (teacher @ columns).softmax(-2)
-        taught = (predicted * mixed).sum()
+        terms = (labels, log_normaliser - (predicted * mixed).sum())
         error.sub_(predicted, alpha=1 - gamma)
     gradient += columns @ error.mT
-    return torch.stack([log_normaliser, inherited, taught])
+    return terms
 
 
 def _chunks(logits: Tensor, problem: Problem) -> Iterator[tuple[Any, Tensor]]:

@@ -26,6 +26,7 @@ from multimix.ops._checks import (
     check_targets,
     check_weights,
     looks_are_free,
+    no_autocast,
 )
 from multimix.ops._forms import commuted, plain
 from multimix.ops._fused import Problem, fused_losses
@@ -181,7 +182,7 @@ def mixed_losses(
         targets = targets.long()
     attention = None if attention is None else attention.to(logits.dtype)
     problem = Problem(targets, weights, attention, teacher_logits, gamma, balanced, chunk)
-    with torch.autocast(logits.device.type, enabled=False):  # which would take these products in half precision
+    with no_autocast(logits.device.type):  # which would take these products in half precision
         return MixedLosses(*(_fused if form == "fused" else _unfused)(logits, problem, form))
 
 

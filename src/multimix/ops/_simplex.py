@@ -9,6 +9,9 @@ from torch import Generator, Tensor
 
 Concentration = float | tuple[float, float]
 
+_UNDERFLOWS = 0.25
+"""Concentration below which U^(1 / alpha) leaves the range of float32, U being at least 2^-26."""
+
 
 def check_concentration(name: str, value: Concentration, *, above: float = 0.0) -> None:
     """Raise unless ``value`` is a finite number over ``above``, or a range (low, high) of such numbers.
@@ -61,8 +64,8 @@ def dirichlet(
 ) -> Float[Tensor, "n m"]:
     r"""Return n interpolation vectors over m examples, each drawn from a symmetric Dirichlet distribution.
 
-    The vectors are a softmax of log-gamma variates, :math:`\log \mathrm{Gamma}(\alpha + 1) + \log(U) / \alpha`, so that
-    no row underflows at any concentration.
+    No row underflows, whatever the concentration: where variates of the gamma distribution would, the vectors are a
+    softmax of their logarithms, :math:`\log \mathrm{Gamma}(\alpha + 1) + \log(U) / \alpha`.
 
     Args:
         n: How many vectors.
@@ -89,7 +92,7 @@ def dirichlet(
         check_concentration("alpha", alpha)
         alpha = draw_between(alpha, n, generator=generator, device=device)
     alpha = alpha.to(_home(generator, device), drawn)
-    weights = _log_gamma(alpha.unsqueeze(1), (n, m), generator).softmax(1)
+    weights = _dirichlet(alpha.unsqueeze(1), m, generator)
     return weights.to(device=device, dtype=dtype or drawn)
 
 
@@ -129,36 +132,81 @@ def _home(generator: Generator | None, device: torch.device | str | None) -> tor
     return device if generator is None else generator.device
 
 
-def _log_gamma(alpha: Tensor, size: tuple[int, ...], generator: Generator | None) -> Tensor:
-    """Return logarithms of Gamma(alpha, 1) variates, finite even where the variates themselves underflow."""
-    draw = _log_gamma_from_normals if alpha.device.type == "cpu" else _log_gamma_by_torch
-    boosted = draw(alpha + 1, size, generator)
-    power = torch.empty(size, device=alpha.device, dtype=alpha.dtype).exponential_(generator=generator)
-    return boosted.sub_(power.div_(alpha))
+def _dirichlet(alpha: Tensor, m: int, generator: Generator | None) -> Tensor:
+    """Return one vector over m examples for each concentration (n, 1).
+
+    Its weights are Gamma(alpha, 1) variates, normalised; below 1, such a variate is one of alpha + 1 times
+    U^(1 / alpha). Where that could underflow, the product and the normalisation are taken in logarithms.
+    """
+    size = (len(alpha), m)
+    if alpha.device.type != "cpu":  # a look at alpha would wait for the device
+        logs = torch._standard_gamma((alpha + 1).expand(size).contiguous(), generator=generator).log_()
+        return logs.add_(_log_uniform(size, alpha, generator).div_(alpha)).softmax(1)
+    low = (alpha < 1)[:, 0].nonzero()[:, 0]
+    variates = _gamma(alpha.index_add(0, low, torch.ones_like(alpha[low])), size, generator)
+    powers = _log_uniform((len(low), m), alpha, generator).div_(alpha[low])
+    if alpha.amin() < _UNDERFLOWS:
+        return variates.log_().index_add_(0, low, powers).softmax(1)
+    variates.index_copy_(0, low, powers.exp_().mul_(variates.index_select(0, low)))
+    return variates.div_(variates.sum(1, keepdim=True))
 
 
-def _log_gamma_by_torch(alpha: Tensor, size: tuple[int, ...], generator: Generator | None) -> Tensor:
-    return torch._standard_gamma(alpha.expand(size).contiguous(), generator=generator).log_()
+def _log_uniform(size: tuple[int, ...], like: Tensor, generator: Generator | None) -> Tensor:
+    """Return logarithms of numbers in (0, 1]."""
+    least = torch.finfo(like.dtype).eps / 4
+    return torch.empty(size, dtype=like.dtype, device=like.device).uniform_(least, 1, generator=generator).log_()
 
 
-def _log_gamma_from_normals(alpha: Tensor, size: tuple[int, ...], generator: Generator | None) -> Tensor:
-    """Return logarithms of Gamma(alpha, 1) variates for alpha of at least 1, all at once.
+def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) -> Tensor:
+    """Return Gamma(alpha, 1) variates for alpha (n, 1) of at least 1, all at once.
 
-    Marsaglia and Tsang's exact rejection, "A simple method for generating gamma variables" (2000). torch's own sampler
+    Marsaglia and Tsang's exact rejection, "A simple method for generating gamma variables" (2000); torch's own sampler
     takes one variate after the other on a CPU.
     """
+    variates, refused = _candidates(alpha, size, generator)
+    spares = 3  # for each that was refused, so that one more round will mostly do
+    while len(refused):
+        again, wrong = _candidates(alpha[_row(refused, size)], (len(refused), spares), generator)
+        usable = torch.ones(again.numel(), dtype=torch.bool).index_fill_(0, wrong, value=False).view_as(again)
+        chosen = usable.to(torch.uint8).argmax(1, keepdim=True)
+        variates.view(-1).index_copy_(0, refused, again.gather(1, chosen)[:, 0])
+        refused = refused[~usable.any(1)]
+    return variates
+
+
+def _candidates(alpha: Tensor, size: tuple[int, int], generator: Generator | None) -> tuple[Tensor, Tensor]:
+    """Return one candidate each, and which of them, counted through the rows, are refused.
+
+    Two things save time and change nothing: a squeeze tighter than the paper's, since it knows alpha, accepts all but a
+    few percent without a logarithm; and it looks at the first 8 bits of a uniform number only, of which one random
+    number holds eight. Where those do not decide, the rest is drawn.
+    """
     d = alpha - 1 / 3
-    log_d = d.log()
-    normal = torch.randn(size, generator=generator, dtype=alpha.dtype)
-    uniform = torch.rand(size, generator=generator, dtype=alpha.dtype)
-    root = normal.mul((9 * d).rsqrt()).add_(1)
-    logs = root.clamp_min(torch.finfo(alpha.dtype).tiny).log_().mul_(3).add_(log_d)
-    doubtful = (normal.square().square_().mul_(0.0331).add_(uniform) >= 1).nonzero(as_tuple=True)
-    d, log_d, normal = d.expand(size)[doubtful], log_d.expand(size)[doubtful], normal[doubtful]
-    log_cube = logs[doubtful] - log_d
-    bound = normal.square() / 2 + d * (1 - log_cube.exp() + log_cube)
-    refused = (uniform[doubtful].log() >= bound) | (root[doubtful] <= 0)
-    if refused.any():
-        again = tuple(index[refused] for index in doubtful)
-        logs[again] = _log_gamma_from_normals(alpha.expand(size)[again], tuple(again[0].shape), generator)
-    return logs
+    y = torch.randn(size, generator=generator, dtype=alpha.dtype).mul_((9 * d).rsqrt())
+    bits = _eight_bits(size, generator)
+    # Accepted at once where u < 1 - (1/2 + 1.05 d) y^4, even for the largest u with these bits, (bits + 129) / 2^8.
+    margin = y.square().square_().mul_((0.5 + 1.05 * d).mul_(2**8)).add_(bits.to(y.dtype))
+    doubtful = (margin >= 127).view(-1).nonzero()[:, 0]
+    rest = torch.rand(len(doubtful), generator=generator, dtype=y.dtype)
+    uniform = rest.add_(bits.view(-1)[doubtful]).add_(128).div_(2**8)
+    refused = _refused(y.view(-1)[doubtful], d[_row(doubtful, size), 0], uniform)
+    root = y.add_(1)
+    return root.square().mul_(root).mul_(d), doubtful[refused]
+
+
+def _refused(y: Tensor, d: Tensor, uniform: Tensor) -> Tensor:
+    """Return whether the candidate d (1 + y)^3 is refused; the normal number was y times the root of 9 d."""
+    log_root = y.log1p()  # not a number where y < -1, which refuses
+    bound = (1.5 - y).mul_(y).sub_(3).mul_(y).add_(log_root, alpha=3).mul_(d)
+    return ~(uniform.log_() < bound)
+
+
+def _row(index: Tensor, size: tuple[int, int]) -> Tensor:
+    return index.div(size[1], rounding_mode="floor")
+
+
+def _eight_bits(size: tuple[int, int], generator: Generator | None) -> Tensor:
+    """Return independent random 8-bit integers, eight from each number drawn."""
+    count = size[0] * size[1]
+    drawn = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return drawn.view(torch.int8)[:count].view(size)
