@@ -158,40 +158,29 @@ def _log_uniform(size: tuple[int, ...], like: Tensor, generator: Generator | Non
 
 
 def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) -> Tensor:
-    """Return Gamma(alpha, 1) variates for alpha (n, 1) of at least 1, all at once.
+    """Return Gamma(alpha, 1) variates for alpha (n, 1) of at least 1.
 
-    Marsaglia and Tsang's exact rejection, "A simple method for generating gamma variables" (2000); torch's own sampler
-    takes one variate after the other on a CPU.
-    """
-    variates, refused = _candidates(alpha, size, generator)
-    spares = 3  # for each that was refused, so that one more round will mostly do
-    while len(refused):
-        again, wrong = _candidates(alpha[_row(refused, size)], (len(refused), spares), generator)
-        usable = torch.ones(again.numel(), dtype=torch.bool).index_fill_(0, wrong, value=False).view_as(again)
-        chosen = usable.to(torch.uint8).argmax(1, keepdim=True)
-        variates.view(-1).index_copy_(0, refused, again.gather(1, chosen)[:, 0])
-        refused = refused[~usable.any(1)]
-    return variates
-
-
-def _candidates(alpha: Tensor, size: tuple[int, int], generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """Return one candidate each, and which of them, counted through the rows, are refused.
-
-    Two things save time and change nothing: a squeeze tighter than the paper's, since it knows alpha, accepts all but a
-    few percent without a logarithm; and it looks at the first 8 bits of a uniform number only, of which one random
-    number holds eight. Where those do not decide, the rest is drawn.
+    Marsaglia and Tsang's exact rejection, "A simple method for generating gamma variables" (2000), for all variates at
+    once. torch's own sampler, which takes one after the other on a CPU, is left with the few that are refused. Two
+    things save time and change nothing: a squeeze tighter than the paper's, since it knows alpha, accepts all but a few
+    percent without a logarithm; and it looks at the first 8 bits of a uniform number only, of which one random number
+    holds eight. Where those do not decide, the rest is drawn.
     """
     d = alpha - 1 / 3
     y = torch.randn(size, generator=generator, dtype=alpha.dtype).mul_((9 * d).rsqrt())
     bits = _eight_bits(size, generator)
     # Accepted at once where u < 1 - (1/2 + 1.05 d) y^4, even for the largest u with these bits, (bits + 129) / 2^8.
-    margin = y.square().square_().mul_((0.5 + 1.05 * d).mul_(2**8)).add_(bits.to(y.dtype))
+    margin = y.square().square_().mul_((0.5 + 1.05 * d).mul_(2**8)).add_(bits)
     doubtful = (margin >= 127).view(-1).nonzero()[:, 0]
-    rest = torch.rand(len(doubtful), generator=generator, dtype=y.dtype)
-    uniform = rest.add_(bits.view(-1)[doubtful]).add_(128).div_(2**8)
-    refused = _refused(y.view(-1)[doubtful], d[_row(doubtful, size), 0], uniform)
+    row = doubtful.div(size[1], rounding_mode="floor")
+    uniform = torch.rand(len(doubtful), generator=generator, dtype=y.dtype)
+    uniform.add_(bits.view(-1)[doubtful]).add_(128).div_(2**8)
+    refused = _refused(y.view(-1)[doubtful], d[row, 0], uniform)
     root = y.add_(1)
-    return root.square().mul_(root).mul_(d), doubtful[refused]
+    variates = torch.square(root, out=margin).mul_(root).mul_(d)  # in memory that is there already
+    again = torch._standard_gamma(alpha[row[refused], 0], generator=generator)
+    variates.view(-1).index_copy_(0, doubtful[refused], again)
+    return variates
 
 
 def _refused(y: Tensor, d: Tensor, uniform: Tensor) -> Tensor:
@@ -199,10 +188,6 @@ def _refused(y: Tensor, d: Tensor, uniform: Tensor) -> Tensor:
     log_root = y.log1p()  # not a number where y < -1, which refuses
     bound = (1.5 - y).mul_(y).sub_(3).mul_(y).add_(log_root, alpha=3).mul_(d)
     return ~(uniform.log_() < bound)
-
-
-def _row(index: Tensor, size: tuple[int, int]) -> Tensor:
-    return index.div(size[1], rounding_mode="floor")
 
 
 def _eight_bits(size: tuple[int, int], generator: Generator | None) -> Tensor:
