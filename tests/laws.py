@@ -231,8 +231,10 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
     close(ours, (total.detach(), [p.grad for p in network.parameters()]))
 
 
-def _one_hot_weights(self: TupleSettings, b: int, *, like: Tensor, generator: Any = None, sets: int = 1) -> Tensor:
-    return torch.eye(b, device=like.device)[torch.arange(self.tuples * sets) % b]
+def _one_hot_weights(
+    self: TupleSettings, b: int, rows: int | None = None, *, like: Tensor, generator: Any = None
+) -> Tensor:
+    return torch.eye(b, device=like.device)[torch.arange(rows or self.tuples) % b]
 
 
 def mixed_targets_stay_on_the_simplex(case: Case, device: torch.device) -> None:

@@ -90,8 +90,8 @@ def test_dense_multimix_equals_the_naive_network(affine, settings, soft, taught)
 
 def _dense_weights(method, z):
     b, r, _ = z.shape
-    drawn = method.draw_weights(b, like=z, generator=seeded(), sets=1 if method.shared else r).double()
-    return drawn.expand(r, -1, -1) if method.shared else drawn.view(r, method.tuples, b)
+    drawn = method.weights(b, like=z, generator=seeded(), sets=None if method.shared else r).all().double()
+    return drawn.expand(r, -1, -1)
 
 
 def _attention(method, network, z, probabilities):

@@ -15,8 +15,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def draw(b: int, *, seed: int = 0, sets: int = 1, **settings) -> torch.Tensor:
-    return MultiMix(**settings).draw_weights(b, like=LIKE, generator=seeded(seed), sets=sets)
+def draw(b: int, *, seed: int = 0, sets: int | None = None, **settings) -> torch.Tensor:
+    return MultiMix(**settings).weights(b, like=LIKE, generator=seeded(seed), sets=sets).all()
 
 
 def effective(weights: torch.Tensor) -> float:
@@ -28,10 +28,10 @@ def effective(weights: torch.Tensor) -> float:
 @pytest.mark.parametrize("settings", [{}, {"alpha": 0.1}, {"effective": (1.2, 90.0)}, {"tuple_length": 5}], ids=str)
 def test_weights_lie_on_the_simplex(settings, b):
     weights = draw(b, tuples=50, sets=3, **settings)
-    assert weights.shape == (150, b)
+    assert weights.shape == (3, 50, b)
     assert weights.dtype == torch.float32
     assert weights.min() >= 0
-    torch.testing.assert_close(weights.sum(1), torch.ones(150))
+    torch.testing.assert_close(weights.sum(2), torch.ones(3, 50))
 
 
 @pytest.mark.parametrize("b", [3, 16, 128])

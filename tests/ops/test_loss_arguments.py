@@ -75,7 +75,7 @@ def test_the_dense_form_names_the_argument(change, message):
 
 
 def test_unknown_implementations_are_refused():
-    with pytest.raises(ValueError, match="impl must be 'auto', 'plain', 'commuted' or 'fused', got 'fast'"):
+    with pytest.raises(ValueError, match="impl must be one of auto, plain, commuted, fused, got 'fast'"):
         sample(7, 3, 5).loss(impl="fast")
 
 

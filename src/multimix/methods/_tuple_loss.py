@@ -8,6 +8,8 @@ from torch import Tensor
 
 from multimix.methods._predict import classification_losses
 from multimix.ops import (
+    Impl,
+    LazyWeights,
     as_probabilities,
     balance_gain,
     balance_gradient,
@@ -54,20 +56,26 @@ class Taught:
 def tuple_losses(
     student: Embedded,
     targets: Tensor,
-    weights: Tensor,
+    weights: LazyWeights,
     *,
     attention: Tensor | None = None,
     taught: Taught | None = None,
     balanced: bool = False,
+    impl: Impl = "auto",
 ) -> Losses:
     """Return the cross-entropy of interpolated predictions against interpolated targets and a teacher's predictions.
 
     An affine classifier commutes with interpolation, which then takes place on the clean logits; any other one is
     applied to the interpolated embeddings themselves.
+
+    Raises:
+        ValueError: If ``impl`` asks for what only an affine classifier allows.
     """
     networks = [student.network] if taught is None else [student.network, taught.by.network]
     if any(network.head is None for network in networks):
-        return _classify_mixed(student, targets, weights, attention, taught, balanced=balanced)
+        if impl not in ("auto", "plain"):
+            raise ValueError(f"impl={impl!r} needs a network with an affine head; head is None: use impl='auto'")
+        return _classify_mixed(student, targets, weights.all(), attention, taught, balanced=balanced)
     with torch.no_grad():
         teacher_logits = None if taught is None else taught.by.logits()
     total, labels, teacher = mixed_losses(
@@ -78,6 +86,7 @@ def tuple_losses(
         teacher_logits=teacher_logits,
         gamma=1.0 if taught is None else taught.gamma,
         balanced=balanced,
+        impl=impl,
     )
     return Losses(total, {"labels": labels} if teacher is None else {"labels": labels, "teacher": teacher})
 

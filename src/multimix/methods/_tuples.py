@@ -1,11 +1,20 @@
 """Interpolation vectors of a mini-batch, as MultiMix and Dense MultiMix draw them."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
-from multimix.ops import check_concentration, dirichlet, draw_between, scatter_tuples
+from multimix.ops import (
+    IMPLS,
+    Impl,
+    LazyWeights,
+    check_concentration,
+    dirichlet,
+    draw_between,
+    scatter_tuples,
+)
 
 DEFAULT_EFFECTIVE = 2.0
 """Images that effectively enter a tuple unless told otherwise; the paper's alpha in (0.5, 2) at m = 128 means 43 to
@@ -27,6 +36,8 @@ class TupleSettings:
     neither is given."""
     balanced: bool = False
     """Rescale the batch-centred gradient on the clean logits to the size it has in plain training."""
+    impl: Impl = "auto"
+    """How the loss is computed, as :func:`multimix.ops.mixed_cross_entropy` has it; it changes nothing but speed."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
@@ -41,15 +52,25 @@ class TupleSettings:
             check_concentration("alpha", self.alpha)
         if self.effective is not None:
             check_concentration("effective", self.effective, above=1.0)
+        if self.impl not in IMPLS:
+            raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {self.impl!r}")
 
-    def draw_weights(self, b: int, *, like: Tensor, generator: Generator | None = None, sets: int = 1) -> Tensor:
-        """Return ``sets * tuples`` interpolation vectors over a mini-batch of b: (sets * n, b), where ``like`` lies.
+    def weights(
+        self, b: int, *, like: Tensor, generator: Generator | None = None, sets: int | None = None
+    ) -> LazyWeights:
+        """Return the weights of a step over a mini-batch of b, drawn by the loss: one set, or ``sets`` of them."""
+        return LazyWeights(self.tuples, partial(self.draw_weights, b, like=like.detach(), generator=generator), sets)
+
+    def draw_weights(
+        self, b: int, rows: int | None = None, *, like: Tensor, generator: Generator | None = None
+    ) -> Tensor:
+        """Return interpolation vectors over a mini-batch of b, where ``like`` lies: (rows, b), n rows if not said.
 
         A tuple is no longer than the mini-batch, and in one of no more than ``effective`` images the weights are drawn
         from the flat distribution, alpha = 1.
         """
         m = min(self.tuple_length or b, b)
-        alpha = self._concentrations(self.tuples * sets, m, generator, like.device)
+        alpha = self._concentrations(self.tuples if rows is None else rows, m, generator, like.device)
         weights = dirichlet(len(alpha), m, alpha, generator=generator, device=like.device)
         return weights if m == b else scatter_tuples(weights, b, generator=generator)
 

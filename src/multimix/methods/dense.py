@@ -57,7 +57,9 @@ class DenseMultiMix(TupleSettings):
         """Return the mean cross-entropy of the interpolated tuples at every position."""
         check_batch(inputs, targets)
         student = Embedded(network, _at_every_position(network, inputs))
-        weights = self._weights(student.embeddings, generator)
+        b, r, _ = student.embeddings.shape
+        sets = None if self.shared else r
+        weights = self.weights(b, like=student.embeddings, generator=generator, sets=sets)
         return tuple_losses(
             student,
             targets,
@@ -65,6 +67,7 @@ class DenseMultiMix(TupleSettings):
             attention=self.attend(student, targets),
             taught=Taught.of(teacher, _at_every_position),
             balanced=self.balanced,
+            impl=self.impl,
         )
 
     def attend(self, student: Embedded, targets: Tensor) -> Tensor:
@@ -78,12 +81,6 @@ class DenseMultiMix(TupleSettings):
         if weights is not None and self.detach:
             weights = weights.detach()
         return attention(features, query=self.query, activation=self.activation, class_weights=weights)
-
-    def _weights(self, features: Tensor, generator: Generator | None) -> Tensor:
-        b, r, _ = features.shape
-        if self.shared:
-            return self.draw_weights(b, like=features, generator=generator)
-        return self.draw_weights(b, like=features, generator=generator, sets=r).view(r, self.tuples, b)
 
 
 def _at_every_position(network: Network, inputs: Tensor) -> Tensor:

@@ -42,8 +42,10 @@ class MultiMix(TupleSettings):
         """Return the mean cross-entropy of the interpolated tuples."""
         check_batch(inputs, targets)
         student = Embedded(network, _pooled(network, inputs))
-        weights = self.draw_weights(len(inputs), like=student.embeddings, generator=generator)
-        return tuple_losses(student, targets, weights, taught=Taught.of(teacher, _pooled), balanced=self.balanced)
+        weights = self.weights(len(inputs), like=student.embeddings, generator=generator)
+        return tuple_losses(
+            student, targets, weights, taught=Taught.of(teacher, _pooled), balanced=self.balanced, impl=self.impl
+        )
 
 
 def _pooled(network: Network, inputs: Tensor) -> Tensor:

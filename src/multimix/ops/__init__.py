@@ -9,13 +9,15 @@ from multimix.ops._checks import as_probabilities, check_batch
 from multimix.ops._forms import soft_cross_entropy
 from multimix.ops._interpolate import interpolate, interpolate_positions
 from multimix.ops._lazy import LazyWeights
-from multimix.ops._loss import MixedLosses, dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
+from multimix.ops._loss import IMPLS, Impl, MixedLosses, dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
 from multimix.ops._pairs import draw_partners, mix_pairs
 from multimix.ops._regions import Box, draw_box, paste_box
 from multimix.ops._simplex import alpha_for, beta, check_concentration, dirichlet, draw_between, scatter_tuples
 
 __all__ = [
+    "IMPLS",
     "Box",
+    "Impl",
     "LazyWeights",
     "MixedLosses",
     "alpha_for",

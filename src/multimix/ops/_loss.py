@@ -33,6 +33,7 @@ from multimix.ops._fused import Problem, fused_losses
 from multimix.ops._lazy import LazyWeights
 
 Impl = Literal["auto", "plain", "commuted", "fused"]
+IMPLS = ("auto", "plain", "commuted", "fused")
 
 
 class MixedLosses(NamedTuple):
@@ -213,8 +214,8 @@ def _unfused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tenso
 
 def _form(impl: str, **given: Tensor | LazyWeights | None) -> str:
     """Return the form to take, given what might need a gradient beside the logits."""
-    if impl not in ("auto", "plain", "commuted", "fused"):
-        raise ValueError(f"impl must be 'auto', 'plain', 'commuted' or 'fused', got {impl!r}")
+    if impl not in IMPLS:
+        raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {impl!r}")
     learned = [name for name, t in given.items() if isinstance(t, Tensor) and t.requires_grad]
     if impl == "auto":
         return "plain" if learned else "commuted" if torch.compiler.is_compiling() else "fused"
