@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from multimix.bench.compare import Case, Comparison
 from multimix.data import Augment, Batches, Images, Splits
-from multimix.distill import SelfDistilled
+from multimix.distill import EMATeacher, SelfDistilled
+from multimix.distill.ema import as_module
 from multimix.methods import ERM, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix
 from multimix.protocols import Method
 from multimix.train import SGD, Engine, TrainConfig
@@ -26,10 +27,28 @@ _BARS: tuple[tuple[Method, float | None], ...] = (
 )
 
 
-def step_comparisons(device: torch.device) -> list[Comparison]:
-    """Return the comparisons of training steps: PreActResNet-18, mini-batches of 128 images of 32 × 32 pixels."""
+_GPU_BARS: tuple[tuple[Method, float | None], ...] = (
+    (MultiMix(1000), 1.01),
+    (MultiMix(100_000), 1.10),
+    (MultiMix(1_000_000), None),
+    (DenseMultiMix(1000), 1.05),
+)
+
+
+def step_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
+    """Return the comparisons of training steps: PreActResNet-18, mini-batches of 128 images of 32 × 32 pixels.
+
+    On a GPU, ResNet-50 with images of 224 × 224 pixels in bfloat16 too.
+    """
     splits = random_images(1024, 32, classes=100)
-    return [_engine_comparison(splits, device), _method_comparison(splits, device)]
+    comparisons = [
+        lambda: _engine_comparison(splits, device),
+        lambda: _average_comparison(splits, device),
+        lambda: _method_comparison(splits, device),
+    ]
+    if device.type == "cuda":
+        comparisons.append(lambda: _large_comparison(device))
+    return comparisons
 
 
 def _engine_comparison(splits: Splits, device: torch.device) -> Comparison:
@@ -39,10 +58,32 @@ def _engine_comparison(splits: Splits, device: torch.device) -> Comparison:
     return Comparison("training step, engine against a bare loop", _shape(16), bare, (engine,), rounds=41)
 
 
+def _average_comparison(splits: Splits, device: torch.device) -> Comparison:
+    engine = _engine(ERM(), splits, device)
+    teacher = EMATeacher(engine.network)
+    update = Case("update of the moving average", lambda: teacher.update_(as_module(engine.network)), 0.01)
+    return Comparison(
+        "the teacher against a training step", _shape(64), Case("erm", engine_step(engine)), (update,), 11
+    )
+
+
 def _method_comparison(splits: Splits, device: torch.device) -> Comparison:
     erm = Case("erm", engine_step(_engine(ERM(), splits, device)))
     cases = tuple(Case(_title(m), engine_step(_engine(m, splits, device)), most) for m, most in _BARS)
-    return Comparison("training step against ERM", _shape(64), erm, cases, rounds=5 if device.type == "cpu" else 50)
+    return Comparison("training step against ERM", _shape(64), erm, cases, rounds=7 if device.type == "cpu" else 51)
+
+
+def _large_comparison(device: torch.device) -> Comparison:
+    splits = random_images(256, 224, classes=1000)
+
+    def case(method: Method, most: float | None = None) -> Case:
+        name = f"{method.name} n {method.tuples}" if isinstance(method, (MultiMix, DenseMultiMix)) else method.name
+        engine = _engine(method, splits, device, model="torchvision:resnet50", precision="bf16-mixed", width=None)
+        return Case(name, engine_step(engine), most)
+
+    cases = tuple(case(method, most) for method, most in _GPU_BARS)
+    shape = {"model": "resnet50", "b": 128, "px": 224, "k": 1000, "precision": "bf16"}
+    return Comparison("training step against ERM", shape, case(ERM()), cases, rounds=21)
 
 
 def _shape(width: int) -> dict[str, Any]:
@@ -89,8 +130,9 @@ def bare_step(splits: Splits, device: torch.device, *, width: int = 64) -> Calla
     return call
 
 
-def _engine(method: Any, splits: Splits, device: torch.device, *, width: int = 64) -> Engine:
-    config = TrainConfig(data="noise", method=method, optimizer=SGD(learning_rate=0.1), device=device.type, width=width)
+def _engine(method: Any, splits: Splits, device: torch.device, *, width: int | None = 64, **settings: Any) -> Engine:
+    optimizer = SGD(learning_rate=0.1)
+    config = TrainConfig(data="noise", method=method, optimizer=optimizer, device=device.type, width=width, **settings)
     return Engine(config, splits)
 
 

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from multimix.bench import SUITES, Comparison, Result, measure
+from multimix.bench import SUITES, Comparison, Rates, Result, measure, rates
 from multimix.cli._parser import Parser
 from multimix.train.environment import describe
 
@@ -23,31 +23,43 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     results: list[Result] = []
-    for comparison in SUITES[given.suite](device):
-        found = measure(comparison, device)
+    machine = rates(device)
+    for make in SUITES[given.suite](device):
+        comparison = make()
+        found = measure(comparison, device, machine)
         show(comparison, found)
         results += found
         if given.out is not None:  # after every comparison, so that a stop loses only the one under way
-            write(given.out, results, device)
+            write(given.out, results, device, machine)
 
 
 def show(comparison: Comparison, results: list[Result]) -> None:
     """Print a comparison as a table."""
     shape = ", ".join(f"{name} {value}" for name, value in comparison.shape.items())
     table = Table(title=f"{comparison.name} ({shape}; {comparison.rounds} rounds)", title_justify="left")
-    for heading in ("case", "ms p20", "ms p50", "ms p80", "ratio", "bar", ""):
+    for heading in ("case", "ms p20", "ms p50", "ms p80", "ratio", "bar", "× floor", "MiB", "ratio", "bar", ""):
         table.add_column(heading, justify="left" if heading == "case" else "right")
     for r in results:
         times = (f"{1e3 * seconds:.2f}" for seconds in (r.seconds_p20, r.seconds_p50, r.seconds_p80))
-        bar = "" if r.ratio_most is None else f"≤ {r.ratio_most:.3f}"
-        table.add_row(r.case, *times, f"{r.ratio:.3f}", bar, {None: "", True: "met", False: "MISSED"}[r.met])
+        floor = "" if r.seconds_floor is None else f"{r.seconds_p50 / r.seconds_floor:.2f}"
+        share = "" if r.peak_ratio is None else f"{r.peak_ratio:.3f}"
+        met = {None: "", True: "met", False: "MISSED"}[r.met]
+        memory = f"{r.peak_bytes / 2**20:.1f}"
+        table.add_row(
+            r.case, *times, f"{r.ratio:.3f}", _bar(r.ratio_most), floor, memory, share, _bar(r.peak_ratio_most), met
+        )
     Console().print(table)
 
 
-def write(path: Path, results: list[Result], device: torch.device) -> None:
-    """Write one record a result, with device, versions, commit and date."""
+def _bar(most: float | None) -> str:
+    return "" if most is None else f"≤ {most:.3f}"
+
+
+def write(path: Path, results: list[Result], device: torch.device, machine: Rates) -> None:
+    """Write one record a result, with device, its measured rates, versions, commit and date."""
     where = describe(device)
     about = {key: where[key] for key in ("device", "device_name", "threads", "torch", "multimix", "commit")}
+    about |= {"flops_per_second": machine.flops, "bytes_per_second": machine.bytes}
     about["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({**asdict(result), "met": result.met, **about}) for result in results]

@@ -71,6 +71,21 @@ def check_batch(inputs: Tensor, targets: Tensor) -> None:
 
 def check_targets(targets: Tensor, classes: int, *, batch: int | None = None) -> None:
     """Raise if ``targets`` cannot be the labels of ``batch`` examples in ``classes`` classes."""
+    check_target_form(targets, classes, batch=batch)
+    check_class_indices(targets, classes)
+
+
+def check_class_indices(targets: Tensor, classes: int) -> None:
+    """Raise if an integer target is no index of a class."""
+    if targets.is_floating_point() or not looks_are_free(targets) or not targets.numel():
+        return
+    low, high = (int(edge) for edge in targets.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(f"targets must lie in 0..{classes - 1} for {classes} classes, got {low if low < 0 else high}")
+
+
+def check_target_form(targets: Tensor, classes: int, *, batch: int | None = None) -> None:
+    """Raise as :func:`check_targets` does, but do not look at class indices."""
     if targets.is_floating_point():
         if targets.ndim != 2 or targets.shape[1] != classes:
             raise ValueError(
@@ -81,12 +96,6 @@ def check_targets(targets: Tensor, classes: int, *, batch: int | None = None) ->
         raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}")
     elif targets.ndim != 1:
         raise ValueError(f"targets holds class indices and must have shape (b,), got {tuple(targets.shape)}")
-    elif looks_are_free(targets) and targets.numel():
-        low, high = (int(edge) for edge in targets.aminmax())
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"targets must lie in 0..{classes - 1} for {classes} classes, got {low if low < 0 else high}"
-            )
     if batch is not None and len(targets) != batch:
         raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {batch}")
 
@@ -126,5 +135,6 @@ def check_logits(logits: Tensor, dims: int, name: str = "logits") -> None:
 def check_same_device(**tensors: Tensor | None) -> None:
     """Raise if the tensors lie on different devices."""
     places = {name: t.device for name, t in tensors.items() if t is not None}
-    if len(set(places.values())) > 1:
+    first = next(iter(places.values()))
+    if any(place != first for place in places.values()):
         raise ValueError("tensors lie on different devices: " + ", ".join(f"{k} on {v}" for k, v in places.items()))

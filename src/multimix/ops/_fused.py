@@ -5,15 +5,14 @@ For one position and a chunk of weights :math:`W` (c, b), with clean logits :mat
 .. math:: \frac{\partial \ell}{\partial L} = \frac1n W^\top (\mathrm{softmax}(W L) - \gamma W Y - (1 - \gamma)\, Q),
    \qquad Q = \mathrm{softmax}(W L')
 
-so that the gradient is summed up in (b, k) during the forward pass and nothing of size n outlives its chunk. Chunks
-are kept with tuples last, (k, c): labels are then inherited by adding whole rows of weights to the row of their class,
-which costs n b additions instead of the n b k of a product with one-hot labels.
+so that the gradient is summed up in (b, k) during the forward pass and nothing of size n outlives its chunk. Class
+indices are inherited by adding columns of weights to the columns of their classes: n b additions instead of the n b k
+of a product with one-hot labels.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +27,7 @@ _NUMBERS = {"cpu": 2**19, "cuda": 2**24}
 """Logits of a chunk: on a CPU what its cache holds, on a GPU enough to keep it busy."""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """All that a mixed loss depends on beside the logits; positions first, where there are any."""
 
     targets: Tensor
@@ -65,30 +63,30 @@ def fused_losses(
 
     ``again`` computes the total from the logits by other means, for the second derivative.
     """
-    total, labels, *taught = _Fused.apply(logits, problem, again)
-    return total, labels, taught[0] if taught else None
+    if problem.teacher is None:
+        total = _Fused.apply(logits, problem, again)
+        return total, total.detach(), None
+    return _Fused.apply(logits, problem, again)
 
 
 class _Fused(Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, problem: Problem, again: Any) -> tuple[Tensor, ...]:
-        terms, gradient = _sum_up(logits, problem)
-        ctx.save_for_backward(logits, gradient)
+    def forward(ctx: Any, logits: Tensor, problem: Problem, again: Any) -> Tensor | tuple[Tensor, ...]:
+        terms, missing = _sum_up(logits, problem)
+        ctx.save_for_backward(logits, missing)
         ctx.again, ctx.count = again, problem.n * logits.shape[:-2].numel()
         labels, *taught = (term / ctx.count for term in terms)
         if not taught:
-            alone = labels.clone()
-            ctx.mark_non_differentiable(alone)
-            return labels, alone
+            return labels
         ctx.mark_non_differentiable(labels, *taught)
         return problem.gamma * labels + (1 - problem.gamma) * taught[0], labels, *taught
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        logits, gradient = ctx.saved_tensors
+        logits, missing = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants to differentiate the gradient
             return _differentiable_gradient(logits, upstream[0], ctx.again), None, None
-        return gradient * (upstream[0] / ctx.count), None, None
+        return missing * (upstream[0] / -ctx.count), None, None
 
 
 def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
@@ -97,60 +95,66 @@ def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[
 
 
 def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
-    """Return the label term, the teacher term if there is a teacher, and the gradient of the total: sums, not means."""
+    """Return the label term, the teacher term if there is a teacher, and minus the gradient: sums, not means."""
     targets, teacher = problem.targets, problem.teacher
     if logits.device.type != "cpu" and not targets.is_floating_point():
         # There a product with (b, k) one-hot labels is cheaper than adding rows, and repeats bit for bit.
         targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
     # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
     logits = logits - logits.amax(-1, keepdim=True)
-    gradient = torch.zeros_like(logits, memory_format=torch.contiguous_format)
-    uneven = logits.new_zeros(logits.shape[:-2])
+    missing = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    uneven = logits.new_zeros(logits.shape[:-2]) if problem.balanced else None
     sums = []
-    for at, rows in _chunks(logits, problem):
-        columns, theirs = rows.mT.contiguous(), None if teacher is None else teacher[at].mT
-        sums.append(_add_chunk(gradient[at], logits[at].mT, targets, columns, theirs, problem.gamma))
-        if problem.balanced:
-            uneven[at] += unevenness(rows)
-    if problem.balanced:
-        gradient = balance(gradient, gain_from(uneven / problem.n))
-    terms = zip(*sums, strict=True)
-    return [torch.stack(term).sum() if len(term) > 1 else term[0] for term in terms], gradient
+    for at, weights, first in _chunks(logits, problem):
+        theirs = None if teacher is None else teacher[at]
+        terms, lacking = _compare(weights @ logits[at], targets, weights, theirs, problem.gamma)
+        sums.append(terms)
+        if first:
+            torch.matmul(weights.mT, lacking, out=missing[at])
+        else:
+            missing[at] += weights.mT @ lacking
+        if uneven is not None:
+            uneven[at] += unevenness(weights)
+    if uneven is not None:
+        missing = balance(missing, gain_from(uneven / problem.n))
+    return [torch.stack(term).sum() if len(term) > 1 else term[0] for term in zip(*sums, strict=True)], missing
 
 
-def _add_chunk(
-    gradient: Tensor, logits: Tensor, targets: Tensor, columns: Tensor, teacher: Tensor | None, gamma: float
-) -> tuple[Tensor, ...]:
-    """Add a chunk's part of the gradient (..., b, k); return its sum of the label term, and of the teacher term.
+def _compare(
+    mixed: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | None, gamma: float
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the sum of the label term, and of the teacher term, over a chunk; and what predictions lack, (..., c, k).
 
-    Logits (..., k, b) and weights (..., b, c) stand upright, the teacher's logits likewise.
+    That is the target minus the prediction.
     """
-    mixed = logits @ columns
-    error = mixed.softmax(-2)
-    log_normaliser = (mixed.amax(-2) - error.amax(-2).log_()).sum()
-    share = 1.0 if teacher is None else gamma
+    log_probabilities = mixed.log_softmax(-1)
+    share, predicted, wanted = 1.0, None, None
     if targets.is_floating_point():
-        wanted = targets.mT.to(columns.dtype) @ columns
-        labels = log_normaliser - (wanted * mixed).sum()
-        error.sub_(wanted, alpha=share)
+        wanted = weights @ targets.to(weights.dtype)
+        terms = [-(wanted * log_probabilities).sum()]
     else:
-        labels = log_normaliser - mixed.index_select(-2, targets).mul_(columns).sum()
-        error.index_add_(-2, targets, columns, alpha=-share)
-    terms: tuple[Tensor, ...] = (labels,)
+        terms = [-log_probabilities.gather(-1, targets.expand_as(weights)).mul_(weights).sum()]
     if teacher is not None:
-        predicted = (teacher @ columns).softmax(-2)
-        terms = (labels, log_normaliser - (predicted * mixed).sum())
-        error.sub_(predicted, alpha=1 - gamma)
-    gradient += columns @ error.mT
-    return terms
+        share, predicted = gamma, (weights @ teacher).softmax(-1)
+        terms.append(-(predicted * log_probabilities).sum())
+    lacking = log_probabilities.exp_().neg_()
+    if wanted is None:  # several times slower with a factor other than 1
+        lacking.index_add_(-1, targets, weights if share == 1 else weights * share)
+    else:
+        lacking.add_(wanted, alpha=share)
+    if predicted is not None:
+        lacking.add_(predicted, alpha=1 - gamma)
+    return tuple(terms), lacking
 
 
-def _chunks(logits: Tensor, problem: Problem) -> Iterator[tuple[Any, Tensor]]:
-    """Yield which positions, and weights (c, b) or (p, c, b) for them: every tuple of every position once."""
+def _chunks(logits: Tensor, problem: Problem) -> Iterator[tuple[Any, Tensor, bool]]:
+    """Yield which positions, weights (c, b) or (p, c, b) for them, and whether they are the first for these positions.
+
+    Every tuple of every position comes once.
+    """
     b, k = logits.shape[-2:]
     numbers = _NUMBERS.get(logits.device.type, _NUMBERS["cuda"])
     step = min(problem.n, problem.chunk or max(1, numbers // max(b, k)))
-    step = -(-problem.n // -(-problem.n // step))  # as even as may be
     for start in range(0, problem.n, step):
         count = min(step, problem.n - start)
         shared = None if problem.own else _rows(problem.weights, (count, b), slice(start, start + count))
@@ -161,7 +165,9 @@ def _chunks(logits: Tensor, problem: Problem) -> Iterator[tuple[Any, Tensor]]:
                 size = (at.stop - at.start, count, b)
                 rows = _rows(problem.weights, size, (at, slice(start, start + count)))
             rows = rows.to(logits.dtype)
-            yield at, rows if problem.attention is None else reweight(rows, problem.attention[:, at])
+            if problem.attention is not None:
+                rows = reweight(rows, problem.attention[:, at])
+            yield at, rows, start == 0
 
 
 def _groups(logits: Tensor, together: int) -> Iterator[Any]:

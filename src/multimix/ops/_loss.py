@@ -21,9 +21,10 @@ from multimix.ops._attention import reweight
 from multimix.ops._balance import balance_gain, balance_gradient
 from multimix.ops._checks import (
     accurate,
+    check_class_indices,
     check_logits,
     check_same_device,
-    check_targets,
+    check_target_form,
     check_weights,
     looks_are_free,
     no_autocast,
@@ -183,8 +184,13 @@ def mixed_losses(
         targets = targets.long()
     attention = None if attention is None else attention.to(logits.dtype)
     problem = Problem(targets, weights, attention, teacher_logits, gamma, balanced, chunk)
-    with no_autocast(logits.device.type):  # which would take these products in half precision
-        return MixedLosses(*(_fused if form == "fused" else _unfused)(logits, problem, form))
+    compute = _fused if form == "fused" else _unfused
+    try:
+        with no_autocast(logits.device.type):  # which would take these products in half precision
+            return MixedLosses(*compute(logits, problem, form))
+    except (IndexError, RuntimeError):
+        check_class_indices(targets, logits.shape[-1])  # only now: looking first would cost every step
+        raise
 
 
 def _fused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -235,16 +241,11 @@ def _check(
     chunk: int | None,
 ) -> None:
     check_logits(logits, 2 if attention is None else 3)
-    drawn, positions = isinstance(weights, LazyWeights), None if attention is None else attention.shape[1]
-    check_same_device(
-        logits=logits,
-        targets=targets,
-        weights=None if drawn else weights,
-        attention=attention,
-        teacher_logits=teacher,
-    )
-    check_targets(targets, logits.shape[-1], batch=len(logits))
-    if drawn:
+    positions = None if attention is None else attention.shape[1]
+    given = None if isinstance(weights, LazyWeights) else weights
+    check_same_device(logits=logits, targets=targets, weights=given, attention=attention, teacher_logits=teacher)
+    check_target_form(targets, logits.shape[-1], batch=len(logits))
+    if isinstance(weights, LazyWeights):
         _check_sets(weights.sets, positions)
     else:
         _check_weights(weights, len(logits), positions)
