@@ -79,12 +79,50 @@ def test_unknown_implementations_are_refused():
         sample(7, 3, 5).loss(impl="fast")
 
 
-@pytest.mark.parametrize("name", ["targets", "weights"])
-def test_the_commuted_form_does_not_swallow_gradients(name):
-    s = sample(7, 3, 5, soft=True)
+@pytest.mark.parametrize("impl", ["commuted", "fused"])
+@pytest.mark.parametrize("name", ["targets", "weights", "attention"])
+def test_no_form_swallows_gradients(name, impl):
+    s = sample(7, 3, 5, r=2, soft=True)
     s = replace(s, **{name: getattr(s, name).clone().requires_grad_()})
-    with pytest.raises(ValueError, match=f"impl='commuted' gives no gradient to {name}; use impl='plain' or detach"):
-        s.loss(impl="commuted")
+    with pytest.raises(ValueError, match=f"impl='{impl}' gives no gradient to {name}; use impl='plain' or detach"):
+        s.loss(impl=impl)
+
+
+@pytest.mark.parametrize("impl", ["auto", "plain", "commuted", "fused"])
+@pytest.mark.parametrize("label", [5, -1])
+@pytest.mark.parametrize("r", [None, 2])
+def test_a_label_out_of_range_is_named_whatever_the_form(r, label, impl):
+    s = sample(7, 3, 5, r=r)
+    targets = s.targets.clone()
+    targets[3] = label
+    with pytest.raises(ValueError, match=rf"targets must lie in 0\.\.4 for 5 classes, got {label}"):
+        replace(s, targets=targets).loss(impl=impl)
+
+
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_a_chunk_holds_something(chunk):
+    with pytest.raises(ValueError, match=f"chunk must be at least 1, got {chunk}"):
+        sample(7, 3, 5).loss(chunk=chunk)
+
+
+@pytest.mark.parametrize(("n", "sets", "name"), [(0, None, "n"), (3, 0, "sets"), (-1, 2, "n")])
+def test_lazy_weights_refuse_impossible_numbers(n, sets, name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1"):
+        ops.LazyWeights(n, lambda rows: torch.eye(7)[:rows], sets)
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (2, 7), (3, 7, 1)])
+def test_lazy_weights_must_be_drawn_as_asked(shape):
+    lazy = ops.LazyWeights(3, lambda rows: torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"weights.draw must return one row a tuple, \(3, 7\) when asked for 3, got"):
+        replace(sample(7, 3, 5, dtype=torch.float32), weights=lazy).loss(impl="fused")
+
+
+def test_lazy_weights_have_one_set_for_each_position():
+    for r, sets, expected in ((None, 2, "None"), (2, 3, "None or the number of positions, 2")):
+        lazy = ops.LazyWeights(3, lambda rows: torch.full((rows, 7), 1 / 7), sets)
+        with pytest.raises(ValueError, match=f"weights.sets must be {expected}, got {sets}"):
+            replace(sample(7, 3, 5, r=r, dtype=torch.float32), weights=lazy).loss()
 
 
 @pytest.mark.gpu

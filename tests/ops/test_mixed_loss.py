@@ -10,7 +10,7 @@ import references
 from multimix import ops
 from ops.samples import DENSE_SIZES, SIZES, Sample, sample, true_gradient, truth
 
-IMPLS = ["plain", "commuted", "fused"]
+IMPLS = ["plain", "commuted", "fused", "auto"]
 KINDS = list(itertools.product([False, True], repeat=2))
 CASES = [
     *(pytest.param({"b": b, "n": n, "k": k}, id=f"b{b}-n{n}-k{k}") for b, n, k in SIZES),
@@ -143,7 +143,7 @@ def test_each_input_alone_gets_its_gradient(leaf, taught, generator):
         torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("impl", ["plain", "commuted"])
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize(("r", "shared"), [(None, False), (3, False), (3, True)])
 def test_gradcheck(r, shared, impl):
     s = sample(4, 5, 3, r=r, shared=shared, taught=True)
@@ -166,7 +166,7 @@ def test_gradcheck_of_weights_targets_and_attention():
 def test_second_derivatives_are_right():
     s = sample(4, 5, 3)
     logits = s.logits.clone().requires_grad_()
-    for impl in ("plain", "commuted"):
+    for impl in IMPLS:
         assert torch.autograd.gradgradcheck(lambda x, impl=impl: replace(s, logits=x).loss(impl=impl), (logits,))
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, cast
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -51,7 +52,7 @@ def cost(call: Callable[[], object], device: torch.device) -> Cost:
 
 def _peak(recorded: profile) -> int:
     """Return the highest sum of what was allocated and freed, in order of time."""
-    events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr] (there is one after a recording)
+    events: Any = cast("Any", recorded.profiler).kineto_results.events()
     steps = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     now = most = 0
     for _, change in steps:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -75,7 +76,7 @@ def problem(b: int, d: int, k: int, n: int, device: torch.device, *, r: int | No
 
 def op_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     """Return the comparisons of the core op and of the draw, each to be made when its turn comes."""
-    sizes = [(16, 64, 10, 100), (128, 512, 10, 1000), (128, 512, 100, 1000), (128, 512, 100, 20_000)]
+    sizes = ((16, 64, 10, 100), (128, 512, 10, 1000), (128, 512, 100, 1000), (128, 512, 100, 20_000))
     return [
         lambda: against_naive(128, 512, 100, 1000, device, most=1 / 4, rounds=101),
         lambda: against_naive(128, 2048, 1000, 1000, device, most=1 / 5, rounds=21),
@@ -83,7 +84,7 @@ def op_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
         lambda: many_tuples(128, 512, 100, (10_000, 1_000_000), device),
         lambda: draw(1000, 128, (0.5, 2.0), device, most=1 / 3),
         lambda: draw(1000, 128, 1 / 126, device),
-        *(lambda size=size: implementations(*size, device) for size in sizes),
+        *(partial(implementations, *size, device) for size in sizes),
         lambda: implementations(128, 512, 10, 1000, device, r=16, rounds=21),
         lambda: implementations(128, 512, 1000, 1000, device, rounds=21),
     ]

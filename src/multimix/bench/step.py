@@ -13,7 +13,7 @@ from multimix.data import Augment, Batches, Images, Splits
 from multimix.distill import EMATeacher, SelfDistilled
 from multimix.distill.ema import as_module
 from multimix.methods import ERM, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix
-from multimix.protocols import Method
+from multimix.protocols import Method, Network
 from multimix.train import SGD, Engine, TrainConfig
 
 _BARS: tuple[tuple[Method, float | None], ...] = (
@@ -60,7 +60,7 @@ def _engine_comparison(splits: Splits, device: torch.device) -> Comparison:
 
 def _average_comparison(splits: Splits, device: torch.device) -> Comparison:
     engine = _engine(ERM(), splits, device)
-    teacher = EMATeacher(engine.network)
+    teacher = EMATeacher(cast("Network", engine.network))
     update = Case("update of the moving average", lambda: teacher.update_(as_module(engine.network)), 0.01)
     return Comparison(
         "the teacher against a training step", _shape(64), Case("erm", engine_step(engine)), (update,), 11

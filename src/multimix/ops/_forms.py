@@ -31,9 +31,6 @@ def plain(logits: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | No
 
 def commuted(logits: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The same without interpolated targets: they enter through their inner product with the clean logits."""
-    # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits
-    # below.
-    logits = logits - logits.detach().amax(-1, keepdim=True)
     n, positions = weights.shape[-2], weights.shape[:-2].numel()
     with torch.no_grad():
         gram = weights.mT @ weights / n

@@ -131,12 +131,13 @@ def _compare(
     share, predicted, wanted = 1.0, None, None
     if targets.is_floating_point():
         wanted = weights @ targets.to(weights.dtype)
-        terms = [-(wanted * log_probabilities).sum()]
+        labels = -(wanted * log_probabilities).sum()
     else:
-        terms = [-log_probabilities.gather(-1, targets.expand_as(weights)).mul_(weights).sum()]
+        labels = -log_probabilities.gather(-1, targets.expand_as(weights)).mul_(weights).sum()
+    terms: tuple[Tensor, ...] = (labels,)
     if teacher is not None:
         share, predicted = gamma, (weights @ teacher).softmax(-1)
-        terms.append(-(predicted * log_probabilities).sum())
+        terms = (labels, -(predicted * log_probabilities).sum())
     lacking = log_probabilities.exp_().neg_()
     if wanted is None:  # several times slower with a factor other than 1
         lacking.index_add_(-1, targets, weights if share == 1 else weights * share)
@@ -144,7 +145,7 @@ def _compare(
         lacking.add_(wanted, alpha=share)
     if predicted is not None:
         lacking.add_(predicted, alpha=1 - gamma)
-    return tuple(terms), lacking
+    return terms, lacking
 
 
 def _chunks(logits: Tensor, problem: Problem) -> Iterator[tuple[Any, Tensor, bool]]:

@@ -11,7 +11,7 @@ and the interpolated targets, n x k numbers, are not needed either. The dense fo
 ``_forms`` leaves this to autograd, ``_fused`` sums value and gradient up in one pass.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,9 @@ from multimix.ops._lazy import LazyWeights
 
 Impl = Literal["auto", "plain", "commuted", "fused"]
 IMPLS = ("auto", "plain", "commuted", "fused")
+
+_SMALL = 2**16
+"""Numbers of interpolated logits, or of weights, below which a problem counts as small, by `multimix bench ops`."""
 
 
 class MixedLosses(NamedTuple):
@@ -76,8 +79,8 @@ def mixed_cross_entropy(
             :func:`balance_gain`. The value of the loss does not change.
         impl: ``plain`` forms the interpolated logits and targets and leaves the rest to autograd; ``commuted`` never
             forms the targets; ``fused`` sums the gradient up while it computes the loss, in memory that does not grow
-            with n. ``auto`` takes ``fused``, but ``plain`` where weights or targets need a gradient and ``commuted``
-            inside ``torch.compile``.
+            with n. ``auto`` takes ``fused``, but ``plain`` where weights or targets need a gradient or the problem is
+            so small that nothing is gained, and ``commuted`` inside ``torch.compile``.
         chunk: Tuples that ``fused`` computes at a time; by default as many as suit the device.
 
     Raises:
@@ -174,7 +177,7 @@ def mixed_losses(
 ) -> MixedLosses:
     """Return a mixed loss with its terms: with attention that of :func:`dense_mixed_cross_entropy`, else the other."""
     _check(logits, targets, weights, attention, teacher_logits, gamma=gamma, chunk=chunk)
-    form = _form(impl, targets=targets, weights=weights, attention=attention)
+    form = _form(impl, logits, targets=targets, weights=weights, attention=attention)
     # in full precision with the batch next to last: (b, k) as it is, (b, r, k) as (r, b, k)
     logits = accurate(logits if attention is None else logits.transpose(0, 1))
     if teacher_logits is not None:
@@ -211,6 +214,8 @@ def _unfused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tenso
         weights = reweight(weights, problem.attention)
     if problem.balanced:
         logits = balance_gradient(logits, balance_gain(weights))
+    # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
+    logits = logits - logits.detach().amax(-1, keepdim=True)
     compute = plain if form == "plain" else commuted
     labels, taught = compute(logits, problem.targets, weights, problem.teacher)
     if taught is None:
@@ -218,16 +223,27 @@ def _unfused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tenso
     return problem.gamma * labels + (1 - problem.gamma) * taught, labels.detach(), taught.detach()
 
 
-def _form(impl: str, **given: Tensor | LazyWeights | None) -> str:
+def _form(impl: str, logits: Tensor, **given: Tensor | LazyWeights | None) -> str:
     """Return the form to take, given what might need a gradient beside the logits."""
     if impl not in IMPLS:
         raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {impl!r}")
     learned = [name for name, t in given.items() if isinstance(t, Tensor) and t.requires_grad]
     if impl == "auto":
-        return "plain" if learned else "commuted" if torch.compiler.is_compiling() else "fused"
+        if learned:
+            return "plain"
+        if torch.compiler.is_compiling():
+            return "commuted"
+        return "plain" if _is_small(logits, given["weights"]) else "fused"
     if impl != "plain" and learned:
         raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
     return impl
+
+
+def _is_small(logits: Tensor, weights: Tensor | LazyWeights | None) -> bool:
+    """Return whether autograd is done sooner than the fused form, on a CPU; what larger problems cost is arithmetic."""
+    n = weights.n if isinstance(weights, LazyWeights) else cast("Tensor", weights).shape[-2]
+    positions = logits.shape[1] if logits.ndim == 3 else 1
+    return logits.device.type == "cpu" and positions * n * max(logits.shape[0], logits.shape[-1]) < _SMALL
 
 
 def _check(

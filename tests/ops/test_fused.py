@@ -1,0 +1,183 @@
+"""The fused form: chunks, weights drawn inside, memory, second derivatives, compilation."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from multimix import ops
+from multimix.bench.cost import cost
+from multimix.ops import _fused
+from ops.samples import Sample, sample, true_gradient, truth
+from ops.test_precision import plainly
+
+N = 29
+CHUNKS = [1, 7, N, N + 1]
+KINDS = [(None, False), (3, False), (3, True)]
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize(("soft", "taught"), [(False, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("r", "shared"), KINDS)
+def test_chunks_of_any_size_add_up_to_the_loop(r, shared, soft, taught, balanced, chunk):
+    s = sample(11, N, 5, r=r, shared=shared, soft=soft, taught=taught)
+    assert float(s.loss(impl="fused", chunk=chunk)) == pytest.approx(truth(s), rel=1e-10)
+    ours = s.gradient(-1.7, impl="fused", chunk=chunk, balanced=balanced)
+    torch.testing.assert_close(ours, -1.7 * true_gradient(s, balanced=balanced), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("taught", [False, True])
+def test_chunks_are_no_further_from_the_truth_than_the_plain_line(taught, dtype, chunk, device):
+    s = sample(13, N, 7, taught=taught, dtype=torch.float32).to(dtype)
+    upstream = float(torch.randn((), generator=torch.Generator().manual_seed(chunk)))
+    plain, plain_gradient = plainly(s, dtype)
+    here, gradient = s.on(device), true_gradient(s)
+    exact = truth(s)
+    assert abs(float(here.loss(impl="fused", chunk=chunk)) - exact) <= abs(plain - exact) + 1e-6
+    ours = here.gradient(upstream, impl="fused", chunk=chunk).cpu().double()
+    worst = abs(upstream) * (plain_gradient.double() - gradient).abs().max()
+    rounding = torch.finfo(dtype).eps * abs(upstream) * gradient.abs().max()  # of the product with upstream
+    assert (ours - upstream * gradient).abs().max() <= worst + rounding + 1e-6
+
+
+@pytest.mark.parametrize("numbers", [1, 40, 10**6])
+@pytest.mark.parametrize("shared", [False, True])
+def test_however_many_positions_go_together(shared, numbers, monkeypatch, device):
+    """A GPU takes many at a time, a CPU few."""
+    monkeypatch.setattr(_fused, "_NUMBERS", {"cpu": numbers, "cuda": numbers})
+    s = sample(4, 9, 5, r=6, shared=shared, taught=True)
+    here = s.on(device)
+    assert float(here.loss(impl="fused", balanced=True)) == pytest.approx(truth(s), rel=1e-10)
+    ours = here.gradient(0.3, impl="fused", balanced=True).cpu()
+    torch.testing.assert_close(ours, 0.3 * true_gradient(s, balanced=True), rtol=1e-8, atol=1e-12)
+
+
+def lazily(s: Sample, weights: torch.Tensor) -> Sample:
+    """Return the sample with its weights handed out row by row, in the order in which a chunked loop asks."""
+    rows = iter(weights.reshape(-1, weights.shape[-1]))
+    sets = len(weights) if weights.ndim == 3 else None
+    draw = lambda count: torch.stack([next(rows) for _ in range(count)])  # noqa: E731
+    return replace(s, weights=ops.LazyWeights(weights.shape[-2], draw, sets))
+
+
+@pytest.mark.parametrize("impl", ["plain", "commuted", "fused"])
+@pytest.mark.parametrize(("r", "shared"), KINDS)
+def test_weights_may_be_drawn_by_the_loss(r, shared, impl):
+    s = sample(11, N, 5, r=r, shared=shared, taught=True)
+    drawn = lazily(s, s.weights)
+    assert float(drawn.loss(impl=impl)) == pytest.approx(truth(s), rel=1e-10)
+    torch.testing.assert_close(lazily(s, s.weights).gradient(impl=impl), true_gradient(s), rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_a_loss_that_draws_in_chunks_asks_for_every_tuple_once(chunk):
+    asked: list[int] = []
+
+    def draw(rows: int) -> torch.Tensor:
+        asked.append(rows)
+        return torch.full((rows, 11), 1 / 11, dtype=torch.float64)
+
+    for r, sets, count in ((None, None, N), (3, None, N), (3, 3, 3 * N)):
+        s = sample(11, N, 5, r=r)
+        asked.clear()
+        replace(s, weights=ops.LazyWeights(N, draw, sets)).loss(impl="fused", chunk=chunk)
+        assert sum(asked) == count
+        assert max(asked) <= chunk * (sets or 1)
+
+
+def test_the_same_state_of_the_generator_gives_the_same_loss(device):
+    logits, targets = torch.randn(16, 5, device=device), torch.arange(16, device=device) % 5
+    losses = []
+    for _ in range(2):
+        generator = torch.Generator(device).manual_seed(3)
+        draw = partial(_dirichlet, b=16, generator=generator, device=device)
+        losses.append(ops.mixed_cross_entropy(logits, targets, ops.LazyWeights(50_000, draw)))
+    assert torch.equal(*losses)
+
+
+def _dirichlet(rows: int, *, b: int, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    return ops.dirichlet(rows, b, 0.3, generator=generator, device=device)
+
+
+@pytest.mark.parametrize("r", [None, 2])
+def test_memory_does_not_grow_with_the_tuples(r, device):
+    b, k = 32, 10
+    logits = torch.randn((b, k) if r is None else (b, r, k), device=device, requires_grad=True)
+    targets = torch.arange(b, device=device) % k
+    attention = torch.full((b, r or 1), 0.5, device=device)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def peak(n: int) -> int:
+        lazy = ops.LazyWeights(n, partial(_dirichlet, b=b, generator=generator, device=device), r)
+
+        def call() -> None:
+            if r is None:
+                ops.mixed_cross_entropy(logits, targets, lazy, chunk=2000).backward()
+            else:
+                ops.dense_mixed_cross_entropy(logits, targets, lazy, attention, chunk=2000).backward()
+
+        call()
+        return cost(call, device).peak_bytes
+
+    few, many = peak(10_000), peak(200_000)
+    assert many <= 1.1 * few
+    assert many < 200_000 * b * 4 * (r or 1) / 5  # of what the weights alone would take
+
+
+@pytest.mark.parametrize("r", [None, 3])
+def test_hard_labels_never_become_one_hot_tuples(r):
+    """Of n x k numbers there are predictions and what is made of them in place: two sets, not four."""
+    b, n, k = 4, 5000, 50
+    s = sample(b, n, k, r=r, shared=True, dtype=torch.float32)
+    logits = s.logits.requires_grad_()
+    peak = cost(lambda: replace(s, logits=logits).loss(impl="fused").backward(), torch.device("cpu")).peak_bytes
+    assert peak < 3.0 * (r or 1) * n * k * 4 + 5 * (r or 1) * n * b * 4
+
+
+@pytest.mark.parametrize(("r", "shared"), KINDS)
+def test_second_derivatives_are_those_of_the_plain_form(r, shared):
+    s = sample(5, 7, 3, r=r, shared=shared, taught=True)
+    direction = torch.randn(s.logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    products = []
+    for impl in ("plain", "fused"):
+        logits = s.logits.clone().requires_grad_()
+        loss = replace(s, logits=logits).loss(impl=impl)
+        (gradient,) = torch.autograd.grad(-1.3 * loss, logits, create_graph=True)
+        products.append(torch.autograd.grad((gradient * direction).sum(), logits)[0])
+    torch.testing.assert_close(*products, rtol=1e-9, atol=1e-13)
+
+
+def test_weights_that_are_gone_have_no_second_derivative():
+    s = sample(5, 7, 3)
+    logits = s.logits.clone().requires_grad_()
+    lazy = ops.LazyWeights(7, lambda rows: s.weights[:rows])
+    loss = replace(s, logits=logits, weights=lazy).loss(impl="fused")
+    with pytest.raises(RuntimeError, match="no second derivative for weights that are gone; use impl='commuted'"):
+        torch.autograd.grad(loss, logits, create_graph=True)
+
+
+@pytest.mark.parametrize("impl", ["auto", "fused"])
+@pytest.mark.parametrize("r", [None, 3])
+def test_it_compiles_without_a_break(r, impl):
+    s = sample(11, N, 5, r=r, taught=True, dtype=torch.float32)
+    torch.compiler.reset()
+    loss = torch.compile(
+        lambda logits: replace(s, logits=logits).loss(impl=impl, balanced=True), fullgraph=True, backend="aot_eager"
+    )
+    logits = s.logits.clone().requires_grad_()
+    loss(logits).backward()
+    torch.testing.assert_close(logits.grad, s.gradient(impl=impl, balanced=True), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("alpha", [1e-3, 1e3])
+def test_extreme_concentrations_and_a_single_class(alpha, k):
+    s = sample(9, 40, k, alpha=alpha, scale=1e4, dtype=torch.float32)
+    assert float(s.loss(impl="fused")) == pytest.approx(truth(s), rel=1e-5, abs=0.02)
+    gradient = s.gradient(impl="fused")
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(gradient.double(), true_gradient(s), rtol=1e-3, atol=2e-3)
