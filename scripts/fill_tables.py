@@ -24,18 +24,35 @@ def rendered(records: Path) -> str:
 def speed_table(records: Path) -> str:
     """Return the table of benchmark records."""
     rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
-    lines = ["| what | case | ms p50 (p20–p80) | ratio | bar | |", "| :--- | :--- | ---: | ---: | ---: | :--- |"]
+    headings = ("what", "case", "ms p50 (p20–p80)", "ratio", "bar", "× floor", "peak MiB", "ratio", "bar", "")
+    lines = [f"| {' | '.join(headings)} |", "| :--- | :--- |" + " ---: |" * 7 + " :--- |"]
     for row in rows:
         shape = ", ".join(f"{name} {value}" for name, value in row["shape"].items())
         p20, p50, p80 = (1e3 * row[f"seconds_{p}"] for p in ("p20", "p50", "p80"))
-        bar = "" if row["ratio_most"] is None else f"≤ {row['ratio_most']:.3f}"
-        met = {None: "", True: "met", False: "**missed**"}[row["met"]]
-        times = f"{p50:.4g} ({p20:.4g}–{p80:.4g})"
-        lines.append(
-            f"| {row['comparison']} ({shape}) | {row['case']} | {times} | {row['ratio']:.3f} | {bar} | {met} |"
+        cells = (
+            f"{row['comparison']} ({shape})",
+            row["case"],
+            f"{p50:.4g} ({p20:.4g}–{p80:.4g})",
+            f"{row['ratio']:.3f}",
+            most(row["ratio_most"]),
+            "" if row["seconds_floor"] is None else f"{row['seconds_p50'] / row['seconds_floor']:.2f}",
+            f"{row['peak_bytes'] / 2**20:.4g}",
+            "" if row["peak_ratio"] is None else f"{row['peak_ratio']:.3f}",
+            most(row["peak_ratio_most"]),
+            {None: "", True: "met", False: "**missed**"}[row["met"]],
         )
-    where = {f"{r['device_name']}, {r['threads']} threads, torch {r['torch']}, commit {r['commit']}" for r in rows}
+        lines.append(f"| {' | '.join(cells)} |")
+    where = {
+        f"{r['device_name']}, {r['threads']} threads, {r['flops_per_second'] / 1e9:.0f} GFLOP/s in products,"
+        f" {r['bytes_per_second'] / 1e9:.1f} GB/s copying, torch {r['torch']}, commit {r['commit']}"
+        for r in rows
+    }
     return "\n".join([*lines, "", f"Medians of interleaved rounds; {'; '.join(sorted(where))}."]) + "\n"
+
+
+def most(bar: float | None) -> str:
+    """Return a bar as a table shows it."""
+    return "" if bar is None else f"≤ {bar:.3f}"
 
 
 def filled(text: str) -> str:

@@ -48,7 +48,10 @@ def show(comparison: Comparison, results: list[Result]) -> None:
         table.add_row(
             r.case, *times, f"{r.ratio:.3f}", _bar(r.ratio_most), floor, memory, share, _bar(r.peak_ratio_most), met
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console.width = 160
+    console.print(table)
 
 
 def _bar(most: float | None) -> str:
