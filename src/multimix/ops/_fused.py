@@ -23,7 +23,7 @@ from multimix.ops._balance import balance, gain_from, unevenness
 from multimix.ops._checks import as_probabilities
 from multimix.ops._lazy import LazyWeights
 
-_NUMBERS = {"cpu": 2**19, "cuda": 2**24}
+_NUMBERS = {"cpu": 2**18, "cuda": 2**24}
 """Logits of a chunk: on a CPU what its cache holds, on a GPU enough to keep it busy."""
 
 
