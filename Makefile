@@ -82,8 +82,9 @@ wheel: $(READY) ## Build the wheel and use it from an empty folder
 
 check: lint types layers test docs wheel ## Everything that has to pass
 
-bench: $(READY) ## Time a training step against a bare loop
+bench: $(READY) ## Measure the core op and a training step (a quarter of an hour on two quiet cores)
 	@mkdir -p benchmarks
+	$(BIN)/multimix bench ops --out benchmarks/ops-cpu.jsonl
 	$(BIN)/multimix bench step --out benchmarks/step-cpu.jsonl
 
 lock: $(READY) ## Pin what .venv holds now in constraints.txt

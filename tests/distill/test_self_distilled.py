@@ -447,3 +447,19 @@ def test_impossible_views_are_refused(reading, wrong, error, message):
 def test_what_cannot_be_averaged_is_refused():
     with pytest.raises(TypeError, match="network must be a torch module, got function"):
         SelfDistilled(ERM())(lambda x: x, *toy.batch(3, 8))
+
+
+@pytest.mark.parametrize("method", [MultiMix(13), DenseMultiMix(13), Mixup()], ids=lambda method: method.name)
+def test_the_teacher_predicts_in_the_students_precision_and_without_a_graph(method):
+    distilled, student = SelfDistilled(method), toy.images()
+    first, second, targets = views()
+    moved(distilled, student)
+    outputs = {}
+    for name, network in (("student", student), ("teacher", distilled.ema.network)):
+        hook = lambda module, inputs, output, name=name: outputs.setdefault(name, output)  # noqa: E731
+        network.classifier.register_forward_hook(hook)
+    with torch.autocast("cpu", torch.bfloat16):
+        distilled(student, (first, second), targets, generator=seeded()).total.backward()
+    assert outputs["student"].dtype == outputs["teacher"].dtype == torch.bfloat16
+    assert outputs["student"].requires_grad
+    assert outputs["teacher"].grad_fn is None

@@ -5,6 +5,7 @@ import torch
 
 import references
 import toy
+from multimix.bench.cost import cost
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.protocols import Teacher
 
@@ -30,6 +31,9 @@ DENSE_SETTINGS = [
     {"query": "cam"},
     {"query": "cam", "activation": "softmax", "shared": True, "alpha": (0.5, 2.0)},
 ]
+
+
+IMPLS = ["plain", "commuted", "fused"]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -222,3 +226,46 @@ def test_cam_needs_a_head():
 def test_impossible_dense_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         DenseMultiMix(**settings)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])
+def test_the_implementation_changes_nothing(method, balanced, impl):
+    network = toy.images().double().eval()
+    inputs, targets = toy.batch(7, 3, 6, 6, dtype=torch.float64)
+    teacher, _ = _teacher("images", (3, 6, 6))
+    totals = [
+        method(13, balanced=balanced, impl=how)(network, inputs, targets, generator=seeded(), teacher=teacher).total
+        for how in (impl, "auto")
+    ]
+    same(network, *totals)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("impl", ["commuted", "fused"])
+@pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])
+def test_a_head_that_is_not_affine_cannot_be_commuted_with(method, impl):
+    network = toy.images(affine=False).eval()
+    inputs, targets = toy.batch(7, 3, 6, 6)
+    with pytest.raises(ValueError, match=f"impl='{impl}' needs a network with an affine head"):
+        method(13, impl=impl)(network, inputs, targets)
+    assert method(13, impl="plain")(network, inputs, targets).total.isfinite()
+
+
+@pytest.mark.parametrize("method", [MultiMix(300_000), DenseMultiMix(50_000), DenseMultiMix(100_000, shared=True)])
+def test_a_myriad_of_tuples_fits(method, device):
+    """In less memory than their weights alone would take, and with no other result than few of them have."""
+    network, (inputs, targets) = toy.images().to(device).eval(), toy.batch(16, 3, 4, 6, device=device)
+    losses = []
+
+    def step() -> None:
+        losses.append(method(network, inputs, targets, generator=torch.Generator(device).manual_seed(0)).total)
+        losses[-1].backward()
+
+    step()
+    if device.type == "cpu":  # where chunks are small
+        sets = network.embed(inputs).shape[1] if isinstance(method, DenseMultiMix) and not method.shared else 1
+        assert cost(step, device).peak_bytes < method.tuples * sets * 16 * 4
+    few = type(method)(5000)(network, inputs, targets, generator=torch.Generator(device).manual_seed(1)).total
+    assert float(losses[0].detach()) == pytest.approx(float(few.detach()), rel=0.05)

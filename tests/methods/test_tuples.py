@@ -161,6 +161,7 @@ def test_weights_lie_where_the_embeddings_do(device):
         ({"effective": (0.5, 3.0)}, ValueError, "effective must be finite and greater than 1"),
         ({"effective": float("nan")}, ValueError, "effective must be finite and greater than 1"),
         ({"alpha": 1.0, "effective": 2.0}, ValueError, "give alpha or effective, not both"),
+        ({"impl": "fast"}, ValueError, "impl must be one of auto, plain, commuted, fused, got 'fast'"),
     ],
 )
 def test_impossible_settings_are_refused(cls, settings, error, message):

@@ -55,6 +55,22 @@ def test_marginals_are_beta(m, alpha):
         assert stats.kstest(weights[:, column].numpy(), expected.cdf).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("alpha", [0.26, 0.5, 0.999, 1.0, 1.01, 1.5, 3.0])
+def test_a_hundred_thousand_weights_show_no_fault_of_the_sampler(alpha):
+    """Around the concentrations where it changes its way, and where it refuses most."""
+    weights = ops.dirichlet(100_000, 2, alpha, generator=seeded(13), dtype=torch.float64)
+    assert stats.kstest(weights[:, 0].numpy(), stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+
+
+def test_a_range_across_all_ways_of_the_sampler_keeps_every_row_to_its_own():
+    alpha = torch.tensor([0.1, 0.5, 1.0, 2.5]).repeat(10_000)
+    for few in (alpha, alpha.clamp_min(0.3)):  # in logarithms, and not
+        weights = ops.dirichlet(len(few), 3, few, generator=seeded(14), dtype=torch.float64)
+        for row, own in enumerate(few[:4].double().tolist()):
+            marginal = weights[row::4, 1].numpy()
+            assert stats.kstest(marginal, stats.beta(own, 2 * own).cdf).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("alpha", [2.0, 50.0, 1e3])
 def test_even_weights_follow_their_distribution_in_either_precision(alpha, dtype):

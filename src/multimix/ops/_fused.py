@@ -72,8 +72,8 @@ def fused_losses(
 class _Fused(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, problem: Problem, again: Any) -> Tensor | tuple[Tensor, ...]:
-        terms, missing = _sum_up(logits, problem)
-        ctx.save_for_backward(logits, missing)
+        terms, gradient = _sum_up(logits, problem)
+        ctx.save_for_backward(logits, gradient)
         ctx.again, ctx.count = again, problem.n * logits.shape[:-2].numel()
         labels, *taught = (term / ctx.count for term in terms)
         if not taught:
@@ -83,10 +83,10 @@ class _Fused(Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        logits, missing = ctx.saved_tensors
+        logits, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants to differentiate the gradient
             return _differentiable_gradient(logits, upstream[0], ctx.again), None, None
-        return missing * (upstream[0] / -ctx.count), None, None
+        return gradient * (upstream[0] / ctx.count), None, None
 
 
 def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
@@ -95,38 +95,35 @@ def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[
 
 
 def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
-    """Return the label term, the teacher term if there is a teacher, and minus the gradient: sums, not means."""
+    """Return the label term, the teacher term if there is a teacher, and the gradient of the total: sums, not means."""
     targets, teacher = problem.targets, problem.teacher
     if logits.device.type != "cpu" and not targets.is_floating_point():
         # There a product with (b, k) one-hot labels is cheaper than adding rows, and repeats bit for bit.
         targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
     # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
     logits = logits - logits.amax(-1, keepdim=True)
-    missing = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     uneven = logits.new_zeros(logits.shape[:-2]) if problem.balanced else None
     sums = []
     for at, weights, first in _chunks(logits, problem):
         theirs = None if teacher is None else teacher[at]
-        terms, lacking = _compare(weights @ logits[at], targets, weights, theirs, problem.gamma)
+        terms, error = _compare(weights @ logits[at], targets, weights, theirs, problem.gamma)
         sums.append(terms)
         if first:
-            torch.matmul(weights.mT, lacking, out=missing[at])
+            torch.matmul(weights.mT, error, out=gradient[at])
         else:
-            missing[at] += weights.mT @ lacking
+            gradient[at] += weights.mT @ error
         if uneven is not None:
             uneven[at] += unevenness(weights)
     if uneven is not None:
-        missing = balance(missing, gain_from(uneven / problem.n))
-    return [torch.stack(term).sum() if len(term) > 1 else term[0] for term in zip(*sums, strict=True)], missing
+        gradient = balance(gradient, gain_from(uneven / problem.n))
+    return [torch.stack(term).sum() if len(term) > 1 else term[0] for term in zip(*sums, strict=True)], gradient
 
 
 def _compare(
     mixed: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | None, gamma: float
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return the sum of the label term, and of the teacher term, over a chunk; and what predictions lack, (..., c, k).
-
-    That is the target minus the prediction.
-    """
+    """Return the sums of the label term and of the teacher term over a chunk, and the predictions' error (..., c, k)."""
     log_probabilities = mixed.log_softmax(-1)
     share, predicted, wanted = 1.0, None, None
     if targets.is_floating_point():
@@ -138,14 +135,14 @@ def _compare(
     if teacher is not None:
         share, predicted = gamma, (weights @ teacher).softmax(-1)
         terms = (labels, -(predicted * log_probabilities).sum())
-    lacking = log_probabilities.exp_().neg_()
-    if wanted is None:  # several times slower with a factor other than 1
-        lacking.index_add_(-1, targets, weights if share == 1 else weights * share)
+    error = log_probabilities.exp_()
+    if wanted is None:
+        error.index_add_(-1, targets, weights * -share)  # its own factor would make it several times slower
     else:
-        lacking.add_(wanted, alpha=share)
+        error.sub_(wanted, alpha=share)
     if predicted is not None:
-        lacking.add_(predicted, alpha=1 - gamma)
-    return terms, lacking
+        error.sub_(predicted, alpha=1 - gamma)
+    return terms, error
 
 
 def _chunks(logits: Tensor, problem: Problem) -> Iterator[tuple[Any, Tensor, bool]]:
