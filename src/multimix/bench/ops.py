@@ -48,6 +48,17 @@ class Problem:
             return mixed_cross_entropy(logits, self.labels, weights, impl=impl)
         return dense_mixed_cross_entropy(logits, self.labels, weights, self.attention, impl=impl)
 
+    def gradients(self, loss: Callable[[], Tensor]) -> Callable[[], None]:
+        """Return a call that computes a loss and its gradients, made anew as in a loop that sets them to None."""
+        leaves = (self.features, *self.head.parameters())
+
+        def call() -> None:
+            for leaf in leaves:
+                leaf.grad = None
+            loss().backward()
+
+        return call
+
     @property
     def least(self) -> Least:
         """Return the products of the head, three, and of the clean logits, two; inputs read, gradients written."""
@@ -108,8 +119,8 @@ def against_naive(
     return Comparison(
         f"{name}, forward and backward",
         {"b": b, "d": d, "k": k, "n": n} if r is None else {"b": b, "r": r, "d": d, "k": k, "n": n},
-        Case("naive", backward(p.naive)),
-        (Case("auto", backward(p.loss), most, memory_most),),
+        Case("naive", p.gradients(p.naive)),
+        (Case("auto", p.gradients(p.loss), most, memory_most),),
         rounds,
         p.least,
     )
@@ -122,7 +133,7 @@ def many_tuples(b: int, d: int, k: int, counts: tuple[int, int], device: torch.d
 
     def case(n: int, memory_most: float | None = None) -> Case:
         lazy = LazyWeights(n, lambda rows: dirichlet(rows, b, 0.5, generator=generator, device=device))
-        return Case(f"n {n}", backward(lambda: p.loss(weights=lazy)), memory_most=memory_most)
+        return Case(f"n {n}", p.gradients(lambda: p.loss(weights=lazy)), memory_most=memory_most)
 
     few, many = counts
     shape = {"b": b, "d": d, "k": k}
@@ -135,17 +146,17 @@ def implementations(
     """Compare what ``impl`` can be."""
     p = problem(b, d, k, n, device, r=r)
     cases = [
-        Case("commuted", backward(lambda: p.loss("commuted"))),
-        Case("fused", backward(lambda: p.loss("fused"))),
+        Case("commuted", p.gradients(lambda: p.loss("commuted"))),
+        Case("fused", p.gradients(lambda: p.loss("fused"))),
     ]
     if device.type == "cuda":
         compiled = torch.compile(lambda: p.loss("commuted"))
-        cases.append(Case("commuted, compiled", backward(compiled)))
+        cases.append(Case("commuted, compiled", p.gradients(compiled)))
         cases.append(Case("fused, CUDA graph", _graphed(p)))
     return Comparison(
         "implementations, forward and backward",
         {"b": b, "d": d, "k": k, "n": n} if r is None else {"b": b, "r": r, "d": d, "k": k, "n": n},
-        Case("plain", backward(lambda: p.loss("plain"))),
+        Case("plain", p.gradients(lambda: p.loss("plain"))),
         tuple(cases),
         rounds,
         p.least,
@@ -169,11 +180,6 @@ def draw(
         ),
         rounds=101,
     )
-
-
-def backward(loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """Return a call that computes a loss and its gradients."""
-    return lambda: loss().backward()
 
 
 def _graphed(p: Problem) -> Callable[[], None]:

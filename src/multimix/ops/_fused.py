@@ -123,7 +123,7 @@ def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
 def _compare(
     mixed: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | None, gamma: float
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return the sums of the label term and of the teacher term over a chunk, and the predictions' error (..., c, k)."""
+    """Return the sums of the label and of the teacher term over a chunk, and the predictions' error (..., c, k)."""
     log_probabilities = mixed.log_softmax(-1)
     share, predicted, wanted = 1.0, None, None
     if targets.is_floating_point():
