@@ -53,9 +53,9 @@ class Problem:
         leaves = (self.features, *self.head.parameters())
 
         def call() -> None:
+            loss().backward()
             for leaf in leaves:
                 leaf.grad = None
-            loss().backward()
 
         return call
 
