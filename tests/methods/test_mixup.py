@@ -44,7 +44,7 @@ def test_mixup_equals_the_loop(alpha, b, soft):
     inputs, targets = toy.batch(b, 3, 6, 6, dtype=torch.float64)
     probabilities = toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
     method = Mixup(alpha)
-    drawn = method.draw(network, inputs, seeded())
+    drawn = method.draw(network, inputs, targets, seeded())
     lam = float(drawn.lam)
     mixed = references.pairs(inputs, drawn.partners, lam)
     wanted = references.pairs(probabilities, drawn.partners, lam)
@@ -56,7 +56,7 @@ def test_mixup_is_lambda_times_the_loss_on_either_label():
     """Cross-entropy is linear in its targets: the form in which most code writes mixup."""
     network = toy.vectors()
     inputs, targets = toy.batch(13, 8)
-    drawn = Mixup().draw(network, inputs, seeded())
+    drawn = Mixup().draw(network, inputs, targets, seeded())
     lam, logits = drawn.lam, network(drawn.mix(inputs))
     either = lam * functional.cross_entropy(logits, targets) + (1 - lam) * functional.cross_entropy(
         logits, targets[drawn.partners]
@@ -68,7 +68,7 @@ def test_mixup_is_lambda_times_the_loss_on_either_label():
 def test_lambda_is_beta_and_one_a_step(method, alpha):
     network, (inputs, _) = toy.vectors(), toy.batch(4, 8)
     generator = seeded(1)
-    drawn = [method.draw(network, inputs, generator) for _ in range(600)]
+    drawn = [method.draw(network, inputs, None, generator) for _ in range(600)]
     pairings = [getattr(each, "pairing", each) for each in drawn]
     assert all(pairing.lam.shape == () for pairing in pairings)
     assert stats.kstest([float(pairing.lam) for pairing in pairings], stats.beta(alpha, alpha).cdf).pvalue > 1e-3
@@ -85,7 +85,7 @@ def test_cutmix_equals_the_loop(soft, shape):
     network = toy.images().double().eval()
     inputs, targets = toy.batch(7, 3, *shape, dtype=torch.float64)
     probabilities = toy.soft_targets(7, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
-    drawn = CutMix().draw(network, inputs, seeded())
+    drawn = CutMix().draw(network, inputs, targets, seeded())
     mixed = references.cutmix(inputs, drawn.partners, drawn.box)
     kept = sum(torch.equal(mixed[0, :, y, x], inputs[0, :, y, x]) for y in range(shape[0]) for x in range(shape[1]))
     if int(drawn.partners[0]) != 0:
@@ -100,7 +100,7 @@ def test_cutmix_corrects_lambda_to_the_area_that_is_left():
     colours = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 9, 7).contiguous()
     network = toy.Toy(width=3, classes=5)
     for seed in range(40):
-        drawn = CutMix().draw(network, colours, seeded(seed))
+        drawn = CutMix().draw(network, colours, None, seeded(seed))
         network.seen.clear()
         drawn.predict(network, colours)
         expected = references.pairs(torch.arange(5.0), drawn.partners, drawn.lam)
@@ -110,7 +110,7 @@ def test_cutmix_corrects_lambda_to_the_area_that_is_left():
 def test_cutmix_area_is_that_of_uniform_lambda_and_centre():
     """The mean over lambda ~ U(0, 1), by quadrature, of the mean area over every centre."""
     generator, images = seeded(2), torch.zeros(1, 3, 8, 8)
-    drawn = [1 - CutMix().draw(None, images, generator).lam for _ in range(3000)]
+    drawn = [1 - CutMix().draw(None, images, None, generator).lam for _ in range(3000)]
     areas = [
         sum(_area(references.cut(8, 8, (i + 0.5) / 200, y, x)) for y in range(8) for x in range(8)) / 64**2
         for i in range(200)
@@ -129,8 +129,8 @@ def _area(box: tuple[int, int, int, int]) -> int:
 def test_cutmix_leaves_the_other_steps_plain(probability):
     generator, images = seeded(3), torch.zeros(2, 3, 32, 32)
     method = CutMix(probability=probability)
-    plain = [method.draw(None, images, generator).lam == 1.0 for _ in range(800)]
-    never = [CutMix().draw(None, images, generator).lam == 1.0 for _ in range(800)]
+    plain = [method.draw(None, images, None, generator).lam == 1.0 for _ in range(800)]
+    never = [CutMix().draw(None, images, None, generator).lam == 1.0 for _ in range(800)]
     expected = 1 - probability * (1 - sum(never) / 800)
     assert sum(plain) / 800 == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 800))
     network, (inputs, targets) = toy.images().eval(), toy.batch(7, 3, 6, 6)
@@ -160,7 +160,7 @@ def test_manifold_mixup_mixes_exactly_at_its_stage(stage):
     network = toy.Toy(Scales(), Scales(), width=8, classes=5)
     inputs, targets = toy.batch(7, 8)
     method = ManifoldMixup(stages=(stage,))
-    drawn = method.draw(network, inputs, seeded())
+    drawn = method.draw(network, inputs, targets, seeded())
     assert drawn.stage == stage
     method(network, inputs, targets, generator=seeded())
     mixed = references.pairs(inputs, drawn.pairing.partners, float(drawn.pairing.lam))
@@ -175,7 +175,7 @@ def test_manifold_mixup_equals_the_loop(stage):
     network = toy.images().double().eval()
     inputs, targets = toy.batch(7, 3, 6, 6, dtype=torch.float64)
     method = ManifoldMixup(stages=(stage,))
-    pairing = method.draw(network, inputs, seeded()).pairing
+    pairing = method.draw(network, inputs, targets, seeded()).pairing
     hidden, lam = inputs, float(pairing.lam)
     for i, block in enumerate(network.blocks):
         hidden = block(hidden)
@@ -190,7 +190,7 @@ def test_manifold_mixup_equals_the_loop(stage):
 def test_manifold_mixup_chooses_each_stage_alike(stages, available):
     network, (inputs, _) = toy.images(), toy.batch(2, 3, 6, 6)
     generator = seeded(4)
-    drawn = [ManifoldMixup(stages=stages).draw(network, inputs, generator).stage for _ in range(900)]
+    drawn = [ManifoldMixup(stages=stages).draw(network, inputs, None, generator).stage for _ in range(900)]
     counts = [drawn.count(stage) for stage in sorted(available)]
     assert sum(counts) == 900
     assert stats.chisquare(counts).pvalue > 1e-3
@@ -200,7 +200,7 @@ def test_stage_zero_is_mixup():
     network = toy.images().eval()
     inputs, targets = toy.batch(7, 3, 6, 6)
     method = ManifoldMixup(stages=(0,))
-    drawn = method.draw(network, inputs, seeded()).pairing
+    drawn = method.draw(network, inputs, targets, seeded()).pairing
     logits = network(drawn.mix(inputs))
     expected = functional.cross_entropy(logits, drawn.mix(toy.one_hot(targets)))
     torch.testing.assert_close(method(network, inputs, targets, generator=seeded()).total, expected)
@@ -214,7 +214,7 @@ def test_a_teacher_predicts_on_its_own_view_mixed_alike(method):
     student, teacher = toy.images().eval(), toy.images(seed=1).eval()
     inputs, targets = toy.batch(7, 3, 6, 6)
     other = toy.batch(7, 3, 6, 6, seed=5)[0]
-    drawn = method.draw(student, inputs, seeded())
+    drawn = method.draw(student, inputs, targets, seeded())
     logits = drawn.predict(student, inputs)
     labels = functional.cross_entropy(logits, drawn.mix_targets(toy.one_hot(targets)))
     taught = functional.cross_entropy(logits, drawn.predict(teacher, other).detach().softmax(-1))

@@ -6,13 +6,13 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from multimix.methods._predict import Mixing, Predicts
+from multimix.methods._predict import InputMixing, MixesInputs
 from multimix.ops import Box, beta, check_concentration, draw_box, draw_partners, mix_pairs, paste_box
 from multimix.protocols import Network
 
 
 @dataclass(frozen=True)
-class CutMix(Predicts):
+class CutMix(MixesInputs):
     """Paste a box of each image's partner into it; targets are mixed by the area that is left.
 
     The box has side ratio ``sqrt(1 - lam)`` with lambda ~ Beta(alpha, alpha), its centre is uniform over the image, and
@@ -36,7 +36,7 @@ class CutMix(Predicts):
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
 
-    def draw(self, network: Network, inputs: Tensor, generator: Generator | None) -> Mixing:
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Pasting":
         """Draw partners and a box.
 
         Raises:
@@ -54,16 +54,16 @@ class CutMix(Predicts):
 
 
 @dataclass(frozen=True)
-class Pasting:
+class Pasting(InputMixing):
     """Whose box goes where, and the share of the image that stays."""
 
     partners: Tensor
     box: Box
     lam: float
 
-    def predict(self, network: Network, inputs: Tensor) -> Tensor:
-        """Return the logits of the pasted images."""
-        return network(paste_box(inputs, self.partners, self.box))
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return the pasted images."""
+        return paste_box(inputs, self.partners, self.box)
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the class probabilities mixed by area."""

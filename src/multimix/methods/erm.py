@@ -15,7 +15,7 @@ class ERM(Predicts):
 
     name: ClassVar[str] = "erm"
 
-    def draw(self, network: Network, inputs: Tensor, generator: Generator | None) -> Mixing:
+    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw nothing."""
         return _Nothing()
 

@@ -37,7 +37,7 @@ class ManifoldMixup(Predicts):
         if not self.stages or min(self.stages) < 0:
             raise ValueError(f"stages must name at least one stage, none below 0, got {self.stages}")
 
-    def draw(self, network: Network, inputs: Tensor, generator: Generator | None) -> Mixing:
+    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw a stage, partners and lambda.
 
         Raises:

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 from torch import Generator, Tensor
 
-from multimix.methods._predict import Mixing, Predicts
+from multimix.methods._predict import InputMixing, MixesInputs
 from multimix.ops import beta, check_concentration, draw_partners, mix_pairs
 from multimix.protocols import Network
 
 
 @dataclass(frozen=True)
-class Mixup(Predicts):
+class Mixup(MixesInputs):
     """Mix pairs of inputs and their targets: ``lam * x + (1 - lam) * x[partners]``.
 
     Lambda ~ Beta(alpha, alpha), one a step. Works on inputs of any shape: images, tokens, features.
@@ -30,25 +30,21 @@ class Mixup(Predicts):
         """Refuse impossible settings."""
         check_concentration("alpha", self.alpha)
 
-    def draw(self, network: Network, inputs: Tensor, generator: Generator | None) -> Mixing:
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Pairing":
         """Draw partners and lambda."""
         return draw_pairing(len(inputs), self.alpha, inputs, generator)
 
 
 @dataclass(frozen=True)
-class Pairing:
+class Pairing(InputMixing):
     """Who is mixed with whom, and the weight of the first."""
 
     partners: Tensor
     lam: Tensor
 
-    def mix(self, values: Tensor) -> Tensor:
-        """Return every value mixed with its partner's."""
-        return mix_pairs(values, self.partners, self.lam)
-
-    def predict(self, network: Network, inputs: Tensor) -> Tensor:
-        """Return the logits of mixed inputs."""
-        return network(self.mix(inputs))
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return every value, an input or a hidden representation, mixed with its partner's."""
+        return mix_pairs(inputs, self.partners, self.lam)
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the mixed class probabilities."""

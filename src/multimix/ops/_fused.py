@@ -27,6 +27,10 @@ _NUMBERS = {"cpu": 2**18, "cuda": 2**24}
 """Logits of a chunk: on a CPU what its cache holds, on a GPU enough to keep it busy."""
 
 
+_FEW_CLASSES = 128
+"""Up to here, on a CPU, the product is cheaper; about a nanosecond a weight is what adding takes."""
+
+
 class Problem(NamedTuple):
     """All that a mixed loss depends on beside the logits; positions first, where there are any."""
 
@@ -97,8 +101,8 @@ def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[
 def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
     """Return the label term, the teacher term if there is a teacher, and the gradient of the total: sums, not means."""
     targets, teacher = problem.targets, problem.teacher
-    if logits.device.type != "cpu" and not targets.is_floating_point():
-        # There a product with (b, k) one-hot labels is cheaper than adding rows, and repeats bit for bit.
+    if not targets.is_floating_point() and (logits.device.type != "cpu" or logits.shape[-1] <= _FEW_CLASSES):
+        # A product with (b, k) one-hot labels is cheaper than adding columns, and on a GPU it repeats bit for bit.
         targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
     # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
     logits = logits - logits.amax(-1, keepdim=True)

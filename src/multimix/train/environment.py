@@ -33,12 +33,14 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout this code runs from, ``-dirty`` if changed since; None outside a checkout."""
+    """Return the commit of the checkout this runs from, ``-dirty`` if the package changed since; None outside one."""
     here = Path(__file__).resolve().parent
     head = _git(here, "rev-parse", "--short=12", "HEAD")
     if head is None or _git(here, "ls-files", "--error-unmatch", __file__) is None:
         return None
-    return head + ("-dirty" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    return head + (
+        "-dirty" if _git(here, "status", "--porcelain", "--untracked-files=no", "--", str(here.parent)) else ""
+    )
 
 
 def peak_mib(device: torch.device) -> float:
