@@ -18,8 +18,10 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
     """A repository that the code seems to run from."""
-    source = tmp_path / "environment.py"
+    source = tmp_path / "package/train/environment.py"
+    source.parent.mkdir(parents=True)
     source.write_text("# code\n")
+    (tmp_path / "records.jsonl").write_text("{}\n")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
@@ -31,8 +33,9 @@ def test_the_commit_of_a_checkout(checkout):
     head = git(checkout, "rev-parse", "HEAD")
     assert environment.commit() == head[:12]
     (checkout / "notes.txt").write_text("not of the code")
+    (checkout / "records.jsonl").write_text("{}\n{}\n")
     assert environment.commit() == head[:12]
-    (checkout / "environment.py").write_text("# other code\n")
+    (checkout / "package/train/environment.py").write_text("# other code\n")
     assert environment.commit() == f"{head[:12]}-dirty"
 
 
