@@ -36,7 +36,7 @@ from multimix.ops._lazy import LazyWeights
 Impl = Literal["auto", "plain", "commuted", "fused"]
 IMPLS = ("auto", "plain", "commuted", "fused")
 
-_SMALL = 2**16
+_SMALL = 2**17
 """Numbers of interpolated logits, or of weights, below which a problem counts as small, by `multimix bench ops`."""
 
 
