@@ -178,7 +178,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_and_losses_in_fl
     assert {p.dtype for p in engine.network.parameters()} == {torch.float32}
     losses = train_all(engine)
     exact = train_all(Engine(tiny(method=MultiMix(tuples=20)), splits))
-    assert losses[:3] == pytest.approx(exact[1:4], rel=0.02)
+    assert losses[:3] == pytest.approx(exact[1:4], rel=0.05)
     assert losses[:3] != exact[1:4]
 
 
