@@ -17,6 +17,14 @@ CHUNKS = [1, 7, N, N + 1]
 KINDS = [(None, False), (3, False), (3, True)]
 
 
+@pytest.fixture(params=["added", "multiplied"])
+def labels_are(request, monkeypatch) -> str:
+    """Both ways of class indices into the error, of which the number of classes decides."""
+    monkeypatch.setattr(_fused, "_FEW_CLASSES", 0 if request.param == "added" else 10**9)
+    return request.param
+
+
+@pytest.mark.usefixtures("labels_are")
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize(("soft", "taught"), [(False, False), (False, True), (True, True)])
@@ -28,6 +36,7 @@ def test_chunks_of_any_size_add_up_to_the_loop(r, shared, soft, taught, balanced
     torch.testing.assert_close(ours, -1.7 * true_gradient(s, balanced=balanced), rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.usefixtures("labels_are")
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("taught", [False, True])
