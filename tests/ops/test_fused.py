@@ -8,7 +8,7 @@ import torch
 
 from multimix import ops
 from multimix.bench.cost import cost
-from multimix.ops import _fused
+from multimix.ops import _fused, _loss
 from ops.samples import Sample, sample, true_gradient, truth
 from ops.test_precision import plainly
 
@@ -190,3 +190,18 @@ def test_extreme_concentrations_and_a_single_class(alpha, k):
     gradient = s.gradient(impl="fused")
     assert gradient.isfinite().all()
     torch.testing.assert_close(gradient.double(), true_gradient(s), rtol=1e-3, atol=2e-3)
+
+
+def test_auto_goes_by_size_and_by_who_wants_a_gradient(monkeypatch):
+    taken: list[int] = []
+    fused = _loss.fused_losses
+    monkeypatch.setattr(_loss, "fused_losses", lambda *args: taken.append(1) or fused(*args))
+    small, large = sample(7, 13, 5), sample(64, 3000, 5)
+    small.loss()
+    assert not taken
+    large.loss()
+    replace(large, weights=ops.LazyWeights(3000, lambda rows: large.weights[:rows])).loss()
+    sample(64, 300, 5, r=10).loss()
+    assert len(taken) == 3
+    replace(large, weights=large.weights.clone().requires_grad_()).loss()
+    assert len(taken) == 3
