@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from multimix import ops
+from multimix.ops import _simplex
 
 ALPHAS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 1e2, 1e3)
 
@@ -254,3 +255,54 @@ def test_impossible_effective_numbers_are_refused(effective):
 def test_tuples_longer_than_the_mini_batch_are_refused():
     with pytest.raises(ValueError, match="tuple_length must not exceed the mini-batch of 3, got 4"):
         ops.scatter_tuples(torch.full((2, 4), 0.25), 3)
+
+
+def log_acceptance(y: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """Marsaglia and Tsang, step 4, in float64: x^2 / 2 + d - d v + d log v with v = (1 + c x)^3, c = 1 / sqrt(9 d)."""
+    d = alpha - 1 / 3
+    x, v = y * (9 * d).sqrt(), (1 + y) ** 3
+    return torch.where(v > 0, x.square() / 2 + d - d * v + d * v.clamp_min(1e-300).log(), -torch.inf)
+
+
+GRID_Y = torch.cat([torch.linspace(-1.5, 3, 4001, dtype=torch.float64), torch.tensor([-1.0, 0.0], dtype=torch.float64)])
+GRID_ALPHA = torch.tensor([1.0, 1.001, 1.05, 1.2, 1.5, 2.0, 3.0, 10.0, 100.0, 1001.0], dtype=torch.float64).unsqueeze(1)
+
+
+def test_what_the_squeeze_accepts_the_exact_test_accepts():
+    y, alpha = torch.broadcast_tensors(GRID_Y, GRID_ALPHA)
+    for bits in range(-128, 128):
+        at_once = _simplex._doubt(y, alpha - 1 / 3, torch.tensor(bits, dtype=torch.int8)) < 127
+        assert ((bits + 129) / 256 <= log_acceptance(y, alpha).exp() + 1e-12)[at_once].all()
+        if bits == -128:  # and it is worth having: nearly all of what is accepted near the mode is accepted at once
+            assert at_once[(y.abs() < 0.5 / (9 * alpha).sqrt())].all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_exact_test_is_that_of_the_paper(dtype):
+    y, alpha = (t.to(dtype) for t in torch.broadcast_tensors(GRID_Y, GRID_ALPHA))
+    exact = log_acceptance(y.double(), alpha.double())
+    for u in (1e-6, 0.1, 0.5, 0.9, 0.999):
+        ours = _simplex._refused(y, alpha - 1 / 3, torch.full_like(y, u))
+        clear = (exact - math.log(u)).abs() > 1e-3  # where rounding cannot decide
+        assert torch.equal(ours[clear], (math.log(u) >= exact)[clear])
+
+
+def test_eight_bits_and_the_rest_make_a_uniform_number():
+    bits = torch.arange(-128, 128, dtype=torch.int8)
+    low = _simplex._uniform(bits, torch.zeros(256))
+    assert torch.equal(low, torch.arange(256) / 256)
+    assert torch.equal(_simplex._uniform(bits, torch.full((256,), 0.5)), low + 1 / 512)
+
+
+def test_the_eight_bits_are_all_drawn_alike():
+    drawn = _simplex._eight_bits((300, 701), seeded(15))
+    assert drawn.shape == (300, 701)
+    assert stats.chisquare(torch.bincount(drawn.view(-1).long() + 128, minlength=256).numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("alpha", [1.0, 1.3, 2.5, 40.0])
+def test_the_variates_are_gamma(alpha, dtype):
+    variates = _simplex._gamma(torch.full((500, 1), alpha, dtype=dtype), (500, 600), seeded(16)).double().view(-1)
+    assert stats.kstest(variates.numpy(), stats.gamma(alpha).cdf).pvalue > 1e-3
+    assert float(variates.mean()) == pytest.approx(alpha, rel=4 / math.sqrt(alpha * 3e5))

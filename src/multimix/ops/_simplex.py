@@ -169,18 +169,30 @@ def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) ->
     d = alpha - 1 / 3
     y = torch.randn(size, generator=generator, dtype=alpha.dtype).mul_((9 * d).rsqrt())
     bits = _eight_bits(size, generator)
-    # Accepted at once where u < 1 - (1/2 + 1.05 d) y^4, even for the largest u with these bits, (bits + 129) / 2^8.
-    margin = y.square().square_().mul_((0.5 + 1.05 * d).mul_(2**8)).add_(bits)
-    doubtful = (margin >= 127).view(-1).nonzero()[:, 0]
+    doubt = _doubt(y, d, bits)
+    doubtful = (doubt >= 127).view(-1).nonzero()[:, 0]
     row = doubtful.div(size[1], rounding_mode="floor")
-    uniform = torch.rand(len(doubtful), generator=generator, dtype=y.dtype)
-    uniform.add_(bits.view(-1)[doubtful]).add_(128).div_(2**8)
+    rest = torch.rand(len(doubtful), generator=generator, dtype=y.dtype)
+    uniform = _uniform(bits.view(-1)[doubtful], rest)
     refused = _refused(y.view(-1)[doubtful], d[row, 0], uniform)
     root = y.add_(1)
-    variates = torch.square(root, out=margin).mul_(root).mul_(d)  # in memory that is there already
+    variates = torch.square(root, out=doubt).mul_(root).mul_(d)  # in memory that is there already
     again = torch._standard_gamma(alpha[row[refused], 0], generator=generator)
     variates.view(-1).index_copy_(0, doubtful[refused], again)
     return variates
+
+
+def _doubt(y: Tensor, d: Tensor, bits: Tensor) -> Tensor:
+    """Return a number that stays below 127 only where even the largest uniform number with these first bits accepts.
+
+    That number is below (bits + 129) / 2^8, and u < 1 - (1/2 + 1.05 d) y^4 always accepts.
+    """
+    return y.square().square_().mul_((0.5 + 1.05 * d).mul_(2**8)).add_(bits)
+
+
+def _uniform(bits: Tensor, rest: Tensor) -> Tensor:
+    """Return the uniform number in [0, 1) with these first 8 bits (-128 to 127); ``rest`` in [0, 1) is used up."""
+    return rest.add_(bits).add_(128).div_(2**8)
 
 
 def _refused(y: Tensor, d: Tensor, uniform: Tensor) -> Tensor:
