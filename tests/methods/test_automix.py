@@ -259,7 +259,7 @@ def test_a_generator_that_trains_brings_images_nearer():
         optimizer.step()
         optimizer.zero_grad()
         distances.append(float(losses.terms["distance"]))
-    assert distances[-1] < 0.6 * distances[0]
+    assert distances[-1] < 0.75 * distances[0]
 
 
 # ------------------------------------------------------------------------------------------------------- composition

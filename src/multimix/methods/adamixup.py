@@ -113,15 +113,9 @@ class AdaMixUp(Stateful):
 
     def _tell_apart(self, embeddings: Tensor, mixed: int) -> Tensor:
         """Return the cross-entropy of telling the first embeddings, of mixed inputs, from the others."""
-        discriminator = cast("nn.Linear", self.discriminator)
-        if embeddings.shape[-1] != discriminator.in_features:
-            raise ValueError(
-                f"width must be the size of the network's pooled embedding, {embeddings.shape[-1]}, for AdaMixUp, got "
-                f"{discriminator.in_features}"
-            )
         clean = torch.ones(len(embeddings), dtype=torch.long, device=embeddings.device)
         clean[:mixed] = 0
-        return cross_entropy(full_precision(discriminator(embeddings)), clean)
+        return cross_entropy(full_precision(cast("nn.Linear", self.discriminator)(embeddings)), clean)
 
 
 @dataclass(frozen=True)
@@ -151,6 +145,7 @@ class Policy(nn.Module):
     def __init__(self, network: Network, width: int):
         """Copy the network; its own head stays behind and is not trained."""
         super().__init__()
+        self.width = width
         self.trunk = copy.deepcopy(network_module(network, "AdaMixUp")).train()
         head = cast("Network", self.trunk).head
         if head is not None:
@@ -162,7 +157,13 @@ class Policy(nn.Module):
         trunk, n = cast("Network", self.trunk), len(averages)
         if n == 1:  # batch normalisation cannot train on a single value
             averages = torch.cat([averages, averages])
-        return full_precision(self.head(trunk.pool(trunk.embed(averages))))[:n].softmax(-1)
+        embeddings = trunk.pool(trunk.embed(averages))
+        if embeddings.shape[-1] != self.width:
+            raise ValueError(
+                f"width must be the size of the network's pooled embedding, {embeddings.shape[-1]}, for AdaMixUp, got "
+                f"{self.width}"
+            )
+        return full_precision(self.head(embeddings))[:n].softmax(-1)
 
 
 def _embedding_width(network: Network) -> int:
