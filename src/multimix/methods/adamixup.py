@@ -167,12 +167,13 @@ class Policy(nn.Module):
 
 
 def _embedding_width(network: Network) -> int:
+    modules = network_module(network, "AdaMixUp").modules()
     head = network.head
     if isinstance(head, nn.Conv2d):
         return head.in_channels
     if isinstance(head, nn.Linear):
         return head.in_features
-    linear = [m for m in network_module(network, "AdaMixUp").modules() if isinstance(m, nn.Linear)]
+    linear = [module for module in modules if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("width must be given to AdaMixUp: the network has no linear layer to read it from")
     return linear[-1].in_features
