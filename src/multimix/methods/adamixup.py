@@ -1,0 +1,192 @@
+"""AdaMixUp."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from multimix.methods._learned import build_beside, check_count, check_share, full_precision, network_module
+from multimix.methods._predict import InputMixing, classification_losses
+from multimix.ops import as_probabilities, check_batch, draw_partners
+from multimix.protocols import Losses, Network, Stateful, Teacher
+
+_HIDDEN = 100
+"""Units between the policy network's embedding and its three logits."""
+_SPREAD = 1e-3
+"""Standard deviation of the heads' initial weights."""
+
+
+@dataclass(eq=False)
+class AdaMixUp(Stateful):
+    r"""Mixup with weights from a learned policy that avoids mixed images which could pass for clean ones.
+
+    A policy network, a copy of the network with a head of its own, sees the average of two images, each value weighed
+    at random, and answers with a softmax (a, b, .). Lambda is uniform in [a, a + b], which lies in [0, 1]. The
+    classifier trains on the mixed images and their first ones, clean, with cross-entropy. An intrusion discriminator,
+    a linear layer on the classifier's pooled embedding, learns to tell mixed images from clean ones, the held-out ones
+    among them; its cross-entropy is added. Both losses train the policy through the mixed images. Lambda in the targets
+    passes no gradient on, as in the authors' code. Works on inputs of any shape that the network takes.
+
+    The training engine trains policy and discriminator along with the network. In a loop of your own, build them before
+    the optimiser and give their parameters to it::
+
+        method.prepare(network)
+        optimizer = torch.optim.SGD([*network.parameters(), *method.parameters()], lr=0.1)
+
+    A method that nobody has prepared builds them in the first step, where no optimiser knows of them.
+
+    Reference:
+        Guo, Mao, Zhang, "MixUp as locally linear out-of-manifold regularization", AAAI 2019; defaults of the authors'
+        code at github.com/SITE5039/AdaMixUp.
+    """
+
+    name: ClassVar[str] = "adamixup"
+
+    held_out: float = 0.5
+    """Share of the mini-batch that only the discriminator sees (and, as second images, the mixing)."""
+    width: int | None = None
+    """Size of the network's pooled embedding; by default what its last linear layer takes."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        check_share("held_out", self.held_out, with_one=False)
+        check_count("width", self.width)
+        self.policy: Policy | None = None
+        self.discriminator: nn.Linear | None = None
+
+    def prepare(self, network: Network) -> None:
+        """Build policy and discriminator, unless there are some.
+
+        Raises:
+            ValueError: If ``width`` is not given and the network has no linear layer to read it from.
+            TypeError: If the network is not a torch module.
+        """
+        if self.discriminator is None:
+            width = self.width or _embedding_width(network)
+            self.policy = build_beside(network, lambda: Policy(network, width), "AdaMixUp")
+            self.discriminator = build_beside(network, lambda: _small_linear(width, 2), "AdaMixUp")
+
+    def forward(
+        self,
+        network: Network,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the classification losses of mixed and clean inputs plus the discriminator's.
+
+        Raises:
+            ValueError: If the network's pooled embedding has another size than the discriminator was built for.
+        """
+        check_batch(inputs, targets)
+        drawn = self.draw(network, inputs, targets, generator)
+        n = len(drawn.partners)
+        embeddings = network.pool(network.embed(torch.cat([drawn.mix(inputs), inputs[n:]])))
+        logits = network.classify(embeddings[: 2 * n])
+        wanted = drawn.mix_targets(as_probabilities(targets, logits.shape[-1]))
+        taught = None
+        if teacher is not None:
+            with torch.no_grad():
+                taught = drawn.predict(teacher.network, teacher.inputs), teacher.gamma
+        losses = classification_losses(logits, wanted, taught)
+        intrusion = self._tell_apart(embeddings, n)
+        return Losses(losses.total + intrusion, {**losses.terms, "intrusion": intrusion.detach()})
+
+    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "PolicyMixing":
+        """Draw pairs and, from the policy, each pair's lambda; the first images of the mini-batch are mixed."""
+        self.prepare(network)
+        b = len(inputs)
+        n = b - min(int(b * self.held_out), b - 1)
+        partners = draw_partners(b, generator=generator, device=inputs.device)[:n]
+        first, second = inputs[:n], inputs[partners]
+        average = (_noise(first, generator) * first + _noise(first, generator) * second) / 2
+        region = cast("Policy", self.policy)(average)
+        home = generator.device if generator is not None else inputs.device
+        uniform = torch.rand(n, generator=generator, device=home).to(region)
+        lam = region[:, 0] + uniform * region[:, 1]
+        return PolicyMixing(partners, lam.clamp(max=1))  # which rounding could exceed
+
+    def _tell_apart(self, embeddings: Tensor, mixed: int) -> Tensor:
+        """Return the cross-entropy of telling the first embeddings, of mixed inputs, from the others."""
+        clean = torch.ones(len(embeddings), dtype=torch.long, device=embeddings.device)
+        clean[:mixed] = 0
+        return cross_entropy(full_precision(cast("nn.Linear", self.discriminator)(embeddings)), clean)
+
+
+@dataclass(frozen=True)
+class PolicyMixing(InputMixing):
+    """The second input of each pair and the weight of its first, which is an early one of the mini-batch."""
+
+    partners: Tensor
+    lam: Tensor
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return the mixed inputs, then the first of each pair as it is."""
+        return self._mix(inputs, self.lam)
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the class probabilities of :meth:`mix`; the policy gets no gradient from them."""
+        return self._mix(targets, self.lam.detach())
+
+    def _mix(self, values: Tensor, lam: Tensor) -> Tensor:
+        first = values[: len(lam)]
+        lam = lam.to(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+        return torch.cat([torch.lerp(values[self.partners], first, lam), first])
+
+
+class Policy(nn.Module):
+    """Where lambda of a pair may lie: a network's trunk, copied, and a head."""
+
+    def __init__(self, network: Network, width: int):
+        """Copy the network; its own head stays behind and is not trained."""
+        super().__init__()
+        self.width = width
+        self.trunk = copy.deepcopy(network_module(network, "AdaMixUp")).train()
+        head = cast("Network", self.trunk).head
+        if head is not None:
+            head.requires_grad_(False)
+        self.head = nn.Sequential(_small_linear(width, _HIDDEN), _small_linear(_HIDDEN, 3))
+
+    def forward(self, averages: Tensor) -> Tensor:
+        """Return (a, b, .), of sum 1, for each average of two inputs."""
+        trunk, n = cast("Network", self.trunk), len(averages)
+        if n == 1:  # batch normalisation cannot train on a single value
+            averages = torch.cat([averages, averages])
+        embeddings = trunk.pool(trunk.embed(averages))
+        if embeddings.shape[-1] != self.width:
+            raise ValueError(
+                f"width must be the size of the network's pooled embedding, {embeddings.shape[-1]}, for AdaMixUp, got "
+                f"{self.width}"
+            )
+        return full_precision(self.head(embeddings))[:n].softmax(-1)
+
+
+def _embedding_width(network: Network) -> int:
+    modules = network_module(network, "AdaMixUp").modules()
+    head = network.head
+    if isinstance(head, nn.Conv2d):
+        return head.in_channels
+    if isinstance(head, nn.Linear):
+        return head.in_features
+    linear = [module for module in modules if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError("width must be given to AdaMixUp: the network has no linear layer to read it from")
+    return linear[-1].in_features
+
+
+def _small_linear(inside: int, outside: int) -> nn.Linear:
+    layer = nn.Linear(inside, outside)
+    nn.init.normal_(layer.weight, std=_SPREAD)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _noise(like: Tensor, generator: Generator | None) -> Tensor:
+    """Return weights drawn from the standard normal distribution, cut off at two standard deviations."""
+    home = like.device if generator is None else generator.device
+    return nn.init.trunc_normal_(torch.empty(like.shape, device=home), generator=generator).to(like)
