@@ -22,8 +22,10 @@ from multimix.protocols import Losses, Method
 
 TUPLES = 35
 """A multiple of the mini-batch of 7 that most laws use."""
-ONLY_IMAGES = {"cutmix"}
+ONLY_IMAGES = {"cutmix", "automix"}
 """Methods that refuse feature vectors."""
+NEVER_PLAIN = {"automix", "adamixup"}
+"""Methods whose loss has more in it than the mixed examples, so that without mixing it is not plain training."""
 
 
 @dataclass(frozen=True)
@@ -401,9 +403,11 @@ LAWS = [
 
 def applies(law: Callable[[Case, torch.device], None], case: Case) -> bool:
     """Say whether a law is meant for a case."""
-    return (case.vectors or law is not feature_vectors_will_do) and not (
-        case.balanced and law is an_affine_head_may_be_unknown
-    )
+    if law is feature_vectors_will_do:
+        return case.vectors
+    if law is without_mixing_it_is_plain_training:
+        return case.name not in NEVER_PLAIN
+    return not (case.balanced and law is an_affine_head_may_be_unknown)
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

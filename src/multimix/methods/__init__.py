@@ -1,7 +1,9 @@
-"""Mixing methods: each one a frozen dataclass whose fields are its settings and whose call is the algorithm."""
+"""Mixing methods: each one a dataclass whose fields are its settings and whose call is the algorithm."""
 
 from typing import Any, get_args
 
+from multimix.methods.adamixup import AdaMixUp
+from multimix.methods.automix import AutoMix
 from multimix.methods.combine import Alternate, Until
 from multimix.methods.cutmix import CutMix
 from multimix.methods.dense import DenseMultiMix
@@ -10,7 +12,7 @@ from multimix.methods.manifold import ManifoldMixup
 from multimix.methods.mixup import Mixup
 from multimix.methods.multimix import MultiMix
 
-AnyMethod = ERM | Mixup | CutMix | ManifoldMixup | MultiMix | DenseMultiMix
+AnyMethod = ERM | Mixup | CutMix | ManifoldMixup | MultiMix | DenseMultiMix | AutoMix | AdaMixUp
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
 METHODS: tuple[type[Any], ...] = get_args(AnyMethod)
@@ -18,8 +20,10 @@ METHODS: tuple[type[Any], ...] = get_args(AnyMethod)
 __all__ = [
     "ERM",
     "METHODS",
+    "AdaMixUp",
     "Alternate",
     "AnyMethod",
+    "AutoMix",
     "CutMix",
     "DenseMultiMix",
     "ManifoldMixup",
