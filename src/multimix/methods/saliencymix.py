@@ -1,5 +1,6 @@
 """SaliencyMix."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,12 +38,19 @@ class SaliencyMix(MixesInputs):
     """Concentration of the Beta distribution; the authors call it beta."""
     probability: float = 1.0
     """Share of the steps that are mixed; the others are plain."""
+    levels: tuple[float, float] | None = None
+    """The inputs' values of black and white, as (0.0, 1.0), for the 256 grey levels of the saliency; by default each
+    image's own smallest and largest value."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         check_concentration("alpha", self.alpha)
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
+        if self.levels is not None and not (
+            len(self.levels) == 2 and -math.inf < self.levels[0] < self.levels[1] < math.inf
+        ):
+            raise ValueError(f"levels must be None or (black, white) with black < white, got {self.levels!r}")
 
     def draw(
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
@@ -63,8 +71,14 @@ class SaliencyMix(MixesInputs):
         ratio = (1 - lam) ** 0.5 if mixed else 0.0
         half = int(height * ratio) // 2, int(width * ratio) // 2
         # where nothing is pasted, the saliency need not be known
-        centres = partners.new_zeros(b, 2) if 0 in half else _centres(inputs, anywhere)[partners]
+        centres = partners.new_zeros(b, 2) if 0 in half else self._centres(inputs, anywhere)[partners]
         return SalientPasting(partners, _boxes(centres, half, (height, width)), (height, width))
+
+    def _centres(self, images: Float[Tensor, "b c h w"], anywhere: Float[Tensor, "b 2"]) -> Int[Tensor, "b 2"]:
+        """Return the peak of each image's saliency, or a place drawn for it if there is none."""
+        saliency = static_saliency(images, levels=self.levels)
+        drawn = (anywhere * anywhere.new_tensor(saliency.shape[1:])).long()
+        return torch.where((saliency.amax((1, 2)) > 0).unsqueeze(1), saliency_peaks(saliency), drawn)
 
 
 @dataclass(frozen=True)
@@ -95,13 +109,6 @@ class SalientPasting(InputMixing):
         top, bottom, left, right = self.boxes.unsqueeze(-1).unbind(1)
         y, x = (torch.arange(size, device=self.boxes.device) for size in self.size)
         return ((y >= top) & (y < bottom)).unsqueeze(2) & ((x >= left) & (x < right)).unsqueeze(1)
-
-
-def _centres(images: Float[Tensor, "b c h w"], anywhere: Float[Tensor, "b 2"]) -> Int[Tensor, "b 2"]:
-    """Return the peak of each image's saliency, or a place drawn for it if there is none."""
-    saliency = static_saliency(images)
-    drawn = (anywhere * anywhere.new_tensor(saliency.shape[1:])).long()
-    return torch.where((saliency.amax((1, 2)) > 0).unsqueeze(1), saliency_peaks(saliency), drawn)
 
 
 def _boxes(centres: Int[Tensor, "b 2"], half: tuple[int, int], size: tuple[int, int]) -> Int[Tensor, "b 4"]:
