@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from multimix.methods._predict import InputMixing, MixesInputs
 from multimix.ops import beta, check_concentration, draw_partners, mix_pairs
 from multimix.ops._barycentre import barycentre
+from multimix.ops._checks import accurate
 from multimix.protocols import Network
 
 
@@ -81,8 +82,7 @@ class Transport(InputMixing):
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the barycentres of images and their partners."""
-        pairs = torch.stack([inputs, inputs[self.partners]], 2)
-        pairs = pairs.float() if pairs.dtype in (torch.float16, torch.bfloat16) else pairs
+        pairs = accurate(torch.stack([inputs, inputs[self.partners]], 2))
         offset = pairs.amin((2, 3, 4), keepdim=True)
         intensity = pairs - offset
         sums = intensity.sum((3, 4), keepdim=True)

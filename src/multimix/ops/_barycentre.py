@@ -11,6 +11,9 @@ _REACH = {torch.float32: 60.0, torch.float64: 650.0}
 _CHUNK = 2**24
 """Numbers that a product in logarithms forms at a time."""
 
+_NOTHING = -1e30
+"""The logarithm of no mass, below any other, but finite, so that differences and gradients are numbers."""
+
 
 def barycentre(
     masses: Float[Tensor, "*n m h w"], weights: Float[Tensor, "*n m"], *, epsilon: float, iterations: int
@@ -84,7 +87,8 @@ def _scalings(shares: Tensor, weights: Tensor, down: Tensor, across: Tensor, ite
 
 def _logarithms(shares: Tensor, weights: Tensor, down: Tensor, across: Tensor, iterations: int) -> Tensor:
     """Return the same by sums in logarithms, for kernels whose values leave the range of the dtype."""
-    log_shares = shares.clamp_min(torch.finfo(shares.dtype).tiny).log()
+    there = shares > 0
+    log_shares = torch.where(there, torch.where(there, shares, 1).log(), _NOTHING)
     potentials, logs = torch.zeros_like(shares), torch.empty(0)
     for _ in range(iterations):
         heard = _convolve(log_shares - _convolve(potentials, down, across), down, across)
