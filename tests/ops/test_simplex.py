@@ -271,7 +271,7 @@ GRID_ALPHA = torch.tensor([1.0, 1.001, 1.05, 1.2, 1.5, 2.0, 3.0, 10.0, 100.0, 10
 def test_what_the_squeeze_accepts_the_exact_test_accepts():
     y, alpha = torch.broadcast_tensors(GRID_Y, GRID_ALPHA)
     for bits in range(-128, 128):
-        at_once = _simplex._doubt(y, alpha - 1 / 3, torch.tensor(bits, dtype=torch.int8)) < 127
+        at_once = _simplex._doubt(y, alpha - 1 / 3, torch.tensor(bits, dtype=torch.int8)) < _simplex._DOUBTFUL
         assert ((bits + 129) / 256 <= log_acceptance(y, alpha).exp() + 1e-12)[at_once].all()
         if bits == -128:  # and it is worth having: nearly all of what is accepted near the mode is accepted at once
             assert at_once[(y.abs() < 0.5 / (9 * alpha).sqrt())].all()

@@ -6,7 +6,6 @@ from multimix.distill import SelfDistilled
 from multimix.methods import METHODS, Alternate, DenseMultiMix, Mixup, MultiMix
 from multimix.recipes import METHOD_NAMES, about_method, method_named
 from multimix.train import from_json, to_json
-from multimix.train.codec import to_json
 
 
 def test_every_method_of_the_one_list_goes_by_its_name():

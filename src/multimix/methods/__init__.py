@@ -11,8 +11,12 @@ from multimix.methods.erm import ERM
 from multimix.methods.manifold import ManifoldMixup
 from multimix.methods.mixup import Mixup
 from multimix.methods.multimix import MultiMix
+from multimix.methods.opttransmix import OptTransMix
+from multimix.methods.saliencymix import SaliencyMix
 
-AnyMethod = ERM | Mixup | CutMix | ManifoldMixup | MultiMix | DenseMultiMix | AutoMix | AdaMixUp
+AnyMethod = (
+    ERM | Mixup | CutMix | ManifoldMixup | MultiMix | DenseMultiMix | SaliencyMix | OptTransMix | AutoMix | AdaMixUp
+)
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
 METHODS: tuple[type[Any], ...] = get_args(AnyMethod)
@@ -29,5 +33,7 @@ __all__ = [
     "ManifoldMixup",
     "Mixup",
     "MultiMix",
+    "OptTransMix",
+    "SaliencyMix",
     "Until",
 ]

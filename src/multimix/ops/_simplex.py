@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 Concentration = float | tuple[float, float]
 
+_DOUBTFUL = 127
 _UNDERFLOWS = 0.25
 """Concentration below which U^(1 / alpha) leaves the range of float32, U being at least 2^-26."""
 
@@ -170,7 +171,7 @@ def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) ->
     y = torch.randn(size, generator=generator, dtype=alpha.dtype).mul_((9 * d).rsqrt())
     bits = _eight_bits(size, generator)
     doubt = _doubt(y, d, bits)
-    doubtful = (doubt >= 127).view(-1).nonzero()[:, 0]
+    doubtful = (doubt >= _DOUBTFUL).view(-1).nonzero()[:, 0]
     row = doubtful.div(size[1], rounding_mode="floor")
     rest = torch.rand(len(doubtful), generator=generator, dtype=y.dtype)
     uniform = _uniform(bits.view(-1)[doubtful], rest)
@@ -183,7 +184,7 @@ def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) ->
 
 
 def _doubt(y: Tensor, d: Tensor, bits: Tensor) -> Tensor:
-    """Return a number that stays below 127 only where even the largest uniform number with these first bits accepts.
+    """Return a number that stays below ``_DOUBTFUL`` only where even the largest uniform number with these first bits accepts.
 
     That number is below (bits + 129) / 2^8, and u < 1 - (1/2 + 1.05 d) y^4 always accepts.
     """
