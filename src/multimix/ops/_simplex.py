@@ -184,9 +184,9 @@ def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) ->
 
 
 def _doubt(y: Tensor, d: Tensor, bits: Tensor) -> Tensor:
-    """Return a number that stays below ``_DOUBTFUL`` only where even the largest uniform number with these first bits accepts.
+    """Return a number that is below ``_DOUBTFUL`` only where even the largest uniform number with these bits accepts.
 
-    That number is below (bits + 129) / 2^8, and u < 1 - (1/2 + 1.05 d) y^4 always accepts.
+    It is less than (bits + 129) / 2^8, and u < 1 - (1/2 + 1.05 d) y^4 always accepts.
     """
     return y.square().square_().mul_((0.5 + 1.05 * d).mul_(2**8)).add_(bits)
 
