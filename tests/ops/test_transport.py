@@ -28,15 +28,15 @@ def greedy(saliency, seen, eps):
     return torch.tensor(result).view(h, w)
 
 
-@pytest.mark.parametrize(("h", "w"), [(2, 2), (4, 4), (3, 6), (7, 2), (1, 5), (8, 8)])
+@pytest.mark.parametrize(("h", "w"), [(2, 2), (4, 4), (3, 6), (7, 2), (1, 5), (5, 5)])
 @pytest.mark.parametrize("eps", [0.05, 0.8, 20.0])
 def test_the_largest_gain_comes_first(h, w, eps):
     generator = torch.Generator().manual_seed(h)
-    saliency = torch.rand(10, h, w, generator=generator).pow(3)
+    saliency = torch.rand(6, h, w, generator=generator).pow(3)
     saliency /= saliency.sum((1, 2), keepdim=True)
-    seen = torch.rand(10, h, w, generator=generator) < torch.linspace(0, 1, 10).view(-1, 1, 1)
+    seen = torch.rand(6, h, w, generator=generator) < torch.linspace(0, 1, 6).view(-1, 1, 1)
     moved = transport_blocks(saliency, seen, eps)
-    for i in range(10):
+    for i in range(6):
         assert torch.equal(moved[i], greedy(saliency[i], seen[i], eps)), i
 
 
@@ -44,8 +44,7 @@ def test_a_case_by_hand():
     """The right column is seen; top left outdoes top right, bottom left does not pay for its way."""
     saliency, seen = torch.tensor([[[0.6, 0.1], [0.2, 0.1]]]), torch.tensor([[[False, True], [False, True]]])
     assert transport_blocks(saliency, seen, 0.3).tolist() == [[[0, 0], [2, 3]]]
-    # At half the price top right, turned out, could move to the bottom, but bottom left (0.2 - 0.15) asks for it too:
-    # who is there gains 0.1 and stays.
+    # At half the price bottom left gains 0.05 to its right, less than who is there, and top right has nowhere to go.
     assert transport_blocks(saliency, seen, 0.15).tolist() == [[[0, 0], [2, 3]]]
     # For almost nothing bottom left goes in.
     assert transport_blocks(saliency, seen, 0.01).tolist() == [[[0, 0], [2, 2]]]
