@@ -133,9 +133,11 @@ def source_pixels(blocks: Int[Tensor, "b y x"], size: int) -> Int[Tensor, "b h w
     corner = (blocks // columns * columns * size + blocks % columns) * size
     inside = torch.arange(size, device=blocks.device)
     offset = inside.view(-1, 1) * columns * size + inside
-    return (spread(corner, size).unflatten(1, (-1, size)).unflatten(3, (-1, size)) + offset.view(size, 1, size)).flatten(
-        3
-    ).flatten(1, 2)
+    return (
+        (spread(corner, size).unflatten(1, (-1, size)).unflatten(3, (-1, size)) + offset.view(size, 1, size))
+        .flatten(3)
+        .flatten(1, 2)
+    )
 
 
 def move_pixels(images: Float[Tensor, "b c h w"], source: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:

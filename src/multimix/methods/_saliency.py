@@ -26,12 +26,17 @@ def input_saliency(network: Network, inputs: Float[Tensor, "b c h w"], targets: 
 
 def input_gradient(network: Network, inputs: Float[Tensor, "b c h w"], targets: Tensor) -> Float[Tensor, "b c h w"]:
     """Return the gradient of each example's cross-entropy on its pixels, as :func:`input_saliency` takes it."""
+    b = len(inputs)
+    if b == 1:
+        # A single image goes in twice: for it, torch 2.14 gets the gradient of batch normalisation in eval mode wrong
+        # on a CPU where what comes in from above is a transposed sequence, as from pooling over positions.
+        inputs, targets = (t.repeat(2, *[1] * (t.ndim - 1)) for t in (inputs, targets))
     with evaluating(network), torch.enable_grad():
         pixels = inputs.detach().requires_grad_()
         logits = network(pixels)
         labels = as_probabilities(targets, logits.shape[-1])
         loss = -(labels * logits.float().log_softmax(-1)).sum()
-        return torch.autograd.grad(loss, pixels)[0].float()
+        return torch.autograd.grad(loss, pixels)[0][:b].float()
 
 
 def saliency_of(gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:

@@ -110,9 +110,7 @@ class PuzzleMix(MixesInputs):
         with frozen_statistics(network):  # the mixed images have moved them
             logits = network(inputs)
         clean = soft_cross_entropy(logits, as_probabilities(targets, logits.shape[-1]))
-        return replace(
-            losses, total=losses.total + self.clean * clean, terms={**losses.terms, "clean": clean.detach()}
-        )
+        return replace(losses, total=losses.total + self.clean * clean, terms={**losses.terms, "clean": clean.detach()})
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Puzzle":
         """Draw partners, lambda, a grid and perturbations; cut the masks and move the blocks.

@@ -128,7 +128,9 @@ def _check(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> None:
     b, labels, h, w = unary.shape
     for name, weights, shape in (("vertical", vertical, (b, h - 1, w)), ("horizontal", horizontal, (b, h, w - 1))):
         if weights.shape != shape:
-            raise ValueError(f"{name} must have shape {shape} for unary {tuple(unary.shape)}, got {tuple(weights.shape)}")
+            raise ValueError(
+                f"{name} must have shape {shape} for unary {tuple(unary.shape)}, got {tuple(weights.shape)}"
+            )
         if weights.numel() and not (weights.isfinite().all() and weights.amin() >= 0):
             raise ValueError(f"{name} must be finite and not negative, got {float(weights.amin()):.4g}")
     if not unary.isfinite().all():
