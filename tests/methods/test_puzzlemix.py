@@ -19,8 +19,6 @@ from multimix.methods._saliency import frozen_statistics, input_saliency
 from multimix.methods.puzzlemix import PuzzleMix
 from multimix.protocols import Teacher
 
-SETTINGS = dict(beta=1.2, gamma=0.5, eta=0.2)
-
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
@@ -65,7 +63,7 @@ def tables(first, second, s1, s2, lam, block, patch, labels, *, beta, gamma, eta
             if v == rows or u == columns:
                 continue
             line, side = ((y + 1) * block, x) if axis == 0 else ((x + 1) * block, y)
-            options = dict(axis=axis, line=line, block=block, patch=patch, side=side)
+            options = {"axis": axis, "line": line, "block": block, "patch": patch, "side": side}
             d = {
                 (p, q): mean_difference((second, first)[p], (second, first)[q], **options)
                 for p, q in itertools.product((0, 1), repeat=2)

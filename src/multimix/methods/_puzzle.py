@@ -70,7 +70,7 @@ def energy(
         eta: Weight of the prior.
         patch: Largest side of the patches that are compared on both sides of a border.
     """
-    b, rows, columns = shares.shape
+    rows, columns = shares.shape[1:]
     size = pixels.shape[-1] // columns
     smooth = beta / (16 * min(rows, columns))
     # What choosing the first or the second image costs: the saliency of the other one, and half of each border.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -62,7 +63,7 @@ def evaluating(network: Network) -> Iterator[None]:
 def frozen_statistics(network: Network) -> Iterator[None]:
     """Normalise by each mini-batch's own statistics while the context lasts, without moving the running ones."""
     modules = network.modules() if isinstance(network, nn.Module) else ()
-    tracking = [module for module in modules if getattr(module, "track_running_stats", False) and module.training]
+    tracking: list[Any] = [m for m in modules if getattr(m, "track_running_stats", False) and m.training]
     for module in tracking:
         module.track_running_stats = False
     try:

@@ -1,7 +1,7 @@
 """PuzzleMix."""
 
+import math
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -81,7 +81,7 @@ class PuzzleMix(MixesInputs):
         check_concentration("alpha", self.alpha)
         for name in ("beta", "gamma", "eta", "transport_eps", "adversarial_eps", "clean"):
             value = getattr(self, name)
-            if not (isinstance(value, Real) and 0 <= value < float("inf")):
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
         if not 0 <= self.adversarial <= 1:
             raise ValueError(f"adversarial must lie in [0, 1], got {self.adversarial}")
@@ -124,7 +124,7 @@ class PuzzleMix(MixesInputs):
             raise ValueError("network must be given: PuzzleMix mixes by its input gradient")
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         lam = beta(1, self.alpha, generator=generator, device=inputs.device)[0]
-        sizes = block_sizes(*inputs.shape[-2:], self.grids)
+        sizes = block_sizes(inputs.shape[2], inputs.shape[3], self.grids)
         size = sizes[min(int(_uniform(generator) * len(sizes)), len(sizes) - 1)]
         scale = Scale.of(inputs)
         gradient, noise = self._look(network, inputs, targets, scale, generator)

@@ -69,7 +69,7 @@ def _ask(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return who gains something at the next place that is seen, which place that is, and the gain."""
     h, w, price = grid
-    asks, targets, offers = [], [], []
+    heard: list[tuple[Tensor, Tensor, Tensor]] = [(asking[:0], asking[:0], value[:0])]
     while len(asking):
         asking = asking[rank[asking] < steps.shape[1]]
         down, right, length = steps[:, rank[asking]]
@@ -77,11 +77,12 @@ def _ask(
         y, x, target = asking // w % h + down, asking % w + right, asking + down * w + right
         inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
         gains, seen = offer > 0, inside & shown[target.where(inside, 0)]
-        for part, values in ((asks, asking), (targets, target), (offers, offer)):
-            part.append(values[gains & seen])
+        at = gains & seen
+        heard.append((asking[at], target[at], offer[at]))
         asking = asking[gains & ~seen]
         rank[asking] += 1
-    return tuple(torch.cat(part) for part in (asks, targets, offers))
+    asks, targets, offers = zip(*heard, strict=True)
+    return torch.cat(asks), torch.cat(targets), torch.cat(offers)
 
 
 def _take(asking: Tensor, target: Tensor, offer: Tensor, gain: Tensor) -> Tensor:
