@@ -7,7 +7,7 @@ from torch.nn.functional import pad
 
 _UNITS = 2**30
 """What the capacities of a graph add up to at most, as whole numbers: half of what its flow may come to."""
-_ROUNDS = 8
+_ROUNDS = 4
 """How often cells that need no cut are looked for; the first rounds find most of them."""
 
 
