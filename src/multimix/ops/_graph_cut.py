@@ -75,22 +75,22 @@ def _cut(cost: Tensor, weights: Tensor, free: Tensor) -> Tensor:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-    n = int(free.sum())
+    cells = free.flatten().nonzero()[:, 0]
+    n = len(cells)
     source, sink = n, n + 1
-    number = torch.zeros_like(free, dtype=torch.int32)
-    number[free] = torch.arange(n, dtype=torch.int32)
-    cost, cells = cost[free], torch.arange(n, dtype=torch.int32)
-    starts, ends, values = [], [], []
-    for weight, neighbour in zip(weights, _neighbours(number), strict=True):
-        at = free & (weight > 0)
-        starts.append(number[at])
-        ends.append(neighbour[at])
-        values.append(weight[at])
-    for at, backward in ((cost < 0, False), (cost > 0, True)):
-        one, other = cells[at], torch.full_like(cells[at], sink if backward else source)
-        starts.append(one if backward else other)
-        ends.append(other if backward else one)
-        values.append(cost[at].abs())
+    nodes = torch.arange(n, dtype=torch.int32)
+    number = torch.zeros(free.numel(), dtype=torch.int32)
+    number[cells] = nodes
+    cost = cost.flatten()[cells]
+    pays = cost < 0
+    starts, ends, values = [nodes.where(~pays, source)], [nodes.where(pays, sink)], [cost.abs()]
+    for weight, far in ((weights[0], free.shape[2]), (weights[2], 1)):  # each cell's pairs below and to the right
+        weight = weight.flatten()
+        at = cells[weight[cells] > 0]
+        here, there = number[at], number[at + far]
+        starts += [here, there]
+        ends += [there, here]
+        values += [weight[at]] * 2
     capacity = torch.cat(values)
     capacity = (capacity * (_UNITS / capacity.sum())).round().int()
     graph = csr_array((capacity.numpy(), (torch.cat(starts).numpy(), torch.cat(ends).numpy())), shape=(n + 2, n + 2))
