@@ -3,6 +3,10 @@
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
+
+_AT_ONCE = 8
+"""How many places a block looks at before it asks."""
 
 
 def transport_blocks(saliency: Float[Tensor, "b h w"], seen: Bool[Tensor, "b h w"], eps: float) -> Int[Tensor, "b h w"]:
@@ -44,7 +48,7 @@ def transport_blocks(saliency: Float[Tensor, "b h w"], seen: Bool[Tensor, "b h w
     asking = (~shown & (value > price)).nonzero()[:, 0]
     rank[asking] = 1
     while len(asking):
-        asking, target, offer = _ask(asking, rank, value, shown, steps, (h, w, price))
+        asking, target, offer = _ask(asking, rank, value, shown, steps, (h, w))
         taken = _take(asking, target, offer, gain)
         place = target[taken]
         turned_away = torch.cat([asking[~taken], holder[place]])
@@ -55,34 +59,38 @@ def transport_blocks(saliency: Float[Tensor, "b h w"], seen: Bool[Tensor, "b h w
     return (holder.view(b, h, w) - own).to(saliency.device)
 
 
-def _steps(h: int, w: int, price: float, most: float) -> Tensor:
-    """Return (down, right, squared length) of the moves that can pay, nearest first, in integers (3, n)."""
+def _steps(h: int, w: int, price: float, most: float) -> tuple[Tensor, Tensor]:
+    """Return (down, right) of the moves that can pay, nearest first, (2, n), and what they cost, without end."""
     down, right = torch.meshgrid(torch.arange(1 - h, h), torch.arange(1 - w, w), indexing="ij")
-    length = down.square() + right.square()
-    length, order = length.flatten().sort(stable=True)
-    order = order[length * price <= most]
-    return torch.stack([down.flatten()[order], right.flatten()[order], length[: len(order)]])
+    length, order = (down.square() + right.square()).flatten().sort(stable=True)
+    cost = price * length.float()
+    order, cost = order[cost <= most], cost[cost <= most]
+    moves = torch.stack([down.flatten()[order], right.flatten()[order]])
+    return pad(moves, (0, _AT_ONCE)), pad(cost, (0, _AT_ONCE), value=torch.inf)
 
 
 def _ask(
-    asking: Tensor, rank: Tensor, value: Tensor, shown: Tensor, steps: Tensor, grid: tuple[int, int, float]
+    asking: Tensor, rank: Tensor, value: Tensor, shown: Tensor, steps: tuple[Tensor, Tensor], grid: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return who gains something at the next place that is seen, which place that is, and the gain."""
-    h, w, price = grid
-    heard: list[tuple[Tensor, Tensor, Tensor]] = [(asking[:0], asking[:0], value[:0])]
-    while len(asking):
-        asking = asking[rank[asking] < steps.shape[1]]
-        down, right, length = steps[:, rank[asking]]
-        offer = value[asking] - price * length
-        y, x, target = asking // w % h + down, asking % w + right, asking + down * w + right
+    (h, w), (moves, cost), ahead = grid, steps, torch.arange(_AT_ONCE)
+    heard: list[tuple[Tensor, Tensor, Tensor]] = []
+    while True:
+        ranks = rank[asking].unsqueeze(1) + ahead
+        (down, right), offer = moves[:, ranks], value[asking].unsqueeze(1) - cost[ranks]
+        place, gains = asking.unsqueeze(1), offer > 0
+        y, x, target = place // w % h + down, place % w + right, place + down * w + right
         inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
-        gains, seen = offer > 0, inside & shown[target.where(inside, 0)]
-        at = gains & seen
-        heard.append((asking[at], target[at], offer[at]))
-        asking = asking[gains & ~seen]
-        rank[asking] += 1
-    asks, targets, offers = zip(*heard, strict=True)
-    return torch.cat(asks), torch.cat(targets), torch.cat(offers)
+        seen = gains & inside & shown[target.where(inside, 0)]
+        found, first = (seen * (_AT_ONCE - ahead)).max(1)  # the first of those ahead that is seen
+        found = found > 0
+        rank[asking] += first.where(found, _AT_ONCE)
+        at, first = found.nonzero()[:, 0], first[found]
+        heard.append((asking[at], target[at, first], offer[at, first]))
+        asking = asking[gains[:, -1] & ~found]
+        if not len(asking):
+            asks, targets, offers = zip(*heard, strict=True)
+            return torch.cat(asks), torch.cat(targets), torch.cat(offers)
 
 
 def _take(asking: Tensor, target: Tensor, offer: Tensor, gain: Tensor) -> Tensor:
