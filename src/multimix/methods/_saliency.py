@@ -1,0 +1,73 @@
+"""How much each pixel matters to a network."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from multimix.ops import as_probabilities
+from multimix.protocols import Network
+
+
+def input_saliency(network: Network, inputs: Float[Tensor, "b c h w"], targets: Tensor) -> Float[Tensor, "b h w"]:
+    """Return the root of the mean over channels of the squared gradient of each example's cross-entropy, in float32.
+
+    The network answers in eval mode and is left as it was: mode, running statistics and gradients of its parameters.
+
+    Args:
+        network: What the pixels matter to.
+        inputs: Images.
+        targets: Class indices (b,), or class probabilities (b, k).
+    """
+    return saliency_of(input_gradient(network, inputs, targets))
+
+
+def input_gradient(network: Network, inputs: Float[Tensor, "b c h w"], targets: Tensor) -> Float[Tensor, "b c h w"]:
+    """Return the gradient of each example's cross-entropy on its pixels, as :func:`input_saliency` takes it."""
+    b = len(inputs)
+    if b == 1:
+        # A single image goes in twice: for it, torch 2.14 gets the gradient of batch normalisation in eval mode wrong
+        # on a CPU where what comes in from above is a transposed sequence, as from pooling over positions.
+        inputs, targets = (t.repeat(2, *[1] * (t.ndim - 1)) for t in (inputs, targets))
+    with evaluating(network), torch.enable_grad():
+        pixels = inputs.detach().requires_grad_()
+        logits = network(pixels)
+        labels = as_probabilities(targets, logits.shape[-1])
+        loss = -(labels * logits.float().log_softmax(-1)).sum()
+        return torch.autograd.grad(loss, pixels)[0][:b].float()
+
+
+def saliency_of(gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
+    """Return the root of the mean square of a gradient over channels."""
+    return gradient.square().mean(1).sqrt()
+
+
+@contextmanager
+def evaluating(network: Network) -> Iterator[None]:
+    """Put a network into eval mode while the context lasts; each of its modules has its own mode back afterwards."""
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    modes = [module.training for module in modules]
+    if isinstance(network, nn.Module):
+        network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+@contextmanager
+def frozen_statistics(network: Network) -> Iterator[None]:
+    """Normalise by each mini-batch's own statistics while the context lasts, without moving the running ones."""
+    modules = network.modules() if isinstance(network, nn.Module) else ()
+    tracking: list[Any] = [m for m in modules if getattr(m, "track_running_stats", False) and m.training]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
