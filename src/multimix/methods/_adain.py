@@ -82,9 +82,8 @@ class Autoencoder(nn.Module):
             images = images.mean(1, keepdim=True)
         return images.to(like.dtype)
 
-    def learn(self, images: Tensor, rate: float, warmup: int) -> Tensor | None:
-        """Improve the decoder by one step, or by ``warmup`` at first; return the loss, if there is one."""
-        return None
+    def learn(self, images: Tensor, rate: float, warmup: int) -> None:
+        """Improve what there is to improve from a mini-batch."""
 
     def _decode(self, features: Tensor) -> Tensor:
         raise NotImplementedError
@@ -130,24 +129,19 @@ class SmallAutoencoder(Autoencoder):
         self.register_buffer("steps", torch.zeros(()))
         self._warm = False
 
-    def learn(self, images: Tensor, rate: float, warmup: int) -> Tensor:
-        """Take steps of Adam on the mean squared error of reconstruction; return that before the last of them."""
+    def learn(self, images: Tensor, rate: float, warmup: int) -> None:
+        """Take a step of Adam on the mean squared error of reconstruction, and ``warmup`` more if it is the first."""
         steps = 1 if self._warm or int(self.steps) else warmup + 1
         self._warm = True
+        images = images.detach()[:_BATCH]
+        with torch.no_grad():
+            features = self.encode(images)
         with torch.enable_grad(), no_autocast(images.device.type):
-            images = self._enter(images.detach()[:_BATCH])
-            features = self.encode_all_from(images)
+            images = self._enter(images)
             for _ in range(steps):
                 weights = self.weights.detach().requires_grad_()
-                loss = mse_loss(self._decode(features, weights)[..., : images.shape[-2], : images.shape[-1]], images)
-                self._adam(torch.autograd.grad(loss, weights)[0], rate)
-        return loss.detach()
-
-    def encode_all_from(self, maps: Tensor) -> Tensor:
-        """Return the deepest feature maps of images that have entered."""
-        for stage in self.stages:
-            maps = stage(maps)
-        return maps
+                again = self._decode(features, weights)[..., : images.shape[-2], : images.shape[-1]]
+                self._adam(torch.autograd.grad(mse_loss(again, images), weights)[0], rate)
 
     def _decode(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
         parts = (self.weights if weights is None else weights).split(
@@ -183,7 +177,12 @@ class VGGAutoencoder(Autoencoder):
         layers = _read("encoder", encoder, _VGG_CONVOLUTIONS, _VGG_SHAPES)
         layers[0].relu = False  # the 1x1 convolution that prepares the colours
         pool = nn.MaxPool2d(2, 2, ceil_mode=True)
-        stages = [layers[:2], [layers[2], pool, layers[3]], [layers[4], pool, layers[5]], [*layers[6:9], pool, layers[9]]]
+        stages = [
+            layers[:2],
+            [layers[2], pool, layers[3]],
+            [layers[4], pool, layers[5]],
+            [*layers[6:9], pool, layers[9]],
+        ]
         super().__init__([nn.Sequential(*stage) for stage in stages], size)
         up = nn.Upsample(scale_factor=2, mode="nearest")
         layers = _read("decoder", decoder, _DECODER_CONVOLUTIONS, _DECODER_SHAPES)
@@ -219,7 +218,7 @@ def _read(name: str, path: str, indices: tuple[int, ...], shapes: list[tuple[int
                     f"{name} must be a state dict in the layout of pytorch-AdaIN with {key} of shape {shape}, "
                     f"got {'none' if found is None else found} in {path}"
                 )
-        layers.append(Convolution(*(state[key] for key in wanted), kept=False))
+        layers.append(Convolution(state[f"{index}.weight"], state[f"{index}.bias"], kept=False))
     return layers
 
 

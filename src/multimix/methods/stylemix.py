@@ -1,7 +1,7 @@
 """StyleMix and StyleCutMix."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder, VGGAutoencoder
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import Box, beta, check_batch, check_concentration, draw_box, draw_partners, mix_pairs
+from multimix.ops import Box, beta, check_concentration, draw_box, draw_partners, mix_pairs
 from multimix.ops._adain import exchange_styles, mix_styles, paste_styles
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
@@ -23,14 +23,22 @@ _LEAST_VGG_SIZE = 16
 class _Styles(Stateful, MixesInputs):
     """What StyleMix and StyleCutMix share: an autoencoder, its settings, and the coin."""
 
-    probability: float
-    r: float
-    alpha1: float
-    encoder: str | None
-    decoder: str | None
-    size: int | None
-    learning_rate: float
-    warmup: int
+    probability: float = 0.2
+    """Share of the steps that are mixed; the others are plain."""
+    r: float = 0.7
+    """How much the content decides about the label; the style has ``1 - r``."""
+    alpha1: float = 0.5
+    """Concentration of the Beta distribution of the shares of content and style."""
+    encoder: str | None = None
+    """File of VGG-19 weights as published with pytorch-AdaIN (``vgg_normalised.pth``); none for the small one."""
+    decoder: str | None = None
+    """File of the weights of its decoder (``decoder.pth``)."""
+    size: int | None = None
+    """Shorter side to which images are scaled for the autoencoder; as they are by default, 224 with VGG."""
+    learning_rate: float = 0.005
+    """Step of the small decoder's Adam; 0 keeps it as it is."""
+    warmup: int = 50
+    """Further steps that the small decoder takes on the first mini-batch it sees."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
@@ -73,35 +81,17 @@ class _Styles(Stateful, MixesInputs):
         generator: Generator | None = None,
         teacher: Teacher | None = None,
     ) -> Losses:
-        """Return the cross-entropy of the mixed mini-batch, after a step of the autoencoder on the plain one.
+        """Return the cross-entropy of the mixed mini-batch.
 
         Raises:
             ValueError: If the inputs are not images (b, c, h, w) of one channel or three.
         """
-        error = self._learn(inputs, targets)
-        losses = MixesInputs.__call__(self, network, inputs, targets, generator=generator, teacher=teacher)
-        return losses if error is None else replace(losses, terms={**losses.terms, "reconstruction": error})
-
-    def mix(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        classes: int | None = None,
-        network: Network | None = None,
-        generator: Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the mixed inputs and their class probabilities (b, k), after a step of the autoencoder.
-
-        Arguments and errors are those of every input-space method.
-        """
-        self._learn(inputs, targets)
-        return super().mix(inputs, targets, classes=classes, network=network, generator=generator)
+        return MixesInputs.__call__(self, network, inputs, targets, generator=generator, teacher=teacher)
 
     def draw(
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
     ) -> InputMixing:
-        """Draw whether to mix and, if so, partners and shares; nothing learns here.
+        """Draw whether to mix and, if so, partners and shares, once the small autoencoder has learnt from the inputs.
 
         Raises:
             ValueError: If the inputs are not images (b, c, h, w) of one channel or three.
@@ -110,6 +100,8 @@ class _Styles(Stateful, MixesInputs):
         home = generator.device if generator else None
         if float(torch.rand((), generator=generator, device=home)) >= self.probability:
             return Plain()
+        if self.training and not torch.is_inference_mode_enabled():
+            self._learn(autoencoder, inputs, targets)
         return self._draw(autoencoder, inputs, targets, generator)
 
     @abstractmethod
@@ -118,12 +110,10 @@ class _Styles(Stateful, MixesInputs):
     ) -> InputMixing:
         """Draw the mixing of a step that mixes."""
 
-    def _learn(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
-        check_batch(inputs, targets)
-        autoencoder = self._ready(inputs)
-        if not self.training or self.learning_rate == 0 or self.probability == 0 or torch.is_inference_mode_enabled():
-            return None
-        return autoencoder.learn(inputs, self.learning_rate, self.warmup)
+    def _learn(self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor) -> None:
+        """Learn from a mini-batch that is about to be mixed."""
+        if self.learning_rate > 0:
+            autoencoder.learn(inputs, self.learning_rate, self.warmup)
 
     def _ready(self, inputs: Tensor) -> Autoencoder:
         """Return the autoencoder, on the device of the inputs."""
@@ -152,9 +142,9 @@ class StyleMix(_Styles):
     and the first label weighs ``r * rc + (1 - r) * rs``. One draw serves a whole mini-batch.
 
     Without files of weights the autoencoder is a small one: fixed random convolutions, and a decoder that learns to
-    undo them from the mini-batches themselves, one step of its own optimiser a call. Its weights are buffers, so that
-    a loop of yours needs no more than the call; ``eval()`` stops the learning. In a loop of yours, call ``prepare``
-    before you load a checkpoint.
+    undo them from the mini-batches that are mixed, one step of its own optimiser each. Its weights are buffers, which
+    no other optimiser sees: a loop of yours needs no more than the call, and ``prepare`` before it loads a checkpoint.
+    ``eval()`` stops the learning.
 
     Reference:
         Hong, Choi and Kim, "StyleMix: separating content and style for enhanced data augmentation", CVPR 2021,
@@ -162,23 +152,6 @@ class StyleMix(_Styles):
     """
 
     name: ClassVar[str] = "stylemix"
-
-    probability: float = 0.2
-    """Share of the steps that are mixed; the others are plain."""
-    r: float = 0.7
-    """How much the content decides about the label; the style has ``1 - r``."""
-    alpha1: float = 0.5
-    """Concentration of the Beta distribution of the shares of content and style."""
-    encoder: str | None = None
-    """File of VGG-19 weights as published with pytorch-AdaIN (``vgg_normalised.pth``); none for the small one."""
-    decoder: str | None = None
-    """File of the weights of its decoder (``decoder.pth``)."""
-    size: int | None = None
-    """Shorter side to which images are scaled for the autoencoder; as they are by default, 224 with VGG."""
-    learning_rate: float = 0.005
-    """Step of the small decoder's Adam; 0 keeps it as it is."""
-    warmup: int = 50
-    """Steps that the small decoder takes on the first mini-batch, before the first image is mixed."""
 
     def _draw(
         self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor, generator: Generator | None
@@ -213,8 +186,6 @@ class StyleCutMix(_Styles):
 
     probability: float = 0.5
     """Share of the steps that are mixed; the others are plain."""
-    r: float = 0.7
-    """How much the content decides about the label; the style has ``1 - r``."""
     alpha1: float = 1.0
     """Concentration of the Beta distributions of the box and of the share of style."""
     alpha2: float = 0.8
@@ -224,16 +195,6 @@ class StyleCutMix(_Styles):
     ``tanh(distance / delta)`` of the styles of its classes, as far as they have been seen; or a number."""
     delta: float = 3.0
     """Scale of the distance of styles, for ``auto``."""
-    encoder: str | None = None
-    """File of VGG-19 weights as published with pytorch-AdaIN (``vgg_normalised.pth``); none for the small one."""
-    decoder: str | None = None
-    """File of the weights of its decoder (``decoder.pth``)."""
-    size: int | None = None
-    """Shorter side to which images are scaled for the autoencoder; as they are by default, 224 with VGG."""
-    learning_rate: float = 0.005
-    """Step of the small decoder's Adam; 0 keeps it as it is."""
-    warmup: int = 50
-    """Steps that the small decoder takes on the first mini-batch, before the first image is mixed."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
@@ -244,12 +205,11 @@ class StyleCutMix(_Styles):
             raise ValueError(f"gamma must be 'beta', 'auto' or a number in [0, 1], got {self.gamma!r}")
         self.styles = ClassStyles() if self.gamma == "auto" else None
 
-    def _learn(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
-        error = super()._learn(inputs, targets)
-        if self.styles is not None and self.autoencoder is not None and self.training:
+    def _learn(self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor) -> None:
+        super()._learn(autoencoder, inputs, targets)
+        if self.styles is not None:
             with torch.no_grad():
-                self.styles.see(self.autoencoder.encode_all(inputs), targets)
-        return error
+                self.styles.see(autoencoder.encode_all(inputs), targets)
 
     def _draw(
         self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor, generator: Generator | None
