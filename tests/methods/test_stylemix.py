@@ -46,6 +46,8 @@ def always(cls, **settings):
 def with_nothing(cls, **settings):
     method = always(cls, **settings)
     method.autoencoder = Nothing()
+    if getattr(method, "styles", None) is not None:
+        method.styles = ClassStyles()
     return method
 
 
@@ -285,6 +287,27 @@ def test_class_styles_are_means_of_statistics():
         difference = torch.tensor(rows[a]).mean(0) - torch.tensor(rows[b]).mean(0)
         assert distance == pytest.approx(2.0 if a == b else float((difference**2).mean()), rel=1e-3, abs=1e-5)
     torch.testing.assert_close(styles.distances(toy.one_hot(targets), partners), styles.distances(targets, partners))
+
+
+def test_distances_of_the_small_autoencoder_are_brought_to_scale():
+    inputs, targets = toy.batch(12, 3, 6, 6)
+    targets[:2] = torch.tensor([0, 4])  # some class between the others may be missing
+    targets[targets == 2] = 3
+    method = always(StyleCutMix, gamma="auto")
+    method.draw(None, inputs, targets, seeded())
+    raw = ClassStyles()
+    raw.see(method.autoencoder.encode_all(inputs), targets)
+    classes = sorted(set(targets.tolist()))
+    pairs = torch.tensor([(a, b) for a in classes for b in classes if a != b])
+    partners = torch.arange(len(pairs)).roll(-1)
+    means = raw.means.double()
+    mean = sum(float((means[a] - means[b]).square().mean()) for a, b in pairs.tolist()) / len(pairs)
+    labels = pairs[:, 0]
+    for a, b, scaled in zip(
+        labels.tolist(), labels[partners].tolist(), method.styles.distances(labels, partners), strict=True
+    ):
+        wanted = 2.0 if a == b else 1.37 * float((means[a] - means[b]).square().mean()) / mean
+        assert float(scaled) == pytest.approx(wanted, rel=1e-3)
 
 
 def test_auto_gamma_is_tanh_of_the_distance():

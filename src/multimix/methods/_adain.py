@@ -177,8 +177,8 @@ class VGGAutoencoder(Autoencoder):
         layers = _read("encoder", encoder, _VGG_CONVOLUTIONS, _VGG_SHAPES)
         layers[0].relu = False  # the 1x1 convolution that prepares the colours
         pool = nn.MaxPool2d(2, 2, ceil_mode=True)
-        stages = [
-            layers[:2],
+        stages: list[list[nn.Module]] = [
+            [*layers[:2]],
             [layers[2], pool, layers[3]],
             [layers[4], pool, layers[5]],
             [*layers[6:9], pool, layers[9]],
@@ -236,13 +236,17 @@ class ClassStyles(nn.Module):
     """The mean style of each class over all that was seen of it: channel means and deviations of every stage.
 
     There is a row for every class up to the largest index that came.
+
+    Args:
+        scale: What the mean distance of two classes is to be; by default distances are as they are.
     """
 
     means: Tensor
     counts: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float | None = None) -> None:
         super().__init__()
+        self.scale = scale
         self.register_buffer("means", torch.zeros(0, 0))
         self.register_buffer("counts", torch.zeros(0))
 
@@ -266,7 +270,14 @@ class ClassStyles(nn.Module):
         labels = self._labels(targets)
         styles = labels @ self.means[: labels.shape[1]]
         same = (labels * labels[partners]).sum(1)
-        return (styles - styles[partners]).square().mean(1) + _SAME_CLASS * same
+        return self._unit() * (styles - styles[partners]).square().mean(1) + _SAME_CLASS * same
+
+    def _unit(self) -> Tensor | float:
+        """Return what brings distances to scale: their mean over all pairs of classes is twice the variance."""
+        seen = self.means[self.counts > 0]
+        if self.scale is None or len(seen) < 2:
+            return 1.0
+        return self.scale / (2 * seen.var(0).mean()).clamp(min=_TINY)
 
     def _labels(self, targets: Tensor) -> Tensor:
         return as_probabilities(targets, targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1)
