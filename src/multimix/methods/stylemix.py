@@ -18,8 +18,8 @@ _VGG_SIZE = 224
 _LEAST_VGG_SIZE = 16
 """Below it the deepest maps have no neighbour to reflect."""
 _MEAN_DISTANCE = 1.37
-"""Mean distance of two classes of CIFAR-100 in the official code's matrix; the small autoencoder's are brought to it, so
-that delta means the same with either."""
+"""Mean distance of two classes of CIFAR-100 in the official code's matrix, to which those of the small autoencoder are
+brought, so that delta means the same with either."""
 
 
 @dataclass(eq=False)
