@@ -17,6 +17,7 @@ from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder
 from multimix.methods.stylemix import Plain, StyleCutMix, StyleMix, StyleMixing, StylePasting
 from multimix.ops import Box
 from multimix.ops._adain import adain, exchange_styles, mix_styles, paste_styles
+from multimix.protocols import Teacher
 
 BOTH = [StyleMix, StyleCutMix]
 
@@ -558,8 +559,6 @@ def test_a_teacher_sees_its_own_view_mixed_alike(cls):
     logits, taught = student(drawn.mix(inputs)), teacher(drawn.mix(other)).detach().softmax(-1)
     labels = references.pairs(toy.one_hot(targets), drawn.partners, float(drawn.lam))
     expected = 0.3 * functional.cross_entropy(logits, labels) + 0.7 * functional.cross_entropy(logits, taught)
-    from multimix.protocols import Teacher
-
     ours = method(student, inputs, targets, generator=seeded(), teacher=Teacher(teacher, other, 0.3)).total
     torch.testing.assert_close(ours, expected)
 
