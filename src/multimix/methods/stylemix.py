@@ -1,0 +1,302 @@
+"""StyleMix and StyleCutMix."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder, VGGAutoencoder
+from multimix.methods._predict import InputMixing, MixesInputs
+from multimix.ops import Box, beta, check_concentration, draw_box, draw_partners, mix_pairs
+from multimix.ops._adain import exchange_styles, mix_styles, paste_styles
+from multimix.protocols import Losses, Network, Stateful, Teacher
+
+_VGG_SIZE = 224
+"""Side of the images for which the official weights were made."""
+_LEAST_VGG_SIZE = 16
+"""Below it the deepest maps have no neighbour to reflect."""
+_MEAN_DISTANCE = 1.37
+"""Mean distance of two classes of CIFAR-100 in the official code's matrix, to which those of the small autoencoder are
+brought, so that delta means the same with either."""
+
+
+@dataclass(eq=False)
+class _Styles(Stateful, MixesInputs):
+    """What StyleMix and StyleCutMix share: an autoencoder, its settings, and the coin."""
+
+    probability: float = 0.2
+    """Share of the steps that are mixed; the others are plain."""
+    r: float = 0.7
+    """How much the content decides about the label; the style has ``1 - r``."""
+    alpha1: float = 0.5
+    """Concentration of the Beta distribution of the shares of content and style."""
+    encoder: str | None = None
+    """File of VGG-19 weights as published with pytorch-AdaIN (``vgg_normalised.pth``); none for the small one."""
+    decoder: str | None = None
+    """File of the weights of its decoder (``decoder.pth``)."""
+    size: int | None = None
+    """Shorter side to which images are scaled for the autoencoder; as they are by default, 224 with VGG."""
+    learning_rate: float = 0.005
+    """Step of the small decoder's Adam; 0 keeps it as it is."""
+    warmup: int = 50
+    """Further steps that the small decoder takes on the first mini-batch it sees."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        check_concentration("alpha1", self.alpha1)
+        for name in ("probability", "r"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if (self.encoder is None) != (self.decoder is None):
+            raise ValueError(
+                f"encoder and decoder must be given together, got encoder={self.encoder!r}, decoder={self.decoder!r}"
+            )
+        least = 1 if self.encoder is None else _LEAST_VGG_SIZE
+        if self.size is not None and self.size < least:
+            raise ValueError(f"size must be at least {least}, got {self.size}")
+        if not 0 <= self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be finite and not negative, got {self.learning_rate}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must not be negative, got {self.warmup}")
+        self.autoencoder: Autoencoder | None = None
+
+    def prepare(self, network: Network | None) -> None:
+        """Build or load the autoencoder, unless there is one.
+
+        Raises:
+            ValueError: If a file of weights does not hold the layers of its network.
+        """
+        if self.autoencoder is None:
+            self.autoencoder = (
+                SmallAutoencoder(self.size)
+                if self.encoder is None or self.decoder is None
+                else VGGAutoencoder(self.encoder, self.decoder, self.size or _VGG_SIZE)
+            )
+
+    def forward(
+        self,
+        network: Network,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the cross-entropy of the mixed mini-batch.
+
+        Raises:
+            ValueError: If the inputs are not images (b, c, h, w) of one channel or three.
+        """
+        return MixesInputs.__call__(self, network, inputs, targets, generator=generator, teacher=teacher)
+
+    def draw(
+        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
+    ) -> InputMixing:
+        """Draw whether to mix and, if so, partners and shares, once the small autoencoder has learnt from the inputs.
+
+        Raises:
+            ValueError: If the inputs are not images (b, c, h, w) of one channel or three.
+        """
+        autoencoder = self._ready(inputs)
+        home = generator.device if generator else None
+        if float(torch.rand((), generator=generator, device=home)) >= self.probability:
+            return Plain()
+        if self.training and not torch.is_inference_mode_enabled():
+            self._learn(autoencoder, inputs, targets)
+        return self._draw(autoencoder, inputs, targets, generator)
+
+    @abstractmethod
+    def _draw(
+        self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor, generator: Generator | None
+    ) -> InputMixing:
+        """Draw the mixing of a step that mixes."""
+
+    def _learn(self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor) -> None:
+        """Learn from a mini-batch that is about to be mixed."""
+        if self.learning_rate > 0:
+            autoencoder.learn(inputs, self.learning_rate, self.warmup)
+
+    def _ready(self, inputs: Tensor) -> Autoencoder:
+        """Return the autoencoder, on the device of the inputs."""
+        if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
+            raise ValueError(
+                f"inputs must be images of shape (b, c, h, w) for {type(self).__name__}, with 1 or 3 channels, "
+                f"got {tuple(inputs.shape)}"
+            )
+        self.prepare(None)
+        assert self.autoencoder is not None
+        if next(self.autoencoder.buffers(), inputs).device != inputs.device:
+            self.to(inputs.device)
+        return self.autoencoder
+
+
+@dataclass(eq=False)
+class StyleMix(_Styles):
+    r"""Mix content and style of pairs of images, each in its own proportion, in the features of an autoencoder.
+
+    The first image gives the share rc of the content and rs of the style, both ~ Beta(alpha1, alpha1), and
+    t ~ U[max(0, rc + rs - 1), min(rc, rs)] is the share that is both. With features :math:`f_1, f_2`,
+
+    .. math:: \tilde x = D(t f_1 + (1 - r_c - r_s + t) f_2 + (r_c - t) \mathrm{AdaIN}(f_1, f_2)
+              + (r_s - t) \mathrm{AdaIN}(f_2, f_1)),
+
+    and the first label weighs ``r * rc + (1 - r) * rs``. One draw serves a whole mini-batch.
+
+    Without files of weights the autoencoder is a small one: fixed random convolutions, and a decoder that learns to
+    undo them from the mini-batches that are mixed, one step of its own optimiser each. Its weights are buffers, which
+    no other optimiser sees: a loop of yours needs no more than the call, and ``prepare`` before it loads a checkpoint.
+    ``eval()`` stops the learning.
+
+    Reference:
+        Hong, Choi and Kim, "StyleMix: separating content and style for enhanced data augmentation", CVPR 2021,
+        section 3.2; defaults of its CIFAR code.
+    """
+
+    name: ClassVar[str] = "stylemix"
+
+    def _draw(
+        self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor, generator: Generator | None
+    ) -> "StyleMixing":
+        partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
+        content, style = beta(2, self.alpha1, generator=generator, device=inputs.device)
+        home = inputs.device if generator is None else generator.device
+        uniform = torch.rand((), generator=generator, device=home).to(inputs.device)
+        least = (content + style - 1).clamp(min=0)
+        both = torch.lerp(least, torch.minimum(content, style), uniform)
+        return StyleMixing(autoencoder, partners, content, style, both, self.r)
+
+
+@dataclass(eq=False)
+class StyleCutMix(_Styles):
+    r"""Paste a box of each image into its partner, and mix the styles of the two everywhere.
+
+    In the box the content is the first image's, outside its partner's; the first image gives the share
+    rs ~ Beta(alpha1, alpha1) of the style. A restyled image is blended with its original,
+    :math:`g_{12} = \gamma x_1 + (1 - \gamma) D(\mathrm{AdaIN}(f_1, f_2))`, so that the mixed image is
+    :math:`r_s x_1 + (1 - r_s) g_{12}` in the box and :math:`(1 - r_s) x_2 + r_s g_{21}` outside. With lambda the share
+    of the box, the first label weighs ``r * lam + (1 - r) * (gamma * lam + (1 - gamma) * rs)``.
+
+    The autoencoder is that of :class:`StyleMix`.
+
+    Reference:
+        Hong, Choi and Kim, "StyleMix: separating content and style for enhanced data augmentation", CVPR 2021,
+        section 3.3; defaults of its CIFAR code.
+    """
+
+    name: ClassVar[str] = "stylecutmix"
+
+    probability: float = 0.5
+    """Share of the steps that are mixed; the others are plain."""
+    alpha1: float = 1.0
+    """Concentration of the Beta distributions of the box and of the share of style."""
+    alpha2: float = 0.8
+    """Concentration of the Beta distribution of gamma, where that is drawn."""
+    gamma: Literal["beta", "auto"] | float = "beta"
+    """How much of a restyled image is the original: drawn from Beta(alpha2, alpha2) each step; for each pair
+    ``tanh(distance / delta)`` of the styles of its classes, as far as they have been seen; or a number."""
+    delta: float = 3.0
+    """Scale of the distance of styles, for ``auto``; the official code has 3 for CIFAR-100 and 1 for CIFAR-10."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        super().__post_init__()
+        check_concentration("alpha2", self.alpha2)
+        check_concentration("delta", self.delta)
+        if self.gamma not in ("beta", "auto") and not (isinstance(self.gamma, (int, float)) and 0 <= self.gamma <= 1):
+            raise ValueError(f"gamma must be 'beta', 'auto' or a number in [0, 1], got {self.gamma!r}")
+        scale = _MEAN_DISTANCE if self.encoder is None else None
+        self.styles = ClassStyles(scale) if self.gamma == "auto" else None
+
+    def _learn(self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor) -> None:
+        super()._learn(autoencoder, inputs, targets)
+        if self.styles is not None:
+            with torch.no_grad():
+                self.styles.see(autoencoder.encode_all(inputs), targets)
+
+    def _draw(
+        self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor, generator: Generator | None
+    ) -> "StylePasting":
+        height, width = inputs.shape[-2:]
+        partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
+        style, share = beta(2, self.alpha1, generator=generator, device=inputs.device)
+        box = draw_box(height, width, 1 - float(share), generator=generator)
+        gamma = self._gamma(targets, partners, generator)
+        return StylePasting(autoencoder, partners, box, box.area / (height * width), style, gamma, self.r)
+
+    def _gamma(self, targets: Tensor, partners: Tensor, generator: Generator | None) -> Tensor:
+        """Return one blend for all, or one a pair."""
+        if self.gamma == "beta":
+            return beta(1, self.alpha2, generator=generator, device=partners.device)[0]
+        if self.styles is None:
+            return torch.tensor(float(self.gamma), device=partners.device)
+        return torch.tanh(self.styles.distances(targets, partners) / self.delta)
+
+
+@dataclass(frozen=True)
+class StyleMixing(InputMixing):
+    """Who is mixed with whom, in which proportions, by which autoencoder."""
+
+    autoencoder: Autoencoder
+    partners: Tensor
+    content: Tensor
+    style: Tensor
+    both: Tensor
+    r: float
+
+    @property
+    def lam(self) -> Tensor:
+        """Return the weight of the first label."""
+        return torch.lerp(self.style, self.content, self.r)
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return the decoded mixtures of features."""
+        features = self.autoencoder.encode(inputs)
+        mixed = mix_styles(features, self.partners, self.content, self.style, self.both)
+        return self.autoencoder.decode(mixed, inputs)
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the mixed class probabilities."""
+        return mix_pairs(targets, self.partners, self.lam)
+
+
+@dataclass(frozen=True)
+class StylePasting(InputMixing):
+    """Whose box goes where, in which styles; gamma is one for all, or one a pair."""
+
+    autoencoder: Autoencoder
+    partners: Tensor
+    box: Box
+    area: float
+    style: Tensor
+    gamma: Tensor
+    r: float
+
+    @property
+    def lam(self) -> Tensor:
+        """Return the weight of the first label: one for all, or one a pair."""
+        return self.r * self.area + (1 - self.r) * (self.gamma * self.area + (1 - self.gamma) * self.style)
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return the images, pasted and restyled."""
+        exchanged = exchange_styles(self.autoencoder.encode(inputs), self.partners)
+        exchanged = self.autoencoder.decode(exchanged, inputs)
+        return paste_styles(inputs, exchanged, self.partners, self.box, self.style, self.gamma)
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the mixed class probabilities."""
+        return mix_pairs(targets, self.partners, self.lam)
+
+
+@dataclass(frozen=True)
+class Plain(InputMixing):
+    """A step without mixing."""
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return the inputs."""
+        return inputs
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the targets."""
+        return targets
