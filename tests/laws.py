@@ -22,9 +22,9 @@ from multimix.protocols import Losses, Method
 
 TUPLES = 35
 """A multiple of the mini-batch of 7 that most laws use."""
-ONLY_IMAGES = {"cutmix", "saliencymix", "opttransmix", "automix"}
+ONLY_IMAGES = {"cutmix", "saliencymix", "puzzlemix", "stylemix", "stylecutmix", "opttransmix", "automix"}
 """Methods that refuse feature vectors."""
-NEVER_PLAIN = {"automix", "adamixup"}
+NEVER_PLAIN = {"automix", "adamixup", "stylemix", "stylecutmix"}
 """Methods whose loss has more in it than the mixed examples, so that without mixing it is not plain training."""
 
 
@@ -44,8 +44,9 @@ class Case:
 
 
 def settings_of(cls: type) -> dict[str, Any]:
-    """Return fewer tuples than the default, for the methods that have them."""
-    return {"tuples": TUPLES} if "tuples" in {f.name for f in dataclasses.fields(cls)} else {}
+    """Return settings that suit the laws: few tuples, mixing at every step, and no decoder that learns in between."""
+    wanted = {"tuples": TUPLES, "probability": 1.0, "learning_rate": 0.0}
+    return {f.name: wanted[f.name] for f in dataclasses.fields(cls) if f.name in wanted}
 
 
 def until(progress: float) -> Until:
@@ -220,7 +221,7 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
     inputs, targets = toy.batch(7, 3, 1, 1, device=device)
     method = dataclasses.replace(case.make(), balanced=False) if case.balanced else case.make()
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("mixup", "cutmix", "saliencymix", "opttransmix"):
+        for module in ("mixup", "cutmix", "saliencymix", "puzzlemix", "opttransmix"):
             patch.setattr(f"multimix.methods.{module}.beta", lambda n, alpha, **_: torch.ones(n, device=device))
         patch.setattr(TupleSettings, "draw_weights", _one_hot_weights)
         ours = step(method, network, inputs, targets)

@@ -12,10 +12,24 @@ from multimix.methods.manifold import ManifoldMixup
 from multimix.methods.mixup import Mixup
 from multimix.methods.multimix import MultiMix
 from multimix.methods.opttransmix import OptTransMix
+from multimix.methods.puzzlemix import PuzzleMix
 from multimix.methods.saliencymix import SaliencyMix
+from multimix.methods.stylemix import StyleCutMix, StyleMix
 
 AnyMethod = (
-    ERM | Mixup | CutMix | ManifoldMixup | MultiMix | DenseMultiMix | SaliencyMix | OptTransMix | AutoMix | AdaMixUp
+    ERM
+    | Mixup
+    | CutMix
+    | ManifoldMixup
+    | MultiMix
+    | DenseMultiMix
+    | SaliencyMix
+    | PuzzleMix
+    | StyleMix
+    | StyleCutMix
+    | OptTransMix
+    | AutoMix
+    | AdaMixUp
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -34,6 +48,9 @@ __all__ = [
     "Mixup",
     "MultiMix",
     "OptTransMix",
+    "PuzzleMix",
     "SaliencyMix",
+    "StyleCutMix",
+    "StyleMix",
     "Until",
 ]
