@@ -91,7 +91,9 @@ class Patching(InputMixing):
     def _small(self, images: Tensor) -> Tensor:
         if self.interpolation == "nearest":
             return interpolate(images, self.size, mode="nearest")
-        return interpolate(images, self.size, mode="bilinear", antialias=True)
+        # In float32 at least: torch has no such filter in half precision on a CPU.
+        wide = images.to(torch.promote_types(images.dtype, torch.float32))
+        return interpolate(wide, self.size, mode="bilinear", antialias=True).to(images.dtype)
 
 
 def _bounds(scales: tuple[float, float]) -> tuple[float, float]:

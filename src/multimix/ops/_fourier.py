@@ -36,8 +36,8 @@ def draw_mask(
 def _low_frequencies(
     height: int, width: int, decay: float, generator: Generator | None, device: torch.device | str | None
 ) -> Float[Tensor, "h w"]:
-    down, along = torch.fft.fftfreq(height, device=device), torch.fft.rfftfreq(width, device=device)
+    down, along = torch.fft.fftfreq(height, device=device), torch.fft.fftfreq(width, device=device)
     frequencies = torch.hypot(down.unsqueeze(1), along).clamp_(min=1 / max(height, width))
-    normal = torch.randn(*frequencies.shape, 2, generator=generator, device=device)
-    scaled = torch.view_as_complex(normal) * frequencies.pow_(-decay)
-    return torch.fft.irfft2(scaled, s=(height, width))
+    normal = torch.randn(height, width, 2, generator=generator, device=device)
+    # All frequencies rather than half of them: a half plane has to be weighted to be the same in every direction.
+    return torch.fft.ifft2(torch.view_as_complex(normal) * frequencies.pow_(-decay)).real
