@@ -84,7 +84,7 @@ class CutMix(MixesInputs):
             lam = lam.masked_fill(plain, 1)  # whose box is empty
         boxes = draw_boxes(height, width, lam, generator=generator)
         if shared is not None:
-            boxes = Boxes(*(edges[shared] for edges in boxes))
+            boxes = Boxes(boxes.start[:, shared], boxes.end[:, shared])
         return Pasting(partners, boxes, 1 - boxes.area / (height * width))
 
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 
@@ -22,17 +22,20 @@ class Box(NamedTuple):
 
 
 class Boxes(NamedTuple):
-    """Regions of b images in pixels, ends excluded."""
+    """Regions of b images in whole pixels, ends excluded; rows in the first line, columns in the second."""
 
-    top: Int[Tensor, " b"]
-    bottom: Int[Tensor, " b"]
-    left: Int[Tensor, " b"]
-    right: Int[Tensor, " b"]
+    start: Float[Tensor, "2 b"]
+    end: Float[Tensor, "2 b"]
 
     @property
-    def area(self) -> Int[Tensor, " b"]:
+    def area(self) -> Float[Tensor, " b"]:
         """Return the number of pixels of each."""
-        return (self.bottom - self.top) * (self.right - self.left)
+        return (self.end - self.start).prod(0)
+
+    def of(self, image: int) -> Box:
+        """Return one of them."""
+        (top, left), (bottom, right) = self.start[:, image].tolist(), self.end[:, image].tolist()
+        return Box(int(top), int(bottom), int(left), int(right))
 
 
 def draw_box(height: int, width: int, lam: float, *, generator: Generator | None = None) -> Box:
@@ -59,19 +62,21 @@ def draw_box(height: int, width: int, lam: float, *, generator: Generator | None
 def draw_boxes(height: int, width: int, lam: Float[Tensor, " b"], *, generator: Generator | None = None) -> Boxes:
     """Return one box for each ``lam``, drawn as :func:`draw_box` draws one; on the device of ``lam``."""
     device = lam.device if generator is None else generator.device
-    size = lam.new_tensor([[height], [width]])
+    size = torch.tensor([[height], [width]], dtype=lam.dtype).to(lam.device, non_blocking=True)
     centres = torch.rand(2, len(lam), generator=generator, device=device).to(lam.device).mul_(size).floor_()
-    halves = (1 - lam).sqrt().mul(size).floor_().div_(2, rounding_mode="floor")
-    starts = (centres - halves).clamp_(min=0).long()
-    ends = torch.minimum(centres + halves, size).long()
-    return Boxes(starts[0], ends[0], starts[1], ends[1])
+    halves = (1 - lam).sqrt_().mul(size).floor_().div_(2).floor_()
+    return Boxes((centres - halves).clamp_(min=0), torch.minimum(centres.add_(halves), size))
 
 
 def paste_box(images: Float[Tensor, "b c h w"], partners: Int[Tensor, " b"], box: Box) -> Float[Tensor, "b c h w"]:
     """Return images with ``box`` taken from each one's partner."""
     mixed = images.clone()
     top, bottom, left, right = box
-    mixed[..., top:bottom, left:right] = images[..., top:bottom, left:right].index_select(0, partners)
+    theirs, ours = images[..., top:bottom, left:right], mixed[..., top:bottom, left:right]
+    if images.requires_grad and torch.is_grad_enabled():
+        ours.copy_(theirs.index_select(0, partners))
+    else:  # without a copy in between, of which autograd would know nothing
+        torch.index_select(theirs, 0, partners, out=ours)
     return mixed
 
 
@@ -80,9 +85,10 @@ def paste_boxes(
 ) -> Float[Tensor, "b c h w"]:
     """Return images with a box of its own taken from each one's partner."""
     height, width = images.shape[-2:]
-    rows = _between(boxes.top, boxes.bottom, height).to(images.dtype)
-    columns = _between(boxes.left, boxes.right, width).to(images.dtype)
-    return paste_where(images, partners, 1 - rows[:, None, :, None] * columns[:, None, None, :])
+    places = torch.arange(max(height, width), dtype=boxes.start.dtype, device=images.device)
+    outside = (places < boxes.start.unsqueeze(2)) | (places >= boxes.end.unsqueeze(2))
+    rows, columns = outside.to(images.dtype)
+    return paste_where(images, partners, torch.maximum(rows[:, None, :height, None], columns[:, None, None, :width]))
 
 
 def paste_where(
@@ -93,8 +99,3 @@ def paste_where(
     """Return images that keep their own pixels where ``kept`` is 1 and take their partner's where it is 0."""
     # Exact for these two weights, and several times as fast on a CPU as torch.where.
     return images.index_select(0, partners).lerp_(images, kept.to(images.dtype))
-
-
-def _between(start: Int[Tensor, " b"], end: Int[Tensor, " b"], length: int) -> Bool[Tensor, "b l"]:
-    places = torch.arange(length, device=start.device)
-    return (places >= start.unsqueeze(1)) & (places < end.unsqueeze(1))
