@@ -74,15 +74,15 @@ class Patching(InputMixing):
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the images with their partners pasted in."""
-        mixed = inputs.clone()
         if 0 in self.size:
-            return mixed
-        small = self._small(inputs).index_select(0, self.partners).movedim(1, -1)
+            return inputs.clone()
+        b, c, _, width = inputs.shape
         rows = self.top.unsqueeze(1) + torch.arange(self.size[0], device=inputs.device)
         columns = self.left.unsqueeze(1) + torch.arange(self.size[1], device=inputs.device)
-        example = torch.arange(len(inputs), device=inputs.device).view(-1, 1, 1)
-        mixed[example, :, rows.unsqueeze(2), columns.unsqueeze(1)] = small
-        return mixed
+        pixels = (rows * width).unsqueeze(2) + columns.unsqueeze(1)
+        small = self._small(inputs).index_select(0, self.partners)
+        mixed = inputs.flatten(2).scatter(2, pixels.view(b, 1, -1).expand(-1, c, -1), small.flatten(2))
+        return mixed.view(inputs.shape)
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the class probabilities mixed by area."""

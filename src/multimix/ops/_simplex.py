@@ -101,6 +101,8 @@ def beta(
 ) -> Float[Tensor, " n"]:
     """Return n numbers drawn from the symmetric distribution Beta(alpha, alpha)."""
     check_concentration("alpha", alpha)
+    if alpha == 1:  # the default of most methods, and uniform
+        return torch.rand(n, generator=generator, device=_home(generator, device)).to(device)
     concentrations = draw_between(alpha, n, generator=generator, device=device).unsqueeze(1)
     logs = _log_gamma(concentrations, (n, 2), generator)  # for so few numbers the least work, on any device
     return torch.sigmoid(logs[:, 0] - logs[:, 1]).to(device)
