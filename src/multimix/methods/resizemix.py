@@ -23,8 +23,8 @@ class ResizeMix(MixesInputs):
     place is uniform over those where it fits, one an image. Where a side has no pixel, the image stays as it is.
 
     Reference:
-        Qin et al., "ResizeMix: mixing data with preserved object information and true labels", 2020. Default scales are
-        the paper's and its code's, nearest-neighbour interpolation is its code's.
+        Qin et al., "ResizeMix: mixing data with preserved object information and true labels", 2020; defaults of
+        its code.
     """
 
     name: ClassVar[str] = "resizemix"
