@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Generator, Tensor
 
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import beta, check_concentration, draw_partners, mix_pairs
+from multimix.ops import Mode, beta, check_concentration, check_mode, draw_couples, draw_partners, mix_pairs
 from multimix.protocols import Network
 
 
@@ -14,7 +14,8 @@ from multimix.protocols import Network
 class Mixup(MixesInputs):
     """Mix pairs of inputs and their targets: ``lam * x + (1 - lam) * x[partners]``.
 
-    Lambda ~ Beta(alpha, alpha), one a step. Works on inputs of any shape: images, tokens, features.
+    Lambda ~ Beta(alpha, alpha), one a step unless ``mode`` says otherwise. Works on inputs of any shape: images,
+    tokens, features.
 
     Reference:
         Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018; defaults of its CIFAR code. Equation (5)
@@ -25,19 +26,22 @@ class Mixup(MixesInputs):
 
     alpha: float = 1.0
     """Concentration of the Beta distribution; below 1 most mixed inputs stay near one of the two."""
+    mode: Mode = "batch"
+    """Who shares a lambda: ``batch``, all; ``pair``, two examples that are each other's partners; ``elem``, nobody."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         check_concentration("alpha", self.alpha)
+        check_mode(self.mode)
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Pairing":
         """Draw partners and lambda."""
-        return draw_pairing(len(inputs), self.alpha, inputs, generator)
+        return draw_pairing(len(inputs), self.alpha, inputs, generator, self.mode)
 
 
 @dataclass(frozen=True)
 class Pairing(InputMixing):
-    """Who is mixed with whom, and the weight of the first."""
+    """Who is mixed with whom, and the weight of the first: one for all, or one an example (b,)."""
 
     partners: Tensor
     lam: Tensor
@@ -51,7 +55,15 @@ class Pairing(InputMixing):
         return self.mix(targets)
 
 
-def draw_pairing(b: int, alpha: float, like: Tensor, generator: Generator | None) -> Pairing:
-    """Return a random pairing of b examples with one lambda for all, on the device of ``like``."""
-    partners = draw_partners(b, generator=generator, device=like.device)
-    return Pairing(partners, beta(1, alpha, generator=generator, device=like.device)[0])
+def draw_pairing(b: int, alpha: float, like: Tensor, generator: Generator | None, mode: Mode = "batch") -> Pairing:
+    """Return a random pairing of b examples on the device of ``like``, its lambdas shared by ``mode``."""
+    partners, shared, n = draw_sharing(b, mode, like, generator)
+    lam = beta(n, alpha, generator=generator, device=like.device)
+    return Pairing(partners, lam[0] if mode == "batch" else lam if shared is None else lam[shared])
+
+
+def draw_sharing(b: int, mode: Mode, like: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None, int]:
+    """Return partners, which draw each example takes (None: its own, or the only one), and how many draws to make."""
+    if mode == "pair":
+        return *draw_couples(b, generator=generator, device=like.device), (b + 1) // 2
+    return draw_partners(b, generator=generator, device=like.device), None, 1 if mode == "batch" else b

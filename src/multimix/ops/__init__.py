@@ -7,19 +7,24 @@ from multimix.ops._attention import attention, reweight
 from multimix.ops._balance import balance_gain, balance_gradient
 from multimix.ops._checks import as_probabilities, check_batch
 from multimix.ops._forms import soft_cross_entropy
+from multimix.ops._fourier import draw_mask
 from multimix.ops._interpolate import interpolate, interpolate_positions
 from multimix.ops._lazy import LazyWeights
 from multimix.ops._loss import IMPLS, Impl, MixedLosses, dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
-from multimix.ops._pairs import draw_partners, mix_pairs
-from multimix.ops._regions import Box, draw_box, paste_box
+from multimix.ops._pairs import MODES, Mode, check_mode, draw_couples, draw_partners, mix_pairs
+from multimix.ops._regions import Box, Boxes, draw_box, draw_boxes, paste_box, paste_boxes, paste_where
 from multimix.ops._simplex import alpha_for, beta, check_concentration, dirichlet, draw_between, scatter_tuples
+from multimix.ops._zeta import zeta_weights
 
 __all__ = [
     "IMPLS",
+    "MODES",
     "Box",
+    "Boxes",
     "Impl",
     "LazyWeights",
     "MixedLosses",
+    "Mode",
     "alpha_for",
     "as_probabilities",
     "attention",
@@ -28,10 +33,14 @@ __all__ = [
     "beta",
     "check_batch",
     "check_concentration",
+    "check_mode",
     "dense_mixed_cross_entropy",
     "dirichlet",
     "draw_between",
     "draw_box",
+    "draw_boxes",
+    "draw_couples",
+    "draw_mask",
     "draw_partners",
     "interpolate",
     "interpolate_positions",
@@ -39,7 +48,10 @@ __all__ = [
     "mixed_cross_entropy",
     "mixed_losses",
     "paste_box",
+    "paste_boxes",
+    "paste_where",
     "reweight",
     "scatter_tuples",
     "soft_cross_entropy",
+    "zeta_weights",
 ]

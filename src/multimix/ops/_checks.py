@@ -1,10 +1,10 @@
 """What an op refuses, in one line that names the argument."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 _ROW_SUM_TOLERANCE = 1e-2
 """Loose enough for weights in bfloat16, tight enough for weights that were never normalised."""
@@ -40,7 +40,10 @@ def as_probabilities(targets: Tensor, classes: int, *, dtype: torch.dtype = torc
         TypeError: If the targets are neither integer indices nor floating-point probabilities.
     """
     check_targets(targets, classes)
-    return targets.to(dtype) if targets.is_floating_point() else one_hot(targets.long(), classes).to(dtype)
+    if targets.is_floating_point():
+        return targets.to(dtype)
+    zeros = torch.zeros(len(targets), classes, dtype=dtype, device=targets.device)
+    return zeros.scatter_(1, targets.long().unsqueeze(1), 1)
 
 
 def check_batch(inputs: Tensor, targets: Tensor) -> None:
@@ -65,8 +68,13 @@ def check_batch(inputs: Tensor, targets: Tensor) -> None:
         raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(inputs)}")
     if len(inputs) == 0:
         raise ValueError("inputs must hold at least one example, got an empty mini-batch")
-    if looks_are_free(inputs) and not torch.isfinite(inputs.detach().sum(dtype=torch.float64)):
+    if looks_are_free(inputs) and not _is_finite(inputs.detach()):
         raise ValueError("inputs must be finite, got NaN or infinity")
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Return whether no value is NaN or infinite: their sum tells, in double precision if it overflows its own."""
+    return math.isfinite(values.sum().item()) or math.isfinite(values.sum(dtype=torch.float64).item())
 
 
 def check_targets(targets: Tensor, classes: int, *, batch: int | None = None) -> None:

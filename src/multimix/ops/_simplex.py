@@ -101,7 +101,12 @@ def beta(
     n: int, alpha: float, *, generator: Generator | None = None, device: torch.device | str | None = None
 ) -> Float[Tensor, " n"]:
     """Return n numbers drawn from the symmetric distribution Beta(alpha, alpha)."""
-    return dirichlet(n, 2, alpha, generator=generator, device=device)[:, 0]
+    check_concentration("alpha", alpha)
+    if alpha == 1:  # the default of most methods, and uniform
+        return torch.rand(n, generator=generator, device=_home(generator, device)).to(device)
+    concentrations = draw_between(alpha, n, generator=generator, device=device).unsqueeze(1)
+    logs = _log_gamma(concentrations, (n, 2), generator)  # for so few numbers the least work, on any device
+    return torch.sigmoid(logs[:, 0] - logs[:, 1]).to(device)
 
 
 def scatter_tuples(
@@ -141,8 +146,7 @@ def _dirichlet(alpha: Tensor, m: int, generator: Generator | None) -> Tensor:
     """
     size = (len(alpha), m)
     if alpha.device.type != "cpu":  # a look at alpha would wait for the device
-        logs = torch._standard_gamma((alpha + 1).expand(size).contiguous(), generator=generator).log_()
-        return logs.add_(_log_uniform(size, alpha, generator).div_(alpha)).softmax(1)
+        return _log_gamma(alpha, size, generator).softmax(1)
     low = (alpha < 1)[:, 0].nonzero()[:, 0]
     variates = _gamma(alpha.index_add(0, low, torch.ones_like(alpha[low])), size, generator)
     powers = _log_uniform((len(low), m), alpha, generator).div_(alpha[low])
@@ -150,6 +154,12 @@ def _dirichlet(alpha: Tensor, m: int, generator: Generator | None) -> Tensor:
         return variates.log_().index_add_(0, low, powers).softmax(1)
     variates.index_copy_(0, low, powers.exp_().mul_(variates.index_select(0, low)))
     return variates.div_(variates.sum(1, keepdim=True))
+
+
+def _log_gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) -> Tensor:
+    """Return logarithms of Gamma(alpha, 1) variates for alpha (n, 1), finite however small it is."""
+    logs = torch._standard_gamma((alpha + 1).expand(size).contiguous(), generator=generator).log_()
+    return logs.add_(_log_uniform(size, alpha, generator).div_(alpha))
 
 
 def _log_uniform(size: tuple[int, ...], like: Tensor, generator: Generator | None) -> Tensor:
