@@ -22,7 +22,17 @@ from multimix.protocols import Losses, Method
 
 TUPLES = 35
 """A multiple of the mini-batch of 7 that most laws use."""
-ONLY_IMAGES = {"cutmix", "saliencymix", "puzzlemix", "stylemix", "stylecutmix", "opttransmix", "automix"}
+ONLY_IMAGES = {
+    "cutmix",
+    "resizemix",
+    "fmix",
+    "saliencymix",
+    "puzzlemix",
+    "stylemix",
+    "stylecutmix",
+    "opttransmix",
+    "automix",
+}
 """Methods that refuse feature vectors."""
 NEVER_PLAIN = {"automix", "adamixup", "stylemix", "stylecutmix"}
 """Methods whose loss has more in it than the mixed examples, so that without mixing it is not plain training."""
@@ -221,9 +231,10 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
     inputs, targets = toy.batch(7, 3, 1, 1, device=device)
     method = dataclasses.replace(case.make(), balanced=False) if case.balanced else case.make()
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("mixup", "cutmix", "saliencymix", "puzzlemix", "opttransmix"):
+        for module in ("mixup", "cutmix", "fmix", "saliencymix", "puzzlemix", "opttransmix"):
             patch.setattr(f"multimix.methods.{module}.beta", lambda n, alpha, **_: torch.ones(n, device=device))
         patch.setattr(TupleSettings, "draw_weights", _one_hot_weights)
+        patch.setattr("multimix.methods.zetamixup.zeta_weights", lambda b, *_, **__: torch.eye(b, device=device))
         ours = step(method, network, inputs, targets)
     network.zero_grad()
     logits = network(inputs)

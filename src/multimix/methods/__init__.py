@@ -8,18 +8,24 @@ from multimix.methods.combine import Alternate, Until
 from multimix.methods.cutmix import CutMix
 from multimix.methods.dense import DenseMultiMix
 from multimix.methods.erm import ERM
+from multimix.methods.fmix import FMix
 from multimix.methods.manifold import ManifoldMixup
 from multimix.methods.mixup import Mixup
 from multimix.methods.multimix import MultiMix
 from multimix.methods.opttransmix import OptTransMix
 from multimix.methods.puzzlemix import PuzzleMix
+from multimix.methods.resizemix import ResizeMix
 from multimix.methods.saliencymix import SaliencyMix
 from multimix.methods.stylemix import StyleCutMix, StyleMix
+from multimix.methods.zetamixup import ZetaMixup
 
 AnyMethod = (
     ERM
     | Mixup
     | CutMix
+    | ResizeMix
+    | FMix
+    | ZetaMixup
     | ManifoldMixup
     | MultiMix
     | DenseMultiMix
@@ -44,13 +50,16 @@ __all__ = [
     "AutoMix",
     "CutMix",
     "DenseMultiMix",
+    "FMix",
     "ManifoldMixup",
     "Mixup",
     "MultiMix",
     "OptTransMix",
     "PuzzleMix",
+    "ResizeMix",
     "SaliencyMix",
     "StyleCutMix",
     "StyleMix",
     "Until",
+    "ZetaMixup",
 ]
