@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from multimix.ops._checks import accurate
 from multimix.protocols import Network
 
 
@@ -23,7 +24,9 @@ def input_saliency(network: Network, inputs: Tensor, targets: Tensor) -> Float[T
     """
     pixels = inputs.detach().requires_grad_()
     with kept_statistics(network), torch.enable_grad():
-        loss = functional.cross_entropy(network(pixels).float(), _as_labels(targets), reduction="sum")
+        logits = accurate(network(pixels))
+        labels = targets.to(logits.dtype) if targets.is_floating_point() else targets.long()
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, pixels)
     return as_saliency(gradient)
 
@@ -48,7 +51,3 @@ def kept_statistics(network: Network) -> Iterator[None]:
     finally:
         for module, name, buffer in own:
             setattr(module, name, buffer)
-
-
-def _as_labels(targets: Tensor) -> Tensor:
-    return targets.float() if targets.is_floating_point() else targets.long()

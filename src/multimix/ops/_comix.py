@@ -72,8 +72,8 @@ def comix_masks(
     The outputs take turns. In its turn an output sees what the others use as a cost of each input, which makes its
     problem a Potts model; it moves rectangles of cells to another input, the best one first, until none lowers its
     energy. From the second iteration on, a rectangle may also become a blend of two of the three inputs the output uses
-    most. Before the last iteration, outputs that use the same inputs are pushed apart. After it, the outputs that use
-    crowded inputs take further turns.
+    most. Before the last iteration, outputs that use the same inputs are pushed apart. The search ends early where a
+    whole round changes nothing. At last, outputs that use crowded inputs take further turns.
 
     Args:
         costs: As in the objective.
@@ -149,8 +149,9 @@ class _Search:
         for iteration in range(iterations):
             if iteration and iteration == iterations - 1:
                 self.push_apart()
-            for i in range(len(self.masks)):
-                self.turn(i, blend=iteration > 0)
+            moved = [self.turn(i, blend=iteration > 0) for i in range(len(self.masks))]
+            if not any(moved):
+                break
         for _ in range(2 * len(self.masks)):
             crowding = (self.used * self._crowded((self.total - self.used) @ self.affinity.T)).sum(1)
             worst = int(crowding.argmax())
@@ -158,15 +159,17 @@ class _Search:
                 break
             self.turn(worst, blend=True)
 
-    def turn(self, i: int, *, blend: bool) -> None:
-        """Let output i choose anew, given what the others use."""
+    def turn(self, i: int, *, blend: bool) -> bool:
+        """Let output i choose anew, given what the others use; return whether it changed."""
         used = self.used[i]
         penalty = 2 * self._crowded(self.affinity @ (self.total - used)) + self.pushed[i]
         first, second = _blends(used) if blend else ([], [])
-        if self._descend(self.masks[i], self.costs + self.gamma * penalty, first, second):
+        moved = self._descend(self.masks[i], self.costs + self.gamma * penalty, first, second)
+        if moved:
             new = self.masks[i].sum(0)
             self.total += new - used
             self.used[i] = new
+        return moved
 
     def push_apart(self) -> None:
         """Make two outputs that use the same several inputs give up a different one each."""
