@@ -12,6 +12,7 @@ from torch.nn import functional
 from multimix.methods._predict import InputMixing, MixesInputs, _teach, classification_losses
 from multimix.methods._saliency import as_saliency, input_saliency, kept_statistics
 from multimix.ops import as_probabilities, check_batch, check_concentration, dirichlet, soft_cross_entropy
+from multimix.ops._checks import no_autocast
 from multimix.ops._comix import comix_masks
 from multimix.protocols import Losses, Network, Teacher
 
@@ -171,7 +172,8 @@ class Assembly(InputMixing):
         """Return the class probabilities mixed by the share of cells."""
         b = len(targets)
         share = functional.one_hot(self.chosen.transpose(0, 1).flatten(1), b).to(targets.dtype).mean(1)
-        return share @ targets
+        with no_autocast(targets.device.type):
+            return share @ targets
 
 
 def _check_images(inputs: Tensor) -> None:

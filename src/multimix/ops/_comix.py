@@ -136,8 +136,8 @@ class _Search:
         self.r = height * width
         self.beta, self.gamma, self.most = beta / self.r, gamma / self.r, tau * self.r
         self.moves = _moves(height, width)
-        self.weights = torch.from_numpy(self.moves.inside), torch.from_numpy(self.moves.outside)
-        self.weights = torch.cat([self.weights[0], -self.beta * self.weights[1]], 1).numpy()
+        inside, outside = torch.from_numpy(self.moves.inside), torch.from_numpy(self.moves.outside)
+        self.weights: Any = torch.cat([inside, -self.beta * outside], 1).numpy()
         self.costs = costs.flatten(1).T.contiguous().numpy()
         self.affinity = affinity.numpy()
         self.masks = torch.nn.functional.one_hot(start.flatten(1), len(costs)).double().numpy()
