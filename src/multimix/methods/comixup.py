@@ -60,6 +60,8 @@ class CoMixup(MixesInputs):
     """Most images that are mixed with one another; the last part takes what is left."""
     iterations: int = 4
     """How often each output chooses."""
+    settle: bool = False
+    """Let outputs that are left with crowded inputs choose again at last; the official code has no such step."""
     clean: float = 1.0
     """Weight of the cross-entropy of the plain images."""
 
@@ -146,6 +148,7 @@ class CoMixup(MixesInputs):
             gamma=self.gamma,
             tau=self.tau,
             iterations=self.iterations,
+            settle=self.settle,
         )
         first = masks.argmax(-1)
         second = b - 1 - masks.flip(-1).argmax(-1)

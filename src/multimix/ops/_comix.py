@@ -66,6 +66,7 @@ def comix_masks(
     gamma: float,
     tau: float,
     iterations: int = 4,
+    settle: bool = False,
 ) -> Float[Tensor, "n h w b"]:
     """Return masks that make :func:`comix_objective` small, every cell one input or an even blend of two.
 
@@ -73,7 +74,7 @@ def comix_masks(
     problem a Potts model; it moves rectangles of cells to another input, the best one first, until none lowers its
     energy. From the second iteration on, a rectangle may also become a blend of two of the three inputs the output uses
     most. Before the last iteration, outputs that use the same inputs are pushed apart. The search ends early where a
-    whole round changes nothing. At last, outputs that use crowded inputs take further turns.
+    whole round changes nothing.
 
     Args:
         costs: As in the objective.
@@ -83,12 +84,15 @@ def comix_masks(
         gamma: As in the objective.
         tau: As in the objective.
         iterations: How many turns each output takes.
+        settle: Whether outputs that use crowded inputs take further turns at last, which the official code has not.
 
     Reference:
         Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021, section 4.
     """
     search = _Search(costs.double().cpu(), affinity.double().cpu(), start.cpu(), beta, gamma, tau)
     search.run(iterations)
+    if settle:
+        search.settle()
     return torch.from_numpy(search.masks).reshape(*start.shape, len(costs)).to(costs)
 
 
@@ -152,6 +156,9 @@ class _Search:
             moved = [self.turn(i, blend=iteration > 0) for i in range(len(self.masks))]
             if not any(moved):
                 break
+
+    def settle(self) -> None:
+        """Let the output that pays most for crowded inputs choose anew, until none pays."""
         for _ in range(2 * len(self.masks)):
             crowding = (self.used * self._crowded((self.total - self.used) @ self.affinity.T)).sum(1)
             worst = int(crowding.argmax())
