@@ -113,7 +113,7 @@ def test_the_energies_of_moves_are_differences_of_the_objective(first):
     z[0] = [0.5, 0.5, 0.0]
     z[4] = [0.5, 0.0, 0.5]
     second = [1, 2, 2] if first else []
-    pure, blends = search._energies(z, search.costs, first, second)
+    pure, blends = search._energies(z, search.costs, search.moves.inside @ search.costs, first, second)
 
     def energy(mask) -> float:
         bonus = 5e-4 * sum(max(row) < 0.75 for row in mask.tolist())

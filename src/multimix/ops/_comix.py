@@ -140,8 +140,7 @@ class _Search:
         self.r = height * width
         self.beta, self.gamma, self.most = beta / self.r, gamma / self.r, tau * self.r
         self.moves = _moves(height, width)
-        inside, outside = torch.from_numpy(self.moves.inside), torch.from_numpy(self.moves.outside)
-        self.weights: Any = torch.cat([inside, -self.beta * outside], 1).numpy()
+        self.weights = -self.beta * self.moves.outside
         self.costs = costs.flatten(1).T.contiguous().numpy()
         self.affinity = affinity.numpy()
         self.masks = torch.nn.functional.one_hot(start.flatten(1), len(costs)).double().numpy()
@@ -191,8 +190,9 @@ class _Search:
 
     def _descend(self, z: Any, costs: Any, first: list[int], second: list[int]) -> bool:
         """Move rectangles of z (r, b) in place, best first, until nothing is gained; return whether any moved."""
+        spent = self.moves.inside @ costs
         for moved in range(_MOVES_PER_CELL * self.r):
-            pure, blends = self._energies(z, costs, first, second)
+            pure, blends = self._energies(z, costs, spent, first, second)
             best = int(pure.argmin())
             gain = pure.flat[best]
             chosen = int(blends.argmin()) if first else 0
@@ -209,25 +209,26 @@ class _Search:
                 return moved > 0
         return True
 
-    def _energies(self, z: Any, costs: Any, first: list[int], second: list[int]) -> tuple[Any, Any]:
+    def _energies(self, z: Any, costs: Any, spent: Any, first: list[int], second: list[int]) -> tuple[Any, Any]:
         """Return by how much the energy changes if a rectangle becomes an input (q, b), or a blend (q, blends).
 
-        Of |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, the last term and the costs are linear in the new value v: one product
-        for the inputs, of which the blends are means.
+        Of |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, the last term and the costs (spent, of each rectangle and input) are
+        linear in the new value v: blends are means of inputs.
         """
-        moves, r = self.moves, self.r
-        stacked = costs.repeat(2, axis=0)
-        stacked[:r], stacked[r:] = costs, z
-        linear = self.weights @ stacked
+        moves = self.moves
+        linear = self.weights @ z
+        linear += spent
         norms = (z * z).sum(1)
         jumps = z[moves.ends[0]] - z[moves.ends[1]]
         before = moves.inside @ ((costs * z).sum(1) - _BLEND_BONUS * (norms < 0.75))
         before += self.beta / 2 * (moves.touched @ (jumps * jumps).sum(1) - moves.outside @ norms)
-        pure = linear + (self.beta / 2 * moves.border - before)[:, None]
         if not first:
-            return pure, pure
+            linear += (self.beta / 2 * moves.border - before)[:, None]
+            return linear, linear
         blends = (linear[:, first] + linear[:, second]) / 2
-        return pure, blends + (self.beta / 4 * moves.border - before - _BLEND_BONUS * moves.size)[:, None]
+        blends += (self.beta / 4 * moves.border - before - _BLEND_BONUS * moves.size)[:, None]
+        linear += (self.beta / 2 * moves.border - before)[:, None]
+        return linear, blends
 
 
 def _blends(used: Any) -> tuple[list[int], list[int]]:
