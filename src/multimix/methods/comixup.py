@@ -27,9 +27,8 @@ class CoMixup(MixesInputs):
 
     The mini-batch is cut into parts. Within a part every cell of every output takes one input or an even blend of two,
     such that the cells are salient, their borders few, and no input crowds several outputs; see
-    :func:`multimix.ops._comix.comix_objective`. Targets are mixed by area, which is the share of cells where the grid
-    divides the sides of the images. Where it does not, cells differ by one pixel; an image with fewer pixels than cells
-    along a side has one cell a pixel there.
+    :func:`multimix.ops._comix.comix_objective`. Targets are mixed by the share of cells. Where the grid does
+    not divide a side of the images, its cells differ by one pixel; a side of fewer pixels than cells has one cell a pixel.
 
     The loss is the cross-entropy of the mixed images plus that of the plain ones, against the labels. The pass over the
     plain ones, which also gives the saliency, leaves running statistics alone.
@@ -192,7 +191,8 @@ def _cell_of(side: int, cells: int, device: torch.device) -> Int[Tensor, " side"
 def _share_of_cells(saliency: Float[Tensor, "b h w"], grid: int) -> Float[Tensor, "b rows columns"]:
     """Return the mean saliency of each cell as a share of the image's; equal shares where an image has none."""
     for side in saliency.shape[1:]:
-        member = functional.one_hot(_cell_of(side, min(grid, side), saliency.device)).to(saliency.dtype)
+        cells = min(grid, side)
+        member = functional.one_hot(_cell_of(side, cells, saliency.device), cells).to(saliency.dtype)
         saliency = torch.tensordot(saliency, member / member.sum(0), ([1], [0]))  # the next side comes first
     total = saliency.sum((1, 2), keepdim=True)
     return torch.where(total > 0, saliency / total.clamp_min(torch.finfo(saliency.dtype).tiny), 1 / saliency[0].numel())
