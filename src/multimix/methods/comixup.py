@@ -28,14 +28,15 @@ class CoMixup(MixesInputs):
     The mini-batch is cut into parts. Within a part every cell of every output takes one input or an even blend of two,
     such that the cells are salient, their borders few, and no input crowds several outputs; see
     :func:`multimix.ops._comix.comix_objective`. Targets are mixed by the share of cells. Where the grid does
-    not divide a side of the images, its cells differ by one pixel; a side of fewer pixels than cells has one cell a pixel.
+    not divide a side of the images, its cells differ by one pixel; a side of fewer pixels than cells has one cell a
+    pixel.
 
     The loss is the cross-entropy of the mixed images plus that of the plain ones, against the labels. The pass over the
     plain ones, which also gives the saliency, leaves running statistics alone.
 
     Reference:
-        Kim, Choo, Jeong and Song, "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021,
-        equation (3) and algorithm 1; defaults of its CIFAR-100 code.
+        Kim, Choo, Jeong and Song, "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021;
+        schedule and defaults of its CIFAR-100 code.
     """
 
     name: ClassVar[str] = "co-mixup"

@@ -87,7 +87,8 @@ def comix_masks(
         settle: Whether outputs that use crowded inputs take further turns at last, which the official code has not.
 
     Reference:
-        Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021, section 4.
+        Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021,
+        and its code.
     """
     search = _Search(costs.double().cpu(), affinity.double().cpu(), start.cpu(), beta, gamma, tau)
     search.run(iterations)
