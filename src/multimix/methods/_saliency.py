@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -41,8 +40,8 @@ def input_gradient(network: Network, inputs: Float[Tensor, "b c h w"], targets: 
 
 
 def saliency_of(gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
-    """Return the root of the mean square of a gradient over channels."""
-    return gradient.square().mean(1).sqrt()
+    """Return the root of the mean square of a gradient over channels, in float32."""
+    return gradient.float().square().mean(1).sqrt()
 
 
 @contextmanager
@@ -60,14 +59,17 @@ def evaluating(network: Network) -> Iterator[None]:
 
 
 @contextmanager
-def frozen_statistics(network: Network) -> Iterator[None]:
-    """Normalise by each mini-batch's own statistics while the context lasts, without moving the running ones."""
-    modules = network.modules() if isinstance(network, nn.Module) else ()
-    tracking: list[Any] = [m for m in modules if getattr(m, "track_running_stats", False) and m.training]
-    for module in tracking:
-        module.track_running_stats = False
+def kept_statistics(network: Network) -> Iterator[None]:
+    """Let the network write its running statistics into copies, so that its own stay as they are.
+
+    They are not overwritten and put back: a graph that is still to be differentiated may hold them.
+    """
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    own = [(m, name, b) for m in modules for name, b in m.named_buffers(recurse=False)]
     try:
+        for module, name, buffer in own:
+            setattr(module, name, buffer.clone())
         yield
     finally:
-        for module in tracking:
-            module.track_running_stats = True
+        for module, name, buffer in own:
+            setattr(module, name, buffer)

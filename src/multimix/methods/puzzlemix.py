@@ -17,7 +17,7 @@ from multimix.methods._puzzle import (
     source_pixels,
     spread,
 )
-from multimix.methods._saliency import frozen_statistics, input_gradient, saliency_of
+from multimix.methods._saliency import kept_statistics, input_gradient, saliency_of
 from multimix.ops import as_probabilities, beta, check_concentration, draw_partners, mix_pairs, soft_cross_entropy
 from multimix.ops._graph_cut import solve_ordered_labels
 from multimix.ops._transport import transport_blocks
@@ -107,7 +107,7 @@ class PuzzleMix(MixesInputs):
         losses = super().__call__(network, inputs, targets, generator=generator, teacher=teacher)
         if not self.clean:
             return losses
-        with frozen_statistics(network):  # the mixed images have moved them
+        with kept_statistics(network):  # the mixed images have moved them
             logits = network(inputs)
         clean = soft_cross_entropy(logits, as_probabilities(targets, logits.shape[-1]))
         return replace(losses, total=losses.total + self.clean * clean, terms={**losses.terms, "clean": clean.detach()})

@@ -1,0 +1,214 @@
+"""Co-Mixup."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from multimix.methods._predict import InputMixing, MixesInputs, _teach, classification_losses
+from multimix.methods._saliency import saliency_of, input_saliency, kept_statistics
+from multimix.ops import as_probabilities, check_batch, check_concentration, dirichlet, soft_cross_entropy
+from multimix.ops._checks import no_autocast
+from multimix.ops._comix import comix_masks
+from multimix.protocols import Losses, Network, Teacher
+
+_SPOT = 8
+"""Side in pixels of the window whose mean saliency is highest where an image is said to be salient."""
+_LEAST_PRIOR = 1e-8
+
+
+@dataclass(frozen=True)
+class CoMixup(MixesInputs):
+    """Assemble as many mixed images as there are images, each cell of a grid from any of them, all jointly.
+
+    The mini-batch is cut into parts. Within a part every cell of every output takes one input or an even blend of two,
+    such that the cells are salient, their borders few, and no input crowds several outputs; see
+    :func:`multimix.ops._comix.comix_objective`. Targets are mixed by the share of cells. Where the grid does
+    not divide a side of the images, its cells differ by one pixel; a side of fewer pixels than cells has one cell a
+    pixel.
+
+    The loss is the cross-entropy of the mixed images plus that of the plain ones, against the labels. The pass over the
+    plain ones, which also gives the saliency, leaves running statistics alone.
+
+    Reference:
+        Kim, Choo, Jeong and Song, "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021;
+        schedule and defaults of its CIFAR-100 code.
+    """
+
+    name: ClassVar[str] = "co-mixup"
+    needs_network: ClassVar[bool] = True
+
+    alpha: float = 2.0
+    """Concentration of the Dirichlet prior over the inputs of a part."""
+    beta: float = 0.32
+    """Weight of smoothness."""
+    gamma: float = 1.0
+    """Weight of the supermodular term, which keeps several outputs from using the same inputs."""
+    tau: float = 0.83
+    """Share of the grid from which on that term counts what other outputs use of an input."""
+    eta: float = 0.05
+    """Weight of the logarithm of the prior."""
+    omega: float = 0.001
+    """Share of the distance between salient spots in how inputs compete; the rest is the input with itself."""
+    grid: int = 4
+    """Cells along each side."""
+    part: int = 20
+    """Most images that are mixed with one another; the last part takes what is left."""
+    iterations: int = 4
+    """How often each output chooses."""
+    settle: bool = False
+    """Let outputs that are left with crowded inputs choose again at last; the official code has no such step."""
+    clean: float = 1.0
+    """Weight of the cross-entropy of the plain images."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        check_concentration("alpha", self.alpha)
+        for name in ("beta", "gamma", "tau", "eta", "clean"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and at least 0, got {value}")
+        if not 0 <= self.omega <= 1:
+            raise ValueError(f"omega must lie in [0, 1], got {self.omega}")
+        for name in ("grid", "part", "iterations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+    def __call__(
+        self,
+        network: Network,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the losses of the mixed and the plain mini-batch; a teacher's predictions join the former.
+
+        Raises:
+            ValueError: If the inputs are not images (b, c, h, w).
+        """
+        check_batch(inputs, targets)
+        _check_images(inputs)
+        if self.clean == 0:
+            return super().__call__(network, inputs, targets, generator=generator, teacher=teacher)
+        pixels = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
+        with kept_statistics(network):
+            plain = network(pixels)
+        labels = as_probabilities(targets, plain.shape[-1])
+        loss = soft_cross_entropy(plain, labels)
+        (gradient,) = torch.autograd.grad(loss * len(inputs), pixels, retain_graph=True)
+        mixing = self.mixing(saliency_of(gradient), generator)
+        logits = mixing.predict(network, inputs)
+        mixed = classification_losses(logits, mixing.mix_targets(labels), _teach(mixing, teacher))
+        return Losses(mixed.total + self.clean * loss, {**mixed.terms, "clean": loss.detach()})
+
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Assembly":
+        """Draw the prior and a start, and choose the inputs of all cells.
+
+        Raises:
+            ValueError: If the inputs are not images (b, c, h, w).
+        """
+        _check_images(inputs)
+        return self.mixing(input_saliency(cast("Network", network), inputs, targets), generator)
+
+    def mixing(self, saliency: Float[Tensor, "b h w"], generator: Generator | None = None) -> "Assembly":
+        """Return the mixing of images of which the saliency is known.
+
+        Args:
+            saliency: Not negative, of any scale.
+            generator: Source of randomness.
+        """
+        saliency = saliency.detach().nan_to_num(0.0, 0.0, 0.0)
+        spots = _salient_spots(saliency).cpu()
+        cells = _share_of_cells(saliency, self.grid).cpu()
+        chosen = [
+            self._choose(cells[at : at + self.part], spots[at : at + self.part], generator) + at
+            for at in range(0, len(cells), self.part)
+        ]
+        return Assembly(torch.cat(chosen, 1).to(saliency.device))
+
+    def _choose(self, cells: Tensor, spots: Tensor, generator: Generator | None) -> Int[Tensor, "2 n h w"]:
+        """Return the two inputs, the same one twice or two different ones, of every cell of a part's outputs."""
+        b, r = len(cells), cells[0].numel()
+        prior = dirichlet(1, b, self.alpha, generator=generator).cpu()[0]
+        start = torch.randint(
+            b, tuple(cells.shape), generator=generator, device=generator.device if generator else None
+        )
+        masks = comix_masks(
+            -cells - self.eta / r * (prior + _LEAST_PRIOR).log()[:, None, None],
+            _affinity(spots, self.omega),
+            start,
+            beta=self.beta,
+            gamma=self.gamma,
+            tau=self.tau,
+            iterations=self.iterations,
+            settle=self.settle,
+        )
+        first = masks.argmax(-1)
+        second = b - 1 - masks.flip(-1).argmax(-1)
+        return torch.stack([first, second])
+
+
+@dataclass(frozen=True)
+class Assembly(InputMixing):
+    """The two inputs whose mean each cell of each output is; the same one twice where it is no blend."""
+
+    chosen: Int[Tensor, "2 b rows columns"]
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return the assembled images."""
+        h, w = inputs.shape[2:]
+        rows, columns = (
+            _cell_of(side, n, inputs.device) for side, n in zip((h, w), self.chosen.shape[2:], strict=True)
+        )
+        pixels = self.chosen[:, :, rows][..., columns].unsqueeze(2).expand(2, *inputs.shape)
+        first, second = (inputs.gather(0, index) for index in pixels)
+        return (first + second) / 2
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the class probabilities mixed by the share of cells."""
+        b = len(targets)
+        share = functional.one_hot(self.chosen.transpose(0, 1).flatten(1), b).to(targets.dtype).mean(1)
+        with no_autocast(targets.device.type):
+            return share @ targets
+
+
+def _check_images(inputs: Tensor) -> None:
+    if inputs.ndim != 4:
+        raise ValueError(f"inputs must be images of shape (b, c, h, w) for Co-Mixup, got {tuple(inputs.shape)}")
+
+
+def _cell_of(side: int, cells: int, device: torch.device) -> Int[Tensor, " side"]:
+    """Return the cell in which each pixel of a side lies."""
+    return torch.arange(side, device=device) * cells // side
+
+
+def _share_of_cells(saliency: Float[Tensor, "b h w"], grid: int) -> Float[Tensor, "b rows columns"]:
+    """Return the mean saliency of each cell as a share of the image's; equal shares where an image has none."""
+    for side in saliency.shape[1:]:
+        cells = min(grid, side)
+        member = functional.one_hot(_cell_of(side, cells, saliency.device), cells).to(saliency.dtype)
+        saliency = torch.tensordot(saliency, member / member.sum(0), ([1], [0]))  # the next side comes first
+    total = saliency.sum((1, 2), keepdim=True)
+    return torch.where(total > 0, saliency / total.clamp_min(torch.finfo(saliency.dtype).tiny), 1 / saliency[0].numel())
+
+
+def _salient_spots(saliency: Float[Tensor, "b h w"]) -> Int[Tensor, "b 2"]:
+    """Return row and column of the window that is most salient in the mean."""
+    h, w = saliency.shape[1:]
+    means = functional.avg_pool2d(saliency.unsqueeze(1), (min(_SPOT, h), min(_SPOT, w)), stride=1)[:, 0]
+    where = means.flatten(1).argmax(1)
+    return torch.stack([where // means.shape[2], where % means.shape[2]], 1)
+
+
+def _affinity(spots: Int[Tensor, "b 2"], omega: float) -> Float[Tensor, "b b"]:
+    """Return how inputs compete: ``(1 - omega) I`` plus omega times city-block distances whose mean over rows is 1."""
+    distance = (spots[:, None] - spots).abs().sum(-1).double()
+    scale = len(spots) / distance.sum().clamp_min(1)  # no two spots apart: no distance at all
+    return (1 - omega) * torch.eye(len(spots), dtype=torch.float64) + omega * scale * distance

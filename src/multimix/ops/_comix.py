@@ -1,0 +1,239 @@
+"""Co-Mixup's choice of inputs for the cells of all outputs: the objective, and iterated modularisation to lower it.
+
+The search handles arrays of 16 numbers thousands of times. There a call of torch takes several times as long as the
+work, so it runs on the memory of CPU tensors through ``Tensor.numpy()``, in float64: penalties are far larger than the
+differences that decide.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_BLEND_BONUS = 5e-4
+"""By how much the official code prefers a cell that blends two inputs to one that is as good; it decides ties."""
+_LEAST_GAIN = 1e-9
+_LONGEST = 4
+"""Rectangles that move together have sides of up to this many cells, or reach from edge to edge."""
+_MOVES_PER_CELL = 8
+"""A bound that is not met in practice; it ends the search where rounding would let it circle."""
+
+
+def comix_objective(
+    masks: Float[Tensor, "n h w b"],
+    costs: Float[Tensor, "b h w"],
+    affinity: Float[Tensor, "b b"],
+    *,
+    beta: float,
+    gamma: float,
+    tau: float,
+) -> Float[Tensor, ""]:
+    r"""Return what Co-Mixup minimises.
+
+    With r = h w cells and :math:`o_i` output i's number of cells of each input, that is
+
+    .. math:: \sum_i \Big( \langle c, z_i \rangle + \frac{\beta}{2 r} \sum_{s \sim t} \|z_{is} - z_{it}\|^2
+        + \frac{\gamma}{r} \langle o_i, \theta(A \textstyle\sum_{j \ne i} o_j) \rangle \Big)
+
+    where theta leaves what exceeds tau r and makes the rest zero.
+
+    Args:
+        masks: The share of each of b inputs in every cell of each of n outputs, z.
+        costs: What a cell of each input costs, c: its negative saliency and its prior.
+        affinity: How much the inputs compete with one another, A.
+        beta: Weight of smoothness.
+        gamma: Weight of the supermodular term.
+        tau: Share of the grid from which on use by the other outputs is penalised.
+    """
+    r = masks.shape[1] * masks.shape[2]
+    down, right = masks.diff(dim=1), masks.diff(dim=2)
+    smooth = down.square().sum() + right.square().sum()
+    used = masks.sum((1, 2))
+    pressure = (used.sum(0) - used) @ affinity.T
+    crowding = (used * pressure * (pressure > tau * r)).sum()
+    return (masks * costs.permute(1, 2, 0)).sum() + beta / (2 * r) * smooth + gamma / r * crowding
+
+
+@torch.no_grad()
+def comix_masks(
+    costs: Float[Tensor, "b h w"],
+    affinity: Float[Tensor, "b b"],
+    start: Int[Tensor, "n h w"],
+    *,
+    beta: float,
+    gamma: float,
+    tau: float,
+    iterations: int = 4,
+    settle: bool = False,
+) -> Float[Tensor, "n h w b"]:
+    """Return masks that make :func:`comix_objective` small, every cell one input or an even blend of two.
+
+    The outputs take turns. In its turn an output sees what the others use as a cost of each input, which makes its
+    problem a Potts model; it moves rectangles of cells to another input, the best one first, until none lowers its
+    energy. From the second iteration on, a rectangle may also become a blend of two of the three inputs the output uses
+    most. Before the last iteration, outputs that use the same inputs are pushed apart. The search ends early where a
+    whole round changes nothing.
+
+    Args:
+        costs: As in the objective.
+        affinity: As in the objective.
+        start: The input that each cell has at first.
+        beta: As in the objective.
+        gamma: As in the objective.
+        tau: As in the objective.
+        iterations: How many turns each output takes.
+        settle: Whether outputs that use crowded inputs take further turns at last, which the official code has not.
+
+    Reference:
+        Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021,
+        and its code.
+    """
+    search = _Search(costs.double().cpu(), affinity.double().cpu(), start.cpu(), beta, gamma, tau)
+    search.run(iterations)
+    if settle:
+        search.settle()
+    return torch.from_numpy(search.masks).reshape(*start.shape, len(costs)).to(costs)
+
+
+class _Moves(NamedTuple):
+    """The rectangles q of a grid with r cells and e edges, as arrays."""
+
+    inside: Any
+    """(q, r): which cells change."""
+    outside: Any
+    """(q, r): how many changing neighbours a cell has that stays."""
+    touched: Any
+    """(q, e): which edges have an end inside."""
+    size: Any
+    border: Any
+    ends: Any
+    """(2, e): the cells at both ends of every edge."""
+
+
+@lru_cache(maxsize=16)
+def _moves(height: int, width: int) -> _Moves:
+    rows, columns = (_segments(side) for side in (height, width))
+    inside = torch.einsum("ah,bw->abhw", rows, columns).reshape(-1, height * width)
+    cell = torch.arange(height * width).reshape(height, width)
+    down = torch.stack([cell[:-1].flatten(), cell[1:].flatten()])
+    right = torch.stack([cell[:, :-1].flatten(), cell[:, 1:].flatten()])
+    ends = torch.cat([down, right], 1)
+    first, second = inside[:, ends[0]], inside[:, ends[1]]
+    outside = torch.zeros_like(inside)
+    outside.index_add_(1, ends[1], first * (1 - second)).index_add_(1, ends[0], second * (1 - first))
+    arrays = (inside, outside, first.maximum(second), inside.sum(1), outside.sum(1), ends)
+    return _Moves(*(array.numpy() for array in arrays))
+
+
+def _segments(side: int) -> Tensor:
+    """Return the runs of cells (segments, side) that a rectangle may take from a side."""
+    runs = [(a, e) for a in range(side) for e in range(a + 1, side + 1) if e - a <= _LONGEST or e - a == side]
+    return torch.stack([((torch.arange(side) >= a) & (torch.arange(side) < e)).double() for a, e in runs])
+
+
+class _Search:
+    """The outputs of one part, and how they take turns."""
+
+    def __init__(self, costs: Tensor, affinity: Tensor, start: Tensor, beta: float, gamma: float, tau: float) -> None:
+        height, width = costs.shape[1:]
+        self.r = height * width
+        self.beta, self.gamma, self.most = beta / self.r, gamma / self.r, tau * self.r
+        self.moves = _moves(height, width)
+        self.weights = -self.beta * self.moves.outside
+        self.costs = costs.flatten(1).T.contiguous().numpy()
+        self.affinity = affinity.numpy()
+        self.masks = torch.nn.functional.one_hot(start.flatten(1), len(costs)).double().numpy()
+        self.used = self.masks.sum(1)
+        self.total = self.used.sum(0)
+        self.pushed = torch.zeros(self.used.shape, dtype=torch.float64).numpy()
+
+    def run(self, iterations: int) -> None:
+        for iteration in range(iterations):
+            if iteration and iteration == iterations - 1:
+                self.push_apart()
+            moved = [self.turn(i, blend=iteration > 0) for i in range(len(self.masks))]
+            if not any(moved):
+                break
+
+    def settle(self) -> None:
+        """Let the output that pays most for crowded inputs choose anew, until none pays."""
+        for _ in range(2 * len(self.masks)):
+            crowding = (self.used * self._crowded((self.total - self.used) @ self.affinity.T)).sum(1)
+            worst = int(crowding.argmax())
+            if not crowding[worst] > 0:
+                break
+            self.turn(worst, blend=True)
+
+    def turn(self, i: int, *, blend: bool) -> bool:
+        """Let output i choose anew, given what the others use; return whether it changed."""
+        used = self.used[i]
+        penalty = 2 * self._crowded(self.affinity @ (self.total - used)) + self.pushed[i]
+        first, second = _blends(used) if blend else ([], [])
+        moved = self._descend(self.masks[i], self.costs + self.gamma * penalty, first, second)
+        if moved:
+            new = self.masks[i].sum(0)
+            self.total += new - used
+            self.used[i] = new
+        return moved
+
+    def push_apart(self) -> None:
+        """Make two outputs that use the same several inputs give up a different one each."""
+        uses = torch.from_numpy(self.used > 0)
+        same = (uses[:, None] == uses).all(-1).triu(1) & (uses.sum(1) > 1)[:, None]
+        for i, j in same.nonzero().tolist():
+            chosen = uses[i].nonzero()[:2, 0].tolist()
+            self.pushed[i, chosen[0]] = self.pushed[j, chosen[1]] = 1
+
+    def _crowded(self, pressure: Any) -> Any:
+        return pressure * (pressure > self.most)
+
+    def _descend(self, z: Any, costs: Any, first: list[int], second: list[int]) -> bool:
+        """Move rectangles of z (r, b) in place, best first, until nothing is gained; return whether any moved."""
+        spent = self.moves.inside @ costs
+        for moved in range(_MOVES_PER_CELL * self.r):
+            pure, blends = self._energies(z, costs, spent, first, second)
+            best = int(pure.argmin())
+            gain = pure.flat[best]
+            chosen = int(blends.argmin()) if first else 0
+            if first and blends.flat[chosen] < min(gain, -_LEAST_GAIN):
+                rectangle, label = divmod(chosen, len(first))
+                z[self.moves.inside[rectangle] > 0] = 0
+                z[self.moves.inside[rectangle] > 0, first[label]] = 0.5
+                z[self.moves.inside[rectangle] > 0, second[label]] = 0.5
+            elif gain < -_LEAST_GAIN:
+                rectangle, label = divmod(best, pure.shape[1])
+                z[self.moves.inside[rectangle] > 0] = 0
+                z[self.moves.inside[rectangle] > 0, label] = 1
+            else:
+                return moved > 0
+        return True
+
+    def _energies(self, z: Any, costs: Any, spent: Any, first: list[int], second: list[int]) -> tuple[Any, Any]:
+        """Return by how much the energy changes if a rectangle becomes an input (q, b), or a blend (q, blends).
+
+        Of |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, the last term and the costs (spent, of each rectangle and input) are
+        linear in the new value v: blends are means of inputs.
+        """
+        moves = self.moves
+        linear = self.weights @ z
+        linear += spent
+        norms = (z * z).sum(1)
+        jumps = z[moves.ends[0]] - z[moves.ends[1]]
+        before = moves.inside @ ((costs * z).sum(1) - _BLEND_BONUS * (norms < 0.75))
+        before += self.beta / 2 * (moves.touched @ (jumps * jumps).sum(1) - moves.outside @ norms)
+        if not first:
+            linear += (self.beta / 2 * moves.border - before)[:, None]
+            return linear, linear
+        blends = (linear[:, first] + linear[:, second]) / 2
+        blends += (self.beta / 4 * moves.border - before - _BLEND_BONUS * moves.size)[:, None]
+        linear += (self.beta / 2 * moves.border - before)[:, None]
+        return linear, blends
+
+
+def _blends(used: Any) -> tuple[list[int], list[int]]:
+    """Return the pairs among the three inputs used most, or the two if there are no more."""
+    top = [k for k in (-used).argsort(kind="stable")[:3].tolist() if used[k] > 0]
+    pairs = [(a, b) for n, a in enumerate(top) for b in top[n + 1 :]]
+    return [a for a, _ in pairs], [b for _, b in pairs]
