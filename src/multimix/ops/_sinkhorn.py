@@ -6,7 +6,6 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import threshold_
 
 from multimix.ops._checks import accurate, looks_are_free, no_autocast
 
@@ -82,7 +81,7 @@ def _in_scalings(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: _Change)
     """Iterate on factors of the present plan's rows and columns; None if they leave the range that float32 allows."""
     plan = logs + f.unsqueeze(2) + g.unsqueeze(1)
     least = math.log(torch.finfo(plan.dtype).tiny) + _SAFE  # products stay clear of subnormal numbers, which are slow
-    plan = threshold_(plan, least, -math.inf).exp_()
+    plan = torch.threshold_(plan, least, -math.inf).exp_()
     r, s = plan.shape[1:]
     rows, columns = plan.new_ones(len(plan), r, 1), plan.new_ones(len(plan), s, 1)
     often, back = looks_are_free(plan), plan.mT.contiguous()
