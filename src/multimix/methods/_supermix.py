@@ -57,7 +57,7 @@ class Search:
     """Share of the sets that may be left unsolved."""
 
     def run(self, supervisor: Supervisor, images: Tensor, sets: MaskedSets, wanted: Tensor) -> Tensor:
-        """Return the values of masks for which the supervisor sees the wanted classes (b, k), starting from those given.
+        """Return values of masks for which the supervisor sees the wanted classes (b, k), from those given on.
 
         A set is solved when its wanted classes rank before all others; it is then left alone, and no longer computed.
         """
@@ -66,7 +66,7 @@ class Search:
             current = values[active].requires_grad_()
             with torch.enable_grad():
                 masks = masks_of(current, *images.shape[-2:])
-                logits = accurate(supervisor(compose(images, sets.members[:, active], masks)))
+                logits = accurate(_in_company(supervisor, compose(images, sets.members[:, active], masks)))
                 losses = objective(logits, wanted[active], masks, self.sparsity)
                 (gradient,) = torch.autograd.grad(losses.sum(), current)
             moved = newton_step(current.detach(), losses.detach(), gradient, self.sigma)
@@ -149,6 +149,15 @@ def evaluating(network: object) -> Iterator[None]:
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
+
+
+def _in_company(supervisor: Supervisor, images: Tensor) -> Tensor:
+    """Return the logits of images, a single one doubled.
+
+    On a CPU torch 2.14 returns wrong gradients of batch normalisation for a mini-batch of one when what comes back
+    lies channels last, as it does from a mean over positions (b, r, d).
+    """
+    return supervisor(images) if len(images) > 1 else supervisor(torch.cat([images, images]))[:1]
 
 
 def _upsampling(values: Float[Tensor, "b m s s"], size: int) -> Float[Tensor, "size s"]:

@@ -50,7 +50,8 @@ class SuperMix(Stateful, MixesInputs):
     name: ClassVar[str] = "supermix"
     needs_network: ClassVar[bool] = True
 
-    teacher: nn.Module | None = field(default=None, repr=False)
+    # A factory, since a default on the class would hide the module.
+    teacher: nn.Module | None = field(default_factory=lambda: None, repr=False)
     """A trained network from images to logits, of which a frozen copy is kept."""
     images: int = 2
     """How many images make up a set; in a smaller mini-batch some of them enter more than once."""
