@@ -60,7 +60,7 @@ def plain_search(teacher, images, members, wanted, values, settings):
         for i, logits in enumerate(teacher(mixed).detach()):
             named = {c for c in range(wanted.shape[1]) if wanted[i, c] > 0}
             open_sets[i] = set(logits.topk(len(named)).indices.tolist()) != named
-    return values, history, open_sets
+    return values, history
 
 
 def case(b=5, m=2, shape=(6, 6), seed=0):
@@ -90,24 +90,26 @@ def test_one_step_equals_the_plain_one(shape, m, sigma):
     start = toy.batch(4, m, 4, 4, dtype=torch.float64, seed=9)[0]
     settings = Search(25.0, sigma, 1, 0.0)
     ours = settings.run(teacher, images, MaskedSets(sets.members, sets.weights, start), wanted)
-    expected, _, _ = plain_search(teacher, images, sets.members, wanted, start, settings)
+    expected, _ = plain_search(teacher, images, sets.members, wanted, start, settings)
     assert not torch.allclose(ours, start)
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(("iterations", "tolerance"), [(2, 0.0), (15, 0.0), (15, 0.4), (15, 1.0)])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1, 3])
 def test_the_search_equals_the_plain_one(seed, iterations, tolerance):
     teacher, images, sets, wanted = case(6, seed=seed)
     settings = Search(25.0, 1.0, iterations, tolerance)
     ours = settings.run(teacher, images, sets, wanted)
-    expected, history, _ = plain_search(teacher, images, sets.members, wanted, sets.values, settings)
+    expected, history = plain_search(teacher, images, sets.members, wanted, sets.values, settings)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
-    assert len(history) == 1 if tolerance == 1.0 else len(history) > 1
+    steps = len(history)
+    assert steps == 1 if tolerance == 1.0 else 1 < steps < 15 if tolerance == 0.4 else steps == iterations
+    assert len(history[-1]) < 6 or steps == 1  # some sets were left alone meanwhile
 
 
 def test_the_objective_falls_and_sets_get_solved():
-    teacher, images, sets, wanted = case(12)
+    teacher, images, sets, wanted = case(12, seed=1)
     values = Search(25.0, 1.0, 30, 0.0).run(teacher, images, sets, wanted)
     found = MaskedSets(sets.members, sets.weights, values)
 
@@ -294,7 +296,7 @@ def test_it_composes(wrap):
 
 
 def test_generated_sets_are_seen_as_they_should():
-    teacher, images, _, _ = case(12)
+    teacher, images, _, _ = case(12, seed=1)
     labels = teacher(images).argmax(1)
     method = SuperMix(teacher, side=4, iterations=30, tolerance=0.0)
     lots = list(method.generate([(images, labels)] * 3, classes=5, generator=seeded()))
@@ -312,7 +314,7 @@ def test_generated_sets_are_seen_as_they_should():
 
 
 def test_no_more_are_generated_than_asked_for():
-    teacher, images, _, _ = case(12)
+    teacher, images, _, _ = case(12, seed=1)
     method = SuperMix(teacher, side=4, iterations=5)
     served = []
 
