@@ -52,7 +52,7 @@ def sinkhorn(
         logs = -logs / epsilon
 
         def rests(change: Tensor) -> bool:
-            return tolerance > 0 and bool(epsilon * change.abs().sum(-1).mean() < tolerance)
+            return tolerance > 0 and epsilon * float(torch.linalg.vector_norm(change, 1)) < tolerance * len(change)
 
         f, g = logs.new_zeros(logs.shape[:2]), logs.new_zeros(logs.shape[0], logs.shape[2])
         chunk = _SHORTEST
