@@ -108,6 +108,16 @@ def test_the_search_equals_the_plain_one(seed, iterations, tolerance):
     assert len(history[-1]) < 6 or steps == 1  # some sets were left alone meanwhile
 
 
+def test_a_last_unsolved_set_is_searched_as_rightly_as_others():
+    """Alone in its mini-batch, torch 2.14 would give it a wrong gradient."""
+    teacher, images, sets, wanted = case(6, seed=2)
+    settings = Search(25.0, 1.0, 8, 0.0)
+    expected, history = plain_search(teacher, images, sets.members, wanted, sets.values, settings)
+    assert [len(losses) for losses in history] == [6] + 7 * [1]
+    ours = settings.run(teacher, images, sets, wanted)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+
+
 def test_the_objective_falls_and_sets_get_solved():
     teacher, images, sets, wanted = case(12, seed=1)
     values = Search(25.0, 1.0, 30, 0.0).run(teacher, images, sets, wanted)
