@@ -365,6 +365,18 @@ def test_half_precision():
     assert drawn.values.isfinite().all()
 
 
+def test_half_precision_images_of_a_network_in_float32():
+    """As mixed-precision training serves them: the search is in the network's own precision."""
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
+    inputs = inputs.bfloat16()
+    method = SuperMix(**QUICK)
+    full = method.draw(network, inputs.float(), targets, seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = method.draw(network, inputs, targets, seeded())
+        assert method(network, inputs, targets, generator=seeded()).total.isfinite()
+    torch.testing.assert_close(drawn.values, full.values)
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("settings", "message"),

@@ -151,6 +151,12 @@ def evaluating(network: object) -> Iterator[None]:
             module.training = mode
 
 
+def precision_of(network: object, inputs: Tensor) -> torch.dtype:
+    """Return the dtype of a network's parameters, or of the inputs if it has none."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return next((p.dtype for p in parameters if p.is_floating_point()), inputs.dtype)
+
+
 def _in_company(supervisor: Supervisor, images: Tensor) -> Tensor:
     """Return the logits of images, a single one doubled.
 

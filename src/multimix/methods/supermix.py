@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
 from multimix.methods._predict import MixesInputs, classification_losses
-from multimix.methods._supermix import MaskedSets, Search, Supervisor, evaluating, solved
+from multimix.methods._supermix import MaskedSets, Search, Supervisor, evaluating, precision_of, solved
 from multimix.ops import as_probabilities, check_batch, check_concentration, dirichlet, draw_partners
 from multimix.ops._checks import accurate, no_autocast
 from multimix.protocols import Losses, Network, Stateful, Teacher
@@ -164,11 +164,11 @@ class SuperMix(Stateful, MixesInputs):
         check_batch(inputs, targets)
         supervisor = self._supervisor(None)
         sets, wanted = self._search(supervisor, inputs, generator)
-        images = sets.mix(inputs)
+        images = sets.mix(inputs.to(precision_of(supervisor, inputs)))
         with evaluating(supervisor), no_autocast(inputs.device.type):
             kept = solved(supervisor(images), wanted)
         mixed = sets.mix_targets(as_probabilities(targets, classes))
-        return MixedSet(images[kept], mixed[kept], sets.masks(*inputs.shape[-2:])[kept])
+        return MixedSet(images[kept].to(inputs.dtype), mixed[kept], sets.masks(*inputs.shape[-2:])[kept])
 
     def _supervisor(self, network: Network | None) -> Supervisor:
         supervisor = self.teacher if self.teacher is not None else network
@@ -190,12 +190,13 @@ class SuperMix(Stateful, MixesInputs):
         even = torch.zeros(b, self.images, self.side, self.side, device=inputs.device, dtype=accurate(inputs[:0]).dtype)
         sets = MaskedSets(members, weights, even)
         search = Search(self.sparsity, self.sigma, self.iterations, self.tolerance)
+        images = inputs.to(precision_of(supervisor, inputs))  # which autocast alone would have made up for
         with evaluating(supervisor), no_autocast(inputs.device.type):
-            logits = supervisor(inputs)
+            logits = supervisor(images)
             if logits.ndim != 2 or len(logits) != b:
                 raise ValueError(f"teacher must return logits of shape ({b}, k), got {tuple(logits.shape)}")
             wanted = sets.mix_targets(one_hot(logits.argmax(1), logits.shape[1]).to(weights.dtype))
-            return MaskedSets(members, weights, search.run(supervisor, inputs, sets, wanted)), wanted
+            return MaskedSets(members, weights, search.run(supervisor, images, sets, wanted)), wanted
 
 
 def _first(count: int, lots: Iterator[MixedSet]) -> Iterator[MixedSet]:
