@@ -1,0 +1,109 @@
+"""AlignMix."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from multimix.methods._predict import Mixing, Predicts
+from multimix.methods.mixup import Pairing, draw_pairing
+from multimix.ops import check_concentration
+from multimix.ops._checks import accurate, no_autocast
+from multimix.ops._sinkhorn import sinkhorn
+from multimix.protocols import Network
+
+
+@dataclass(frozen=True)
+class AlignMix(Predicts):
+    r"""Mix pairs of last feature maps after aligning one with the other; half of the steps mix the inputs instead.
+
+    Positions of the two maps :math:`A, A'` are matched by entropic optimal transport between uniform marginals, the
+    cost being the squared Euclidean distance. With the plan :math:`P` and :math:`R = r P`, a coin chooses between
+    :math:`\lambda A + (1 - \lambda) A' R^\top`, the second map moved onto the first, and
+    :math:`\lambda A R + (1 - \lambda) A'`. Lambda ~ Beta(alpha, alpha), one a step. No gradient passes the plan.
+
+    A network whose ``pool`` is the mean over positions hardly sees the alignment: the first form pools to
+    :math:`\lambda` and :math:`1 - \lambda` times the pooled maps, whatever the plan, and the second does so as far as
+    Sinkhorn's iteration has converged. This holds of the official code, too.
+
+    Reference:
+        Venkataramanan et al., "AlignMixup: improving representations by interpolating aligned features", CVPR 2022,
+        section 3; settings of its CIFAR code, which has no autoencoder.
+    """
+
+    name: ClassVar[str] = "alignmix"
+
+    alpha: float = 2.0
+    """Concentration of the Beta distribution."""
+    probability: float = 0.5
+    """Share of the steps that mix aligned feature maps; the others mix the inputs."""
+    epsilon: float = 0.1
+    """Weight of the plan's entropy, in units of the cost."""
+    iterations: int = 100
+    """Most iterations of Sinkhorn's algorithm."""
+    tolerance: float = 0.1
+    """Stop once a potential changes by less: its absolute change summed over positions, averaged over pairs."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        check_concentration("alpha", self.alpha)
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise ValueError(f"epsilon must be finite and greater than 0, got {self.epsilon}")
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+        if not self.tolerance >= 0:  # NaN lands here too
+            raise ValueError(f"tolerance must not be negative, got {self.tolerance}")
+
+    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
+        """Draw partners, lambda and both coins."""
+        aligns, onto_first = _two_coins(generator)
+        pairing = draw_pairing(len(inputs), self.alpha, inputs, generator)
+        return _Aligning(pairing, onto_first < 0.5, self) if aligns < self.probability else pairing
+
+    def plan(self, first: Float[Tensor, "b r d"], second: Float[Tensor, "b s d"]) -> Float[Tensor, "b r s"]:
+        """Return the transport plan from each map's positions to its partner's, in float32 at least."""
+        with torch.no_grad(), no_autocast(first.device.type):
+            cost = squared_distances(accurate(first), accurate(second))
+            return sinkhorn(cost, self.epsilon, iterations=self.iterations, tolerance=self.tolerance)
+
+
+@dataclass(frozen=True)
+class _Aligning:
+    pairing: Pairing
+    onto_first: bool
+    """Whether the partner's map is moved onto the example's own, or the other way round."""
+    settings: AlignMix
+
+    def predict(self, network: Network, inputs: Tensor) -> Tensor:
+        return network.classify(network.pool(self.mix(network.embed(inputs))))
+
+    def mix(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b r d"]:
+        """Return aligned feature maps mixed; a row is a position here, where the paper has columns."""
+        first, second = features, features[self.pairing.partners]
+        assignment = (self.settings.plan(first, second) * features.shape[1]).to(features.dtype)
+        with no_autocast(features.device.type):
+            if self.onto_first:
+                second = assignment @ second
+            else:
+                first = assignment.mT @ first
+        return torch.lerp(second, first, self.pairing.lam.to(features.dtype))
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        return self.pairing.mix(targets)
+
+
+def squared_distances(first: Float[Tensor, "b r d"], second: Float[Tensor, "b s d"]) -> Float[Tensor, "b r s"]:
+    """Return the squared Euclidean distance between every position of one map and every position of the other."""
+    centre = first.mean(1, keepdim=True)  # distances do not depend on it, the rounding of their expansion does
+    first, second = first - centre, second - centre
+    norms = first.square().sum(2).unsqueeze(2) + second.square().sum(2).unsqueeze(1)
+    return torch.baddbmm(norms, first, second.mT, alpha=-2).clamp_(min=0)
+
+
+def _two_coins(generator: Generator | None) -> list[float]:
+    return torch.rand(2, generator=generator, device=generator.device if generator else None).tolist()

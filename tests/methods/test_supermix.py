@@ -1,0 +1,414 @@
+"""SuperMix against a plain search in float64, written from the paper with torch's own convolution and interpolation."""
+
+import copy
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn import functional
+
+import references
+import toy
+from multimix.distill import SelfDistilled
+from multimix.methods import ERM, Alternate
+from multimix.methods._supermix import MaskedSets, Search, blur, objective, solved
+from multimix.methods.supermix import SuperMix
+from multimix.protocols import Teacher
+
+QUICK = {"side": 3, "iterations": 4}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def plain_masks(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    flat = functional.interpolate(values.flatten(0, 1)[:, None], size, mode="bilinear")
+    masks = torch.sigmoid(flat).view(*values.shape[:2], *size)
+    return masks / masks.sum(1, keepdim=True)
+
+
+def plain_search(teacher, images, members, wanted, values, settings):
+    """Every set at every step, one after the other; returns the values and the objectives before each step."""
+    b, m = len(images), len(members)
+    reach = int(5 * settings.sigma) // 2
+    ticks = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    bell = torch.exp(-(ticks**2) / 2 / settings.sigma**2) if reach else torch.ones(1, dtype=torch.float64)
+    kernel = (bell[:, None] * bell / bell.sum() ** 2)[None, None]
+    open_sets, history, values = [True] * b, [], values.clone()
+    for _ in range(settings.iterations):
+        if sum(open_sets) <= settings.tolerance * b and history:
+            break
+        losses = []
+        for i in [i for i in range(b) if open_sets[i]]:
+            v = values[i : i + 1].clone().requires_grad_()
+            masks = plain_masks(v, images.shape[-2:])
+            mixed = sum(masks[:, j : j + 1] * images[members[j][i]] for j in range(m))
+            log_p = teacher(torch.cat([mixed, mixed]))[:1].log_softmax(1)  # not alone: see _in_company
+            fit = functional.kl_div(log_p, wanted[i : i + 1], reduction="sum")
+            loss = fit + settings.sparsity * (masks * (masks - 1)).abs().mean()
+            (gradient,) = torch.autograd.grad(loss, v)
+            smooth = functional.conv2d(gradient[0][:, None], kernel, padding=reach)[:, 0]
+            length = float(loss.detach()) / (float((smooth * gradient[0]).sum()) + 1e-10)
+            values[i] -= min(max(length, 1e-4), 2000.0) * smooth
+            losses.append(float(loss.detach()))
+        history.append(losses)
+        masks = plain_masks(values, images.shape[-2:])
+        mixed = sum(masks[:, j : j + 1] * images[members[j]] for j in range(m))
+        for i, logits in enumerate(teacher(mixed).detach()):
+            named = {c for c in range(wanted.shape[1]) if wanted[i, c] > 0}
+            open_sets[i] = set(logits.topk(len(named)).indices.tolist()) != named
+    return values, history
+
+
+def case(b=5, m=2, shape=(6, 6), seed=0):
+    """A teacher in double precision, images, sets and the distributions wanted."""
+    teacher = toy.images(seed=seed).double().eval()
+    with torch.no_grad():
+        teacher.classifier.weight.mul_(8)  # sure of itself, as a trained one is
+    images = 2 * toy.batch(b, 3, *shape, dtype=torch.float64, seed=seed)[0]
+    drawn = SuperMix(teacher, images=m, iterations=1).draw(None, images, None, seeded(seed))
+    wanted = torch.zeros(b, 5, dtype=torch.float64)
+    seen = teacher(images).argmax(1).tolist()
+    for i in range(b):
+        for j in range(m):
+            wanted[i, seen[drawn.members[j, i]]] += drawn.weights[i, j]
+    even = torch.zeros(b, m, 4, 4, dtype=torch.float64)
+    return teacher, images, MaskedSets(drawn.members, drawn.weights, even), wanted
+
+
+# ----------------------------------------------------------------------------------------------------------- search
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 1.4])
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("shape", [(6, 6), (5, 9)])
+def test_one_step_equals_the_plain_one(shape, m, sigma):
+    teacher, images, sets, wanted = case(4, m, shape)
+    start = toy.batch(4, m, 4, 4, dtype=torch.float64, seed=9)[0]
+    settings = Search(25.0, sigma, 1, 0.0)
+    ours = settings.run(teacher, images, MaskedSets(sets.members, sets.weights, start), wanted)
+    expected, _ = plain_search(teacher, images, sets.members, wanted, start, settings)
+    assert not torch.allclose(ours, start)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(("iterations", "tolerance"), [(2, 0.0), (15, 0.0), (15, 0.4), (15, 1.0)])
+@pytest.mark.parametrize("seed", [1, 3])
+def test_the_search_equals_the_plain_one(seed, iterations, tolerance):
+    teacher, images, sets, wanted = case(6, seed=seed)
+    settings = Search(25.0, 1.0, iterations, tolerance)
+    ours = settings.run(teacher, images, sets, wanted)
+    expected, history = plain_search(teacher, images, sets.members, wanted, sets.values, settings)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+    steps = len(history)
+    assert steps == 1 if tolerance == 1.0 else 1 < steps < 15 if tolerance == 0.4 else steps == iterations
+    assert len(history[-1]) < 6 or steps == 1  # some sets were left alone meanwhile
+
+
+def test_a_last_unsolved_set_is_searched_as_rightly_as_others():
+    """Alone in its mini-batch, torch 2.14 would give it a wrong gradient."""
+    teacher, images, sets, wanted = case(6, seed=2)
+    settings = Search(25.0, 1.0, 8, 0.0)
+    expected, history = plain_search(teacher, images, sets.members, wanted, sets.values, settings)
+    assert [len(losses) for losses in history] == [6] + 7 * [1]
+    ours = settings.run(teacher, images, sets, wanted)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_objective_falls_and_sets_get_solved():
+    teacher, images, sets, wanted = case(12, seed=1)
+    values = Search(25.0, 1.0, 30, 0.0).run(teacher, images, sets, wanted)
+    found = MaskedSets(sets.members, sets.weights, values)
+
+    def report(each):
+        logits = teacher(each.mix(images)).detach()
+        return objective(logits, wanted, each.masks(6, 6), 25.0), solved(logits, wanted)
+
+    (before, solved_before), (after, solved_after) = report(sets), report(found)
+    assert (after < before).float().mean() > 0.8
+    assert after.mean() < 0.7 * before.mean()
+    assert solved_after.sum() > solved_before.sum()
+
+
+def test_the_objective_by_hand():
+    logits = torch.tensor([[0.0, math.log(3.0)]])
+    masks = torch.tensor([[[[0.5, 1.0]], [[0.5, 0.0]]]])
+    even = objective(logits, torch.tensor([[0.5, 0.5]]), masks, 8.0)
+    torch.testing.assert_close(even, torch.tensor([0.5 * math.log(2.0) + 0.5 * math.log(2 / 3) + 8.0 * 0.125]))
+    sure = objective(logits, torch.tensor([[0.0, 1.0]]), masks, 0.0)
+    torch.testing.assert_close(sure, torch.tensor([math.log(4 / 3)]))
+
+
+@pytest.mark.parametrize(
+    ("logits", "wanted", "expected"),
+    [
+        ([3.0, 2.0, 1.0], [0.2, 0.8, 0.0], True),  # the order does not count
+        ([3.0, 2.0, 1.0], [0.2, 0.0, 0.8], False),
+        ([3.0, 2.0, 1.0], [1.0, 0.0, 0.0], True),  # both images of one class: that class has to be first
+        ([3.0, 2.0, 1.0], [0.0, 1.0, 0.0], False),
+        ([3.0, 2.0, 1.0], [0.3, 0.3, 0.4], True),
+    ],
+)
+def test_what_solves_a_set(logits, wanted, expected):
+    assert solved(torch.tensor([logits]), torch.tensor([wanted])).tolist() == [expected]
+
+
+def test_blur_has_the_taps_of_the_gaussian():
+    impulse = torch.zeros(1, 1, 9, 9)
+    impulse[0, 0, 4, 4] = 1.0
+    weights = [math.exp(-(i**2) / 2) for i in (-2, -1, 0, 1, 2)]
+    line = torch.tensor([0.0, 0.0, *weights, 0.0, 0.0]) / sum(weights)
+    torch.testing.assert_close(blur(impulse, 1.0)[0, 0], line[:, None] * line)
+    assert blur(impulse, 0.1) is impulse
+
+
+# ----------------------------------------------------------------------------------------------------------- mixing
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("shape", [(6, 6), (5, 9)])
+def test_masks_sum_to_one_and_images_are_composed_by_them(shape, m):
+    network = toy.images()
+    inputs, targets = toy.batch(7, 3, *shape)
+    drawn = SuperMix(images=m, **QUICK).draw(network, inputs, targets, seeded())
+    masks = drawn.masks(*shape)
+    assert masks.min() >= 0
+    assert masks.std() > 1e-3
+    torch.testing.assert_close(masks.sum(1), torch.ones(7, *shape))
+    for i, mixed in enumerate(drawn.mix(inputs)):
+        expected = sum(masks[i, j] * inputs[drawn.members[j, i]] for j in range(m))
+        torch.testing.assert_close(mixed, expected)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_targets_are_the_labels_weighed(soft):
+    network, (inputs, labels) = toy.images(), toy.batch(7, 3, 6, 6)
+    targets = toy.soft_targets(7, 5) if soft else labels
+    method = SuperMix(images=3, **QUICK)
+    drawn = method.draw(network, inputs, targets, seeded())
+    images, mixed = method.mix(inputs, targets, classes=5, network=network, generator=seeded())
+    rows = references.one_hot(targets, 5)
+    expected = [
+        [sum(float(drawn.weights[i, j]) * rows[int(drawn.members[j, i])][c] for j in range(3)) for c in range(5)]
+        for i in range(7)
+    ]
+    torch.testing.assert_close(mixed, torch.tensor(expected))
+    torch.testing.assert_close(images, drawn.mix(inputs))
+    network.eval()
+    truth = references.soft_cross_entropy(network(images), torch.tensor(expected))
+    torch.testing.assert_close(method(network, inputs, targets, generator=seeded()).total, truth)
+
+
+def test_what_is_drawn():
+    network, (inputs, _) = toy.images(), toy.batch(5, 3, 4, 4)
+    method, generator = SuperMix(images=3, side=2, iterations=1), seeded(4)
+    drawn = [method.draw(network, inputs, None, generator) for _ in range(150)]
+    for each in drawn:
+        assert torch.equal(each.members[0], torch.arange(5))
+        assert all(len(set(members)) == 3 for members in each.members.T.tolist())
+        assert all(sorted(row) == list(range(5)) for row in each.members.tolist())
+    weights = torch.cat([each.weights for each in drawn])
+    torch.testing.assert_close(weights.sum(1), torch.ones(750))
+    assert all(stats.kstest(weights[:, j], stats.beta(3, 6).cdf).pvalue > 1e-3 for j in range(3))
+    second = torch.bincount(torch.stack([each.members[1, 0] for each in drawn]), minlength=5)[1:]
+    assert stats.chisquare(second.numpy()).pvalue > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------------ supervisors
+
+
+def state(network: nn.Module) -> list:
+    return [
+        *(t.clone() for t in network.state_dict().values()),
+        *(m.training for m in network.modules()),
+        *(p.requires_grad for p in network.parameters()),
+        *(p.grad for p in network.parameters()),
+    ]
+
+
+def same(first: list, second: list) -> bool:
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b for a, b in zip(first, second, strict=True))
+
+
+def test_the_supervisor_is_left_as_it_was():
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
+    network.blocks[1].eval()
+    before = state(network)
+    SuperMix(**QUICK).draw(network, inputs, targets, seeded())
+    assert same(before, state(network))
+    network.classify = _fail
+    with pytest.raises(RuntimeError, match="on purpose"):
+        SuperMix(**QUICK).draw(network, inputs, targets, seeded())
+    assert same(before, state(network))
+
+
+def _fail(embeddings):
+    raise RuntimeError("on purpose")
+
+
+def test_running_statistics_follow_the_mixed_images_once():
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
+    twin, method = copy.deepcopy(network), SuperMix(**QUICK)
+    drawn = method.draw(twin, inputs, targets, seeded())
+    twin(drawn.mix(inputs))
+    method(network, inputs, targets, generator=seeded()).total.backward()
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), twin.buffers(), strict=True))
+
+
+def test_a_teacher_supervises_and_never_trains():
+    network, teacher = toy.images(), toy.images(seed=1)
+    inputs, targets = toy.batch(7, 3, 6, 6)
+    before = state(teacher)
+    method = SuperMix(teacher, **QUICK).train()
+    own = state(method.teacher)
+    seen = [method.draw(net, inputs, targets, seeded()).values for net in (None, network)]
+    assert torch.equal(*seen)
+    assert not torch.allclose(seen[0], SuperMix(**QUICK).draw(network, inputs, targets, seeded()).values)
+    method(network, inputs, targets, generator=seeded()).total.backward()
+    assert same(before, state(teacher))
+    assert same(own, state(method.teacher))
+    assert not any(p.requires_grad for p in method.parameters())
+    images, _ = method.mix(inputs, targets, classes=5, generator=seeded())
+    assert images.shape == inputs.shape
+
+
+def test_the_moving_average_may_supervise():
+    student, average = toy.images().eval(), toy.images(seed=1).eval()
+    inputs, targets = toy.batch(7, 3, 6, 6)
+    other = toy.batch(7, 3, 6, 6, seed=5)[0]
+    method = SuperMix(**QUICK)
+    drawn = method.draw(average, inputs, targets, seeded())
+    logits = student(drawn.mix(inputs))
+    labels = functional.cross_entropy(logits, drawn.mix_targets(toy.one_hot(targets)))
+    taught = functional.cross_entropy(logits, average(drawn.mix(other)).detach().softmax(-1))
+    ours = method(student, inputs, targets, generator=seeded(), teacher=Teacher(average, other, 0.3))
+    torch.testing.assert_close(ours.total, 0.3 * labels + 0.7 * taught)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [SelfDistilled, lambda m: SelfDistilled(m, teacher="mix"), lambda m: Alternate((m, ERM()))],
+    ids=["predict", "mix", "alternate"],
+)
+def test_it_composes(wrap):
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
+    method = wrap(SuperMix(**QUICK))
+    for seed in range(3):
+        total = method(network, inputs, targets, generator=seeded(seed)).total
+        total.backward()
+        assert total.isfinite()
+
+
+# --------------------------------------------------------------------------------------------------------- off-line
+
+
+def test_generated_sets_are_seen_as_they_should():
+    teacher, images, _, _ = case(12, seed=1)
+    labels = teacher(images).argmax(1)
+    method = SuperMix(teacher, side=4, iterations=30, tolerance=0.0)
+    lots = list(method.generate([(images, labels)] * 3, classes=5, generator=seeded()))
+    assert len(lots) == 3
+    for lot in lots:
+        assert 0 < len(lot.images) <= 12
+        assert len(lot.images) == len(lot.targets) == len(lot.masks)
+        assert solved(teacher(lot.images), lot.targets).all()  # these labels are what the teacher sees
+        torch.testing.assert_close(lot.masks.sum(1), torch.ones(len(lot.masks), 6, 6, dtype=torch.float64))
+    drawn = method.draw(None, images, labels, seeded())
+    kept = [i for i, mixed in enumerate(drawn.mix(images)) if any(torch.allclose(mixed, x) for x in lots[0].images)]
+    assert len(kept) == len(lots[0].images)
+    unseen = solved(teacher(drawn.mix(images)), drawn.mix_targets(toy.one_hot(labels).double()))
+    assert kept == unseen.nonzero()[:, 0].tolist()
+
+
+def test_no_more_are_generated_than_asked_for():
+    teacher, images, _, _ = case(12, seed=1)
+    method = SuperMix(teacher, side=4, iterations=5)
+    served = []
+
+    def endless():
+        while True:
+            served.append(1)
+            yield images, torch.zeros(12, dtype=torch.long)
+
+    lots = list(method.generate(endless(), classes=5, count=20, generator=seeded()))
+    assert sum(len(lot.images) for lot in lots) == 20
+    assert len(served) < 15
+
+
+# -------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("make", [torch.zeros, torch.ones])
+def test_constant_images_of_one_class_stay_what_they_are(make):
+    network, inputs = toy.images(), make(3, 3, 6, 6)
+    drawn = SuperMix(**QUICK).draw(network, inputs, torch.zeros(3, dtype=torch.long), seeded())
+    torch.testing.assert_close(drawn.mix(inputs), inputs)
+    assert drawn.values.isfinite().all()
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_one_image_is_mixed_with_itself(m):
+    network, (inputs, targets) = toy.images(), toy.batch(1, 3, 6, 6)
+    images, mixed = SuperMix(images=m, **QUICK).mix(inputs, targets, classes=5, network=network, generator=seeded())
+    torch.testing.assert_close(images, inputs)
+    torch.testing.assert_close(mixed, toy.one_hot(targets))
+
+
+def test_half_precision():
+    network, (inputs, targets) = toy.images().bfloat16(), toy.batch(7, 3, 6, 6, dtype=torch.bfloat16)
+    drawn = SuperMix(**QUICK).draw(network, inputs, targets, seeded())
+    assert drawn.values.dtype == torch.float32
+    assert drawn.mix(inputs).dtype == torch.bfloat16
+    assert drawn.values.isfinite().all()
+
+
+def test_half_precision_images_of_a_network_in_float32():
+    """As mixed-precision training serves them: the search is in the network's own precision."""
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
+    inputs = inputs.bfloat16()
+    method = SuperMix(**QUICK)
+    full = method.draw(network, inputs.float(), targets, seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = method.draw(network, inputs, targets, seeded())
+        assert method(network, inputs, targets, generator=seeded()).total.isfinite()
+    torch.testing.assert_close(drawn.values, full.values)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 0.0}, "alpha must be finite and greater than 0"),
+        ({"images": 1}, "images must be at least 2, got 1"),
+        ({"side": 0}, "side must be at least 1, got 0"),
+        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"sparsity": -1.0}, "sparsity must be finite and not negative, got -1"),
+        ({"sigma": math.nan}, "sigma must be finite and not negative, got nan"),
+        ({"tolerance": 1.1}, r"tolerance must lie in \[0, 1\], got 1.1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SuperMix(**settings)
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_used_is_named():
+    inputs, targets = toy.batch(7, 3, 6, 6)
+    with pytest.raises(TypeError, match="teacher must be a torch module, got str"):
+        SuperMix("resnet50")
+    with pytest.raises(ValueError, match=r"inputs must be images of shape \(b, c, h, w\) for SuperMix, got \(7, 8\)"):
+        SuperMix()(toy.vectors(), *toy.batch(7, 8))
+    with pytest.raises(ValueError, match="network must be given: SuperMix"):
+        SuperMix().mix(inputs, targets, classes=5)
+    with pytest.raises(ValueError, match="network must be given: SuperMix has no teacher"):
+        SuperMix().draw(None, inputs, targets, None)
+    with pytest.raises(ValueError, match=r"teacher must return logits of shape \(7, k\), got \(7, 3, 6, 6\)"):
+        SuperMix(nn.Identity()).draw(None, inputs, targets, None)
+    with pytest.raises(ValueError, match="teacher must be given to generate"):
+        SuperMix().generate([], classes=5)
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        SuperMix(toy.images()).generate([], classes=5, count=0)

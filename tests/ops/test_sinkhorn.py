@@ -1,0 +1,146 @@
+"""Sinkhorn's iteration against loops in float64, and against the assignment problem that it approaches."""
+
+import math
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from multimix.ops import _sinkhorn
+from multimix.ops._sinkhorn import sinkhorn
+
+
+def loop(cost: torch.Tensor, epsilon: float, iterations: int, tolerance: float = 0.0) -> tuple[torch.Tensor, int]:
+    """Every pair by loops over Python floats, and how many iterations it took."""
+    costs = cost.double().tolist()
+    r, s = cost.shape[1:]
+    us, vs = [[0.0] * r for _ in costs], [[0.0] * s for _ in costs]
+    done = 0
+    for done in range(1, iterations + 1):  # noqa: B007
+        changes = []
+        for c, u, v in zip(costs, us, vs, strict=True):
+            before = list(u)
+            for i in range(r):
+                u[i] = -epsilon * (math.log(r) + log_sum([(v[j] - c[i][j]) / epsilon for j in range(s)]))
+            for j in range(s):
+                v[j] = -epsilon * (math.log(s) + log_sum([(u[i] - c[i][j]) / epsilon for i in range(r)]))
+            changes.append(sum(abs(a - b) for a, b in zip(u, before, strict=True)))
+        if sum(changes) / len(changes) < tolerance:
+            break
+    plans = [
+        [[math.exp((u[i] + v[j] - c[i][j]) / epsilon) for j in range(s)] for i in range(r)]
+        for c, u, v in zip(costs, us, vs, strict=True)
+    ]
+    return torch.tensor(plans, dtype=torch.float64), done
+
+
+def log_sum(values: list[float]) -> float:
+    largest = max(values)
+    return largest + math.log(sum(math.exp(value - largest) for value in values))
+
+
+def costs(pairs: int, r: int, s: int, scale: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    first = torch.randn(pairs, r, 4, generator=generator, dtype=torch.float64)
+    second = torch.randn(pairs, s, 4, generator=generator, dtype=torch.float64)
+    return (scale * torch.cdist(first, second).square()).to(dtype)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 11, 37])
+@pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])
+@pytest.mark.parametrize(("r", "s"), [(6, 6), (3, 7), (1, 1), (1, 4)])
+def test_plans_equal_the_loop(r, s, scale, iterations):
+    cost = costs(2, r, s, scale)
+    expected, _ = loop(cost, 0.1, iterations)
+    torch.testing.assert_close(sinkhorn(cost, 0.1, iterations=iterations), expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])
+def test_both_ways_to_iterate_are_the_same(scale, monkeypatch):
+    """The rounding of float32 costs is that of their largest over epsilon."""
+    cost = costs(5, 9, 9, scale, torch.float32)
+    fast = sinkhorn(cost, 0.1, iterations=60)
+    monkeypatch.setattr(_sinkhorn, "_in_scalings", lambda *_: None)
+    slow = sinkhorn(cost, 0.1, iterations=60)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=float(cost.max()) / 0.1 * 1e-6)
+
+
+def test_scalings_that_leave_the_range_give_way_to_logarithms(monkeypatch):
+    """Two far clusters that differ in size: mass has to cross between them, against a plan that underflows."""
+    near, far = 0.1 * torch.rand(40), 30 + 0.1 * torch.rand(40)
+    first, second = torch.cat([near, far[:1]]), torch.cat([near[:1], far])
+    cost = (first[:, None] - second[None, :]).square()[None]
+    answers = []
+    original = _sinkhorn._in_scalings
+
+    def recording(*arguments):
+        answers.append(original(*arguments))
+        return answers[-1]
+
+    monkeypatch.setattr(_sinkhorn, "_in_scalings", recording)
+    plan = sinkhorn(cost.double(), 0.1, iterations=40)
+    expected, _ = loop(cost, 0.1, 40)
+    torch.testing.assert_close(plan, expected, rtol=1e-8, atol=1e-12)
+    assert any(answer is None for answer in answers)
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("tolerance", [0.3, 0.1, 2e-2])
+def test_it_stops_where_the_loop_stops(scale, tolerance):
+    cost = costs(3, 6, 6, scale)
+    expected, done = loop(cost, 0.1, 200, tolerance)
+    assert done < 200
+    torch.testing.assert_close(
+        sinkhorn(cost, 0.1, iterations=200, tolerance=tolerance), expected, rtol=1e-8, atol=1e-12
+    )
+
+
+def test_marginals_are_uniform():
+    plan = sinkhorn(costs(4, 5, 8, 0.3), 0.1, iterations=2000)
+    torch.testing.assert_close(plan.sum(2), torch.full((4, 5), 1 / 5).double())
+    torch.testing.assert_close(plan.sum(1), torch.full((4, 8), 1 / 8).double())
+
+
+def test_with_little_entropy_it_is_the_assignment_of_least_cost():
+    for cost in costs(4, 6, 6, 1.0):
+        rows, columns = linear_sum_assignment(cost.numpy())
+        expected = torch.zeros(6, 6, dtype=torch.float64)
+        expected[rows, columns] = 1 / 6
+        torch.testing.assert_close(sinkhorn(cost, 0.01, iterations=3000), expected, rtol=0, atol=1e-3)
+
+
+def test_where_all_costs_agree_the_plan_is_uniform():
+    torch.testing.assert_close(sinkhorn(torch.full((2, 3, 4), 7.0)), torch.full((2, 3, 4), 1 / 12))
+
+
+def test_any_number_of_leading_axes():
+    cost = costs(6, 3, 4, 1.0)
+    expected = sinkhorn(cost, 0.1, iterations=20)
+    torch.testing.assert_close(sinkhorn(cost.view(2, 3, 3, 4), 0.1, iterations=20), expected.view(2, 3, 3, 4))
+    torch.testing.assert_close(sinkhorn(cost[0], 0.1, iterations=20), expected[0])
+
+
+def test_no_gradient_passes_and_autocast_changes_nothing():
+    cost = costs(2, 5, 5, 1.0, torch.float32).requires_grad_()
+    expected = sinkhorn(cost)
+    assert not expected.requires_grad
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(sinkhorn(cost), expected)
+    assert sinkhorn(cost.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("cost", "settings", "message"),
+    [
+        (torch.zeros(3), {}, r"cost must have shape \(\.\.\., r, s\), none of them 0, got \(3,\)"),
+        (torch.zeros(2, 0, 3), {}, "cost must have shape"),
+        (torch.zeros(2, 3), {"epsilon": 0.0}, "epsilon must be finite and greater than 0, got 0"),
+        (torch.zeros(2, 3), {"epsilon": math.nan}, "epsilon must be finite and greater than 0, got nan"),
+        (torch.zeros(2, 3), {"iterations": 0}, "iterations must be at least 1, got 0"),
+        (torch.zeros(2, 3), {"tolerance": -1.0}, "tolerance must not be negative, got -1"),
+    ],
+)
+def test_impossible_arguments_are_refused(cost, settings, message):
+    with pytest.raises(ValueError, match=message):
+        sinkhorn(cost, **settings)
