@@ -15,7 +15,7 @@ from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate
 from multimix.methods import puzzlemix as module
 from multimix.methods._puzzle import block_sizes, pool_saliency
-from multimix.methods._saliency import frozen_statistics, input_saliency
+from multimix.methods._saliency import input_saliency, kept_statistics
 from multimix.methods.puzzlemix import PuzzleMix
 from multimix.protocols import Teacher
 
@@ -351,11 +351,13 @@ def test_running_statistics_move_once_with_the_mixed_images():
     assert all(torch.equal(*pair) for pair in zip(network.buffers(), twin.buffers(), strict=True))
 
 
-def test_frozen_statistics_thaw_after_a_failure():
+def test_statistics_are_kept_even_after_a_failure():
     network = toy.images().train()
-    with pytest.raises(RuntimeError, match="on purpose"), frozen_statistics(network):
+    before = list(network.buffers())
+    with pytest.raises(RuntimeError, match="on purpose"), kept_statistics(network):
+        network(toy.batch(6, 3, 8, 8)[0])
         raise RuntimeError("on purpose")
-    assert network.blocks[1][1].track_running_stats
+    assert all(mine is its for mine, its in zip(before, network.buffers(), strict=True))
 
 
 # ---------------------------------------------------------------------------------------------- any input, any company

@@ -3,8 +3,10 @@
 from typing import Any, get_args
 
 from multimix.methods.adamixup import AdaMixUp
+from multimix.methods.alignmix import AlignMix
 from multimix.methods.automix import AutoMix
 from multimix.methods.combine import Alternate, Until
+from multimix.methods.comixup import CoMixup
 from multimix.methods.cutmix import CutMix
 from multimix.methods.dense import DenseMultiMix
 from multimix.methods.erm import ERM
@@ -17,6 +19,7 @@ from multimix.methods.puzzlemix import PuzzleMix
 from multimix.methods.resizemix import ResizeMix
 from multimix.methods.saliencymix import SaliencyMix
 from multimix.methods.stylemix import StyleCutMix, StyleMix
+from multimix.methods.supermix import SuperMix
 from multimix.methods.zetamixup import ZetaMixup
 
 AnyMethod = (
@@ -31,10 +34,13 @@ AnyMethod = (
     | DenseMultiMix
     | SaliencyMix
     | PuzzleMix
+    | CoMixup
     | StyleMix
     | StyleCutMix
+    | AlignMix
     | OptTransMix
     | AutoMix
+    | SuperMix
     | AdaMixUp
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
@@ -45,9 +51,11 @@ __all__ = [
     "ERM",
     "METHODS",
     "AdaMixUp",
+    "AlignMix",
     "Alternate",
     "AnyMethod",
     "AutoMix",
+    "CoMixup",
     "CutMix",
     "DenseMultiMix",
     "FMix",
@@ -60,6 +68,7 @@ __all__ = [
     "SaliencyMix",
     "StyleCutMix",
     "StyleMix",
+    "SuperMix",
     "Until",
     "ZetaMixup",
 ]

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from multimix.methods._predict import InputMixing, MixesInputs, _teach, classification_losses
-from multimix.methods._saliency import saliency_of, input_saliency, kept_statistics
+from multimix.methods._saliency import input_saliency, kept_statistics, saliency_of
 from multimix.ops import as_probabilities, check_batch, check_concentration, dirichlet, soft_cross_entropy
 from multimix.ops._checks import no_autocast
 from multimix.ops._comix import comix_masks

@@ -17,7 +17,7 @@ from multimix.methods._puzzle import (
     source_pixels,
     spread,
 )
-from multimix.methods._saliency import kept_statistics, input_gradient, saliency_of
+from multimix.methods._saliency import input_gradient, kept_statistics, saliency_of
 from multimix.ops import as_probabilities, beta, check_concentration, draw_partners, mix_pairs, soft_cross_entropy
 from multimix.ops._graph_cut import solve_ordered_labels
 from multimix.ops._transport import transport_blocks
