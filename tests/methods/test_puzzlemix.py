@@ -206,7 +206,7 @@ def test_pixels_come_from_where_the_draw_says(shape, size):
 def test_blocks_move_whole_and_none_is_seen_twice():
     network, (inputs, targets) = toy.images(), toy.batch(6, 3, 16, 16)
     moved = 0
-    for seed in range(6):
+    for seed in range(20):
         method = PuzzleMix(labels=2, beta=0.1, grids=(4,), transport_size=2, transport_eps=0.1)
         drawn = method.draw(network, inputs, targets, seeded(seed))
         for source, seen in zip(drawn.source, (drawn.mask > 0, drawn.mask < 1), strict=True):
@@ -355,7 +355,6 @@ def test_statistics_are_kept_even_after_a_failure():
     network = toy.images().train()
     before = list(network.buffers())
     with pytest.raises(RuntimeError, match="on purpose"), kept_statistics(network):
-        network(toy.batch(6, 3, 8, 8)[0])
         raise RuntimeError("on purpose")
     assert all(mine is its for mine, its in zip(before, network.buffers(), strict=True))
 

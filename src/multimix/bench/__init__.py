@@ -3,9 +3,10 @@
 from multimix.bench.compare import Case, Comparison, Least, Result, measure
 from multimix.bench.cost import Rates, rates
 from multimix.bench.ops import op_comparisons
+from multimix.bench.pairs import pair_comparisons
 from multimix.bench.step import step_comparisons
 
-SUITES = {"ops": op_comparisons, "step": step_comparisons}
+SUITES = {"ops": op_comparisons, "pairs": pair_comparisons, "step": step_comparisons}
 """Every suite: a function from the device to makers of its comparisons, one at a time to spare memory."""
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Result",
     "measure",
     "op_comparisons",
+    "pair_comparisons",
     "rates",
     "step_comparisons",
 ]
