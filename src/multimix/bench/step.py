@@ -12,7 +12,17 @@ from multimix.bench.compare import Case, Comparison
 from multimix.data import Augment, Batches, Images, Splits
 from multimix.distill import EMATeacher, SelfDistilled
 from multimix.distill.ema import as_module
-from multimix.methods import ERM, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix
+from multimix.methods import (
+    ERM,
+    AlignMix,
+    CoMixup,
+    CutMix,
+    DenseMultiMix,
+    ManifoldMixup,
+    Mixup,
+    MultiMix,
+    PuzzleMix,
+)
 from multimix.protocols import Method, Network
 from multimix.train import SGD, Engine, TrainConfig
 
@@ -20,6 +30,9 @@ _BARS: tuple[tuple[Method, float | None], ...] = (
     (Mixup(), None),
     (CutMix(), None),
     (ManifoldMixup(), None),
+    (AlignMix(), 1.05),
+    (PuzzleMix(), None),
+    (CoMixup(), None),
     (MultiMix(), 1.02),
     (DenseMultiMix(), 1.06),
     (SelfDistilled(MultiMix()), 1.37),
