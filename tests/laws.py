@@ -390,7 +390,15 @@ def copies_are_as_good(case: Case, device: torch.device) -> None:
             assert repr(twin) == repr(original)
 
 
+def a_look_without_gradient_is_allowed(case: Case, device: torch.device) -> None:
+    """As for pictures of what a method does."""
+    network, inputs, targets = images(device=device)
+    with torch.no_grad():
+        assert run(case.make(), network, inputs, targets).total.isfinite()
+
+
 LAWS = [
+    a_look_without_gradient_is_allowed,
     same_state_gives_the_same_step,
     another_state_gives_another_loss,
     arguments_are_left_alone,

@@ -2,6 +2,7 @@
 
 from typing import Any, get_args
 
+from multimix.methods._predict import MixesInputs
 from multimix.methods.adamixup import AdaMixUp
 from multimix.methods.alignmix import AlignMix
 from multimix.methods.automix import AutoMix
@@ -60,6 +61,7 @@ __all__ = [
     "DenseMultiMix",
     "FMix",
     "ManifoldMixup",
+    "MixesInputs",
     "Mixup",
     "MultiMix",
     "OptTransMix",

@@ -98,11 +98,11 @@ class CoMixup(MixesInputs):
         if self.clean == 0:
             return super().__call__(network, inputs, targets, generator=generator, teacher=teacher)
         pixels = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
-        with kept_statistics(network):
+        with kept_statistics(network), torch.enable_grad():  # the saliency is a gradient, wanted or not
             plain = network(pixels)
-        labels = as_probabilities(targets, plain.shape[-1])
-        loss = soft_cross_entropy(plain, labels)
-        (gradient,) = torch.autograd.grad(loss * len(inputs), pixels, retain_graph=True)
+            labels = as_probabilities(targets, plain.shape[-1])
+            loss = soft_cross_entropy(plain, labels)
+            (gradient,) = torch.autograd.grad(loss * len(inputs), pixels, retain_graph=True)
         mixing = self.mixing(saliency_of(gradient), generator)
         logits = mixing.predict(network, inputs)
         mixed = classification_losses(logits, mixing.mix_targets(labels), _teach(mixing, teacher))

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from multimix.data import Batches, Splits
 from multimix.evaluate.predict import evaluating
+from multimix.methods import MixesInputs
 from multimix.ops import attention
 from multimix.protocols import Method, Network, parts
 
@@ -47,6 +48,11 @@ def save_pictures(folder: Path, method: Method, network: Network, splits: Splits
 
 def _fed(method: Method, network: Network, images: Tensor, labels: Tensor) -> Tensor | None:
     """Return what a method that mixes inputs feeds the network; None of any other method."""
+    if isinstance(method, MixesInputs):
+        classes = network.classify(network.pool(network.embed(images[:1]))).shape[-1]
+        generator = Generator(images.device).manual_seed(1)
+        mixed, _ = method.mix(images, labels, classes=classes, network=network, generator=generator)
+        return None if torch.equal(mixed, images) else mixed
     seen: list[Tensor] = []
 
     def watch(inputs: Tensor) -> Tensor:
