@@ -169,6 +169,7 @@ def test_weights_that_are_gone_have_no_second_derivative():
         torch.autograd.grad(loss, logits, create_graph=True)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("impl", ["auto", "fused"])
 @pytest.mark.parametrize("r", [None, 3])
 def test_it_compiles_without_a_break(r, impl):
