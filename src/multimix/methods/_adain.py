@@ -11,9 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import conv2d, interpolate, mse_loss, pad, pixel_shuffle
 
-from multimix.ops import as_probabilities
-from multimix.ops._adain import channel_statistics
-from multimix.ops._checks import no_autocast
+from multimix.ops import as_probabilities, channel_statistics, no_autocast
 
 _ENCODER = ((32, 3, 2), (48, 32, 1))
 """Channels after and before, and stride, of the small encoder's convolutions."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -39,8 +39,3 @@ def check_count(name: str, value: int | None) -> None:
     """Raise ValueError unless ``value`` is None or a positive whole number."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def full_precision(values: Tensor) -> Tensor:
-    """Return half-precision values in float32, others as they are."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -45,7 +45,7 @@ def saliency_of(gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
 
 
 @contextmanager
-def evaluating(network: Network) -> Iterator[None]:
+def evaluating(network: object) -> Iterator[None]:
     """Put a network into eval mode while the context lasts; each of its modules has its own mode back afterwards."""
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     modes = [module.training for module in modules]

@@ -1,7 +1,6 @@
 """The search for SuperMix's masks: one objective, one Newton-like step, and the loop around it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from multimix.methods._predict import InputMixing
-from multimix.ops._checks import accurate, no_autocast
+from multimix.ops import accurate, no_autocast
 
 _LEAST_STEP, _MOST_STEP = 1e-4, 2000.0
 """Bounds on the step's length, those of the official code."""
@@ -135,20 +134,6 @@ def blur(values: Float[Tensor, "b m s s"], sigma: float) -> Float[Tensor, "b m s
     weights = (-(apart**2) / (2 * sigma**2)).exp().masked_fill(apart > reach, 0) / total
     with no_autocast(values.device.type):
         return weights @ values @ weights.mT
-
-
-@contextmanager
-def evaluating(network: object) -> Iterator[None]:
-    """Put a network into evaluation mode for a while: its running statistics are used, and stay as they are."""
-    modules = list(network.modules()) if isinstance(network, nn.Module) else []
-    modes = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def precision_of(network: object, inputs: Tensor) -> torch.dtype:

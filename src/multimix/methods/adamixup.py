@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from multimix.methods._learned import build_beside, check_count, check_share, full_precision, network_module
+from multimix.methods._learned import build_beside, check_count, check_share, network_module
 from multimix.methods._predict import InputMixing, classification_losses
-from multimix.ops import as_probabilities, check_batch, draw_partners
+from multimix.ops import accurate, as_probabilities, check_batch, draw_partners
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
 _HIDDEN = 100
@@ -115,7 +115,7 @@ class AdaMixUp(Stateful):
         """Return the cross-entropy of telling the first embeddings, of mixed inputs, from the others."""
         clean = torch.ones(len(embeddings), dtype=torch.long, device=embeddings.device)
         clean[:mixed] = 0
-        return cross_entropy(full_precision(cast("nn.Linear", self.discriminator)(embeddings)), clean)
+        return cross_entropy(accurate(cast("nn.Linear", self.discriminator)(embeddings)), clean)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Policy(nn.Module):
                 f"width must be the size of the network's pooled embedding, {embeddings.shape[-1]}, for AdaMixUp, got "
                 f"{self.width}"
             )
-        return full_precision(self.head(embeddings))[:n].softmax(-1)
+        return accurate(self.head(embeddings))[:n].softmax(-1)
 
 
 def _embedding_width(network: Network) -> int:

@@ -10,9 +10,7 @@ from torch import Generator, Tensor
 
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
-from multimix.ops import check_concentration
-from multimix.ops._checks import accurate, no_autocast
-from multimix.ops._sinkhorn import sinkhorn
+from multimix.ops import accurate, check_concentration, no_autocast, sinkhorn
 from multimix.protocols import Network
 
 

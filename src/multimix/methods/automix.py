@@ -6,10 +6,11 @@ from typing import ClassVar, cast
 import torch
 from torch import Generator, Tensor, nn
 
-from multimix.methods._learned import build_beside, check_count, check_share, full_precision, network_module
+from multimix.methods._images import check_images
+from multimix.methods._learned import build_beside, check_count, check_share, network_module
 from multimix.methods._predict import InputMixing, MixesInputs, classification_losses
 from multimix.methods._unet import MixingUNet
-from multimix.ops import as_probabilities, beta, check_batch, check_concentration, draw_partners, mix_pairs
+from multimix.ops import accurate, as_probabilities, beta, check_batch, check_concentration, draw_partners, mix_pairs
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
 
@@ -113,8 +114,7 @@ class AutoMix(Stateful, MixesInputs):
             ValueError: If the inputs are not images (b, c, h, w), have other channels than the generator, or there is
                 neither a generator nor a network to build it for.
         """
-        if inputs.ndim != 4:
-            raise ValueError(f"inputs must be images of shape (b, c, h, w) for AutoMix, got {tuple(inputs.shape)}")
+        check_images(inputs, "AutoMix")
         unet = self._unet_for(network)
         if inputs.shape[1] != unet.channels:
             raise ValueError(f"inputs must have {unet.channels} channels for AutoMix, got {tuple(inputs.shape)}")
@@ -162,7 +162,7 @@ class Generating(InputMixing):
 
 def _to_unit_range(images: Tensor) -> Tensor:
     """Return images in full precision, scaled from their least and largest value to 0 and 1; constant ones are 0."""
-    images = full_precision(images)
+    images = accurate(images)
     low, high = images.aminmax()
     return (images - low) / torch.where(high > low, high - low, torch.ones_like(high))
 

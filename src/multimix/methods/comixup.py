@@ -9,11 +9,18 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs, _teach, classification_losses
 from multimix.methods._saliency import input_saliency, kept_statistics, saliency_of
-from multimix.ops import as_probabilities, check_batch, check_concentration, dirichlet, soft_cross_entropy
-from multimix.ops._checks import no_autocast
-from multimix.ops._comix import comix_masks
+from multimix.ops import (
+    as_probabilities,
+    check_batch,
+    check_concentration,
+    comix_masks,
+    dirichlet,
+    no_autocast,
+    soft_cross_entropy,
+)
 from multimix.protocols import Losses, Network, Teacher
 
 _SPOT = 8
@@ -94,7 +101,7 @@ class CoMixup(MixesInputs):
             ValueError: If the inputs are not images (b, c, h, w).
         """
         check_batch(inputs, targets)
-        _check_images(inputs)
+        check_images(inputs, "Co-Mixup")
         if self.clean == 0:
             return super().__call__(network, inputs, targets, generator=generator, teacher=teacher)
         pixels = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
@@ -114,7 +121,7 @@ class CoMixup(MixesInputs):
         Raises:
             ValueError: If the inputs are not images (b, c, h, w).
         """
-        _check_images(inputs)
+        check_images(inputs, "Co-Mixup")
         return self.mixing(input_saliency(cast("Network", network), inputs, targets), generator)
 
     def mixing(self, saliency: Float[Tensor, "b h w"], generator: Generator | None = None) -> "Assembly":
@@ -177,11 +184,6 @@ class Assembly(InputMixing):
         share = functional.one_hot(self.chosen.transpose(0, 1).flatten(1), b).to(targets.dtype).mean(1)
         with no_autocast(targets.device.type):
             return share @ targets
-
-
-def _check_images(inputs: Tensor) -> None:
-    if inputs.ndim != 4:
-        raise ValueError(f"inputs must be images of shape (b, c, h, w) for Co-Mixup, got {tuple(inputs.shape)}")
 
 
 def _cell_of(side: int, cells: int, device: torch.device) -> Int[Tensor, " side"]:

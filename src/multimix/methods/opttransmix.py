@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import beta, check_concentration, draw_partners, mix_pairs
-from multimix.ops._barycentre import barycentre
-from multimix.ops._checks import accurate
+from multimix.ops import accurate, barycentre, beta, check_concentration, draw_partners, mix_pairs
 from multimix.protocols import Network
 
 
@@ -29,7 +28,7 @@ class OptTransMix(MixesInputs):
 
     with the offset added back, so that images may be standardised, and the mean of the channel is mixed linearly.
     Lambda ~ Beta(alpha, alpha), one a step. At lambda = 1 the first image comes back, blurred by a Gaussian of variance
-    ``epsilon / 2``, as :func:`~multimix.ops._barycentre.barycentre` explains; an image paired with itself, as in a
+    ``epsilon / 2``, as :func:`~multimix.ops.barycentre` explains; an image paired with itself, as in a
     mini-batch of one, comes back likewise. A channel without intensity, constant at the offset, counts as spread
     evenly.
 
@@ -64,8 +63,7 @@ class OptTransMix(MixesInputs):
         Raises:
             ValueError: If the inputs are not images (b, c, h, w).
         """
-        if inputs.ndim != 4:
-            raise ValueError(f"inputs must be images of shape (b, c, h, w) for OptTransMix, got {tuple(inputs.shape)}")
+        check_images(inputs, "OptTransMix")
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         lam = beta(1, self.alpha, generator=generator, device=inputs.device)[0]
         return Transport(partners, lam, self.epsilon, self.iterations)

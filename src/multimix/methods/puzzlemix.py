@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
 from multimix.methods._puzzle import (
     block_sizes,
@@ -18,9 +19,16 @@ from multimix.methods._puzzle import (
     spread,
 )
 from multimix.methods._saliency import input_gradient, kept_statistics, saliency_of
-from multimix.ops import as_probabilities, beta, check_concentration, draw_partners, mix_pairs, soft_cross_entropy
-from multimix.ops._graph_cut import solve_ordered_labels
-from multimix.ops._transport import transport_blocks
+from multimix.ops import (
+    as_probabilities,
+    beta,
+    check_concentration,
+    draw_partners,
+    mix_pairs,
+    soft_cross_entropy,
+    solve_ordered_labels,
+    transport_blocks,
+)
 from multimix.protocols import Losses, Network, Teacher
 
 
@@ -118,8 +126,7 @@ class PuzzleMix(MixesInputs):
         Raises:
             ValueError: If the inputs are not images (b, c, h, w), or there is no network.
         """
-        if inputs.ndim != 4:
-            raise ValueError(f"inputs must be images of shape (b, c, h, w) for PuzzleMix, got {tuple(inputs.shape)}")
+        check_images(inputs, "PuzzleMix")
         if network is None:
             raise ValueError("network must be given: PuzzleMix mixes by its input gradient")
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)

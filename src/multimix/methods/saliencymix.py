@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import beta, check_concentration, draw_partners, mix_pairs
-from multimix.ops._static_saliency import saliency_peaks, static_saliency
+from multimix.ops import beta, check_concentration, draw_partners, mix_pairs, saliency_peaks, static_saliency
 from multimix.protocols import Network
 
 
@@ -60,8 +60,7 @@ class SaliencyMix(MixesInputs):
         Raises:
             ValueError: If the inputs are not images (b, c, h, w).
         """
-        if inputs.ndim != 4:
-            raise ValueError(f"inputs must be images of shape (b, c, h, w) for SaliencyMix, got {tuple(inputs.shape)}")
+        check_images(inputs, "SaliencyMix")
         b, _, height, width = inputs.shape
         home = generator.device if generator else None
         partners = draw_partners(b, generator=generator, device=inputs.device)

@@ -9,8 +9,17 @@ from torch import Generator, Tensor
 
 from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder, VGGAutoencoder
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import Box, beta, check_concentration, draw_box, draw_partners, mix_pairs
-from multimix.ops._adain import exchange_styles, mix_styles, paste_styles
+from multimix.ops import (
+    Box,
+    beta,
+    check_concentration,
+    draw_box,
+    draw_partners,
+    exchange_styles,
+    mix_pairs,
+    mix_styles,
+    paste_styles,
+)
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
 _VGG_SIZE = 224

@@ -11,10 +11,19 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
+from multimix.methods._images import check_images
 from multimix.methods._predict import MixesInputs, classification_losses
-from multimix.methods._supermix import MaskedSets, Search, Supervisor, evaluating, precision_of, solved
-from multimix.ops import as_probabilities, check_batch, check_concentration, dirichlet, draw_partners
-from multimix.ops._checks import accurate, no_autocast
+from multimix.methods._saliency import evaluating
+from multimix.methods._supermix import MaskedSets, Search, Supervisor, precision_of, solved
+from multimix.ops import (
+    accurate,
+    as_probabilities,
+    check_batch,
+    check_concentration,
+    dirichlet,
+    draw_partners,
+    no_autocast,
+)
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
 
@@ -179,8 +188,7 @@ class SuperMix(Stateful, MixesInputs):
     @torch.no_grad()
     def _search(self, supervisor: Supervisor, inputs: Tensor, generator: Generator | None) -> tuple[MaskedSets, Tensor]:
         """Return the sets with their masks, and the class distributions that these are for."""
-        if inputs.ndim != 4:
-            raise ValueError(f"inputs must be images of shape (b, c, h, w) for SuperMix, got {tuple(inputs.shape)}")
+        check_images(inputs, "SuperMix")
         b, inputs = len(inputs), inputs.detach()
         order = draw_partners(b, generator=generator, device=inputs.device)
         members = torch.empty(self.images, b, dtype=order.dtype, device=inputs.device)

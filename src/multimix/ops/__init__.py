@@ -3,17 +3,24 @@
 Everything random is drawn from a ``torch.Generator``; everything here imports torch alone.
 """
 
+from multimix.ops._adain import channel_statistics, exchange_styles, mix_styles, paste_styles
 from multimix.ops._attention import attention, reweight
 from multimix.ops._balance import balance_gain, balance_gradient
-from multimix.ops._checks import as_probabilities, check_batch
+from multimix.ops._barycentre import barycentre
+from multimix.ops._checks import accurate, as_probabilities, check_batch, no_autocast
+from multimix.ops._comix import comix_masks
 from multimix.ops._forms import soft_cross_entropy
 from multimix.ops._fourier import draw_mask
+from multimix.ops._graph_cut import solve_ordered_labels
 from multimix.ops._interpolate import interpolate, interpolate_positions
 from multimix.ops._lazy import LazyWeights
 from multimix.ops._loss import IMPLS, Impl, MixedLosses, dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
 from multimix.ops._pairs import MODES, Mode, check_mode, draw_couples, draw_partners, mix_pairs
 from multimix.ops._regions import Box, Boxes, draw_box, draw_boxes, paste_box, paste_boxes, paste_where
 from multimix.ops._simplex import alpha_for, beta, check_concentration, dirichlet, draw_between, scatter_tuples
+from multimix.ops._sinkhorn import sinkhorn
+from multimix.ops._static_saliency import saliency_peaks, static_saliency
+from multimix.ops._transport import transport_blocks
 from multimix.ops._zeta import zeta_weights
 
 __all__ = [
@@ -25,15 +32,19 @@ __all__ = [
     "LazyWeights",
     "MixedLosses",
     "Mode",
+    "accurate",
     "alpha_for",
     "as_probabilities",
     "attention",
     "balance_gain",
     "balance_gradient",
+    "barycentre",
     "beta",
+    "channel_statistics",
     "check_batch",
     "check_concentration",
     "check_mode",
+    "comix_masks",
     "dense_mixed_cross_entropy",
     "dirichlet",
     "draw_between",
@@ -42,16 +53,25 @@ __all__ = [
     "draw_couples",
     "draw_mask",
     "draw_partners",
+    "exchange_styles",
     "interpolate",
     "interpolate_positions",
     "mix_pairs",
+    "mix_styles",
     "mixed_cross_entropy",
     "mixed_losses",
+    "no_autocast",
     "paste_box",
     "paste_boxes",
+    "paste_styles",
     "paste_where",
     "reweight",
+    "saliency_peaks",
     "scatter_tuples",
+    "sinkhorn",
     "soft_cross_entropy",
+    "solve_ordered_labels",
+    "static_saliency",
+    "transport_blocks",
     "zeta_weights",
 ]
