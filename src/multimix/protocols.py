@@ -13,15 +13,17 @@ c h w channels, height and width of an image
 ====  =============================================
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-__all__ = ["Evaluator", "Losses", "Method", "Network", "Stateful", "Teacher", "parts"]
+__all__ = ["SILENT", "Evaluator", "Losses", "Method", "Network", "Stateful", "Teacher", "Watch", "parts"]
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -99,11 +101,33 @@ class Method(Protocol):
         ...
 
 
-class Evaluator(Protocol):
-    """Measures a trained network; the data is given at construction."""
+class Watch:
+    """Hears from an evaluator what its metrics leave out: how far it is, and the data of its figures.
 
-    def __call__(self, network: Network) -> Iterator[tuple[str, float]]:
-        """Yield (name of the metric with its unit, value)."""
+    This one lets everything pass; progress bars and record files are made of subclasses.
+    """
+
+    def over(self, what: str, batches: Iterable[T]) -> Iterator[T]:
+        """Yield ``batches``, a pass over data that is called ``what``; a subclass shows how far it is."""
+        yield from batches
+
+    def keep(self, name: str, data: dict[str, Any]) -> None:
+        """Take the data of a figure: lists of numbers and texts by name, ready for JSON."""
+
+
+SILENT = Watch()
+"""Takes what an evaluator tells and does nothing with it."""
+
+
+class Evaluator(Protocol):
+    """Measures a trained network; data and settings are given at construction."""
+
+    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+        """Yield (name of the metric, value).
+
+        A metric that is measured in several ways has a name of several words with slashes between, the metric's own
+        last: ``noise/energy/auroc``. Each metric's unit stands in the docstring of its evaluator.
+        """
         ...
 
 

@@ -1,12 +1,15 @@
 """Measuring a finished run, and loading what it trained."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from multimix.data import Images
+from multimix.evaluate import SuiteSettings
 from multimix.train import evaluate_run, load_network, train
 from train.tiny import events, files, steady, stopped_after, tiny
 
@@ -22,10 +25,10 @@ def run(finished, tmp_path) -> Path:
 
 def test_it_finds_what_training_wrote_and_writes_it_once(run):
     before = steady(run)
-    (result,) = evaluate_run(run)
+    (result,) = evaluate_run(run, again=True)
     (recorded,) = [event for event in before if event["event"] == "test" and "network" not in event]
     assert {name: result[name] for name in _MEASURED} == {name: recorded[name] for name in _MEASURED}
-    evaluate_run(run, ["accuracy"])
+    evaluate_run(run, ["accuracy"], again=True)
     after = steady(run)
     assert sorted(map(str, after)) == sorted(map(str, before))
     assert after[-1] == recorded  # the newest comes last; average and teacher keep theirs
@@ -34,10 +37,49 @@ def test_it_finds_what_training_wrote_and_writes_it_once(run):
 
 def test_nothing_but_the_records_changes(run):
     before = files(run)
-    evaluate_run(run)
+    evaluate_run(run, again=True)
     after = files(run)
     assert {name for name in before if before[name] != after[name]} <= {"metrics.jsonl"}
     assert before.keys() == after.keys()
+
+
+def test_what_is_measured_already_is_not_measured_again(run, monkeypatch):
+    (first,) = evaluate_run(run)
+    before = files(run)
+    monkeypatch.setattr("multimix.train.evaluation.test_record", None)
+    assert evaluate_run(run) == [first]
+    assert files(run) == before
+
+
+def test_other_settings_or_weights_are_measured_anew(run):
+    evaluate_run(run)
+    (fewer,) = evaluate_run(run, settings={"accuracy": SuiteSettings(examples=50)})
+    assert (fewer["examples"], fewer["settings"]) == (50, {"examples": 50})
+    (every,) = evaluate_run(run)
+    assert every["examples"] == 359
+    other = load_file(run / "model.safetensors")
+    save_file({name: value * 1.5 if name == "head.weight" else value for name, value in other.items()},
+              run / "model.safetensors")  # fmt: skip
+    (changed,) = evaluate_run(run)
+    assert changed["weights"] != every["weights"]
+    assert changed["nll"] != every["nll"]
+
+
+def test_no_result_depends_on_the_batch_size(run):
+    (whole,) = evaluate_run(run, again=True)
+    (parts,) = evaluate_run(run, again=True, batch_size=7)
+    assert parts["nll"] == pytest.approx(whole["nll"], rel=1e-5)
+
+
+@pytest.mark.bad_input
+def test_data_of_other_classes_or_size_are_refused(run):
+    _, splits = load_network(run)
+    renamed = Images(splits.test.images, splits.test.labels, (*splits.classes[:9], "ten"))
+    with pytest.raises(ValueError, match=r"trained on 10 classes \(0, 1, 2, 3, ...\), but data digits has 10 classes"):
+        evaluate_run(run, splits=replace(splits, train=renamed))
+    wide = Images(splits.test.images.repeat(1, 1, 1, 2), splits.test.labels, splits.classes)
+    with pytest.raises(ValueError, match=r"trained on images \(c, h, w\) = \(1, 8, 8\), but .* are \(1, 8, 16\)"):
+        evaluate_run(run, splits=replace(splits, train=wide))
 
 
 def test_suites_may_be_any_iterable(run):
@@ -48,7 +90,7 @@ def test_suites_may_be_any_iterable(run):
 def test_half_a_line_at_the_end_is_left_out(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"event": "te')
-    evaluate_run(run)
+    evaluate_run(run, again=True)
     assert len(events(run, "test")) == 3
 
 

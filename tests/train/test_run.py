@@ -64,8 +64,8 @@ def test_a_test_record_says_all_that_the_number_depends_on(finished):
     records = events(finished, "test")
     assert [record.get("network") for record in records] == [None, "ema", "teacher"]
     fields = [
-        "event", "suite", "split", "epoch", "accuracy", "nll", "ece", "examples", "seed", "device", "torch", "commit",
-        "date",
+        "event", "suite", "split", "epoch", "accuracy", "nll", "ece", "settings", "weights", "examples", "seed",
+        "seconds", "device", "torch", "commit", "date",
     ]  # fmt: skip
     for record in records:
         assert [name for name in record if name != "network"] == fields

@@ -7,7 +7,21 @@ the same promise: batch i of an epoch depends on the seed, the epoch and i alone
 
 from multimix.data._augment import Augment, Crops, normalise
 from multimix.data._batches import Batches
-from multimix.data._load import DATASETS, Splits, load
-from multimix.data._sets import Files, Images
+from multimix.data._load import DATASETS, Splits, first_of, load
+from multimix.data._seeds import seed_of
+from multimix.data._sets import Files, Images, ImageSet
 
-__all__ = ["DATASETS", "Augment", "Batches", "Crops", "Files", "Images", "Splits", "load", "normalise"]
+__all__ = [
+    "DATASETS",
+    "Augment",
+    "Batches",
+    "Crops",
+    "Files",
+    "ImageSet",
+    "Images",
+    "Splits",
+    "first_of",
+    "load",
+    "normalise",
+    "seed_of",
+]

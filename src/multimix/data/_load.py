@@ -16,7 +16,7 @@ from multimix.data._sets import Files, Images, ImageSet
 from multimix.data._source import IMAGENET_STATISTICS, Parts, Request, Statistics
 from multimix.data._split import stratified
 
-__all__ = ["DATASETS", "Splits", "load"]
+__all__ = ["DATASETS", "Splits", "first_of", "load"]
 
 READERS: dict[str, Callable[[str, Request], Parts]] = {"folder": read_folder, "npz": read_archive}
 
@@ -86,8 +86,7 @@ def load(
     parts = _read(name, Request(Path(root).expanduser(), download, split_seed))
     if parts.validation is None and validation > 0:
         parts = _held_out(parts, validation, split_seed)
-    if train_size is not None:
-        parts = replace(parts, train=_first(parts.train, train_size, split_seed))
+    parts = replace(parts, train=first_of(parts.train, train_size, what="train_size", split_seed=split_seed))
     # Chosen first and decoded after, so that memory holds no image that is left out, nor any image twice.
     parts = _resized(small_or_files(parts, image_size), image_size)
     mean, std = parts.statistics or _statistics(parts.train)
@@ -117,14 +116,25 @@ def _held_out(parts: Parts, fraction: float, split_seed: int) -> Parts:
     return replace(parts, train=parts.train.subset(kept), validation=parts.train.subset(held))
 
 
-def _first(train: ImageSet, size: int, split_seed: int) -> ImageSet:
-    if size == len(train):
-        return train
+def first_of(images: ImageSet, size: int | None, *, what: str, split_seed: int = 0) -> ImageSet:
+    """Return so many images of a set, the same share of each class; all of them if ``size`` is None.
+
+    Args:
+        images: The set.
+        size: How many.
+        what: What the caller's user calls ``size``.
+        split_seed: Fixes which.
+
+    Raises:
+        ValueError: There are not so many, or not one for each class.
+    """
+    if size is None or size == len(images):
+        return images
     try:
-        kept, _ = stratified(train.labels, size, seed_of("train_size", split_seed))
+        kept, _ = stratified(images.labels, size, seed_of("train_size", split_seed))
     except ValueError as error:
-        raise ValueError(f"train_size={size} does not fit: {error}") from error
-    return train.subset(kept)
+        raise ValueError(f"{what}={size} does not fit: {error}") from error
+    return images.subset(kept)
 
 
 def _resized(parts: Parts, image_size: int | None) -> Parts:

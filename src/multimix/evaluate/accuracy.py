@@ -1,14 +1,16 @@
 """Accuracy and calibration on clean data."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from multimix.evaluate.predict import predict
-from multimix.protocols import Network
+from multimix.evaluate.predict import LabelledBatches, predict
+from multimix.evaluate.source import Source
+from multimix.evaluate.suite import SuiteSettings
+from multimix.protocols import SILENT, Network, Watch
 
 ECE_BINS = 15
 
@@ -18,13 +20,20 @@ class Accuracy:
     """Top-1 accuracy (fraction), negative log-likelihood (nats) and expected calibration error (fraction, 15 bins)."""
 
     name: ClassVar[str] = "accuracy"
+    Settings: ClassVar[type[SuiteSettings]] = SuiteSettings
 
-    batches: Iterable[tuple[Tensor, Tensor]]
+    batches: LabelledBatches
     """Inputs and class indices, in any number of batches."""
+    settings: SuiteSettings = field(default_factory=SuiteSettings)
 
-    def __call__(self, network: Network) -> Iterator[tuple[str, float]]:
+    @classmethod
+    def of(cls, source: Source, settings: Any) -> Self:
+        """Return the suite over a run's test set."""
+        return cls(source.batches(source.test(settings.examples)), settings)
+
+    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
         """Yield accuracy, nll and ece."""
-        logits, labels = predict(network, self.batches)
+        logits, labels = predict(network, watch.over("test", self.batches))
         yield "accuracy", float((logits.argmax(1) == labels).double().mean())
         yield "nll", float(cross_entropy(logits.double(), labels))
         yield "ece", expected_calibration_error(logits.softmax(1), labels)

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 
 from multimix.protocols import Network
 
+LabelledBatches = Iterable[tuple[Tensor, Tensor]]
+"""Inputs (b, ...) and class indices (b,), in any number of batches that start over at every iteration."""
+
 
 class NonFiniteError(ValueError):
     """A network's predictions are not numbers."""
 
 
-def predict(
-    network: Network, batches: Iterable[tuple[Tensor, Tensor]]
-) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
+def predict(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
     """Return the logits, in float32 on the CPU, and the labels of every example, in order.
 
     The network predicts in eval mode and is left in the mode it came in.

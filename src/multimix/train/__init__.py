@@ -3,7 +3,8 @@
 from multimix.train.codec import from_json, to_json
 from multimix.train.config import SGD, AdamW, Cosine, Step, TrainConfig
 from multimix.train.engine import Engine
-from multimix.train.run import evaluate_run, load_network, resume, train
+from multimix.train.evaluation import evaluate_run
+from multimix.train.run import load_network, load_trained, resume, train
 from multimix.train.session import TrainingError
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "evaluate_run",
     "from_json",
     "load_network",
+    "load_trained",
     "resume",
     "to_json",
     "train",

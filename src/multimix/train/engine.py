@@ -16,6 +16,7 @@ from multimix.distill import EMATeacher
 from multimix.models import build
 from multimix.protocols import Method, Network, Stateful, parts
 from multimix.train.config import TrainConfig
+from multimix.train.folder import Facts
 from multimix.train.optim import learning_rate, make_optimizer
 from multimix.train.state import seed_everything
 
@@ -210,12 +211,12 @@ def _hushed(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def build_network(config: TrainConfig, splits: Splits) -> nn.Module:
-    """Return the configured network for the classes and images of ``splits``."""
-    channels, height, _ = splits.shape
+def build_network(config: TrainConfig, data: Splits | Facts) -> nn.Module:
+    """Return the configured network for the classes and images of ``data``."""
+    channels, height, _ = data.shape
     network = build(
         config.model,
-        num_classes=len(splits.classes),
+        num_classes=len(data.classes),
         in_channels=channels,
         width=config.width,
         strides=config.strides,

@@ -1,6 +1,8 @@
 """Measuring a run's network on its data."""
 
-from dataclasses import dataclass
+import hashlib
+import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,43 +11,29 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
-from multimix.data import Batches, Splits
-from multimix.evaluate import Accuracy
-from multimix.protocols import Network
+from multimix.data import Splits
+from multimix.evaluate import Accuracy, Source, Suite
+from multimix.protocols import Network, Watch
 from multimix.train.config import TrainConfig
 from multimix.train.environment import commit
 from multimix.train.state import replacing
 
 
-def evaluation_batches(config: TrainConfig, splits: Splits, part: Any, device: torch.device) -> "OneEpoch":
-    """Return the batches of a split, in order and as they are."""
-    return OneEpoch(
-        Batches(
-            part,
-            batch_size=max(256, config.batch_size),
-            mean=splits.mean,
-            std=splits.std,
-            shuffle=False,
-            device=device,
-            workers=config.workers,
-        )
+def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batch_size: int | None = None) -> Source:
+    """Return what a run offers to its suites."""
+    return Source(
+        splits,
+        config.method,
+        device,
+        batch_size=batch_size or max(256, config.batch_size),
+        workers=config.workers,
+        root=config.root,
     )
-
-
-@dataclass(frozen=True)
-class OneEpoch:
-    """Batches that start over at every iteration."""
-
-    batches: Batches
-
-    def __iter__(self) -> Any:
-        """Iterate over the one epoch."""
-        return self.batches.epoch(0)
 
 
 def clean(config: TrainConfig, splits: Splits, part: Any, device: torch.device) -> Accuracy:
     """Return the evaluator of clean accuracy on a split."""
-    return Accuracy(evaluation_batches(config, splits, part, device))
+    return Accuracy(source_of(config, splits, device).batches(part))
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
@@ -54,17 +42,45 @@ def save_weights(path: Path, network: nn.Module) -> None:
         save_model(network, file.name)
 
 
+def digest(path: Path) -> str:
+    """Return the first 16 hexadecimal digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def test_record(
-    config: TrainConfig, suite: Any, network: Network, examples: int, device: torch.device
+    config: TrainConfig,
+    suite: Suite,
+    network: Network,
+    *,
+    examples: int,
+    weights: str | None,
+    device: torch.device,
+    watch: Watch,
 ) -> dict[str, Any]:
-    """Return what ``suite`` finds out about a network, with all that the finding depends on."""
+    """Return what a suite finds out about a network, with all that the finding depends on.
+
+    Args:
+        config: Of the run.
+        suite: Measures.
+        network: Is measured.
+        examples: Size of the test set.
+        weights: Digest of the network's file, if it has one.
+        device: Where the network is.
+        watch: Hears how far the suite is.
+    """
+    started = time.perf_counter()
+    metrics = dict(suite(network, watch))
     return {
         "suite": suite.name,
         "split": "test",
         "epoch": config.epochs,
-        **dict(suite(network)),
-        "examples": examples,
+        **metrics,
+        "settings": asdict(suite.settings),
+        "weights": weights,
+        "examples": suite.settings.examples or examples,
         "seed": config.seed,
+        "seconds": time.perf_counter() - started,
         "device": device.type,
         "torch": torch.__version__,
         "commit": commit(),

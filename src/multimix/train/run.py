@@ -1,21 +1,17 @@
-"""A run from its configuration to its records: train, resume, evaluate."""
+"""A run from its configuration to its weights: train, resume, load."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from safetensors.torch import load_model
-from torch import nn
 
 from multimix.data import Splits, load
-from multimix.evaluate import SUITES
 from multimix.protocols import Network
 from multimix.train.config import TrainConfig
 from multimix.train.engine import Engine, build_network, make_fabric
 from multimix.train.environment import describe
-from multimix.train.folder import RunFolder
+from multimix.train.folder import Facts, RunFolder
 from multimix.train.log import board_writer
-from multimix.train.measure import evaluation_batches, test_record
 from multimix.train.session import LossLog, Session
 from multimix.train.state import load_checkpoint, restore_random_states
 
@@ -39,7 +35,7 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
     if config.tensorboard:
         board_writer()
     engine = Engine(config, splits or load_data(config))
-    run.create(config)
+    run.create(config, Facts.of(engine.splits))
     run.write_json(run.environment_file, describe(engine.fabric.device))
     return Session(run, engine, quiet=quiet).finish()
 
@@ -87,47 +83,44 @@ def load_network(folder: Path, splits: Splits | None = None, *, device: str = "a
 
     Raises:
         FileNotFoundError: If there is no run, or it has not ended.
+        ValueError: If its files are damaged or do not fit each other, or the data have changed since.
+    """
+    run = RunFolder(folder)
+    config = _finished_config(run)
+    splits = splits or load_data(config)
+    facts = run.read_facts() or Facts.of(splits)
+    facts.check(splits)
+    return _network(run, config, facts, device), splits
+
+
+def load_trained(folder: Path, *, device: str = "auto") -> tuple[Network, Facts]:
+    """Return the trained network of a run and what it knows of its data, which need not be there.
+
+    Raises:
+        FileNotFoundError: If there is no run, or it has not ended.
         ValueError: If its files are damaged or do not fit each other.
     """
     run = RunFolder(folder)
+    config = _finished_config(run)
+    facts = run.read_facts() or Facts.of(load_data(config))
+    return _network(run, config, facts, device), facts
+
+
+def _finished_config(run: RunFolder) -> TrainConfig:
     config = run.read_config()
     if not run.weights.is_file():
         raise FileNotFoundError(
-            f"{folder} has no model.safetensors yet; finish it with: multimix train --resume {folder}"
+            f"{run.path} has no model.safetensors yet; finish it with: multimix train --resume {run.path}"
         )
-    splits = splits or load_data(config)
-    network = build_network(config, splits)
+    return config
+
+
+def _network(run: RunFolder, config: TrainConfig, facts: Facts, device: str) -> Network:
+    network = build_network(config, facts)
     try:
         load_model(network, str(run.weights))
     except Exception as error:  # safetensors has an error class of its own beside torch's
         raise ValueError(
             f"{run.weights} is damaged or of another network: {' '.join(str(error).split())[:160]}"
         ) from error
-    return cast("Network", network.to(make_fabric(config).device if device == "auto" else device)), splits
-
-
-def evaluate_run(folder: Path, suites: Iterable[str] = ("accuracy",)) -> list[dict[str, Any]]:
-    """Measure a finished run on its test set, write the results into its metrics and return them.
-
-    Raises:
-        FileNotFoundError: If there is no finished run.
-        ValueError: If a suite is unknown or the run's files are damaged.
-    """
-    suites = list(suites)
-    known = {suite.name: suite for suite in SUITES}
-    if unknown := [suite for suite in suites if suite not in known]:
-        raise ValueError(f"unknown suite {', '.join(unknown)}; known are {', '.join(known)}")
-    run = RunFolder(folder)
-    network, splits = load_network(folder)
-    config = run.read_config()
-    device = next(cast("nn.Module", network).parameters()).device
-    batches = evaluation_batches(config, splits, splits.test, device)
-    results = []
-    for suite in suites:
-        result = test_record(config, known[suite](batches), network, len(splits.test), device)
-        run.metrics.keep(
-            lambda e, r=result: (e["event"], e.get("suite"), e.get("network")) != ("test", r["suite"], None)
-        )
-        run.metrics.write("test", **result)
-        results.append(result)
-    return results
+    return cast("Network", network.to(make_fabric(config).device if device == "auto" else device))

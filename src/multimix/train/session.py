@@ -12,12 +12,12 @@ from torch import Tensor
 
 from multimix.distill import SelfDistilled
 from multimix.evaluate.predict import NonFiniteError
-from multimix.protocols import Evaluator, Network
+from multimix.protocols import SILENT, Evaluator, Network
 from multimix.train.engine import Engine
 from multimix.train.environment import peak_mib
 from multimix.train.folder import RunFolder
 from multimix.train.log import Board, Display
-from multimix.train.measure import clean, save_weights, test_record
+from multimix.train.measure import clean, digest, save_weights, test_record
 from multimix.train.pictures import save_pictures
 from multimix.train.state import save_checkpoint
 
@@ -177,8 +177,17 @@ class Session:
         test = clean(self.config, self.splits, self.splits.test, self.device)
         save_weights(self.run.weights, self.engine.network)
         for name, network in self._networks():
+            weights = {"": self.run.weights, "ema": self.run.averaged}.get(name)
             with self._stopping():
-                record = test_record(self.config, test, network, len(self.splits.test), self.device)
+                record = test_record(
+                    self.config,
+                    test,
+                    network,
+                    examples=len(self.splits.test),
+                    weights=None if weights is None else digest(weights),
+                    device=self.device,
+                    watch=SILENT,
+                )
             self.run.metrics.write("test", **record, **({"network": name} if name else {}))
         save_pictures(self.run.pictures, self.engine.method, self.network, self.splits, self.device)
         epochs = [event for event in self.run.metrics.read() if event["event"] == "epoch"]
@@ -195,7 +204,7 @@ class Session:
         found: list[tuple[str, Network]] = [("", self.network)]
         if self.engine.ema is not None:
             found.append(("ema", cast("Network", self.engine.ema.network)))
-            save_weights(self.run.path / "ema.safetensors", self.engine.ema.network)
+            save_weights(self.run.averaged, self.engine.ema.network)
         return found + [
             ("teacher", cast("Network", part.ema.network))
             for part in self.engine.stateful

@@ -1,0 +1,126 @@
+"""Measuring finished runs: suites by name, one record each, written as soon as it is there."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from multimix.data import Splits
+from multimix.evaluate import SUITES, Suite, SuiteSettings
+from multimix.protocols import SILENT, Watch
+from multimix.train.folder import RunFolder
+from multimix.train.measure import digest, source_of, test_record
+from multimix.train.run import load_network
+
+T = TypeVar("T")
+
+
+def suites_named(names: Iterable[str]) -> list[type[Suite]]:
+    """Return suites by name, each once.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    names = list(dict.fromkeys(names))
+    known = {suite.name: suite for suite in SUITES}
+    if unknown := [name for name in names if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown suite {', '.join(unknown)}; known are {', '.join(known)}{hint}")
+    return [known[name] for name in names]
+
+
+def evaluate_run(
+    folder: Path,
+    suites: Iterable[str] = ("accuracy",),
+    *,
+    settings: Mapping[str, SuiteSettings] | None = None,
+    again: bool = False,
+    batch_size: int | None = None,
+    splits: Splits | None = None,
+    watch: Watch = SILENT,
+) -> list[dict[str, Any]]:
+    """Measure a finished run on its test set, write the results into the run and return them.
+
+    A suite whose record is there already, with the same settings and of the same weights, is not run again. Each record
+    is on disk before the next suite begins, so that a stop loses only the suite under way.
+
+    Args:
+        folder: The run.
+        suites: Names of suites.
+        settings: Those of each suite, by its name, where they are not the defaults.
+        again: Measure what has been measured already, too.
+        batch_size: Images a batch; no result depends on it.
+        splits: The data, if it is loaded already.
+        watch: Hears how far each suite is.
+
+    Raises:
+        FileNotFoundError: If there is no finished run.
+        ValueError: If a suite is unknown, its settings do not fit the data, an optional package is missing or the run's
+            files are damaged.
+    """
+    chosen = {suite: (settings or {}).get(suite.name) or suite.Settings() for suite in suites_named(suites)}
+    run = RunFolder(folder)
+    config = run.read_config()
+    network, splits = load_network(folder, splits)
+    weights = digest(run.weights)
+    device = next(cast("nn.Module", network).parameters()).device
+    source = source_of(config, splits, device, batch_size=batch_size)
+    kept = {} if again else {suite.name: _kept(run, suite.name, chosen[suite], weights) for suite in chosen}
+    # All are made before any runs: what does not fit is said at once.
+    ready = {suite.name: None if kept.get(suite.name) else suite.of(source, chosen[suite]) for suite in chosen}
+    results = []
+    for name, suite in ready.items():
+        result = kept.get(name)
+        if suite is not None:
+            figures = Figures(watch)
+            result = test_record(
+                config, suite, network, examples=len(splits.test), weights=weights, device=device, watch=figures
+            )
+            write_result(run, result, figures.data)
+        results.append(cast("dict[str, Any]", result))
+    return results
+
+
+class Figures(Watch):
+    """Keeps the data of figures, and lets another watch hear the rest."""
+
+    def __init__(self, other: Watch) -> None:
+        self.data: dict[str, dict[str, Any]] = {}
+        self._other = other
+
+    def over(self, what: str, batches: Iterable[T]) -> Iterator[T]:
+        """Pass ``batches`` through the other watch."""
+        return self._other.over(what, batches)
+
+    def keep(self, name: str, data: dict[str, Any]) -> None:
+        """Keep the data of a figure."""
+        self.data[name] = data
+        self._other.keep(name, data)
+
+
+def write_result(run: RunFolder, result: dict[str, Any], figures: dict[str, dict[str, Any]]) -> None:
+    """Write a suite's figures and then its record, each whole, in the place of older ones."""
+    name = result["suite"]
+    if figures:
+        run.evaluation.mkdir(exist_ok=True)
+        about = {key: result[key] for key in ("suite", "settings", "weights", "date")}
+        run.write_json(run.evaluation / f"{name}.json", {**about, "figures": figures})
+    run.metrics.keep(lambda event: not _is_of(event, name))
+    run.metrics.write("test", **result)
+
+
+def _kept(run: RunFolder, name: str, settings: SuiteSettings, weights: str) -> dict[str, Any] | None:
+    """Return the record of a suite if it says what a new one would say."""
+    wanted = (json.loads(json.dumps(asdict(settings))), weights)
+    found = [event for event in run.metrics.read() if _is_of(event, name)]
+    same = [event for event in found if (event.get("settings"), event.get("weights")) == wanted]
+    return {key: value for key, value in same[-1].items() if key != "event"} if same else None
+
+
+def _is_of(event: dict[str, Any], name: str) -> bool:
+    return (event["event"], event.get("suite"), event.get("network")) == ("test", name, None)
