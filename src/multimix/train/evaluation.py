@@ -34,17 +34,32 @@ def suites_named(names: Iterable[str]) -> list[type[Suite]]:
     return [known[name] for name in names]
 
 
-def evaluate_run(
+def evaluate_run(folder: Path, suites: Iterable[str] = ("accuracy",), **options: Any) -> list[dict[str, Any]]:
+    """Measure a finished run on its test set, write the results into the run and return them.
+
+    Args:
+        folder: The run.
+        suites: Names of suites.
+        options: Those of :func:`evaluations`.
+
+    Raises:
+        FileNotFoundError: If there is no finished run.
+        ValueError: As :func:`evaluations`.
+    """
+    return list(evaluations(folder, suites, **options))
+
+
+def evaluations(
     folder: Path,
-    suites: Iterable[str] = ("accuracy",),
+    suites: Iterable[str],
     *,
     settings: Mapping[str, SuiteSettings] | None = None,
     again: bool = False,
     batch_size: int | None = None,
     splits: Splits | None = None,
     watch: Watch = SILENT,
-) -> list[dict[str, Any]]:
-    """Measure a finished run on its test set, write the results into the run and return them.
+) -> Iterator[dict[str, Any]]:
+    """Yield the record of each suite, as soon as it is written.
 
     A suite whose record is there already, with the same settings and of the same weights, is not run again. Each record
     is on disk before the next suite begins, so that a stop loses only the suite under way.
@@ -73,17 +88,15 @@ def evaluate_run(
     kept = {} if again else {suite.name: _kept(run, suite.name, chosen[suite], weights) for suite in chosen}
     # All are made before any runs: what does not fit is said at once.
     ready = {suite.name: None if kept.get(suite.name) else suite.of(source, chosen[suite]) for suite in chosen}
-    results = []
     for name, suite in ready.items():
-        result = kept.get(name)
-        if suite is not None:
-            figures = Figures(watch)
-            result = test_record(
-                config, suite, network, examples=len(splits.test), weights=weights, device=device, watch=figures
-            )
-            write_result(run, result, figures.data)
-        results.append(cast("dict[str, Any]", result))
-    return results
+        if suite is None:
+            yield cast("dict[str, Any]", kept[name])
+            continue
+        figures = Figures(watch)
+        examples = len(splits.test)
+        result = test_record(config, suite, network, examples=examples, weights=weights, device=device, watch=figures)
+        write_result(run, result, figures.data)
+        yield result
 
 
 class Figures(Watch):

@@ -2,15 +2,22 @@
 
 import json
 import time
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from multimix.protocols import Watch
 from multimix.train.state import replacing
+
+T = TypeVar("T")
+
+_LONG_PASS = 5.0
+"""Seconds after which a pass over data is worth a line of its own where there is no progress bar."""
 
 
 class Metrics:
@@ -106,6 +113,55 @@ class Display(AbstractContextManager["Display"]):
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._console.print(line, markup=False, soft_wrap=True)
+
+
+class Passes(Watch, AbstractContextManager["Passes"]):
+    """Shows passes over data: a progress bar on a terminal, elsewhere a plain line for passes that take long."""
+
+    def __init__(self, title: str, *, quiet: bool = False) -> None:
+        self._console = Console(highlight=False, quiet=quiet)
+        self._live = self._console.is_terminal and not quiet
+        self._title = title
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._live,
+        )
+
+    def __enter__(self) -> Self:
+        """Start the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar, quiet or not."""
+        (Console(highlight=False) if self._console.quiet else self._console).print(line, markup=False, soft_wrap=True)
+
+    def over(self, what: str, batches: Iterable[T]) -> Iterator[T]:
+        """Yield the batches of a pass, and show how many have been taken."""
+        total = len(batches) if isinstance(batches, Sized) else None
+        task = self._bar.add_task(f"{self._title}: {what}", total=total)
+        started = time.perf_counter()
+        try:
+            for batch in batches:
+                yield batch
+                self._bar.advance(task)
+        finally:
+            self._bar.remove_task(task)
+        seconds = time.perf_counter() - started
+        if not self._live and seconds > _LONG_PASS:
+            self._console.print(f"{self._title}: {what}  {seconds:.1f} s", markup=False, soft_wrap=True)
 
 
 def board_writer() -> Any:
