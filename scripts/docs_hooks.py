@@ -1,4 +1,4 @@
-"""Hook of mkdocs: writes the tables of methods and recipes from the lists that the code has."""
+"""Hook of mkdocs: writes the tables of methods, recipes and suites from the lists that the code has."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -34,9 +34,20 @@ def recipes() -> Iterator[str]:
         yield f"| [`{name}`][{recipe.__module__}.{recipe.__name__}] | {what[0].upper()}{what[1:]} |"
 
 
+def suites() -> Iterator[str]:
+    """Yield the lines of the table of evaluation suites."""
+    from multimix.evaluate import SUITES
+
+    yield "| suite | what it measures | settings and defaults |"
+    yield "|---|---|---|"
+    for suite in SUITES:
+        settings = ", ".join(f"`{name}={value!r}`" for name, value in vars(suite.Settings()).items())
+        yield f"| [`{suite.name}`][multimix.evaluate.{suite.__name__}] | {summary(suite)} | {settings} |"
+
+
 def summary(thing: object) -> str:
     """Return the first paragraph of a docstring in one line."""
     return " ".join((thing.__doc__ or "").split("\n\n")[0].split()).replace(":func:", "")
 
 
-TABLES: dict[str, Callable[[], Iterator[str]]] = {"methods": methods, "recipes": recipes}
+TABLES: dict[str, Callable[[], Iterator[str]]] = {"methods": methods, "recipes": recipes, "suites": suites}
