@@ -10,7 +10,7 @@ from torch import Tensor
 
 import toy
 from multimix.evaluate import SUITES, Accuracy
-from multimix.evaluate.accuracy import expected_calibration_error
+from multimix.evaluate.calibration import expected_calibration_error
 
 
 def measured(logits: Tensor, labels: Tensor, *, batch: int = 7) -> dict[str, float]:

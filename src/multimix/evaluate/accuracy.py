@@ -4,15 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
+from multimix.evaluate.calibration.metrics import expected_calibration_error, negative_log_likelihood
 from multimix.evaluate.predict import LabelledBatches, predict
 from multimix.evaluate.source import Source
 from multimix.evaluate.suite import SuiteSettings
 from multimix.protocols import SILENT, Network, Watch
-
-ECE_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -35,13 +31,5 @@ class Accuracy:
         """Yield accuracy, nll and ece."""
         logits, labels = predict(network, watch.over("test", self.batches))
         yield "accuracy", float((logits.argmax(1) == labels).double().mean())
-        yield "nll", float(cross_entropy(logits.double(), labels))
-        yield "ece", expected_calibration_error(logits.softmax(1), labels)
-
-
-def expected_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the mean gap between confidence and accuracy over 15 bins of equal width (Guo et al., ICML 2017)."""
-    from torchmetrics.functional.classification import multiclass_calibration_error  # slow to import
-
-    classes = probabilities.shape[1]
-    return float(multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=ECE_BINS, norm="l1"))
+        yield "nll", negative_log_likelihood(logits, labels)
+        yield "ece", expected_calibration_error(logits.double().softmax(1), labels)
