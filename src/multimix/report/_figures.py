@@ -2,31 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from multimix.report._lines import WIDTH, Curve, curve, height, paint_curves, seeds
 from multimix.report._metrics import decimals, metric
 from multimix.report._runs import Run
 from multimix.report._summary import Cell, Comparison, row_names
 from multimix.report._svg import INK, Axes, Figure, draw, look, write
 from multimix.report._text import clean, shortened
-
-_WIDTH = 4.8
-_LETTERS = 38  # what a line of the legend holds
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """One method's values over the epochs that all of its seeds have."""
-
-    name: str
-    index: int
-    epochs: tuple[int, ...]
-    values: tuple[tuple[float, ...], ...]
-
-    @property
-    def mean(self) -> list[float]:
-        return [math.fsum(values) / len(values) for values in self.values]
 
 
 def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy") -> Figure | None:
@@ -53,15 +36,15 @@ def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy
     digits = decimals(shown, ends)
     listing = "; ".join(f"{curve.name} {end:.{digits}f}" for curve, end in zip(curves, ends, strict=True))
     alt = f"Line chart: {shown.quantity} over epochs, one line a method. Mean at the last epoch drawn: {listing}."
-    caption = f"{shown.title} over epochs{_seeds(curves)}."
+    caption = f"{shown.title} over epochs{seeds(curves)}."
     if metric_name == "train_loss":
         caption += " Each method minimises a loss of its own: compare shapes, not levels."
     limits = None if metric_name == "train_loss" else _focus(curves)
     if limits:
         caption += " The axis spans the last two thirds; earlier values may lie beyond it."
     svg = draw(
-        lambda axes: _paint_curves(axes, curves, shown.quantity, limits),
-        size=(_WIDTH, _height([curve.name for curve in curves])),
+        lambda axes: _paint_epochs(axes, curves, shown.quantity, limits),
+        size=(WIDTH, height([curve.name for curve in curves])),
         alt=alt,
     )
     return Figure(svg, alt, caption)
@@ -83,35 +66,23 @@ def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure |
     several = any(cell.n > 1 for _, cell in rows if cell)
     reading = "a dot a seed" + (", the bar at their mean, the line one standard deviation to either side" * several)
     caption = f"{shown.title} on the test split at the last epoch: {reading}."
-    beside_curves = _height([name for name, _ in rows])
-    size = (_WIDTH, max(0.9 + 0.36 * len(rows), min(beside_curves, 0.9 + 0.75 * len(rows))))
+    beside_curves = height([name for name, _ in rows])
+    size = (WIDTH, max(0.9 + 0.36 * len(rows), min(beside_curves, 0.9 + 0.75 * len(rows))))
     return Figure(draw(lambda axes: _paint_dots(axes, rows, shown.quantity), size=size, alt=alt), alt, caption)
 
 
-def _curves(runs: Sequence[Run], name: str) -> list[_Curve]:
+def _curves(runs: Sequence[Run], name: str) -> list[Curve]:
     factor = metric(name).factor
     names = row_names((run.label, run.settings_hash) for run in runs)
-    curves = []
+    curves: list[Curve | None] = []
     for index, (kind, label) in enumerate(names.items()):
         series = [_series(run, name, factor) for run in runs if (run.label, run.settings_hash) == kind]
         series = [one for one in series if one]
-        common = sorted(set.intersection(*(set(one) for one in series))) if series else []
-        if common:
-            values = tuple(tuple(one[epoch] for one in series) for epoch in common)
-            curves.append(_Curve(clean(label), index, tuple(common), values))
-    return curves
+        curves.append(curve(clean(label), index, series))
+    return [one for one in curves if one]
 
 
-def _seeds(curves: Sequence[_Curve]) -> str:
-    """Return how many seeds the lines are means of, and what the band is."""
-    counts = sorted({len(curve.values[0]) for curve in curves})
-    if counts == [1]:
-        return ", one seed"
-    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f": mean of {number} seeds; the band spans the lowest to the highest seed"
-
-
-def _series(run: Run, name: str, factor: float) -> dict[int, float]:
+def _series(run: Run, name: str, factor: float) -> dict[float, float]:
     found = {event["epoch"]: event.get(name) for event in run.epochs}
     return {
         epoch: value * factor if math.isfinite(value) else math.nan
@@ -120,26 +91,14 @@ def _series(run: Run, name: str, factor: float) -> dict[int, float]:
     }
 
 
-def _legend(names: Sequence[str]) -> tuple[list[str], int]:
-    """Return the names as the legend has room for them, and in how many columns."""
-    short = [shortened(name, _LETTERS) for name in names]
-    half = math.ceil(len(short) / 2)
-    left, right = (max(map(len, part), default=0) for part in (short[:half], short[half:]))
-    return short, 2 if left + right <= _LETTERS else 1
-
-
-def _height(names: Sequence[str]) -> float:
-    return 3.2 + 0.22 * math.ceil(len(names) / _legend(names)[1])
-
-
-def _focus(curves: Sequence[_Curve]) -> tuple[float, float] | None:
+def _focus(curves: Sequence[Curve]) -> tuple[float, float] | None:
     """Return limits that show the last two thirds of training well, where its beginning would press them flat."""
-    length = max(curve.epochs[-1] for curve in curves)
+    length = max(curve.places[-1] for curve in curves)
     whole = [value for curve in curves for values in curve.values for value in values if math.isfinite(value)]
     late = [
         value
         for curve in curves
-        for epoch, values in zip(curve.epochs, curve.values, strict=True)
+        for epoch, values in zip(curve.places, curve.values, strict=True)
         for value in values
         if epoch > length / 3 and math.isfinite(value)
     ]
@@ -149,36 +108,9 @@ def _focus(curves: Sequence[_Curve]) -> tuple[float, float] | None:
     return min(late) - margin, max(late) + margin
 
 
-def _paint_curves(axes: Axes, curves: Sequence[_Curve], quantity: str, limits: tuple[float, float] | None) -> None:
-    lines = []
-    for curve in curves:
-        style = look(curve.index)
-        if len(curve.values[0]) > 1:
-            low, high = [min(values) for values in curve.values], [max(values) for values in curve.values]
-            axes.fill_between(curve.epochs, low, high, color=style.color, alpha=0.1, linewidth=0)
-        step = max(len(curve.epochs) // 6, 1)
-        lines += axes.plot(
-            curve.epochs,
-            curve.mean,
-            color=style.color,
-            linestyle=style.dashes,
-            marker=style.marker,
-            markevery=(curve.index % step, step),
-            markersize=4.5,
-            linewidth=1.6,
-        )
-    axes.set_xlabel("Epoch")
-    write(axes.yaxis.label, quantity)
+def _paint_epochs(axes: Axes, curves: Sequence[Curve], quantity: str, limits: tuple[float, float] | None) -> None:
+    paint_curves(axes, curves, "Epoch", quantity, limits)
     axes.locator_params(axis="x", integer=True)
-    if limits:
-        axes.set_ylim(*limits)
-    names, columns = _legend([curve.name for curve in curves])
-    places = [f"place {index}" for index in range(len(lines))]
-    legend = axes.figure.legend(
-        lines, places, loc="outside lower center", ncols=columns, handlelength=3.2, columnspacing=1.4
-    )
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        write(text, name, _LETTERS)
 
 
 def _scaled(cell: Cell | None, factor: float) -> Cell | None:

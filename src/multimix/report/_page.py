@@ -18,7 +18,7 @@ from multimix.report._runs import Picture, Run
 from multimix.report._settings import Settings, settings_of
 from multimix.report._summary import Comparison, Setting, Summary, row_names, summarise
 from multimix.report._svg import Figure
-from multimix.report._tables import html_table, table
+from multimix.report._tables import html_tables, table
 from multimix.report._text import clean, counted, listed
 
 _CURVES = ("validation_accuracy", "validation_nll", "train_loss")
@@ -143,7 +143,7 @@ def _part(index: int, group: list[Run], kept: list[Run], summary: Summary) -> _P
     return _Part(
         anchor=f"comparison-{index}",
         title=Comparison(clean(data), clean(model), epochs, (), ()).title,
-        results=html_table(comparison) if comparison else None,
+        results=html_tables(comparison)[0] if comparison else None,
         figures=[figure for figure in (*dots, *curves) if figure],
         pictures=_pictures(drawn),
         settings=settings_of(drawn),

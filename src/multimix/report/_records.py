@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from multimix.report._files import read_lines, write_whole
-from multimix.report._metrics import KNOWN
+from multimix.report._known import KNOWN
 from multimix.report._runs import Run
 
 Record = dict[str, Any]
 
 _ABOUT = frozenset(
     {"event", "suite", "split", "network", "epoch", "step", "examples", "seed", "label", "device", "torch", "multimix"}
-    | {"python", "commit", "date", "seconds", "batch_size", "threads"}
+    | {"python", "commit", "date", "seconds", "batch_size", "threads", "settings", "weights"}
 )
+MAIN = ("accuracy", "cost")
+"""The suites whose metrics go by their names alone; those of any other carry its name in front."""
 _FIELDS: dict[str, tuple[type, ...]] = {
     "metric": (str,),
     "value": (int, float),
@@ -32,9 +34,10 @@ def records(runs: Iterable[Run]) -> list[Record]:
 
     A record holds ``metric`` (its name, which carries the unit), ``value``, ``seed``, ``label``, ``method``, ``data``,
     ``model``, ``epochs``, ``config`` (a hash of all settings but the seed), ``commit``, ``device``, ``torch``,
-    ``date``, ``examples`` and ``suite``. Unfinished runs give none, and a test of any epoch but the last is left out:
-    numbers are the last epoch's. Where a run was evaluated twice, the later evaluation counts. Metrics of a split other
-    than ``test``, or of another network than the trained one, carry its name in front (``teacher_accuracy``).
+    ``date``, ``examples``, ``suite`` and its ``settings``. Unfinished runs give none, and a test of any epoch but the
+    last is left out: numbers are the last epoch's. Where a run was evaluated twice, the later evaluation counts.
+    Metrics of another suite than ``accuracy`` and ``cost`` carry its name in front (``ood/digits/msp/auroc``), as do
+    those of a split other than ``test``, or of another network than the trained one (``teacher_accuracy``).
     """
     return [record for run in runs if run.finished for record in _of(run)]
 
@@ -84,6 +87,8 @@ def _check(row: Record, where: str) -> None:
         value = row.get(name)
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise ValueError(f"{where}: {name}: expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
+    if not isinstance(row.get("settings"), dict | None):
+        raise ValueError(f"{where}: settings: expected an object, got {row['settings']!r}")
 
 
 def _of(run: Run) -> list[Record]:
@@ -103,13 +108,12 @@ def _is_number(value: Any) -> bool:
 
 def _measured(event: dict[str, Any]) -> dict[str, int | float]:
     """Return the metrics of a test event under names that cannot be mistaken for each other."""
-    split, network, suite = event.get("split", "test"), event.get("network"), event.get("suite", "accuracy")
-    prefix = "".join(f"{word}_" for word in (network, split) if word not in (None, "test", "student", "model"))
-    return {
-        prefix + (f"{suite}_{name}" if name in KNOWN and suite not in ("accuracy", "calibration") else name): value
-        for name, value in event.items()
-        if name not in _ABOUT and _is_number(value)
-    }
+    suite = str(event.get("suite") or "accuracy")
+    words = [event.get("network"), event.get("split", "test")]
+    prefix = "".join(f"{word}_" for word in words if word not in (None, "test", "student", "model"))
+    if suite not in MAIN:
+        prefix = f"{suite}/{prefix}"
+    return {prefix + name: value for name, value in event.items() if name not in _ABOUT and _is_number(value)}
 
 
 def _record(run: Run, name: str, value: int | float, event: dict[str, Any]) -> Record:
@@ -125,4 +129,5 @@ def _record(run: Run, name: str, value: int | float, event: dict[str, Any]) -> R
         "epochs": run.config["epochs"],
         "config": run.settings_hash,
         **{key: about.get(key) for key in ("commit", "device", "torch", "date", "examples", "suite")},
+        "settings": event.get("settings"),
     }

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multimix.report._evaluations import Evaluation, read_evaluations
 from multimix.report._files import read_lines, read_object
 
 # The seed, names, and where or how often things are read and written do not make a run another experiment.
@@ -52,6 +53,8 @@ class Run:
     """The recipe that the configuration came from."""
     version: str | None = None
     """MultiMix's version."""
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """What suites left for figures, by suite; only what belongs to the newest test."""
 
     @property
     def label(self) -> str:
@@ -79,8 +82,8 @@ def read_run(folder: str | Path) -> Run:
     """Read a run folder, finished or not.
 
     Args:
-        folder: A folder holding ``config.json`` and, as far as the run came, ``environment.json``, ``metrics.jsonl``
-            and ``pictures/``.
+        folder: A folder holding ``config.json`` and, as far as the run came, ``environment.json``, ``metrics.jsonl``,
+            ``pictures/`` and ``evaluation/``.
 
     Returns:
         The run. A half-written last line of ``metrics.jsonl`` is left out: the run was killed.
@@ -110,6 +113,7 @@ def read_run(folder: str | Path) -> Run:
         pictures=_read_pictures(folder / "pictures"),
         recipe=_text(whole.get("recipe")),
         version=_text(whole.get("multimix")),
+        evaluations=read_evaluations(folder / "evaluation", tests),
     )
 
 

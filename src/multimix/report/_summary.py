@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimix.report._metrics import in_order
-from multimix.report._records import Record
-from multimix.report._text import counted
+from multimix.report._records import MAIN, Record
+from multimix.report._text import counted, listed
+from multimix.report._variants import Kind, difference, unequal, variants
 
 Setting = tuple[str, str, int]
-Kind = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,15 @@ class Row:
     """One method with one set of settings."""
 
     name: str
-    """The label; where one label stands for several settings, with their hash behind it."""
+    """The label; where one label stands for several settings, with their hash or the suite's own behind it."""
     label: str
     """The label as recorded."""
     config: str
     """Hash of all settings but the seed."""
     cells: dict[str, Cell]
     """What was measured, by metric."""
+    variant: str = ""
+    """The suite's settings as JSON, where runs of this label and configuration were measured under several."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -75,6 +77,10 @@ class Comparison:
     """What was measured, in the order of the columns."""
     rows: tuple[Row, ...]
     """The methods, in the order in which they first appear in the records."""
+    suite: str | None = None
+    """What measured; None of clean accuracy and cost."""
+    unequal: tuple[str, ...] = ()
+    """Names of the suite's settings that are not the same for all rows."""
 
     @property
     def title(self) -> str:
@@ -90,21 +96,28 @@ class Summary:
     """In the order in which they first appear in the records."""
 
 
-def summarise(records: Iterable[Record], metrics: Sequence[str] | None = None) -> Summary:
+def suites(records: Iterable[Record]) -> tuple[str, ...]:
+    """Return the suites that have tables of their own, in the order in which they first appear in the records."""
+    return tuple(dict.fromkeys(suite for row in records if (suite := _suite(row)) not in MAIN))
+
+
+def summarise(records: Iterable[Record], metrics: Sequence[str] | None = None, *, suite: str | None = None) -> Summary:
     """Average records over seeds.
 
-    Only runs that differ in nothing but the seed are averaged: one label with two different settings gives two rows. Of
-    two runs with the same settings and the same seed, the later (by date, then by position) counts, so that no seed
-    weighs twice.
+    Only runs that differ in nothing but the seed are averaged: one label with two different settings gives two rows,
+    and so do two different settings of the suite that measured. Of two runs with the same settings and the same seed,
+    the later (by date, then by position) counts, so that no seed weighs twice.
 
     Args:
         records: What ``records`` or ``read_records`` returned.
-        metrics: Which metrics to keep, in this order; all of them by default.
+        metrics: Which metrics to keep, in this order; by default all of the suite.
+        suite: What measured; by default clean accuracy and cost, which share a table, and whatever else ``metrics``
+            names.
 
     Raises:
-        ValueError: No record has one of ``metrics``.
+        ValueError: No record is of ``suite``, or has one of ``metrics``.
     """
-    rows = list(records)
+    rows = _measured_by(list(records), suite, every=metrics is not None)
     known = {row["metric"] for row in rows}
     for name in metrics or ():
         if name not in known:
@@ -113,7 +126,7 @@ def summarise(records: Iterable[Record], metrics: Sequence[str] | None = None) -
     for row in rows:
         if metrics is None or row["metric"] in metrics:
             groups.setdefault((row["data"], row["model"], row["epochs"]), []).append(row)
-    return Summary(tuple(_compare(setting, group, metrics) for setting, group in groups.items()))
+    return Summary(tuple(_compare(setting, group, metrics, suite) for setting, group in groups.items()))
 
 
 def row_names(kinds: Iterable[Kind]) -> dict[Kind, str]:
@@ -125,22 +138,43 @@ def row_names(kinds: Iterable[Kind]) -> dict[Kind, str]:
     }
 
 
-def _compare(setting: Setting, group: list[Record], metrics: Sequence[str] | None) -> Comparison:
+def _suite(row: Record) -> str:
+    return str(row.get("suite") or "accuracy")
+
+
+def _measured_by(rows: list[Record], suite: str | None, *, every: bool) -> list[Record]:
+    if suite is None:
+        return rows if every else [row for row in rows if _suite(row) in MAIN]
+    found = [row for row in rows if _suite(row) == suite]
+    if not found:
+        there = listed(list(suites(rows))) or "none with a table of its own"
+        raise ValueError(f"suite: no record of {suite!r}; there are {there}")
+    return found
+
+
+def _compare(setting: Setting, group: list[Record], metrics: Sequence[str] | None, suite: str | None) -> Comparison:
+    present = dict.fromkeys(row["metric"] for row in group)
+    if metrics is None:
+        columns = tuple(present) if suite else in_order(present)
+    else:
+        columns = tuple(dict.fromkeys(name for name in metrics if name in present))
     names = row_names((row["label"], row["config"]) for row in group)
-    present = {row["metric"] for row in group}
-    columns = (
-        in_order(present) if metrics is None else tuple(dict.fromkeys(name for name in metrics if name in present))
-    )
-    rows = tuple(
-        Row(
-            name,
-            label,
-            config,
-            _cells([row for row in group if (row["label"], row["config"]) == (label, config)], columns),
-        )
-        for (label, config), name in names.items()
-    )
-    return Comparison(*setting, columns, rows)
+    members: dict[tuple[Kind, str], list[Record]] = {}
+    for row, text in zip(group, variants(group), strict=True):
+        members.setdefault(((row["label"], row["config"]), text), []).append(row)
+    rows = [
+        Row(_name(names[kind], kind, text, members), *kind, _cells(found, columns), text)
+        for kind in names
+        for (other, text), found in members.items()
+        if other == kind
+    ]
+    return Comparison(*setting, columns, tuple(rows), suite, unequal(group))
+
+
+def _name(name: str, kind: Kind, text: str, members: Iterable[tuple[Kind, str]]) -> str:
+    """Return a row's name with what its suite was set to, where that tells it from others of its kind."""
+    texts = [other for same, other in members if same == kind]
+    return f"{name} ({difference(text, texts)})" if len(texts) > 1 else name
 
 
 def _cells(rows: list[Record], columns: Sequence[str]) -> dict[str, Cell]:
