@@ -14,6 +14,7 @@ from multimix import __version__
 COMMANDS = {
     "train": "train a network by a recipe, or resume a run",
     "evaluate": "measure a finished run",
+    "detect": "fine-tune a run's backbone to detect objects",
     "compare": "train several methods with several seeds and report",
     "report": "make one self-contained page of runs",
     "bench": "measure speed and memory",

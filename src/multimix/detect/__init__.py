@@ -1,1 +1,16 @@
-"""Transfer of a trained backbone to object detection."""
+"""Transfer of a run's backbone to object detection: Faster R-CNN with a feature pyramid, in, one run folder out."""
+
+from multimix.detect.config import DetectConfig
+from multimix.detect.folder import DetectFolder
+from multimix.detect.model import build_detector, detect_boxes
+from multimix.detect.run import detect, load_detector, resume_detect
+
+__all__ = [
+    "DetectConfig",
+    "DetectFolder",
+    "build_detector",
+    "detect",
+    "detect_boxes",
+    "load_detector",
+    "resume_detect",
+]
