@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multimix.evaluate.adversarial.attacks import no_attack
 from multimix.evaluate.adversarial.balls import BALLS
@@ -54,7 +54,7 @@ def autoattack(
     original, labels, fooled, device, classes = _gather(network, batches, watch)
     require_classes(classes)
     images = original.clone()
-    with evaluating(cast("Network", network)), torch.inference_mode(mode=False), _undisturbed(device):
+    with evaluating(cast("Network", network)), torch.inference_mode(mode=False), _frozen(network), _undisturbed(device):
         for name in ATTACKS:
             tool = _tool(together(network), name, epsilon, norm, classes, seed, device)
             rest = (~fooled).nonzero()[:, 0]
@@ -117,6 +117,20 @@ def _tool(
 def _attacked(tool: Any, pixels: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
     found, _ = tool.run_standard_evaluation(pixels, labels, batch_size=len(pixels))
     return BALLS[norm](pixels, epsilon).inside(found)
+
+
+@contextmanager
+def _frozen(network: Classifier) -> Iterator[None]:
+    """Keep gradients from the parameters: fab-t calls ``backward``."""
+    parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 @contextmanager
