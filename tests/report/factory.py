@@ -6,6 +6,8 @@ from typing import Any
 
 from PIL import Image
 
+from report.suites import Suite
+
 
 def epoch(number: int, **metrics: float) -> dict[str, Any]:
     return {
@@ -46,6 +48,7 @@ def write_run(
     method: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
     pictures: dict[str, str] | None = None,
+    evaluations: dict[str, Suite] | None = None,
     **settings: Any,
 ) -> Path:
     """Write a run folder as the engine does; without ``events``, a finished one of accuracy 0.9."""
@@ -63,16 +66,22 @@ def write_run(
     about = {"python": "3.11.7", "torch": "2.14.1", "device": "cpu", "threads": 2, "date": "2025-05-01T09:00:00"}
     about |= {"command": "multimix compare digits --seeds 3", "commit": "abc123", **(environment or {})}
     (folder / "environment.json").write_text(json.dumps(about))
+    measured = evaluations or {}
     if events is None:
         events = [
             epoch(1, validation_accuracy=0.5),
             epoch(2, validation_accuracy=0.8),
             outcome(0.9, epoch=epochs),
             ended(),
+            *(suite.event(name, epochs) for name, suite in measured.items()),
         ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + tail)
     for name, caption in (pictures or {}).items():
         (folder / "pictures").mkdir(exist_ok=True)
         Image.new("RGB", (24, 8), "teal").save(folder / "pictures" / name)
         (folder / "pictures" / "captions.json").write_text(json.dumps({name: caption}))
+    for name, suite in measured.items():
+        if suite.figures:
+            (folder / "evaluation").mkdir(exist_ok=True)
+            (folder / "evaluation" / f"{name}.json").write_text(json.dumps(suite.file(name)))
     return folder

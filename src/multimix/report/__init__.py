@@ -1,17 +1,19 @@
 """From run folders to records, tables, figures and one self-contained HTML page; needs no torch."""
 
+from multimix.report._evaluations import Evaluation
 from multimix.report._figures import learning_curves, seed_dots
 from multimix.report._metrics import Metric, metric
 from multimix.report._page import page
 from multimix.report._records import read_records, records, write_records
 from multimix.report._runs import Picture, Run, read_run
-from multimix.report._summary import Cell, Comparison, Row, Summary, summarise
+from multimix.report._summary import Cell, Comparison, Row, Summary, suites, summarise
 from multimix.report._svg import Figure
 from multimix.report._tables import Format, table
 
 __all__ = [
     "Cell",
     "Comparison",
+    "Evaluation",
     "Figure",
     "Format",
     "Metric",
@@ -26,6 +28,7 @@ __all__ = [
     "read_run",
     "records",
     "seed_dots",
+    "suites",
     "summarise",
     "table",
     "write_records",

@@ -116,6 +116,12 @@ CALIBRATION = (
         2,
     ),
     _share(
+        "rms_calibration_error",
+        "RMS calibration error",
+        "Root of the mean squared gap between confidence and accuracy, bins weighted by their examples.",
+        "lower",
+    ),
+    _share(
         "overconfidence_error",
         "Overconfidence error",
         "Like the ECE, but only bins whose confidence exceeds their accuracy count, weighted by their confidence.",
@@ -166,23 +172,32 @@ EMBEDDING = (
     Metric(
         "alignment",
         "Alignment",
-        "Squared distance between normalised embeddings of two examples of one class, mean over pairs.",
+        "Squared distance of two embeddings of one class, scaled to length 1, mean over pairs.",
         better="lower",
     ),
     Metric(
         "uniformity",
         "Uniformity",
-        "Logarithm of the mean Gaussian potential of pairs of normalised embeddings: the lower, the more evenly they "
-        "cover the sphere.",
+        "Logarithm of the mean of exp(-2 distance²) over pairs of embeddings scaled to length 1: the lower, the more "
+        "evenly they cover the sphere.",
         better="lower",
     ),
-    Metric("intra_distance", "Distance within classes", "Distance of embeddings to others of their class."),
-    Metric("inter_distance", "Distance between classes", "Distance between the embeddings of different classes."),
+    Metric(
+        "intra_distance",
+        "Distance within classes",
+        "Distance of embeddings, scaled to length 1, to the mean of their class, mean over classes.",
+    ),
+    Metric(
+        "inter_distance",
+        "Distance between classes",
+        "Distance between the mean embeddings of two classes, mean over pairs of classes.",
+    ),
+    Metric("min_inter_distance", "Least distance between classes", "Distance between the two nearest class means."),
     Metric("separation", "Separation", "Distance between classes divided by that within classes.", better="higher"),
     Metric(
         "effective_rank",
         "Effective rank",
-        "Exponential of the entropy of the embeddings' normalised singular values: how many directions are in use.",
+        "Exponential of the entropy of the embeddings' singular values: in how many directions they spread.",
     ),
     _share(
         "knn_accuracy", "kNN accuracy", "Share of examples whose nearest embeddings vote for the true class.", "higher"

@@ -109,9 +109,15 @@ def _calibration(paths: Paths) -> list[Plan]:
 
 
 def _adversarial(paths: Paths) -> list[Plan]:
-    checks = {name: path for name, path in paths.items() if not path.endswith("/accuracy") or path.count("/") > 2}
-    main = [name for name in paths if name not in checks]
-    return [_flat(main, paths), _flat(checks, paths, title="Checks of the attacks", more=True)]
+    """Return accuracy under every attack; then what the loss rises to, and the checks of the attacks themselves."""
+    checks = [name for name, path in paths.items() if path.count("/") > 2]
+    main = [name for name, path in paths.items() if name not in checks and path.endswith("/accuracy")]
+    rest = [name for name in paths if name not in checks and name not in main]
+    return [
+        _flat(main, paths),
+        _flat(rest, paths, more=True),
+        _flat(checks, paths, title="checks of the attacks", more=True),
+    ]
 
 
 def _ood(paths: Paths) -> list[Plan]:
@@ -122,7 +128,7 @@ def _ood(paths: Paths) -> list[Plan]:
     tables = []
     for last in sorted(found, key=lambda last: _DETECTION.index(last) if last in _DETECTION else len(_DETECTION)):
         chosen = sorted((item for item in whole.items() if item[1][-1] == last), key=lambda item: item[1][0] != "mean")
-        places = {name: ("/".join(part[1:-1]), part[0]) for name, part in chosen}
+        places = {name: (part[-2], "/".join(part[:-2])) for name, part in chosen}
         more = last not in _DETECTION[:2]
         tables.append(_pivot(places, key="Score", title=metric(last).heading, more=more))
     return [*tables, _flat([name for name in paths if name not in whole], paths, more=True)]

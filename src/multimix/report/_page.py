@@ -1,6 +1,7 @@
 """One self-contained HTML page from run folders."""
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from markupsafe import Markup
 
 from multimix.report._figures import learning_curves, seed_dots
 from multimix.report._files import write_whole
+from multimix.report._layout import in_sections, suite_title
 from multimix.report._metrics import Metric, metric
-from multimix.report._records import Record, as_lines, records
+from multimix.report._records import MAIN, Record, as_lines, records
 from multimix.report._runs import Picture, Run
-from multimix.report._settings import Settings, settings_of
-from multimix.report._summary import Comparison, Setting, Summary, row_names, summarise
+from multimix.report._settings import Pairs, Settings, settings_of, suite_settings
+from multimix.report._suites import sections
+from multimix.report._summary import Comparison, Setting, Summary, row_names, suites, summarise
 from multimix.report._svg import Figure
 from multimix.report._tables import html_tables, table
 from multimix.report._text import clean, counted, listed
@@ -35,6 +38,9 @@ _ENVIRONMENT = {
 }
 
 
+_FILE = re.compile(r"[^\w.-]")  # what a file's name is better without
+
+
 @dataclass(frozen=True)
 class _Part:
     """Everything the page shows of one comparison."""
@@ -45,6 +51,7 @@ class _Part:
     figures: list[Figure]
     pictures: list[dict[str, Any]]
     settings: Settings
+    evaluations: list[tuple[str, Pairs]]
     finished: bool
 
 
@@ -52,9 +59,9 @@ def page(runs: Sequence[Run], out: str | Path, *, title: str | None = None) -> P
     """Write a report of runs as one HTML file that fetches nothing.
 
     The page holds a table of means and spreads for every data set, model and length of training, learning curves, where
-    every seed ended, the pictures that the runs left, what each metric means, all settings, the environment, the
-    commands, and every run with its state. Unfinished runs are listed, and left out of every mean. The same runs give
-    the same page, byte for byte.
+    every seed ended, the pictures that the runs left, a section of tables and figures for every suite that measured
+    something, what each metric means, all settings, the environment, the commands, and every run with its state.
+    Unfinished runs are listed, and left out of every mean. The same runs give the same page, byte for byte.
 
     Args:
         runs: What ``read_run`` returned.
@@ -93,25 +100,35 @@ def _context(runs: Sequence[Run], title: str | None, base: Path) -> dict[str, An
     kept = _kept(runs)
     rows = records(kept)
     summary = summarise(rows)
+    measured = {suite: summarise(rows, suite=suite) for suite in in_sections(suites(rows))}
     groups: dict[Setting, list[Run]] = {}
     for run in runs:
         groups.setdefault(_setting(run), []).append(run)
-    parts = [_part(index, group, kept, summary) for index, group in enumerate(groups.values(), start=1)]
-    shown = {name: metric(name) for comparison in summary.comparisons for name in comparison.metrics}
+    parts = [_part(index, group, kept, summary, rows) for index, group in enumerate(groups.values(), start=1)]
     return {
         "title": clean(title or _title(groups)),
         "lead": _lead(groups, kept),
         "several": any(len(row.seeds) > 1 for comparison in summary.comparisons for row in comparison.rows),
-        "facts": _facts(runs, rows),
+        "facts": _facts(runs, [row for row in rows if (row["suite"] or "accuracy") in MAIN]),
         "parts": parts,
-        "metrics": [_definition(known) for known in shown.values()],
+        "sections": sections(measured, kept),
+        "metrics": [_definition(known) for known in _described(summary, measured.values())],
         "environment": _environment(runs),
         "commands": _commands(runs),
         "runs": [_run_line(run, kept, base) for run in runs],
         "unfinished": sum(not run.finished for run in runs),
         "superseded": sum(run.finished for run in runs) - len(kept),
-        "downloads": _downloads(rows, summary),
+        "downloads": _downloads(rows, summary, measured),
     }
+
+
+def _described(summary: Summary, measured: Iterable[Summary]) -> list[Metric]:
+    """Return the metrics to explain: of the main table all, of a suite what its many are made of, each once."""
+    main = (name for comparison in summary.comparisons for name in comparison.metrics)
+    of_suites = (
+        name.rpartition("/")[2] for one in measured for comparison in one.comparisons for name in comparison.metrics
+    )
+    return [metric(name) for name in dict.fromkeys([*main, *of_suites])]
 
 
 def _setting(run: Run) -> Setting:
@@ -133,7 +150,7 @@ def _kept(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if id(run) in kept]
 
 
-def _part(index: int, group: list[Run], kept: list[Run], summary: Summary) -> _Part:
+def _part(index: int, group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Record]) -> _Part:
     finished = [run for run in group if run in kept]
     drawn = finished or group
     comparison = _comparison(summary, _setting(group[0]))
@@ -147,8 +164,25 @@ def _part(index: int, group: list[Run], kept: list[Run], summary: Summary) -> _P
         figures=[figure for figure in (*dots, *curves) if figure],
         pictures=_pictures(drawn),
         settings=settings_of(drawn),
+        evaluations=_evaluations(
+            [row for row in rows if (row["data"], row["model"], row["epochs"]) == _setting(group[0])]
+        ),
         finished=bool(finished),
     )
+
+
+def _evaluations(rows: Sequence[Record]) -> list[tuple[str, Pairs]]:
+    """Return (suite, its settings); those of clean accuracy are only there where they are not the defaults."""
+    found = {
+        suite_title(suite): suite_settings(row for row in rows if row["suite"] == suite)
+        for suite in ("accuracy", *in_sections(suites(rows)))
+    }
+    plain = ("", "null", "–")
+    return [
+        (title, pairs)
+        for title, pairs in found.items()
+        if title != suite_title("accuracy") or any(value not in plain for _, value in pairs)
+    ]
 
 
 def _comparison(summary: Summary, setting: Setting) -> Comparison | None:
@@ -294,8 +328,12 @@ def _state(run: Run, kept: list[Run]) -> str:
     return "finished" if run in kept else "left out: a later run has its settings and seed"
 
 
-def _downloads(rows: Sequence[Record], summary: Summary) -> list[tuple[str, str]]:
+def _downloads(rows: Sequence[Record], summary: Summary, measured: dict[str, Summary]) -> list[tuple[str, str]]:
     if not rows:
         return []
     uri = partial(_data_uri, "text/plain")
-    return [("records.jsonl", uri(as_lines(rows).encode())), ("table.csv", uri(table(summary, "csv").encode()))]
+    tables = {"table": summary, **{f"table-{_FILE.sub('-', suite)}": one for suite, one in measured.items()}}
+    return [
+        ("records.jsonl", uri(as_lines(rows).encode())),
+        *((f"{name}.csv", uri(table(one, "csv").encode())) for name, one in tables.items() if one.comparisons),
+    ]

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multimix.report._records import method_name
+from multimix.report._records import Record, method_name
 from multimix.report._runs import Run
 from multimix.report._summary import row_names
-from multimix.report._text import clean
+from multimix.report._text import clean, listed
 
 Pairs = list[tuple[str, str]]
 
@@ -58,6 +58,25 @@ def settings_of(runs: Sequence[Run]) -> Settings:
     ]
     unequal = {name for row in methods for name, _ in row.own if not name.startswith("method.")}
     return Settings(shared=list(shared.items()), methods=methods, unequal=sorted(unequal))
+
+
+def suite_settings(rows: Iterable[Record]) -> Pairs:
+    """Return a suite's settings as (name, value); where rows of the table differ, every value with its labels."""
+    kinds: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in rows:
+        given = dict(flatten(row.get("settings") or {}))
+        kinds.setdefault((row["label"], row["config"], json.dumps(given)), given)
+    names = dict.fromkeys(name for given in kinds.values() for name in given)
+    return [(name, _values({kind: given.get(name, "–") for kind, given in kinds.items()})) for name in names]
+
+
+def _values(values: dict[tuple[str, str, str], str]) -> str:
+    labels: dict[str, list[str]] = {}
+    for (label, _, _), value in values.items():
+        labels.setdefault(value, []).append(clean(label))
+    if len(labels) == 1:
+        return next(iter(labels))
+    return "; ".join(f"{value} ({listed(list(dict.fromkeys(who)))})" for value, who in labels.items())
 
 
 def flatten(value: Any, name: str = "") -> Iterable[tuple[str, str]]:

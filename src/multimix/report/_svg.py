@@ -13,12 +13,15 @@ from multimix.report._text import shortened
 
 # Stand-ins for matplotlib's classes, which load only when something is drawn.
 Axes = Any
+Canvas = Any
 Text = Any
 
 # Drawn in this colour, shown in the page's text colour: figures follow the reader's light or dark page.
 INK = "#010203"
 _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
+_PLACES = frozenset({"x", "y", "d", "points"})
+_LONG = re.compile(r"-?\d+\.\d{3,}")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "multimix",
@@ -83,15 +86,26 @@ def draw(paint: Callable[[Axes], None], *, size: tuple[float, float], alt: str) 
         size: Width and height in inches.
         alt: Text for those who do not see it.
     """
+    return draw_panels(lambda canvas: paint(canvas.add_subplot()), size=size, alt=alt)
+
+
+def draw_panels(paint: Callable[[Canvas], None], *, size: tuple[float, float], alt: str) -> str:
+    """Return as one ``<svg>`` element what ``paint`` draws on a fresh canvas, on axes that it adds.
+
+    Args:
+        paint: Adds axes and draws on them.
+        size: Width and height in inches.
+        alt: Text for those who do not see it.
+    """
     import matplotlib
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import Figure as Blank
 
     out = io.StringIO()
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # The reader's browser has fonts for letters that the one that measures the text lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        canvas = Canvas(figsize=size, layout="constrained")
-        paint(canvas.add_subplot())
+        canvas = Blank(figsize=size, layout="constrained")
+        paint(canvas)
         canvas.savefig(
             out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
@@ -110,8 +124,14 @@ def _inline(svg: str, alt: str) -> str:
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
             parent.remove(child)
+    ids = {
+        element.attrib["id"]: f"{prefix}{number}"
+        for number, element in enumerate(root.iter())
+        if "id" in element.attrib
+    }
     for element in root.iter():
-        _localise(element, prefix)
+        _localise(element, ids)
+        _lighten(element)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.attrib |= {"role": "img", "aria-label": alt, "style": "stroke-linejoin:round;stroke-linecap:butt"}
@@ -119,13 +139,26 @@ def _inline(svg: str, alt: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _localise(element: ElementTree.Element, prefix: str) -> None:
-    """Give ids and references to them a prefix, so that several drawings can stand in one page."""
+def _localise(element: ElementTree.Element, ids: dict[str, str]) -> None:
+    """Give ids and references to them new names, so that several drawings can stand in one page."""
     attributes = element.attrib
     if "id" in attributes:
-        attributes["id"] = prefix + attributes["id"]
+        attributes["id"] = ids[attributes["id"]]
     if _HREF in attributes:
-        attributes["href"] = "#" + prefix + attributes.pop(_HREF).removeprefix("#")
+        attributes["href"] = "#" + ids[attributes.pop(_HREF).removeprefix("#")]
     for name in ("clip-path", "style"):
         if name in attributes:
-            attributes[name] = re.sub(r"url\(#", f"url(#{prefix}", attributes[name]).replace(INK, "currentColor")
+            found = re.sub(r"url\(#([^)]*)\)", lambda match: f"url(#{ids[match[1]]})", attributes[name])
+            attributes[name] = found.replace(INK, "currentColor")
+
+
+def _lighten(element: ElementTree.Element) -> None:
+    """Write places to a hundredth of a point, and what many marks share once: thousands of them stay light."""
+    for name in _PLACES & element.attrib.keys():
+        element.attrib[name] = _LONG.sub(lambda found: f"{float(found[0]):.2f}", element.attrib[name])
+    marks = list(element)
+    styles = {mark.get("style") for mark in marks}
+    if len(marks) > 1 and len(styles) == 1 and all(mark.tag == f"{{{_SVG}}}use" for mark in marks):
+        element.attrib["style"] = ";".join(filter(None, (element.get("style"), marks[0].get("style"))))
+        for mark in marks:
+            mark.attrib.pop("style", None)

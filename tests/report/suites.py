@@ -1,0 +1,156 @@
+"""What the evaluation suites leave in a run's folder, with made-up numbers that depend on the seed alone."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+KINDS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+SETS = ("gaussian-noise", "uniform-noise", "digits")
+SCORES = ("msp", "max_logit", "energy", "odin", "knn", "mahalanobis")
+
+
+@dataclass
+class Suite:
+    """One suite of one run: its metrics, and the data of its figures."""
+
+    metrics: dict[str, float]
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=lambda: {"examples": None, "seed": 0})
+    weights: str = "0123456789abcdef"
+    date: str = "2025-05-01T11:00:00"
+
+    def event(self, name: str, epochs: int = 2) -> dict[str, Any]:
+        """The line in metrics.jsonl."""
+        about = {"event": "test", "suite": name, "split": "test", "epoch": epochs}
+        more = {"settings": self.settings, "weights": self.weights, "date": self.date, "seconds": 3.0, "examples": 360}
+        return about | self.metrics | more
+
+    def file(self, name: str) -> dict[str, Any]:
+        """The file in evaluation/."""
+        about = {"suite": name, "settings": self.settings, "weights": self.weights, "date": self.date}
+        return about | {"figures": self.figures}
+
+
+def all_suites(seed: int = 0, *, better: float = 0.0, points: int = 300) -> dict[str, Suite]:
+    """Every suite, somewhat better or worse."""
+    draw = np.random.default_rng([seed, round(1000 * better)])
+    return {
+        "adversarial": adversarial(draw, better),
+        "ood": ood(draw, better),
+        "calibration": calibration(draw, better),
+        "corruption": corruption(draw, better),
+        "occlusion": occlusion(draw, better),
+        "embedding": embedding(draw, better, points),
+        "intrusion": intrusion(draw, better),
+        "localisation": localisation(draw, better),
+    }
+
+
+def adversarial(draw: np.random.Generator, better: float) -> Suite:
+    names = {"clean": 0.95, "fgsm/linf": 0.5, "fgsm/l2": 0.6, "pgd/linf": 0.3, "pgd/l2": 0.4, "autoattack/linf": 0.25}
+    metrics = {f"{name}/accuracy": value + better + draw.normal(0, 0.01) for name, value in names.items()}
+    metrics |= {f"{name}/loss": 3 * (1 - value) for name, value in names.items() if name != "autoattack/linf"}
+    metrics |= {"pgd/linf/more_steps/accuracy": 0.29 + better, "pgd/linf/unbounded/accuracy": 0.0}
+    epsilon = [step / 255 for step in (0, 1, 2, 4, 8, 16)]
+    accuracy = [max(0.95 - 20 * (1 - 4 * better) * e + draw.normal(0, 0.01), 0.0) for e in epsilon]
+    curve = {"norm": "linf", "attack": "pgd", "epsilon": epsilon, "accuracy": accuracy, "examples": 200}
+    return Suite(metrics, {"epsilon_curve": curve}, {"examples": None, "steps": 20, "fgsm_epsilon": 8 / 255, "seed": 0})
+
+
+def ood(draw: np.random.Generator, better: float) -> Suite:
+    metrics, figures = {}, {}
+    for place, name in enumerate(SETS):
+        scores = {}
+        for score in SCORES:
+            apart = 1 + place / 2 + 5 * better
+            inside, outside = draw.normal(apart, 1, 400), draw.normal(0, 1, 400)
+            edges = np.linspace(-3, 5, 51)
+            thresholds = np.linspace(6, -4, 100)
+            scores[score] = {
+                "edges": edges.round(6).tolist(),
+                "in": (np.histogram(inside, edges)[0] / 400).tolist(),
+                "out": (np.histogram(outside, edges)[0] / 400).tolist(),
+                "fpr": [float((outside >= t).mean()) for t in thresholds],
+                "tpr": [float((inside >= t).mean()) for t in thresholds],
+            }
+            auroc = float((inside[:, None] > outside).mean())
+            values = {"auroc": auroc, "aupr_in": auroc, "aupr_out": auroc, "fpr95": 1 - auroc}
+            values["detection_accuracy"] = auroc - 0.1
+            metrics |= {f"{name}/{score}/{metric}": value for metric, value in values.items()}
+        figures[f"ood/{name}"] = {"scores": scores}
+    for score in SCORES:
+        for metric in ("auroc", "aupr_in", "aupr_out", "fpr95", "detection_accuracy"):
+            metrics[f"mean/{score}/{metric}"] = float(np.mean([metrics[f"{name}/{score}/{metric}"] for name in SETS]))
+    return Suite(metrics, figures, {"examples": None, "sets": list(SETS), "odin_epsilon": 0.0014})
+
+
+def calibration(draw: np.random.Generator, better: float) -> Suite:
+    counts = [0, 0, 1, 3, 5, 8, 9, 12, 14, 15, 18, 22, 30, 63, 160]
+    edges = np.linspace(0, 1, 16)
+    middles = (edges[:-1] + edges[1:]) / 2
+    figures = {}
+    for name, gap in (("reliability", 0.15 - better), ("reliability_scaled", 0.03)):
+        right = (middles - gap * np.sin(np.pi * middles) + draw.normal(0, 0.02, 15)).clip(0, 1)
+        figures[name] = {
+            "edges": edges.tolist(),
+            "confidence": [float(m) if n else None for m, n in zip(middles, counts, strict=True)],
+            "accuracy": [float(m) if n else None for m, n in zip(right, counts, strict=True)],
+            "count": counts,
+        }
+    errors = {"nll": 0.3, "brier": 0.2, "ece": 0.05 - better / 4, "mce": 0.2, "classwise_ece": 0.012}
+    errors |= {"rms_calibration_error": 0.07, "overconfidence_error": 0.03}
+    metrics = {"accuracy": 0.95 + better, **errors, "temperature": 1.4}
+    return Suite(metrics | {f"scaled/{name}": value / 2 for name, value in errors.items()}, figures)
+
+
+def corruption(draw: np.random.Generator, better: float) -> Suite:
+    cells = np.array([[0.92 - 0.1 * s - 0.012 * k + better for s in range(5)] for k in range(15)])
+    cells = (cells + draw.normal(0, 0.01, cells.shape)).clip(0, 1)
+    metrics = {"clean/accuracy": 0.95 + better}
+    for kind, line in zip(KINDS, cells, strict=True):
+        metrics |= {f"{kind}/{grade}/accuracy": float(value) for grade, value in enumerate(line, start=1)}
+        metrics[f"{kind}/accuracy"] = float(line.mean())
+    metrics["mean/accuracy"] = float(cells.mean())
+    figure = {"corruptions": list(KINDS), "severities": [1, 2, 3, 4, 5], "accuracy": cells.tolist()}
+    return Suite(metrics, {"corruption": figure | {"clean": 0.95 + better, "examples": 360}})
+
+
+def occlusion(draw: np.random.Generator, better: float) -> Suite:
+    fraction = [place / 10 for place in range(10)]
+    accuracy = [float(0.95 - 0.85 * f**2 + better + draw.normal(0, 0.01)) for f in fraction]
+    metrics = {f"{round(100 * f)}/accuracy": value for f, value in zip(fraction, accuracy, strict=True)}
+    figure = {"fraction": fraction, "accuracy": accuracy, "examples": 360}
+    return Suite({**metrics, "area/accuracy": float(np.mean(accuracy))}, {"occlusion": figure})
+
+
+def embedding(draw: np.random.Generator, better: float, points: int) -> Suite:
+    label = np.arange(points) % 10
+    angle = 2 * np.pi * label / 10
+    x, y = (10 * turn(angle) + draw.normal(0, 2 - 5 * better, points) for turn in (np.cos, np.sin))
+    metrics = {"alignment": 0.3, "uniformity": -2.5 - better, "intra_distance": 0.5, "inter_distance": 1.2}
+    metrics |= {"separation": 2.4 + better, "effective_rank": 20.5, "knn_accuracy": 0.94 + better}
+    figure = {"method": "tsne", "x": x.round(3).tolist(), "y": y.round(3).tolist(), "label": label.tolist()}
+    return Suite(metrics, {"picture": figure | {"classes": [str(digit) for digit in range(10)]}})
+
+
+def intrusion(draw: np.random.Generator, better: float) -> Suite:
+    ways = ("own", "mixup", "manifold-mixup", "multimix")
+    edges = np.linspace(0, 2, 31)
+    metrics, figure = {}, {"edges": edges.tolist()}
+    for place, way in enumerate(ways):
+        figure[way] = np.histogram(draw.normal(0.5 + 0.2 * place, 0.2, 500), edges)[0].tolist()
+        metrics |= {f"{way}/intrusion_rate": 0.2 - better - 0.02 * place, f"{way}/distance": 0.5 + 0.2 * place}
+        metrics[f"{way}/nearest_class_weight"] = 0.4
+    return Suite(metrics, {"intrusion": figure})
+
+
+def localisation(draw: np.random.Generator, better: float) -> Suite:
+    threshold = [place / 20 for place in range(1, 20)]
+    accuracy = [float(0.6 - 2 * (t - 0.4) ** 2 + better + draw.normal(0, 0.01)) for t in threshold]
+    metrics = {"best/localisation_accuracy": max(accuracy), "fixed/localisation_accuracy": accuracy[3]}
+    figure = {"threshold": threshold, "accuracy": [max(a, 0.0) for a in accuracy], "iou": 0.5, "examples": 360}
+    return Suite(metrics | {"best/threshold": 0.4}, {"localisation": figure})
