@@ -33,10 +33,10 @@ def voc0712() -> DetectConfig:
 def coco() -> DetectConfig:
     """Return Faster R-CNN on COCO 2017 for 12 epochs, measured on its validation images by COCO's average precision.
 
-    Source: the MultiMix paper transfers an ImageNet ResNet-50 by Faster R-CNN with settings that are not known; reported
-    (unverified): AP 35.93 % for MultiMix, 36.19 % for Dense MultiMix. These settings are the usual ones of 12 epochs at
-    16 images a step. Command: ``multimix detect coco --backbone RUN``, with RUN one
-    of ``multimix train imagenet``. Hardware: one large GPU; neither time nor figure has been measured here.
+    Source: the MultiMix paper transfers an ImageNet ResNet-50 by Faster R-CNN with settings that are not known;
+    reported (unverified): AP 35.93 % for MultiMix, 36.19 % for Dense MultiMix. These settings are the usual ones of 12
+    epochs at 16 images a step. Command: ``multimix detect coco --backbone RUN``, with RUN one of ``multimix train
+    imagenet``. Hardware: one large GPU; neither time nor figure has been measured here.
     """
     return DetectConfig(
         recipe="coco",
