@@ -32,6 +32,11 @@ def test_a_few_far_scores_do_not_squeeze_the_others():
     assert found["edges"][-1] == pytest.approx(1, abs=0.02)
 
 
+def test_edges_stay_apart_where_scores_differ_in_late_digits_only():
+    scores = torch.linspace(0.1000001, 0.1000002, 99, dtype=torch.float64)
+    assert len(set(histograms(scores, scores)["edges"])) == BINS + 1
+
+
 def test_equal_scores_have_bins_too():
     found = histograms(torch.ones(4, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     assert (found["edges"][0], found["edges"][-1]) == (0.5, 1.5)

@@ -11,6 +11,7 @@ __all__ = ["BINS", "POINTS", "histograms", "roc"]
 BINS = 50
 POINTS = 200
 DIGITS = 6  # significant ones, in the file of the figures
+EDGE_DIGITS = 12  # at ODIN's temperature scores differ in their sixth digit only
 TAIL = 0.005  # of each set, at either end, may lie beyond the outer edges
 
 
@@ -27,7 +28,7 @@ def histograms(in_scores: Float64[Tensor, " n"], out_scores: Float64[Tensor, " m
         low, high = low - 0.5, high + 0.5
     edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
     return {
-        "edges": _rounded(edges),
+        "edges": _rounded(edges, EDGE_DIGITS),
         "in": _rounded(_fractions(in_scores, edges)),
         "out": _rounded(_fractions(out_scores, edges)),
     }
@@ -61,5 +62,5 @@ def _fractions(scores: Tensor, edges: Tensor) -> Tensor:
     return torch.bincount(bins, minlength=BINS).double() / len(scores)
 
 
-def _rounded(values: Tensor) -> list[float]:
-    return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
+def _rounded(values: Tensor, digits: int = DIGITS) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values.tolist()]

@@ -7,7 +7,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from multimix.data import seed_of
-from multimix.evaluate.ood.scores import KNN, Mahalanobis, energy, max_logit, msp, nudged
+from multimix.evaluate.ood.scores import KNN, Mahalanobis, energy, max_logit, msp, not_alone, nudged
 from multimix.evaluate.predict import LabelledBatches, NonFiniteError, evaluating
 from multimix.protocols import Network
 
@@ -48,7 +48,7 @@ class Observer:
         with evaluating(network):
             for inputs, _ in batches:
                 scores = self._scores(network, inputs)
-                rows.append(torch.stack([scores[name].cpu() for name in self.names]))
+                rows.append(torch.stack([scores[name][: len(inputs)].cpu() for name in self.names]))
                 prints.append(fingerprints(inputs).cpu())
         if not rows:
             raise ValueError("batches must hold at least one batch, got none")
@@ -57,7 +57,9 @@ class Observer:
 
     def _scores(self, network: Network, inputs: Tensor) -> dict[str, Tensor]:
         moves = "odin" in self.names and any(self.odin_step)
-        inputs = inputs.detach().requires_grad_(moves)
+        inputs = inputs.detach()
+        if moves:
+            inputs = not_alone(inputs).requires_grad_()
         with torch.set_grad_enabled(moves):
             embeddings, logits = _passed(network, inputs)
         with torch.no_grad():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multimix.protocols import Network
 
-__all__ = ["KNN", "SCORES", "Mahalanobis", "energy", "max_logit", "msp", "nudged", "odin"]
+__all__ = ["KNN", "SCORES", "Mahalanobis", "energy", "max_logit", "msp", "not_alone", "nudged", "odin"]
 
 SCORES = ("msp", "max_logit", "energy", "odin", "knn", "mahalanobis")
 """The name of every score, in the order they are given."""
@@ -49,9 +49,9 @@ def energy(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Te
 
 def odin(
     network: Network,
-    inputs: Float[Tensor, "b c h w"],
+    inputs: Float[Tensor, "b *input"],
     *,
-    step: Float[Tensor, "#c 1 1"] | float,
+    step: Float[Tensor, "*channels"] | float,
     temperature: float = 1000.0,
 ) -> Float64[Tensor, " b"]:
     """Return the largest softmax probability at a high temperature, of inputs that were moved towards the prediction.
@@ -65,20 +65,30 @@ def odin(
         step: How far each value moves. To move pixels in [0, 1] by epsilon, it is epsilon / std for each channel.
         temperature: Divides the logits, in the step and in the score.
     """
+    images = len(inputs)
     with torch.enable_grad():
-        inputs = inputs.detach().requires_grad_()
+        inputs = not_alone(inputs.detach()).requires_grad_()
         moved = nudged(inputs, network(inputs), step=step, temperature=temperature)
     with torch.no_grad():
-        return msp(network(moved), temperature)
+        return msp(network(moved[:images]), temperature)
+
+
+def not_alone(inputs: Float[Tensor, "b *input"]) -> Float[Tensor, "n *input"]:
+    """Return a batch to take a gradient through: a single example comes twice.
+
+    On the CPU the gradient of torch 2.14's batch normalisation in eval mode is wrong for a single image if it arrives
+    with the channels last, as from a network that ends in one and is then read position by position.
+    """
+    return inputs.repeat(2, *[1] * (inputs.ndim - 1)) if len(inputs) == 1 else inputs
 
 
 def nudged(
-    inputs: Float[Tensor, "b c h w"],
+    inputs: Float[Tensor, "b *input"],
     logits: Float[Tensor, "b k"],
     *,
-    step: Float[Tensor, "#c 1 1"] | float,
+    step: Float[Tensor, "*channels"] | float,
     temperature: float,
-) -> Float[Tensor, "b c h w"]:
+) -> Float[Tensor, "b *input"]:
     """Return inputs moved by ``step`` in the direction that makes their predicted class likelier, as a new leaf.
 
     As in ODIN's own code the result is not clipped to valid pixels. An example's step depends on its own gradient
@@ -90,9 +100,10 @@ def nudged(
         step: How far each value moves.
         temperature: Divides the logits.
     """
-    loss = (logits / temperature).log_softmax(1).gather(1, logits.argmax(1, keepdim=True)).sum()
-    # Times the temperature, which the sign does not see: at 1000 a half-precision gradient would vanish.
-    (gradient,) = torch.autograd.grad(loss * temperature, inputs)
+    with torch.enable_grad():  # the caller may have switched it off
+        likelihood = (logits / temperature).log_softmax(1).gather(1, logits.argmax(1, keepdim=True)).sum()
+        # Times the temperature, which the sign does not see: at 1000 a half-precision gradient would vanish.
+        (gradient,) = torch.autograd.grad(likelihood * temperature, inputs)
     return inputs.detach() + step * gradient.sign()
 
 
