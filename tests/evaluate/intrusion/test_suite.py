@@ -13,7 +13,7 @@ from multimix.data import Images, Splits
 from multimix.evaluate import Source
 from multimix.evaluate.intrusion import Interpolated, Intrusion, IntrusionSettings
 from multimix.evaluate.intrusion.suite import References
-from multimix.methods import ERM, Alternate, DenseMultiMix, Mixup, MultiMix
+from multimix.methods import ERM, Alternate, DenseMultiMix, Mixup, MultiMix, StyleMix
 from multimix.methods._predict import Predicts
 from multimix.methods.mixup import Pairing
 from multimix.protocols import Watch
@@ -147,10 +147,12 @@ def test_the_mini_batches_are_those_of_the_settings():
     assert not torch.equal(next(iter(other.mixing))[0], next(iter(suite.mixing))[0])
 
 
-def test_twice_the_same_and_the_network_as_it_was():
+@pytest.mark.parametrize("method", [MultiMix(), StyleMix(probability=1.0)], ids=lambda m: m.name)
+def test_twice_the_same_and_the_network_as_it_was(method):
+    """StyleMix's autoencoder learns from what it mixes: it must not remember."""
     network = toy.images().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    suite = Intrusion.of(source(MultiMix()), FEW)
+    suite = Intrusion.of(source(method), FEW)
     assert dict(suite(network)) == dict(suite(network))
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

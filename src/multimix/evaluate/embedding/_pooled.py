@@ -30,6 +30,12 @@ def pooled(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n
     return found, torch.cat(labels)
 
 
+def each_alone(network: Network, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b r e"]:
+    """Return every position pooled by itself, as Dense MultiMix classifies it."""
+    b, r, d = features.shape
+    return network.pool(features.reshape(b * r, 1, d)).unflatten(0, (b, r))
+
+
 def check_finite(embeddings: Tensor) -> None:
     """Raise unless all embeddings are numbers.
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from multimix.distill import SelfDistilled
+from multimix.evaluate.embedding._pooled import each_alone
 from multimix.methods import ERM, AdaMixUp, Alternate, AutoMix, DenseMultiMix, ManifoldMixup, MultiMix, Until
 from multimix.methods._predict import InputMixing, Mixing, Predicts
 from multimix.methods._tuple_loss import Embedded
@@ -136,12 +137,6 @@ def _of_positions(
 def places_of(r: int, most: int) -> list[int]:
     """Return so many of r positions, evenly over the map; all if there are no more."""
     return torch.linspace(0, r - 1, min(r, most)).round().long().tolist()
-
-
-def each_alone(network: Network, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b r e"]:
-    """Return every position pooled by itself, as Dense MultiMix classifies it."""
-    b, r, d = features.shape
-    return network.pool(features.reshape(b * r, 1, d)).unflatten(0, (b, r))
 
 
 def _of_examples(mixing: Mixing, network: Network, inputs: Tensor, targets: Tensor, tuples: int) -> Interpolated | None:

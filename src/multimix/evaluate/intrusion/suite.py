@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 
 from multimix.data import seed_of
 from multimix.evaluate.embedding import nearest
-from multimix.evaluate.embedding._pooled import check_finite
-from multimix.evaluate.intrusion._mixed import Interpolated, LastStage, each_alone, interpolate, interpolates, places_of
+from multimix.evaluate.embedding._pooled import check_finite, each_alone
+from multimix.evaluate.intrusion._mixed import Interpolated, LastStage, interpolate, interpolates, places_of
 from multimix.evaluate.predict import LabelledBatches, evaluating
 from multimix.evaluate.source import Source
 from multimix.evaluate.suite import SuiteSettings
