@@ -1,6 +1,7 @@
 """Put tables made from committed records into Markdown pages, between their marks; with --check, only compare.
 
-A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... ``<!-- end -->``.
+A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... ``<!-- end -->``; the tables of an
+evaluation suite are ``<!-- records: benchmarks/digits-cpu.jsonl suite=ood -->``.
 """
 
 import json
@@ -10,15 +11,17 @@ from pathlib import Path
 
 from multimix.report import read_records, summarise, table
 
-BLOCK = re.compile(r"(<!-- records: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- records: (\S+)(?: suite=(\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = ("README.md", "docs")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def rendered(records: Path) -> str:
-    """Return the table of a file of records: of speed or of runs."""
+def rendered(records: Path, suite: str | None = None) -> str:
+    """Return the table of a file of records: of speed or of runs, there of one suite."""
     first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
-    return speed_table(records) if "ratio" in first else table(summarise(read_records(records)), fmt="markdown")
+    if "ratio" in first:
+        return speed_table(records)
+    return table(summarise(read_records(records), suite=suite), fmt="markdown")
 
 
 def speed_table(records: Path) -> str:
@@ -57,7 +60,7 @@ def most(bar: float | None) -> str:
 
 def filled(text: str) -> str:
     """Return a page with every marked table made anew."""
-    return BLOCK.sub(lambda m: f"{m[1]}{rendered(ROOT / m[2])}{m[3]}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}{rendered(ROOT / m[2], m[3])}{m[4]}", text)
 
 
 def main() -> int:

@@ -40,6 +40,7 @@ def test_every_number_is_one_flat_record(make_run):
         "date": "2025-05-01T10:00:00",
         "examples": 360,
         "suite": "accuracy",
+        "settings": None,
     }
 
 
@@ -63,15 +64,18 @@ def test_names_say_network_split_and_suite(make_run):
         outcome(0.92, split="validation"),
         outcome(0.5, suite="corruption", mean_corruption_error=0.4),
         outcome(0.9, suite="calibration", brier=0.2),
+        {"event": "test", "suite": "ood", "network": "teacher", "digits/msp/auroc": 0.7},
         {"event": "end"},
     ]
     assert values(make_run(events=events)) == {
         "accuracy": 0.9,
         "teacher_accuracy": 0.91,
         "validation_accuracy": 0.92,
-        "corruption_accuracy": 0.5,
-        "mean_corruption_error": 0.4,
-        "brier": 0.2,
+        "corruption/accuracy": 0.5,
+        "corruption/mean_corruption_error": 0.4,
+        "calibration/accuracy": 0.9,
+        "calibration/brier": 0.2,
+        "ood/teacher_digits/msp/auroc": 0.7,
     }
 
 
@@ -121,6 +125,9 @@ def test_a_records_file_that_is_missing_or_broken(make_run, tmp_path: Path):
         read_records(path)
     path.write_text(whole + json.dumps(json.loads(whole.splitlines()[0]) | {"value": "0.9"}))
     with pytest.raises(ValueError, match=r"records.jsonl, line 5: value: expected int or float, got '0.9'"):
+        read_records(path)
+    path.write_text(whole + json.dumps(json.loads(whole.splitlines()[0]) | {"settings": [1]}))
+    with pytest.raises(ValueError, match=r"records.jsonl, line 5: settings: expected an object, got \[1\]"):
         read_records(path)
 
 

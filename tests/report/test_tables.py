@@ -236,6 +236,11 @@ def test_the_order_of_seeds_does_not_matter(make_run):
         ("validation_nll", "Validation NLL ↓"),
         ("fgsm_linf_accuracy", "Fgsm linf accuracy (%) ↑"),
         ("novelty", "novelty"),
+        ("pgd/linf/accuracy", "PGD l-inf accuracy (%) ↑"),
+        ("digits/max_logit/fpr95", "Digits max logit FPR95 (%) ↓"),
+        ("knn_accuracy", "kNN accuracy (%) ↑"),
+        ("digits/novelty", "digits/novelty"),
+        ("a/", "a/"),
     ],
 )
 def test_metrics_have_headings_and_a_meaning(name, heading):

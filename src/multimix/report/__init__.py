@@ -4,7 +4,7 @@ from multimix.report._evaluations import Evaluation
 from multimix.report._figures import learning_curves, seed_dots
 from multimix.report._metrics import Metric, metric
 from multimix.report._page import page
-from multimix.report._records import read_records, records, write_records
+from multimix.report._records import Record, read_records, records, write_records
 from multimix.report._runs import Picture, Run, read_run
 from multimix.report._summary import Cell, Comparison, Row, Summary, suites, summarise
 from multimix.report._svg import Figure
@@ -18,6 +18,7 @@ __all__ = [
     "Format",
     "Metric",
     "Picture",
+    "Record",
     "Row",
     "Run",
     "Summary",

@@ -7,7 +7,7 @@ from markupsafe import Markup, escape
 
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")
 _HTML = Markup(
-    '<figure class="table">\n<div class="scroll" role="region" aria-label="{heading}" tabindex="0">'
+    '<figure class="table">\n{title}<div class="scroll" role="region" aria-label="{heading}" tabindex="0">'
     '<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n'
     "<figcaption>{words}</figcaption>\n</figure>\n"
 )
@@ -49,6 +49,8 @@ class Grid:
     """Lines of cells."""
     names: int = 1
     """How many columns at the left are words, which name the line."""
+    title: str = ""
+    """What this table has that its neighbours have not."""
 
 
 def html(grid: Grid) -> str:
@@ -56,8 +58,9 @@ def html(grid: Grid) -> str:
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(title) for title in grid.titles)
     body = Markup("\n").join(Markup("<tr>{}</tr>").format(Markup("").join(_html_cells(row))) for row in grid.rows)
     words = f"{grid.heading}. {grid.note}".rstrip()
+    title = Markup('<p class="what">{}</p>\n').format(grid.title) if grid.title else ""
     kind = "results keyed" if grid.names > 1 else "results"
-    return str(_HTML.format(heading=grid.heading, words=words, kind=kind, head=head, body=body))
+    return str(_HTML.format(title=title, heading=grid.heading, words=words, kind=kind, head=head, body=body))
 
 
 def _html_cells(row: list[Text]) -> list[Markup]:

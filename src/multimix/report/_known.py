@@ -224,6 +224,7 @@ LOCALISATION = (
         "Share of images whose box drawn round the attention map overlaps the true one by at least half.",
         "higher",
     ),
+    Metric("threshold", "Threshold", "At which share of its largest value the attention map is cut."),
 )
 KNOWN = {
     metric.name: metric
@@ -240,13 +241,15 @@ KNOWN = {
     )
 }
 WORDS = {
-    "accuracy": "accuracy",
     "adversarial": "robustness",
+    "area": "average",
     "autoattack": "AutoAttack",
     "erm": "ERM",
     "fgsm": "FGSM",
+    "jpeg_compression": "JPEG compression",
     "knn": "kNN",
     "linf": "l-inf",
+    "mahalanobis": "Mahalanobis",
     "msp": "MSP",
     "odin": "ODIN",
     "ood": "OOD",

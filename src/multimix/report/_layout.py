@@ -1,7 +1,7 @@
 """How the many metrics of a suite are laid out in tables."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multimix.report._metrics import capital, in_words, metric
 
@@ -17,6 +17,7 @@ SUITES = {
 }
 """Titles of the suites, in the order of the page's sections."""
 _WIDEST = 10  # columns that a table of a suite which nobody described may have side by side
+_RARE = ("classwise_ece", "rms_calibration_error", "overconfidence_error")
 _DETECTION = ("auroc", "fpr95", "aupr_in", "aupr_out", "detection_accuracy")
 
 
@@ -46,7 +47,10 @@ def plans(suite: str | None, names: Sequence[str]) -> list[Plan]:
     if suite is None:
         return [_flat(names)]
     paths = {name: name.removeprefix(f"{suite}/") for name in names}
-    return [plan for plan in _LAYOUTS.get(suite, _unknown)(paths) if plan.lines and plan.columns]
+    found = [plan for plan in _LAYOUTS.get(suite, _unknown)(paths) if plan.lines and plan.columns]
+    shown = {name for plan in found for _, line in plan.lines for name in line}
+    rest = [name for name in paths if name not in shown]
+    return [*found, _flat(rest, paths, more=True)] if rest else found
 
 
 def suite_title(suite: str) -> str:
@@ -105,7 +109,11 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _calibration(paths: Paths) -> list[Plan]:
-    return _by_prefix(paths, "Logits", "as trained")
+    """Return a line as trained and one with the temperature; what few ask for in a table of its own."""
+    rare = {name: path for name, path in paths.items() if _split(path)[1] in _RARE}
+    main = {name: path for name, path in paths.items() if name not in rare}
+    tables = _by_prefix(main, "Logits", "as trained")
+    return [*tables, *(replace(plan, more=True) for plan in _by_prefix(rare, "Logits", "as trained"))]
 
 
 def _adversarial(paths: Paths) -> list[Plan]:
@@ -151,7 +159,8 @@ def _corruption(paths: Paths) -> list[Plan]:
 
 
 def _occlusion(paths: Paths) -> list[Plan]:
-    grid = {name: _split(path)[0] for name, path in paths.items() if _split(path)[0].isdecimal()}
+    parts = {name: _split(path) for name, path in paths.items()}
+    grid = {name: part for name, (part, last) in parts.items() if part.isdecimal() and last == "accuracy"}
     main = [name for name in paths if name not in grid]
     places = {name: ("", part) for name, part in sorted(grid.items(), key=lambda item: int(item[1]))}
     title = f"{metric('accuracy').heading} by the share of the image that is hidden"

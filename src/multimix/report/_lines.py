@@ -105,12 +105,12 @@ def paint_curves(
     add_legend(axes, lines, [curve.name for curve in curves])
 
 
-def add_legend(axes: Axes, handles: Sequence[Any], words: Sequence[str]) -> None:
-    """Put a legend below, its words to the letter."""
-    names, columns = _legend(words)
+def add_legend(axes: Axes, handles: Sequence[Any], words: Sequence[str], columns: int | None = None) -> None:
+    """Put a legend below, its words to the letter; by default in one column or two."""
+    names, fitting = _legend(words)
     places = [f"place {index}" for index in range(len(handles))]
     legend = axes.figure.legend(
-        handles, places, loc="outside lower center", ncols=columns, handlelength=3.2, columnspacing=1.4
+        handles, places, loc="outside lower center", ncols=columns or fitting, handlelength=3.2, columnspacing=1.4
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
         write(text, name, _LETTERS)

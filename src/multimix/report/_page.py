@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from multimix.report._figures import learning_curves, seed_dots
 from multimix.report._files import write_whole
-from multimix.report._layout import in_sections, suite_title
+from multimix.report._layout import suite_title
 from multimix.report._metrics import Metric, metric
 from multimix.report._records import MAIN, Record, as_lines, records
 from multimix.report._runs import Picture, Run
@@ -100,7 +100,7 @@ def _context(runs: Sequence[Run], title: str | None, base: Path) -> dict[str, An
     kept = _kept(runs)
     rows = records(kept)
     summary = summarise(rows)
-    measured = {suite: summarise(rows, suite=suite) for suite in in_sections(suites(rows))}
+    measured = {suite: summarise(rows, suite=suite) for suite in suites(rows)}
     groups: dict[Setting, list[Run]] = {}
     for run in runs:
         groups.setdefault(_setting(run), []).append(run)
@@ -175,7 +175,7 @@ def _evaluations(rows: Sequence[Record]) -> list[tuple[str, Pairs]]:
     """Return (suite, its settings); those of clean accuracy are only there where they are not the defaults."""
     found = {
         suite_title(suite): suite_settings(row for row in rows if row["suite"] == suite)
-        for suite in ("accuracy", *in_sections(suites(rows)))
+        for suite in ("accuracy", *suites(rows))
     }
     plain = ("", "null", "–")
     return [

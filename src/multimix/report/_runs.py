@@ -125,6 +125,8 @@ def _checked_config(path: Path, whole: dict[str, Any]) -> dict[str, Any]:
     config = whole.get("config")
     if not isinstance(config, dict):
         raise ValueError(f"{path}: not a MultiMix run's configuration, which has an object under 'config'")
+    if config.get("type") == "DetectConfig":
+        raise ValueError(f"{path}: a detection run, of which a report is not made; its numbers are in metrics.jsonl")
     for name, kind in {"label": str, "data": str, "model": str, "seed": int, "epochs": int, "method": dict}.items():
         value = config.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from multimix.report._layout import in_sections
 from multimix.report._metrics import in_order
 from multimix.report._records import MAIN, Record
 from multimix.report._text import counted, listed
@@ -97,8 +98,8 @@ class Summary:
 
 
 def suites(records: Iterable[Record]) -> tuple[str, ...]:
-    """Return the suites that have tables of their own, in the order in which they first appear in the records."""
-    return tuple(dict.fromkeys(suite for row in records if (suite := _suite(row)) not in MAIN))
+    """Return the suites that have tables of their own: the known ones in the page's order, then any other."""
+    return tuple(in_sections(dict.fromkeys(suite for row in records if (suite := _suite(row)) not in MAIN)))
 
 
 def summarise(records: Iterable[Record], metrics: Sequence[str] | None = None, *, suite: str | None = None) -> Summary:

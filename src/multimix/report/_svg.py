@@ -18,6 +18,8 @@ Text = Any
 
 # Drawn in this colour, shown in the page's text colour: figures follow the reader's light or dark page.
 INK = "#010203"
+# Likewise in the colour of what the figure stands on.
+PAPER = "#fdfcfb"
 _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _PLACES = frozenset({"x", "y", "d", "points"})
@@ -149,7 +151,7 @@ def _localise(element: ElementTree.Element, ids: dict[str, str]) -> None:
     for name in ("clip-path", "style"):
         if name in attributes:
             found = re.sub(r"url\(#([^)]*)\)", lambda match: f"url(#{ids[match[1]]})", attributes[name])
-            attributes[name] = found.replace(INK, "currentColor")
+            attributes[name] = found.replace(INK, "currentColor").replace(PAPER, "var(--card, #fff)")
 
 
 def _lighten(element: ElementTree.Element) -> None:

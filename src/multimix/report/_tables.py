@@ -11,7 +11,7 @@ from markupsafe import Markup
 from multimix.report import _formats
 from multimix.report._formats import Grid, Text
 from multimix.report._layout import Plan, plans
-from multimix.report._metrics import decimals, metric
+from multimix.report._metrics import capital, decimals, metric
 from multimix.report._summary import Cell, Comparison, Row, Summary
 from multimix.report._text import clean, counted, listed
 
@@ -86,6 +86,7 @@ def _grid(comparison: Comparison, plan: Plan) -> Grid:
         titles=["Method", *[plan.key] * bool(plan.key), "n", *plan.columns],
         rows=rows,
         names=2 if plan.key else 1,
+        title=capital(plan.title),
     )
 
 

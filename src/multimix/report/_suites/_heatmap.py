@@ -84,7 +84,7 @@ def _paint(axes: Axes, one: _Map, limits: tuple[float, float]) -> None:
             if math.isfinite(value):
                 # Of the shade's own contrast, not the page's ink: the shades are the same in the dark.
                 ink = "#000000" if _luminance(shades(norm(value))) > 0.2 else "#ffffff"
-                axes.text(place + 0.5, line + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=10)
+                axes.text(place + 0.5, line + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=10.5)
     axes.set_xticks([place + 0.5 for place in range(len(one.severities))], one.severities)
     axes.set_yticks([place + 0.5 for place in range(len(one.corruptions))], [shortened(k, 22) for k in one.corruptions])
     for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):

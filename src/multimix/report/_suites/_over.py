@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from multimix.report._lines import WIDTH, Curve, curve, height, paint_curves, seeds
 from multimix.report._metrics import in_words, metric
 from multimix.report._suites._data import Data, Drawn, numbers
-from multimix.report._svg import Figure, draw
+from multimix.report._svg import Axes, Figure, draw
+
+_LEVELS = 255.0  # of a pixel, which radii are counted in
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def epsilon_curve(name: str, rows: Sequence[Drawn]) -> list[Figure]:
         "epsilon",
         f"{radius} (1/255)" if small else radius,
         f"Accuracy under {attack or 'the attack'} over the {radius.lower()}",
-        255.0 if small else 1.0,
+        _LEVELS if small else 1.0,
     )
     return _figure(rows, over)
 
@@ -63,8 +65,10 @@ def _figure(rows: Sequence[Drawn], over: _Over) -> list[Figure]:
     return [Figure(svg, alt, f"{over.title}{seeds(found)}.{_examples(rows)}")]
 
 
-def _paint(axes: object, curves: Sequence[Curve], over: _Over, quantity: str) -> None:
+def _paint(axes: Axes, curves: Sequence[Curve], over: _Over, quantity: str) -> None:
     paint_curves(axes, curves, over.axis, quantity)
+    if over.factor == _LEVELS:
+        axes.locator_params(axis="x", integer=True, steps=[1, 2, 4, 8, 10])
 
 
 def _series(data: Data, over: _Over) -> dict[float, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from multimix.report._lines import WIDTH, add_legend
 from multimix.report._suites._data import Drawn, numbers, words
-from multimix.report._svg import INK, Axes, Figure, draw
+from multimix.report._svg import INK, PAPER, Axes, Figure, draw
 from multimix.report._text import counted, listed, shortened
 
 _MOST = 1500  # points a picture: more make the page heavy and the picture a stain
@@ -48,13 +48,13 @@ def _figure(row: Drawn) -> Figure:
         f"Scatter plot of {row.name}'s embeddings in the plane ({method}): {counted(len(points.x), 'image')} of "
         f"{counted(len(present), 'class').replace('classs', 'classes')}{names}."
     )
-    telling = "the letters stand at the middle of each class" if named else "classes share markers and colours"
+    telling = "names stand at the middle of their class" if named else "classes share markers and colours"
     fewer = f" {len(points.x)} of {whole} points are drawn." if len(points.x) < whole else ""
     caption = (
         f"{row.name}: embeddings of test images in the plane ({method}); {telling}. How far groups lie apart and how "
         f"large they are means little.{fewer}{row.one_of}"
     )
-    size = (WIDTH, 4.1 + (0.24 * ((len(points.classes) + 1) // 2) if named else 0))
+    size = (WIDTH, 4.1 + (0.24 * -(-len(points.classes) // _columns(points.classes)) if named else 0))
     return Figure(draw(lambda axes: _paint(axes, points, named=named), size=size, alt=alt), alt, caption)
 
 
@@ -80,14 +80,22 @@ def _paint(axes: Axes, points: _Points, *, named: bool) -> None:
     if named:
         for label, name in zip(sorted(set(points.label)), names, strict=True):
             _sign(axes, points.of(label), shortened(name, 10))
-        add_legend(axes, handles, names)
+        add_legend(axes, handles, names, _columns(names))
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")
     axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Return in how many columns a legend of names has room."""
+    return max(1, min(5, 44 // (max(map(len, names), default=1) + 7)))
 
 
 def _sign(axes: Axes, places: tuple[list[float], list[float]], name: str) -> None:
     """Write a class's name at the middle of its points, on a ground that follows the page's."""
     x, y = (statistics.median(values) for values in places)
-    axes.text(x, y, name, ha="center", va="center", color=INK, fontsize=10.5, fontweight="bold", parse_math=False)
+    ground = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": INK, "linewidth": 0.6, "alpha": 0.85}
+    axes.text(x, y, name, ha="center", va="center", color=INK, fontsize=10.5, parse_math=False, bbox=ground)

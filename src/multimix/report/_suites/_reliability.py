@@ -44,8 +44,8 @@ def _figure(row: Drawn, when: str) -> Figure:
     several = f", {counted(len(row.seeds), 'seed')} pooled" if len(row.seeds) > 1 else ""
     caption = (
         f"{row.name}, {when}{several}: a bar is as high as the accuracy of the examples in its bin of confidence; "
-        f"hatched is its gap to their mean confidence, and on the dashed line there is none. Mean gap {pooled.ece:.1f} %, bins "
-        "weighted by their examples, whose shares stand below."
+        f"hatched is its gap to their mean confidence, and on the dashed line there is none. Mean gap "
+        f"{pooled.ece:.1f} %, bins weighted by their examples, whose shares stand below."
     )
     svg = draw_panels(lambda canvas: _paint(canvas, pooled, row.index), size=(WIDTH, 4.6), alt=alt)
     return Figure(svg, alt, caption)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from multimix.report._evaluations import Evaluation
-from multimix.report._layout import in_sections, suite_title
+from multimix.report._layout import suite_title
 from multimix.report._runs import Run
 from multimix.report._suites._data import Drawn, Measured, of_figure
 from multimix.report._suites._heatmap import heat_maps
@@ -52,7 +52,7 @@ def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[Sect
     """Return a section for every suite.
 
     Args:
-        summaries: What each suite found, by its name.
+        summaries: What each suite found, by its name, in the page's order.
         runs: The finished runs behind them.
     """
     return [
@@ -62,7 +62,7 @@ def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[Sect
             words=WORDS.get(suite, "A suite that this version of MultiMix does not describe; shown as recorded."),
             articles=[_article(comparison, runs) for comparison in summaries[suite].comparisons],
         )
-        for number, suite in enumerate(in_sections(summaries), start=1)
+        for number, suite in enumerate(summaries, start=1)
     ]
 
 
