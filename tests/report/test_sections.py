@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +15,7 @@ from multimix.report._metrics import in_words
 from multimix.report._suites import sections
 from report.factory import ended, outcome
 from report.suites import SCORES, Suite, all_suites
-from report.test_page import EVIL, written
+from report.test_page import EVIL, Page, written
 
 SVG = "{http://www.w3.org/2000/svg}"
 TITLES = (
@@ -87,11 +89,11 @@ def test_without_suites_there_is_no_section(make_run, tmp_path: Path):
     assert "Evaluation:" not in found.text
 
 
-def test_the_page_of_suites_is_whole_and_fetches_nothing(whole, tmp_path: Path):
-    found = written(whole[0], tmp_path)
+def test_the_page_of_suites_is_whole_and_fetches_nothing(whole):
+    html = whole[1].read_text(encoding="utf-8")
+    found = Page(html)
     ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "http://" not in html
     assert "https://" not in html
     references = {*re.findall(r'href="#([^"]*)"', html), *re.findall(r"url\(#([^)]*)\)", html)}
@@ -100,7 +102,15 @@ def test_the_page_of_suites_is_whole_and_fetches_nothing(whole, tmp_path: Path):
     assert all(len(figure["aria-label"] or "") > 40 for figure in found.all("svg"))
     downloads = [link["download"] for link in found.all("a") if "download" in link]
     assert {"records.jsonl", "table.csv", "table-ood.csv", "table-adversarial.csv"} <= set(downloads)
-    assert (tmp_path / "report.html").read_bytes() == whole[1].read_bytes()  # from equal runs, byte for byte
+
+
+def test_the_same_runs_give_the_same_page(whole):
+    script = "import sys; from multimix.report import *; page([read_run(f) for f in sys.argv[2:]], sys.argv[1])"
+    runs, first = whole
+    again = first.with_name("again.html")
+    command = [sys.executable, "-W", "error", "-c", script, str(again), *(str(run.folder) for run in runs)]
+    subprocess.run(command, check=True, env={"PYTHONHASHSEED": "7", "HOME": str(first.parent)})
+    assert again.read_bytes() == first.read_bytes()
 
 
 def test_reliability_pools_seeds_by_hand(make_run):
