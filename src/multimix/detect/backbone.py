@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from multimix.evaluate.predict import evaluating
 from multimix.protocols import Network
 
 PROBE = 64
@@ -120,7 +121,7 @@ def _maps_of_probe(network: Network, body: nn.Module, in_channels: int) -> dict[
     torchvision's getter runs a model's modules in the order in which they were registered.
     """
     names: list[str] = list(cast("Any", body).return_layers)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), _evaluating(cast("nn.Module", network)):
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(network):
         probe = torch.randn(2, in_channels, PROBE, PROBE)
         with _watched({name: body.get_submodule(name) for name in names}) as own:
             network(probe)
@@ -147,16 +148,6 @@ def _watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 def _used(strides: dict[str, int], finest: int) -> dict[str, int]:
