@@ -1,5 +1,8 @@
 """Digital: contrast, warping, coarse pixels and compression."""
 
+import io
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,14 +34,21 @@ def jpeg_compression(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw)
 
     Images are rounded to 8 bits before. Of three channels an RGB file is made, of others one grey file each.
     """
-    from torchvision.io import decode_jpeg, encode_jpeg
-
     (quality,) = level
-    shape = pixels.shape
-    images = pixels if shape[1] == 3 else pixels.flatten(0, 1)[:, None]
-    whole = (images * 255).round().to("cpu", torch.uint8)
-    files = (encode_jpeg(image, quality=int(quality)) for image in whole)
-    return torch.stack([decode_jpeg(file) for file in files]).to(pixels).div(255).view(shape)
+    images = pixels if pixels.shape[1] == 3 else pixels.flatten(0, 1)[:, None]
+    bytewise = (images * 255).round().to("cpu", torch.uint8).movedim(1, -1).contiguous()
+    files = b"".join(_through_jpeg(image, int(quality)) for image in bytewise.squeeze(-1).numpy())
+    read = torch.frombuffer(bytearray(files), dtype=torch.uint8).view(bytewise.shape)
+    return read.to(pixels).div(255).movedim(-1, 1).reshape(pixels.shape)
+
+
+def _through_jpeg(image: Any, quality: int) -> bytes:
+    """Return the pixels of an array (h, w) or (h, w, 3) after it was a JPEG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return Image.open(file, formats=("JPEG",)).tobytes()
 
 
 def elastic_transform(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:

@@ -67,7 +67,10 @@ def box(size: int, new: int) -> Float[Tensor, "new size"]:
     """Return the resize by means over boxes: each pixel whose middle lies in the box counts whole (Pillow's BOX)."""
     scale = size / new
     width = max(scale, 1.0)
-    centres = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
-    distance = (torch.arange(size, dtype=torch.float64) + 0.5 - centres[:, None]) / width
-    inside = ((distance > -0.5) & (distance <= 0.5)).double()
+    pixels = torch.arange(size, dtype=torch.float64)
+    centres = ((torch.arange(new, dtype=torch.float64) + 0.5) * scale)[:, None]
+    # In Pillow's order: where a pixel's middle lies on the edge of a box, the last digit decides, twice.
+    distance = (pixels - centres + 0.5) * (1 / width)
+    near = (pixels >= (centres - width / 2 + 0.5).floor()) & (pixels < (centres + width / 2 + 0.5).floor())
+    inside = (near & (distance > -0.5) & (distance <= 0.5)).double()
     return inside / inside.sum(1, keepdim=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor
 
@@ -42,9 +42,9 @@ class CorruptionSettings(SuiteSettings):
 class Corruption:
     """Top-1 accuracies (fractions) under corruptions that are made on the fly.
 
-    ``clean/accuracy``; then ``CORRUPTION/SEVERITY/accuracy``, ``CORRUPTION/accuracy``, the mean over the severities, and
-    ``mean/accuracy``, the mean over all corruptions and severities. One minus the latter is the mean corruption error
-    without the division by AlexNet's errors that the benchmark's mCE on ImageNet has.
+    ``clean/accuracy``; then ``CORRUPTION/SEVERITY/accuracy``, ``CORRUPTION/accuracy``, the mean over the severities,
+    and ``mean/accuracy``, the mean over all corruptions and severities. One minus the latter is the mean corruption
+    error, without the division by AlexNet's errors that the benchmark's mCE on ImageNet has.
     """
 
     name: ClassVar[str] = "corruption"
@@ -67,7 +67,7 @@ class Corruption:
     def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the clean accuracy, those of each corruption and the mean."""
         chosen = self.settings
-        whole = Normalised(network, self.mean, self.std)
+        whole = cast("Network", Normalised(network, self.mean, self.std))
         clean, examples = _accuracy(whole, watch.over("clean", self.pixels))
         yield "clean/accuracy", clean
         table = []

@@ -68,33 +68,33 @@ def frost(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[T
 @lru_cache(4)
 def _panes(scale: float) -> Float[Tensor, "t 3 s s"]:
     """Return the frost textures at a scale, by linear interpolation without smoothing, as in the benchmark."""
-    panes = torch.stack([_pane(i, colour, contrast) for i, (colour, contrast) in enumerate(_ICE)])
+    if scale == 1:
+        return torch.stack([_pane(i, colour, contrast) for i, (colour, contrast) in enumerate(_ICE)])
     side = round(_PANE * scale)
-    return panes if side == _PANE else interpolate(panes, (side, side), mode="bilinear")
+    return interpolate(_panes(1), (side, side), mode="bilinear")
 
 
 def _pane(index: int, colour: tuple[float, float, float], contrast: float) -> Float[Tensor, "3 s s"]:
     """Return needles of ice in many directions over uneven haze, periodic, with a given mean colour and contrast."""
     generator = torch.Generator().manual_seed(seed_of("frost", index))
-    frequency = torch.fft.fftfreq(_PANE, dtype=torch.float64)
-    down, right = frequency[:, None], frequency
-    haze = _filtered(1 / (down.hypot(right) + 4 / _PANE), generator)
+    noise = torch.fft.rfft2(torch.randn(_PANE, _PANE, generator=generator))
+    down, right = torch.fft.fftfreq(_PANE)[:, None], torch.fft.rfftfreq(_PANE)
+    haze = _filtered(noise, 1 / (down.hypot(right) + 4 / _PANE))
     needles = torch.full_like(haze, -torch.inf)
-    for angle in torch.rand(9, generator=generator, dtype=torch.float64) * torch.pi:
+    for angle in torch.rand(9, generator=generator) * torch.pi:
         along_it = right * angle.cos() + down * angle.sin()
         across = down * angle.cos() - right * angle.sin()
-        # A needle is long where its spectrum is narrow: 40 pixels by 2.
-        spectrum = torch.exp(-0.5 * ((along_it * 2 * torch.pi * 40).square() + (across * 2 * torch.pi * 2).square()))
-        needles = torch.maximum(needles, _filtered(spectrum, generator))
+        # What is 40 pixels long and 2 wide has a spectrum that is narrow along it and wide across.
+        spectrum = torch.exp(-2 * torch.pi**2 * ((along_it * 40).square() + (across * 2).square()))
+        needles = torch.maximum(needles, _filtered(noise, spectrum))
     ice = needles + 0.6 * haze
     ice = (ice - ice.mean()) / ice.std()
-    return (torch.tensor(colour).view(3, 1, 1) + contrast * ice.float()).clamp(0, 1)
+    return (torch.tensor(colour).view(3, 1, 1) + contrast * ice).clamp(0, 1)
 
 
-def _filtered(spectrum: Float[Tensor, "s s"], generator: torch.Generator) -> Float[Tensor, "s s"]:
-    """Return noise with a given spectrum, of unit variance."""
-    noise = torch.randn(spectrum.shape, generator=generator, dtype=torch.float64)
-    shaped = torch.fft.ifft2(torch.fft.fft2(noise) * spectrum).real
+def _filtered(noise: Tensor, spectrum: Float[Tensor, "s f"]) -> Float[Tensor, "s s"]:
+    """Return noise, given by its transform, with a spectrum and unit variance."""
+    shaped = torch.fft.irfft2(noise * spectrum, s=(_PANE, _PANE))
     return (shaped - shaped.mean()) / shaped.std()
 
 
