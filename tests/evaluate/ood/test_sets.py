@@ -87,6 +87,18 @@ def test_a_folder_gives_every_image_below_it(tree):
     assert (grey[0] - (found[0] * weights).sum(0)).abs().max() <= 1
 
 
+def test_tiny_imagenet_is_read_in_both_of_its_layouts(tree):
+    for part in ("val/images", "val/n1"):
+        root = tree / part.replace("/", "-")
+        (root / "tiny-imagenet-200" / part).mkdir(parents=True)
+        Image.open(tree / "b/c/d.PNG").save(root / "tiny-imagenet-200" / part / "x.png")
+        scaled, cut = (every(opened(f"tiny-imagenet-{how}", root=root)) for how in ("resize", "crop"))
+        assert torch.equal(scaled, every(opened(f"folder:{tree / 'b' / 'c'}")))
+        whole = torch.from_numpy(np.array(Image.open(tree / "b/c/d.PNG"))).permute(2, 0, 1)
+        windows = whole.unfold(1, 8, 1).unfold(2, 8, 1)
+        assert (windows == cut[0][:, None, None]).flatten(3).all(3).all(0).any()
+
+
 def test_a_run_on_large_files_reads_others_as_its_own(tree):
     from multimix.data import Batches, Files
 
@@ -197,7 +209,7 @@ def test_the_defaults_leave_out_the_run_s_own():
         ("folder:/no/where", "'folder:/no/where': /no/where is not a folder"),
         ("npz:/no/where.npz", "/no/where.npz is not a file"),
         ("fashion-mnist", "'fashion-mnist': fashion-mnist is not, or not whole, under nowhere"),
-        ("tiny-imagenet-resize", "'tiny-imagenet-resize': tiny-imagenet is not under nowhere"),
+        ("tiny-imagenet-resize", "'tiny-imagenet-resize': nowhere/tiny-imagenet-200/val is not a folder"),
     ],
 )
 def test_a_set_that_is_not_there_is_refused_by_name(name, says):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimix.data import DATASETS, Images, ImageSet, load, seed_of
+from multimix.data import DATASETS, Images, load, seed_of
 from multimix.evaluate.ood.pixels import Fitting, Memory, Noise, Pictures, Pixels, images_under
 
 __all__ = ["BUILT_IN", "KNOWN", "defaults", "is_own", "labels_of", "open_set"]
@@ -25,7 +25,8 @@ NAMES = tuple(name for name in DATASETS if ":" not in name)
 KNOWN = (*NOISE, *SHORT, *DATASETS)
 """Every set; ``crop:`` or ``resize:`` may stand before all but the noise."""
 
-FEW = {"tiny-imagenet": 200, "imagenet": 1000}  # training images, one a class, so that ``load`` reads no more
+TREES = {"tiny-imagenet": "tiny-imagenet-200/val", "imagenet": "imagenet/val"}
+"""The test images that ``load`` would read under its root; only those that are taken are read here."""
 IMAGE_FILE_RATIO = 256 / 224  # of large images, the same as of a run's own test images
 
 
@@ -123,7 +124,9 @@ def _found(base: str, root: str | Path, download: bool) -> Tensor | list[str]:  
     if colon:
         readers: dict[str, Callable[[Path], Tensor | list[str]]] = {"folder": _folder, "npz": _archive}
         return readers[kind](Path(path).expanduser())
-    test: ImageSet = load(base, root=root, validation=0, download=download, train_size=FEW.get(base)).test
+    if base in TREES:
+        return _folder(Path(root).expanduser() / TREES[base])
+    test = load(base, root=root, validation=0, download=download).test
     return test.images if isinstance(test, Images) else list(test.paths)
 
 
