@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 import toy
 from multimix.data import seed_of
 from multimix.evaluate.adversarial import fgsm, pgd
-from multimix.evaluate.adversarial.attacks import Attack, no_attack
-from multimix.evaluate.adversarial.victim import Victim
+from multimix.evaluate.adversarial.attacks import Attack, Attacked, no_attack
+from multimix.evaluate.adversarial.victim import Verdict, Victim
 from multimix.evaluate.predict import NonFiniteError
 
 STRONG = {"epsilon": 0.06, "step": 0.02, "steps": 7}
@@ -113,6 +113,21 @@ def test_of_restarts_the_first_that_fools_is_kept_and_else_the_worst(trained, no
     assert later > 4
 
 
+def test_being_fooled_counts_before_the_margin():
+    """With many classes the odds may be worse for an image that is still right than for one that is not."""
+
+    def attacked(margins: list[float], fooled: list[bool], mark: float) -> Attacked:
+        verdict = Verdict(torch.tensor(margins), torch.tensor(fooled), 5)
+        return Attacked(torch.full((len(margins), 1), mark), verdict)
+
+    first = attacked([0.5, 0.5, 0.5, 9.0], [False, False, False, True], 1)
+    second = attacked([0.1, 0.6, 0.4], [True, False, False], 2)
+    kept = first.tried_again(torch.tensor([0, 1, 2]), second)
+    assert kept.pixels.flatten().tolist() == [2, 2, 1, 1]
+    assert kept.verdict.fooled.tolist() == [True, False, False, True]
+    torch.testing.assert_close(kept.verdict.margin, torch.tensor([0.1, 0.6, 0.5, 9.0]))
+
+
 def test_float32_finds_what_float64_finds(trained):
     network, pixels, labels = double(trained, 60)
     exact = pgd(network, pixels, labels, **STRONG)
@@ -209,6 +224,13 @@ def test_the_gradient_of_a_single_image_is_right(trained):
             with torch.no_grad():
                 slope = (victim.judge(image + nudge).margin - victim.judge(image - nudge).margin) / 2e-5
             assert float(found[place]) == pytest.approx(float(slope), rel=1e-5, abs=1e-9)
+
+
+def test_gradients_of_a_batch_are_those_of_its_images(trained):
+    network, pixels, labels = double(trained, 5)
+    together = Victim(network, labels, 4).gradient(pixels)
+    alone = [Victim(network, t, 4).gradient(p) for p, t in zip(pixels.split(1), labels.split(1), strict=True)]
+    torch.testing.assert_close(together, torch.cat(alone))
 
 
 def test_the_margin_is_the_odds_and_gives_the_cross_entropy():
