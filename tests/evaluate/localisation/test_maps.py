@@ -101,6 +101,22 @@ def test_the_class_query_asks_for_the_true_class():
     assert score_maps(network, image, torch.tensor([0]))[0, 0, [0, 15]].tolist() == [1, 1]
 
 
+class Tokens(toy.Toy):
+    """A transformer's layout: two tokens that see everything come before those of the patches."""
+
+    def embed(self, inputs):
+        features = super().embed(inputs)
+        return torch.cat([features.mean(1, keepdim=True) * torch.tensor([[[9.0], [-9.0]]]), features], 1)
+
+
+def test_tokens_before_the_map_are_left_out():
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    plain = bright()
+    tokens = Tokens(nn.AvgPool2d(4), nn.ReLU(), width=3, classes=2)
+    labels = torch.tensor([0, 1])
+    torch.testing.assert_close(score_maps(tokens, image, labels), score_maps(plain, image, labels))
+
+
 @pytest.mark.parametrize(
     ("positions", "height", "width", "grid"),
     [
