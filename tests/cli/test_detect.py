@@ -6,6 +6,7 @@ import pytest
 
 from detect.small import coco_squares, stopped_after
 from multimix.recipes.detection import DETECTION_RECIPES, detection_recipe_named
+from multimix.report import read_records
 from multimix.train import from_json, to_json
 from train.tiny import events, weights
 
@@ -41,6 +42,20 @@ def test_a_stopped_run_is_resumed(multimix, line):
     assert out.splitlines()[-1] == "run: run"
     assert weights(Path("run")) == weights(Path("runs/detect/whole"))
     assert multimix.succeeds("detect --resume run") == out
+
+
+def test_its_numbers_become_records_that_a_report_reads(multimix, line):
+    multimix.succeeds(f"{line} --name run --quiet")
+    out = multimix.succeeds("detect --resume runs/detect/run --records records.jsonl")
+    assert out.splitlines()[-1] == "records: records.jsonl"
+    rows = {row["metric"]: row for row in read_records("records.jsonl")}
+    for event in events(Path("runs/detect/run"), "detection"):
+        row = rows[f"detection/{event['split']}/{event['when']}/ap50"]
+        assert (row["value"], row["examples"], row["date"]) == (event["ap50"], event["examples"], event["date"])
+    assert {row["suite"] for row in rows.values()} == {"detection", "cost"}
+    assert {"seconds", "step_seconds", "peak_mib"} < set(rows)
+    assert rows["seconds"]["model"] == "preact_resnet18"
+    assert all(row["seed"] == 0 and row["commit"] and row["device"] == "cpu" for row in rows.values())
 
 
 def test_what_was_left_out_is_said(multimix, line):

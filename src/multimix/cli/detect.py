@@ -6,11 +6,12 @@ from typing import Any
 
 from multimix.cli._arguments import override
 from multimix.cli._parser import Parser
-from multimix.detect import DetectFolder, detect, resume_detect
+from multimix.detect import DetectFolder, detect, resume_detect, write_detection_records
 from multimix.recipes.detection import DETECTION_RECIPES, detection_recipe_named
 
-USAGE = """multimix detect RECIPE --backbone RUN [--data coco:PATH] [--name NAME] [--out FOLDER] [--FIELD VALUE ...]
-       multimix detect --resume RUN"""
+USAGE = """multimix detect RECIPE --backbone RUN [--data coco:PATH] [--name NAME] [--out FOLDER]
+                       [--records FILE] [--FIELD VALUE ...]
+       multimix detect --resume RUN [--records FILE]"""
 
 _SHOWN = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "11_point/ap50": "11-point AP50", "ar100": "AR100"}
 
@@ -22,6 +23,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--name", help="of the run folder; by default recipe, backbone, seed and time")
     parser.add_argument("--out", type=Path, default=Path("runs/detect"), help="where run folders go")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue a run where its last checkpoint left it")
+    parser.add_argument("--records", type=Path, metavar="FILE", help="also write the numbers as records (JSON lines)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(parser.format_help() + "\nmultimix detect RECIPE --help lists every field and its value in the recipe.")
@@ -39,6 +41,9 @@ def main(arguments: list[str]) -> None:
         name = given.name or f"{config.recipe}-{config.title}-{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
         run = detect(config, given.out / name, quiet=given.quiet)
     show(run)
+    if given.records:
+        write_detection_records(given.records, run)
+        print(f"records: {given.records}")
 
 
 def show(run: DetectFolder) -> None:

@@ -3,6 +3,7 @@
 from multimix.detect.config import DetectConfig
 from multimix.detect.folder import DetectFolder
 from multimix.detect.model import build_detector, detect_boxes
+from multimix.detect.records import detection_records, write_detection_records
 from multimix.detect.run import detect, load_detector, resume_detect
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "build_detector",
     "detect",
     "detect_boxes",
+    "detection_records",
     "load_detector",
     "resume_detect",
+    "write_detection_records",
 ]
