@@ -48,7 +48,7 @@ class Occlusion:
 
     ``PERCENT/accuracy`` for each fraction (``25/accuracy``, ``12.5/accuracy``), and ``area/accuracy``, the mean of the
     curve over the range of fractions by the trapezoidal rule. Hidden pixels have the training set's mean colour. What
-    is hidden stays hidden as more is. (Naseer et al., NeurIPS 2021, drop random patches in the same way, to black.)
+    is hidden stays hidden as more is. (After the random PatchDrop of Naseer et al., NeurIPS 2021.)
     """
 
     name: ClassVar[str] = "occlusion"
