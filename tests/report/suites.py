@@ -120,9 +120,9 @@ def corruption(draw: np.random.Generator, better: float) -> Suite:
 
 
 def occlusion(draw: np.random.Generator, better: float) -> Suite:
-    fraction = [place / 10 for place in range(10)]
+    fraction = [place / 8 for place in range(8)]
     accuracy = [float(0.95 - 0.85 * f**2 + better + draw.normal(0, 0.01)) for f in fraction]
-    metrics = {f"{round(100 * f)}/accuracy": value for f, value in zip(fraction, accuracy, strict=True)}
+    metrics = {f"{100 * f:g}/accuracy": value for f, value in zip(fraction, accuracy, strict=True)}
     figure = {"fraction": fraction, "accuracy": accuracy, "examples": 360}
     return Suite({**metrics, "area/accuracy": float(np.mean(accuracy))}, {"occlusion": figure})
 
@@ -153,4 +153,6 @@ def localisation(draw: np.random.Generator, better: float) -> Suite:
     accuracy = [float(0.6 - 2 * (t - 0.4) ** 2 + better + draw.normal(0, 0.01)) for t in threshold]
     metrics = {"best/localisation_accuracy": max(accuracy), "fixed/localisation_accuracy": accuracy[3]}
     figure = {"threshold": threshold, "accuracy": [max(a, 0.0) for a in accuracy], "iou": 0.5, "examples": 360}
-    return Suite(metrics | {"best/threshold": 0.4}, {"localisation": figure})
+    metrics |= {"best/iou30/localisation_accuracy": 0.8, "best/mean/localisation_accuracy": 0.5}
+    metrics |= {"pointing_accuracy": 0.9, "measured": 1.0}
+    return Suite(metrics, {"localisation": figure})

@@ -252,7 +252,7 @@ def test_a_figure_that_cannot_be_drawn_says_why(make_run):
         suite.figures["occlusion"]["accuracy"].pop()
 
     article = article_of(runs_of(make_run, ["occlusion"], change=cut))
-    assert article.left_out == ["The figure occlusion cannot be drawn: accuracy: expected 10 numbers, got 9."]
+    assert article.left_out == ["The figure occlusion cannot be drawn: accuracy: expected 8 numbers, got 7."]
     assert article.figures == []
 
 

@@ -207,24 +207,32 @@ INTRUSION = (
     _share(
         "intrusion_rate",
         "Intrusion",
-        "Share of mixed embeddings whose nearest clean embeddings are of a class that was not mixed.",
+        "Share of mixed embeddings whose nearest clean one is of a class that was not mixed in.",
         "lower",
     ),
-    Metric("distance", "Distance", "Distance of mixed embeddings to the nearest clean one."),
+    Metric(
+        "distance",
+        "Distance",
+        "Distance of mixed embeddings to the nearest clean one, in units of that of a clean one to the nearest other.",
+    ),
     Metric(
         "nearest_class_weight",
         "Weight of the nearest class",
-        "Share that the class of the nearest clean embedding has in the mixture.",
+        "How much of the nearest clean embedding's class was mixed in, mean weight.",
     ),
 )
 LOCALISATION = (
     _share(
         "localisation_accuracy",
         "Localisation accuracy",
-        "Share of images whose box drawn round the attention map overlaps the true one by at least half.",
+        "Share of images whose box round the attention above a threshold overlaps a true one by half or more: best, at "
+        "the threshold that is best on these images, which flatters; fixed, at a given one; whole, of the whole image.",
         "higher",
     ),
-    Metric("threshold", "Threshold", "At which share of its largest value the attention map is cut."),
+    _share(
+        "pointing_accuracy", "Pointing accuracy", "Share of images whose largest attention lies in a box.", "higher"
+    ),
+    _share("measured", "Measured", "Share of the test images that have a box.", None),
 )
 KNOWN = {
     metric.name: metric

@@ -1,5 +1,6 @@
 """How the many metrics of a suite are laid out in tables."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ SUITES = {
 }
 """Titles of the suites, in the order of the page's sections."""
 _WIDEST = 10  # columns that a table of a suite which nobody described may have side by side
+_PERCENT = re.compile(r"[0-9]+(\.[0-9]+)?")
 _RARE = ("classwise_ece", "rms_calibration_error", "overconfidence_error")
 _DETECTION = ("auroc", "fpr95", "aupr_in", "aupr_out", "detection_accuracy")
 
@@ -160,12 +162,21 @@ def _corruption(paths: Paths) -> list[Plan]:
 
 def _occlusion(paths: Paths) -> list[Plan]:
     parts = {name: _split(path) for name, path in paths.items()}
-    grid = {name: part for name, (part, last) in parts.items() if part.isdecimal() and last == "accuracy"}
+    grid = {name: part for name, (part, last) in parts.items() if _PERCENT.fullmatch(part) and last == "accuracy"}
     main = [name for name in paths if name not in grid]
-    places = {name: ("", part) for name, part in sorted(grid.items(), key=lambda item: int(item[1]))}
+    places = {name: ("", part) for name, part in sorted(grid.items(), key=lambda item: float(item[1]))}
     title = f"{metric('accuracy').heading} by the share of the image that is hidden"
     curve = _pivot(places, key="", title=title, heading=lambda part: f"{part} %", more=bool(main))
     return [_flat(main, paths), curve]
+
+
+def _localisation(paths: Paths) -> list[Plan]:
+    """Return the usual overlap of 0.5 and what stands beside it; then other overlaps."""
+    main = [name for name, path in paths.items() if path.count("/") < 2 and path != "measured"]
+    return [
+        _flat(main, paths),
+        *(replace(plan, more=True) for plan in _by_prefix({n: p for n, p in paths.items() if n not in main}, "Box")),
+    ]
 
 
 def _unknown(paths: Paths) -> list[Plan]:
@@ -180,5 +191,5 @@ _LAYOUTS: dict[str, Callable[[Paths], list[Plan]]] = {
     "occlusion": _occlusion,
     "embedding": lambda paths: [_flat(paths, paths)],
     "intrusion": lambda paths: _by_prefix(paths, "Interpolation"),
-    "localisation": lambda paths: _by_prefix(paths, "Threshold"),
+    "localisation": _localisation,
 }

@@ -31,7 +31,7 @@ def _figure(row: Drawn) -> list[Figure]:
     several = f", {counted(len(alike), 'seed')} pooled" if len(alike) > 1 else ""
     caption = (
         f"{row.name}{several}: distance of interpolated embeddings to the nearest clean one, one line a way of "
-        "interpolating; own is the method's."
+        f"interpolating; own is the method's.{row.one_of if len(alike) < len(row.seeds) else ''}"
     )
     svg = draw(
         lambda axes: paint_curves(axes, curves, "Distance to the nearest clean embedding", "Share (%)"),
