@@ -58,6 +58,14 @@ def test_its_numbers_become_records_that_a_report_reads(multimix, line):
     assert all(row["seed"] == 0 and row["commit"] and row["device"] == "cpu" for row in rows.values())
 
 
+def test_whoever_stops_it_is_told_how_it_goes_on(multimix, monkeypatch):
+    def stop(_: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multimix.cli.detect.main", stop)
+    assert multimix.complains("detect", code=130) == "stopped; a run goes on with: multimix detect --resume RUN"
+
+
 def test_what_was_left_out_is_said(multimix, line):
     file = Path("annotations/instances_train.json")
     file.write_text(file.read_text().replace('"category_id": 3', '"iscrowd": 1, "category_id": 3'))

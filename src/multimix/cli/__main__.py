@@ -47,7 +47,8 @@ def run(command: str, arguments: list[str]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        return complain("stopped; a run goes on with: multimix train --resume RUN", 130)
+        resumes = "detect" if command == "detect" else "train"
+        return complain(f"stopped; a run goes on with: multimix {resumes} --resume RUN", 130)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

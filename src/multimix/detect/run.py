@@ -1,7 +1,10 @@
 """A detection run from its configuration to its weights: train, resume, load."""
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 from safetensors.torch import load_model
 from torch import nn
@@ -40,7 +43,7 @@ def detect(config: DetectConfig, folder: Path, *, quiet: bool = False) -> Detect
     splits = load_splits(config)
     engine = DetectEngine(config, origin, splits, network)
     run.begin(config, origin, splits.train.classes)
-    run.write_json(run.environment_file, describe(engine.device))
+    run.write_json(run.environment_file, _environment(engine.device))
     _tell(splits, quiet=quiet)
     return DetectSession(run, engine, quiet=quiet).finish()
 
@@ -94,6 +97,15 @@ def load_detector(folder: Path, *, device: str = "cpu") -> tuple[nn.Module, tupl
             f"{run.weights} is damaged or of another network: {' '.join(str(error).split())[:160]}"
         ) from error
     return detector.to(device_named(device)).eval(), classes
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    """Return what a training run writes down, with the version of the package that measures."""
+    try:
+        measures = version("faster-coco-eval")
+    except PackageNotFoundError:
+        measures = None
+    return {**describe(device), "faster-coco-eval": measures}
 
 
 def _backbone(config: DetectConfig) -> tuple[Network, Origin]:

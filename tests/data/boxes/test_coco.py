@@ -70,7 +70,7 @@ def edited(change: Any) -> dict[str, Any]:
 def test_boxes_at_the_edge_are_clipped_and_those_without_an_area_left_out(tmp_path):
     def change(content):
         content["annotations"][0]["bbox"] = [-0.75, 2, 41.5, 28.9]
-        content["annotations"][2]["bbox"] = [9.98, 18, 15.5, 0]
+        content["annotations"][2]["bbox"] = [9.98, 18, 15.5, 0.001]
 
     boxes = load(coco_folder(tmp_path, edited(change)))
     assert boxes.of(0).boxes.tolist() == [[0, 2, 40, 30]]
@@ -107,6 +107,7 @@ def first(**values: Any) -> Any:
         (first(id=5), "id 5 comes twice among the annotations"),
         (lambda c: c["images"][0].update(id=3), "id 3 comes twice among the images"),
         (lambda c: c["categories"][0].update(id=5), "id 5 comes twice among the categories"),
+        (lambda c: c["categories"][0].update(name="cat"), "two categories have the name 'cat'"),
         (lambda c: c["images"][0].update(width=0), "image 7: height and width must be at least 1, got 30 and 0"),
         (lambda c: c["images"][0].update(file_name="../7.png"), "image 7: file_name: the name of a file in its folder"),
         (lambda c: c["images"][0].update(file_name="/etc/7.png"), "the name of a file in its folder was expected"),

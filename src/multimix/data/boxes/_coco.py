@@ -36,6 +36,8 @@ def read_coco(folder: Path, split: str) -> BoxSet:
         for entry in annotations[key]:
             _add(draft, entry, labels[entry["category_id"]], f"{file}: annotation {entry['id']} of image {key}")
     classes = tuple(str(_value(categories[key], "name", str, f"{file}: category {key}")) for key in labels)
+    if twice := sorted({name for name in classes if classes.count(name) > 1}):
+        raise ValueError(f"{file}: two categories have the name {twice[0]!r}")
     return draft.finish(classes)
 
 

@@ -17,6 +17,9 @@ Rule = Literal["coco", "voc"]
 TOLERANCE = 1.0
 """Boxes that leave the image by at most so many pixels are rounding errors and are clipped."""
 
+LEAST_SIDE = 0.01
+"""Boxes narrower or lower than so many pixels have no area: in single precision there may be nothing left of them."""
+
 Box = tuple[float, float, float, float]
 
 
@@ -136,7 +139,7 @@ class Draft:
         inside = _bounded(box, photo)
         self.clipped += inside != tuple(box)
         width, height = inside[2] - inside[0], inside[3] - inside[1]
-        if width == 0 or height == 0:
+        if min(width, height) < LEAST_SIDE:
             self.empty += 1
             return
         self.rows.append((inside, label, width * height if area is None else area, ignored))
