@@ -31,6 +31,8 @@ class DetectConfig:
     """Least stride of a stage that feeds the pyramid: those before it have maps so large that memory would not do."""
     coarsest: int = 64
     """Stride of the pyramid's last level; those past the backbone's last stage take every other place."""
+    anchor: int = 8
+    """Side of a level's anchors over its stride."""
     channels: int = 256
     """Channels of the pyramid."""
     hidden: int = 1024
@@ -83,7 +85,7 @@ class DetectConfig:
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         self._check_choices()
-        for name in ("finest", "coarsest", "channels", "hidden", "proposals", "sampled", "max_size"):
+        for name in ("finest", "coarsest", "anchor", "channels", "hidden", "proposals", "sampled", "max_size"):
             _check_count(name, getattr(self, name), 1)
         for name in ("epochs", "batch_size", "checkpoint_steps"):
             _check_count(name, getattr(self, name), 1)

@@ -13,9 +13,6 @@ from multimix.evaluate.detection import Detections
 from multimix.protocols import Network
 from multimix.train.folder import Facts
 
-ANCHOR = 8
-"""Side of an anchor over the stride of its level, as in Lin et al., CVPR 2017: 32 pixels at stride 4."""
-
 
 def build_detector(config: DetectConfig, network: Network, facts: Facts, *, classes: int) -> nn.Module:
     """Return torchvision's Faster R-CNN with the network's stages as its backbone, which it shares.
@@ -47,7 +44,7 @@ def build_detector(config: DetectConfig, network: Network, facts: Facts, *, clas
         frozen_norm=config.norm == "frozen",
     )
     pool = MultiScaleRoIAlign(pyramid.regions, output_size=7, sampling_ratio=2)
-    sizes = tuple((ANCHOR * stride,) for stride in pyramid.strides)
+    sizes = tuple((config.anchor * stride,) for stride in pyramid.strides)
     return FasterRCNN(
         pyramid,
         min_size=config.min_size,
