@@ -16,6 +16,9 @@ _MOST_PREFIX_TOKENS = 8
 _FLAT = 1e-6
 """A map that varies by less, relative to its largest value, says nothing."""
 
+_AROUND = np.ones((3, 3), dtype=int)
+"""What a pixel is connected to: its eight neighbours."""
+
 Query = Literal["gap", "cam"]
 
 
@@ -76,10 +79,10 @@ def box_above(scores: Float[np.ndarray, "h w"], threshold: float) -> Float[np.nd
     """
     from scipy import ndimage
 
-    parts, count = ndimage.label(scores >= threshold, np.ones((3, 3), dtype=int))
+    parts, count = ndimage.label(scores >= threshold, _AROUND)
     if count == 0:
         return np.zeros(4)
-    largest = int(np.bincount(parts.ravel())[1:].argmax())
+    largest = int(np.bincount(parts.ravel())[1:].argmax()) if count > 1 else 0
     rows, columns = ndimage.find_objects(parts)[largest]
     return np.array([columns.start, rows.start, columns.stop, rows.stop], dtype=float)
 
