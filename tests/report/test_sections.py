@@ -157,7 +157,7 @@ def test_ood_draws_curves_of_the_best_score_and_histograms(make_run):
     found = [all_suites(seed, better=better)["ood"].metrics for better in (0.0, 0.04) for seed in range(2)]
     means = {score: sum(one[f"mean/{score}/auroc"] for one in found) for score in SCORES}
     best = in_words(max(means, key=lambda score: means[score]))
-    assert f"Gaussian-noise, score {best}: share of test images that pass" in article.figures[0].caption
+    assert f"Gaussian-noise, score {best}, which has the highest mean AUROC here: share" in article.figures[0].caption
     assert article.figures[0].caption.endswith("Seed 0 of 2 seeds.")
     assert {"test images", "gaussian-noise"} <= set(texts(article.more_figures[0]))
     assert len(article.tables) == 2
@@ -300,3 +300,17 @@ def test_a_suite_measured_twice_counts_once(make_run):
     rows = [row for row in records([read_run(folder)]) if row["suite"] == "occlusion"]
     assert {row["metric"].removeprefix("occlusion/"): row["value"] for row in rows} == new.metrics
     json.dumps(rows)
+
+
+def test_a_way_of_interpolating_looks_the_same_for_every_method(make_run):
+    def without_own(suite):
+        if suite.metrics["own/intrusion_rate"] == 0.2:  # of the first method
+            del suite.figures["intrusion"]["own"]
+
+    first, second = figures_of(runs_of(make_run, ["intrusion"], seeds=1, change=without_own))
+    styles = [
+        {path.get("style") for path in ElementTree.fromstring(figure.svg).iter(f"{SVG}path")}
+        for figure in (first, second)
+    ]
+    lines = [{style for style in found if style and "stroke-width: 1.6" in style} for found in styles]
+    assert lines[0] < lines[1]

@@ -170,6 +170,11 @@ def _occlusion(paths: Paths) -> list[Plan]:
     return [_flat(main, paths), curve]
 
 
+def _embedding(paths: Paths) -> list[Plan]:
+    distances = [name for name, path in paths.items() if path.endswith("_distance")]
+    return [_flat([name for name in paths if name not in distances], paths), _flat(distances, paths, more=True)]
+
+
 def _localisation(paths: Paths) -> list[Plan]:
     """Return the usual overlap of 0.5 and what stands beside it; then other overlaps."""
     main = [name for name, path in paths.items() if path.count("/") < 2 and path != "measured"]
@@ -189,7 +194,7 @@ _LAYOUTS: dict[str, Callable[[Paths], list[Plan]]] = {
     "ood": _ood,
     "corruption": _corruption,
     "occlusion": _occlusion,
-    "embedding": lambda paths: [_flat(paths, paths)],
+    "embedding": _embedding,
     "intrusion": lambda paths: _by_prefix(paths, "Interpolation"),
     "localisation": _localisation,
 }

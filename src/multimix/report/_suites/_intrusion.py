@@ -12,17 +12,21 @@ from multimix.report._text import counted
 
 def distances(name: str, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw the histogram of distances as a line for every way of interpolating, one figure a method."""
-    return [figure for row in rows for figure in _figure(row)]
+    looks = {
+        way: index
+        for index, way in enumerate(dict.fromkeys(way for row in rows for way in row.first if way != "edges"))
+    }
+    return [figure for row in rows for figure in _figure(row, looks)]
 
 
-def _figure(row: Drawn) -> list[Figure]:
+def _figure(row: Drawn, looks: dict[str, int]) -> list[Figure]:
     edges = bins(row.first)
     alike = [data for _, data in row.seeds if bins(data) == edges]
     ways = [key for key, values in row.first.items() if key != "edges" and _fits(values, edges)]
     middles = tuple((low + high) / 2 for low, high in pairwise(edges))
     curves = [
-        Curve(in_words(way), index, middles, tuple((part,) for part in _pooled(alike, way, len(middles))))
-        for index, way in enumerate(ways)
+        Curve(in_words(way), looks[way], middles, tuple((part,) for part in _pooled(alike, way, len(middles))))
+        for way in ways
     ]
     if not curves:
         return []

@@ -33,14 +33,15 @@ def roc(name: str, rows: Sequence[Drawn], score: str | None) -> list[Figure]:
         false = numbers(data, "fpr")
         lines.append((row, false, numbers(data, "tpr", length=len(false))))
     names = [row.name for row, _ in chosen]
+    chosen_by = ", which has the highest mean AUROC here" if score else ""
     listing = "; ".join(f"{row.name} {_at(false, true, 0.05):.0f} %" for row, false, true in lines)
     alt = (
         f"ROC curves for {other} by {word}, one line a method. Share of test images that pass where 5 % of {other} do: "
         f"{listing}."
     )
     caption = (
-        f"{capital(other)}, score {word}: share of test images that pass a threshold over the share of {other} that "
-        "pass it, too; the nearer to the upper left corner, the better, and the thin dashed line is guessing."
+        f"{capital(other)}, score {word}{chosen_by}: share of test images that pass a threshold over the share of "
+        f"{other} that pass it, too; the nearer to the upper left corner, the better, and the thin dashed line is guessing."
         f"{chosen[0][0].one_of}"
     )
     svg = draw(lambda axes: _paint_roc(axes, lines, names, other), size=(WIDTH, height(names) + 0.5), alt=alt)
