@@ -5,7 +5,7 @@ import torch
 
 from detect.small import small
 from multimix.data.boxes import BoxBatches, load_boxes
-from multimix.detect import build_detector, detect_boxes
+from multimix.detect import DetectConfig, build_detector, detect_boxes
 from multimix.detect.model import losses_of
 from multimix.models import build
 from multimix.train.folder import Facts
@@ -49,6 +49,37 @@ def test_anchors_grow_with_the_stride_and_stages_alone_feed_regions():
 def test_by_default_all_but_the_first_stage_is_trained(changes, parts):
     body = detector(**changes, norm="trained").backbone.body
     assert {name.split(".")[0] for name, p in body.named_parameters() if p.requires_grad} == parts
+
+
+def test_the_size_of_anchors_can_be_set():
+    assert detector(anchor=3).rpn.anchor_generator.sizes == ((12,), (24,), (48,))
+
+
+def test_it_is_torchvisions_on_torchvisions_network(coco):
+    """With one set of weights and its own settings, losses and detections are those of the library's own builder."""
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    config = DetectConfig(min_size=(64,), max_size=100, score_threshold=0.0)
+    ours = build_detector(config, build("torchvision:resnet18", num_classes=2), FACTS, classes=2)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=3)
+    theirs = FasterRCNN(
+        backbone, 3, min_size=64, max_size=100, image_mean=FACTS.mean, image_std=FACTS.std, box_score_thresh=0.0
+    )
+    theirs.load_state_dict(ours.state_dict())
+    frozen, other = ({n for n, p in m.named_parameters() if not p.requires_grad} for m in (ours, theirs))
+    assert {name for name in frozen if "bn" not in name and "downsample.1" not in name} == other
+    batch = next(iter(BoxBatches(load_boxes(coco, "train"), batch_size=2)))
+    losses = []
+    for model in (ours.train(), theirs.train()):
+        torch.manual_seed(3)
+        losses.append(losses_of(model, batch))
+    for name, loss in losses[0].items():
+        assert float(loss.detach()) == pytest.approx(float(losses[1][name].detach()), rel=1e-4), name
+    found, expected = (detect_boxes(model, [batch])[0] for model in (ours, theirs))
+    for one, another in zip(found, expected, strict=True):
+        assert len(one.scores) == len(another.scores) == 100
+        assert torch.allclose(one.scores, another.scores, rtol=1e-3)
 
 
 def test_every_trained_weight_has_a_gradient_and_detecting_changes_nothing(coco):
