@@ -159,6 +159,31 @@ def test_odin_moves_pixels_and_not_normalised_values():
     assert still.figures["ood/digits"]["scores"]["odin"]["edges"] != pytest.approx(edges[0], abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("given", "score"),
+    [
+        ({"energy_temperature": 9.0}, "energy"),
+        ({"odin_temperature": 1.0}, "odin"),
+        ({"odin_epsilon": 0.2}, "odin"),
+        ({"knn_neighbours": 31}, "knn"),
+        ({"mahalanobis_shrinkage": 0.9}, "mahalanobis"),
+    ],
+)
+def test_a_setting_of_a_score_changes_that_score_alone(measured, given, score):
+    found = Kept()
+    dict(OOD.of(source(), settings(**given))(toy.images(), found))
+    for name in BUILT_IN:
+        before, after = (kept.figures[f"ood/{name}"]["scores"] for kept in (measured[1], found))
+        assert [key for key in before if before[key] != after[key]] == [score]
+
+
+def test_a_seed_changes_noise_and_not_the_test_images():
+    metrics = [dict(OOD.of(source(), settings(seed=seed, scores=("energy",)))(toy.images())) for seed in (0, 0, 1)]
+    assert metrics[0] == metrics[1]
+    name = "uniform-noise/energy/aupr_out"
+    assert metrics[0][name] != metrics[2][name]
+
+
 def archive(path, pixels):
     np.savez(path, images=pixels.permute(0, 2, 3, 1).numpy())
     return f"npz:{path}"
