@@ -1,6 +1,6 @@
 """The embedding suite: its metrics, its picture, and what it refuses."""
 
-import importlib.util
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ from multimix.evaluate import Source
 from multimix.evaluate.embedding import (
     Embedding,
     EmbeddingSettings,
+    _picture,
     alignment,
     class_distances,
     effective_rank,
     pooled,
-    suite,
     uniformity,
 )
 from multimix.evaluate.predict import NonFiniteError
@@ -217,10 +217,10 @@ def test_data_that_do_not_fit_are_refused():
 
 @pytest.mark.bad_input
 def test_a_missing_package_is_named(monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setitem(
-        suite.check_picture.__globals__, "find_spec", lambda name: None if name == "umap" else find(name)
-    )
+    def absent(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(_picture, "distribution", absent)
     with pytest.raises(ValueError, match=r"pip install 'multimix\[umap\]'"):
         Embedding.of(source(), EmbeddingSettings(picture="umap"))
 

@@ -1,7 +1,7 @@
 """A map of the embeddings in the plane."""
 
 import warnings
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,14 @@ def check_picture(method: str) -> None:
     Raises:
         ValueError: It names the command that installs it.
     """
-    if method == "umap" and find_spec("umap") is None:
-        raise ValueError("picture=umap needs the package umap-learn: pip install 'multimix[umap]', or picture=tsne")
+    if method != "umap":
+        return
+    try:
+        distribution("umap-learn")  # by this name, since others are imported as umap too
+    except PackageNotFoundError:
+        raise ValueError(
+            "picture=umap needs the package umap-learn: pip install 'multimix[umap]', or picture=tsne"
+        ) from None
 
 
 def in_plane(embeddings: Float[Tensor, "n d"], method: str, *, seed: int) -> Float[np.ndarray, "n 2"] | None:
