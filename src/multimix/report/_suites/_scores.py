@@ -41,8 +41,8 @@ def roc(name: str, rows: Sequence[Drawn], score: str | None) -> list[Figure]:
     )
     caption = (
         f"{capital(other)}, score {word}{chosen_by}: share of test images that pass a threshold over the share of "
-        f"{other} that pass it, too; the nearer to the upper left corner, the better, and the thin dashed line is guessing."
-        f"{chosen[0][0].one_of}"
+        f"{other} that pass it, too; the nearer to the upper left corner, the better, and the thin dashed line is "
+        f"guessing.{chosen[0][0].one_of}"
     )
     svg = draw(lambda axes: _paint_roc(axes, lines, names, other), size=(WIDTH, height(names) + 0.5), alt=alt)
     return [Figure(svg, alt, caption)]
