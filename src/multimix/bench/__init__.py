@@ -5,8 +5,14 @@ from multimix.bench.cost import Rates, rates
 from multimix.bench.ops import op_comparisons
 from multimix.bench.pairs import pair_comparisons
 from multimix.bench.step import step_comparisons
+from multimix.bench.suites import suite_comparisons
 
-SUITES = {"ops": op_comparisons, "pairs": pair_comparisons, "step": step_comparisons}
+SUITES = {
+    "ops": op_comparisons,
+    "pairs": pair_comparisons,
+    "step": step_comparisons,
+    "evaluation": suite_comparisons,
+}
 """Every suite: a function from the device to makers of its comparisons, one at a time to spare memory."""
 
 __all__ = [
@@ -21,4 +27,5 @@ __all__ = [
     "pair_comparisons",
     "rates",
     "step_comparisons",
+    "suite_comparisons",
 ]

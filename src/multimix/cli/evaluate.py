@@ -1,7 +1,7 @@
 """``multimix evaluate``."""
 
 from collections.abc import Iterable
-from dataclasses import field, make_dataclass
+from dataclasses import field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from multimix.report import page, read_run
 from multimix.train.evaluation import evaluations, suites_named
 from multimix.train.log import Passes
 
-USAGE = "multimix evaluate RUN ... [--suites NAME ...] [--again] [--batch-size N] [--SUITE.FIELD VALUE ...]"
+USAGE = (
+    "multimix evaluate RUN ... [--suites NAME ...] [--examples N] [--again] [--batch-size N] [--SUITE.FIELD VALUE ...]"
+)
 _ABOUT = frozenset({"suite", "split", "epoch", "settings", "weights", "examples", "seed", "seconds"}) | frozenset(
     {"device", "torch", "commit", "date"}
 )
@@ -37,6 +39,12 @@ def main(arguments: list[str]) -> None:
         metavar="NAME",
         help=f"all, or which of {', '.join(names)} (default: accuracy calibration)",
     )
+    parser.add_argument(
+        "--examples",
+        type=int,
+        metavar="N",
+        help="test images of every suite, the same share of each class (default: all)",
+    )
     parser.add_argument("--again", action="store_true", help="measure what has been measured already, too")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images a batch; no result depends on it")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -46,17 +54,26 @@ def main(arguments: list[str]) -> None:
     given, rest = parser.parse_known_args(arguments)
     if given.batch_size is not None and given.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {given.batch_size}")
-    settings = override(_settings(), rest, prog="multimix evaluate")
+    settings = vars(override(_settings(), rest, prog="multimix evaluate"))
+    if given.examples is not None:
+        settings = {name: replace(of, examples=of.examples or given.examples) for name, of in settings.items()}
     suites = names if given.suites == ["all"] else [suite.name for suite in suites_named(given.suites)]
-    options = {"settings": vars(settings), "again": given.again, "batch_size": given.batch_size}
+    options = {"settings": settings, "again": given.again, "batch_size": given.batch_size}
     for run in given.runs:
-        evaluate(run, suites, quiet=given.quiet, **options)
+        evaluate(run, suites, quiet=given.quiet, lenient=given.suites == ["all"], **options)
 
 
-def evaluate(run: Path, suites: Iterable[str], *, quiet: bool, **options: Any) -> None:
-    """Measure one run, a line a suite, and make its report."""
+def evaluate(run: Path, suites: Iterable[str], *, quiet: bool, lenient: bool, **options: Any) -> None:
+    """Measure one run, a line a suite, and make its report.
+
+    Who asks for all suites is told which the run's data do not suit; who names one gets an error.
+    """
     with Passes(str(run), quiet=quiet) as watch:
-        for result in evaluations(run, suites, watch=watch, **options):
+
+        def unfit(suite: str, reason: str) -> None:
+            watch.say(f"{run}: {suite}: left out: {reason}")
+
+        for result in evaluations(run, suites, watch=watch, unfit=unfit if lenient else None, **options):
             watch.say(f"{run}: {result['suite']}: {line_of(result)}")
     print(f"report: {page([read_run(run)], run / 'report.html')}")
 

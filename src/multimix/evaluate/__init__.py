@@ -6,6 +6,7 @@ from multimix.evaluate.calibration import Calibration, CalibrationSettings
 from multimix.evaluate.corruption import Corruption, CorruptionSettings, corrupt
 from multimix.evaluate.embedding import Embedding, EmbeddingSettings
 from multimix.evaluate.intrusion import Intrusion, IntrusionSettings
+from multimix.evaluate.localisation import Localisation, LocalisationSettings
 from multimix.evaluate.occlusion import Occlusion, OcclusionSettings
 from multimix.evaluate.ood import OOD, OODSettings
 from multimix.evaluate.pixels import Normalised
@@ -22,6 +23,7 @@ SUITES: tuple[type[Suite], ...] = (
     Occlusion,
     Embedding,
     Intrusion,
+    Localisation,
 )
 """Every suite: command line and report take them from here."""
 
@@ -39,6 +41,8 @@ __all__ = [
     "EmbeddingSettings",
     "Intrusion",
     "IntrusionSettings",
+    "Localisation",
+    "LocalisationSettings",
     "Normalised",
     "OODSettings",
     "Occlusion",

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -10,8 +10,9 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from multimix.data import Splits
-from multimix.evaluate import SUITES, Suite, SuiteSettings
-from multimix.protocols import SILENT, Watch
+from multimix.evaluate import SUITES, Source, Suite, SuiteSettings
+from multimix.protocols import SILENT, Network, Watch
+from multimix.train.config import TrainConfig
 from multimix.train.folder import RunFolder
 from multimix.train.measure import digest, source_of, test_record
 from multimix.train.run import load_network
@@ -58,6 +59,7 @@ def evaluations(
     batch_size: int | None = None,
     splits: Splits | None = None,
     watch: Watch = SILENT,
+    unfit: Callable[[str, str], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each suite, as soon as it is written.
 
@@ -72,13 +74,16 @@ def evaluations(
         batch_size: Images a batch; no result depends on it.
         splits: The data, if it is loaded already.
         watch: Hears how far each suite is.
+        unfit: Called with the name of a suite that the data do not suit and with the reason, and the suite is left out;
+            None raises.
 
     Raises:
         FileNotFoundError: If there is no finished run.
         ValueError: If a suite is unknown, its settings do not fit the data, an optional package is missing or the run's
             files are damaged.
     """
-    chosen = {suite: (settings or {}).get(suite.name) or suite.Settings() for suite in suites_named(suites)}
+    given = settings or {}
+    chosen = {suite: given.get(suite.name) or suite.Settings() for suite in suites_named(suites)}
     run = RunFolder(folder)
     config = run.read_config()
     network, splits = load_network(folder, splits)
@@ -87,16 +92,52 @@ def evaluations(
     source = source_of(config, splits, device, batch_size=batch_size)
     kept = {} if again else {suite.name: _kept(run, suite.name, chosen[suite], weights) for suite in chosen}
     # All are made before any runs: what does not fit is said at once.
-    ready = {suite.name: None if kept.get(suite.name) else suite.of(source, chosen[suite]) for suite in chosen}
-    for name, suite in ready.items():
-        if suite is None:
-            yield cast("dict[str, Any]", kept[name])
-            continue
-        figures = Figures(watch)
-        examples = len(splits.test)
-        result = test_record(config, suite, network, examples=examples, weights=weights, device=device, watch=figures)
-        write_result(run, result, figures.data)
-        yield result
+    made = {
+        suite.name: None if kept.get(suite.name) else _made(suite, source, wanted, unfit)
+        for suite, wanted in chosen.items()
+    }
+    for name, suite in made.items():
+        if suite is not None:
+            yield _measured(run, config, suite, network, source, weights, watch)
+        elif (result := kept.get(name)) is not None:
+            yield result
+
+
+def _made(
+    suite: type[Suite], source: Source, settings: SuiteSettings, unfit: Callable[[str, str], None] | None
+) -> Suite | None:
+    """Return a suite with a run's data; None of one that they do not suit, if somebody wants to hear of it."""
+    try:
+        return suite.of(source, settings)
+    except ValueError as error:
+        if unfit is None:
+            raise
+        unfit(suite.name, str(error))
+        return None
+
+
+def _measured(
+    run: RunFolder,
+    config: TrainConfig,
+    suite: Suite,
+    network: Network,
+    source: Source,
+    weights: str,
+    watch: Watch,
+) -> dict[str, Any]:
+    """Run a suite, write what it finds and return it."""
+    figures = Figures(watch)
+    result = test_record(
+        config,
+        suite,
+        network,
+        examples=len(source.splits.test),
+        weights=weights,
+        device=source.device,
+        watch=figures,
+    )
+    write_result(run, result, figures.data)
+    return result
 
 
 class Figures(Watch):
