@@ -45,7 +45,7 @@ class AdversarialSettings(SuiteSettings):
     """Fixes the random starts."""
     curve: tuple[float, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)
     """How far l-inf PGD may go at each point of the curve; its step keeps its share of that. Empty: no curve."""
-    curve_examples: int = 1000
+    curve_examples: int = 500
     """Images behind the curve and the checks for masked gradients, the same share of each class; at most all."""
     autoattack: bool = False
     """Run AutoAttack as well (pip install 'multimix[robust]'); far slower than all else together."""
