@@ -45,7 +45,7 @@ def test_a_stopped_run_is_resumed(multimix, line):
 
 
 def test_its_numbers_become_records_that_a_report_reads(multimix, line):
-    multimix.succeeds(f"{line} --name run --quiet")
+    multimix.succeeds(f"{line} --name run --quiet --data coco:{multimix.folder}")
     out = multimix.succeeds("detect --resume runs/detect/run --records records.jsonl")
     assert out.splitlines()[-1] == "records: records.jsonl"
     rows = {row["metric"]: row for row in read_records("records.jsonl")}
@@ -55,6 +55,7 @@ def test_its_numbers_become_records_that_a_report_reads(multimix, line):
     assert {row["suite"] for row in rows.values()} == {"detection", "cost"}
     assert {"seconds", "step_seconds", "peak_mib"} < set(rows)
     assert rows["seconds"]["model"] == "preact_resnet18"
+    assert rows["seconds"]["data"] == f"coco:{multimix.folder.name}"
     assert all(row["seed"] == 0 and row["commit"] and row["device"] == "cpu" for row in rows.values())
 
 

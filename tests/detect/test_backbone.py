@@ -128,6 +128,7 @@ def test_frozen_normalisation_keeps_its_statistics_and_scales():
         built = pyramid(network("torchvision:resnet18"), frozen_norm=frozen)
         norm = built.body["layer2"][0].bn1
         before = norm.running_mean.clone()
+        assert not (frozen and norm.training)
         built.train()
         assert built.training
         assert norm.training is not frozen

@@ -10,7 +10,10 @@ from multimix.detect.folder import DetectFolder
 from multimix.train import to_json
 from multimix.train.state import replacing
 
-_ABOUT = frozenset({"event", "when", "split", "rule", "classes", "step", "seed", "seconds", "weights", "examples"})
+_ABOUT = frozenset(
+    {"event", "when", "split", "rule", "classes", "step", "seed", "seconds", "weights", "examples"}
+    | {"detections", "objects", "ignored"}
+)
 _NOT_SETTINGS = frozenset({"seed", "label", "recipe", "workers", "checkpoint_steps"})
 _COST = ("seconds", "step_seconds", "peak_mib")
 
@@ -30,7 +33,7 @@ def detection_records(run: DetectFolder) -> Iterator[dict[str, Any]]:
         "seed": config.seed,
         "label": config.title,
         "method": origin.config.title,
-        "data": config.data,
+        "data": _named(config.data),
         "model": origin.config.model,
         "epochs": config.epochs,
         "config": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10],
@@ -42,6 +45,12 @@ def detection_records(run: DetectFolder) -> Iterator[dict[str, Any]]:
             more: dict[str, Any] = {key: event[key] for key in ("commit", "date", "examples") if key in event}
             suite = "detection" if event["event"] == "detection" else "cost"
             yield {"metric": name, "value": value, **about, **more, "suite": suite}
+
+
+def _named(data: str) -> str:
+    """Return where data is by its folders' own names: where those lie is one machine's business."""
+    kind, _, paths = data.partition(":")
+    return f"{kind}:{','.join(Path(path).name for path in paths.split(','))}"
 
 
 def write_detection_records(path: Path, run: DetectFolder) -> None:
