@@ -25,6 +25,13 @@ def test_bins_hold_what_a_loop_counts():
         assert sum(found[name]) == pytest.approx(1, abs=1e-4)
 
 
+def test_a_score_on_an_edge_is_in_the_bin_above():
+    scores = torch.arange(51, dtype=torch.float64)
+    found = histograms(scores, scores)
+    assert found["edges"] == list(range(51))
+    assert found["in"] == found["out"] == pytest.approx([1 / 51] * 49 + [2 / 51], rel=1e-5)
+
+
 def test_a_few_far_scores_do_not_squeeze_the_others():
     inside = torch.cat([torch.linspace(0, 1, 999, dtype=torch.float64), torch.tensor([1e9], dtype=torch.float64)])
     found = histograms(inside, inside - 1)

@@ -130,6 +130,13 @@ def test_a_crop_is_a_part_of_the_unscaled_image():
     assert torch.equal(every(cut, 5), found)
 
 
+def test_each_file_is_cut_at_a_place_of_its_own(tmp_path):
+    pixels = np.arange(20 * 20 * 3).reshape(20, 20, 3) % 251
+    for number in range(6):
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    assert len(every(opened(f"crop:folder:{tmp_path}")).unique(dim=0)) > 1
+
+
 def test_crops_reach_every_corner():
     images = torch.arange(9 * 9).byte().view(1, 1, 9, 9).repeat(200, 1, 1, 1)
     found = every(Memory(images, Fitting((1, 8, 8), crop=True, seed=0)))
