@@ -5,6 +5,7 @@ from multimix.data import DATASETS
 from multimix.evaluate import SUITES
 from multimix.models import MODELS
 from multimix.recipes import METHOD_NAMES, RECIPES, about_method
+from multimix.recipes.detection import DETECTION_RECIPES
 
 
 def main(arguments: list[str]) -> None:
@@ -13,6 +14,7 @@ def main(arguments: list[str]) -> None:
     parser.parse_args(arguments)
     show("methods (each also as distilled-NAME)", {name: about_method(name) for name in METHOD_NAMES})
     show("recipes", {name: _first_line(recipe) for name, recipe in RECIPES.items()})
+    show("detection recipes", {name: _first_line(recipe) for name, recipe in DETECTION_RECIPES.items()})
     show("data sets", dict.fromkeys(DATASETS, ""))
     show("models", dict.fromkeys((*MODELS, "timm:NAME", "torchvision:NAME"), ""))
     show("suites", {suite.name: _first_line(suite) for suite in SUITES})

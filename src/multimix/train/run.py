@@ -1,5 +1,6 @@
 """A run from its configuration to its weights: train, resume, load."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -116,7 +117,7 @@ def _finished_config(run: RunFolder) -> TrainConfig:
 
 
 def _network(run: RunFolder, config: TrainConfig, facts: Facts, device: str) -> Network:
-    network = build_network(config, facts)
+    network = build_network(replace(config, pretrained=False), facts)  # weights come from the run, nothing is fetched
     try:
         load_model(network, str(run.weights))
     except Exception as error:  # safetensors has an error class of its own beside torch's
