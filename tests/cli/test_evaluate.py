@@ -71,6 +71,32 @@ def test_help_names_every_suite_and_setting(multimix):
             assert f"--{suite.name}.{setting.replace('_', '-')}" in out
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_set_that_is_the_test_set_is_measured_and_warned_of(multimix, run):
+    code, out, err = multimix("evaluate run --suites ood --ood.sets digits --ood.scores msp --quiet")
+    assert (code, "ood: " in out) == (0, True)
+    said = err.splitlines()
+    assert said[0] == "multimix: warning: ood: digits is the data set of the run itself"
+    assert re.fullmatch(r"multimix: warning: ood: 359 of the 359 images of digits are in the test set too; .*", said[1])
+    (record,) = [event for event in events(run, "test") if event["suite"] == "ood"]
+    assert record["digits/msp/auroc"] == pytest.approx(0.5)
+
+
+def test_a_stop_says_how_it_goes_on(multimix, run, monkeypatch):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multimix.evaluate.Occlusion.__call__", stop)
+    code, out, err = multimix("evaluate run --suites calibration occlusion")
+    assert (code, err) == (130, "multimix: stopped; the same command goes on with the suites that are not done\n")
+    assert "run: calibration: " in out
+    assert [event["suite"] for event in events(run, "test")] == ["accuracy", "calibration"]
+    monkeypatch.undo()
+    monkeypatch.chdir(multimix.folder)
+    monkeypatch.setattr("multimix.evaluate.Calibration.__call__", stop)  # it is there already
+    assert "run: occlusion: " in multimix.succeeds("evaluate run --suites calibration occlusion")
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("arguments", "said"),

@@ -33,13 +33,13 @@ from multimix.protocols import Network
 
 MOST = 1.1
 """The bar: the most that a suite may take of its passes' time."""
-IMAGES = 512
-STEPS = 10
+IMAGES = 256
+STEPS = 4
 """Of PGD; what a step costs does not depend on their number."""
 
 
 def suite_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
-    """Return the comparisons of suites with their passes: PreActResNet-18, 512 images of 32 × 32 pixels, 10 classes.
+    """Return the comparisons of suites with their passes: PreActResNet-18, 256 images of 32 × 32 pixels, 10 classes.
 
     The network is of width 16 on a CPU, where what a suite adds weighs four times as much as with one of width 32.
     """

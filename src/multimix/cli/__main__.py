@@ -6,8 +6,10 @@ Nothing heavy is imported before the command is known, so that help comes at onc
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from multimix import __version__
 
@@ -20,6 +22,13 @@ COMMANDS = {
     "bench": "measure speed and memory",
     "list": "name methods, recipes, data sets, models and suites",
 }
+
+_GOES_ON = {
+    "train": "a run goes on with: multimix train --resume RUN",
+    "detect": "a run goes on with: multimix detect --resume RUN",
+    "evaluate": "the same command goes on with the suites that are not done",
+}
+"""What to do after a stop."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,12 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(command: str, arguments: list[str]) -> int:
     """Run a known command; with MULTIMIX_DEBUG set, errors keep their traceback."""
     try:
-        import_module(f"multimix.cli.{command}").main(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            import_module(f"multimix.cli.{command}").main(arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        resumes = "detect" if command == "detect" else "train"
-        return complain(f"stopped; a run goes on with: multimix {resumes} --resume RUN", 130)
+        return complain(f"stopped; {_GOES_ON.get(command, _GOES_ON['train'])}", 130)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
@@ -56,6 +66,11 @@ def run(command: str, arguments: list[str]) -> int:
             raise
         return complain(*_told(error))
     return 0
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning as a line of its own, without the place in the code that it comes from."""
+    print(f"multimix: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _told(error: Exception) -> tuple[str, int]:

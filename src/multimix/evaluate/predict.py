@@ -42,6 +42,15 @@ def predict(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "
     return scores, torch.cat(labels)
 
 
+def not_alone(inputs: Float[Tensor, "b *input"]) -> Float[Tensor, "n *input"]:
+    """Return a batch to take a gradient through: a single example comes twice.
+
+    For a mini-batch of one, torch 2.14 gets the gradient of batch normalisation wrong on a CPU, in eval mode too, where
+    what comes back has the channels last, as from a network that ends in one and is then read position by position.
+    """
+    return inputs.repeat(2, *[1] * (inputs.ndim - 1)) if len(inputs) == 1 else inputs
+
+
 @contextmanager
 def evaluating(network: Network) -> Iterator[None]:
     """Put a network in eval mode while the context lasts."""

@@ -70,12 +70,7 @@ class RunFolder:
             FileExistsError: If the folder holds anything already.
             OSError: If it cannot be written.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise FileExistsError(
-                f"run folder {self.path} exists and is not empty; continue it with --resume {self.path},"
-                " or give the run another --name"
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.claim()
         self.write_json(
             self.config_file,
             {
@@ -85,6 +80,20 @@ class RunFolder:
                 "trained_on": asdict(facts),
             },
         )
+
+    def claim(self) -> None:
+        """Make the folder.
+
+        Raises:
+            FileExistsError: If it holds anything already.
+            OSError: If it cannot be made.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise FileExistsError(
+                f"run folder {self.path} exists and is not empty; continue it with --resume {self.path},"
+                " or give the run another --name"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
 
     def read_config(self) -> TrainConfig:
         """Return the configuration of the run.

@@ -7,8 +7,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from multimix.data import seed_of
-from multimix.evaluate.ood.scores import KNN, Mahalanobis, energy, max_logit, msp, not_alone, nudged
-from multimix.evaluate.predict import LabelledBatches, NonFiniteError, evaluating
+from multimix.evaluate.ood.scores import KNN, Mahalanobis, energy, max_logit, msp, nudged
+from multimix.evaluate.predict import LabelledBatches, NonFiniteError, evaluating, not_alone
 from multimix.protocols import Network
 
 __all__ = ["Observer", "Seen", "embedded", "fingerprints"]

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from multimix.evaluate.predict import not_alone
 from multimix.protocols import Network
 
-__all__ = ["KNN", "SCORES", "Mahalanobis", "energy", "max_logit", "msp", "not_alone", "nudged", "odin"]
+__all__ = ["KNN", "SCORES", "Mahalanobis", "energy", "max_logit", "msp", "nudged", "odin"]
 
 SCORES = ("msp", "max_logit", "energy", "odin", "knn", "mahalanobis")
 """The name of every score, in the order they are given."""
@@ -71,15 +72,6 @@ def odin(
         moved = nudged(inputs, network(inputs), step=step, temperature=temperature)
     with torch.no_grad():
         return msp(network(moved[:images]), temperature)
-
-
-def not_alone(inputs: Float[Tensor, "b *input"]) -> Float[Tensor, "n *input"]:
-    """Return a batch to take a gradient through: a single example comes twice.
-
-    On the CPU the gradient of torch 2.14's batch normalisation in eval mode is wrong for a single image if it arrives
-    with the channels last, as from a network that ends in one and is then read position by position.
-    """
-    return inputs.repeat(2, *[1] * (inputs.ndim - 1)) if len(inputs) == 1 else inputs
 
 
 def nudged(
