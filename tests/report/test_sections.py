@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -135,6 +136,17 @@ def test_curves_are_means_over_seeds(make_run):
     assert "Radius of the l-inf ball (1/255) from 0 to 16" in figure.alt
     assert figure.caption.startswith("Accuracy under PGD over the radius of the l-inf ball: mean of 2 seeds")
     assert {"erm", "multimix", "Accuracy (%)"} <= set(texts(figure))
+
+
+def test_how_strong_the_attacks_are_stands_below_their_table(make_run, tmp_path):
+    suite = all_suites()["adversarial"]
+    known = {"pgd_epsilon": 4 / 255, "pgd_step": 2 / 255, "l2_epsilon": 0.5, "restarts": 2}
+    told = replace(suite, settings={**suite.settings, **known})
+    whole = page([read_run(make_run(evaluations={"adversarial": told}))], tmp_path / "told.html").read_text()
+    assert "FGSM moves a pixel by 8/255, PGD by up to 4/255, in steps of 2/255." in whole
+    assert "a length of up to 0.5. PGD takes 20 steps, with 2 starts." in whole
+    bare = page([read_run(make_run(evaluations={"adversarial": suite}))], tmp_path / "bare.html").read_text()
+    assert "FGSM moves a pixel by 8/255, PGD by up to ?, in steps of ?." in bare
 
 
 def test_a_heat_map_says_every_number(make_run):

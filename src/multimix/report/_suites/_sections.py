@@ -15,7 +15,7 @@ from multimix.report._suites._over import epsilon_curve, localisation_curve, occ
 from multimix.report._suites._picture import pictures
 from multimix.report._suites._reliability import reliability
 from multimix.report._suites._scores import best_score, histograms, roc
-from multimix.report._suites._words import WORDS
+from multimix.report._suites._words import WORDS, setting_words
 from multimix.report._summary import Comparison, Row, Summary
 from multimix.report._svg import Figure
 from multimix.report._tables import html_tables
@@ -36,6 +36,8 @@ class Article:
     more_figures: list[Figure] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     """Why a figure is not there."""
+    note: str = ""
+    """How the suite was set."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def _article(comparison: Comparison, runs: Sequence[Run]) -> Article:
         more_tables=html_tables(comparison, more=True),
     )
     rows = _measured(comparison, runs)
+    said = (setting_words(str(comparison.suite), one.settings) for row in rows for _, one in row.seeds)
+    article.note = clean(next(said, ""))
     names = dict.fromkeys(name for row in rows for _, one in row.seeds for name in one.figures)
     for name in names:
         try:

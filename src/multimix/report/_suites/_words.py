@@ -1,4 +1,6 @@
-"""What each suite does, in words above its section."""
+"""What each suite does, in words above its section, and how it was set, in words below its tables."""
+
+from typing import Any
 
 WORDS = {
     "calibration": "Does the network know how sure it may be? Confidence is the probability of the predicted class; a "
@@ -18,3 +20,27 @@ WORDS = {
     "localisation": "Does the network's attention map find the object? A box is drawn round what exceeds a threshold "
     "and compared with the true one; the network was never trained on boxes.",
 }
+
+
+def setting_words(suite: str, settings: dict[str, Any]) -> str:
+    """Return what a reader of a suite's tables has to know of its settings; nothing of those that explain themselves.
+
+    A number that is not there is shown as a question mark: the suite may be of another version.
+    """
+    if suite != "adversarial":
+        return ""
+    radius = {name: _of_255(settings.get(f"{name}_epsilon")) for name in ("fgsm", "pgd")}
+    return (
+        f"l-inf: FGSM moves a pixel by {radius['fgsm']}, PGD by up to {radius['pgd']}, in steps of"
+        f" {_of_255(settings.get('pgd_step'))}. l2: both change an image by a length of up to"
+        f" {_number(settings.get('l2_epsilon'))}. PGD takes {_number(settings.get('steps'))} steps, with"
+        f" {_number(settings.get('restarts'))} start{'s' * (settings.get('restarts') != 1)}."
+    )
+
+
+def _of_255(value: Any) -> str:
+    return f"{_number(value * 255)}/255" if isinstance(value, int | float) else "?"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "?"
