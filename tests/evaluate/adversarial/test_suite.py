@@ -1,7 +1,7 @@
 """The suite: its metrics are those of the public attacks, whatever the batches, and its figure and checks say more."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -177,7 +177,19 @@ def test_the_paper_is_the_default():
     assert {type(getattr(of, f.name)) for f in fields(of)} <= {int, float, bool, tuple, type(None)}
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_one_norm_alone_is_what_it_is_beside_the_other(trained, norm):
+    both, notes = dict(suite(trained)(trained.network)), Notes()
+    alone = dict(suite(trained, settings=replace(QUICK, norms=(norm,)))(trained.network, notes))
+    wanted = [name for name in METRICS if name.split("/")[1] == norm or name.startswith("clean/")]
+    assert alone == {name: both[name] for name in wanted}
+    assert list(notes.figures) == ["epsilon_curve"] * (norm == "linf")
+
+
 BAD = {
+    "norms must be one or more of linf, l2, each once, got": {"norms": ("linf", "l1")},
+    "norms must be one or more": {"norms": ()},
+    "autoattack needs linf among norms": {"norms": ("l2",), "autoattack": True},
     "fgsm_epsilon must be a finite number above 0, got 0": {"fgsm_epsilon": 0},
     "pgd_epsilon must be": {"pgd_epsilon": -1},
     "pgd_step must be": {"pgd_step": float("inf")},

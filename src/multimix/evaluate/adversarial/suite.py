@@ -11,6 +11,7 @@ from torch import Tensor
 from multimix.data import ImageSet, first_of
 from multimix.evaluate.adversarial.attacks import Attack, no_attack, one_step
 from multimix.evaluate.adversarial.autoattack import autoattack, require_classes, require_package
+from multimix.evaluate.adversarial.balls import BALLS
 from multimix.evaluate.pixels import Normalised
 from multimix.evaluate.predict import LabelledBatches
 from multimix.evaluate.source import Source
@@ -25,6 +26,8 @@ MORE = 5
 class AdversarialSettings(SuiteSettings):
     """What attacks may do, in pixels from 0 to 1; the l-inf numbers are those of the paper's protocol."""
 
+    norms: tuple[str, ...] = ("linf", "l2")
+    """Which balls to attack in; without linf there is no curve, check or AutoAttack."""
     fgsm_epsilon: float = 8 / 255
     """How far FGSM moves each pixel."""
     pgd_epsilon: float = 4 / 255
@@ -57,6 +60,10 @@ class AdversarialSettings(SuiteSettings):
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         super().__post_init__()
+        if not self.norms or len(set(self.norms)) < len(self.norms) or not set(self.norms) <= set(BALLS):
+            raise ValueError(f"norms must be one or more of {', '.join(BALLS)}, each once, got {self.norms}")
+        if self.autoattack and "linf" not in self.norms:
+            raise ValueError(f"autoattack needs linf among norms, got {self.norms}")
         for name in ("fgsm_epsilon", "pgd_epsilon", "pgd_step", "l2_epsilon", "l2_step"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -126,6 +133,8 @@ class Adversarial:
             score = measured(victim, attack, watch.over(name, self.batches))
             yield f"{name}/accuracy", score.accuracy
             yield f"{name}/loss", score.loss
+        if "linf" not in self.settings.norms:
+            return
         few = self.batches if self.few is None else self.few
         for name, attack in self._checks().items():
             yield f"{name}/accuracy", measured(victim, attack, watch.over(name, few)).accuracy
@@ -136,24 +145,28 @@ class Adversarial:
 
     def _attacks(self) -> dict[str, Attack]:
         of = self.settings
-        linf = Attack(of.pgd_epsilon, of.pgd_step, of.steps, of.restarts, "linf", of.random_start, of.seed)
+        fgsm = {"linf": one_step(of.fgsm_epsilon, "linf"), "l2": one_step(of.l2_epsilon, "l2")}
+        pgd = {"linf": self._linf, "l2": replace(self._linf, epsilon=of.l2_epsilon, step=of.l2_step, norm="l2")}
         return {
             "clean": no_attack(),
-            "fgsm/linf": one_step(of.fgsm_epsilon, "linf"),
-            "fgsm/l2": one_step(of.l2_epsilon, "l2"),
-            "pgd/linf": linf,
-            "pgd/l2": replace(linf, epsilon=of.l2_epsilon, step=of.l2_step, norm="l2"),
+            **{f"fgsm/{norm}": fgsm[norm] for norm in of.norms},
+            **{f"pgd/{norm}": pgd[norm] for norm in of.norms},
         }
 
+    @property
+    def _linf(self) -> Attack:
+        of = self.settings
+        return Attack(of.pgd_epsilon, of.pgd_step, of.steps, of.restarts, "linf", of.random_start, of.seed)
+
     def _checks(self) -> dict[str, Attack]:
-        linf = self._attacks()["pgd/linf"]
+        linf = self._linf
         steps = MORE * linf.steps
         # A random start so far away would fool any network by itself, and hide what its gradients are good for.
         free = replace(linf, epsilon=1.0, steps=steps, restarts=1, random_start=False)
         return {"pgd/linf/more_steps": replace(linf, steps=steps), "pgd/linf/unbounded": free}
 
     def _curve(self, victim: Normalised, few: LabelledBatches, watch: Watch) -> dict[str, Any]:
-        linf, points = self._attacks()["pgd/linf"], tuple(sorted(set(self.settings.curve)))
+        linf, points = self._linf, tuple(sorted(set(self.settings.curve)))
         scores = []
         for epsilon in points:
             attack = replace(linf, epsilon=epsilon, step=linf.step * (epsilon / linf.epsilon))
