@@ -17,10 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def rendered(records: Path, suite: str | None = None) -> str:
-    """Return the table of a file of records: of speed or of runs, there of one suite."""
+    """Return the table of a file of records: of speed, of agreement with other libraries, or of runs, of one suite."""
     first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
     if "ratio" in first:
         return speed_table(records)
+    if "theirs" in first:
+        return agreement_table(records)
     return table(summarise(read_records(records), suite=suite), fmt="markdown")
 
 
@@ -51,6 +53,23 @@ def speed_table(records: Path) -> str:
         for r in rows
     }
     return "\n".join([*lines, "", f"Medians of interleaved rounds; {'; '.join(sorted(where))}."]) + "\n"
+
+
+def agreement_table(records: Path) -> str:
+    """Return the table of metrics beside what independent libraries say of the same predictions."""
+    rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    lines = ["| suite | metric | ours | theirs | difference | library |", "| :--- | :--- | ---: | ---: | ---: | :--- |"]
+    lines += [
+        f"| {row['suite']} | {row['metric']} | {row['ours']:.9f} | {row['theirs']:.9f}"
+        f" | {abs(row['ours'] - row['theirs']):.1e} | {row['library']} |"
+        for row in rows
+    ]
+    where = {
+        f"{row['method']}, seed {row['seed']}, on {row['data']}, {row['examples']} test images, {row['device']};"
+        f" {', '.join(f'{name} {number}' for name, number in row['versions'].items())}; commit {row['commit']}"
+        for row in rows
+    }
+    return "\n".join([*lines, "", f"Of {'; '.join(sorted(where))}."]) + "\n"
 
 
 def most(bar: float | None) -> str:
