@@ -82,11 +82,12 @@ wheel: $(READY) ## Build the wheel and use it from an empty folder
 
 check: lint types layers test docs wheel ## Everything that has to pass
 
-bench: $(READY) ## Measure the core op and a training step (a quarter of an hour on two quiet cores)
+bench: $(READY) ## Measure the core op, pairwise mixing, training steps and suites (half an hour on two quiet cores)
 	@mkdir -p benchmarks
 	$(BIN)/multimix bench ops --out benchmarks/ops-cpu.jsonl
 	$(BIN)/multimix bench pairs --out benchmarks/pairs-cpu.jsonl
 	$(BIN)/multimix bench step --out benchmarks/step-cpu.jsonl
+	$(BIN)/multimix bench evaluation --out benchmarks/evaluation-cpu.jsonl
 
 lock: $(READY) ## Pin what .venv holds now in constraints.txt
 	$(BIN)/python scripts/lock.py

@@ -1,33 +1,17 @@
 """Occlusion: what is hidden, and the accuracies, by hand."""
 
 import json
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import toy
+from listening import Kept
 from multimix.data import Images, Splits
 from multimix.evaluate import Source
 from multimix.evaluate.occlusion import Occlusion, OcclusionSettings, hidden
 from multimix.methods import ERM
-from multimix.protocols import Watch
-
-
-class Kept(Watch):
-    """Remembers the passes over data and the figures."""
-
-    def __init__(self) -> None:
-        self.passes: list[str] = []
-        self.figures: dict[str, dict[str, Any]] = {}
-
-    def over(self, what, batches):
-        self.passes.append(what)
-        yield from batches
-
-    def keep(self, name, data):
-        self.figures[name] = data
 
 
 def masks(fraction: float, *, size: int = 32, grid: int = 8, count: int = 50, seed: int = 0) -> Tensor:

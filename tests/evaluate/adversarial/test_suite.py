@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import toy
+from listening import Kept
 from multimix.data import Images, Splits
 from multimix.evaluate import Normalised, Source
 from multimix.evaluate.adversarial import Adversarial, AdversarialSettings, fgsm, pgd
 from multimix.evaluate.adversarial import autoattack as module
 from multimix.methods import ERM
-from multimix.protocols import Watch
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 QUICK = AdversarialSettings(
@@ -25,19 +25,6 @@ METRICS = [
     for attack in ("clean", "fgsm/linf", "fgsm/l2", "pgd/linf", "pgd/l2")
     for metric in ("accuracy", "loss")
 ] + ["pgd/linf/more_steps/accuracy", "pgd/linf/unbounded/accuracy"]
-
-
-class Notes(Watch):
-    def __init__(self) -> None:
-        self.passes: list[str] = []
-        self.figures: dict[str, dict] = {}
-
-    def over(self, what, batches):
-        self.passes.append(what)
-        yield from batches
-
-    def keep(self, name, data):
-        self.figures[name] = data
 
 
 class Unnormalising(nn.Module):
@@ -88,7 +75,7 @@ def test_metrics_are_those_of_the_attacks(trained):
 
 
 def test_the_curve_falls_from_clean_and_passes_the_suites_own_epsilon(trained):
-    watch = Notes()
+    watch = Kept()
     found = dict(suite(trained)(trained.network, watch))
     curve = watch.figures["epsilon_curve"]
     assert list(watch.figures) == ["epsilon_curve"]
@@ -115,7 +102,7 @@ def test_the_batch_size_does_not_matter(trained, size):
         pixels = trained.pixels[:9].double()
         found = []
         for batch in (9, size):
-            watch = Notes()
+            watch = Kept()
             whole = Adversarial(parts(pixels, trained.labels[:9], batch), (0.0,) * 3, (1.0,) * 3, QUICK)
             found.append((dict(whole(network, watch)), watch.figures))
     finally:
@@ -154,7 +141,7 @@ def test_it_is_made_of_a_runs_test_set(source):
     assert torch.equal((pixels * 255).round(), source.splits.test.images.float())
     assert (made.mean, made.std, made.settings) == (MEAN, STD, settings)
     assert torch.cat([labels for _, labels in made.few]).bincount().tolist() == [2] * 5
-    watch = Notes()
+    watch = Kept()
     dict(made(toy.images(), watch))
     assert watch.figures["epsilon_curve"]["examples"] == 10
     assert watch.figures["epsilon_curve"]["epsilon"] == [0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255]
@@ -164,7 +151,7 @@ def test_it_is_made_of_a_runs_test_set(source):
 
 
 def test_no_curve_on_request(trained):
-    watch = Notes()
+    watch = Kept()
     settings = AdversarialSettings(steps=1, curve=())
     dict(suite(trained, settings=settings)(trained.network, watch))
     assert watch.figures == {}
@@ -179,7 +166,7 @@ def test_the_paper_is_the_default():
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_one_norm_alone_is_what_it_is_beside_the_other(trained, norm):
-    both, notes = dict(suite(trained)(trained.network)), Notes()
+    both, notes = dict(suite(trained)(trained.network)), Kept()
     alone = dict(suite(trained, settings=replace(QUICK, norms=(norm,)))(trained.network, notes))
     wanted = [name for name in METRICS if name.split("/")[1] == norm or name.startswith("clean/")]
     assert alone == {name: both[name] for name in wanted}

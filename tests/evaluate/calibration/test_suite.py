@@ -2,35 +2,19 @@
 
 import json
 import math
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import toy
+from listening import Kept
 from multimix.data import Images, Splits
 from multimix.evaluate import Source
 from multimix.evaluate.calibration import Calibration, CalibrationSettings, expected_calibration_error, fit_temperature
 from multimix.methods import ERM
-from multimix.protocols import Watch
 
 METRICS = ["nll", "brier", "ece", "mce", "classwise_ece", "rms_calibration_error", "overconfidence_error"]
-
-
-class Kept(Watch):
-    """Remembers the passes over data and the figures."""
-
-    def __init__(self) -> None:
-        self.passes: list[str] = []
-        self.figures: dict[str, dict[str, Any]] = {}
-
-    def over(self, what, batches):
-        self.passes.append(what)
-        yield from batches
-
-    def keep(self, name, data):
-        self.figures[name] = data
 
 
 def pairs(logits: Tensor, labels: Tensor, batch: int) -> list[tuple[Tensor, Tensor]]:

@@ -1,35 +1,19 @@
 """The corruption suite: accuracies by hand, names, figure, progress, and bad settings."""
 
 import json
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import toy
+from listening import Kept
 from multimix.data import Images, Splits
 from multimix.evaluate import Source
 from multimix.evaluate.corruption import CORRUPTIONS, Corruption, CorruptionSettings, corrupt
 from multimix.methods import ERM
-from multimix.protocols import Watch
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-
-
-class Kept(Watch):
-    """Remembers the passes over data and the figures."""
-
-    def __init__(self) -> None:
-        self.passes: list[str] = []
-        self.figures: dict[str, dict[str, Any]] = {}
-
-    def over(self, what, batches):
-        self.passes.append(what)
-        yield from batches
-
-    def keep(self, name, data):
-        self.figures[name] = data
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The embedding suite: its metrics, its picture, and what it refuses."""
 
 from importlib.metadata import PackageNotFoundError
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 import toy
+from listening import Kept
 from multimix import ERM
 from multimix.data import Images, Splits
 from multimix.evaluate import Source
@@ -24,7 +24,6 @@ from multimix.evaluate.embedding import (
     uniformity,
 )
 from multimix.evaluate.predict import NonFiniteError
-from multimix.protocols import Watch
 
 METRICS = [
     "alignment",
@@ -36,19 +35,6 @@ METRICS = [
     "effective_rank",
     "knn_accuracy",
 ]
-
-
-class Listens(Watch):
-    def __init__(self) -> None:
-        self.passes: list[str] = []
-        self.figures: dict[str, dict[str, Any]] = {}
-
-    def over(self, what, batches):
-        self.passes.append(what)
-        return super().over(what, batches)
-
-    def keep(self, name, data):
-        self.figures[name] = data
 
 
 def batches(inputs: Tensor, labels: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
@@ -68,7 +54,7 @@ def source(batch_size: int = 7, **sizes: int) -> Source:
 
 
 def test_it_yields_what_its_docstring_says():
-    watch = Listens()
+    watch = Kept()
     found = dict(Embedding.of(source(), EmbeddingSettings())(toy.images(), watch))
     assert list(found) == METRICS
     assert all(np.isfinite(value) for value in found.values())
@@ -104,7 +90,7 @@ def test_no_metric_depends_on_the_batch_size(size):
 def test_knn_accuracy_is_scikit_learns_on_scaled_embeddings(reference):
     data, network = source(), toy.images()
     settings = EmbeddingSettings(reference=reference, neighbours=5, picture="none")
-    watch = Listens()
+    watch = Kept()
     found = dict(Embedding.of(data, settings)(network, watch))["knn_accuracy"]
     served = {part: pooled(network, data.batches(getattr(data.splits, part))) for part in ("test", "train")}
     scaled = {part: (x / x.norm(dim=1, keepdim=True)).double().numpy() for part, (x, _) in served.items()}
@@ -126,7 +112,7 @@ def test_the_picture_is_of_so_many_images_of_each_class_and_always_the_same():
     settings = EmbeddingSettings(picture_examples=25)
     pictures = []
     for size in (7, 60):
-        watch = Listens()
+        watch = Kept()
         list(Embedding.of(source(size), settings)(toy.images().double(), _Doubles(watch)))
         pictures.append(watch.figures["picture"])
     picture = pictures[0]
@@ -138,10 +124,10 @@ def test_the_picture_is_of_so_many_images_of_each_class_and_always_the_same():
     assert all(value == round(value, 3) for value in picture["x"] + picture["y"])
 
 
-class _Doubles(Listens):
+class _Doubles(Kept):
     """Serves in float64, where batches of different sizes give the same embeddings to the last bit of float32."""
 
-    def __init__(self, other: Listens) -> None:
+    def __init__(self, other: Kept) -> None:
         super().__init__()
         self.figures = other.figures
 
@@ -153,7 +139,7 @@ def test_a_picture_keeps_neighbours_together():
     """Three far clusters on a sphere stay apart in the plane."""
     labels = torch.arange(90) % 3
     inputs = 20 * torch.eye(3)[labels] + torch.randn(90, 3, generator=torch.Generator().manual_seed(0)) / 2
-    watch = Listens()
+    watch = Kept()
     settings = EmbeddingSettings(picture_examples=90)
     measured = Embedding(batches(inputs, labels, 90), ("a", "b", "c"), settings=settings)
     found = dict(measured(toy.identity(3), watch))
@@ -164,7 +150,7 @@ def test_a_picture_keeps_neighbours_together():
 
 
 def test_no_picture_where_none_is_wanted_or_there_is_nothing_to_see():
-    watch = Listens()
+    watch = Kept()
     list(Embedding.of(source(), EmbeddingSettings(picture="none"))(toy.images(), watch))
     labels = torch.arange(30) % 2
     constant = batches(torch.ones(30, 2), labels, 7)
@@ -176,7 +162,7 @@ def test_no_picture_where_none_is_wanted_or_there_is_nothing_to_see():
 
 def test_umap_draws_where_it_is_installed():
     pytest.importorskip("umap")
-    watch = Listens()
+    watch = Kept()
     list(Embedding.of(source(), EmbeddingSettings(picture="umap"))(toy.images(), watch))
     assert watch.figures["picture"]["method"] == "umap"
     assert len(watch.figures["picture"]["x"]) == 60

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 import toy
+from listening import Kept
 from multimix.data import Images, Splits
 from multimix.evaluate import Source
 from multimix.evaluate.intrusion import Interpolated, Intrusion, IntrusionSettings
@@ -16,22 +17,8 @@ from multimix.evaluate.intrusion.suite import References
 from multimix.methods import ERM, Alternate, DenseMultiMix, Mixup, MultiMix, StyleMix
 from multimix.methods._predict import Predicts
 from multimix.methods.mixup import Pairing
-from multimix.protocols import Watch
 
 FEW = IntrusionSettings(mixing_batches=3, mixing_batch=20, positions=2)
-
-
-class Listens(Watch):
-    def __init__(self) -> None:
-        self.passes: list[str] = []
-        self.figures: dict[str, dict[str, Any]] = {}
-
-    def over(self, what, batches):
-        self.passes.append(what)
-        return super().over(what, batches)
-
-    def keep(self, name, data):
-        self.figures[name] = data
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,7 @@ def test_three_classes_on_a_line_by_hand():
     labels = torch.tensor([0, 1, 2, 0, 1])
     mixing = [(points[:2], labels[:2]), (points[[0, 3]], labels[[0, 3]])]
     suite = Intrusion([(points, labels)], mixing, 3, Halfway())
-    watch = Listens()
+    watch = Kept()
     found = dict(suite(toy.identity(3), watch))
     # Nearest others of the clean ones: 1, 2, 4.5 (the means of 0.. and 10.. are 5.5 and 4.5 away), 1, 2.
     scale = (1 + 2 + 4.5 + 1 + 2) / 5
@@ -105,7 +92,7 @@ def test_it_is_a_search_among_all_clean_embeddings(positions, threshold):
 
 @pytest.mark.parametrize("method", [Mixup(), MultiMix(), DenseMultiMix(), Alternate((DenseMultiMix(), Mixup()))])
 def test_metrics_passes_and_figure_have_the_names_they_should(method):
-    watch = Listens()
+    watch = Kept()
     found = dict(Intrusion.of(source(method), FEW)(toy.images(), watch))
     names = ["own", "mixup", "manifold-mixup", "multimix"]
     kinds = ["intrusion_rate", "nearest_class_weight", "distance"]
@@ -122,7 +109,7 @@ def test_metrics_passes_and_figure_have_the_names_they_should(method):
 
 
 def test_a_method_that_mixes_nothing_has_no_own_metrics():
-    watch = Listens()
+    watch = Kept()
     found = dict(Intrusion.of(source(ERM()), FEW)(toy.images(), watch))
     assert not any(name.startswith("own/") for name in found)
     assert "own" not in watch.figures["intrusion"]
@@ -170,7 +157,7 @@ def test_the_higher_the_threshold_the_more_classes_are_third_ones():
 
 def test_where_all_embeddings_are_the_same_there_is_no_distance():
     points, labels = torch.ones(20, 3), torch.arange(20) % 3
-    watch = Listens()
+    watch = Kept()
     suite = Intrusion([(points, labels)], [(points, labels)], 3, ERM())
     found = dict(suite(toy.identity(3), watch))
     assert not any(name.endswith("distance") for name in found)

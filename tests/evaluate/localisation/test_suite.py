@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 
 import toy
+from listening import Kept
 from multimix.data import Files, Images, load
 from multimix.evaluate import Source
 from multimix.evaluate.localisation import Localisation, LocalisationSettings, box_above, overlap, score_maps
 from multimix.methods import ERM
-from multimix.protocols import Watch
 
 METRICS = [
     *(f"{way}/{words}localisation_accuracy" for words in ("", "iou30/", "iou70/") for way in ("fixed", "best")),
@@ -25,14 +25,6 @@ METRICS = [
     "pointing_accuracy",
     "measured",
 ]
-
-
-class Listens(Watch):
-    def __init__(self) -> None:
-        self.figures: dict[str, dict[str, Any]] = {}
-
-    def keep(self, name, data):
-        self.figures[name] = data
 
 
 def bright() -> toy.Toy:
@@ -73,7 +65,7 @@ def write(folder: Path, boxes: Any) -> LocalisationSettings:
 
 def test_boxes_of_bright_rectangles_are_found(tmp_path):
     settings = write(tmp_path, tree(tmp_path))
-    watch = Listens()
+    watch = Kept()
     found = dict(Localisation.of(source(tmp_path), settings)(bright(), watch))
     assert list(found) == METRICS
     # At half of the largest value the box is the rectangle itself, whose patches are the network's.
@@ -148,7 +140,7 @@ def test_metrics_are_those_of_a_loop():
 def test_only_images_with_a_box_are_measured(tmp_path):
     boxes = tree(tmp_path)
     some = {name: box for i, (name, box) in enumerate(boxes.items()) if i % 3 == 0}
-    watch = Listens()
+    watch = Kept()
     found = dict(Localisation.of(source(tmp_path), write(tmp_path, some))(bright(), watch))
     assert found["measured"] == pytest.approx(4 / 12)
     assert found["fixed/localisation_accuracy"] == 1

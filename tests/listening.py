@@ -1,0 +1,21 @@
+"""A watch that remembers what a suite tells."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from multimix.protocols import Watch
+
+
+class Kept(Watch):
+    """Remembers the passes over data and the figures."""
+
+    def __init__(self) -> None:
+        self.passes: list[str] = []
+        self.figures: dict[str, dict[str, Any]] = {}
+
+    def over(self, what: str, batches: Iterable[Any]) -> Iterator[Any]:
+        self.passes.append(what)
+        return super().over(what, batches)
+
+    def keep(self, name: str, data: dict[str, Any]) -> None:
+        self.figures[name] = data
