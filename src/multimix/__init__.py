@@ -21,7 +21,20 @@ _HOMES = {
     **dict.fromkeys(("Losses", "Method", "Network"), "protocols"),
     "adapt": "models",
 }
-_ROOMS = ("bench", "data", "distill", "evaluate", "methods", "models", "ops", "protocols", "recipes", "report", "train")
+_ROOMS = (
+    "bench",
+    "data",
+    "detect",
+    "distill",
+    "evaluate",
+    "methods",
+    "models",
+    "ops",
+    "protocols",
+    "recipes",
+    "report",
+    "train",
+)
 
 __all__ = [
     "ERM",

@@ -1,9 +1,9 @@
 """Transfer to object detection: recipes of ``multimix detect``, beside those of ``multimix train``."""
 
-import difflib
 from collections.abc import Callable
 
 from multimix.detect import DetectConfig
+from multimix.recipes.names import named
 from multimix.train import SGD, AdamW, Cosine, Step
 
 
@@ -90,9 +90,4 @@ def detection_recipe_named(name: str) -> DetectConfig:
     Raises:
         ValueError: If the name is unknown.
     """
-    plain = name.lower().replace("_", "-")
-    if plain in DETECTION_RECIPES:
-        return DETECTION_RECIPES[plain]()
-    near = difflib.get_close_matches(plain, DETECTION_RECIPES, n=2)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-    raise ValueError(f"unknown recipe of detection {name!r}{hint} known are {', '.join(DETECTION_RECIPES)}")
+    return named(name, DETECTION_RECIPES, "recipe of detection")

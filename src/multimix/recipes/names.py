@@ -1,13 +1,16 @@
 """Recipes by name."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from multimix.recipes.cifar import cifar10, cifar10_paper, cifar100, cifar100_paper
 from multimix.recipes.digits import digits
 from multimix.recipes.imagenet import imagenet, imagenet_paper
 from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper
 from multimix.train import TrainConfig
+
+T = TypeVar("T")
 
 _FUNCTIONS = (
     digits,
@@ -31,9 +34,23 @@ def recipe_named(name: str) -> TrainConfig:
     Raises:
         ValueError: If the name is unknown.
     """
+    return named(name, RECIPES, "recipe")
+
+
+def named(name: str, recipes: Mapping[str, Callable[[], T]], what: str) -> T:
+    """Return what the recipe of a name gives.
+
+    Args:
+        name: With hyphens or underscores.
+        recipes: By name.
+        what: What they are called where the name is unknown.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
     plain = name.lower().replace("_", "-")
-    if plain in RECIPES:
-        return RECIPES[plain]()
-    near = difflib.get_close_matches(plain, RECIPES, n=2)
+    if plain in recipes:
+        return recipes[plain]()
+    near = difflib.get_close_matches(plain, recipes, n=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-    raise ValueError(f"unknown recipe {name!r}{hint} known are {', '.join(RECIPES)}")
+    raise ValueError(f"unknown {what} {name!r}{hint} known are {', '.join(recipes)}")
