@@ -1,5 +1,6 @@
 """Measuring a finished run, and loading what it trained."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from multimix.data import Images
 from multimix.evaluate import SuiteSettings
-from multimix.train import evaluate_run, load_network, train
+from multimix.train import engine, evaluate_run, load_network, load_trained, train
 from train.tiny import events, files, steady, stopped_after, tiny
 
 _MEASURED = ("accuracy", "nll", "ece", "examples", "epoch", "seed", "suite", "split", "device", "torch")
@@ -80,6 +81,39 @@ def test_data_of_other_classes_or_size_are_refused(run):
     wide = Images(splits.test.images.repeat(1, 1, 1, 2), splits.test.labels, splits.classes)
     with pytest.raises(ValueError, match=r"trained on images \(c, h, w\) = \(1, 8, 8\), but .* are \(1, 8, 16\)"):
         evaluate_run(run, splits=replace(splits, train=wide))
+
+
+def test_a_run_that_does_not_say_what_it_was_trained_on_is_taken_at_its_data(run):
+    whole = json.loads((run / "config.json").read_text())
+    del whole["trained_on"]
+    (run / "config.json").write_text(json.dumps(whole))
+    (result,) = evaluate_run(run, again=True)
+    assert result["examples"] == 359
+
+
+def test_a_trained_network_needs_neither_its_data_nor_a_download(run, monkeypatch):
+    """Of a run that began with a library's weights, too: those it ended with are in its folder."""
+    expected, splits = load_network(run, device="cpu")
+    whole = json.loads((run / "config.json").read_text())
+    whole["config"] |= {"pretrained": True, "data": "npz:gone.npz"}
+    (run / "config.json").write_text(json.dumps(whole))
+    asked = []
+    real = engine.build
+    monkeypatch.setattr(engine, "build", lambda *a, **k: asked.append(k["pretrained"]) or real(*a, **k))
+    network, facts = load_trained(run, device="cpu")
+    assert asked == [False]
+    assert (facts.classes, facts.shape, facts.mean) == (splits.classes, splits.shape, splits.mean)
+    found = network.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.state_dict().items())
+
+
+@pytest.mark.bad_input
+def test_facts_that_cannot_be_read_are_refused(run):
+    whole = json.loads((run / "config.json").read_text())
+    for broken in ({"classes": 3}, {"classes": ["a"], "colour": [1]}, [1, 2]):
+        (run / "config.json").write_text(json.dumps({**whole, "trained_on": broken}))
+        with pytest.raises(ValueError, match=r"config\.json cannot be read: "):
+            evaluate_run(run, again=True)
 
 
 def test_suites_may_be_any_iterable(run):
