@@ -317,3 +317,19 @@ def test_the_last_checkpoint_is_of_the_whole_run(finished):
     assert state["at"] == [2, 0, 2 * BATCHES]
     saved = load_file(finished / "model.safetensors")
     assert all(torch.equal(saved[name], state["network"][name]) for name in saved)
+
+
+@pytest.mark.bad_input
+def test_a_run_does_not_go_on_with_data_of_other_classes(tmp_path):
+    with stopped_after(3):
+        train(tiny(), tmp_path / "run", quiet=True)
+    config = tmp_path / "run" / "config.json"
+    whole = json.loads(config.read_text())
+    whole["trained_on"]["classes"][9] = "ten"
+    config.write_text(json.dumps(whole))
+    before = files(tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=r"the run was trained on 10 classes \(0, 1, 2, 3, \.\.\.\), but data digits has"
+    ):
+        resume(tmp_path / "run", quiet=True)
+    assert files(tmp_path / "run") == before

@@ -15,9 +15,11 @@ from multimix.train.log import Passes
 USAGE = (
     "multimix evaluate RUN ... [--suites NAME ...] [--examples N] [--again] [--batch-size N] [--SUITE.FIELD VALUE ...]"
 )
-_ABOUT = frozenset({"suite", "split", "epoch", "settings", "weights", "examples", "seed", "seconds"}) | frozenset(
-    {"device", "torch", "commit", "date"}
-)
+_ABOUT = {
+    *("suite", "split", "epoch", "settings", "weights", "examples"),
+    *("seed", "seconds", "device", "torch", "commit", "date"),
+}
+"""What a record says besides metrics."""
 _SHOWN = 9
 """Metrics on the line of a suite; the others are in the report."""
 

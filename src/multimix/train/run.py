@@ -46,7 +46,8 @@ def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
 
     Raises:
         FileNotFoundError: If there is no run in the folder.
-        ValueError: If its configuration or checkpoint is damaged or belongs to another run.
+        ValueError: If its configuration or checkpoint is damaged or belongs to another run, or the data have changed
+            since.
         TrainingError: If the loss turns non-finite.
     """
     run = RunFolder(folder)
@@ -54,12 +55,15 @@ def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
     if run.finished:
         return run
     saved = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
-    engine = Engine(config, load_data(config))
+    splits = load_data(config)
+    engine = Engine(config, splits)
     session = Session(run, engine, quiet=quiet)
     if saved is not None:
         engine.load(saved)
         session.log = LossLog(**saved["log"])
         restore_random_states(saved["random"])
+    if (facts := run.read_facts()) is not None:  # after the checkpoint, which finds what does not fit the network
+        facts.check(splits)
     if not run.environment_file.exists():
         run.write_json(run.environment_file, describe(engine.fabric.device))
     run.metrics.keep(lambda event: event["event"] == "epoch" and event["epoch"] <= engine.at.epoch)
