@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multimix import methods, models, ops
     from multimix.distill import EMATeacher, SelfDistilled
-    from multimix.methods import ERM, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+    from multimix.methods import ERM, Alternate, Chain, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
     from multimix.models import adapt
     from multimix.protocols import Losses, Method, Network
 
@@ -39,6 +39,7 @@ _ROOMS = (
 __all__ = [
     "ERM",
     "Alternate",
+    "Chain",
     "CutMix",
     "DenseMultiMix",
     "EMATeacher",

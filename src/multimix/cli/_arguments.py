@@ -65,7 +65,7 @@ def _one_line(box: str) -> str:
     return f"{message}; did you mean {close[1]}?" if close else message
 
 
-_INSIDE = r"(method|then|methods\.\d+)\.(.+)"
+_INSIDE = r"(method|first|then|methods\.\d+)\.(.+)"
 """Where the methods inside a method are: in its fields of these names."""
 
 

@@ -6,7 +6,7 @@ from multimix.methods._predict import MixesInputs
 from multimix.methods.adamixup import AdaMixUp
 from multimix.methods.alignmix import AlignMix
 from multimix.methods.automix import AutoMix
-from multimix.methods.combine import Alternate, Until
+from multimix.methods.combine import Alternate, Chain, Until
 from multimix.methods.comixup import CoMixup
 from multimix.methods.cutmix import CutMix
 from multimix.methods.dense import DenseMultiMix
@@ -56,6 +56,7 @@ __all__ = [
     "Alternate",
     "AnyMethod",
     "AutoMix",
+    "Chain",
     "CoMixup",
     "CutMix",
     "DenseMultiMix",

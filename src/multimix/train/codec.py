@@ -4,10 +4,10 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from multimix.distill import SelfDistilled
-from multimix.methods import METHODS, Alternate, Until
+from multimix.methods import METHODS, Alternate, Chain, Until
 from multimix.train.config import SGD, AdamW, Cosine, Step, TrainConfig
 
-_WRITTEN = (*METHODS, Alternate, Until, SelfDistilled, SGD, AdamW, Step, Cosine, TrainConfig)
+_WRITTEN = (*METHODS, Alternate, Chain, Until, SelfDistilled, SGD, AdamW, Step, Cosine, TrainConfig)
 _CLASSES = {cls.__name__: cls for cls in _WRITTEN}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from multimix.distill import SelfDistilled
-from multimix.methods import Alternate, AnyMethod, ManifoldMixup, MultiMix, Until
+from multimix.methods import Alternate, AnyMethod, Chain, ManifoldMixup, MultiMix, Until
 from multimix.protocols import Method, parts
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -94,7 +94,7 @@ class Cosine:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-TrainingMethod = AnyMethod | Alternate | Until | SelfDistilled
+TrainingMethod = AnyMethod | Alternate | Chain | Until | SelfDistilled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +158,17 @@ class TrainConfig:
     """auto, cpu, cuda or cuda:N."""
     compile: bool = False
     """Compile the encoder with torch.compile."""
+    channels_last: bool = False
+    """Keep the network's filters with channels last, which is faster for narrow networks on a CPU and on GPUs in half
+    precision."""
     ema: float | None = None
     """Also evaluate a moving average of the weights, with this momentum."""
     seed: int = 0
     """Of initial weights, order, augmentation and mixing."""
+    validate_every: int = 1
+    """Epochs between two looks at the validation split; after the last one there always is one."""
+    test: bool = True
+    """Measure the final network on the test set; off for trials, which are chosen by validation alone."""
     checkpoint_steps: int | None = None
     """Write a checkpoint every so many optimiser steps, besides after every epoch."""
     tensorboard: bool = False
@@ -169,7 +176,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        for name in ("epochs", "batch_size", "accumulate", "width", "checkpoint_steps", "train_size", "image_size"):
+        counts = ("epochs", "batch_size", "accumulate", "width", "validate_every", "checkpoint_steps", "train_size")
+        for name in (*counts, "image_size"):
             _check_count(name, getattr(self, name), 1)
         for name in ("seed", "split_seed", "crop_padding", "workers"):
             _check_count(name, getattr(self, name), 0)

@@ -65,6 +65,8 @@ class Engine:
         self.fabric = make_fabric(config)
         seed_everything(config.seed)
         self.network = build_network(config, self.splits).to(self.fabric.device)
+        if config.channels_last:  # a convolution takes its format from its filters, whatever that of its inputs is
+            self.network.to(memory_format=torch.channels_last)
         self.method = copy.deepcopy(config.method)  # a configuration serves many runs; none may inherit a teacher
         self.stateful: list[Stateful] = [part for part in parts(self.method) if isinstance(part, Stateful)]
         for part in self.stateful:

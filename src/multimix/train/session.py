@@ -94,7 +94,7 @@ class Session:
         with Display(title, steps=self.config.epochs * batches, done=done, quiet=self.quiet) as display:
             while self.engine.at.epoch < self.config.epochs:
                 self._epoch(display)
-                record = self._end_epoch(validation)
+                record = self._end_epoch(validation if self._validates() else None)
                 board.write(record)
                 display.epoch(record, epochs=self.config.epochs)
         board.close()
@@ -118,6 +118,10 @@ class Session:
                 self._checkpoint_if_due()
         self._look()
         self.log.seconds = before + time.perf_counter() - started
+
+    def _validates(self) -> bool:
+        done = self.engine.at.epoch + 1
+        return done % self.config.validate_every == 0 or done == self.config.epochs
 
     def _end_epoch(self, validation: Evaluator | None) -> dict[str, Any]:
         with self._stopping():
@@ -174,21 +178,11 @@ class Session:
         save_checkpoint(self.run.checkpoint, {**self.engine.state(), "log": self.log.state()})
 
     def _conclude(self) -> None:
-        test = clean(self.config, self.splits, self.splits.test, self.device)
         save_weights(self.run.weights, self.engine.network)
-        for name, network in self._networks():
-            weights = {"": self.run.weights, "ema": self.run.averaged}.get(name)
-            with self._stopping():
-                record = test_record(
-                    self.config,
-                    test,
-                    network,
-                    examples=len(self.splits.test),
-                    weights=None if weights is None else digest(weights),
-                    device=self.device,
-                    watch=SILENT,
-                )
-            self.run.metrics.write("test", **record, **({"network": name} if name else {}))
+        networks = self._networks()
+        if self.config.test:
+            for name, network in networks:
+                self._test(name, network)
         save_pictures(self.run.pictures, self.engine.method, self.network, self.splits, self.device)
         epochs = [event for event in self.run.metrics.read() if event["event"] == "epoch"]
         seconds = sum(event["seconds"] for event in epochs)
@@ -198,6 +192,20 @@ class Session:
             step_seconds=seconds / (len(self.engine.batches) * len(epochs)),
             peak_mib=peak_mib(self.device),
         )
+
+    def _test(self, name: str, network: Network) -> None:
+        weights = {"": self.run.weights, "ema": self.run.averaged}.get(name)
+        with self._stopping():
+            record = test_record(
+                self.config,
+                clean(self.config, self.splits, self.splits.test, self.device),
+                network,
+                examples=len(self.splits.test),
+                weights=None if weights is None else digest(weights),
+                device=self.device,
+                watch=SILENT,
+            )
+        self.run.metrics.write("test", **record, **({"network": name} if name else {}))
 
     def _networks(self) -> list[tuple[str, Network]]:
         """Return the network and those that follow it, by name."""

@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from multimix.distill import SelfDistilled
 from multimix.evaluate.embedding._pooled import each_alone
-from multimix.methods import ERM, AdaMixUp, Alternate, AutoMix, DenseMultiMix, ManifoldMixup, MultiMix, Until
+from multimix.methods import ERM, AdaMixUp, Alternate, AutoMix, Chain, DenseMultiMix, ManifoldMixup, MultiMix, Until
 from multimix.methods._predict import InputMixing, Mixing, Predicts
 from multimix.methods._tuple_loss import Embedded
 from multimix.methods.adamixup import PolicyMixing
@@ -66,7 +67,7 @@ def interpolate(
     method: Method,
     network: Network,
     inputs: Tensor,
-    labels: Int[Tensor, " b"],
+    labels: Tensor,
     *,
     classes: int,
     generator: Generator,
@@ -76,13 +77,13 @@ def interpolate(
     """Return what a method interpolates of a mini-batch; None if that is nothing.
 
     The draws are those of a training step, in eval mode if the network is. Of a method made of methods it is the inner
-    one's: of Alternate one that is drawn, of Until the first.
+    one's: of Alternate one that is drawn, of Until the first, of Chain the second's on inputs that the first mixed.
 
     Args:
         method: Interpolates.
         network: Embeds.
         inputs: A mini-batch.
-        labels: Class indices.
+        labels: Class indices (b,), or probabilities (b, k).
         classes: How many there are, k.
         generator: Source of randomness.
         tuples: Most interpolated embeddings, n.
@@ -90,6 +91,11 @@ def interpolate(
     """
     for _ in range(_ATTEMPTS):
         inner, targets = _inner(method, generator), as_probabilities(labels, classes)
+        if isinstance(inner, Chain):
+            mixing = inner.first.draw(network, inputs, labels, generator)
+            mixed, shared = mixing.mix(inputs), mixing.mix_targets(targets)
+            again = partial(interpolate, classes=classes, generator=generator, tuples=tuples, positions=positions)
+            return again(inner.then, network, mixed, shared)
         if isinstance(inner, MultiMix):
             return _of_tuples(inner, network, inputs, targets, generator, tuples)
         if isinstance(inner, DenseMultiMix):
