@@ -39,18 +39,21 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Taught:
-    """A teacher's mini-batch, and the weight of the labels against its predictions."""
+    """A teacher's mini-batch, to be interpolated and as it is, and the weight of the labels against its predictions."""
 
     by: Embedded
+    clean: Embedded | None
     gamma: float
 
     @classmethod
-    def of(cls, teacher: Teacher | None, embed: Callable[[Network, Tensor], Tensor]) -> "Taught | None":
+    def of(
+        cls, teacher: Teacher | None, embed: Callable[[Network, Tensor], tuple[Embedded, Embedded | None]]
+    ) -> "Taught | None":
         """Return the teacher's view as it embeds it, without gradient; None without a teacher."""
         if teacher is None:
             return None
         with torch.no_grad():
-            return cls(Embedded(teacher.network, embed(teacher.network, teacher.inputs)), teacher.gamma)
+            return cls(*embed(teacher.network, teacher.inputs), teacher.gamma)
 
 
 def tuple_losses(
@@ -60,7 +63,7 @@ def tuple_losses(
     *,
     attention: Tensor | None = None,
     taught: Taught | None = None,
-    balanced: bool = False,
+    balanced: float = 0.0,
     impl: Impl = "auto",
 ) -> Losses:
     """Return the cross-entropy of interpolated predictions against interpolated targets and a teacher's predictions.
@@ -91,6 +94,20 @@ def tuple_losses(
     return Losses(total, {"labels": labels} if teacher is None else {"labels": labels, "teacher": teacher})
 
 
+def keep_clean(losses: Losses, share: float, pooled: Embedded | None, targets: Tensor, taught: Taught | None) -> Losses:
+    """Return losses of tuples beside the plain ones of the clean mini-batch, if it is given, which weigh ``share``."""
+    if pooled is None:
+        return losses
+    logits = pooled.logits()
+    with torch.no_grad():
+        teacher = None if taught is None or taught.clean is None else (taught.clean.logits(), taught.gamma)
+    plain = classification_losses(logits, as_probabilities(targets, logits.shape[-1]), teacher)
+    return Losses(
+        (1 - share) * losses.total + share * plain.total,
+        losses.terms | {f"clean_{name}": term for name, term in plain.terms.items()},
+    )
+
+
 def _classify_mixed(
     student: Embedded,
     targets: Tensor,
@@ -98,11 +115,11 @@ def _classify_mixed(
     attention: Tensor | None,
     taught: Taught | None,
     *,
-    balanced: bool,
+    balanced: float,
 ) -> Losses:
     weights = weights.unsqueeze(0) if attention is None else reweight(weights, attention)
     if balanced:
-        student = _balanced(student, balance_gain(weights))
+        student = _balanced(student, balance_gain(weights, balanced))
     logits = student.mixed_logits(weights)
     with torch.autocast(weights.device.type, enabled=False):  # or rows would no longer sum to 1
         mixed = weights @ as_probabilities(targets, logits.shape[-1], dtype=weights.dtype)

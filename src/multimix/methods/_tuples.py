@@ -1,7 +1,9 @@
 """Interpolation vectors of a mini-batch, as MultiMix and Dense MultiMix draw them."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -21,6 +23,9 @@ DEFAULT_EFFECTIVE = 2.0
 86."""
 
 
+Spread = Literal["uniform", "log-uniform"]
+
+
 @dataclass(frozen=True)
 class TupleSettings:
     """How tuples are drawn, and what their gradient is scaled to."""
@@ -36,6 +41,13 @@ class TupleSettings:
     neither is given."""
     balanced: bool = False
     """Rescale the batch-centred gradient on the clean logits to the size it has in plain training."""
+    balance_power: float = 1.0
+    """Power of the gain that ``balanced`` rescales with: 1 restores all that interpolation takes, 0.5 half of it in
+    orders of magnitude. The gain multiplies sampling noise too, which falls with n."""
+    spread: Spread = "uniform"
+    """How each tuple draws its own concentration from a range of alpha or effective."""
+    clean: float = 0.0
+    """Weight of the plain cross-entropy on the clean mini-batch, which costs no second pass; tuples weigh the rest."""
     impl: Impl = "auto"
     """How the loss is computed, as :func:`multimix.ops.mixed_cross_entropy` has it; it changes nothing but speed."""
 
@@ -52,8 +64,18 @@ class TupleSettings:
             check_concentration("alpha", self.alpha)
         if self.effective is not None:
             check_concentration("effective", self.effective, above=1.0)
+        if self.spread not in get_args(Spread):
+            raise ValueError(f"spread must be one of {', '.join(get_args(Spread))}, got {self.spread!r}")
+        for name in ("balance_power", "clean"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.impl not in IMPLS:
             raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {self.impl!r}")
+
+    @property
+    def gain_power(self) -> float:
+        """Return the power of the gain in force, 0 where the gradient is not balanced."""
+        return self.balance_power if self.balanced else 0.0
 
     def weights(
         self, b: int, *, like: Tensor, generator: Generator | None = None, sets: int | None = None
@@ -75,12 +97,20 @@ class TupleSettings:
         return weights if m == b else scatter_tuples(weights, b, generator=generator)
 
     def _concentrations(self, n: int, m: int, generator: Generator | None, device: torch.device) -> Tensor:
+        draw = partial(_draw, spread=self.spread, n=n, generator=generator, device=device)
         if self.alpha is not None:
-            return draw_between(self.alpha, n, generator=generator, device=device)
-        effective = draw_between(
-            DEFAULT_EFFECTIVE if self.effective is None else self.effective, n, generator=generator, device=device
-        )
+            return draw(self.alpha)
+        effective = draw(DEFAULT_EFFECTIVE if self.effective is None else self.effective)
         return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
+
+
+def _draw(
+    values: float | tuple[float, float], *, spread: Spread, n: int, generator: Generator | None, device: torch.device
+) -> Tensor:
+    if spread == "uniform" or isinstance(values, float | int):
+        return draw_between(values, n, generator=generator, device=device)
+    low, high = (math.log(value) for value in values)
+    return draw_between((low, high), n, generator=generator, device=device).exp()
 
 
 def _check_count(name: str, value: object) -> None:

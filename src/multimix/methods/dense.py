@@ -1,11 +1,12 @@
 """Dense MultiMix."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, cast
 
 from torch import Generator, Tensor
 
-from multimix.methods._tuple_loss import Embedded, Taught, tuple_losses
+from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
 from multimix.ops import as_probabilities, attention, check_batch
 from multimix.protocols import Losses, Network, Teacher
@@ -56,19 +57,22 @@ class DenseMultiMix(TupleSettings):
     ) -> Losses:
         """Return the mean cross-entropy of the interpolated tuples at every position."""
         check_batch(inputs, targets)
-        student = Embedded(network, _at_every_position(network, inputs))
+        embed = partial(_at_every_position, clean=self.clean > 0)
+        student, pooled = embed(network, inputs)
+        taught = Taught.of(teacher, embed)
         b, r, _ = student.embeddings.shape
         sets = None if self.shared else r
         weights = self.weights(b, like=student.embeddings, generator=generator, sets=sets)
-        return tuple_losses(
+        losses = tuple_losses(
             student,
             targets,
             weights,
             attention=self.attend(student, targets),
-            taught=Taught.of(teacher, _at_every_position),
-            balanced=self.balanced,
+            taught=taught,
+            balanced=self.gain_power,
             impl=self.impl,
         )
+        return keep_clean(losses, self.clean, pooled, targets, taught)
 
     def attend(self, student: Embedded, targets: Tensor) -> Tensor:
         """Return the attention of every image over its positions, (b, r).
@@ -83,11 +87,15 @@ class DenseMultiMix(TupleSettings):
         return attention(features, query=self.query, activation=self.activation, class_weights=weights)
 
 
-def _at_every_position(network: Network, inputs: Tensor) -> Tensor:
-    """Return (b, r, d): each position pooled by itself, so that it is in the space that the classifier knows."""
+def _at_every_position(network: Network, inputs: Tensor, *, clean: bool) -> tuple[Embedded, Embedded | None]:
+    """Return embeddings at every position, (b, r, d), and if wanted those of whole images, (b, d).
+
+    Each position is pooled by itself, so that it is in the space that the classifier knows.
+    """
     features = network.embed(inputs)
     b, r, d = features.shape
-    return network.pool(features.reshape(b * r, 1, d)).unflatten(0, (b, r))
+    positions = network.pool(features.reshape(b * r, 1, d)).unflatten(0, (b, r))
+    return Embedded(network, positions), Embedded(network, network.pool(features)) if clean else None
 
 
 def _class_weights(network: Network, targets: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """MultiMix."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from torch import Generator, Tensor
 
-from multimix.methods._tuple_loss import Embedded, Taught, tuple_losses
+from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
 from multimix.ops import check_batch
 from multimix.protocols import Losses, Network, Teacher
@@ -41,12 +42,15 @@ class MultiMix(TupleSettings):
     ) -> Losses:
         """Return the mean cross-entropy of the interpolated tuples."""
         check_batch(inputs, targets)
-        student = Embedded(network, _pooled(network, inputs))
+        embed = partial(_embedded, clean=self.clean > 0)
+        student, pooled = embed(network, inputs)
+        taught = Taught.of(teacher, embed)
         weights = self.weights(len(inputs), like=student.embeddings, generator=generator)
-        return tuple_losses(
-            student, targets, weights, taught=Taught.of(teacher, _pooled), balanced=self.balanced, impl=self.impl
-        )
+        losses = tuple_losses(student, targets, weights, taught=taught, balanced=self.gain_power, impl=self.impl)
+        return keep_clean(losses, self.clean, pooled, targets, taught)
 
 
-def _pooled(network: Network, inputs: Tensor) -> Tensor:
-    return network.pool(network.embed(inputs))
+def _embedded(network: Network, inputs: Tensor, *, clean: bool) -> tuple[Embedded, Embedded | None]:
+    """Return what is interpolated and, if wanted, what is classified as it is, which here are the same."""
+    student = Embedded(network, network.pool(network.embed(inputs)))
+    return student, student if clean else None

@@ -10,14 +10,14 @@ from torch.autograd import Function
 from multimix.ops._checks import accurate
 
 
-def balance_gain(weights: Float[Tensor, "*r n b"]) -> Float[Tensor, "*r"]:
+def balance_gain(weights: Float[Tensor, "*r n b"], power: float = 1.0) -> Float[Tensor, "*r"]:
     r"""Return by how much interpolation with ``weights`` shrinks the batch-centred gradient on the clean logits.
 
     :math:`1 / (b\, \overline{(w - 1/b)^2})`, about :math:`b \alpha + 1` for a symmetric Dirichlet distribution; 1 where
-    all weights are equal and there is nothing to rescale. One number for each position.
+    all weights are equal and there is nothing to rescale. One number for each position, to the given power.
     """
     with torch.no_grad():
-        return gain_from(unevenness(weights) / weights.shape[-2])
+        return gain_from(unevenness(weights) / weights.shape[-2]) ** power
 
 
 def unevenness(weights: Float[Tensor, "*r n b"]) -> Float[Tensor, "*r"]:

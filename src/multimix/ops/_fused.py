@@ -43,7 +43,8 @@ class Problem(NamedTuple):
     teacher: Tensor | None
     """Logits as the student's: (b, k) or (r, b, k)."""
     gamma: float
-    balanced: bool
+    balanced: float
+    """Power of the gain that the centred gradient is balanced with; 0 leaves it as it is."""
     chunk: int | None
     """Tuples computed at a time, as many as fit if None."""
 
@@ -120,7 +121,7 @@ def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
         if uneven is not None:
             uneven[at] += unevenness(weights)
     if uneven is not None:
-        gradient = balance(gradient, gain_from(uneven / problem.n))
+        gradient = balance(gradient, gain_from(uneven / problem.n) ** problem.balanced)
     return [torch.stack(term).sum() if len(term) > 1 else term[0] for term in zip(*sums, strict=True)], gradient
 
 

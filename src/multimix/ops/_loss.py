@@ -58,7 +58,7 @@ def mixed_cross_entropy(
     *,
     teacher_logits: Float[Tensor, "b k"] | None = None,
     gamma: float = 1.0,
-    balanced: bool = False,
+    balanced: bool | float = False,
     impl: Impl = "auto",
     chunk: int | None = None,
 ) -> Float[Tensor, ""]:
@@ -76,7 +76,8 @@ def mixed_cross_entropy(
         teacher_logits: The teacher's predictions for its view of the same mini-batch; it receives no gradient.
         gamma: Weight of the labels against the teacher; without a teacher it has no effect.
         balanced: Rescale the batch-centred part of the gradient on ``logits`` to the size it has in plain training, by
-            :func:`balance_gain`. The value of the loss does not change.
+            :func:`balance_gain`; a number in [0, 1] is the power of that gain, True being 1. The value of the loss does
+            not change.
         impl: ``plain`` forms the interpolated logits and targets and leaves the rest to autograd; ``commuted`` never
             forms the targets; ``fused`` sums the gradient up while it computes the loss, in memory that does not grow
             with n. ``auto`` takes ``fused``, but ``plain`` where weights or targets need a gradient or the problem is
@@ -118,7 +119,7 @@ def dense_mixed_cross_entropy(
     *,
     teacher_logits: Float[Tensor, "b r k"] | None = None,
     gamma: float = 1.0,
-    balanced: bool = False,
+    balanced: bool | float = False,
     impl: Impl = "auto",
     chunk: int | None = None,
 ) -> Float[Tensor, ""]:
@@ -171,12 +172,12 @@ def mixed_losses(
     attention: Float[Tensor, "b r"] | None = None,
     teacher_logits: Tensor | None = None,
     gamma: float = 1.0,
-    balanced: bool = False,
+    balanced: bool | float = False,
     impl: Impl = "auto",
     chunk: int | None = None,
 ) -> MixedLosses:
     """Return a mixed loss with its terms: with attention that of :func:`dense_mixed_cross_entropy`, else the other."""
-    _check(logits, targets, weights, attention, teacher_logits, gamma=gamma, chunk=chunk)
+    _check(logits, targets, weights, attention, teacher_logits, gamma=gamma, balanced=balanced, chunk=chunk)
     form = _form(impl, logits, targets=targets, weights=weights, attention=attention)
     # in full precision with the batch next to last: (b, k) as it is, (b, r, k) as (r, b, k)
     logits = accurate(logits if attention is None else logits.transpose(0, 1))
@@ -186,7 +187,7 @@ def mixed_losses(
     if not targets.is_floating_point():
         targets = targets.long()
     attention = None if attention is None else attention.to(logits.dtype)
-    problem = Problem(targets, weights, attention, teacher_logits, gamma, balanced, chunk)
+    problem = Problem(targets, weights, attention, teacher_logits, gamma, float(balanced), chunk)
     compute = _fused if form == "fused" else _unfused
     try:
         with no_autocast(logits.device.type):  # which would take these products in half precision
@@ -213,7 +214,7 @@ def _unfused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tenso
     if problem.attention is not None:
         weights = reweight(weights, problem.attention)
     if problem.balanced:
-        logits = balance_gradient(logits, balance_gain(weights))
+        logits = balance_gradient(logits, balance_gain(weights, problem.balanced))
     # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
     logits = logits - logits.detach().amax(-1, keepdim=True)
     compute = plain if form == "plain" else commuted
@@ -254,6 +255,7 @@ def _check(
     teacher: Tensor | None,
     *,
     gamma: float,
+    balanced: float,
     chunk: int | None,
 ) -> None:
     check_logits(logits, 2 if attention is None else 3)
@@ -271,6 +273,8 @@ def _check(
         )
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+    if not 0 <= balanced <= 1:
+        raise ValueError(f"balanced must be True, False or a power in [0, 1], got {balanced}")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
 
