@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "train several methods with several seeds and report",
     "report": "make one self-contained page of runs",
     "bench": "measure speed and memory",
+    "anatomy": "compare the gradient with plain training's and with theory, by layer and over training",
     "list": "name methods, recipes, data sets, models and suites",
 }
 

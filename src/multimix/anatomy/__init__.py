@@ -1,0 +1,37 @@
+"""Anatomy of the gradient: what mixing tuples does to it, by layer and over training, beside what theory says."""
+
+from multimix.anatomy.course import Record, anatomise
+from multimix.anatomy.law import (
+    centred,
+    cosine,
+    expected_cosine,
+    law_gradient,
+    norm_ratio,
+    plain_gradient,
+    quadratic_gradient,
+    relative_error,
+    relative_variance,
+    shrinkage,
+)
+from multimix.anatomy.measure import AnatomySettings
+from multimix.anatomy.tables import TABLES, Table, render, tables
+
+__all__ = [
+    "TABLES",
+    "AnatomySettings",
+    "Record",
+    "Table",
+    "anatomise",
+    "centred",
+    "cosine",
+    "expected_cosine",
+    "law_gradient",
+    "norm_ratio",
+    "plain_gradient",
+    "quadratic_gradient",
+    "relative_error",
+    "relative_variance",
+    "render",
+    "shrinkage",
+    "tables",
+]
