@@ -23,6 +23,8 @@ _LATEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "–": "--",
+    "Δ": r"$\Delta$",
+    "▼": r"$\bigtriangledown$",  # of plain LaTeX; the filled one needs a package
     **{letter: "\\" + letter for letter in "{}$&#_%"},
 }
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from multimix.report._known import COST, KNOWN, QUALITY, TRAINING, WORDS, Metric
 from multimix.report._text import clean
 
-__all__ = ["Metric", "capital", "decimals", "in_order", "in_words", "metric"]
+__all__ = ["Metric", "capital", "decimals", "in_order", "in_words", "metric", "spoken"]
 
 _UNKNOWN = "Not described by this version of MultiMix; shown as recorded."
 _OF = {
@@ -47,10 +47,14 @@ def capital(words: str) -> str:
     return words if words[:1] == "k" and words[1:2].isupper() else words[:1].upper() + words[1:]
 
 
+def spoken(title: str) -> str:
+    """Return a title as it stands inside a sentence: ``accuracy``, but ``NLL``."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+
+
 def _derived(name: str, words: str, base: Metric, prefix: str = "") -> Metric:
-    spoken = base.title if base.title[1:2].isupper() else base.title[:1].lower() + base.title[1:]
     meaning = f"{base.meaning} {_OF.get(prefix, f'Under: {words}.')}"
-    return replace(base, name=name, title=f"{capital(words)} {spoken}", meaning=meaning)
+    return replace(base, name=name, title=f"{capital(words)} {spoken(base.title)}", meaning=meaning)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from multimix.report._figures import learning_curves, seed_dots
 from multimix.report._files import write_whole
 from multimix.report._layout import suite_title
 from multimix.report._metrics import Metric, metric
+from multimix.report._paired import paired_html
 from multimix.report._records import MAIN, Record, as_lines, records
 from multimix.report._runs import Picture, Run
 from multimix.report._settings import Pairs, Settings, settings_of, suite_settings
@@ -48,6 +49,7 @@ class _Part:
     anchor: str
     title: str
     results: Markup | None
+    paired: Markup | None
     figures: list[Figure]
     pictures: list[dict[str, Any]]
     settings: Settings
@@ -55,7 +57,14 @@ class _Part:
     finished: bool
 
 
-def page(runs: Sequence[Run], out: str | Path, *, title: str | None = None) -> Path:
+def page(
+    runs: Sequence[Run],
+    out: str | Path,
+    *,
+    title: str | None = None,
+    paired: str | None = None,
+    metrics: Sequence[str] | None = None,
+) -> Path:
     """Write a report of runs as one HTML file that fetches nothing.
 
     The page holds a table of means and spreads for every data set, model and length of training, learning curves, where
@@ -67,18 +76,21 @@ def page(runs: Sequence[Run], out: str | Path, *, title: str | None = None) -> P
         runs: What ``read_run`` returned.
         out: The file to write; its folder is made where it is missing.
         title: The page's title; says methods and data by default.
+        paired: The label that the others are compared with seed by seed, in a table of its own; None for no such table.
+        metrics: The columns of that table; accuracy, NLL and ECE by default.
 
     Returns:
         ``out`` as a path.
 
     Raises:
-        ValueError: ``runs`` is empty, or ``out`` is a folder.
+        ValueError: ``runs`` is empty, ``out`` is a folder, or the finished runs have no ``paired`` to compare with, or
+            nothing of its ``metrics``.
     """
     if not runs:
         raise ValueError("runs: expected at least one run, got none")
     out = Path(out)
     runs = list({run.folder.resolve(): run for run in runs}.values())
-    write_whole(out, _render(_context(runs, title, out.parent)))
+    write_whole(out, _render(_context(runs, title, out.parent, _beside(runs, paired, metrics))))
     return out
 
 
@@ -96,7 +108,13 @@ def _render(context: dict[str, Any]) -> str:
     return environment.get_template("report.html").render(context)
 
 
-def _context(runs: Sequence[Run], title: str | None, base: Path) -> dict[str, Any]:
+def _beside(runs: Iterable[Run], paired: str | None, metrics: Sequence[str] | None) -> dict[Setting, Markup]:
+    """Return the tables of paired differences; none where nothing has finished yet."""
+    rows = records(_kept(runs)) if paired is not None else []
+    return paired_html(summarise(rows, metrics), paired, metrics=metrics) if paired is not None and rows else {}
+
+
+def _context(runs: Sequence[Run], title: str | None, base: Path, beside: dict[Setting, Markup]) -> dict[str, Any]:
     kept = _kept(runs)
     rows = records(kept)
     summary = summarise(rows)
@@ -104,7 +122,10 @@ def _context(runs: Sequence[Run], title: str | None, base: Path) -> dict[str, An
     groups: dict[Setting, list[Run]] = {}
     for run in runs:
         groups.setdefault(_setting(run), []).append(run)
-    parts = [_part(index, group, kept, summary, rows) for index, group in enumerate(groups.values(), start=1)]
+    parts = [
+        _part(index, group, kept, summary, rows, beside.get(setting))
+        for index, (setting, group) in enumerate(groups.items(), start=1)
+    ]
     return {
         "title": clean(title or _title(groups)),
         "lead": _lead(groups, kept),
@@ -150,7 +171,14 @@ def _kept(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if id(run) in kept]
 
 
-def _part(index: int, group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Record]) -> _Part:
+def _part(
+    index: int,
+    group: list[Run],
+    kept: list[Run],
+    summary: Summary,
+    rows: Sequence[Record],
+    paired: Markup | None,
+) -> _Part:
     finished = [run for run in group if run in kept]
     drawn = finished or group
     comparison = _comparison(summary, _setting(group[0]))
@@ -161,6 +189,7 @@ def _part(index: int, group: list[Run], kept: list[Run], summary: Summary, rows:
         anchor=f"comparison-{index}",
         title=Comparison(clean(data), clean(model), epochs, (), ()).title,
         results=html_tables(comparison)[0] if comparison else None,
+        paired=paired,
         figures=[figure for figure in (*dots, *curves) if figure],
         pictures=_pictures(drawn),
         settings=settings_of(drawn),

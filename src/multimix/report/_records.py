@@ -8,6 +8,7 @@ from typing import Any
 from multimix.report._files import read_lines, write_whole
 from multimix.report._known import KNOWN
 from multimix.report._runs import Run
+from multimix.report._text import unknown
 
 Record = dict[str, Any]
 
@@ -67,6 +68,25 @@ def read_records(path: str | Path) -> list[Record]:
         _check(row, f"{path}, line {number}")
         rows.append(row)
     return rows
+
+
+def with_labels(records: Iterable[Record], labels: Sequence[str]) -> list[Record]:
+    """Return the records of these labels, in the order of the labels, which is that of a table's rows.
+
+    Args:
+        records: What ``records`` or ``read_records`` returned.
+        labels: Which methods to keep, by their labels as recorded.
+
+    Raises:
+        ValueError: No record has one of ``labels``.
+    """
+    found: dict[str, list[Record]] = {}
+    for row in records:
+        found.setdefault(row["label"], []).append(row)
+    for label in labels:
+        if label not in found:
+            raise ValueError(unknown("labels", label, found))
+    return [row for label in dict.fromkeys(labels) for row in found[label]]
 
 
 def method_name(method: Any) -> str:

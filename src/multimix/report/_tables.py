@@ -38,8 +38,7 @@ def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) ->
     Raises:
         ValueError: ``fmt`` is none of these, or the summary is empty.
     """
-    if fmt not in get_args(Format):
-        raise ValueError(f"fmt: expected one of {', '.join(get_args(Format))}, got {fmt!r}")
+    check_format(fmt)
     if not summary.comparisons:
         raise ValueError("nothing to tabulate: no finished run has a record")
     if fmt == "csv":
@@ -47,6 +46,12 @@ def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) ->
     render: Callable[[Grid], str] = getattr(_formats, fmt)
     grids = [grid for one in summary.comparisons for grid in (*_grids(one), *(_grids(one, more=True) if whole else ()))]
     return "\n".join(render(grid) for grid in grids)
+
+
+def check_format(fmt: str) -> None:
+    """Raise ValueError if there is no such format."""
+    if fmt not in get_args(Format):
+        raise ValueError(f"fmt: expected one of {', '.join(get_args(Format))}, got {fmt!r}")
 
 
 def html_tables(comparison: Comparison, *, more: bool = False) -> list[Markup]:
@@ -100,9 +105,13 @@ def _heading(comparison: Comparison, plan: Plan) -> str:
 
 def _note(comparison: Comparison, plan: Plan) -> str:
     best = _BEST_OF_KEY.format(key=plan.key.lower()) if plan.key else BEST
+    return " ".join(words for words in (best if len(comparison.rows) > 1 else "", unlike(comparison)) if words)
+
+
+def unlike(comparison: Comparison) -> str:
+    """Return the warning under a table whose rows were measured with different settings; else nothing."""
     names = [clean(name) for name in comparison.unequal]
-    warning = f"Not measured alike: rows differ in {listed(names)}." if names else ""
-    return " ".join(words for words in (best if len(comparison.rows) > 1 else "", warning) if words)
+    return f"Not measured alike: rows differ in {listed(names)}." if names else ""
 
 
 def _column(lines: list[tuple[Row, str, tuple[str | None, ...]]], index: int) -> list[Text]:
@@ -152,18 +161,18 @@ def _csv(summary: Summary) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["data", "model", "epochs", "label", "config", *["settings"] * variants, "n"]
-        + [_inert(f"{name}_{part}") for name in names for part in ("mean", "std", "n")]
+        + [inert(f"{name}_{part}") for name in names for part in ("mean", "std", "n")]
     )
     for comparison in summary.comparisons:
         for row in comparison.rows:
             about = [
-                _inert(comparison.data),
-                _inert(comparison.model),
+                inert(comparison.data),
+                inert(comparison.model),
                 comparison.epochs,
-                _inert(row.label),
+                inert(row.label),
                 row.config,
             ]
-            about += [_inert(row.variant)] * variants
+            about += [inert(row.variant)] * variants
             writer.writerow([*about, len(row.seeds), *(part for name in names for part in _parts(row.cells.get(name)))])
     return out.getvalue()
 
@@ -174,6 +183,6 @@ def _parts(cell: Cell | None) -> list[str]:
     return [repr(cell.mean), "" if cell.std is None else repr(cell.std), str(cell.n)]
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
     """Return text that a spreadsheet will not take for a formula."""
     return f"'{clean(text)}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else clean(text)
