@@ -1,7 +1,9 @@
 """Put tables made from committed records into Markdown pages, between their marks; with --check, only compare.
 
-A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... ``<!-- end -->``; the tables of an
-evaluation suite are ``<!-- records: benchmarks/digits-cpu.jsonl suite=ood -->``.
+A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... ``<!-- end -->``. Behind the file may
+stand, in any order, ``suite=ood`` (the tables of an evaluation suite), ``paired=erm`` (differences to this label with
+the same seed), ``metrics=accuracy,nll`` (these columns; of any suite where none is named) and ``labels=erm,mixup``
+(these rows, in this order).
 """
 
 import json
@@ -9,21 +11,65 @@ import re
 import sys
 from pathlib import Path
 
-from multimix.report import read_records, summarise, table
+from multimix.report import paired_table, read_records, summarise, table, with_labels
 
-BLOCK = re.compile(r"(<!-- records: (\S+)(?: suite=(\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- records: (\S+)((?: (?!-->)\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+WORDS = ("suite", "paired", "metrics", "labels")
 PAGES = ("README.md", "docs")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def rendered(records: Path, suite: str | None = None) -> str:
-    """Return the table of a file of records: of speed, of agreement with other libraries, or of runs, of one suite."""
+def rendered(records: Path, words: dict[str, str]) -> str:
+    """Return the table of a file of records: of speed, of agreement with other libraries, or of runs.
+
+    Args:
+        records: The file.
+        words: What the mark says besides; only of runs.
+
+    Raises:
+        ValueError: If the records have nothing of the kind.
+    """
     first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
-    if "ratio" in first:
-        return speed_table(records)
-    if "theirs" in first:
-        return agreement_table(records)
-    return table(summarise(read_records(records), suite=suite), fmt="markdown")
+    kind = {"ratio": speed_table, "theirs": agreement_table}
+    for key, made in kind.items():
+        if key in first:
+            if words:
+                raise ValueError(f"{records.name}: expected no words, since it is not of runs, got {', '.join(words)}")
+            return made(records)
+    return runs_table(records, **words)
+
+
+def runs_table(
+    records: Path,
+    *,
+    suite: str | None = None,
+    paired: str | None = None,
+    metrics: str | None = None,
+    labels: str | None = None,
+) -> str:
+    """Return the table of records of runs, or that of the differences to ``paired``; see the top for the words."""
+    columns = metrics.split(",") if metrics else None
+    rows = read_records(records)
+    if labels:
+        # The method to compare with has no row of its own, so that it need not be among them.
+        rows = with_labels(rows, [*labels.split(","), *([paired] if paired else [])])
+    summary = summarise(rows, columns, suite=suite)
+    return paired_table(summary, paired, metrics=columns) if paired else table(summary)
+
+
+def words_of(mark: str) -> dict[str, str]:
+    """Return the words of a mark: ``paired=erm metrics=nll`` by name.
+
+    Raises:
+        ValueError: If there is no such word.
+    """
+    words = {}
+    for word in mark.split():
+        name, _, value = word.partition("=")
+        if name not in WORDS or not value:
+            raise ValueError(f"mark: expected words of {', '.join(f'{known}=...' for known in WORDS)}, got {word!r}")
+        words[name] = value
+    return words
 
 
 def speed_table(records: Path) -> str:
@@ -79,7 +125,7 @@ def most(bar: float | None) -> str:
 
 def filled(text: str) -> str:
     """Return a page with every marked table made anew."""
-    return BLOCK.sub(lambda m: f"{m[1]}{rendered(ROOT / m[2], m[3])}{m[4]}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}{rendered(ROOT / m[2], words_of(m[3]))}{m[4]}", text)
 
 
 def main() -> int:

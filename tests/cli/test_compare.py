@@ -51,13 +51,15 @@ def test_the_table_has_a_row_for_each_method_and_the_report_is_one_file(multimix
     Path("out/report.html").unlink()
     out = multimix.succeeds(LINE)
     rows = [line for line in out.splitlines() if line.startswith(("erm", "distilled"))]
-    assert [row.split()[:2] for row in rows] == [["erm", "2"], ["distilled-multimix", "2"]]
+    assert [row.split()[:2] for row in rows] == [["erm", "2"], *[["distilled-multimix", "2"]] * 2]
+    assert "difference to erm with the same seed" in out
     accuracies = [event["accuracy"] for seed in (0, 1) for event in events(compared / f"erm-{seed}", "test")]
     assert f"{100 * sum(accuracies) / 2:.1f}" in rows[0]
     assert "±" in rows[0]
     assert out.splitlines()[-1] == "report: out/report.html"
     page = Path("out/report.html").read_text()
     assert page.count("<html") == 1
+    assert "1 epoch: difference to erm with the same seed" in page
     assert runs_in(Path("out")) == before
 
 
@@ -140,7 +142,7 @@ def test_runs_in_several_processes_end_like_runs_in_one(multimix, compared, monk
     out = multimix.succeeds(f"{LINE} --jobs 2")
     assert Pool.started == [(2, (4,))]  # four threads each
     assert runs_in(Path("out")) == runs_in(compared)
-    assert len([line for line in out.splitlines() if line.startswith(("erm", "distilled"))]) == 2
+    assert len([line for line in out.splitlines() if line.startswith(("erm", "distilled"))]) == 3
 
 
 def test_report_takes_runs_and_folders_of_runs(multimix, compared):

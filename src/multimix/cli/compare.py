@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multimix.cli._arguments import configured
 from multimix.cli._parser import Parser
-from multimix.cli.report import report
+from multimix.cli.report import reference, report
 from multimix.recipes import METHOD_NAMES, RECIPES
 from multimix.train import TrainConfig, resume, train
 from multimix.train.folder import RunFolder, describe_config
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
         check_same(folder, config)
     run_all(runs, jobs=given.jobs, quiet=given.quiet)
     folders = [folder_of(plan, seed, given.out) for plan in plans for seed in range(given.seeds)]
-    report(folders, given.out / "report.html")
+    report(folders, given.out / "report.html", paired=reference(folders))
 
 
 def folder_of(plan: TrainConfig, seed: int, out: Path) -> Path:

@@ -1,5 +1,6 @@
 """``multimix report``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -8,6 +9,7 @@ from multimix.report import (
     Format,
     Record,
     page,
+    paired_table,
     read_records,
     read_run,
     records,
@@ -28,26 +30,49 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--format", choices=get_args(Format), default="plain", help="of the tables")
     parser.add_argument("--suite", metavar="NAME", help="print only this suite's tables, and all it has measured")
     parser.add_argument("--records", type=Path, metavar="FILE", help="also write the records (JSON lines)")
+    parser.add_argument("--paired", metavar="LABEL", help="also compare every other method with this one, seed by seed")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="of any suite: the columns of --paired")
     given = parser.parse_args(arguments)
+    if given.metrics and given.paired is None:
+        raise ValueError("--metrics are the columns of the paired table: expected --paired LABEL too, got none")
+    what = {"fmt": given.format, "suite": given.suite, "paired": given.paired, "metrics": given.metrics}
     if len(given.runs) == 1 and given.runs[0].is_file():
-        print(tables(read_records(given.runs[0]), fmt=given.format, suite=given.suite))
+        print(tables(read_records(given.runs[0]), **what))
     else:
-        report(find_runs(given.runs), given.out, fmt=given.format, suite=given.suite, keep=given.records)
+        report(find_runs(given.runs), given.out, keep=given.records, **what)
 
 
 def report(
-    folders: list[Path], out: Path, *, fmt: Format = "plain", suite: str | None = None, keep: Path | None = None
+    folders: list[Path],
+    out: Path,
+    *,
+    fmt: Format = "plain",
+    suite: str | None = None,
+    keep: Path | None = None,
+    paired: str | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> None:
     """Print the tables of the runs in ``folders`` and write the page, and the records if asked to.
 
+    Args:
+        folders: The runs.
+        out: Where the page goes.
+        fmt: Of the tables.
+        suite: The only one to print.
+        keep: Where the records go.
+        paired: The label that the other methods are compared with seed by seed, printed and in the page.
+        metrics: The columns of that table.
+
     Raises:
         FileNotFoundError: If there is no run.
-        ValueError: If a run is damaged, or none was measured by ``suite``.
+        ValueError: If a run is damaged, none was measured by ``suite``, or nothing can be compared with ``paired``.
     """
     runs = [read_run(folder) for folder in folders]
     rows = records(runs)
-    words = tables(rows, fmt=fmt, suite=suite) if rows else "no run has finished yet: there is no table"
-    written = page(runs, out)
+    words = "no run has finished yet: there is no table"
+    if rows:
+        words = tables(rows, fmt=fmt, suite=suite, paired=paired, metrics=metrics)
+    written = page(runs, out, paired=paired, metrics=metrics)
     print(words)
     if keep is not None:
         write_records(keep, runs)
@@ -55,20 +80,49 @@ def report(
     print(f"report: {written}")
 
 
-def tables(rows: list[Record], *, fmt: Format = "plain", suite: str | None = None) -> str:
+def tables(
+    rows: list[Record],
+    *,
+    fmt: Format = "plain",
+    suite: str | None = None,
+    paired: str | None = None,
+    metrics: Sequence[str] | None = None,
+) -> str:
     """Return the main table and then those of every suite, or all tables of one suite.
 
-    ``csv`` is for machines, which read one table at a time: it is the main one where no suite is named.
+    The differences to ``paired`` stand behind the main table, or behind those of the suite. ``csv`` is for machines,
+    which read one table at a time: it is that of the differences, else the main one where no suite is named.
 
     Raises:
-        ValueError: If there is no record, or none of ``suite``.
+        ValueError: If there is no record, or none of ``suite``, or nothing can be compared with ``paired``.
     """
+    only = None if suite == "accuracy" else suite
+    beside: list[str] = []
+    if paired is not None:
+        beside = [paired_table(summarise(rows, metrics, suite=only), paired, metrics=metrics, fmt=fmt)]
+        if fmt == "csv":
+            return beside[0]
     if suite is not None:
-        return table(summarise(rows, suite=None if suite == "accuracy" else suite), fmt=fmt, whole=True)
+        return "\n".join([table(summarise(rows, suite=only), fmt=fmt, whole=True), *beside])
     main = summarise(rows)
     others = [] if fmt == "csv" and main.comparisons else [summarise(rows, suite=name) for name in suites(rows)]
     found = [one for one in (main, *others) if one.comparisons]
-    return "\n".join(table(one, fmt=fmt) for one in found or [main])
+    first, *more = [table(one, fmt=fmt) for one in found or [main]]
+    return "\n".join([first, *beside, *more])
+
+
+def reference(folders: list[Path], wanted: str = "erm") -> str | None:
+    """Return the label that the others of a comparison are compared with seed by seed: ``wanted``, else the first.
+
+    None where differences would say nothing: of one method, one seed, or runs that cannot be told apart by label.
+    """
+    found = summarise(records(read_run(folder) for folder in folders)).comparisons
+    rows = [row for one in found for row in one.rows]
+    labels = [row.label for row in rows if "accuracy" in row.cells and row.cells["accuracy"].n > 1]
+    if len(found) != 1 or len(set(labels)) < 2:
+        return None
+    label = wanted if wanted in labels else labels[0]
+    return label if sum(row.label == label for row in rows) == 1 else None
 
 
 def find_runs(folders: list[Path]) -> list[Path]:
