@@ -1,101 +1,89 @@
 """``multimix compare``."""
 
-import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
-from multimix.cli._arguments import configured
+from multimix.cli._arguments import configured, override
 from multimix.cli._parser import Parser
+from multimix.cli._trials import choose
 from multimix.cli.report import reference, report
-from multimix.recipes import METHOD_NAMES, RECIPES
-from multimix.train import TrainConfig, resume, train
-from multimix.train.folder import RunFolder, describe_config
-from multimix.train.run import load_data
+from multimix.recipes import METHOD_NAMES, RECIPES, STUDIES, Study, study_named
+from multimix.train import TrainConfig
+from multimix.train.many import fitting_jobs, run_all
 
 
 def main(arguments: list[str]) -> None:
-    """Train several methods with several seeds by one recipe, then print the table and write the report."""
+    """Train several methods with several seeds by one recipe, then print the tables and write the report."""
     parser = Parser(
         prog="multimix compare",
-        usage="multimix compare RECIPE --methods NAME ... [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]",
-        description="Train several methods with several seeds by one recipe; finished runs are kept, others resumed.",
+        usage="multimix compare RECIPE --methods NAME ... [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]\n"
+        "       multimix compare STUDY [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]",
+        description="Train several methods with several seeds by one recipe, or all runs of a study;"
+        " finished runs are kept, others resumed.",
     )
-    parser.add_argument("recipe", help=", ".join(RECIPES))
-    parser.add_argument("--methods", nargs="+", required=True, metavar="NAME", help="see multimix list, or all")
-    parser.add_argument("--seeds", type=int, default=3, help="runs a method, with seeds 0, 1, ... (default: 3)")
     parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at the same time, sharing the CPU's cores (default: 1)"
+        "recipe", metavar="RECIPE or STUDY", help=f"recipes: {', '.join(RECIPES)}; studies: {', '.join(STUDIES)}"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder of the runs and report.html")
-    parser.add_argument("--quiet", action="store_true", help="print only the table")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="see multimix list, or all; of a study: its arms")
+    parser.add_argument("--seeds", type=int, help="runs a method, with seeds 0, 1, ... (default: 3, or the study's)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="runs at the same time, sharing the CPU's cores (default: 1; of a study on a CPU: its cores, at most 4)",
+    )
+    parser.add_argument("--out", type=Path, help="folder of the runs and report.html (default: runs/compare/STUDY)")
+    parser.add_argument("--quiet", action="store_true", help="print only the tables")
     given, rest = parser.parse_known_args(arguments)
     for name in ("seeds", "jobs"):
-        if getattr(given, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(given, name)}")
-    names = METHOD_NAMES if given.methods == ["all"] else given.methods
-    prog = f"multimix compare {given.recipe}"
-    plans = [configured(given.recipe, name, rest, prog=prog) for name in dict.fromkeys(names)]
+        if (value := getattr(given, name)) is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    study = _study(given.recipe, given.methods, rest)
+    named = given.recipe in STUDIES and study.name == given.recipe
+    out = given.out or Path("runs/compare", *[study.name] * named)
+    jobs = given.jobs or (fitting_jobs(next(iter(study.arms.values()))[0].device) if named else 1)
+    runs(study, out, seeds=given.seeds or study.seeds, jobs=jobs, quiet=given.quiet)
+
+
+def runs(study: Study, out: Path, *, seeds: int, jobs: int, quiet: bool) -> None:
+    """Bring all runs of a study to their end, trials first, and report on them."""
+    plans = study.chosen(choose(study, out, jobs=jobs, quiet=quiet))
     # Seeds go round the methods, so that a stop leaves a fair table.
-    runs = {folder_of(plan, seed, given.out): replace(plan, seed=seed) for seed in range(given.seeds) for plan in plans}
-    if len(runs) < len(plans) * given.seeds:
+    wanted = {
+        out / f"{label}-{seed}": replace(plan, seed=seed) for seed in range(seeds) for label, plan in plans.items()
+    }
+    run_all(wanted, jobs=jobs, quiet=quiet)
+    folders = [out / f"{label}-{seed}" for label in plans for seed in range(seeds)]
+    report(folders, out / "report.html", paired=reference(folders))
+
+
+def _study(name: str, methods: list[str] | None, rest: list[str]) -> Study:
+    """Return a study by name, or what is asked for of a recipe as one."""
+    prog = f"multimix compare {name}"
+    if methods is None or (name not in RECIPES and name.lower().replace("_", "-") in STUDIES):
+        if methods is None and name.lower().replace("_", "-") in RECIPES and name not in STUDIES:
+            raise ValueError("--methods must name what to compare by a recipe: see multimix list, or all")
+        study = study_named(name)
+        if any(argument.startswith("--method.") for argument in rest):
+            raise ValueError("--method.FIELD does not go with a study, whose arms have methods of their own")
+        if any(argument in ("--label", "--seed") or argument.startswith(("--label=", "--seed=")) for argument in rest):
+            raise ValueError("a study sets --label and --seed of its runs itself")
+        return _only(study.changed(lambda config: override(config, rest, prog=prog)), methods)
+    names = dict.fromkeys(METHOD_NAMES if methods == ["all"] else methods)
+    plans = [configured(name, method, rest, prog=prog) for method in names]
+    arms: dict[str, tuple[TrainConfig, ...]] = {plan.title: (plan,) for plan in plans}
+    if len(arms) < len(plans):
         raise ValueError("methods are told apart by their labels, so --label does not go with several of them")
-    for folder, config in runs.items():
-        check_same(folder, config)
-    run_all(runs, jobs=given.jobs, quiet=given.quiet)
-    folders = [folder_of(plan, seed, given.out) for plan in plans for seed in range(given.seeds)]
-    report(folders, given.out / "report.html", paired=reference(folders))
+    return Study(name=name, question="", arms=arms, against="erm" if "erm" in arms else next(iter(arms)))
 
 
-def folder_of(plan: TrainConfig, seed: int, out: Path) -> Path:
-    """Return where the run of a plan with a seed lies."""
-    return out / f"{plan.title}-{seed}"
-
-
-def check_same(folder: Path, config: TrainConfig) -> None:
-    """Raise ValueError if ``folder`` holds a run with another configuration."""
-    if not (folder / "config.json").is_file():
-        return
-    there, wanted = describe_config(RunFolder(folder).read_config()), describe_config(config)
-    if there != wanted:
-        field = next(name for name in wanted if there.get(name) != wanted[name])
-        raise ValueError(
-            f"run folder {folder} holds a run with another {field} ({there.get(field)!r}, not {wanted[field]!r});"
-            " give another --out"
-        )
-
-
-def run_all(runs: dict[Path, TrainConfig], *, jobs: int, quiet: bool) -> None:
-    """Bring every run to its end, ``jobs`` of them at the same time."""
-    if jobs == 1:
-        splits = load_data(next(iter(runs.values())))
-        for folder, config in runs.items():
-            if (folder / "config.json").is_file():
-                resume(folder, quiet=quiet)
-            else:
-                train(config, folder, quiet=quiet, splits=splits)
-        return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_share, initargs=(threads,)) as pool:
-        waiting = [pool.submit(_run, config, folder, quiet=quiet) for folder, config in runs.items()]
-        try:
-            for done in as_completed(waiting):
-                done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # runs under way end at their own pace and stay resumable
-            raise
-
-
-def _share(threads: int) -> None:
-    """Take only this process' share of the cores: threads that wait for each other cost more than they bring."""
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _run(config: TrainConfig, folder: Path, *, quiet: bool) -> None:
-    if (folder / "config.json").is_file():
-        resume(folder, quiet=quiet)
-    else:
-        train(config, folder, quiet=quiet)
+def _only(study: Study, labels: Iterable[str] | None) -> Study:
+    """Return a study with some of its arms."""
+    if labels is None:
+        return study
+    labels = list(dict.fromkeys(labels))
+    for label in labels:
+        if label not in study.arms:
+            raise ValueError(f"--methods: study {study.name} has no arm {label!r}; it has {', '.join(study.arms)}")
+    arms = {label: study.arms[label] for label in labels}
+    return replace(study, arms=arms, against=study.against if study.against in arms else labels[0])

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from multimix.recipes.cifar import cifar10, cifar10_paper, cifar100, cifar100_paper
+from multimix.recipes.cifar import cifar10, cifar10_paper, cifar10_small, cifar100, cifar100_paper
 from multimix.recipes.digits import digits
 from multimix.recipes.imagenet import imagenet, imagenet_paper
 from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper
@@ -15,6 +15,7 @@ T = TypeVar("T")
 _FUNCTIONS = (
     digits,
     cifar10,
+    cifar10_small,
     cifar10_paper,
     cifar100,
     cifar100_paper,

@@ -1,0 +1,96 @@
+"""All methods at equal budget: each with as many trials on the validation split, then the same seeds for all."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+from multimix.distill import SelfDistilled
+from multimix.methods import (
+    ERM,
+    AlignMix,
+    Alternate,
+    CoMixup,
+    CutMix,
+    DenseMultiMix,
+    ManifoldMixup,
+    Mixup,
+    MultiMix,
+    PuzzleMix,
+    SaliencyMix,
+    ZetaMixup,
+)
+from multimix.protocols import Method
+from multimix.recipes.cifar import cifar10_small
+from multimix.recipes.digits import digits
+from multimix.recipes.methods import dense_multimix_paper, multimix_paper
+from multimix.recipes.study import Study, arms
+from multimix.train import SGD, TrainConfig
+
+Candidates = dict[str, tuple[Method, ...]]
+
+RIVALS: Candidates = {
+    "mixup": (Mixup(alpha=0.2), Mixup(alpha=1.0)),
+    "cutmix": (CutMix(probability=0.5), CutMix()),
+    "mixup+cutmix": (Alternate((Mixup(alpha=0.2), CutMix())), Alternate((Mixup(), CutMix()))),
+    "manifold-mixup": (ManifoldMixup(alpha=0.2), ManifoldMixup(alpha=2.0)),
+    "saliencymix": (SaliencyMix(probability=0.5), SaliencyMix()),
+    "zeta-mixup": (ZetaMixup(gamma=2.8), ZetaMixup(gamma=4.0)),
+    "alignmix": (AlignMix(alpha=0.2), AlignMix(alpha=2.0)),
+    "puzzlemix": (PuzzleMix(alpha=1.0), PuzzleMix(alpha=1.0, clean=1.0)),
+    "co-mixup": (CoMixup(clean=1.0), CoMixup(clean=0.0)),
+}
+"""What the paper compares itself with, and the two that people alternate; two candidates each."""
+
+PUBLISHED: Candidates = {
+    "multimix-paper": (multimix_paper(), Alternate((MultiMix(alpha=(0.5, 2.0)), Mixup(alpha=1.0)), (0.5, 0.5))),
+    "dense-multimix-paper": (
+        dense_multimix_paper(),
+        Alternate((DenseMultiMix(alpha=(0.5, 2.0)), Mixup(alpha=1.0)), (0.5, 0.5)),
+    ),
+}
+"""The published forms, with the published and the usual concentration of their input mixup."""
+
+OURS: Candidates = {
+    "multimix": (MultiMix(effective=1.5, clean=0.5), MultiMix()),
+    "dense-multimix": (DenseMultiMix(effective=1.5, clean=0.5), DenseMultiMix()),
+}
+"""Ours."""
+
+
+def digits_all() -> Study:
+    """Which method pays on digits, with and without self-distillation, at equal epochs."""
+    return _comparison("digits-all", digits_all, digits(), {**RIVALS, **PUBLISHED, **OURS}, distilled=True)
+
+
+def cifar10_small_study() -> Study:
+    """Which method pays on a tenth of CIFAR-10, at equal epochs: the headline."""
+    return _comparison("cifar10-small", cifar10_small_study, cifar10_small(), {**RIVALS, **PUBLISHED, **OURS})
+
+
+def _comparison(
+    name: str, about: Callable[[], Study], base: TrainConfig, methods: Candidates, *, distilled: bool = False
+) -> Study:
+    plain = {"erm": _decays(base, "erm", ERM()), **arms(base, methods)}
+    taught = {
+        f"distilled-{label}": tuple(_taught(config, f"distilled-{label}") for config in candidates)
+        for label, candidates in plain.items()
+    }
+    return Study(name=name, question=(about.__doc__ or "").strip(), arms=plain | (taught if distilled else {}))
+
+
+def _decays(base: TrainConfig, label: str, method: ERM) -> tuple[TrainConfig, ...]:
+    """Return two candidates of a method that has nothing to choose but how much it is regularised."""
+    optimizer = cast("SGD", base.optimizer)
+    return tuple(
+        replace(
+            base, label=label, method=method, optimizer=replace(optimizer, weight_decay=factor * optimizer.weight_decay)
+        )
+        for factor in (1, 4)
+    )
+
+
+def _taught(config: TrainConfig, label: str) -> TrainConfig:
+    return replace(config, label=label, method=SelfDistilled(cast("Method", config.method), warmup=True))
+
+
+COMPARISONS = (digits_all, cifar10_small_study)
