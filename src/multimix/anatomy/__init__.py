@@ -14,7 +14,7 @@ from multimix.anatomy.law import (
     shrinkage,
 )
 from multimix.anatomy.measure import AnatomySettings
-from multimix.anatomy.tables import TABLES, Table, render, tables
+from multimix.anatomy.tables import TABLES, Table, read, render, tables
 
 __all__ = [
     "TABLES",
@@ -29,6 +29,7 @@ __all__ = [
     "norm_ratio",
     "plain_gradient",
     "quadratic_gradient",
+    "read",
     "relative_error",
     "relative_variance",
     "render",

@@ -70,7 +70,7 @@ def _check_least(name: str, value: int, least: int) -> None:
 
 def concentrations(m: int) -> tuple[Alpha, ...]:
     """Return the concentrations that are measured at a mini-batch of m: the published, and 1, 4 and 16 over m."""
-    return (PUBLISHED, 0.5, 1 / m, 4 / m, 16 / m)
+    return tuple(dict.fromkeys((PUBLISHED, 0.5, 1 / m, 4 / m, 16 / m)))  # 16 / 32 is 0.5
 
 
 def findings(probes: list[Probe], settings: AnatomySettings, generator: Generator) -> list[Finding]:
