@@ -4,6 +4,7 @@ A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... 
 stand, in any order, ``suite=ood`` (the tables of an evaluation suite), ``paired=erm`` (differences to this label with
 the same seed), ``metrics=accuracy,nll`` (these columns; of any suite where none is named) and ``labels=erm,mixup``
 (these rows, in this order).
+A table of the anatomy has ``<!-- anatomy: studies/anatomy/digits.jsonl table=law -->``, with ``labels=`` for some rows.
 """
 
 import json
@@ -11,11 +12,13 @@ import re
 import sys
 from pathlib import Path
 
+from multimix.anatomy import read, render
 from multimix.report import paired_table, read_records, summarise, table, with_labels
 
 BLOCK = re.compile(r"(<!-- records: (\S+)((?: (?!-->)\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 WORDS = ("suite", "paired", "metrics", "labels")
-PAGES = ("README.md", "docs")
+ANATOMY = re.compile(r"(<!-- anatomy: (\S+) table=(\S+)(?: labels=(\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = ("README.md", "docs", "studies")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -118,6 +121,11 @@ def agreement_table(records: Path) -> str:
     return "\n".join([*lines, "", f"Of {'; '.join(sorted(where))}."]) + "\n"
 
 
+def anatomy_table(records: Path, name: str, labels: str | None) -> str:
+    """Return a table of the gradient's anatomy by its name, of the networks trained with some methods or with all."""
+    return render(read(records), name, labels.split(",") if labels else None)
+
+
 def most(bar: float | None) -> str:
     """Return a bar as a table shows it."""
     return "" if bar is None else f"≤ {bar:.3f}"
@@ -125,6 +133,7 @@ def most(bar: float | None) -> str:
 
 def filled(text: str) -> str:
     """Return a page with every marked table made anew."""
+    text = ANATOMY.sub(lambda m: f"{m[1]}{anatomy_table(ROOT / m[2], m[3], m[4])}{m[5]}", text)
     return BLOCK.sub(lambda m: f"{m[1]}{rendered(ROOT / m[2], words_of(m[3]))}{m[4]}", text)
 
 

@@ -53,12 +53,20 @@ def test_markdown_says_where_the_numbers_come_from(records):
     assert "digits, preact_resnet18, m 32, seed 0, cpu" in rows[-1]
 
 
+def test_some_methods_alone(records):
+    both = [*records, *({**record, "label": "multimix"} for record in records)]
+    assert "multimix" in render(both, "classes")
+    assert render(both, "classes", ["erm"]) == render(records, "classes")
+
+
 @pytest.mark.bad_input
 def test_what_cannot_be_shown_is_named(records, tmp_path):
     with pytest.raises(ValueError, match=r"table must be one of summary, .*, got 'nothing'"):
         render(records, "nothing")
     with pytest.raises(ValueError, match="records must hold at least one record, got none"):
         render([], "law")
+    with pytest.raises(ValueError, match="labels must be among erm, got mixup"):
+        render(records, "law", ["erm", "mixup"])
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps({"metric": "accuracy"}) + "\n")
     with pytest.raises(ValueError, match=r"line 1: expected a record with value, got \['metric'\]"):

@@ -59,17 +59,23 @@ def read(path: str | Path) -> list[Record]:
     return records
 
 
-def render(records: Iterable[Record], name: str) -> str:
+def render(records: Iterable[Record], name: str, labels: Iterable[str] | None = None) -> str:
     """Return a table of records as Markdown.
 
     Args:
         records: As :func:`multimix.anatomy.anatomise` yields them, of any number of methods and seeds.
         name: One of :data:`TABLES`.
+        labels: Only networks that were trained with these methods; None for all.
 
     Raises:
-        ValueError: If the name is unknown or there is no record.
+        ValueError: If the name is unknown or there is no record, or none of a label.
     """
     kept = list(records)
+    if labels is not None:
+        wanted, there = list(labels), {record["label"] for record in kept}
+        if unknown := [label for label in wanted if label not in there]:
+            raise ValueError(f"labels must be among {', '.join(sorted(there))}, got {', '.join(unknown)}")
+        kept = [record for record in kept if record["label"] in wanted]
     table = tables(kept, (name,))[0]
     lines = [f"| {' | '.join(table.headings)} |", "| :--- " + "| ---: " * (len(table.headings) - 1) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in table.rows]
