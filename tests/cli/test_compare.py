@@ -137,7 +137,7 @@ class Pool(ThreadPoolExecutor):
 
 
 def test_runs_in_several_processes_end_like_runs_in_one(multimix, compared, monkeypatch):
-    monkeypatch.setattr("multimix.cli.compare.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("multimix.train.many.ProcessPoolExecutor", Pool)
     monkeypatch.setattr("os.cpu_count", lambda: 9)
     out = multimix.succeeds(f"{LINE} --jobs 2")
     assert Pool.started == [(2, (4,))]  # four threads each

@@ -54,7 +54,7 @@ def runs(study: Study, out: Path, *, seeds: int, jobs: int, quiet: bool) -> None
     }
     run_all(wanted, jobs=jobs, quiet=quiet)
     folders = [out / f"{label}-{seed}" for label in plans for seed in range(seeds)]
-    report(folders, out / "report.html", paired=reference(folders))
+    report(folders, out / "report.html", paired=reference(folders, study.against))
 
 
 def _study(name: str, methods: list[str] | None, rest: list[str]) -> Study:

@@ -1,7 +1,8 @@
 """The loss of interpolated tuples, with or without a teacher, for affine heads and for all others."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,15 +27,25 @@ class Embedded:
 
     network: Network
     embeddings: Tensor
+    confidence: float | None = None
+    """Scale logits so that the limit of many images a tuple gives a training example this probability."""
+    straight: bool = False
+    """Leave the scale out of the gradient, which is then as large as without."""
 
     def logits(self) -> Tensor:
         """Return the logits of the clean embeddings."""
-        return self.network.classify(self.embeddings)
+        return self._scaled(self.network.classify(self.embeddings))
 
     def mixed_logits(self, weights: Tensor) -> Tensor:
         """Return the logits of embeddings interpolated with weights (r, n, b), whatever the classifier: (r, n, k)."""
         values = self.embeddings if self.embeddings.ndim == 3 else self.embeddings.unsqueeze(1)
-        return self.network.classify(interpolate_positions(weights, values))
+        return self._scaled(self.network.classify(interpolate_positions(weights, values)))
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        if self.confidence is None:
+            return logits
+        scale = limit_scale(self.confidence, logits.shape[-1])
+        return logits + (scale - 1) * logits.detach() if self.straight else scale * logits
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,24 @@ class Taught:
             return None
         with torch.no_grad():
             return cls(*embed(teacher.network, teacher.inputs), teacher.gamma)
+
+
+def limit_scale(confidence: float, classes: int) -> float:
+    r"""Return what to multiply logits by so that tuples of very many images lead to a confidence.
+
+    In that limit the loss is the squared error of the centred logits, whose optimum is k apart between the class of the
+    label and each of the k - 1 others, whatever k is. Logits multiplied by
+    :math:`k / (\log(k - 1) + \log\frac{c}{1 - c})` are at that optimum where the probability of the label is c.
+
+    Raises:
+        ValueError: If the confidence is not above chance.
+    """
+    if classes == 1:
+        return 1.0
+    gap = math.log(classes - 1) + math.log(confidence / (1 - confidence))
+    if gap <= 0:
+        raise ValueError(f"confidence must be above chance, 1 / {classes}, got {confidence}")
+    return classes / gap
 
 
 def tuple_losses(
@@ -134,5 +163,5 @@ def _balanced(student: Embedded, gain: Tensor) -> Embedded:
     """Without clean logits, the gradient is balanced where the interpolation happens: on the embeddings."""
     values = student.embeddings
     if values.ndim == 2:
-        return Embedded(student.network, balance_gradient(values, gain[0]))
-    return Embedded(student.network, balance_gradient(values.transpose(0, 1), gain).transpose(0, 1))
+        return replace(student, embeddings=balance_gradient(values, gain[0]))
+    return replace(student, embeddings=balance_gradient(values.transpose(0, 1), gain).transpose(0, 1))

@@ -44,6 +44,9 @@ class TupleSettings:
     balance_power: float = 1.0
     """Power of the gain that ``balanced`` rescales with: 1 restores all that interpolation takes, 0.5 half of it in
     orders of magnitude. The gain multiplies sampling noise too, which falls with n."""
+    confidence: float | None = None
+    """Probability of its label that a training example tends to in the limit of many images a tuple, by the scale of
+    the logits; None leaves the scale as it is, by which the logits of k classes tend to be k apart."""
     spread: Spread = "uniform"
     """How each tuple draws its own concentration from a range of alpha or effective."""
     clean: float = 0.0
@@ -69,6 +72,8 @@ class TupleSettings:
         for name in ("balance_power", "clean"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1, got {self.confidence}")
         if self.impl not in IMPLS:
             raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {self.impl!r}")
 

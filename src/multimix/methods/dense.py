@@ -57,7 +57,7 @@ class DenseMultiMix(TupleSettings):
     ) -> Losses:
         """Return the mean cross-entropy of the interpolated tuples at every position."""
         check_batch(inputs, targets)
-        embed = partial(_at_every_position, clean=self.clean > 0)
+        embed = partial(_at_every_position, settings=self)
         student, pooled = embed(network, inputs)
         taught = Taught.of(teacher, embed)
         b, r, _ = student.embeddings.shape
@@ -87,7 +87,9 @@ class DenseMultiMix(TupleSettings):
         return attention(features, query=self.query, activation=self.activation, class_weights=weights)
 
 
-def _at_every_position(network: Network, inputs: Tensor, *, clean: bool) -> tuple[Embedded, Embedded | None]:
+def _at_every_position(
+    network: Network, inputs: Tensor, *, settings: DenseMultiMix
+) -> tuple[Embedded, Embedded | None]:
     """Return embeddings at every position, (b, r, d), and if wanted those of whole images, (b, d).
 
     Each position is pooled by itself, so that it is in the space that the classifier knows.
@@ -95,7 +97,8 @@ def _at_every_position(network: Network, inputs: Tensor, *, clean: bool) -> tupl
     features = network.embed(inputs)
     b, r, d = features.shape
     positions = network.pool(features.reshape(b * r, 1, d)).unflatten(0, (b, r))
-    return Embedded(network, positions), Embedded(network, network.pool(features)) if clean else None
+    clean = Embedded(network, network.pool(features)) if settings.clean > 0 else None
+    return Embedded(network, positions, settings.confidence, settings.balanced), clean
 
 
 def _class_weights(network: Network, targets: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class MultiMix(TupleSettings):
     ) -> Losses:
         """Return the mean cross-entropy of the interpolated tuples."""
         check_batch(inputs, targets)
-        embed = partial(_embedded, clean=self.clean > 0)
+        embed = partial(_embedded, settings=self)
         student, pooled = embed(network, inputs)
         taught = Taught.of(teacher, embed)
         weights = self.weights(len(inputs), like=student.embeddings, generator=generator)
@@ -50,7 +50,8 @@ class MultiMix(TupleSettings):
         return keep_clean(losses, self.clean, pooled, targets, taught)
 
 
-def _embedded(network: Network, inputs: Tensor, *, clean: bool) -> tuple[Embedded, Embedded | None]:
-    """Return what is interpolated and, if wanted, what is classified as it is, which here are the same."""
-    student = Embedded(network, network.pool(network.embed(inputs)))
-    return student, student if clean else None
+def _embedded(network: Network, inputs: Tensor, *, settings: MultiMix) -> tuple[Embedded, Embedded | None]:
+    """Return what is interpolated and, if wanted, what is classified as it is."""
+    embeddings = network.pool(network.embed(inputs))
+    clean = Embedded(network, embeddings) if settings.clean > 0 else None
+    return Embedded(network, embeddings, settings.confidence, settings.balanced), clean
