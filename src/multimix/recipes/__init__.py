@@ -11,7 +11,7 @@ from multimix.recipes.methods import METHOD_NAMES, about_method, method_named
 from multimix.recipes.names import RECIPES, recipe_named
 from multimix.recipes.studies import STUDIES, study_named
 from multimix.recipes.study import Study
-from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper
+from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper, tiny_imagenet_small
 
 __all__ = [
     "METHOD_NAMES",
@@ -32,4 +32,5 @@ __all__ = [
     "study_named",
     "tiny_imagenet",
     "tiny_imagenet_paper",
+    "tiny_imagenet_small",
 ]

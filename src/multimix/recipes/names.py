@@ -7,7 +7,7 @@ from typing import TypeVar
 from multimix.recipes.cifar import cifar10, cifar10_paper, cifar10_small, cifar100, cifar100_paper
 from multimix.recipes.digits import digits
 from multimix.recipes.imagenet import imagenet, imagenet_paper
-from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper
+from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper, tiny_imagenet_small
 from multimix.train import TrainConfig
 
 T = TypeVar("T")
@@ -20,6 +20,7 @@ _FUNCTIONS = (
     cifar100,
     cifar100_paper,
     tiny_imagenet,
+    tiny_imagenet_small,
     tiny_imagenet_paper,
     imagenet,
     imagenet_paper,

@@ -11,7 +11,7 @@ from multimix.recipes.study import Study, arms
 from multimix.train import TrainConfig
 
 _PAPER = (0.5, 2.0)
-_SEEDS = 5
+_SEEDS = 3
 
 
 def effective() -> Study:
@@ -51,6 +51,15 @@ def balance() -> Study:
     }
     few = {"effective 4.8, gain to the power 1": MultiMix(effective=4.8, tuples=4000, balanced=True)}
     return _sweep("balance", balance, {"no gain": MultiMix(alpha=_PAPER, tuples=4000)} | paper | few)
+
+
+def confidence() -> Study:
+    """Which scale the balanced form wants: the limit of many images a tuple leaves logits k apart."""
+    paper = {
+        f"confidence {c:g}": MultiMix(alpha=_PAPER, tuples=4000, balanced=True, confidence=c)
+        for c in (0.8, 0.9, 0.99, 0.999)
+    }
+    return _sweep("confidence", confidence, {"no scale": MultiMix(alpha=_PAPER, tuples=4000, balanced=True)} | paper)
 
 
 def partners() -> Study:
@@ -142,4 +151,4 @@ def _question(about: Callable[[], Study]) -> str:
     return (about.__doc__ or "").strip()
 
 
-ANATOMY = (effective, tuples, length, balance, partners, dense, distillation, decay)
+ANATOMY = (effective, tuples, length, balance, confidence, partners, dense, distillation, decay)

@@ -24,6 +24,7 @@ from multimix.recipes.cifar import cifar10_small
 from multimix.recipes.digits import digits
 from multimix.recipes.methods import dense_multimix_paper, multimix_paper
 from multimix.recipes.study import Study, arms
+from multimix.recipes.tiny_imagenet import tiny_imagenet_small
 from multimix.train import SGD, TrainConfig
 
 Candidates = dict[str, tuple[Method, ...]]
@@ -83,6 +84,21 @@ def cifar10_small_all() -> Study:
     return _comparison("cifar10-small-all", cifar10_small_all, cifar10_small(), methods, distilled=True)
 
 
+def tiny_imagenet_small_headline() -> Study:
+    """Does the balanced form pay with 200 classes, untuned, at equal epochs?"""
+    methods: dict[str, Method] = {
+        "erm": ERM(),
+        "mixup": Mixup(alpha=0.2),
+        "multimix-balanced": _BALANCED,
+        "multimix-balanced, confidence 0.99": replace(_BALANCED, confidence=0.99),
+    }
+    return Study(
+        name="tiny-imagenet-small",
+        question=(tiny_imagenet_small_headline.__doc__ or "").strip(),
+        arms=arms(tiny_imagenet_small(), methods),
+    )
+
+
 def _comparison(
     name: str, about: Callable[[], Study], base: TrainConfig, methods: Candidates, *, distilled: bool = False
 ) -> Study:
@@ -109,4 +125,4 @@ def _taught(config: TrainConfig, label: str) -> TrainConfig:
     return replace(config, label=label, method=SelfDistilled(cast("Method", config.method), warmup=True))
 
 
-COMPARISONS = (digits_all, cifar10_small_headline, cifar10_small_all)
+COMPARISONS = (digits_all, cifar10_small_headline, cifar10_small_all, tiny_imagenet_small_headline)
