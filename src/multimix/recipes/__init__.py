@@ -9,6 +9,7 @@ from multimix.recipes.digits import digits
 from multimix.recipes.imagenet import imagenet, imagenet_paper
 from multimix.recipes.methods import METHOD_NAMES, about_method, method_named
 from multimix.recipes.names import RECIPES, recipe_named
+from multimix.recipes.recommended import cifar10_multimix, cifar10_small_multimix, digits_multimix
 from multimix.recipes.studies import STUDIES, study_named
 from multimix.recipes.study import Study
 from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper, tiny_imagenet_small
@@ -20,11 +21,14 @@ __all__ = [
     "Study",
     "about_method",
     "cifar10",
+    "cifar10_multimix",
     "cifar10_paper",
     "cifar10_small",
+    "cifar10_small_multimix",
     "cifar100",
     "cifar100_paper",
     "digits",
+    "digits_multimix",
     "imagenet",
     "imagenet_paper",
     "method_named",

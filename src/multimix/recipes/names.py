@@ -7,6 +7,7 @@ from typing import TypeVar
 from multimix.recipes.cifar import cifar10, cifar10_paper, cifar10_small, cifar100, cifar100_paper
 from multimix.recipes.digits import digits
 from multimix.recipes.imagenet import imagenet, imagenet_paper
+from multimix.recipes.recommended import cifar10_multimix, cifar10_small_multimix, digits_multimix
 from multimix.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper, tiny_imagenet_small
 from multimix.train import TrainConfig
 
@@ -14,8 +15,11 @@ T = TypeVar("T")
 
 _FUNCTIONS = (
     digits,
+    digits_multimix,
     cifar10,
     cifar10_small,
+    cifar10_small_multimix,
+    cifar10_multimix,
     cifar10_paper,
     cifar100,
     cifar100_paper,
