@@ -9,11 +9,9 @@ FEW = "--batches 1 --tuples 50"
 
 
 def test_methods_are_trained_measured_shown_and_recorded(multimix):
-    out = multimix.succeeds(f"anatomy --methods erm multimix --seeds 2 --out there/records.jsonl {FEW} {TINY}")
+    out = multimix.succeeds(f"anatomy --methods erm multimix --out there/records.jsonl {FEW} {TINY}")
     records = [json.loads(line) for line in Path("there/records.jsonl").read_text().splitlines()]
-    assert {(record["label"], record["seed"]) for record in records} == {
-        (label, seed) for label in ("erm", "multimix") for seed in (0, 1)
-    }
+    assert {(record["label"], record["seed"]) for record in records} == {("erm", 0), ("multimix", 0)}
     assert out.count("trained with") == 3
     assert out.count("│ multimix") == 3 * 3  # at the start, half-way and at the end
     assert "\x1b" not in out
