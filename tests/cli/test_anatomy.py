@@ -1,14 +1,19 @@
 """``multimix anatomy``."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from cli.command import TINY
+from multimix.anatomy import AnatomySettings
+from multimix.cli import anatomy as command
 
 FEW = "--batches 1 --tuples 50"
 
 
-def test_methods_are_trained_measured_shown_and_recorded(multimix):
+def test_methods_are_trained_measured_shown_and_recorded(multimix, monkeypatch):
+    quick = partial(AnatomySettings, dense_tuples=5, expected_tuples=50, noise_tuples=(5, 10), noise_draws=2)
+    monkeypatch.setattr(command, "AnatomySettings", quick)
     out = multimix.succeeds(f"anatomy --methods erm multimix --out there/records.jsonl {FEW} {TINY}")
     records = [json.loads(line) for line in Path("there/records.jsonl").read_text().splitlines()]
     assert {(record["label"], record["seed"]) for record in records} == {("erm", 0), ("multimix", 0)}
