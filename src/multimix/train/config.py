@@ -168,7 +168,8 @@ class TrainConfig:
     validate_every: int = 1
     """Epochs between two looks at the validation split; after the last one there always is one."""
     test: bool = True
-    """Measure the final network on the test set; off for trials, which are chosen by validation alone."""
+    """Measure the final network on the test set, and show its predictions there; off for trials, which are chosen by
+    validation alone."""
     checkpoint_steps: int | None = None
     """Write a checkpoint every so many optimiser steps, besides after every epoch."""
     tensorboard: bool = False

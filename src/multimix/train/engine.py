@@ -65,8 +65,8 @@ class Engine:
         self.fabric = make_fabric(config)
         seed_everything(config.seed)
         self.network = build_network(config, self.splits).to(self.fabric.device)
-        if config.channels_last:  # a convolution takes its format from its filters, whatever that of its inputs is
-            self.network.to(memory_format=torch.channels_last)
+        if config.channels_last:
+            _put_channels_last(self.network, self.fabric.device)
         self.method = copy.deepcopy(config.method)  # a configuration serves many runs; none may inherit a teacher
         self.stateful: list[Stateful] = [part for part in parts(self.method) if isinstance(part, Stateful)]
         for part in self.stateful:
@@ -227,6 +227,26 @@ def build_network(config: TrainConfig, data: Splits | Facts) -> nn.Module:
         image_size=height,
     )
     return cast("nn.Module", network)
+
+
+_LEAST_CHANNELS = 8
+"""With fewer, torch 2.14 writes outside its memory in strided 1 x 1 convolutions on a CPU."""
+
+
+def _put_channels_last(network: nn.Module, device: torch.device) -> None:
+    """Keep a network's filters with channels last; a convolution takes its format from them, whatever its inputs' is.
+
+    Raises:
+        ValueError: If the network is on a CPU and has a convolution that torch does not compute safely in that format.
+    """
+    convolutions = {name: part for name, part in network.named_modules() if isinstance(part, nn.Conv2d)}
+    for name, part in convolutions.items() if device.type == "cpu" else ():
+        if max(part.stride) > 1 and max(part.kernel_size) == 1 and part.in_channels < _LEAST_CHANNELS:
+            raise ValueError(
+                f"channels_last on a CPU needs at least {_LEAST_CHANNELS} channels into every strided 1 x 1"
+                f" convolution, got {part.in_channels} into {name}: widen the network or leave channels_last off"
+            )
+    network.to(memory_format=torch.channels_last)
 
 
 def training_batches(config: TrainConfig, splits: Splits, device: torch.device) -> Batches:

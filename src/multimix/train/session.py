@@ -183,7 +183,7 @@ class Session:
         if self.config.test:
             for name, network in networks:
                 self._test(name, network)
-        save_pictures(self.run.pictures, self.engine.method, self.network, self.splits, self.device)
+            save_pictures(self.run.pictures, self.engine.method, self.network, self.splits, self.device)
         epochs = [event for event in self.run.metrics.read() if event["event"] == "epoch"]
         seconds = sum(event["seconds"] for event in epochs)
         self.run.metrics.write(
