@@ -85,6 +85,7 @@ def mixed_gradient(
     gamma: float = 1.0,
     *,
     balanced: bool = False,
+    centre: Row | None = None,
 ) -> Tensor:
     """Gradient of :func:`mixed_cross_entropy` on the clean logits: the weights, times softmax minus target, over n."""
     lam, (b, k) = rows(weights), logits.shape
@@ -101,17 +102,24 @@ def mixed_gradient(
         for i in range(b):
             for c in range(k):
                 gradient[i][c] += vector[i] * (probability[c] - target[c]) / len(lam)
-    return torch.tensor(balance(gradient, lam) if balanced else gradient, dtype=torch.float64)
+    return torch.tensor(balance(gradient, lam, centre) if balanced else gradient, dtype=torch.float64)
 
 
-def balance(gradient: list[Row], weights: list[Row]) -> list[Row]:
-    """``gain * (dL - mean dL) + mean dL`` with ``gain = 1 / (m * mean((weights - 1/m)^2))``: findings.md, section 1."""
+def balance(gradient: list[Row], weights: list[Row], centre: Row | None = None) -> list[Row]:
+    """``gain * (dL - mean dL) + mean dL`` with ``gain = 1 / (m * mean((weights - 1/m)^2))``: findings.md, section 1.
+
+    With a centre c instead of 1/m: ``gain * (dL - c sum dL) + c sum dL``, ``gain = 1 / (m * mean((weights - c)^2))``.
+    """
     m, k = len(gradient), len(gradient[0])
-    squares = [(weight - 1 / m) ** 2 for vector in weights for weight in vector]
+    centre = [1 / m] * m if centre is None else centre
+    squares = [(weight - c) ** 2 for vector in weights for weight, c in zip(vector, centre, strict=True)]
     spread = m * sum(squares) / len(squares)
     gain = 1 / spread if spread > 1e-12 else 1.0
-    mean = [sum(row[c] for row in gradient) / m for c in range(k)]
-    return [[gain * (row[c] - mean[c]) + mean[c] for c in range(k)] for row in gradient]
+    total = [sum(row[c] for row in gradient) for c in range(k)]
+    common = [[share * each for each in total] for share in centre]
+    return [
+        [gain * (row[c] - same[c]) + same[c] for c in range(k)] for row, same in zip(gradient, common, strict=True)
+    ]
 
 
 def attention(
@@ -182,7 +190,10 @@ def dense_mixed_gradient(
     gradient = []
     for j in range(r):
         taught = None if teacher_logits is None else teacher_logits[:, j]
-        gradient.append(mixed_gradient(logits[:, j], targets, normalised[j], taught, gamma, balanced=balanced) / r)
+        seen = [float(a) for a in attention[:, j].double()]
+        centre = [a / sum(seen) if sum(seen) > 0 else 1 / len(seen) for a in seen]
+        here = logits[:, j], targets, normalised[j], taught, gamma
+        gradient.append(mixed_gradient(*here, balanced=balanced, centre=centre) / r)
     return torch.stack(gradient, 1)
 
 

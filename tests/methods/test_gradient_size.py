@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 import toy
+from multimix import ops
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.protocols import Teacher
 
@@ -89,6 +90,21 @@ def test_balancing_restores_it_at_every_position(alpha, shared):
         ratio, cosine = compare(balanced[:, j], plain[:, j])
         assert ratio == pytest.approx(1, abs=0.06)
         assert cosine > 0.95
+
+
+def test_attention_is_not_mistaken_for_what_sets_images_apart():
+    """Images that attention lets into more tuples have more of what all have in common; it must not be multiplied."""
+    logits, targets, one_hot = example(2)
+    seen = torch.rand(M, 2, generator=seeded(5)) + 0.05
+    seen = seen / seen.sum(1, keepdim=True)
+    weights = ops.dirichlet(DENSE_TUPLES, M, (0.5, 2.0), generator=seeded(2))
+    leaf = logits.clone().requires_grad_()
+    ops.dense_mixed_cross_entropy(leaf, targets, weights, seen, balanced=True).backward()
+    plain = plain_gradient(logits, one_hot)
+    for j in range(2):
+        ratio, cosine = compare(leaf.grad[:, j], plain[:, j])
+        assert 0.8 < ratio < 1.5
+        assert cosine > 0.75
 
 
 @pytest.mark.parametrize("dense", [False, True])

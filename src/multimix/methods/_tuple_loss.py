@@ -17,6 +17,7 @@ from multimix.ops import (
     interpolate_positions,
     mixed_losses,
     reweight,
+    shares_of,
 )
 from multimix.protocols import Losses, Network, Teacher
 
@@ -148,7 +149,7 @@ def _classify_mixed(
 ) -> Losses:
     weights = weights.unsqueeze(0) if attention is None else reweight(weights, attention)
     if balanced:
-        student = _balanced(student, balance_gain(weights, balanced))
+        student = _balanced(student, weights, shares_of(attention), balanced)
     logits = student.mixed_logits(weights)
     with torch.autocast(weights.device.type, enabled=False):  # or rows would no longer sum to 1
         mixed = weights @ as_probabilities(targets, logits.shape[-1], dtype=weights.dtype)
@@ -159,9 +160,9 @@ def _classify_mixed(
     return classification_losses(logits, mixed, (teacher_logits, taught.gamma))
 
 
-def _balanced(student: Embedded, gain: Tensor) -> Embedded:
+def _balanced(student: Embedded, weights: Tensor, centre: Tensor | None, power: float) -> Embedded:
     """Without clean logits, the gradient is balanced where the interpolation happens: on the embeddings."""
-    values = student.embeddings
+    values, gain = student.embeddings, balance_gain(weights, power, centre)
     if values.ndim == 2:
         return replace(student, embeddings=balance_gradient(values, gain[0]))
-    return replace(student, embeddings=balance_gradient(values.transpose(0, 1), gain).transpose(0, 1))
+    return replace(student, embeddings=balance_gradient(values.transpose(0, 1), gain, centre).transpose(0, 1))

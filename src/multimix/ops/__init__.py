@@ -5,7 +5,7 @@ Everything random is drawn from a ``torch.Generator``; everything here imports t
 
 from multimix.ops._adain import channel_statistics, exchange_styles, mix_styles, paste_styles
 from multimix.ops._attention import attention, reweight
-from multimix.ops._balance import balance_gain, balance_gradient
+from multimix.ops._balance import balance_gain, balance_gradient, shares_of
 from multimix.ops._barycentre import barycentre
 from multimix.ops._checks import accurate, as_probabilities, check_batch, no_autocast
 from multimix.ops._comix import comix_masks
@@ -68,6 +68,7 @@ __all__ = [
     "reweight",
     "saliency_peaks",
     "scatter_tuples",
+    "shares_of",
     "sinkhorn",
     "soft_cross_entropy",
     "solve_ordered_labels",

@@ -10,19 +10,33 @@ from torch.autograd import Function
 from multimix.ops._checks import accurate
 
 
-def balance_gain(weights: Float[Tensor, "*r n b"], power: float = 1.0) -> Float[Tensor, "*r"]:
+def balance_gain(
+    weights: Float[Tensor, "*r n b"], power: float = 1.0, centre: Float[Tensor, "*r b"] | None = None
+) -> Float[Tensor, "*r"]:
     r"""Return by how much interpolation with ``weights`` shrinks the batch-centred gradient on the clean logits.
 
-    :math:`1 / (b\, \overline{(w - 1/b)^2})`, about :math:`b \alpha + 1` for a symmetric Dirichlet distribution; 1 where
-    all weights are equal and there is nothing to rescale. One number for each position, to the given power.
+    :math:`1 / (b\, \overline{(w - c)^2})`, with c = 1/b unless ``centre`` gives one for each image, about
+    :math:`b \alpha + 1` for a symmetric Dirichlet distribution; 1 where the weights never leave their centre and there
+    is nothing to rescale. One number for each position, to the given power.
     """
     with torch.no_grad():
-        return gain_from(unevenness(weights) / weights.shape[-2]) ** power
+        return gain_from(unevenness(weights, centre) / weights.shape[-2]) ** power
 
 
-def unevenness(weights: Float[Tensor, "*r n b"]) -> Float[Tensor, "*r"]:
-    """Return the sum over tuples of the squared distance from equal weights."""
-    return (weights - 1 / weights.shape[-1]).square_().sum((-2, -1))
+def unevenness(weights: Float[Tensor, "*r n b"], centre: Float[Tensor, "*r b"] | None = None) -> Float[Tensor, "*r"]:
+    """Return the sum over tuples of the squared distance from a centre, by default equal weights."""
+    middle = 1 / weights.shape[-1] if centre is None else centre.unsqueeze(-2)
+    return (weights - middle).square_().sum((-2, -1))
+
+
+def shares_of(attention: Float[Tensor, "b r"] | None) -> Float[Tensor, "r b"] | None:
+    """Return each image's share of what is attended to at a position, about which its weights lie; None without."""
+    if attention is None:
+        return None
+    shares = attention.detach().T
+    total = shares.sum(-1, keepdim=True)
+    usable = total > torch.finfo(total.dtype).tiny
+    return torch.where(usable, shares / torch.where(usable, total, 1), 1 / shares.shape[-1])
 
 
 def gain_from(shrinkage: Float[Tensor, "*r"]) -> Float[Tensor, "*r"]:
@@ -30,27 +44,38 @@ def gain_from(shrinkage: Float[Tensor, "*r"]) -> Float[Tensor, "*r"]:
     return torch.where(shrinkage > 1e-12, 1 / shrinkage.clamp_min(1e-12), 1)
 
 
-def balance_gradient(values: Float[Tensor, "*r b d"], gain: Float[Tensor, "*r"]) -> Float[Tensor, "*r b d"]:
-    """Return ``values`` as they are; on the way back ``gain`` multiplies the batch-centred part of the gradient."""
-    return _Balance.apply(values, gain)
+def balance_gradient(
+    values: Float[Tensor, "*r b d"], gain: Float[Tensor, "*r"], centre: Float[Tensor, "*r b"] | None = None
+) -> Float[Tensor, "*r b d"]:
+    """Return ``values`` as they are; on the way back ``gain`` multiplies the part of the gradient off the centre."""
+    return _Balance.apply(values, gain, centre)
 
 
-def balance(gradient: Float[Tensor, "*r b d"], gain: Float[Tensor, "*r"]) -> Float[Tensor, "*r b d"]:
-    """Return ``gain * (g - mean g) + mean g``, the mean being over the batch."""
-    mean = gradient.mean(-2, keepdim=True)
-    return torch.lerp(mean.expand_as(gradient), gradient, gain[..., None, None].to(gradient.dtype))
+def balance(
+    gradient: Float[Tensor, "*r b d"], gain: Float[Tensor, "*r"], centre: Float[Tensor, "*r b"] | None = None
+) -> Float[Tensor, "*r b d"]:
+    """Return ``gain * (g - c sum g) + c sum g``, sums being over the batch, with c = 1/b or each image's own.
+
+    An image that attention lets into more tuples has more of what the tuples have in common, which is not its own
+    signal and must not be multiplied.
+    """
+    if centre is None:
+        common = gradient.mean(-2, keepdim=True).expand_as(gradient)
+    else:
+        common = centre.unsqueeze(-1).to(gradient.dtype) * gradient.sum(-2, keepdim=True)
+    return torch.lerp(common, gradient, gain[..., None, None].to(gradient.dtype))
 
 
 class _Balance(Function):
     """Identity whose gradient is balanced."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, gain: Tensor) -> Tensor:
-        ctx.save_for_backward(gain)
+    def forward(ctx: Any, values: Tensor, gain: Tensor, centre: Tensor | None) -> Tensor:
+        ctx.save_for_backward(gain, centre)
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gain,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gain, centre = ctx.saved_tensors
         # in full precision, since the gain would multiply the rounding too
-        return balance(accurate(gradients[0]), gain).to(gradients[0].dtype), None
+        return balance(accurate(gradients[0]), gain, centre).to(gradients[0].dtype), None, None

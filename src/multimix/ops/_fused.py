@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from multimix.ops._attention import reweight
-from multimix.ops._balance import balance, gain_from, unevenness
+from multimix.ops._balance import balance, gain_from, shares_of, unevenness
 from multimix.ops._checks import as_probabilities
 from multimix.ops._lazy import LazyWeights
 
@@ -109,6 +109,7 @@ def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
     logits = logits - logits.amax(-1, keepdim=True)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     uneven = logits.new_zeros(logits.shape[:-2]) if problem.balanced else None
+    centre = shares_of(problem.attention)
     sums = []
     for at, weights, first in _chunks(logits, problem):
         theirs = None if teacher is None else teacher[at]
@@ -119,9 +120,9 @@ def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
         else:
             gradient[at] += weights.mT @ error
         if uneven is not None:
-            uneven[at] += unevenness(weights)
+            uneven[at] += unevenness(weights, None if centre is None else centre[at])
     if uneven is not None:
-        gradient = balance(gradient, gain_from(uneven / problem.n) ** problem.balanced)
+        gradient = balance(gradient, gain_from(uneven / problem.n) ** problem.balanced, centre)
     return [torch.stack(term).sum() if len(term) > 1 else term[0] for term in zip(*sums, strict=True)], gradient
 
 

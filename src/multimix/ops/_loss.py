@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multimix.ops._attention import reweight
-from multimix.ops._balance import balance_gain, balance_gradient
+from multimix.ops._balance import balance_gain, balance_gradient, shares_of
 from multimix.ops._checks import (
     accurate,
     check_class_indices,
@@ -137,7 +137,8 @@ def dense_mixed_cross_entropy(
         attention: Of each image over its positions, as returned by :func:`attention`.
         teacher_logits: As in :func:`mixed_cross_entropy`, at every position.
         gamma: As in :func:`mixed_cross_entropy`.
-        balanced: As in :func:`mixed_cross_entropy`, with the gain of each position's own weights.
+        balanced: As in :func:`mixed_cross_entropy`, with the gain of each position's own weights about each image's
+            share of the attention there: what all tuples of a position have in common is left as it is.
         impl: As in :func:`mixed_cross_entropy`, a gradient on the attention being one on the weights.
         chunk: As in :func:`mixed_cross_entropy`, at each position.
 
@@ -214,7 +215,8 @@ def _unfused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tenso
     if problem.attention is not None:
         weights = reweight(weights, problem.attention)
     if problem.balanced:
-        logits = balance_gradient(logits, balance_gain(weights, problem.balanced))
+        centre = shares_of(problem.attention)
+        logits = balance_gradient(logits, balance_gain(weights, problem.balanced, centre), centre)
     # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
     logits = logits - logits.detach().amax(-1, keepdim=True)
     compute = plain if form == "plain" else commuted
