@@ -4,6 +4,7 @@ A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... 
 stand, in any order, ``suite=ood`` (the tables of an evaluation suite), ``paired=erm`` (differences to this label with
 the same seed), ``metrics=accuracy,nll`` (these columns; of any suite where none is named) and ``labels=erm,mixup``
 (these rows, in this order).
+The trials of a study are a file of their own, which takes no words.
 A table of the anatomy has ``<!-- anatomy: studies/anatomy/digits.jsonl table=law -->``, with ``labels=`` for some rows.
 """
 
@@ -11,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from multimix.anatomy import read, render
 from multimix.report import paired_table, read_records, summarise, table, with_labels
@@ -33,7 +35,7 @@ def rendered(records: Path, words: dict[str, str]) -> str:
         ValueError: If the records have nothing of the kind.
     """
     first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
-    kind = {"ratio": speed_table, "theirs": agreement_table}
+    kind = {"ratio": speed_table, "theirs": agreement_table, "candidate": trials_table}
     for key, made in kind.items():
         if key in first:
             if words:
@@ -124,6 +126,44 @@ def agreement_table(records: Path) -> str:
 def anatomy_table(records: Path, name: str, labels: str | None) -> str:
     """Return a table of the gradient's anatomy by its name, of the networks trained with some methods or with all."""
     return render(read(records), name, labels.split(",") if labels else None)
+
+
+def trials_table(records: Path) -> str:
+    """Return the table of a study's trials: what each candidate reached on the validation split."""
+    rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    lines = ["| arm | candidate | validation accuracy (%) | NLL | chosen |", "| :--- | :--- | ---: | ---: | :--- |"]
+    for row in rows:
+        rivals = [other for other in rows if other["label"] == row["label"]]
+        lines.append(
+            f"| {row['label']} | {own_settings(row, rivals)} | {100 * row['validation_accuracy']:.2f}"
+            f" | {row['validation_nll']:.3f} | {'yes' if row['chosen'] else ''} |"
+        )
+    where = {f"seed {row['seed']}, {row['epochs']} epochs, {row['device']}, torch {row['torch']}" for row in rows}
+    commits = sorted({row["commit"] for row in rows})
+    return "\n".join([*lines, "", f"{'; '.join(sorted(where))}; commit {', '.join(commits)}."]) + "\n"
+
+
+def own_settings(row: dict[str, Any], rivals: list[dict[str, Any]]) -> str:
+    """Return in words what sets a candidate apart from the others of its arm."""
+    given = [settings_of(other) for other in rivals]
+    own = settings_of(row)
+    names = [name for name in own if any(other.get(name) != own[name] for other in given)]
+    return ", ".join(f"{name} {own[name]}" for name in names) or "the only one"
+
+
+def settings_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a candidate, those of methods inside its method with their place in front."""
+    found = {"weight decay": row["weight_decay"], "epochs": row["epochs"]}
+    waiting = [("", row["method"])]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{place}.{name}".strip("."), inner) for name, inner in value.items()]
+        elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+            waiting += [(f"{place}.{number}", inner) for number, inner in enumerate(value)]
+        else:
+            found[place] = value
+    return found
 
 
 def most(bar: float | None) -> str:
