@@ -117,9 +117,7 @@ def balance(gradient: list[Row], weights: list[Row], centre: Row | None = None) 
     gain = 1 / spread if spread > 1e-12 else 1.0
     total = [sum(row[c] for row in gradient) for c in range(k)]
     common = [[share * each for each in total] for share in centre]
-    return [
-        [gain * (row[c] - same[c]) + same[c] for c in range(k)] for row, same in zip(gradient, common, strict=True)
-    ]
+    return [[gain * (row[c] - same[c]) + same[c] for c in range(k)] for row, same in zip(gradient, common, strict=True)]
 
 
 def attention(
