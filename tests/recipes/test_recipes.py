@@ -69,7 +69,8 @@ def test_each_data_set_has_its_recipe():
     assert recipe_named("tiny_imagenet").data == "tiny-imagenet"
     assert recipe_named("CIFAR10") == RECIPES["cifar10"]()
     assert set(RECIPES) == {
-        "digits", "cifar10", "cifar10-paper", "cifar100", "cifar100-paper", "tiny-imagenet", "tiny-imagenet-paper",
+        "digits", "digits-multimix", "cifar10", "cifar10-small", "cifar10-small-multimix", "cifar10-multimix",
+        "cifar10-paper", "cifar100", "cifar100-paper", "tiny-imagenet", "tiny-imagenet-small", "tiny-imagenet-paper",
         "imagenet", "imagenet-paper",
     }  # fmt: skip
 
@@ -80,7 +81,7 @@ def test_each_data_set_has_its_recipe():
     [
         ("digit", "unknown recipe 'digit'; did you mean digits"),
         ("cifar-10", "unknown recipe 'cifar-10'; did you mean cifar10"),
-        ("xyz", "unknown recipe 'xyz'; known are digits, cifar10, "),
+        ("xyz", "unknown recipe 'xyz'; known are digits, digits-multimix, cifar10, "),
         ("", "unknown recipe ''; known are digits"),
     ],
 )
