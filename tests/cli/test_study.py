@@ -63,7 +63,7 @@ def test_a_study_without_candidates_has_no_trials(multimix):
     ("line", "said"),
     [
         ("compare efective", "unknown recipe or study 'efective'; did you mean effective"),
-        ("compare digits", "--methods must name what to compare by a recipe"),
+        ("compare digits", "the following arguments are required: --methods"),
         (
             "compare effective --methods mixup",
             "--methods: study effective has no arm 'mixup'; it has erm, effective 1.5",

@@ -81,7 +81,7 @@ def test_each_data_set_has_its_recipe():
     [
         ("digit", "unknown recipe 'digit'; did you mean digits"),
         ("cifar-10", "unknown recipe 'cifar-10'; did you mean cifar10"),
-        ("xyz", "unknown recipe 'xyz'; known are digits, digits-multimix, cifar10, "),
+        ("xyz", "unknown recipe 'xyz'; known are digits, cifar10, "),
         ("", "unknown recipe ''; known are digits"),
     ],
 )

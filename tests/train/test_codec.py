@@ -50,6 +50,9 @@ WHOLE = TrainConfig(
     compile=True,
     ema=0.5,
     seed=2**63 + 1,
+    channels_last=True,
+    validate_every=2,
+    test=False,
     checkpoint_steps=11,
     tensorboard=True,
 )

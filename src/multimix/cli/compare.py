@@ -22,9 +22,7 @@ def main(arguments: list[str]) -> None:
         description="Train several methods with several seeds by one recipe, or all runs of a study;"
         " finished runs are kept, others resumed.",
     )
-    parser.add_argument(
-        "recipe", metavar="RECIPE or STUDY", help=f"recipes: {', '.join(RECIPES)}; studies: {', '.join(STUDIES)}"
-    )
+    parser.add_argument("recipe", help=f"or study; recipes: {', '.join(RECIPES)}; studies: {', '.join(STUDIES)}")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="see multimix list, or all; of a study: its arms")
     parser.add_argument("--seeds", type=int, help="runs a method, with seeds 0, 1, ... (default: 3, or the study's)")
     parser.add_argument(
@@ -62,7 +60,7 @@ def _study(name: str, methods: list[str] | None, rest: list[str]) -> Study:
     prog = f"multimix compare {name}"
     if methods is None or (name not in RECIPES and name.lower().replace("_", "-") in STUDIES):
         if methods is None and name.lower().replace("_", "-") in RECIPES and name not in STUDIES:
-            raise ValueError("--methods must name what to compare by a recipe: see multimix list, or all")
+            raise ValueError("the following arguments are required: --methods; see multimix compare --help")
         study = study_named(name)
         if any(argument.startswith("--method.") for argument in rest):
             raise ValueError("--method.FIELD does not go with a study, whose arms have methods of their own")

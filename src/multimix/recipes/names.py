@@ -15,19 +15,19 @@ T = TypeVar("T")
 
 _FUNCTIONS = (
     digits,
-    digits_multimix,
     cifar10,
-    cifar10_small,
-    cifar10_small_multimix,
-    cifar10_multimix,
     cifar10_paper,
     cifar100,
     cifar100_paper,
     tiny_imagenet,
-    tiny_imagenet_small,
     tiny_imagenet_paper,
     imagenet,
     imagenet_paper,
+    cifar10_small,
+    tiny_imagenet_small,
+    digits_multimix,
+    cifar10_small_multimix,
+    cifar10_multimix,
 )
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {f.__name__.replace("_", "-"): f for f in _FUNCTIONS}
