@@ -22,6 +22,7 @@ _HOMES = {
     "adapt": "models",
 }
 _ROOMS = (
+    "anatomy",
     "bench",
     "data",
     "detect",

@@ -14,7 +14,7 @@ from multimix.data import DATASETS
 from multimix.evaluate import SUITES
 from multimix.methods import METHODS
 from multimix.models import MODELS
-from multimix.recipes import METHOD_NAMES, RECIPES
+from multimix.recipes import METHOD_NAMES, RECIPES, STUDIES
 from multimix.recipes.detection import DETECTION_RECIPES
 
 HEAVY = {"torch", "tyro", "numpy", "lightning_fabric", "timm", "sklearn", "matplotlib", "rich", "argparse"}
@@ -102,10 +102,10 @@ def test_wrong_commands_and_arguments(multimix, line, said):
 def test_list_names_everything_that_goes_by_a_name(multimix):
     out = multimix.succeeds("list")
     listed = {row.split()[0] for row in out.splitlines() if row.startswith("  ")}
-    recipes = {*RECIPES, *DETECTION_RECIPES}
+    recipes = {*RECIPES, *STUDIES, *DETECTION_RECIPES}
     wanted = {*(cls.name for cls in METHODS), *METHOD_NAMES, *recipes, *DATASETS, *MODELS, *(s.name for s in SUITES)}
     assert wanted | {"timm:NAME", "torchvision:NAME"} == listed
-    for heading in ("methods", "recipes", "detection recipes", "data sets", "models", "suites"):
+    for heading in ("methods", "recipes", "studies", "detection recipes", "data sets", "models", "suites"):
         assert f"\n{heading}" in f"\n{out}"
 
 

@@ -27,8 +27,12 @@ def choose(study: Study, out: Path, *, jobs: int, quiet: bool) -> dict[str, int]
         raise ValueError("validation must be above 0 where candidates are chosen by it, got 0")
     folders = {key: out / "trials" / config.label for key, config in trials.items()}
     run_all({folders[key]: config for key, config in trials.items()}, jobs=jobs, quiet=quiet)
-    scores = {key: _validation(folder) for key, folder in folders.items()}
-    best = {label: max((key for key in scores if key[0] == label), key=scores.__getitem__)[1] for label, _ in scores}
+    last = {key: _last(folder) for key, folder in folders.items()}
+    best: dict[str, int] = {}
+    for label, number in last:
+        rival = best.setdefault(label, number)
+        if last[label, number]["validation_accuracy"] > last[label, rival]["validation_accuracy"]:
+            best[label] = number
     lines = [
         {
             "label": label,
@@ -42,15 +46,11 @@ def choose(study: Study, out: Path, *, jobs: int, quiet: bool) -> dict[str, int]
             "chosen": best[label] == number,
             **_environment(folders[label, number]),
         }
-        for (label, number), score in ((key, _last(folder)) for key, folder in folders.items())
+        for (label, number), score in last.items()
     ]
     with replacing(out / "trials.jsonl") as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
     return best
-
-
-def _validation(folder: Path) -> float:
-    return float(_last(folder)["validation_accuracy"])
 
 
 def _last(folder: Path) -> dict[str, Any]:

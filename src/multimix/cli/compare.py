@@ -36,11 +36,14 @@ def main(arguments: list[str]) -> None:
     for name in ("seeds", "jobs"):
         if (value := getattr(given, name)) is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
-    study = _study(given.recipe, given.methods, rest)
-    named = given.recipe in STUDIES and study.name == given.recipe
-    out = given.out or Path("runs/compare", *[study.name] * named)
-    jobs = given.jobs or (fitting_jobs(next(iter(study.arms.values()))[0].device) if named else 1)
-    runs(study, out, seeds=given.seeds or study.seeds, jobs=jobs, quiet=given.quiet)
+    name = given.recipe.lower().replace("_", "-")
+    # A recipe may have a study of its name, which is meant where no methods are given.
+    if (name in STUDIES and not (given.methods and name in RECIPES)) or not (given.methods or name in RECIPES):
+        study = _of_study(given.recipe, given.methods, rest)
+        out, jobs = Path("runs/compare", name), fitting_jobs(next(iter(study.arms.values()))[0].device)
+    else:
+        study, out, jobs = _of_recipe(given.recipe, given.methods, rest), Path("runs/compare"), 1
+    runs(study, given.out or out, seeds=given.seeds or study.seeds, jobs=given.jobs or jobs, quiet=given.quiet)
 
 
 def runs(study: Study, out: Path, *, seeds: int, jobs: int, quiet: bool) -> None:
@@ -55,20 +58,24 @@ def runs(study: Study, out: Path, *, seeds: int, jobs: int, quiet: bool) -> None
     report(folders, out / "report.html", paired=reference(folders, study.against))
 
 
-def _study(name: str, methods: list[str] | None, rest: list[str]) -> Study:
-    """Return a study by name, or what is asked for of a recipe as one."""
-    prog = f"multimix compare {name}"
-    if methods is None or (name not in RECIPES and name.lower().replace("_", "-") in STUDIES):
-        if methods is None and name.lower().replace("_", "-") in RECIPES and name not in STUDIES:
-            raise ValueError("the following arguments are required: --methods; see multimix compare --help")
-        study = study_named(name)
-        if any(argument.startswith("--method.") for argument in rest):
+def _of_study(name: str, labels: list[str] | None, rest: list[str]) -> Study:
+    """Return a study, or some of its arms, with the fields of all its runs overridden."""
+    study = study_named(name)
+    for argument in rest:
+        field = argument.partition("=")[0]
+        if field.startswith("--method."):
             raise ValueError("--method.FIELD does not go with a study, whose arms have methods of their own")
-        if any(argument in ("--label", "--seed") or argument.startswith(("--label=", "--seed=")) for argument in rest):
+        if field in ("--label", "--seed"):
             raise ValueError("a study sets --label and --seed of its runs itself")
-        return _only(study.changed(lambda config: override(config, rest, prog=prog)), methods)
+    return _only(study.changed(lambda config: override(config, rest, prog=f"multimix compare {name}")), labels)
+
+
+def _of_recipe(name: str, methods: list[str] | None, rest: list[str]) -> Study:
+    """Return methods by one recipe as a study without candidates."""
+    if methods is None:
+        raise ValueError("the following arguments are required: --methods; see multimix compare --help")
     names = dict.fromkeys(METHOD_NAMES if methods == ["all"] else methods)
-    plans = [configured(name, method, rest, prog=prog) for method in names]
+    plans = [configured(name, method, rest, prog=f"multimix compare {name}") for method in names]
     arms: dict[str, tuple[TrainConfig, ...]] = {plan.title: (plan,) for plan in plans}
     if len(arms) < len(plans):
         raise ValueError("methods are told apart by their labels, so --label does not go with several of them")

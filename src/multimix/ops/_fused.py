@@ -109,7 +109,7 @@ def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
     logits = logits - logits.amax(-1, keepdim=True)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     uneven = logits.new_zeros(logits.shape[:-2]) if problem.balanced else None
-    centre = shares_of(problem.attention)
+    centre = shares_of(problem.attention) if problem.balanced else None
     sums = []
     for at, weights, first in _chunks(logits, problem):
         theirs = None if teacher is None else teacher[at]

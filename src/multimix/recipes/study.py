@@ -15,8 +15,7 @@ class Study:
     """What to train to answer a question, and what to compare with what.
 
     Raises:
-        ValueError: If there are no arms, two candidates do not share data and length of training with the others'
-            validation split, ``against`` is no arm, or arms that are tuned do not have equally many candidates.
+        ValueError: If there are no arms, ``against`` is none of them, or they do not have equally many candidates.
     """
 
     name: str
@@ -39,11 +38,6 @@ class Study:
         counts = {label: len(candidates) for label, candidates in self.arms.items()}
         if len(set(counts.values())) > 1 or 0 in counts.values():
             raise ValueError(f"arms must have equally many candidates, at least 1, got {counts}")
-
-    @property
-    def tuned(self) -> bool:
-        """Return whether validation has to choose between candidates."""
-        return any(len(candidates) > 1 for candidates in self.arms.values())
 
     def changed(self, change: Callable[[TrainConfig], TrainConfig]) -> "Study":
         """Return the study with a change to every configuration, as one that overrides fields."""

@@ -11,7 +11,7 @@ import torch
 from multimix.data import Splits
 from multimix.train.config import TrainConfig
 from multimix.train.folder import RunFolder, describe_config
-from multimix.train.run import load_data, resume, train
+from multimix.train.run import load_data, resume, same_data, train
 
 
 def check_same(folder: Path, config: TrainConfig) -> None:
@@ -60,14 +60,9 @@ def _in_turn(runs: Mapping[Path, TrainConfig], *, quiet: bool) -> None:
     """Run one after the other, and load the data of runs that share them once."""
     known: tuple[TrainConfig, Splits] | None = None
     for folder, config in runs.items():
-        if known is None or not _same_data(known[0], config):
+        if known is None or not same_data(known[0], config):
             known = config, load_data(config)
         _run(config, folder, quiet=quiet, splits=known[1])
-
-
-def _same_data(one: TrainConfig, other: TrainConfig) -> bool:
-    names = ("data", "root", "validation", "split_seed", "train_size", "image_size")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _share(threads: int) -> None:

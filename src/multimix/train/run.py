@@ -70,17 +70,17 @@ def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
     return session.finish()
 
 
+_DATA = ("root", "validation", "split_seed", "download", "train_size", "image_size")
+
+
 def load_data(config: TrainConfig) -> Splits:
     """Return the configured data set."""
-    return load(
-        config.data,
-        root=config.root,
-        validation=config.validation,
-        split_seed=config.split_seed,
-        download=config.download,
-        train_size=config.train_size,
-        image_size=config.image_size,
-    )
+    return load(config.data, **{name: getattr(config, name) for name in _DATA})
+
+
+def same_data(one: TrainConfig, other: TrainConfig) -> bool:
+    """Return whether two configurations load the same data set, split alike."""
+    return all(getattr(one, name) == getattr(other, name) for name in ("data", *_DATA))
 
 
 def load_network(folder: Path, splits: Splits | None = None, *, device: str = "auto") -> tuple[Network, Splits]:

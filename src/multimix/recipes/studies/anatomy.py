@@ -7,6 +7,7 @@ from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate, Chain, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix
 from multimix.protocols import Method
 from multimix.recipes.digits import digits
+from multimix.recipes.methods import multimix_balanced
 from multimix.recipes.study import Study, arms
 from multimix.train import TrainConfig
 
@@ -29,9 +30,7 @@ def effective() -> Study:
 def tuples() -> Study:
     """How many tuples, with and without the gain of the balanced gradient, which multiplies their sampling noise."""
     plain = {f"effective 2, n {n}": MultiMix(tuples=n) for n in (1, 10, 100, 1000, 10_000, 100_000)}
-    balanced = {
-        f"balanced, n {n}": MultiMix(alpha=_PAPER, tuples=n, balanced=True) for n in (1, 10, 100, 1000, 10_000, 100_000)
-    }
+    balanced = {f"balanced, n {n}": replace(multimix_balanced(), tuples=n) for n in (1, 10, 100, 1000, 10_000, 100_000)}
     return _sweep("tuples", tuples, plain | balanced)
 
 
@@ -45,32 +44,26 @@ def length() -> Study:
 
 def balance() -> Study:
     """How much of the gradient to restore: powers of the gain, at the published concentration."""
-    paper = {
-        f"gain to the power {p:g}": MultiMix(alpha=_PAPER, tuples=4000, balanced=True, balance_power=p)
-        for p in (0.25, 0.5, 0.75, 1.0)
-    }
+    paper = {f"gain to the power {p:g}": replace(multimix_balanced(), balance_power=p) for p in (0.25, 0.5, 0.75, 1.0)}
     few = {"effective 4.8, gain to the power 1": MultiMix(effective=4.8, tuples=4000, balanced=True)}
     return _sweep("balance", balance, {"no gain": MultiMix(alpha=_PAPER, tuples=4000)} | paper | few)
 
 
 def confidence() -> Study:
     """Which scale the balanced form wants: the limit of many images a tuple leaves logits k apart."""
-    paper = {
-        f"confidence {c:g}": MultiMix(alpha=_PAPER, tuples=4000, balanced=True, confidence=c)
-        for c in (0.8, 0.9, 0.99, 0.999)
-    }
-    return _sweep("confidence", confidence, {"no scale": MultiMix(alpha=_PAPER, tuples=4000, balanced=True)} | paper)
+    paper = {f"confidence {c:g}": replace(multimix_balanced(), confidence=c) for c in (0.8, 0.9, 0.99, 0.999)}
+    return _sweep("confidence", confidence, {"no scale": multimix_balanced()} | paper)
 
 
 def partners() -> Study:
     """What to train beside the tuples: the clean loss, input mixup or CutMix by a coin, or on mixed inputs."""
-    paper = MultiMix(alpha=_PAPER, tuples=4000, balanced=True)
+    paper = multimix_balanced()
     found: dict[str, Method] = {
         "effective 2": MultiMix(),
         "effective 2, half clean": MultiMix(clean=0.5),
         "published, half clean": MultiMix(alpha=_PAPER, clean=0.5),
         "balanced": paper,
-        "balanced, half clean": MultiMix(alpha=_PAPER, tuples=4000, balanced=True, clean=0.5),
+        "balanced, half clean": replace(multimix_balanced(), clean=0.5),
         **{
             f"effective 2, coin {p:g} with mixup": Alternate((MultiMix(), Mixup()), (1 - p, p))
             for p in (0.25, 0.5, 0.75)
@@ -127,7 +120,7 @@ def decay() -> Study:
         "erm": ERM(),
         "effective 2": MultiMix(),
         "published": MultiMix(alpha=_PAPER),
-        "balanced": MultiMix(alpha=_PAPER, tuples=4000, balanced=True),
+        "balanced": multimix_balanced(),
     }
     runs: dict[str, tuple[TrainConfig, ...]] = {}
     for value in (0.0, 1e-4, 5e-4, 2e-3):

@@ -22,7 +22,7 @@ from multimix.methods import (
 from multimix.protocols import Method
 from multimix.recipes.cifar import cifar10_small
 from multimix.recipes.digits import digits
-from multimix.recipes.methods import dense_multimix_paper, multimix_paper
+from multimix.recipes.methods import dense_multimix_paper, multimix_balanced, multimix_paper
 from multimix.recipes.study import Study, arms
 from multimix.recipes.tiny_imagenet import tiny_imagenet_small
 from multimix.train import SGD, TrainConfig
@@ -51,7 +51,7 @@ PUBLISHED: Candidates = {
 }
 """The published forms, with the published and the usual concentration of their input mixup."""
 
-_BALANCED = MultiMix(alpha=(0.5, 2.0), tuples=4000, balanced=True)
+_BALANCED = multimix_balanced()
 _DENSE = DenseMultiMix(alpha=(0.5, 2.0), balanced=True)
 
 OURS: Candidates = {
