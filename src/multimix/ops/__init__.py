@@ -15,6 +15,15 @@ from multimix.ops._graph_cut import solve_ordered_labels
 from multimix.ops._interpolate import interpolate, interpolate_positions
 from multimix.ops._lazy import LazyWeights
 from multimix.ops._loss import IMPLS, Impl, MixedLosses, dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
+from multimix.ops._mixed_objective import mixed_objective
+from multimix.ops._objectives import (
+    CROSS_ENTROPY,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Objective,
+    SquaredError,
+    objective_of,
+)
 from multimix.ops._pairs import MODES, Mode, check_mode, draw_couples, draw_partners, mix_pairs
 from multimix.ops._regions import Box, Boxes, draw_box, draw_boxes, paste_box, paste_boxes, paste_where
 from multimix.ops._simplex import alpha_for, beta, check_concentration, dirichlet, draw_between, scatter_tuples
@@ -24,14 +33,19 @@ from multimix.ops._transport import transport_blocks
 from multimix.ops._zeta import zeta_weights
 
 __all__ = [
+    "CROSS_ENTROPY",
     "IMPLS",
     "MODES",
+    "BinaryCrossEntropy",
     "Box",
     "Boxes",
+    "CrossEntropy",
     "Impl",
     "LazyWeights",
     "MixedLosses",
     "Mode",
+    "Objective",
+    "SquaredError",
     "accurate",
     "alpha_for",
     "as_probabilities",
@@ -60,7 +74,9 @@ __all__ = [
     "mix_styles",
     "mixed_cross_entropy",
     "mixed_losses",
+    "mixed_objective",
     "no_autocast",
+    "objective_of",
     "paste_box",
     "paste_boxes",
     "paste_styles",

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from multimix.ops._checks import accurate
@@ -18,6 +18,7 @@ def attention(
     query: Query = "gap",
     activation: Activation = "relu",
     class_weights: Float[Tensor, "b d"] | None = None,
+    mask: Bool[Tensor, "b r"] | None = None,
 ) -> Float[Tensor, "b r"]:
     r"""Return the attention of each image over its positions; rows sum to 1 and are never NaN.
 
@@ -31,6 +32,8 @@ def attention(
         query: ``gap``, ``cam`` or ``uniform``.
         activation: ``relu`` or ``softmax``.
         class_weights: For ``cam``, the classifier's weight vector of each image's class (of soft labels, their mean).
+        mask: Which positions an image has; the others (padding, say) get no attention and are not pooled. One that has
+            none has no attention.
 
     Raises:
         ValueError: If a name is unknown, or ``class_weights`` is missing for ``cam`` or of another shape.
@@ -43,6 +46,8 @@ def attention(
         raise ValueError(f"activation must be 'relu' or 'softmax', got {activation!r}")
     b, r, _ = features.shape
     features = accurate(features)
+    if mask is not None:
+        return _masked(features, query, activation, class_weights, mask)
     if query == "uniform":
         return features.new_full((b, r), 1 / r)
     with torch.autocast(features.device.type, enabled=False):
@@ -50,8 +55,33 @@ def attention(
     return scores.softmax(1) if activation == "softmax" else _normalise_rows(scores.relu())
 
 
+def _masked(
+    features: Tensor, query: Query, activation: Activation, class_weights: Tensor | None, mask: Tensor
+) -> Tensor:
+    """Return attention over the positions that an image has."""
+    if mask.shape != features.shape[:2]:
+        raise ValueError(f"mask must have shape {tuple(features.shape[:2])}, got {tuple(mask.shape)}")
+    mask = mask.bool()
+    even = mask / mask.sum(1, keepdim=True).clamp_min(1).to(features.dtype)
+    if query == "uniform":
+        return even
+    with torch.autocast(features.device.type, enabled=False):
+        # Whatever padding holds, NaN for one, stays out.
+        there = torch.where(mask.unsqueeze(-1), features, 0)
+        pooled = torch.einsum("brd,br->bd", there, even) if query == "gap" else _query(there, query, class_weights)
+        scores = torch.einsum("brd,bd->br", there, pooled)
+    if activation == "softmax":
+        return torch.where(mask, scores.masked_fill(~mask, -torch.inf).softmax(1), 0).nan_to_num(0.0)
+    scores = scores.relu()
+    alive = scores.detach().amax(1, keepdim=True) > torch.finfo(scores.dtype).tiny
+    return torch.where(alive, _normalise_rows(scores), even)
+
+
 def reweight(
-    weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"], attention: Float[Tensor, "b r"]
+    weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"],
+    attention: Float[Tensor, "b r"],
+    *,
+    counting: Float[Tensor, "b r"] | None = None,
 ) -> Float[Tensor, "r n b"]:
     r"""Return weights scaled by attention and normalised again, one set a position.
 
@@ -62,10 +92,15 @@ def reweight(
     Args:
         weights: Interpolation vectors, shared by all positions (n, b) or one set a position (r, n, b).
         attention: Of each image over its positions, not negative.
+        counting: 1 where an image has the position, 0 where it has not (padding, say) and no part in it; a tuple none
+            of whose images has it gets a row of zeros.
 
     Raises:
         ValueError: If the shapes do not fit each other.
     """
+    if counting is not None:
+        weights = _among(weights, counting)
+        attention = attention * counting
     b, r = attention.shape
     if weights.shape[-1] != b or weights.ndim not in (2, 3) or (weights.ndim == 3 and len(weights) != r):
         raise ValueError(
@@ -79,6 +114,14 @@ def reweight(
     sums = scaled.sum(-1, keepdim=True)
     usable = sums > torch.finfo(sums.dtype).tiny
     return torch.where(usable, scaled / torch.where(usable, sums, 1), weights)
+
+
+def _among(weights: Tensor, counting: Tensor) -> Tensor:
+    """Return weights without those of images that do not count, one set a position."""
+    there = weights * counting.T.unsqueeze(1)
+    sums = there.sum(-1, keepdim=True)
+    usable = sums > torch.finfo(sums.dtype).tiny
+    return torch.where(usable, there / torch.where(usable, sums, 1), 0)
 
 
 def _query(features: Tensor, query: Query, class_weights: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from multimix.methods import (
     ERM,
     AlignMix,
     Alternate,
+    Chain,
     CoMixup,
     CutMix,
     DenseMultiMix,
@@ -88,6 +89,28 @@ def cifar10_small_settings() -> Study:
     return _comparison("cifar10-small-settings", cifar10_small_settings, cifar10_small(), methods)
 
 
+def cifar10_small_forms() -> Study:
+    """Which form of ours does validation prefer on a tenth of CIFAR-10, at the weight decay that the rivals prefer?"""
+    few = MultiMix(effective=1.5, clean=0.5)
+    forms: tuple[Method, ...] = (
+        MultiMix(),
+        few,
+        replace(_BALANCED, clean=0.5),
+        replace(_BALANCED, clean=0.5, confidence=0.9),
+        DenseMultiMix(effective=1.5, clean=0.5),
+        Chain(Mixup(alpha=0.2), few),
+    )
+    base = cifar10_small()
+    base = replace(base, optimizer=replace(base.optimizer, weight_decay=4 * base.optimizer.weight_decay))
+    return Study(
+        name="cifar10-small-forms",
+        question=(cifar10_small_forms.__doc__ or "").strip(),
+        arms=arms(base, {"ours": forms}),
+        against="ours",
+        trial_seeds=2,
+    )
+
+
 def cifar10_small_all() -> Study:
     """Which method pays on a tenth of CIFAR-10, with and without self-distillation, at equal epochs?"""
     return _comparison("cifar10-small-all", cifar10_small_all, cifar10_small(), _CANDIDATES, distilled=True)
@@ -136,6 +159,7 @@ COMPARISONS = (
     digits_all,
     cifar10_small_headline,
     cifar10_small_settings,
+    cifar10_small_forms,
     cifar10_small_all,
     tiny_imagenet_small_headline,
 )

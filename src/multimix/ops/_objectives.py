@@ -1,0 +1,251 @@
+"""What predictions are compared with targets by: classes, labels of which several may hold, or values.
+
+Targets of every kind become rows of numbers that can be interpolated, (b, k), or (b, r, k) where each position has its
+own. A row of zeros says nothing, and what is mixed of it counts as little as its weight.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from multimix.ops._checks import accurate, check_class_indices, check_target_form, looks_are_free, no_autocast
+
+
+class Objective(ABC):
+    """A loss of predictions against targets that are linear in what is interpolated.
+
+    A network says which one it is trained for by its attribute ``objective``; without it, it is cross-entropy.
+    """
+
+    @abstractmethod
+    def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return targets as rows that can be interpolated: (b, k), or (b, r, k) if each position has its own.
+
+        Raises:
+            ValueError: If they have another shape, or values that no target of this kind has.
+            TypeError: If they are of another kind.
+        """
+
+    @abstractmethod
+    def terms(self, outputs: Float[Tensor, "*n k"], targets: Float[Tensor, "*n k"]) -> tuple[Tensor, Tensor]:
+        """Return the loss of every row, and how much of a target there is in it: what its mean is taken over."""
+
+    @abstractmethod
+    def predictions(self, outputs: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
+        """Return what outputs say, in the form of targets: a teacher's probabilities, or values."""
+
+    def known(self, targets: Float[Tensor, "*n k"]) -> Tensor | None:
+        """Return which rows of targets say anything, (b,) or (b, r); None for all of them."""
+        return None
+
+    def __call__(
+        self,
+        outputs: Float[Tensor, "*n k"],
+        targets: Float[Tensor, "*n k"],
+        present: Float[Tensor, "*n"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Return the mean loss of rows against interpolated targets; 0 where no row has a target.
+
+        Args:
+            outputs: Predictions, as the network's head gives them. Half precision is computed in float32.
+            targets: As :meth:`targets` returns them, interpolated or not.
+            present: How much each row counts; all of them alike by default.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        if outputs.shape != targets.shape:
+            raise ValueError(
+                f"targets must have the shape of the outputs, {tuple(outputs.shape)}, got {tuple(targets.shape)}"
+            )
+        outputs = accurate(outputs)
+        with no_autocast(outputs.device.type):
+            loss, mass = self.terms(outputs, targets.to(outputs.dtype))
+            if present is not None:
+                loss, mass = loss * present, mass * present
+            return loss.sum() / mass.sum().clamp_min(torch.finfo(mass.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Objective):
+    """One class out of k: softmax cross-entropy, with torch's meaning of weights and smoothing.
+
+    Class indices are (b,), or (b, r) and (b, h, w) where each position has its own; probabilities (b, k), (b, r, k).
+    """
+
+    class_weights: tuple[float, ...] | None = None
+    """How much each class counts; the mean is over the weights of the targets, as torch's is for class indices."""
+    label_smoothing: float = 0.0
+    """Share of a class index that is spread over all classes; probabilities are taken as they are."""
+    ignore_index: int | None = None
+    """Class index of examples, or positions, that have no label."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        _check_positive("class_weights", self.class_weights)
+        _check_share("label_smoothing", self.label_smoothing)
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether a loss of simplex targets is all there is to it."""
+        return self.class_weights is None and self.ignore_index is None
+
+    def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return class probabilities; an ignored one is a row of zeros."""
+        if targets.is_floating_point():
+            self._check_probabilities(targets, outputs)
+            return targets.to(dtype)
+        indices, known = self._indices(targets, outputs)
+        labels = torch.zeros(*indices.shape, outputs, dtype=dtype, device=targets.device)
+        labels.scatter_(-1, indices.unsqueeze(-1), 1)
+        if self.label_smoothing:
+            labels = (1 - self.label_smoothing) * labels + self.label_smoothing / outputs
+        return labels if known is None else labels * known.unsqueeze(-1)
+
+    def known(self, targets: Tensor) -> Tensor | None:
+        """Return which rows are not ignored."""
+        return None if self.ignore_index is None else targets.sum(-1) > 0
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cross-entropy and the weight of the classes in the target."""
+        if self.class_weights is not None:
+            targets = targets * _weights_of("class_weights", self.class_weights, targets)
+        return -(targets * outputs.log_softmax(-1)).sum(-1), targets.sum(-1)
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Return class probabilities."""
+        return outputs.softmax(-1)
+
+    def _indices(self, targets: Tensor, outputs: int) -> tuple[Tensor, Tensor | None]:
+        """Return indices by example or by position, and which of them are known."""
+        indices = targets.flatten(1) if targets.ndim > 1 else targets
+        known = None if self.ignore_index is None else indices != self.ignore_index
+        indices = indices if known is None else torch.where(known, indices, 0)
+        check_target_form(indices.flatten(), outputs)
+        check_class_indices(indices, outputs)
+        return indices.long(), known
+
+    def _check_probabilities(self, targets: Tensor, outputs: int) -> None:
+        if targets.ndim < 2 or targets.shape[-1] != outputs:
+            raise ValueError(
+                f"targets holds probabilities and must have shape (b, {outputs}) or (b, r, {outputs}),"
+                f" got {tuple(targets.shape)}"
+            )
+        if self.ignore_index is None:
+            check_target_form(targets.flatten(0, -2), outputs)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Objective):
+    """Labels of which any number may hold: binary cross-entropy of each, the mean over them.
+
+    Targets are (b, k), or (b, r, k), of 0 and 1 or of probabilities; (b,) if there is one output.
+    """
+
+    positive_weights: tuple[float, ...] | None = None
+    """How much a label that holds counts against one that does not, one for each, as ``pos_weight`` in torch."""
+    label_smoothing: float = 0.0
+    """Share of a target that becomes 1/2."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        _check_positive("positive_weights", self.positive_weights)
+        _check_share("label_smoothing", self.label_smoothing)
+
+    def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the probability of each label."""
+        labels = _values(targets, outputs, dtype)
+        if looks_are_free(labels) and labels.numel():
+            low, high = (edge.item() for edge in labels.detach().aminmax())
+            if not (low >= 0 and high <= 1):
+                raise ValueError(f"targets must lie in [0, 1] for binary cross-entropy, got {low if low < 0 else high}")
+        if targets.is_floating_point() or not self.label_smoothing:
+            return labels
+        return (1 - self.label_smoothing) * labels + self.label_smoothing / 2
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean over labels, each row counting alike."""
+        weights = None
+        if self.positive_weights is not None:
+            weights = _weights_of("positive_weights", self.positive_weights, targets)
+        losses = F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights, reduction="none")
+        return losses.mean(-1), torch.ones_like(losses[..., 0])
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each label."""
+        return outputs.sigmoid()
+
+
+@dataclass(frozen=True)
+class SquaredError(Objective):
+    """Values: the squared error, the mean over outputs. Targets are (b, k), or (b, r, k); (b,) for one output."""
+
+    def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the values."""
+        return _values(targets, outputs, dtype)
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean over outputs, each row counting alike."""
+        losses = (outputs - targets).square()
+        return losses.mean(-1), torch.ones_like(losses[..., 0])
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Return the values."""
+        return outputs
+
+
+def _values(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
+    if targets.is_complex():
+        raise TypeError(f"targets must be real numbers, got {targets.dtype}")
+    values = targets.unsqueeze(-1) if targets.ndim == 1 and outputs == 1 else targets
+    if values.ndim not in (2, 3) or values.shape[-1] != outputs:
+        raise ValueError(f"targets must have one number an output, (b, {outputs}), got {tuple(targets.shape)}")
+    return values.to(dtype)
+
+
+@cache
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _weights_of(name: str, values: tuple[float, ...], like: Tensor) -> Tensor:
+    if len(values) != like.shape[-1]:
+        raise ValueError(f"{name} must hold one number an output, {like.shape[-1]}, got {len(values)}")
+    return _constant(values, like.dtype, like.device)
+
+
+def _check_positive(name: str, values: tuple[float, ...] | None) -> None:
+    if values is None:
+        return
+    if not isinstance(values, tuple):
+        raise TypeError(f"{name} must be a tuple of numbers, got {type(values).__name__}")
+    if not values or not all(0 <= value < float("inf") for value in values) or not any(values):
+        raise ValueError(f"{name} must be numbers that are finite and not negative, not all 0, got {values}")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
+CROSS_ENTROPY = CrossEntropy()
+"""What a network is trained for unless it says otherwise."""
+
+
+def objective_of(network: object) -> Objective:
+    """Return what a network is trained for: its attribute ``objective``, else cross-entropy.
+
+    Raises:
+        TypeError: If it is no objective.
+    """
+    objective = getattr(network, "objective", None)
+    if objective is None:
+        return CROSS_ENTROPY
+    if not isinstance(objective, Objective):
+        raise TypeError(f"objective of the network must be an Objective such as CrossEntropy(), got {objective!r}")
+    return objective
