@@ -1,13 +1,15 @@
 """Any method, taught by a moving average of the network itself."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from multimix.distill.ema import BufferRule, EMATeacher, as_module, check_ema
-from multimix.ops import as_probabilities, check_batch
+from multimix.ops import batch_size, check_examples, check_fit, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher
 
 
@@ -71,17 +73,22 @@ class SelfDistilled(Stateful):
             ValueError: If ``inputs`` is a sequence of other than two views.
         """
         view, other = _two_views(inputs)
-        check_batch(other, targets)
+        check_examples(other, targets)
         ema = self._follow(network)
         if self.teacher == "mix":
-            return self.method(network, view, self._blend(targets, ema(other)), generator=generator)
+            return self.method(network, view, self._blend(network, targets, ema(other)), generator=generator)
         taught = Teacher(cast("Network", ema.network), other, self.gamma)
         return self.method(network, view, targets, generator=generator, teacher=taught)
 
-    def _blend(self, targets: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Cross-entropy is linear in its targets: mixing both and blending the losses is blending, then mixing."""
-        predictions = teacher_logits.float().softmax(-1)
-        labels = as_probabilities(targets, predictions.shape[-1], dtype=predictions.dtype)
+    def _blend(self, network: Network, targets: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Cross-entropy is linear in its targets: mixing both and blending the losses is blending, then mixing.
+
+        So is the gradient of the squared error.
+        """
+        objective = objective_of(network)
+        predictions = objective.predictions(teacher_logits.float())
+        labels = objective.targets(targets, predictions.shape[-1], dtype=predictions.dtype)
+        check_fit(targets, labels, predictions)
         return self.gamma * labels + (1 - self.gamma) * predictions
 
     def _teacher_of(self, network: Network) -> EMATeacher:
@@ -112,11 +119,15 @@ def _fingerprint(network: Network) -> Tensor:
     return torch.stack([norm.double() for norm in norms])
 
 
-def _two_views(inputs: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(inputs, Tensor):
+_ONE_VIEW = (Tensor, Mapping, PackedSequence)
+
+
+def _two_views(inputs: Any) -> tuple[Any, Any]:
+    if isinstance(inputs, _ONE_VIEW):
         return inputs, inputs
-    if not isinstance(inputs, (tuple, list)) or len(inputs) != 2 or not all(isinstance(v, Tensor) for v in inputs):
+    if not isinstance(inputs, (tuple, list)) or len(inputs) != 2 or not all(isinstance(v, _ONE_VIEW) for v in inputs):
         raise ValueError(f"inputs must be a tensor or a pair of views (view_1, view_2), got {type(inputs).__name__}")
-    if len(inputs[0]) != len(inputs[1]):
-        raise ValueError(f"inputs must be two views of the same examples, got {len(inputs[0])} and {len(inputs[1])}")
+    first, second = (batch_size(view) for view in inputs)
+    if first != second:
+        raise ValueError(f"inputs must be two views of the same examples, got {first} and {second}")
     return inputs[0], inputs[1]

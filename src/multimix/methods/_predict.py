@@ -1,12 +1,21 @@
 """What the methods share that classify mixed data: one draw serves the student and its teacher, or the data alone."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
-from multimix.ops import as_probabilities, check_batch, soft_cross_entropy
+from multimix.ops import (
+    CrossEntropy,
+    Objective,
+    as_probabilities,
+    check_batch,
+    check_examples,
+    check_fit,
+    objective_of,
+    soft_cross_entropy,
+)
 from multimix.protocols import Losses, Network, Teacher
 
 
@@ -40,7 +49,13 @@ class InputMixing(ABC):
 
 
 class Predicts(ABC):
-    """Base of the methods whose loss is the cross-entropy of one prediction for each mixed example."""
+    """Base of the methods whose loss is that of one prediction for each mixed example.
+
+    The loss is the network's own ``objective``, cross-entropy if it has none.
+    """
+
+    label_maps: ClassVar[bool] = False
+    """Whether targets may differ from position to position: what mixes them mixes the positions alike."""
 
     @abstractmethod
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
@@ -55,12 +70,16 @@ class Predicts(ABC):
         generator: Generator | None = None,
         teacher: Teacher | None = None,
     ) -> Losses:
-        """Return the cross-entropy of the mixed mini-batch against mixed targets and a teacher's predictions."""
-        check_batch(inputs, targets)
+        """Return the loss of the mixed mini-batch against mixed targets and a teacher's predictions."""
+        self.check(inputs, targets)
         mixing = self.draw(network, inputs, targets, generator)
         logits = mixing.predict(network, inputs)
-        mixed = mixing.mix_targets(as_probabilities(targets, logits.shape[-1]))
-        return classification_losses(logits, mixed, _teach(mixing, teacher))
+        mixed = mixing.mix_targets(wanted_of(network, targets, logits, label_maps=self.label_maps))
+        return classification_losses(logits, mixed, _teach(mixing, teacher), objective_of(network))
+
+    def check(self, inputs: Any, targets: Tensor) -> None:
+        """Raise unless this is a mini-batch that the method can take."""
+        check_examples(inputs, targets)
 
 
 class MixesInputs(Predicts):
@@ -68,6 +87,10 @@ class MixesInputs(Predicts):
 
     needs_network: ClassVar[bool] = False
     """Whether the mixing depends on the network."""
+
+    def check(self, inputs: Any, targets: Tensor) -> None:
+        """Raise unless this is a mini-batch of numbers that can be mixed."""
+        check_batch(inputs, targets)
 
     @abstractmethod
     def draw(
@@ -106,13 +129,49 @@ class MixesInputs(Predicts):
         return mixing.mix(inputs), mixing.mix_targets(as_probabilities(targets, k))
 
 
-def classification_losses(logits: Tensor, targets: Tensor, taught: tuple[Tensor, float] | None) -> Losses:
+def wanted_of(network: Network, targets: Tensor, outputs: Tensor, *, label_maps: bool = False) -> Tensor:
+    """Return targets as rows that can be mixed, in the shape of the outputs.
+
+    Raises:
+        ValueError: If they do not fit the outputs, or are label maps, which the method cannot mix.
+    """
+    wanted = objective_of(network).targets(on_grid(network, targets, outputs), outputs.shape[-1])
+    if wanted.ndim > 2:
+        check_fit(targets, wanted, outputs)
+    if wanted.ndim > 2 and not label_maps:
+        raise ValueError(
+            "targets must be one row an example: this method does not mix label maps; ERM, Mixup, ManifoldMixup and"
+            " DenseMultiMix do"
+        )
+    return wanted
+
+
+def on_grid(network: Network, targets: Tensor, outputs: Tensor) -> Tensor:
+    """Return label maps (b, h, w) at the positions where the network has outputs (b, r, k): the nearest labels.
+
+    Other targets, and maps of that size, come back as they are.
+    """
+    grid = getattr(network, "grid", None)
+    if outputs.ndim != 3 or targets.ndim != 3 or targets.is_floating_point() or not grid or len(grid) != 2:
+        return targets
+    rows, columns = (_centres(size, full, targets) for size, full in zip(grid, targets.shape[1:], strict=True))
+    return targets[:, rows][:, :, columns]
+
+
+def _centres(size: int, full: int, like: Tensor) -> Tensor:
+    return ((torch.arange(size, device=like.device) + 0.5) * (full / size)).long()
+
+
+def classification_losses(
+    logits: Tensor, targets: Tensor, taught: tuple[Tensor, float] | None, objective: Objective
+) -> Losses:
     """Return the losses of logits against targets and, if given, (teacher logits, gamma)."""
-    labels = soft_cross_entropy(logits, targets)
+    compare = soft_cross_entropy if isinstance(objective, CrossEntropy) and objective.is_plain else objective
+    labels = compare(logits, targets)
     if taught is None:
         return Losses(labels, {"labels": labels.detach()})
     teacher_logits, gamma = taught
-    teacher = soft_cross_entropy(logits, teacher_logits.float().softmax(-1))
+    teacher = compare(logits, objective.predictions(teacher_logits.float()))
     return Losses(gamma * labels + (1 - gamma) * teacher, {"labels": labels.detach(), "teacher": teacher.detach()})
 
 

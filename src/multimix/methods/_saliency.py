@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multimix.ops import as_probabilities
+from multimix.ops import objective_of
 from multimix.protocols import Network
 
 
 def input_saliency(network: Network, inputs: Float[Tensor, "b c h w"], targets: Tensor) -> Float[Tensor, "b h w"]:
-    """Return the root of the mean over channels of the squared gradient of each example's cross-entropy, in float32.
+    """Return the root of the mean over channels of the squared gradient of each example's loss, in float32.
 
     The network answers in eval mode and is left as it was: mode, running statistics and gradients of its parameters.
 
@@ -25,7 +25,7 @@ def input_saliency(network: Network, inputs: Float[Tensor, "b c h w"], targets: 
 
 
 def input_gradient(network: Network, inputs: Float[Tensor, "b c h w"], targets: Tensor) -> Float[Tensor, "b c h w"]:
-    """Return the gradient of each example's cross-entropy on its pixels, as :func:`input_saliency` takes it."""
+    """Return the gradient of each example's loss on its pixels, as :func:`input_saliency` takes it."""
     b = len(inputs)
     if b == 1:
         # A single image goes in twice: for it, torch 2.14 gets the gradient of batch normalisation in eval mode wrong
@@ -34,9 +34,9 @@ def input_gradient(network: Network, inputs: Float[Tensor, "b c h w"], targets: 
     with evaluating(network), torch.enable_grad():
         pixels = inputs.detach().requires_grad_()
         logits = network(pixels)
-        labels = as_probabilities(targets, logits.shape[-1])
-        loss = -(labels * logits.float().log_softmax(-1)).sum()
-        return torch.autograd.grad(loss, pixels)[0][:b].float()
+        objective = objective_of(network)
+        loss, _ = objective.terms(logits.float(), objective.targets(targets, logits.shape[-1]))
+        return torch.autograd.grad(loss.sum(), pixels)[0][:b].float()
 
 
 def saliency_of(gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:

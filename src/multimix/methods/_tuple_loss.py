@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from multimix.methods._predict import classification_losses
+from multimix.methods._predict import classification_losses, on_grid, wanted_of
 from multimix.ops import (
+    CrossEntropy,
     Impl,
     LazyWeights,
-    as_probabilities,
+    Objective,
     balance_gain,
     balance_gradient,
     interpolate_positions,
     mixed_losses,
+    mixed_objective,
+    objective_of,
     reweight,
     shares_of,
 )
@@ -32,6 +35,8 @@ class Embedded:
     """Scale logits so that the limit of many images a tuple gives a training example this probability."""
     straight: bool = False
     """Leave the scale out of the gradient, which is then as large as without."""
+    mask: Tensor | None = None
+    """Which positions an example has, (b, r); None for all of them."""
 
     def logits(self) -> Tensor:
         """Return the logits of the clean embeddings."""
@@ -96,23 +101,42 @@ def tuple_losses(
     balanced: float = 0.0,
     impl: Impl = "auto",
 ) -> Losses:
-    """Return the cross-entropy of interpolated predictions against interpolated targets and a teacher's predictions.
+    """Return the loss of interpolated predictions against interpolated targets and a teacher's predictions.
 
     An affine classifier commutes with interpolation, which then takes place on the clean logits; any other one is
     applied to the interpolated embeddings themselves.
 
+    Args:
+        student: What is interpolated.
+        targets: Of the examples, or of every position.
+        weights: To interpolate with.
+        attention: Of each example over its positions.
+        taught: The teacher's view.
+        balanced: Power of the gain on the gradient.
+        impl: How cross-entropy is computed.
+
     Raises:
-        ValueError: If ``impl`` asks for what only an affine classifier allows.
+        ValueError: If ``impl`` asks for what only an affine classifier allows, or there are label maps or masks without
+            one.
     """
+    objective = objective_of(student.network)
+    partial = student.mask is not None or objective.is_map(targets)
     networks = [student.network] if taught is None else [student.network, taught.by.network]
     if any(network.head is None for network in networks):
         if impl not in ("auto", "plain"):
             raise ValueError(f"impl={impl!r} needs a network with an affine head; head is None: use impl='auto'")
+        if partial:
+            raise ValueError("masks and label maps need a network with an affine head; head is None")
         return _classify_mixed(student, targets, weights.all(), attention, taught, balanced=balanced)
+    if partial or not isinstance(objective, CrossEntropy) or not objective.is_plain:
+        return _any_objective(objective, student, targets, weights, attention, taught, balanced=balanced)
+    logits = student.logits()
+    if objective.label_smoothing:
+        targets = objective.targets(targets, logits.shape[-1])
     with torch.no_grad():
         teacher_logits = None if taught is None else taught.by.logits()
     total, labels, teacher = mixed_losses(
-        student.logits(),
+        logits,
         targets,
         weights,
         attention=attention,
@@ -131,7 +155,8 @@ def keep_clean(losses: Losses, share: float, pooled: Embedded | None, targets: T
     logits = pooled.logits()
     with torch.no_grad():
         teacher = None if taught is None or taught.clean is None else (taught.clean.logits(), taught.gamma)
-    plain = classification_losses(logits, as_probabilities(targets, logits.shape[-1]), teacher)
+    wanted = wanted_of(pooled.network, targets, logits, label_maps=True)
+    plain = classification_losses(logits, wanted, teacher, objective_of(pooled.network))
     return Losses(
         (1 - share) * losses.total + share * plain.total,
         losses.terms | {f"clean_{name}": term for name, term in plain.terms.items()},
@@ -147,17 +172,45 @@ def _classify_mixed(
     *,
     balanced: float,
 ) -> Losses:
+    objective = objective_of(student.network)
     weights = weights.unsqueeze(0) if attention is None else reweight(weights, attention)
     if balanced:
         student = _balanced(student, weights, shares_of(attention), balanced)
     logits = student.mixed_logits(weights)
     with torch.autocast(weights.device.type, enabled=False):  # or rows would no longer sum to 1
-        mixed = weights @ as_probabilities(targets, logits.shape[-1], dtype=weights.dtype)
+        mixed = weights @ objective.targets(targets, logits.shape[-1], dtype=weights.dtype)
     if taught is None:
-        return classification_losses(logits, mixed, None)
+        return classification_losses(logits, mixed, None, objective)
     with torch.no_grad():
         teacher_logits = taught.by.mixed_logits(weights)
-    return classification_losses(logits, mixed, (teacher_logits, taught.gamma))
+    return classification_losses(logits, mixed, (teacher_logits, taught.gamma), objective)
+
+
+def _any_objective(
+    objective: Objective,
+    student: Embedded,
+    targets: Tensor,
+    weights: LazyWeights,
+    attention: Tensor | None,
+    taught: Taught | None,
+    *,
+    balanced: float,
+) -> Losses:
+    logits = student.logits()
+    with torch.no_grad():
+        teacher_logits = None if taught is None else taught.by.logits()
+    total, labels, teacher = mixed_objective(
+        logits,
+        on_grid(student.network, targets, logits),
+        weights,
+        objective,
+        attention=attention,
+        mask=student.mask,
+        teacher_outputs=teacher_logits,
+        gamma=1.0 if taught is None else taught.gamma,
+        balanced=balanced,
+    )
+    return Losses(total, {"labels": labels} if teacher is None else {"labels": labels, "teacher": teacher})
 
 
 def _balanced(student: Embedded, weights: Tensor, centre: Tensor | None, power: float) -> Embedded:

@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from multimix.methods._learned import build_beside, check_count, check_share, network_module
-from multimix.methods._predict import InputMixing, classification_losses
-from multimix.ops import accurate, as_probabilities, check_batch, draw_partners
+from multimix.methods._predict import InputMixing, classification_losses, wanted_of
+from multimix.ops import accurate, check_batch, draw_partners, objective_of
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
 _HIDDEN = 100
@@ -88,12 +88,12 @@ class AdaMixUp(Stateful):
         n = len(drawn.partners)
         embeddings = network.pool(network.embed(torch.cat([drawn.mix(inputs), inputs[n:]])))
         logits = network.classify(embeddings[: 2 * n])
-        wanted = drawn.mix_targets(as_probabilities(targets, logits.shape[-1]))
+        wanted = drawn.mix_targets(wanted_of(network, targets, logits))
         taught = None
         if teacher is not None:
             with torch.no_grad():
                 taught = drawn.predict(teacher.network, teacher.inputs), teacher.gamma
-        losses = classification_losses(logits, wanted, taught)
+        losses = classification_losses(logits, wanted, taught, objective_of(network))
         intrusion = self._tell_apart(embeddings, n)
         return Losses(losses.total + intrusion, {**losses.terms, "intrusion": intrusion.detach()})
 

@@ -8,9 +8,18 @@ from torch import Generator, Tensor, nn
 
 from multimix.methods._images import check_images
 from multimix.methods._learned import build_beside, check_count, check_share, network_module
-from multimix.methods._predict import InputMixing, MixesInputs, classification_losses
+from multimix.methods._predict import InputMixing, MixesInputs, classification_losses, wanted_of
 from multimix.methods._unet import MixingUNet
-from multimix.ops import accurate, as_probabilities, beta, check_batch, check_concentration, draw_partners, mix_pairs
+from multimix.ops import (
+    CrossEntropy,
+    accurate,
+    beta,
+    check_batch,
+    check_concentration,
+    draw_partners,
+    mix_pairs,
+    objective_of,
+)
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
 
@@ -87,18 +96,22 @@ class AutoMix(Stateful, MixesInputs):
         """Return the classification losses plus the weighted distance of the mixed images to their two.
 
         Raises:
-            ValueError: If the inputs are not images, or have other channels than the generator.
+            ValueError: If the inputs are not images, have other channels than the generator, or the network is not
+                trained for classes.
         """
         check_batch(inputs, targets)
+        objective = objective_of(network)
+        if not isinstance(objective, CrossEntropy):
+            raise ValueError(f"objective must be CrossEntropy for AutoMix, a divergence of classes, got {objective!r}")
         drawn = self.draw(network, inputs, targets, generator)
         mixed = drawn.mix(inputs)
         logits = network(mixed)
-        wanted = drawn.mix_targets(as_probabilities(targets, logits.shape[-1]))
+        wanted = drawn.mix_targets(wanted_of(network, targets, logits))
         taught = None
         if teacher is not None:
             with torch.no_grad():
                 taught = drawn.predict(teacher.network, teacher.inputs), teacher.gamma
-        losses = classification_losses(logits, wanted, taught)
+        losses = classification_losses(logits, wanted, taught, objective)
         entropy = torch.special.entr(wanted).sum(-1).mean()
         distance = drawn.distance(inputs, mixed)
         labels_weight = 1.0 if teacher is None else teacher.gamma

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from multimix.methods._predict import MixesInputs
 from multimix.methods.erm import ERM
-from multimix.ops import as_probabilities, check_batch
+from multimix.ops import check_batch, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher
 
 
@@ -94,7 +94,7 @@ class Chain:
         """Return the losses of the second method on what the first has mixed."""
         check_batch(inputs, targets)
         mixing = self.first.draw(network, inputs, targets, generator)
-        mixed = mixing.mix_targets(as_probabilities(targets, _classes(network, targets)))
+        mixed = mixing.mix_targets(objective_of(network).targets(targets, _outputs(network, targets)))
         taught = {} if teacher is None else {"teacher": replace(teacher, inputs=mixing.mix(teacher.inputs))}
         return self.then(network, mixing.mix(inputs), mixed, generator=generator, **taught)
 
@@ -142,8 +142,8 @@ class Until(Stateful):
         return method(network, inputs, targets, generator=generator, **taught)
 
 
-def _classes(network: Network, targets: Tensor) -> int:
-    if targets.is_floating_point():
+def _outputs(network: Network, targets: Tensor) -> int:
+    if targets.is_floating_point() and targets.ndim > 1:
         return targets.shape[-1]
     if network.head is None:
         raise ValueError(

@@ -10,16 +10,15 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from multimix.methods._images import check_images
-from multimix.methods._predict import InputMixing, MixesInputs, _teach, classification_losses
+from multimix.methods._predict import InputMixing, MixesInputs, _teach, classification_losses, wanted_of
 from multimix.methods._saliency import input_saliency, kept_statistics, saliency_of
 from multimix.ops import (
-    as_probabilities,
     check_batch,
     check_concentration,
     comix_masks,
     dirichlet,
     no_autocast,
-    soft_cross_entropy,
+    objective_of,
 )
 from multimix.protocols import Losses, Network, Teacher
 
@@ -104,15 +103,16 @@ class CoMixup(MixesInputs):
         check_images(inputs, "Co-Mixup")
         if self.clean == 0:
             return super().__call__(network, inputs, targets, generator=generator, teacher=teacher)
+        objective = objective_of(network)
         pixels = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
         with kept_statistics(network), torch.enable_grad():  # the saliency is a gradient, wanted or not
             plain = network(pixels)
-            labels = as_probabilities(targets, plain.shape[-1])
-            loss = soft_cross_entropy(plain, labels)
+            labels = wanted_of(network, targets, plain)
+            loss = classification_losses(plain, labels, None, objective).total
             (gradient,) = torch.autograd.grad(loss * len(inputs), pixels, retain_graph=True)
         mixing = self.mixing(saliency_of(gradient), generator)
         logits = mixing.predict(network, inputs)
-        mixed = classification_losses(logits, mixing.mix_targets(labels), _teach(mixing, teacher))
+        mixed = classification_losses(logits, mixing.mix_targets(labels), _teach(mixing, teacher), objective)
         return Losses(mixed.total + self.clean * loss, {**mixed.terms, "clean": loss.detach()})
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Assembly":

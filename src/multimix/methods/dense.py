@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from torch import Generator, Tensor
 
 from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
-from multimix.ops import as_probabilities, attention, check_batch
+from multimix.ops import attention, check_examples, objective_of
 from multimix.protocols import Losses, Network, Teacher
 
 
@@ -49,14 +49,17 @@ class DenseMultiMix(TupleSettings):
     def __call__(
         self,
         network: Network,
-        inputs: Tensor,
+        inputs: Any,
         targets: Tensor,
         *,
         generator: Generator | None = None,
         teacher: Teacher | None = None,
     ) -> Losses:
-        """Return the mean cross-entropy of the interpolated tuples at every position."""
-        check_batch(inputs, targets)
+        """Return the mean loss of the interpolated tuples at every position.
+
+        Targets are those of the examples or, for a network that has no pooling, of every position: (b, r), (b, h, w).
+        """
+        check_examples(inputs, targets)
         embed = partial(_at_every_position, settings=self)
         student, pooled = embed(network, inputs)
         taught = Taught.of(teacher, embed)
@@ -74,35 +77,46 @@ class DenseMultiMix(TupleSettings):
         )
         return keep_clean(losses, self.clean, pooled, targets, taught)
 
-    def attend(self, student: Embedded, targets: Tensor) -> Tensor:
-        """Return the attention of every image over its positions, (b, r).
+    def attend(self, student: Embedded, targets: Tensor) -> Tensor | None:
+        """Return the attention of every image over its positions, (b, r); None where each position has its own label.
 
         Raises:
             ValueError: If ``query`` is ``cam`` and the network has no affine head to take class weights from.
         """
         features = student.embeddings.detach() if self.detach else student.embeddings
+        if objective_of(student.network).is_map(targets):
+            return None  # every position has a label of its own, which needs no confidence
         weights = _class_weights(student.network, targets) if self.query == "cam" else None
         if weights is not None and self.detach:
             weights = weights.detach()
-        return attention(features, query=self.query, activation=self.activation, class_weights=weights)
+        return attention(
+            features, query=self.query, activation=self.activation, class_weights=weights, mask=student.mask
+        )
 
 
-def _at_every_position(
-    network: Network, inputs: Tensor, *, settings: DenseMultiMix
-) -> tuple[Embedded, Embedded | None]:
+def _at_every_position(network: Network, inputs: Any, *, settings: DenseMultiMix) -> tuple[Embedded, Embedded | None]:
     """Return embeddings at every position, (b, r, d), and if wanted those of whole images, (b, d).
 
     Each position is pooled by itself, so that it is in the space that the classifier knows.
     """
     features = network.embed(inputs)
-    b, r, d = features.shape
-    positions = network.pool(features.reshape(b * r, 1, d)).unflatten(0, (b, r))
     clean = Embedded(network, network.pool(features)) if settings.clean > 0 else None
-    return Embedded(network, positions, settings.confidence, settings.balanced), clean
+    features, mask = _held(features, getattr(network, "mask", None))
+    b, r, d = features.shape
+    positions = network.pool(features.reshape(b * r, 1, d)).reshape(b, r, -1)
+    return Embedded(network, positions, settings.confidence, settings.balanced, mask), clean
+
+
+def _held(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the positions that some example has, and which has which; no mask where all have all."""
+    if mask is None or bool(mask.all()):
+        return features, None
+    held = mask.any(0)
+    return features[:, held], mask[:, held]
 
 
 def _class_weights(network: Network, targets: Tensor) -> Tensor:
     if network.head is None:
         raise ValueError("query='cam' needs a network with an affine head, whose weights are the class queries")
     weight = cast("Tensor", network.head.weight).flatten(1)
-    return as_probabilities(targets, len(weight), dtype=weight.dtype) @ weight
+    return objective_of(network).targets(targets, len(weight), dtype=weight.dtype) @ weight

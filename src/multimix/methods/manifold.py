@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
-from multimix.ops import check_concentration
+from multimix.ops import batch_size, check_concentration
 from multimix.protocols import Network
 
 
@@ -19,12 +19,16 @@ class ManifoldMixup(Predicts):
     The paper's code takes binary cross-entropy on softmax outputs; here it is cross-entropy, as in its text and for
     every other method.
 
+    Inputs that are not numbers to be mixed (token indices, mappings) are mixed from stage 1 on; each sequence keeps its
+    own mask, so that what its partner has beyond its end is lost.
+
     Reference:
         Verma et al., "Manifold mixup: better representations by interpolating hidden states", ICML 2019; alpha and
         stages of its CIFAR code. Equations (3) and (4) of the MultiMix paper.
     """
 
     name: ClassVar[str] = "manifold-mixup"
+    label_maps: ClassVar[bool] = True
 
     alpha: float = 2.0
     """Concentration of the Beta distribution."""
@@ -43,12 +47,16 @@ class ManifoldMixup(Predicts):
         Raises:
             ValueError: If the network has none of the stages.
         """
-        available = [stage for stage in self.stages if stage in network.stages]
+        like = inputs if isinstance(inputs, Tensor) else targets
+        first = 0 if isinstance(inputs, Tensor) and inputs.is_floating_point() else 1  # indices are not to be mixed
+        available = [stage for stage in self.stages if stage in network.stages and stage >= first]
         if not available:
-            raise ValueError(f"stages must name a stage of the network, {list(network.stages)}, got {self.stages}")
+            raise ValueError(
+                f"stages must name a stage of the network, {list(network.stages[first:])}, got {self.stages}"
+            )
         device = generator.device if generator is not None else None
         stage = available[int(torch.randint(len(available), (), generator=generator, device=device))]
-        return _AtStage(stage, draw_pairing(len(inputs), self.alpha, inputs, generator))
+        return _AtStage(stage, draw_pairing(batch_size(inputs), self.alpha, like, generator))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Mixup(MixesInputs):
     """
 
     name: ClassVar[str] = "mixup"
+    label_maps: ClassVar[bool] = True
 
     alpha: float = 1.0
     """Concentration of the Beta distribution; below 1 most mixed inputs stay near one of the two."""

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Generator, Tensor
 
 from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
-from multimix.ops import check_batch
+from multimix.ops import check_examples
 from multimix.protocols import Losses, Network, Teacher
 
 
@@ -34,23 +34,23 @@ class MultiMix(TupleSettings):
     def __call__(
         self,
         network: Network,
-        inputs: Tensor,
+        inputs: Any,
         targets: Tensor,
         *,
         generator: Generator | None = None,
         teacher: Teacher | None = None,
     ) -> Losses:
-        """Return the mean cross-entropy of the interpolated tuples."""
-        check_batch(inputs, targets)
+        """Return the mean loss of the interpolated tuples."""
+        check_examples(inputs, targets)
         embed = partial(_embedded, settings=self)
         student, pooled = embed(network, inputs)
         taught = Taught.of(teacher, embed)
-        weights = self.weights(len(inputs), like=student.embeddings, generator=generator)
+        weights = self.weights(len(student.embeddings), like=student.embeddings, generator=generator)
         losses = tuple_losses(student, targets, weights, taught=taught, balanced=self.gain_power, impl=self.impl)
         return keep_clean(losses, self.clean, pooled, targets, taught)
 
 
-def _embedded(network: Network, inputs: Tensor, *, settings: MultiMix) -> tuple[Embedded, Embedded | None]:
+def _embedded(network: Network, inputs: Any, *, settings: MultiMix) -> tuple[Embedded, Embedded | None]:
     """Return what is interpolated and, if wanted, what is classified as it is."""
     embeddings = network.pool(network.embed(inputs))
     clean = Embedded(network, embeddings) if settings.clean > 0 else None

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from multimix.methods._images import check_images
-from multimix.methods._predict import InputMixing, MixesInputs
+from multimix.methods._predict import InputMixing, MixesInputs, classification_losses, wanted_of
 from multimix.methods._puzzle import (
     block_sizes,
     energy,
@@ -20,12 +20,11 @@ from multimix.methods._puzzle import (
 )
 from multimix.methods._saliency import input_gradient, kept_statistics, saliency_of
 from multimix.ops import (
-    as_probabilities,
     beta,
     check_concentration,
     draw_partners,
     mix_pairs,
-    soft_cross_entropy,
+    objective_of,
     solve_ordered_labels,
     transport_blocks,
 )
@@ -117,7 +116,8 @@ class PuzzleMix(MixesInputs):
             return losses
         with kept_statistics(network):  # the mixed images have moved them
             logits = network(inputs)
-        clean = soft_cross_entropy(logits, as_probabilities(targets, logits.shape[-1]))
+        wanted = wanted_of(network, targets, logits)
+        clean = classification_losses(logits, wanted, None, objective_of(network)).total
         return replace(losses, total=losses.total + self.clean * clean, terms={**losses.terms, "clean": clean.detach()})
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Puzzle":

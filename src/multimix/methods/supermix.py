@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
 from multimix.methods._images import check_images
-from multimix.methods._predict import MixesInputs, classification_losses
+from multimix.methods._predict import MixesInputs, classification_losses, wanted_of
 from multimix.methods._saliency import evaluating
 from multimix.methods._supermix import MaskedSets, Search, Supervisor, precision_of, solved
 from multimix.ops import (
@@ -23,6 +23,7 @@ from multimix.ops import (
     dirichlet,
     draw_partners,
     no_autocast,
+    objective_of,
 )
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
@@ -114,12 +115,12 @@ class SuperMix(Stateful, MixesInputs):
         check_batch(inputs, targets)
         mixing = self.draw(network if teacher is None else teacher.network, inputs, targets, generator)
         logits = mixing.predict(network, inputs)
-        mixed = mixing.mix_targets(as_probabilities(targets, logits.shape[-1]))
+        mixed = mixing.mix_targets(wanted_of(network, targets, logits))
         if teacher is None:
-            return classification_losses(logits, mixed, None)
+            return classification_losses(logits, mixed, None, objective_of(network))
         with torch.no_grad():
             taught = mixing.predict(teacher.network, teacher.inputs)
-        return classification_losses(logits, mixed, (taught, teacher.gamma))
+        return classification_losses(logits, mixed, (taught, teacher.gamma), objective_of(network))
 
     def mix(
         self,

@@ -7,7 +7,7 @@ from multimix.ops._adain import channel_statistics, exchange_styles, mix_styles,
 from multimix.ops._attention import attention, reweight
 from multimix.ops._balance import balance_gain, balance_gradient, shares_of
 from multimix.ops._barycentre import barycentre
-from multimix.ops._checks import accurate, as_probabilities, check_batch, no_autocast
+from multimix.ops._checks import accurate, as_probabilities, batch_size, check_batch, check_examples, no_autocast
 from multimix.ops._comix import comix_masks
 from multimix.ops._forms import soft_cross_entropy
 from multimix.ops._fourier import draw_mask
@@ -22,6 +22,7 @@ from multimix.ops._objectives import (
     CrossEntropy,
     Objective,
     SquaredError,
+    check_fit,
     objective_of,
 )
 from multimix.ops._pairs import MODES, Mode, check_mode, draw_couples, draw_partners, mix_pairs
@@ -53,10 +54,13 @@ __all__ = [
     "balance_gain",
     "balance_gradient",
     "barycentre",
+    "batch_size",
     "beta",
     "channel_statistics",
     "check_batch",
     "check_concentration",
+    "check_examples",
+    "check_fit",
     "check_mode",
     "comix_masks",
     "dense_mixed_cross_entropy",

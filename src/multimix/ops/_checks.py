@@ -1,10 +1,13 @@
 """What an op refuses, in one line that names the argument."""
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 _ROW_SUM_TOLERANCE = 1e-2
 """Loose enough for weights in bfloat16, tight enough for weights that were never normalised."""
@@ -56,7 +59,10 @@ def check_batch(inputs: Tensor, targets: Tensor) -> None:
         ValueError: If the mini-batch is empty, is not finite or has another number of targets.
     """
     if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}; two views belong to SelfDistilled")
+        raise TypeError(
+            f"inputs must be a tensor, got {type(inputs).__name__}; two views belong to SelfDistilled, and mappings to"
+            " methods that mix embeddings, such as MultiMix"
+        )
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     if not inputs.is_floating_point():
@@ -70,6 +76,55 @@ def check_batch(inputs: Tensor, targets: Tensor) -> None:
         raise ValueError("inputs must hold at least one example, got an empty mini-batch")
     if looks_are_free(inputs) and not _is_finite(inputs.detach()):
         raise ValueError("inputs must be finite, got NaN or infinity")
+
+
+def check_examples(inputs: Any, targets: Tensor) -> None:
+    """Raise unless inputs hold one example for each target, in whatever form a network takes them.
+
+    Numbers to be mixed are checked as :func:`check_batch` does; token indices (b, r), mappings of tensors, packed
+    sequences and nested tensors are counted only.
+
+    Raises:
+        TypeError: If the inputs are none of these, or the targets no tensor.
+        ValueError: If the mini-batch is empty or has another number of targets.
+    """
+    tokens = isinstance(inputs, Tensor) and inputs.ndim == 2 and inputs.dtype in (torch.int64, torch.int32)
+    if isinstance(inputs, Tensor) and not inputs.is_nested and not tokens:
+        check_batch(inputs, targets)
+        return
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    b = batch_size(inputs)
+    if targets.ndim == 0:
+        raise ValueError("targets must have one row an example, got a single number")
+    if len(targets) != b:
+        raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {b}")
+    if b == 0:
+        raise ValueError("inputs must hold at least one example, got an empty mini-batch")
+
+
+def batch_size(inputs: Any) -> int:
+    """Return how many examples inputs hold: a tensor, a mapping of tensors or a packed sequence.
+
+    Raises:
+        TypeError: If they are none of these.
+        ValueError: If the tensors of a mapping have different lengths, or there is none.
+    """
+    if isinstance(inputs, PackedSequence):
+        return int(inputs.batch_sizes[0])
+    if isinstance(inputs, Tensor) and inputs.ndim > 0:
+        return inputs.size(0)
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            f"inputs must be a tensor, a mapping of tensors or a packed sequence, got {type(inputs).__name__};"
+            " two views belong to SelfDistilled"
+        )
+    lengths = {name: value.size(0) for name, value in inputs.items() if isinstance(value, Tensor) and value.ndim}
+    if not lengths:
+        raise ValueError(f"inputs must hold a tensor with one row an example, got a mapping of {list(inputs)}")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"inputs must hold as many rows in every tensor, got {lengths}")
+    return next(iter(lengths.values()))
 
 
 def _is_finite(values: Tensor) -> bool:
@@ -92,14 +147,15 @@ def check_class_indices(targets: Tensor, classes: int) -> None:
         raise ValueError(f"targets must lie in 0..{classes - 1} for {classes} classes, got {low if low < 0 else high}")
 
 
-def check_target_form(targets: Tensor, classes: int, *, batch: int | None = None) -> None:
+def check_target_form(targets: Tensor, classes: int, *, batch: int | None = None, simplex: bool = True) -> None:
     """Raise as :func:`check_targets` does, but do not look at class indices."""
     if targets.is_floating_point():
         if targets.ndim != 2 or targets.shape[1] != classes:
             raise ValueError(
                 f"targets holds probabilities and must have shape (b, {classes}), got {tuple(targets.shape)}"
             )
-        _check_simplex("targets", targets)
+        if simplex:
+            _check_simplex("targets", targets)
     elif targets.is_complex() or targets.dtype == torch.bool:
         raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}")
     elif targets.ndim != 1:

@@ -13,7 +13,7 @@ from multimix.ops._balance import balance_gradient, gain_from, shares_of
 from multimix.ops._checks import accurate, check_logits, check_same_device, check_weights, no_autocast
 from multimix.ops._lazy import LazyWeights
 from multimix.ops._loss import MixedLosses
-from multimix.ops._objectives import Objective
+from multimix.ops._objectives import Objective, check_fit
 
 
 def mixed_objective(
@@ -58,8 +58,7 @@ def mixed_objective(
     outputs = accurate(outputs)
     rows = rows.to(outputs.dtype)
     wanted = objective.targets(targets, outputs.shape[-1], dtype=outputs.dtype)
-    if len(wanted) != len(outputs) or (wanted.ndim == 3 and wanted.shape != outputs.shape):
-        raise ValueError(f"targets must fit outputs of shape {tuple(outputs.shape)}, got {tuple(targets.shape)}")
+    check_fit(targets, wanted, outputs)
     with no_autocast(outputs.device.type):
         centre = None
         if dense:

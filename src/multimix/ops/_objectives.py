@@ -39,6 +39,10 @@ class Objective(ABC):
     def predictions(self, outputs: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
         """Return what outputs say, in the form of targets: a teacher's probabilities, or values."""
 
+    def is_map(self, targets: Tensor) -> bool:
+        """Return whether every position has a target of its own."""
+        return targets.ndim > 2
+
     def known(self, targets: Float[Tensor, "*n k"]) -> Tensor | None:
         """Return which rows of targets say anything, (b,) or (b, r); None for all of them."""
         return None
@@ -107,6 +111,10 @@ class CrossEntropy(Objective):
             labels = (1 - self.label_smoothing) * labels + self.label_smoothing / outputs
         return labels if known is None else labels * known.unsqueeze(-1)
 
+    def is_map(self, targets: Tensor) -> bool:
+        """Return whether every position has a class of its own."""
+        return targets.ndim > (2 if targets.is_floating_point() else 1)
+
     def known(self, targets: Tensor) -> Tensor | None:
         """Return which rows are not ignored."""
         return None if self.ignore_index is None else targets.sum(-1) > 0
@@ -131,13 +139,8 @@ class CrossEntropy(Objective):
         return indices.long(), known
 
     def _check_probabilities(self, targets: Tensor, outputs: int) -> None:
-        if targets.ndim < 2 or targets.shape[-1] != outputs:
-            raise ValueError(
-                f"targets holds probabilities and must have shape (b, {outputs}) or (b, r, {outputs}),"
-                f" got {tuple(targets.shape)}"
-            )
-        if self.ignore_index is None:
-            check_target_form(targets.flatten(0, -2), outputs)
+        rows = targets.flatten(0, 1) if targets.ndim == 3 else targets
+        check_target_form(rows, outputs, simplex=self.ignore_index is None)
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,16 @@ class SquaredError(Objective):
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return the values."""
         return outputs
+
+
+def check_fit(targets: Tensor, wanted: Tensor, outputs: Tensor) -> None:
+    """Raise unless targets, as rows ``wanted``, are those of outputs (b, k) or (b, r, k)."""
+    if len(wanted) == len(outputs) and (wanted.ndim == 2 or wanted.shape == outputs.shape):
+        return
+    each = " or one target a position" if outputs.ndim == 3 else ""
+    raise ValueError(
+        f"targets for outputs {tuple(outputs.shape)} must have shape (b,) or (b, k){each}, got {tuple(targets.shape)}"
+    )
 
 
 def _values(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
