@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from multimix.distill import EMATeacher, SelfDistilled
     from multimix.methods import ERM, Alternate, Chain, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
     from multimix.models import adapt
+    from multimix.ops import BinaryCrossEntropy, CrossEntropy, Objective, SquaredError
     from multimix.protocols import Losses, Method, Network
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("EMATeacher", "SelfDistilled"), "distill"),
     **dict.fromkeys(("Losses", "Method", "Network"), "protocols"),
+    **dict.fromkeys(("BinaryCrossEntropy", "CrossEntropy", "Objective", "SquaredError"), "ops"),
     "adapt": "models",
 }
 _ROOMS = (
@@ -28,6 +30,7 @@ _ROOMS = (
     "detect",
     "distill",
     "evaluate",
+    "integrations",
     "methods",
     "models",
     "ops",
@@ -40,7 +43,9 @@ _ROOMS = (
 __all__ = [
     "ERM",
     "Alternate",
+    "BinaryCrossEntropy",
     "Chain",
+    "CrossEntropy",
     "CutMix",
     "DenseMultiMix",
     "EMATeacher",
@@ -50,7 +55,9 @@ __all__ = [
     "Mixup",
     "MultiMix",
     "Network",
+    "Objective",
     "SelfDistilled",
+    "SquaredError",
     "Until",
     "adapt",
     "methods",

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from multimix.methods._predict import wanted_of
 from multimix.ops import objective_of
 from multimix.protocols import Network
 
@@ -34,8 +35,7 @@ def input_gradient(network: Network, inputs: Float[Tensor, "b c h w"], targets: 
     with evaluating(network), torch.enable_grad():
         pixels = inputs.detach().requires_grad_()
         logits = network(pixels)
-        objective = objective_of(network)
-        loss, _ = objective.terms(logits.float(), objective.targets(targets, logits.shape[-1]))
+        loss, _ = objective_of(network).terms(logits.float(), wanted_of(network, targets, logits))
         return torch.autograd.grad(loss.sum(), pixels)[0][:b].float()
 
 
