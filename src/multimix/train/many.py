@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
+from time import sleep
 
 import torch
 
@@ -68,6 +70,17 @@ def _in_turn(runs: Mapping[Path, TrainConfig], *, quiet: bool) -> None:
 def _share(threads: int) -> None:
     """Take only this process' share of the cores: threads that wait for each other cost more than they bring."""
     torch.set_num_threads(threads)
+    Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone.
+
+    A worker would go on with what is queued, and a second command would then train the same run at the same time.
+    """
+    while os.getppid() == parent:
+        sleep(1)
+    os._exit(1)
 
 
 def _run(config: TrainConfig, folder: Path, *, quiet: bool, splits: Splits | None = None) -> None:
