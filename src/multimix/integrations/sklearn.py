@@ -1,0 +1,265 @@
+"""MultiMix as scikit-learn estimators, for tables of numbers."""
+
+import copy
+import sys
+from collections.abc import Callable
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from multimix.integrations._course import Course, Methodical
+from multimix.integrations._host import require_host
+from multimix.integrations._tabular import Fit, tabular_network
+from multimix.models import adapt
+from multimix.ops import SquaredError
+from multimix.protocols import Network
+
+require_host("sklearn")
+
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin  # noqa: E402  (after the clear error)
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.utils import check_random_state  # noqa: E402
+from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data  # noqa: E402
+
+_FAR = 1e6
+"""Standard deviations beyond which a number is taken for this one, so that float32 holds its square."""
+
+
+class _Estimator(BaseEstimator):
+    """What classifier and regressor share: settings, scaling, one loop, and predictions."""
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] = (256, 256),
+        *,
+        method: Methodical = None,
+        network: Callable[[int, int], nn.Module] | None = None,
+        epochs: int = 50,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        validation: float = 0.0,
+        patience: int = 10,
+        random_state: Any = None,
+        device: str = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.method = method
+        self.network = network
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation = validation
+        self.patience = patience
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def _train(self, x: NDArray, targets: Tensor, outputs: int) -> None:
+        """Learn targets, class indices (n,) or values (n, k), from rows that have been checked."""
+        self._check_settings()
+        device = self._device()
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.scaler_ = StandardScaler().fit(x)
+        rows = self._rows(x)
+        cuda = [device] if device.type == "cuda" else []
+        # Initial weights and dropout know no other randomness than the global one, which is the caller's.
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed)
+            network = self._network(x.shape[1], outputs)
+            module = cast("nn.Module", network).to(device)
+            course = Course(self.method, network)
+            course.start(seed, device)
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+            held = round(self.validation * len(rows))
+            kept, out = (part.sort().values for part in (order[held:], order[:held]))
+            if self.validation and not (held and len(kept)):
+                raise ValueError(f"validation={self.validation} of {len(rows)} samples leaves none on one side")
+            held_out = (rows[out].to(device), targets[out].to(device)) if held else None
+            self.loss_curve_ = self._fit_loop()(
+                course, rows[kept].to(device), targets[kept].to(device), held_out, self._loss
+            )
+        self.network_ = module.cpu().eval()
+        self.n_epochs_ = len(self.loss_curve_)
+
+    def _network(self, features: int, outputs: int) -> Network:
+        if self.network is None:
+            return tabular_network(features, outputs, self.hidden)
+        module = self.network(features, outputs)
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"network must return a torch.nn.Module, got {type(module).__name__}")
+        return adapt(module)
+
+    def _fit_loop(self) -> Fit:
+        return Fit(
+            self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.patience, report=self._report
+        )
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _rows(self, x: NDArray) -> Tensor:
+        return torch.from_numpy(np.clip(self.scaler_.transform(x), -_FAR, _FAR).astype(np.float32))
+
+    def _outputs(self, x: ArrayLike) -> NDArray:
+        """Return the network's outputs (n, k) in float64, for rows as the user gives them."""
+        check_is_fitted(self)
+        rows = self._rows(validate_data(self, x, reset=False, dtype=np.float64))
+        device = self._device()
+        # In double precision, so that an answer does not depend on which other rows are asked about.
+        network = copy.deepcopy(self.network_).to(device, torch.float64)
+        with torch.inference_mode():
+            batches = [network(batch.to(device, torch.float64)).cpu() for batch in rows.split(4096)]
+        return torch.cat(batches).numpy()
+
+    def _device(self) -> torch.device:
+        there = torch.cuda.is_available()
+        if self.device == "auto":
+            return torch.device("cuda" if there else "cpu")
+        try:
+            device = torch.device(self.device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"device must be 'auto' or a torch device such as 'cpu', got {self.device!r}") from error
+        if device.type == "cuda" and not there:
+            raise ValueError(f"device {self.device!r} is not there: torch sees no CUDA device")
+        return device
+
+    def _check_settings(self) -> None:
+        for name in ("epochs", "batch_size", "patience"):
+            _check_count(name, getattr(self, name))
+        if not isinstance(self.hidden, (tuple, list)):
+            raise TypeError(f"hidden must be a tuple of layer widths, got {self.hidden!r}")
+        for width in self.hidden:
+            _check_count("every width in hidden", width)
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be finite and greater than 0, got {self.learning_rate}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation must lie in [0, 1), got {self.validation}")
+
+    def _report(self, epoch: int, loss: float, held_out: float | None) -> None:
+        if self.verbose:
+            beside = "" if held_out is None else f", held out {held_out:.4f}"
+            sys.stdout.write(f"epoch {epoch + 1} of {self.epochs}: loss {loss:.4f}{beside}\n")
+
+
+class MultiMixClassifier(ClassifierMixin, _Estimator):
+    """A multi-layer perceptron for tables, trained with MultiMix or any other method.
+
+    Columns are standardised inside. Same data and ``random_state``, same classifier; torch's global random state is
+    left as it was.
+
+    Args:
+        hidden: Widths of the hidden layers; none for a linear classifier.
+        method: A method, the name of one (``multimix.recipes.METHOD_NAMES``), or None for ``MultiMix()``.
+        network: In place of the perceptron, a function (features, classes) -> torch.nn.Module that returns what
+            ``multimix.adapt`` returned or takes.
+        epochs: Passes over the data.
+        batch_size: Examples that are mixed with each other.
+        learning_rate: Peak learning rate of AdamW, which falls to 0 along half a cosine.
+        weight_decay: AdamW's, of matrices.
+        validation: Share of the examples held out to stop early by, 0 for none.
+        patience: Epochs without a better held-out loss after which training stops.
+        random_state: Seed, numpy RandomState, or None.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        verbose: 1 for a line an epoch.
+
+    Attributes:
+        classes_: The classes, in the order of ``predict_proba``'s columns.
+        network_: The trained network, on the CPU.
+        scaler_: What standardises the columns.
+        loss_curve_: Mean training loss of every epoch.
+        n_epochs_: How many there were.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Train on rows (n, d) and their classes (n,).
+
+        Raises:
+            ValueError: If data or settings cannot be used, or there is a single class.
+            TypeError: If a setting is of another kind.
+        """
+        x, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, indices = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y must hold at least 2 classes, got 1 class: {self.classes_[0]}")
+        self._train(x, torch.from_numpy(indices.astype(np.int64)), len(self.classes_))
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray:
+        """Return the probability of every class, (n, k), in the order of ``classes_``."""
+        return torch.from_numpy(self._outputs(X)).softmax(-1).numpy()
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """Return the most probable class of every row, (n,)."""
+        best = self._outputs(X).argmax(-1)
+        return self.classes_[best]
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, targets)
+
+
+class MultiMixRegressor(RegressorMixin, _Estimator):
+    """A multi-layer perceptron for tables of which the targets are values, mixed like the inputs; squared error.
+
+    Settings are those of :class:`MultiMixClassifier`; columns of ``X`` and ``y`` are standardised inside. A method that
+    has no meaning but for classes says so.
+
+    Attributes:
+        network_: The trained network, on the CPU.
+        scaler_: What standardises the columns of ``X``.
+        y_scaler_: What standardises the targets.
+        loss_curve_: Mean training loss of every epoch, for standardised targets.
+        n_epochs_: How many there were.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Train on rows (n, d) and their values, (n,) or (n, k).
+
+        Raises:
+            ValueError: If data or settings cannot be used.
+            TypeError: If a setting is of another kind.
+        """
+        x, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        values = np.asarray(y, dtype=np.float64)
+        self._single_ = values.ndim == 1
+        values = values.reshape(len(values), -1)
+        self.y_scaler_ = StandardScaler().fit(values)
+        targets = torch.from_numpy(self.y_scaler_.transform(values).astype(np.float32))
+        self._train(x, targets, values.shape[1])
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """Return the value of every row, in the shape of ``y``."""
+        outputs = self._outputs(X)  # before anything else, as it knows whether there has been a fit
+        values = self.y_scaler_.inverse_transform(outputs)
+        return values[:, 0] if self._single_ else values
+
+    def __sklearn_tags__(self) -> Any:
+        """Say that there may be several targets."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _network(self, features: int, outputs: int) -> Network:
+        network = super()._network(features, outputs)
+        network.objective = SquaredError()  # type: ignore[attr-defined]  # an attribute that methods look for
+        return network
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.mse_loss(outputs, targets)
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

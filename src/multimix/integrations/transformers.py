@@ -1,0 +1,189 @@
+"""MultiMix in Hugging Face's Trainer."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multimix.integrations._course import Course, Methodical, as_method
+from multimix.integrations._host import require_host
+from multimix.models import adapt
+from multimix.ops import as_probabilities
+
+hf: Any = require_host("transformers", extra="transformers")
+require_host("accelerate", extra="transformers")
+
+STATE_FILE = "multimix.pt"
+"""What lies beside the trainer's own files in a checkpoint: tensors, numbers and texts, read without running any."""
+
+
+class MultiMixTrainer(hf.Trainer):
+    """Hugging Face's Trainer, with the loss of a method in training; evaluation and prediction are its own.
+
+    The model is seen through ``multimix.adapt``. What a mini-batch holds beside labels is what the method embeds; a
+    single floating-point tensor, such as ``pixel_values``, is given as one, which methods that mix inputs need. The
+    method's randomness follows ``args.seed``. A teacher follows the optimiser's steps; it is
+    written beside every checkpoint and read again by ``train(resume_from_checkpoint=...)``.
+    ``args.label_smoothing_factor`` smooths class indices as the Trainer would.
+
+    One process on one device: ``multimix.adapt`` calls the model's parts, which wrappers such as
+    DistributedDataParallel would not notice.
+
+    Attributes:
+        method: The method in use, a copy of the one given.
+    """
+
+    loss_is_scaled_for_ga = False  # a mean over the mini-batch, which the Trainer divides by the mini-batches of a step
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: Any = None,
+        *positional: Any,
+        method: Methodical = None,
+        encoder: str | None = None,
+        head: str | None = None,
+        pool: Callable | None = None,
+        **options: Any,
+    ) -> None:
+        """Take what the Trainer takes, and a method.
+
+        Args:
+            model: As the Trainer has it.
+            args: Likewise.
+            *positional: Likewise.
+            method: A method, the name of one, or None for ``MultiMix()``.
+            encoder: As ``multimix.adapt`` has it, for models that it does not know; likewise ``head`` and ``pool``.
+            head: See ``encoder``.
+            pool: See ``encoder``.
+            **options: As the Trainer has them.
+
+        Raises:
+            TypeError: If ``method`` is none.
+            ValueError: If ``compute_loss_func`` is given too, the model cannot be split, or training would be spread
+                over devices.
+        """
+        if options.get("compute_loss_func") is not None:
+            raise ValueError("compute_loss_func must be left out: method computes the loss")
+        given = as_method(method)
+        super().__init__(model, args, *positional, **options)
+        self._given, self._split = given, {"encoder": encoder, "head": head, "pool": pool}
+        self._refuse_spread()
+        self.model_accepts_loss_kwargs = False  # or older Trainers would take the loss for a sum over the step
+        self._course: Course | None = None
+        self._resumed: Path | None = None
+        if self.model_init is None:
+            self._prepare()
+        self.add_callback(_Follow(self))
+
+    @property
+    def method(self) -> Any:
+        """Return the method in use."""
+        return self._given if self._course is None else self._course.method
+
+    def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
+        """Train as the Trainer does; a checkpoint gives the method its state back, too."""
+        folder = resume_from_checkpoint
+        if folder is True:
+            folder = hf.trainer_utils.get_last_checkpoint(self.args.output_dir)
+        self._resumed = Path(folder) if folder else None
+        return super().train(resume_from_checkpoint, *arguments, **options)
+
+    def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
+        """Return the Trainer's optimiser, which also trains what the method learns."""
+        learned = self._prepare().parameters()
+        own = self.optimizer is None
+        optimizer = super().create_optimizer(*arguments, **options)
+        if learned and not own:
+            raise ValueError(f"optimizers must be left out: method {self.method.name} learns parameters of its own")
+        if learned:
+            optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+        return optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: Any = False,  # noqa: FBT002 (the host's own signature)
+        **options: Any,
+    ) -> Any:
+        """Return the method's loss in training, the Trainer's own in evaluation.
+
+        Raises:
+            ValueError: If a mini-batch to train on has no labels.
+        """
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, **options)
+        course = self._prepare()
+        course.at(self.state.global_step, self.state.max_steps)
+        given, targets = self._parts(inputs)
+        with self.accelerator.autocast():  # accelerate puts it around the model's own forward, which is not called
+            loss = course(given, targets).total
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _parts(self, inputs: Mapping[str, Any]) -> tuple[Any, Tensor]:
+        """Return what the network sees and its targets."""
+        name = self.label_names[0] if self.label_names else "labels"
+        if inputs.get(name) is None:
+            raise ValueError(f"inputs must hold {name!r} to train with a method, got {', '.join(inputs)}")
+        given = {key: value for key, value in inputs.items() if key != name}
+        targets = inputs[name]
+        share = self.args.label_smoothing_factor
+        if share and not targets.is_floating_point():
+            classes = self.model.config.num_labels
+            targets = (1 - share) * as_probabilities(targets, classes) + share / classes
+        values = list(given.values())
+        alone = len(values) == 1 and isinstance(values[0], Tensor) and values[0].is_floating_point()
+        return (values[0] if alone else given), targets
+
+    def _prepare(self) -> Course:
+        """Return the method with the model that there is now; ``model_init`` makes a new one for each training."""
+        course = self._course
+        if course is None or getattr(course.network, "model", course.network) is not self.model:
+            course = self._course = Course(self._given, adapt(self.model, **self._split))
+            course.start(self.args.seed + self.args.process_index, self.args.device)
+        return course
+
+    def _refuse_spread(self) -> None:
+        spread = self.args.world_size > 1 or self.args.n_gpu > 1
+        if spread or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise ValueError(
+                "args must train in one process on one device (no DDP, DataParallel, FSDP or DeepSpeed), got"
+                f" {self.args.world_size} processes with {self.args.n_gpu} GPUs; set CUDA_VISIBLE_DEVICES, or call the"
+                " method in a loop of your own"
+            )
+
+    def _begin(self) -> None:
+        """Start from the method's first random number, or from where a checkpoint left it."""
+        course = self._prepare()
+        course.start(self.args.seed + self.args.process_index, self.args.device)
+        if self._resumed is None:
+            return
+        file = self._resumed / STATE_FILE
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no {STATE_FILE} in {self._resumed}: MultiMixTrainer did not write it")
+        course.load(torch.load(file, map_location="cpu", weights_only=True))
+        self._resumed = None
+
+    def _write(self, folder: Path) -> None:
+        if self._course is not None and folder.is_dir():
+            torch.save(self._course.state(), folder / STATE_FILE)
+
+
+class _Follow(hf.TrainerCallback):
+    """Lets the method follow the optimiser, and writes its state beside checkpoints."""
+
+    def __init__(self, trainer: MultiMixTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._begin()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._prepare().after_step()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.trainer._write(Path(args.output_dir) / f"checkpoint-{state.global_step}")
