@@ -97,7 +97,9 @@ class Course:
 
     def drawn(self) -> dict[str, Any] | None:
         """Return the state of the generator, and the kind of device that it is for."""
-        return self.generator and {"device": self.generator.device.type, "state": self.generator.get_state()}
+        if self.generator is None:
+            return None
+        return {"device": self.generator.device.type, "state": self.generator.get_state()}
 
     def draw_from(self, drawn: dict[str, Any] | None) -> None:
         """Put the generator where :meth:`drawn` found it; on another kind of device it stays, as no state fits both."""

@@ -68,7 +68,7 @@ class MultiMixModule(pl.LightningModule):
         self.network = cast("nn.Module", network)
         self.learners = nn.ModuleList(_trained(self._course))
         self._optimizer, self._scheduler = optimizer, scheduler
-        self._rates = {"lr": learning_rate, "weight_decay": weight_decay}
+        self._rates: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
         self._seed, self._unpack = seed, unpack or _pair
         self._drawn: dict[str, Any] | None = None
 
@@ -177,7 +177,7 @@ class MultiMixCallback(pl.Callback):
         """
         self.method = as_method(method)
         self.model, self.seed, self.unpack = model, seed, unpack or _pair
-        self._split = {"encoder": encoder, "head": head, "pool": pool}
+        self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool}
         self._course: Course | None = None
         self._saved: dict[str, Any] | None = None
         self._active = False

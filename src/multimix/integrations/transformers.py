@@ -69,7 +69,8 @@ class MultiMixTrainer(hf.Trainer):
             raise ValueError("compute_loss_func must be left out: method computes the loss")
         given = as_method(method)
         super().__init__(model, args, *positional, **options)
-        self._given, self._split = given, {"encoder": encoder, "head": head, "pool": pool}
+        self._given = given
+        self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool}
         self._refuse_spread()
         self.model_accepts_loss_kwargs = False  # or older Trainers would take the loss for a sum over the step
         self._course: Course | None = None
