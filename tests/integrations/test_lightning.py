@@ -154,6 +154,18 @@ def test_module_leads_the_teacher_and_logs(toy):
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
 
+def test_module_loads_from_a_checkpoint_with_its_teacher(toy, tmp_path):
+    module = MultiMixModule(toy.adapt(toy.model), METHODS["distilled"](), optimizer=sgd)
+    _, trainer = fit(module, toy, epochs=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = MultiMixModule.load_from_checkpoint(
+        tmp_path / "last.ckpt", model=toy.adapt(toy.twin), method=METHODS["distilled"](), weights_only=True
+    )
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict())
+    torch.testing.assert_close(loaded.method.ema.state_dict(), module.method.ema.state_dict())
+    assert torch.equal(loaded(toy.images), module(toy.images))
+
+
 def test_module_validates_and_tests_clean_inputs(toy):
     module = MultiMixModule(toy.adapt(toy.model), mm.Mixup())
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
