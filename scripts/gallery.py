@@ -69,7 +69,8 @@ def trained(images: Tensor, method: Method, steps: int) -> nn.Module:
 
 def mixed(method: MixesInputs, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return, of a few draws, the example whose label is nearest to half of each image, and its probabilities."""
-    inputs, targets = (images - 0.5) / 0.25, torch.tensor([0, 1])
+    # Several times each, since some methods choose among many, or mix a part of the mini-batch only.
+    inputs, targets = ((images - 0.5) / 0.25).repeat(3, 1, 1, 1), torch.tensor([0, 1]).repeat(3)
     best: tuple[Tensor, Tensor] | None = None
     for seed in range(DRAWS):
         made, labels = method.mix(inputs, targets, classes=2, network=network, generator=Generator().manual_seed(seed))
