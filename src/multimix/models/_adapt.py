@@ -6,10 +6,12 @@ from typing import Any, cast
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from multimix.models._adapted import AdaptedNetwork
 from multimix.models._named import adapt_named
 from multimix.models._names import linear_layers, listed, require_module
 from multimix.models._timm import adapt_timm, is_timm
 from multimix.models._torchvision import adapt_torchvision, family_of
+from multimix.ops import Objective
 from multimix.protocols import Network
 
 _WRAPPERS = {
@@ -28,6 +30,9 @@ def adapt(
     head: str | None = None,
     pool: Callable | None = None,
     stages: Sequence[str] = (),
+    mask: str | Callable | None = None,
+    objective: Objective | None = None,
+    dense: bool = False,
 ) -> Network:
     """Return a model as a network that shares its parameters: ``adapt(model)(x)`` is ``model(x)``.
 
@@ -37,8 +42,14 @@ def adapt(
         adapt(model, encoder="transformer", head="out", pool=lambda x: x[:, 0])     # class token
         adapt(model, encoder="body", head="out", pool=nn.Sequential(...))           # layers that train with the model
 
-    The encoder's output may be a map, tokens or a vector, and is taken from a tuple (the first) or a mapping
-    (``last_hidden_state``). On the first batch the network's logits are compared with the model's own, in eval mode and
+    The encoder's output may be a map, tokens, a vector, a packed sequence or a nested tensor, and is taken from a tuple
+    (the first) or a mapping (``last_hidden_state``). Inputs are a tensor, or a mapping of keyword arguments.
+    Sequences of different length have a mask: packed and nested ones bring theirs, others say where it is::
+
+        adapt(model, encoder="encoder", head="out", mask="attention_mask")          # mean over real positions
+        adapt(model, encoder="encoder", head="out", mask=lambda tokens: tokens != 0)
+
+    On the first batch the network's logits are compared with the model's own, in eval mode and
     without a trace.
 
     Args:
@@ -49,35 +60,47 @@ def adapt(
             positions.
         stages: Dotted names of the modules to mix at, in the order in which they run; if empty, those usual for a known
             family, none for any other model. Stage 0, the inputs, is always there.
+        mask: Which positions are real, where the model is split by name: a key of the inputs, or a function of them
+            that returns (b, r). A ``pool`` of two parameters gets it as the second.
+        objective: What the model is trained for: :class:`multimix.ops.CrossEntropy`, unless the model says otherwise,
+            ``BinaryCrossEntropy`` or ``SquaredError``.
+        dense: The model gives logits at every position, as for segmentation: nothing is pooled, and the network returns
+            (b, r, k) at the encoder's own positions. Where the model is split by name.
 
     Raises:
         TypeError: If an argument is not of its kind.
         ValueError: If the model cannot be split, a name is not in it, it is wrapped (distributed, compiled) or
-            holds uninitialised parameters; on the first batch, if the network is not the model.
+            holds uninitialised parameters, or an option does not go with the others; on the first batch, if the network
+            is not the model.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model must be a torch.nn.Module, got {model if isinstance(model, type) else type(model).__name__}"
         )
     if isinstance(model, Network):
-        _refuse_options(encoder=encoder, head=head, pool=pool, stages=stages or None)
+        _refuse("{} does not apply: the model is a network already", encoder=encoder, head=head, pool=pool)
+        _refuse("{} does not apply: the model is a network already", stages=stages or None, mask=mask)
+        _refuse("{} does not apply: the model is a network already", objective=objective, dense=dense or None)
         return model
+    if objective is not None and not isinstance(objective, Objective):
+        raise TypeError(f"objective must be an Objective such as CrossEntropy(), got {objective!r}")
     _refuse_unready(model)
-    if isinstance(stages, str):
-        raise TypeError(f"stages must be a sequence of names, got the string {stages!r}")
-    for name in stages:
-        require_module(model, name, "stages")
-    # mypy holds a property to be no attribute
-    return cast(Network, _split(model, encoder, head, pool, stages))
-
-
-def _split(
-    model: nn.Module, encoder: str | None, head: str | None, pool: Callable | None, stages: Sequence[str]
-) -> nn.Module:
+    _check_stages(model, stages)
     if encoder is not None or head is not None:
-        return adapt_named(model, encoder=encoder, head=head, pool=pool, stages=stages)
-    if pool is not None:
-        raise ValueError("pool must be given together with encoder and head")
+        if dense:
+            _refuse("{} does not go with dense=True: where every position has logits, nothing is pooled", pool=pool)
+        network: AdaptedNetwork = adapt_named(model, encoder=encoder, head=head, pool=pool, stages=stages, mask=mask)
+    else:
+        _refuse("{} must be given together with encoder and head", pool=pool, mask=mask, dense=dense or None)
+        network = _of_family(model, stages)
+    network.dense = dense
+    if objective is not None:
+        network.objective = objective
+    # mypy holds a property to be no attribute
+    return cast(Network, network)
+
+
+def _of_family(model: nn.Module, stages: Sequence[str]) -> AdaptedNetwork:
     if is_timm(model):
         return adapt_timm(model, stages)
     if family := family_of(model):
@@ -89,10 +112,17 @@ def _split(
     )
 
 
-def _refuse_options(**options: Any) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ValueError(f"{given[0]} does not apply: the model is a network already")
+def _check_stages(model: nn.Module, stages: Sequence[str]) -> None:
+    if isinstance(stages, str):
+        raise TypeError(f"stages must be a sequence of names, got the string {stages!r}")
+    for name in stages:
+        require_module(model, name, "stages")
+
+
+def _refuse(why: str, **options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(why.format(name))
 
 
 def _refuse_unready(model: nn.Module) -> None:

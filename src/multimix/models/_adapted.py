@@ -1,16 +1,19 @@
 """A model seen as a network: what the adaptors have in common."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from multimix.models._check import check_split
+from multimix.models._inputs import mask_of_lengths, padded, run
 from multimix.models._layout import Layout
 from multimix.models._network import StagedNetwork
+from multimix.ops import CROSS_ENTROPY, Objective
 
 
 class AdaptedNetwork(StagedNetwork):
@@ -20,9 +23,15 @@ class AdaptedNetwork(StagedNetwork):
 
     Attributes:
         model: The model itself.
+        objective: What it is trained for.
+        mask: Which positions each example of the last ``embed`` has, (b, r); None where all have all.
+        grid: Height and width of the positions of the last ``embed``; (length,) of a sequence, () of a vector.
+        dense: Whether there are logits at every position, instead of pooling.
     """
 
     model: Any
+    mask: Tensor | None
+    grid: tuple[int, ...] | None
 
     def __init__(
         self, model: nn.Module, *, head: str, stages: Sequence[str], width: int | None = None, prefix_tokens: int = 0
@@ -35,6 +44,14 @@ class AdaptedNetwork(StagedNetwork):
         self._prefix_tokens = prefix_tokens
         self._layouts: dict[int, Layout] = {}
         self._checked = False
+        self.objective: Objective = CROSS_ENTROPY
+        self.mask = None
+        self.grid = None
+        self.dense = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what belongs to one mini-batch: a copy has its own."""
+        return {**self.__dict__, "mask": None}
 
     @property
     def head(self) -> nn.Module | None:  # type: ignore[override]  # looked up by name, so that copies have their own
@@ -42,18 +59,22 @@ class AdaptedNetwork(StagedNetwork):
         module = self.model.get_submodule(self.head_name)
         return module if _is_affine(module) else None
 
-    def embed(self, inputs: Tensor) -> Float[Tensor, "b r d"]:
+    def embed(self, inputs: Any) -> Float[Tensor, "b r d"]:
         """Return the encoder's output, a row for each position or token (prefix tokens included), one row for a vector.
 
         Raises:
             ValueError: On the first batch, if this is not what the model computes.
         """
         if not (self._checked or torch.compiler.is_compiling()):
+            self._refuse(inputs)
             self._check(inputs)
-        raw = self._encode(self.inputs(inputs))
+        raw, mask = padded(self._encode(self.inputs(inputs)))
         layout = Layout.of(raw, self._width)
         self._layouts[layout.positions] = layout
-        return layout.flatten(raw)
+        features = layout.flatten(raw)
+        given = self._mask_of(inputs, features)
+        self.grid, self.mask = layout.grid, mask if given is None else given
+        return features
 
     def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
         """Return the head's output; one that is not linear sees (rows, d), a convolution (rows, d, 1, 1)."""
@@ -61,14 +82,33 @@ class AdaptedNetwork(StagedNetwork):
         if isinstance(module, nn.Linear):
             return module(embeddings)
         rows = embeddings.reshape(-1, embeddings.shape[-1])
-        logits = module(rows[..., None, None] if isinstance(module, nn.Conv2d) else rows).flatten(1)
+        axes = _axes(module)
+        if axes and _is_affine(module):  # all rows are positions of one map, which is far faster
+            logits = module(rows.T.reshape(1, -1, len(rows), *[1] * (axes - 1))).flatten(2).squeeze(0).T
+        else:
+            logits = module(rows[(..., *[None] * axes)]).flatten(1)
         return logits.reshape(*embeddings.shape[:-1], logits.shape[-1])
 
     @abstractmethod
-    def _encode(self, inputs: Tensor) -> Tensor:
+    def _encode(self, inputs: Any) -> Tensor | PackedSequence:
         """Return the encoder's output in the model's own layout."""
 
-    def _check(self, inputs: Tensor) -> None:
+    def _whole(self, inputs: Any) -> Any:
+        """Return what the model itself makes of the inputs."""
+        return run(self.model, inputs)
+
+    def _refuse(self, inputs: Any) -> None:
+        """Raise if the model does not take inputs of this kind."""
+        if isinstance(inputs, Mapping):
+            raise TypeError(
+                f"inputs must be a tensor for {type(self.model).__name__}, got a mapping of {', '.join(inputs)}"
+            )
+
+    def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Tensor | None:
+        """Return which positions each example has, (b, r), where the inputs say so."""
+        return mask_of_lengths(inputs, features.shape[1])
+
+    def _check(self, inputs: Any) -> None:
         self._checked = True  # the check embeds, too
         try:
             check_split(self, inputs)
@@ -89,14 +129,22 @@ class AdaptedNetwork(StagedNetwork):
         return (seen or next(iter(self._layouts.values())).resized(positions)).restore(features)
 
 
+_CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _axes(module: nn.Module) -> int:
+    """Return how many axes a convolution slides along, 0 for any other layer."""
+    return next((axes for axes, cls in enumerate(_CONVOLUTIONS, 1) if isinstance(module, cls)), 0)
+
+
 def _is_affine(module: nn.Module) -> bool:
     # A subclass may compute anything else, cosines for one; timm's computes what its base does.
     cls = type(module)
     if "forward" in vars(module):
         return False
-    if isinstance(module, nn.Conv2d):
-        plain = module.kernel_size == module.stride == (1, 1) and module.groups == 1 and module.padding == (0, 0)
-        return plain and cls.forward is nn.Conv2d.forward
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        single = {*module.kernel_size, *module.stride} == {1} and module.groups == 1 and not any(module.padding)
+        return single and cls.forward is _CONVOLUTIONS[_axes(module) - 1].forward
     return isinstance(module, nn.Linear) and (
         cls.forward is nn.Linear.forward or cls.__module__ == "timm.layers.linear"
     )

@@ -1,53 +1,51 @@
 """The comparison of an adapted network with the model that it was made from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from multimix.models._inputs import first_output
+from multimix.models._layout import Layout
 
 if TYPE_CHECKING:
     from multimix.models._adapted import AdaptedNetwork
 
 
-def check_split(network: "AdaptedNetwork", inputs: Tensor) -> None:
+def check_split(network: "AdaptedNetwork", inputs: Any) -> None:
     """Raise unless the network's logits of one batch are the model's own.
 
     Both run in eval mode without gradients, from the same random state, which is then put back, as are the training
     flags; mixing is off. What enters the head is compared too, because a head that starts at zero would hide the rest.
+    Where there are logits at every position, they are compared with what leaves the head: the model may enlarge them.
 
     Raises:
         ValueError: If they differ, with what differs and what to pass.
     """
     with _in_eval(network), torch.no_grad():
-        with _same_random_state(inputs), _entering(network.model.get_submodule(network.head_name)) as entered:
-            expected = first_tensor(network.model(inputs))
-        with _same_random_state(inputs):
+        with _same_random_state(network), _passing(network.model.get_submodule(network.head_name)) as (entered, left):
+            output = network._whole(inputs)
+        with _same_random_state(network):
             embeddings = network.pool(network.embed(inputs))
             logits = network.classify(embeddings)
-    if entered and entered[-1].flatten(1).shape == embeddings.shape:
-        _require_equal(embeddings, entered[-1].flatten(1), "pool(embed(inputs)) is not what enters the head", network)
+    if network.dense:
+        fed = [_by_position(x, embeddings) for x in entered[-1:]]
+        expected = _by_position(left[-1], logits) if left else logits.new_empty(0)
+    else:
+        fed = [x.flatten(1) for x in entered[-1:] if x.flatten(1).shape == embeddings.shape]
+        expected = cast("Tensor", first_output(output))
+    for x in fed:
+        _require_equal(embeddings, x, "pool(embed(inputs)) is not what enters the head", network)
     heard = f"it gets {tuple(entered[-1].shape)}" if entered else "it is never called"
     heads = f"{heard} in the model, {tuple(embeddings.shape)} here"
-    subject = f"classify(pool(embed(inputs))) is not the model's logits ({heads})"
-    _require_equal(logits, expected, subject, network)
+    what = "what leaves its head" if network.dense else "the model's logits"
+    _require_equal(logits, expected, f"classify(pool(embed(inputs))) is not {what} ({heads})", network)
 
 
-def first_tensor(output: Any) -> Tensor:
-    """Return the tensor in an output: itself, a mapping's ``logits`` or ``last_hidden_state``, the first of a tuple.
-
-    Raises:
-        TypeError: If there is none.
-    """
-    found = output
-    if isinstance(output, Mapping):
-        found = output.get("logits", output.get("last_hidden_state"))
-    elif isinstance(output, tuple | list) and output:
-        found = output[0]
-    if not isinstance(found, Tensor):
-        raise TypeError(f"the model and its encoder must return tensors, got {type(output).__name__}")
-    return found
+def _by_position(raw: Tensor, like: Tensor) -> Tensor:
+    return Layout.of(raw, like.shape[-1]).flatten(raw)
 
 
 @contextmanager
@@ -66,22 +64,25 @@ def _in_eval(network: "AdaptedNetwork") -> Iterator[None]:
 
 
 @contextmanager
-def _same_random_state(inputs: Tensor) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+def _same_random_state(network: nn.Module) -> Iterator[None]:
+    devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(devices=sorted(devices, key=str)):
         yield
 
 
 @contextmanager
-def _entering(module: nn.Module) -> Iterator[list[Tensor]]:
-    seen: list[Tensor] = []
+def _passing(module: nn.Module) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    entered: list[Tensor] = []
+    left: list[Tensor] = []
 
-    def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments and isinstance(arguments[0], Tensor):
-            seen.append(arguments[0])
+    def record(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if arguments and isinstance(arguments[0], Tensor) and isinstance(output, Tensor):
+            entered.append(arguments[0])
+            left.append(output)
 
-    handle = module.register_forward_pre_hook(record)
+    handle = module.register_forward_hook(record)
     try:
-        yield seen
+        yield entered, left
     finally:
         handle.remove()
 

@@ -1,27 +1,44 @@
 """Any model, given the names of its encoder and its head."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from multimix.models._adapted import AdaptedNetwork
-from multimix.models._check import first_tensor
+from multimix.models._inputs import MaskSource, first_output, given_mask, keywords, masked_mean
 from multimix.models._names import linear_layers, listed, require_module
+from multimix.models._replay import run_until
 
 
 class NamedNetwork(AdaptedNetwork):
-    """A model whose features are the output of a named module: the forward pass stops there."""
+    """A model whose features are the output of a named module: the forward pass stops there.
 
-    def __init__(self, model: nn.Module, *, encoder: str, head: str, pool: Callable | None, stages: Sequence[str]):
-        """Take a model, the names of its encoder and its head, and what is done between them."""
+    A mapping is passed to the model as keywords. Packed sequences and nested tensors are padded, which sets the mask.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        encoder: str,
+        head: str,
+        pool: Callable | None,
+        stages: Sequence[str],
+        mask: MaskSource | None = None,
+    ):
+        """Take a model, the names of its encoder and its head, what is done between them, and where masks come from."""
         layer = model.get_submodule(head)
         # With a function in between, the width of the head says nothing of the features.
-        width = layer.in_features if isinstance(layer, nn.Linear) and pool is None else None
-        super().__init__(model, head=head, stages=stages, width=width)
+        width = getattr(layer, "in_features", getattr(layer, "in_channels", None)) if pool is None else None
+        super().__init__(model, head=head, stages=stages, width=width if isinstance(width, int) else None)
         self._encoder = encoder
+        self._mask_source = mask
+        self._pool_takes_mask = pool is not None and _takes_mask(pool)
         if isinstance(pool, nn.Module) and pool in set(model.modules()):
             vars(self)["_pooling"] = (
                 pool  # the model has it already; a second registration would double its saved weights
@@ -29,41 +46,64 @@ class NamedNetwork(AdaptedNetwork):
         else:
             self._pooling = pool
 
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b e"]:
-        """Return what the given function makes of the positions, by default their mean."""
-        return features.mean(1) if self._pooling is None else self._pooling(features)
+    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b *r e"]:
+        """Return what the given function makes of the positions, by default the mean over those that are real.
 
-    def _encode(self, inputs: Tensor) -> Tensor:
-        handle = self.model.get_submodule(self._encoder).register_forward_hook(_stop)
+        A function of two parameters gets the mask as well, (b, r), true everywhere if there is none. Where every
+        position has logits, features come back as they are.
+        """
+        if self.dense:
+            return features
+        # Other batches, single positions for one, are not what the mask is of.
+        mask = self.mask if self.mask is not None and self.mask.shape == features.shape[:2] else None
+        if self._pooling is None:
+            return masked_mean(features, mask)
+        if not self._pool_takes_mask:
+            return self._pooling(features)
+        if mask is None:
+            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        return self._pooling(features, mask)
+
+    def _encode(self, inputs: Any) -> Tensor | PackedSequence:
+        module = self.model.get_submodule(self._encoder)
+        never = f"encoder: {type(self.model).__name__} never runs {self._encoder!r} in its forward pass"
+        output = first_output(run_until(module, lambda: self._whole(inputs), otherwise=never))
+        if isinstance(module, nn.RNNBase) and not module.batch_first and isinstance(output, Tensor):
+            return output.transpose(0, 1)
+        return output
+
+    def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Tensor | None:
+        if self._mask_source is None:
+            return super()._mask_of(inputs, features)
+        return given_mask(self._mask_source, inputs, features)
+
+    def _refuse(self, inputs: Any) -> None:
+        if not isinstance(inputs, Mapping):
+            return
+        signature = inspect.signature(self.model.forward)
         try:
-            self.model(inputs)
-        except _ReachedError as reached:
-            return first_tensor(reached.output)
-        finally:
-            handle.remove()
-        raise ValueError(f"encoder: {type(self.model).__name__} never runs {self._encoder!r} in its forward pass")
-
-
-class _ReachedError(BaseException):
-    """Ends a forward pass at the encoder; not an Exception, so that no handler inside the model takes it."""
-
-    def __init__(self, output: Any):
-        super().__init__()
-        self.output = output
-
-
-def _stop(module: nn.Module, arguments: object, output: Any) -> None:
-    raise _ReachedError(output)
+            signature.bind(**keywords(inputs))
+        except TypeError as error:
+            raise ValueError(
+                f"inputs: a mapping is passed to {type(self.model).__name__} as keywords, which are "
+                f"{', '.join(signature.parameters)}; got {', '.join(map(str, inputs))} ({error})"
+            ) from None
 
 
 def adapt_named(
-    model: nn.Module, *, encoder: str | None, head: str | None, pool: Callable | None, stages: Sequence[str]
+    model: nn.Module,
+    *,
+    encoder: str | None,
+    head: str | None,
+    pool: Callable | None,
+    stages: Sequence[str],
+    mask: MaskSource | None = None,
 ) -> NamedNetwork:
     """Return a model as a network, split at two named modules.
 
     Raises:
-        ValueError: If a name is missing or unknown, or ``pool`` cannot be copied with the network.
-        TypeError: If ``pool`` cannot be called.
+        ValueError: If a name is missing or unknown, or ``pool`` or ``mask`` cannot be copied with the network.
+        TypeError: If ``pool`` cannot be called, or ``mask`` is neither a key nor a function.
     """
     if encoder is None:
         raise ValueError(
@@ -77,19 +117,32 @@ def adapt_named(
         )
     require_module(model, encoder, "encoder")
     require_module(model, head, "head")
-    _require_copyable(pool)
-    return NamedNetwork(model, encoder=encoder, head=head, pool=pool, stages=stages)
-
-
-def _require_copyable(pool: Callable | None) -> None:
     if pool is not None and not callable(pool):
         raise TypeError(f"pool must be a function (b, r, d) -> (b, e), got {type(pool).__name__}")
-    if not inspect.isfunction(pool):
+    if not (mask is None or isinstance(mask, str) or callable(mask)):
+        raise TypeError(f"mask must be a key of the inputs or a function of them, got {type(mask).__name__}")
+    _require_copyable(pool, "pool")
+    _require_copyable(mask, "mask")
+    return NamedNetwork(model, encoder=encoder, head=head, pool=pool, stages=stages, mask=mask)
+
+
+def _takes_mask(pool: Callable) -> bool:
+    """Return whether a second argument must be given, or is called ``mask``."""
+    try:
+        parameters = inspect.signature(pool.forward if isinstance(pool, nn.Module) else pool).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not say
+        return False
+    second = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][1:2]
+    return any(p.name == "mask" or p.default is p.empty for p in second)
+
+
+def _require_copyable(given: object, argument: str) -> None:
+    if not inspect.isfunction(given):
         return
-    variables = inspect.getclosurevars(pool)
+    variables = inspect.getclosurevars(given)
     for name, value in {**variables.globals, **variables.nonlocals}.items():
         if isinstance(value, nn.Module):
             raise ValueError(
-                f"pool uses the module {name!r} from outside, which a copy of the network (a teacher, say) would "
+                f"{argument} uses the module {name!r} from outside, which a copy of the network (a teacher, say) would "
                 "share; pass an nn.Module that holds it, or a method of the model"
             )

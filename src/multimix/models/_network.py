@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,16 +30,16 @@ class StagedNetwork(nn.Module):
         self._stage_names = ("inputs", *stages)
         self._may_mix = True
 
-    def forward(self, inputs: Tensor) -> Float[Tensor, "b k"]:
+    def forward(self, inputs: Any) -> Float[Tensor, "b *r k"]:
         """Return the logits of a batch of inputs."""
         return self.classify(self.pool(self.embed(inputs)))
 
     @abstractmethod
-    def embed(self, inputs: Tensor) -> Float[Tensor, "b r d"]:
+    def embed(self, inputs: Any) -> Float[Tensor, "b r d"]:
         """Return the embeddings at every position, before pooling."""
 
     @abstractmethod
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b e"]:
+    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b *r e"]:
         """Return one embedding an example; of a single position (r = 1), that position's own."""
 
     @abstractmethod
