@@ -1,0 +1,44 @@
+"""What a type checker makes of a user's code: the package is typed, and its names are what they say."""
+
+import subprocess
+import sys
+
+import pytest
+
+USER = """
+import torch
+from torch import nn
+
+import multimix as mm
+from multimix.integrations import MultiMixClassifier
+
+net = mm.adapt(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), encoder="0", head="1", objective=mm.CrossEntropy())
+method: mm.Method = mm.MultiMix(tuples=10)
+taught: mm.Method = mm.SelfDistilled(mm.Alternate((mm.MultiMix(), mm.Mixup())))
+losses = method(net, torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), generator=torch.Generator())
+reveal_type(losses)
+reveal_type(losses.total)
+reveal_type(net)
+reveal_type(mm.ops.mixed_cross_entropy(torch.zeros(4, 2), torch.zeros(4), torch.zeros(9, 4)))
+reveal_type(MultiMixClassifier().fit([[0.0]], [0]))
+mm.MultiMix(tuple=10)
+mm.adapt("resnet18")
+"""
+
+
+@pytest.mark.slow
+def test_a_users_code_is_checked(tmp_path):
+    (tmp_path / "user.py").write_text(USER, encoding="utf-8")
+    options = ["--python-executable", sys.executable, "--cache-dir", str(tmp_path / "cache"), "--config-file", ""]
+    command = [sys.executable, "-m", "mypy", *options, "--ignore-missing-imports", "--follow-imports=silent", "user.py"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    for wanted in (
+        'Revealed type is "multimix.protocols.Losses"',
+        'Revealed type is "multimix.protocols.Network"',
+        'Revealed type is "multimix.integrations.sklearn.MultiMixClassifier"',
+        'Unexpected keyword argument "tuple" for "MultiMix"',
+        'Argument 1 to "adapt" has incompatible type "str"; expected',
+    ):
+        assert wanted in said, said
+    assert said.count('Revealed type is "torch._tensor.Tensor"') == 2, said
+    assert said.count("error:") == 2, said
