@@ -1,0 +1,291 @@
+"""Sequences of different lengths: which positions are real, and that the others never count."""
+
+import copy
+import pickle
+from collections import UserDict
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
+
+import multimix as mm
+from multimix.models import adapt
+
+LENGTHS = (3, 6, 1)
+PADDING = 19
+REAL = torch.arange(6) < torch.tensor(LENGTHS).unsqueeze(1)
+IDS = torch.where(REAL, torch.arange(18).reshape(3, 6) % 15, PADDING)
+SENTENCES = {"ids": IDS, "attention_mask": REAL.long()}
+TARGETS = torch.tensor([0, 2, 1])
+
+
+class Words(nn.Module):
+    """A bag of words, in plain loops where it matters."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(20, 8)
+        self.norm = nn.LayerNorm(8)
+        self.out = nn.Linear(8, 3)
+
+    def reduce(self, features, mask):
+        return torch.stack([row[keep].mean(0) for row, keep in zip(features, mask.bool(), strict=True)])
+
+    def forward(self, ids, attention_mask=None, labels=None):
+        assert labels is None
+        mask = ids != PADDING if attention_mask is None else attention_mask
+        return self.out(self.reduce(self.norm(self.table(ids)), mask))
+
+
+class Last(Words):
+    """Takes the last real word, as decoders do."""
+
+    def reduce(self, features, mask):
+        return torch.stack([row[int(n) - 1] for row, n in zip(features, mask.sum(1), strict=True)])
+
+
+def last(features, mask):
+    return features[torch.arange(len(features)), mask.sum(1) - 1]
+
+
+class LastLayer(nn.Module):
+    def forward(self, features, mask=None):
+        return last(features, mask)
+
+
+@pytest.mark.parametrize("inputs", [SENTENCES, UserDict(SENTENCES), {**SENTENCES, "labels": TARGETS}])
+def test_the_mean_is_over_real_positions(inputs):
+    model = Words().eval()
+    network = adapt(model, encoder="norm", head="out", mask="attention_mask")
+    assert network.mask is None
+    torch.testing.assert_close(network(inputs), model(**SENTENCES))
+    assert torch.equal(network.mask, REAL)
+    assert network.mask.dtype == torch.bool
+    assert network.embed(inputs).shape == (3, 6, 8)
+
+
+def test_a_mask_from_a_function_of_a_tensor():
+    model = Words().eval()
+    network = adapt(model, encoder="norm", head="out", mask=lambda ids: ids != PADDING)
+    torch.testing.assert_close(network(IDS), model(IDS))
+    assert torch.equal(network.mask, REAL)
+    shorter = IDS[:2, :4]
+    torch.testing.assert_close(network(shorter), model(shorter))
+    assert torch.equal(network.mask, REAL[:2, :4])  # of the last batch
+
+
+@pytest.mark.parametrize("pool", [last, LastLayer(), "method"])
+def test_a_pool_of_two_parameters_gets_the_mask(pool):
+    model = Last().eval()
+    network = adapt(
+        model, encoder="norm", head="out", pool=model.reduce if pool == "method" else pool, mask="attention_mask"
+    )
+    torch.testing.assert_close(network(SENTENCES), model(**SENTENCES))
+    features = network.embed(SENTENCES)
+    # Single positions, and batches of another size, are real everywhere.
+    torch.testing.assert_close(network.pool(features.flatten(0, 1).unsqueeze(1)), features.flatten(0, 1))
+    torch.testing.assert_close(network.pool(features[:2]), features[:2, -1])
+
+
+def test_a_pool_of_one_parameter_and_an_option_gets_no_mask():
+    def mean(features, dim=1):
+        return features.mean(dim)
+
+    class Mean(Words):
+        def reduce(self, features, mask):
+            return features.mean(1)
+
+    model = Mean().eval()
+    network = adapt(model, encoder="norm", head="out", pool=mean, mask="attention_mask")
+    torch.testing.assert_close(network(SENTENCES), model(**SENTENCES))
+
+
+def test_padding_may_hold_anything():
+    class Spoilt(Words):
+        def forward(self, ids, attention_mask):
+            rows = self.norm(self.table(ids)).masked_fill(attention_mask.unsqueeze(-1) == 0, torch.inf)
+            return self.out(self.reduce(self.spoil(rows), attention_mask))
+
+    model = Spoilt().eval()
+    model.spoil = nn.Identity()
+    network = adapt(model, encoder="spoil", head="out", mask="attention_mask")
+    torch.testing.assert_close(network(SENTENCES), model(**SENTENCES))
+    empty = {**SENTENCES, "attention_mask": torch.zeros(3, 6)}
+    assert torch.equal(network.pool(network.embed(empty)), torch.zeros(3, 8))
+
+
+@pytest.mark.parametrize("method", [mm.MultiMix(tuples=16), mm.DenseMultiMix(tuples=16)])
+def test_padding_gets_no_gradient(method):
+    model = Words()
+    network = adapt(model, encoder="norm", head="out", mask="attention_mask")
+    method(network, SENTENCES, TARGETS).total.backward()
+    gradient = model.table.weight.grad
+    assert gradient[PADDING].abs().max() == 0
+    seen = gradient[IDS[REAL].unique()].abs().sum(1)
+    assert (seen > 0).all()
+    assert torch.isfinite(gradient).all()
+
+
+class Recurrent(nn.Module):
+    """What a recurrent network has seen at the end of each sequence."""
+
+    def __init__(self, *, batch_first=True):
+        super().__init__()
+        self.rnn = nn.GRU(5, 8, batch_first=batch_first)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        _, hidden = self.rnn(x)
+        return self.out(hidden[-1])
+
+
+class Lengths(Recurrent):
+    """The same for padded sequences and their lengths, packed inside."""
+
+    def forward(self, x, lengths):
+        return super().forward(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+
+
+class Unpacked(Recurrent):
+    """Packed sequences in, padded ones after the encoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = Padding(self.rnn)
+
+    def forward(self, x):
+        return self.out(last(self.encoder(x), REAL))
+
+
+class Padding(nn.Module):
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x):
+        return pad_packed_sequence(self.rnn(x)[0], batch_first=True)[0]
+
+
+def sequences():
+    return [torch.randn(length, 5) for length in LENGTHS]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_packed_sequences_are_padded(batch_first):
+    model, given = Recurrent(batch_first=batch_first), sequences()
+    packed = pack_sequence(given, enforce_sorted=False)
+    network = adapt(model, encoder="rnn", head="out", pool=last)
+    torch.testing.assert_close(network(packed), model(packed))
+    assert torch.equal(network.mask, REAL)  # in the order in which they were given, not in that of their lengths
+    features = network.embed(packed)
+    for row, sequence in zip(features, given, strict=True):
+        expected, _ = model.rnn(sequence)
+        torch.testing.assert_close(row[: len(sequence)], expected)
+    mm.DenseMultiMix(tuples=8)(network, packed, TARGETS).total.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    assert model.rnn.weight_hh_l0.grad.abs().max() > 0
+
+
+def test_sequences_packed_inside_the_model():
+    model, given = Lengths(), sequences()
+    inputs = {"x": nn.utils.rnn.pad_sequence(given, batch_first=True), "lengths": torch.tensor(LENGTHS)}
+    network = adapt(model, encoder="rnn", head="out", pool=last)
+    torch.testing.assert_close(network(inputs), Recurrent.forward(model, pack_sequence(given, enforce_sorted=False)))
+    assert torch.equal(network.mask, REAL)
+
+
+def test_sequences_unpacked_inside_the_encoder():
+    model = Unpacked()
+    packed = pack_sequence(sequences(), enforce_sorted=False)
+    network = adapt(model, encoder="encoder", head="out", pool=last)
+    torch.testing.assert_close(network(packed), model(packed))
+    assert torch.equal(network.mask, REAL)
+
+
+def test_a_recurrent_encoder_that_has_time_first():
+    model, x = Recurrent(batch_first=False), torch.randn(4, 3, 5)
+    network = adapt(model, encoder="rnn", head="out", pool=lambda x: x[:, -1])
+    torch.testing.assert_close(network(x), model(x))
+    assert network.embed(x).shape == (3, 4, 8)
+    assert network.mask is None
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_tensors_are_padded(layout):
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.out = nn.Linear(5, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out(torch.stack([row.mean(0) for row in self.encoder(x).unbind()]))
+
+    model, given = Bag(), sequences()
+    nested = torch.nested.nested_tensor(given, layout=layout)
+    network = adapt(model, encoder="encoder", head="out")
+    logits = network(nested)
+    torch.testing.assert_close(logits, model(nested))
+    assert torch.equal(network.mask, REAL)
+    logits.square().sum().backward()
+    ours = model.encoder.weight.grad.clone()
+    model.zero_grad()
+    model.out(torch.stack([model.encoder(x).mean(0) for x in given])).square().sum().backward()
+    torch.testing.assert_close(ours, model.encoder.weight.grad)
+
+
+def test_a_copy_has_a_mask_of_its_own():
+    model = Words()
+    network = adapt(model, encoder="norm", head="out", mask="attention_mask")
+    logits = network(SENTENCES)
+    for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):  # noqa: S301
+        assert twin.mask is None
+        torch.testing.assert_close(twin(SENTENCES), logits)
+        twin({key: value[:2] for key, value in SENTENCES.items()})
+        assert (len(twin.mask), len(network.mask)) == (2, 3)
+
+
+def test_a_teacher_masks_its_own_view():
+    torch.manual_seed(0)
+    network = adapt(Words(), encoder="norm", head="out", mask="attention_mask")
+    shorter = {key: value[:, :4] for key, value in SENTENCES.items()}
+    method = mm.SelfDistilled(mm.MultiMix(tuples=8))
+    losses = method(network, (SENTENCES, shorter), TARGETS)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert torch.equal(network.mask, REAL)
+
+
+OUTSIDE = nn.Identity()
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("mask", "inputs", "error", "words"),
+    [
+        ("mask", SENTENCES, ValueError, "mask='mask' must be a key of the inputs, got ids, attention_mask"),
+        ("mask", IDS, TypeError, "inputs must be a mapping that holds mask='mask', got Tensor"),
+        (lambda x: x["ids"][:, 1:] > 0, SENTENCES, ValueError, r"mask must have one value .* \(3, 6\), got \(3, 5\)"),
+        (lambda x: LENGTHS, SENTENCES, TypeError, r"mask must be a tensor \(b, r\), got tuple"),
+        (3, SENTENCES, TypeError, "mask must be a key of the inputs or a function of them, got int"),
+        (lambda x: OUTSIDE(x["ids"] > 0), SENTENCES, ValueError, "mask uses the module 'OUTSIDE' from outside"),
+        (None, SENTENCES, ValueError, r"pool\(embed\(inputs\)\) is not what enters the head"),
+        (
+            None,
+            {"ids": IDS, "tokens": IDS},
+            ValueError,
+            "as keywords, which are ids, attention_mask, labels; got ids, tok",
+        ),
+        (None, {"attention_mask": IDS}, ValueError, "got attention_mask .missing a required argument: 'ids'"),
+    ],
+)
+def test_bad_masks_and_mappings(mask, inputs, error, words):
+    with pytest.raises(error, match=words):
+        adapt(Words(), encoder="norm", head="out", mask=mask)(inputs)
+
+
+@pytest.mark.bad_input
+def test_a_mask_goes_with_names():
+    with pytest.raises(ValueError, match="mask must be given together with encoder and head"):
+        adapt(Words(), mask="attention_mask")
