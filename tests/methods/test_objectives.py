@@ -187,6 +187,19 @@ def test_more_padding_changes_nothing(name):
     torch.testing.assert_close(*totals)
 
 
+def test_labels_of_positions_are_those_of_the_positions_that_are_left():
+    """Padding to a length that no sequence has changes nothing, for labels at every position either."""
+    tokens, _ = sentences()
+    labels = torch.randint(5, tokens.shape, generator=generator(2))
+    totals = []
+    for more in (0, 5):
+        network = Tagger()
+        network.pool = lambda features: features
+        padded = [nn.functional.pad(t, (0, more)) for t in (tokens, labels)]
+        totals.append(DenseMultiMix(TUPLES)(network, *padded, generator=generator()).total)
+    torch.testing.assert_close(*totals)
+
+
 def test_packed_sequences_are_counted():
     class Packed(Tagger):
         def embed(self, inputs):

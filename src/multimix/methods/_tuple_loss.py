@@ -37,6 +37,8 @@ class Embedded:
     """Leave the scale out of the gradient, which is then as large as without."""
     mask: Tensor | None = None
     """Which positions an example has, (b, r); None for all of them."""
+    held: Tensor | None = None
+    """Which of the network's positions these are, (r,), if some that no example has are left out."""
 
     def logits(self) -> Tensor:
         """Return the logits of the clean embeddings."""

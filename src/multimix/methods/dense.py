@@ -65,10 +65,11 @@ class DenseMultiMix(TupleSettings):
         taught = Taught.of(teacher, embed)
         b, r, _ = student.embeddings.shape
         sets = None if self.shared else r
+        theirs = targets if student.held is None else _at(student.held, student, targets)
         weights = self.weights(b, like=student.embeddings, generator=generator, sets=sets)
         losses = tuple_losses(
             student,
-            targets,
+            theirs,
             weights,
             attention=self.attend(student, targets),
             taught=taught,
@@ -101,18 +102,23 @@ def _at_every_position(network: Network, inputs: Any, *, settings: DenseMultiMix
     """
     features = network.embed(inputs)
     clean = Embedded(network, network.pool(features)) if settings.clean > 0 else None
-    features, mask = _held(features, getattr(network, "mask", None))
+    features, mask, held = _present(features, getattr(network, "mask", None))
     b, r, d = features.shape
     positions = network.pool(features.reshape(b * r, 1, d)).reshape(b, r, -1)
-    return Embedded(network, positions, settings.confidence, settings.balanced, mask), clean
+    return Embedded(network, positions, settings.confidence, settings.balanced, mask, held), clean
 
 
-def _held(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return the positions that some example has, and which has which; no mask where all have all."""
+def _present(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the positions that some example has, which has which, and which these are; None where all have all."""
     if mask is None or bool(mask.all()):
-        return features, None
+        return features, None, None
     held = mask.any(0)
-    return features[:, held], mask[:, held]
+    return features[:, held], mask[:, held], held
+
+
+def _at(held: Tensor, student: Embedded, targets: Tensor) -> Tensor:
+    """Return the targets of the positions that some example has, where each position has its own."""
+    return targets[:, held] if objective_of(student.network).is_map(targets) else targets
 
 
 def _class_weights(network: Network, targets: Tensor) -> Tensor:

@@ -1,6 +1,10 @@
 """The run folder: what lies in it, and who may write there."""
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +98,27 @@ class RunFolder:
                 " or give the run another --name"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from writing into the folder while the context lasts.
+
+        Raises:
+            BlockingIOError: If one is at it.
+        """
+        handle = os.open(self.path, os.O_RDONLY)  # the folder itself: nothing is left behind, not by a kill either
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(
+                    f"run folder {self.path} is being written by another process; wait for its end, or stop it"
+                ) from error
+            except OSError:  # a file system that knows no locks: go without
+                pass
+            yield
+        finally:
+            os.close(handle)
 
     def read_config(self) -> TrainConfig:
         """Return the configuration of the run.

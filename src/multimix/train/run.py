@@ -28,6 +28,7 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
 
     Raises:
         FileExistsError: If the folder holds anything.
+        BlockingIOError: If another process writes into it.
         FileNotFoundError: If the data is not there.
         ValueError: If configuration and data do not fit each other.
         TrainingError: If the loss turns non-finite.
@@ -37,14 +38,16 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
         board_writer()
     engine = Engine(config, splits or load_data(config))
     run.create(config, Facts.of(engine.splits))
-    run.write_json(run.environment_file, describe(engine.fabric.device))
-    return Session(run, engine, quiet=quiet).finish()
+    with run.writing():
+        run.write_json(run.environment_file, describe(engine.fabric.device))
+        return Session(run, engine, quiet=quiet).finish()
 
 
 def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
     """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
 
     Raises:
+        BlockingIOError: If another process trains it.
         FileNotFoundError: If there is no run in the folder.
         ValueError: If its configuration or checkpoint is damaged or belongs to another run, or the data have changed
             since.
@@ -52,8 +55,11 @@ def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
     """
     run = RunFolder(folder)
     config = run.read_config()
-    if run.finished:
-        return run
+    with run.writing():
+        return run if run.finished else _resume(run, config, quiet=quiet)
+
+
+def _resume(run: RunFolder, config: TrainConfig, *, quiet: bool) -> RunFolder:
     saved = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
     splits = load_data(config)
     engine = Engine(config, splits)
