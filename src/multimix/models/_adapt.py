@@ -11,6 +11,7 @@ from multimix.models._named import adapt_named
 from multimix.models._names import linear_layers, listed, require_module
 from multimix.models._timm import adapt_timm, is_timm
 from multimix.models._torchvision import adapt_torchvision, family_of
+from multimix.models._transformers import adapt_transformers, is_transformers
 from multimix.ops import Objective
 from multimix.protocols import Network
 
@@ -36,7 +37,7 @@ def adapt(
 ) -> Network:
     """Return a model as a network that shares its parameters: ``adapt(model)(x)`` is ``model(x)``.
 
-    timm's models and torchvision's classifiers need nothing else. Any other model is split at two named modules::
+    timm's models and the classifiers of torchvision and transformers need nothing else. Any other model is split at two named modules::
 
         adapt(model, encoder="backbone.layer4", head="fc")                          # mean over positions in between
         adapt(model, encoder="transformer", head="out", pool=lambda x: x[:, 0])     # class token
@@ -101,6 +102,8 @@ def adapt(
 
 
 def _of_family(model: nn.Module, stages: Sequence[str]) -> AdaptedNetwork:
+    if is_transformers(model):
+        return adapt_transformers(model, stages)
     if is_timm(model):
         return adapt_timm(model, stages)
     if family := family_of(model):

@@ -1,0 +1,323 @@
+"""Hugging Face transformers' classifiers of text, images and audio: any of them, by replaying its forward pass."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from multimix.models._adapted import AdaptedNetwork
+from multimix.models._inputs import keywords
+from multimix.models._names import linear_layers, listed
+from multimix.models._replay import replaced, run_until
+from multimix.ops import CROSS_ENTROPY, BinaryCrossEntropy, Objective, SquaredError
+
+_HIDDEN = "last_hidden_state"
+_POOLED = "pooler_output"
+
+
+class TransformersNetwork(AdaptedNetwork):
+    """A transformers classifier: the body's hidden states are embedded, what the rest does with them is pooling.
+
+    ``embed`` runs the model up to the output of its body (``model.bert``, say). ``pool`` runs the model's own forward
+    with that output put in place of the body, up to the last layer. What that needs to know of the inputs, which
+    positions are padding for one, it takes from the last ``embed``; features of another shape are taken as positions
+    that are all real.
+
+    Inputs are a mapping of the model's keyword arguments, whose labels are left out, or the model's main input.
+    """
+
+    def __init__(self, model: nn.Module, *, body: str, head: str, stages: Sequence[str]):
+        """Take a model and the names of its body, its last layer and its stages."""
+        super().__init__(model, head=head, stages=stages)
+        self._body = body
+        self._channels = getattr(model.get_submodule(head), "in_features", None)
+        self._pooling: str | None = None
+        self._seen: _Seen | None = None
+        self.objective = _objective_of(model.config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what belongs to one mini-batch: a copy has its own."""
+        return {**super().__getstate__(), "_seen": None}
+
+    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b e"]:
+        """Return what the model feeds its last layer: everything between the body's hidden states and the logits.
+
+        Raises:
+            ValueError: If nothing was embedded yet, the positions fit no grid that ``embed`` gave, or the model has
+                logits at every position.
+        """
+        if self._seen is None:
+            raise ValueError("features: this network has embedded nothing yet; call embed first")
+        b, r, _ = features.shape
+        arguments = self._seen.arguments if (b, r) == self._seen.shape else self._all_real(b, r)
+        output = self._output(self._grid(features))
+        head = self.model.get_submodule(self.head_name)
+        with replaced(self.model.get_submodule(self._body), lambda *_, **__: output), replaced(head, _as_it_is):
+            embeddings = self.model(**arguments).logits
+        if embeddings.ndim != 2:
+            raise ValueError(
+                f"model: {type(self.model).__name__} has no pooling, what enters its last layer has shape "
+                f"{tuple(embeddings.shape)}; pass encoder={self._body!r}, head={self.head_name!r} and dense=True"
+            )
+        return embeddings
+
+    @contextmanager
+    def mixing_at(self, stage: int, mix: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Apply ``mix`` to the tensor that leaves ``stage``, to the first where several do, while the context lasts.
+
+        Raises:
+            ValueError: If the network has no such stage.
+            TypeError: While running, if what leaves the stage is not a tensor, as a mapping of inputs.
+            RuntimeError: At the end, if the stage never ran.
+        """
+        if stage not in self.stages:
+            raise ValueError(f"stage must be one of {list(self.stages)}, got {stage!r}")
+        module = self.get_submodule(self._stage_names[stage])
+        others: list[tuple[Any, ...] | None] = []
+
+        def unpack(module: nn.Module, arguments: object, output: Any) -> Any:
+            others.append(output[1:] if isinstance(output, tuple) else None)
+            return output[0] if isinstance(output, tuple) else output
+
+        def pack(module: nn.Module, arguments: object, output: Any) -> Any:
+            rest = others.pop()
+            return output if rest is None else (output, *rest)
+
+        first = module.register_forward_hook(unpack)
+        try:
+            with super().mixing_at(stage, mix):
+                last = module.register_forward_hook(pack)
+                try:
+                    yield
+                finally:
+                    last.remove()
+        finally:
+            first.remove()
+
+    def embed(self, inputs: Any) -> Float[Tensor, "b r d"]:
+        """Return the body's hidden states, (b, r, d), those of a map row by row.
+
+        Raises:
+            TypeError: If the inputs are neither a mapping nor a tensor.
+            ValueError: If the main input is missing; on the first batch, if this is not what the model computes.
+        """
+        features = super().embed(inputs)
+        cast("_Seen", self._seen).shape = features.shape[:2]
+        return features
+
+    def _encode(self, inputs: Any) -> Tensor:
+        arguments = self._arguments(inputs)
+        never = f"model: {type(self.model).__name__} never runs {self._body!r}; pass encoder= and head="
+        body = self.model.get_submodule(self._body)
+        output = run_until(body, lambda: self.model(**arguments), otherwise=never)
+        hidden = self._mixture(output)
+        if self._pooling is None:
+            self._pooling = _pooling_of(body, hidden, output.get(_POOLED))
+        self._seen = _Seen(arguments, type(output), hidden.shape[:2])
+        self._width = self._channels if hidden.ndim == 4 else None
+        return hidden
+
+    def _whole(self, inputs: Any) -> Any:
+        return self.model(**self._arguments(inputs))
+
+    def _refuse(self, inputs: Any) -> None:
+        self._arguments(inputs)
+
+    def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Bool[Tensor, "b r"] | None:
+        """Return the attention mask where it has a value a position, and for audio what the model makes of it."""
+        arguments = self._arguments(inputs)
+        found = [value for name, value in arguments.items() if name.endswith("attention_mask")]
+        masks = [value for value in found if isinstance(value, Tensor) and value.ndim == 2]
+        fitting = [value for value in masks if value.shape == features.shape[:2]]
+        if fitting:
+            return fitting[-1].to(features.device, torch.bool)
+        shorten = getattr(self.model, "_get_feature_vector_attention_mask", None)
+        if shorten is None or not masks:
+            return None
+        return shorten(features.shape[1], masks[-1]).to(features.device, torch.bool)
+
+    def _arguments(self, inputs: Any) -> dict[str, Any]:
+        """Return what the model is called with."""
+        name, main = type(self.model).__name__, self.model.main_input_name
+        if isinstance(inputs, Tensor):
+            return {main: inputs}
+        if not isinstance(inputs, Mapping):
+            raise TypeError(
+                f"inputs must be a mapping of the keyword arguments of {name}, or its {main!r} as a tensor, got "
+                f"{type(inputs).__name__}"
+            )
+        arguments = keywords(inputs)
+        if main not in arguments and "inputs_embeds" not in arguments:
+            raise ValueError(f"inputs must hold {main!r}, which {name} is called with, got {listed(list(inputs))}")
+        return arguments
+
+    def _all_real(self, b: int, r: int) -> dict[str, Any]:
+        """Return arguments of b examples of r positions without any padding, as for single positions."""
+        seen = cast("_Seen", self._seen)
+        main = self.model.main_input_name
+        main = main if main in seen.arguments else "inputs_embeds"
+        given = seen.arguments[main]
+        if given.is_floating_point():
+            return {
+                main: given[:1].expand(b, *given.shape[1:]) if main != "inputs_embeds" else given.new_zeros(b, r, 1)
+            }
+        ones = given.new_ones(b, r)
+        return {main: ones * _token(self.model.config), "attention_mask": ones}
+
+    def _mixture(self, output: Any) -> Tensor:
+        """Return the last hidden state, or the weighted sum of all where the model classifies that."""
+        if not getattr(self.model.config, "use_weighted_layer_sum", False):
+            return output[_HIDDEN]
+        weights = self.model.layer_weights.softmax(-1)
+        return (torch.stack(output["hidden_states"], 1) * weights.view(-1, 1, 1)).sum(1)
+
+    def _output(self, hidden: Tensor) -> Any:
+        """Return an output of the body with other hidden states, the pooled ones computed by the body's own layers."""
+        body = self.model.get_submodule(self._body)
+        fields: dict[str, Any] = {_HIDDEN: hidden}
+        if self._pooling:
+            fields[_POOLED] = _POOLINGS[self._pooling](body, hidden)
+        if getattr(self.model.config, "use_weighted_layer_sum", False):
+            # Weights sum to one: of equal states the mixture is the state itself.
+            fields["hidden_states"] = (hidden,) * len(self.model.layer_weights)
+        return cast("_Seen", self._seen).kind(**fields)
+
+    def _grid(self, features: Float[Tensor, "b r d"]) -> Tensor:
+        """Return features in the body's own layout; a single position stands in for class tokens too."""
+        sequence = len(self.grid or ()) == 1
+        if features.shape[1] == 1 and sequence and not cast("_Seen", self._seen).is_text:
+            # Enough for whatever is split off before patches are averaged; equal rows average to themselves.
+            features = features.expand(-1, 3 + getattr(self.model.config, "num_register_tokens", 0), -1)
+        return self._restore(features)
+
+
+@dataclass
+class _Seen:
+    """What pooling needs to know of the last mini-batch."""
+
+    arguments: dict[str, Any]
+    kind: Callable[..., Any]
+    """The class of the body's output."""
+    shape: tuple[int, ...]
+    """Examples and positions."""
+
+    @property
+    def is_text(self) -> bool:
+        return "input_ids" in self.arguments or "inputs_embeds" in self.arguments
+
+
+def is_transformers(model: nn.Module) -> bool:
+    """Whether a model derives from transformers' ``PreTrainedModel``."""
+    return any(
+        cls.__name__ == "PreTrainedModel" and cls.__module__.startswith("transformers.") for cls in type(model).__mro__
+    )
+
+
+def adapt_transformers(model: nn.Module, stages: Sequence[str]) -> TransformersNetwork:
+    """Return a transformers classifier as a network; stages are the blocks of its body.
+
+    Raises:
+        ValueError: If the model has no body or no last layer that can be told by themselves.
+    """
+    body = _body_name(model)
+    head = _head_name(model, body)
+    return TransformersNetwork(model, body=body, head=head, stages=stages or _stage_names(model, body))
+
+
+def _body_name(model: Any) -> str:
+    if isinstance(getattr(model, model.base_model_prefix, None), nn.Module) and model.base_model_prefix:
+        return model.base_model_prefix
+    bodies = [name for name, child in model.named_children() if is_transformers(child)]
+    if len(bodies) != 1:
+        raise ValueError(
+            f"model: {type(model).__name__} is no classifier with one body and a head; take one such as "
+            "AutoModelForSequenceClassification gives, or pass encoder=, the dotted name of the module whose output is "
+            f"to be mixed, and head=, that of the layer that gives the logits (its linear layers are "
+            f"{listed(linear_layers(model))})"
+        )
+    return bodies[0]
+
+
+def _head_name(model: Any, body: str) -> str:
+    labels = model.config.num_labels
+    found = [
+        name
+        for name, module in model.named_modules()
+        if not f"{name}.".startswith(f"{body}.")
+        and getattr(module, "out_features", getattr(module, "out_channels", None)) == labels
+    ]
+    if not found:
+        raise ValueError(
+            f"model: {type(model).__name__} has no layer of num_labels = {labels} outputs behind {body!r}; take a "
+            "classifier such as AutoModelForSequenceClassification gives, or pass encoder= and head= (its linear "
+            f"layers are {listed(linear_layers(model))})"
+        )
+    return found[-1]
+
+
+def _stage_names(model: Any, body: str) -> list[str]:
+    """Return the names of the blocks, the outermost layers that transformers checkpoints, or a list of modules."""
+    if model.config.is_encoder_decoder:
+        return []  # one half mixed alone would meet the other half's own examples
+    blocks = [
+        name
+        for name, module in model.get_submodule(body).named_modules()
+        if any(cls.__name__ == "GradientCheckpointingLayer" for cls in type(module).__mro__)
+    ]
+    outermost = [name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)]
+    return [f"{body}.{name}" for name in outermost]
+
+
+def _objective_of(config: Any) -> Objective:
+    if config.problem_type == "multi_label_classification":
+        return BinaryCrossEntropy()
+    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+        return SquaredError()
+    return CROSS_ENTROPY
+
+
+def _token(config: Any) -> int:
+    """Return a token that is not padding: the end of a sequence, where some models look for it."""
+    end = getattr(config, "eos_token_id", None)
+    end = end[0] if isinstance(end, list | tuple) and end else end
+    padding = getattr(config, "pad_token_id", None)
+    return end if isinstance(end, int) and end != padding else int(padding == 0)
+
+
+def _as_it_is(features: Tensor) -> Tensor:
+    return features
+
+
+def _mean(hidden: Tensor) -> Tensor:
+    return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((-2, -1))
+
+
+_POOLINGS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "pooler": lambda body, x: body.pooler(x),
+    "pooler of channels": lambda body, x: body.pooler(x.transpose(1, 2)).flatten(1),
+    "pooler and activation": lambda body, x: body.pooler_activation(body.pooler(x[:, 0])),
+    "norm of mean": lambda body, x: body.layernorm(_mean(x)),
+    "mean": lambda body, x: _mean(x),
+    "first": lambda body, x: x[:, 0],
+}
+"""How bodies compute what they call pooler_output, told apart on the first batch."""
+
+
+def _pooling_of(body: nn.Module, hidden: Tensor, pooled: Tensor | None) -> str:
+    """Return which of the poolings gives what the body pooled, "" if none does."""
+    if pooled is None:
+        return ""
+    with torch.no_grad():
+        return next((name for name, pool in _POOLINGS.items() if _gives(pool, body, hidden, pooled)), "")
+
+
+def _gives(pool: Callable[[Any, Tensor], Tensor], body: nn.Module, hidden: Tensor, pooled: Tensor) -> bool:
+    try:
+        ours = pool(body, hidden)
+    except (AttributeError, RuntimeError, TypeError, IndexError, ValueError):
+        return False  # a body without such a layer
+    return isinstance(ours, Tensor) and ours.shape == pooled.shape and torch.allclose(ours, pooled, atol=1e-3)
