@@ -107,7 +107,6 @@ def cifar10_small_forms() -> Study:
         question=(cifar10_small_forms.__doc__ or "").strip(),
         arms=arms(base, {"ours": forms}),
         against="ours",
-        trial_seeds=2,
     )
 
 
