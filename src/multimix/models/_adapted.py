@@ -83,7 +83,7 @@ class AdaptedNetwork(StagedNetwork):
             return module(embeddings)
         rows = embeddings.reshape(-1, embeddings.shape[-1])
         axes = _axes(module)
-        if axes and _is_affine(module):  # all rows are positions of one map, which is far faster
+        if axes and embeddings.ndim > 2 and _is_affine(module):  # all rows as positions of one map, which is far faster
             logits = module(rows.T.reshape(1, -1, len(rows), *[1] * (axes - 1))).flatten(2).squeeze(0).T
         else:
             logits = module(rows[(..., *[None] * axes)]).flatten(1)
