@@ -37,7 +37,8 @@ def adapt(
 ) -> Network:
     """Return a model as a network that shares its parameters: ``adapt(model)(x)`` is ``model(x)``.
 
-    timm's models and the classifiers of torchvision and transformers need nothing else. Any other model is split at two named modules::
+    timm's models and the classifiers of torchvision and transformers need nothing else. Any other model is split at two
+    named modules::
 
         adapt(model, encoder="backbone.layer4", head="fc")                          # mean over positions in between
         adapt(model, encoder="transformer", head="out", pool=lambda x: x[:, 0])     # class token

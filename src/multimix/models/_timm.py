@@ -2,13 +2,40 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from multimix.models._adapted import AdaptedNetwork
 from multimix.models._names import matching
 
-_STAGES = (("layer[1-9]",), ("stages.*",), ("layers.*",), ("blocks.*",), ("s[1-9]",), ("features.*",))
+_STAGES = (
+    ("layer[1-9]",),
+    ("stages.*",),
+    ("layers.*",),
+    ("blocks.*",),
+    ("s[1-9]",),
+    ("features.*",),
+    ("network.*",),
+    ("levels.*",),
+    ("stage[1-9]",),
+    ("level[0-9]",),
+    ("dense_stages.*",),
+    ("body.layer[1-9]",),
+    ("encoder.blocks.*",),
+    tuple(f"blocks.{i}.*" for i in range(4)),
+    ("Mixed_*",),
+    ("block[0-9]*",),
+    ("cell_*",),
+)
+_STAGES_OF = {  # the blocks of these pass on more than the one tensor that could be mixed
+    "MultiScaleVit": ("norm",),
+    "PoolingVisionTransformer": ("norm",),
+    "SelecSls": ("head.*",),
+    "TNT": ("norm",),
+}
+_AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled"}
+"""Classes whose logits are the mean of two classifiers of the same embedding."""
 
 
 class TimmNetwork(AdaptedNetwork):
@@ -20,7 +47,10 @@ class TimmNetwork(AdaptedNetwork):
         Raises:
             ValueError: If the positions fit no grid that ``embed`` gave.
         """
-        return self.model.forward_head(self._restore(features), pre_logits=True)
+        x = self.model.forward_head(self._restore(features), pre_logits=True)
+        container = self.model.get_submodule(self.head_name.rpartition(".")[0])
+        # The logits' normalisation is in here, and timm's pre_logits stop before it.
+        return container[:-1](x) if _is_norm_linear(container) else x
 
     def _encode(self, inputs: Tensor) -> Tensor:
         features = self.model.forward_features(inputs)
@@ -32,6 +62,21 @@ class TimmNetwork(AdaptedNetwork):
         return features
 
 
+class AveragedTimmNetwork(TimmNetwork):
+    """A timm model whose logits are the mean of two classifiers of the same embedding."""
+
+    @property
+    def head(self) -> None:  # type: ignore[override]
+        """None, because no single layer gives the logits."""
+        return None
+
+    def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
+        """Return the mean of what the classifiers give."""
+        rows = embeddings.reshape(-1, embeddings.shape[-1])
+        logits = torch.stack([head(rows) for head in _classifiers(self.model)]).mean(0)
+        return logits.reshape(*embeddings.shape[:-1], logits.shape[-1])
+
+
 def is_timm(model: nn.Module) -> bool:
     """Whether a model has the methods that every timm classifier has."""
     return all(callable(getattr(model, name, None)) for name in ("forward_features", "forward_head", "get_classifier"))
@@ -41,29 +86,55 @@ def adapt_timm(model: nn.Module, stages: Sequence[str]) -> TimmNetwork:
     """Return a timm model as a network; stages are ``layer1..4`` or what is in ``stages``, ``layers``, ``blocks``, ...
 
     Raises:
-        ValueError: If the model does not have exactly one classifier.
+        ValueError: If the model does not have exactly one classifier, or two of the same embedding.
     """
-    defaults = next((found for patterns in _STAGES if (found := matching(model, patterns))), [])
-    return TimmNetwork(
+    classifiers = _classifiers(model)
+    averaged = len(classifiers) == 2 and bool(_class_names(model) & _AVERAGED)
+    if len(classifiers) != 1 and not averaged:
+        raise ValueError(
+            f"model: {type(model).__name__} combines several classifiers, so it has no single head (if they are for "
+            "distillation, take the variant without it)"
+        )
+    network = AveragedTimmNetwork if averaged else TimmNetwork
+    return network(
         model,
-        head=_classifier_name(model),
-        stages=stages or defaults,
+        head=_name_of(model, classifiers[0]),
+        stages=stages or _usual_stages(model),
         width=getattr(model, "num_features", None),
         prefix_tokens=getattr(model, "num_prefix_tokens", 0),
     )
 
 
-def _classifier_name(model: nn.Module) -> str:
-    classifier = model.get_classifier()  # type: ignore[operator]  # torch types every attribute as tensor or module
-    name = type(model).__name__
-    if isinstance(classifier, nn.Identity):
-        raise ValueError(f"model: {name} has no classifier; create it with num_classes of at least 1")
-    if not isinstance(classifier, nn.Module) or isinstance(classifier, nn.ModuleList):
-        raise ValueError(
-            f"model: {name} combines several classifiers, so it has no single head (if they are for distillation, take "
-            "the variant without it)"
-        )
+def _usual_stages(model: nn.Module) -> list[str]:
+    for name in _class_names(model) & _STAGES_OF.keys():
+        return matching(model, _STAGES_OF[name])
+    return next((found for patterns in _STAGES if (found := matching(model, patterns))), [])
+
+
+def _class_names(model: nn.Module) -> set[str]:
+    return {cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("timm.")}
+
+
+def _classifiers(model: nn.Module) -> list[nn.Module]:
+    """Return a model's classifiers, of which a model without its distillation has one.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    found = model.get_classifier()  # type: ignore[operator]  # torch types every attribute as tensor or module
+    every = found if isinstance(found, tuple | nn.ModuleList) else (found,)
+    heads = [head for head in every if isinstance(head, nn.Module)]
+    if not heads or isinstance(heads[0], nn.Identity):
+        raise ValueError(f"model: {type(model).__name__} has no classifier; create it with num_classes of at least 1")
+    return heads
+
+
+def _name_of(model: nn.Module, classifier: nn.Module) -> str:
     # A few models call pooling and layer together their classifier.
     layer = getattr(classifier, "fc", None)
     head = layer if isinstance(layer, nn.Linear) else classifier
     return next(name for name, module in model.named_modules() if module is head)
+
+
+def _is_norm_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module).__name__ == "NormLinear"

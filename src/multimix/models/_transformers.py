@@ -56,8 +56,15 @@ class TransformersNetwork(AdaptedNetwork):
         arguments = self._seen.arguments if (b, r) == self._seen.shape else self._all_real(b, r)
         output = self._output(self._grid(features))
         head = self.model.get_submodule(self.head_name)
-        with replaced(self.model.get_submodule(self._body), lambda *_, **__: output), replaced(head, _as_it_is):
-            embeddings = self.model(**arguments).logits
+        body = self.model.get_submodule(self._body)
+        with replaced(body, lambda *_, **__: output), replaced(head, _as_it_is), _mappings(self.model.config):
+            try:
+                embeddings = self.model(**arguments).logits
+            except (AttributeError, IndexError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"model: {type(self.model).__name__} classifies more than the hidden states of its {self._body!r}, "
+                    "or pools them in a way that cannot be told; pass encoder=, head= and pool="
+                ) from error
         if embeddings.ndim != 2:
             raise ValueError(
                 f"model: {type(self.model).__name__} has no pooling, what enters its last layer has shape "
@@ -77,15 +84,14 @@ class TransformersNetwork(AdaptedNetwork):
         if stage not in self.stages:
             raise ValueError(f"stage must be one of {list(self.stages)}, got {stage!r}")
         module = self.get_submodule(self._stage_names[stage])
-        others: list[tuple[Any, ...] | None] = []
+        whole: list[Any] = []
 
         def unpack(module: nn.Module, arguments: object, output: Any) -> Any:
-            others.append(output[1:] if isinstance(output, tuple) else None)
-            return output[0] if isinstance(output, tuple) else output
+            whole.append(output)
+            return _first(output)
 
         def pack(module: nn.Module, arguments: object, output: Any) -> Any:
-            rest = others.pop()
-            return output if rest is None else (output, *rest)
+            return _with_first(whole.pop(), output)
 
         first = module.register_forward_hook(unpack)
         try:
@@ -113,7 +119,8 @@ class TransformersNetwork(AdaptedNetwork):
         arguments = self._arguments(inputs)
         never = f"model: {type(self.model).__name__} never runs {self._body!r}; pass encoder= and head="
         body = self.model.get_submodule(self._body)
-        output = run_until(body, lambda: self.model(**arguments), otherwise=never)
+        with _mappings(self.model.config):
+            output = run_until(body, lambda: self.model(**arguments), otherwise=never)
         hidden = self._mixture(output)
         if self._pooling is None:
             self._pooling = _pooling_of(body, hidden, output.get(_POOLED))
@@ -212,9 +219,7 @@ class _Seen:
 
 def is_transformers(model: nn.Module) -> bool:
     """Whether a model derives from transformers' ``PreTrainedModel``."""
-    return any(
-        cls.__name__ == "PreTrainedModel" and cls.__module__.startswith("transformers.") for cls in type(model).__mro__
-    )
+    return _derives(model, "PreTrainedModel")
 
 
 def adapt_transformers(model: nn.Module, stages: Sequence[str]) -> TransformersNetwork:
@@ -256,20 +261,45 @@ def _head_name(model: Any, body: str) -> str:
             "classifier such as AutoModelForSequenceClassification gives, or pass encoder= and head= (its linear "
             f"layers are {listed(linear_layers(model))})"
         )
+    if len(found) > 1 and all("." not in name for name in found):
+        raise ValueError(
+            f"model: {type(model).__name__} combines several classifiers ({listed(found)}), so it has no single head"
+        )
     return found[-1]
 
 
 def _stage_names(model: Any, body: str) -> list[str]:
-    """Return the names of the blocks, the outermost layers that transformers checkpoints, or a list of modules."""
-    if model.config.is_encoder_decoder:
+    """Return the names of the blocks: the outermost layers that transformers checkpoints, else a list of layers."""
+    module = model.get_submodule(body)
+    if type(module).__name__ in _UNMIXED:
+        return []
+    blocks = [name for name, child in module.named_modules() if _derives(child, "GradientCheckpointingLayer")]
+    blocks = [name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)]
+    blocks = blocks or _listed_blocks(module)
+    if any("decoder" in name for name in blocks) and any("encoder" in name for name in blocks):
         return []  # one half mixed alone would meet the other half's own examples
-    blocks = [
-        name
-        for name, module in model.get_submodule(body).named_modules()
-        if any(cls.__name__ == "GradientCheckpointingLayer" for cls in type(module).__mro__)
-    ]
-    outermost = [name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)]
-    return [f"{body}.{name}" for name in outermost]
+    if model.main_input_name == "input_ids":
+        blocks = [name for name in blocks if "vision" not in name]
+    return [f"{body}.{name}" for name in blocks]
+
+
+_UNMIXED = {"SqueezeBertModel": "channels first, in a mapping", "XLNetModel": "positions first"}
+"""Bodies whose blocks leave no tensor with a row for each example."""
+
+
+def _listed_blocks(body: nn.Module) -> list[str]:
+    lists = [name for name, child in body.named_modules() if isinstance(child, nn.ModuleList)]
+    lists = [name for name in lists if name.rpartition(".")[2] in ("block", "blocks", "h", "layer", "layers", "stages")]
+    if not lists:
+        return []
+    name = min(lists, key=lambda name: name.count("."))
+    inside = [f"{name}.{child}" for child, _ in body.get_submodule(name).named_children()]
+    nested = [isinstance(body.get_submodule(child), nn.ModuleList) for child in inside]
+    return [] if any(nested) else inside
+
+
+def _derives(module: nn.Module, base: str) -> bool:
+    return any(cls.__name__ == base and cls.__module__.startswith("transformers.") for cls in type(module).__mro__)
 
 
 def _objective_of(config: Any) -> Objective:
@@ -282,10 +312,32 @@ def _objective_of(config: Any) -> Objective:
 
 def _token(config: Any) -> int:
     """Return a token that is not padding: the end of a sequence, where some models look for it."""
+    config = config.get_text_config()
     end = getattr(config, "eos_token_id", None)
     end = end[0] if isinstance(end, list | tuple) and end else end
     padding = getattr(config, "pad_token_id", None)
     return end if isinstance(end, int) and end != padding else int(padding == 0)
+
+
+@contextmanager
+def _mappings(config: Any) -> Iterator[None]:
+    """Let a model whose configuration asks for tuples return outputs with names."""
+    before, config.return_dict = config.return_dict, True
+    try:
+        yield
+    finally:
+        config.return_dict = before
+
+
+def _first(output: Any) -> Any:
+    """Return the first of a tuple or list, of the first of nested ones, else what is given."""
+    return _first(output[0]) if isinstance(output, tuple | list) and output else output
+
+
+def _with_first(output: Any, first: Any) -> Any:
+    if not (isinstance(output, tuple | list) and output):
+        return first
+    return type(output)((_with_first(output[0], first), *output[1:]))
 
 
 def _as_it_is(features: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from dataclasses import replace
 
 from multimix.distill import SelfDistilled
 from multimix.methods import METHODS, Alternate, DenseMultiMix, Mixup, MultiMix
@@ -25,9 +26,18 @@ def multimix_balanced() -> MultiMix:
     return MultiMix(alpha=(0.5, 2.0), tuples=4000, balanced=True)
 
 
+def multimix_recommended() -> MultiMix:
+    """Return the balanced form, half of the loss clean, its logits scaled to tend to a confidence of 0.9.
+
+    Source: the study ``cifar10-small-forms``, whose trials prefer it to five other forms of ours.
+    """
+    return replace(multimix_balanced(), clean=0.5, confidence=0.9)
+
+
 _METHODS: dict[str, Callable[[], Method]] = {
     **{cls.name: cls for cls in METHODS},
     "multimix-balanced": multimix_balanced,
+    "multimix-recommended": multimix_recommended,
     "multimix-paper": multimix_paper,
     "dense-multimix-paper": dense_multimix_paper,
 }
