@@ -140,7 +140,7 @@ def _comparison(
 
 
 def _first(name: str) -> Method:
-    """Return the first candidate, which trials chose: those of cifar10-small-settings, and for ours cifar10-small-forms."""
+    """Return the first candidate, which the trials of cifar10-small-settings and, for ours, -forms chose."""
     return _CANDIDATES[name][0]
 
 
