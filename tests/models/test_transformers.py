@@ -1,5 +1,6 @@
 """transformers' classifiers of text, images and audio: the network is the model, split behind its body."""
 
+import contextlib
 import copy
 import warnings
 
@@ -20,6 +21,7 @@ with warnings.catch_warnings():
     from transformers.models.auto import configuration_auto, modeling_auto
 
 transformers.logging.set_verbosity_error()
+pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # in WavLM
 
 CLASSES, B, LENGTH, PADDING, END = 5, 4, 12, 0, 1
 SIZES = {  # what configurations call these, whichever of them a family has
@@ -48,7 +50,6 @@ OWN = {  # what the sizes above leave wrong
     "bit": _STAGED | {"embedding_size": 8, "num_groups": 4},
     "convnext": {"num_stages": 2, "patch_size": 4, "layer_scale_init_value": 0.5} | _STAGED,
     "convnextv2": {"num_stages": 2, "patch_size": 4} | _STAGED,
-    "cvt": {"embed_dim": [8, 16, 16], "num_heads": [1, 1, 1], "depth": [1, 1, 1]},
     "ctrl": {"dff": 32},
     "deepseek_v2": _LATENT | {"n_group": 1, "topk_group": 1, "head_dim": 8},
     "deepseek_v3": _LATENT | {"n_group": 1, "topk_group": 1, "head_dim": 8},
@@ -119,7 +120,8 @@ def _resize(config, sizes, missing=False):
         if missing or (
             hasattr(config, name) and not unset and isinstance(old, tuple | list) == isinstance(size, tuple)
         ):
-            setattr(config, name, size)
+            with contextlib.suppress(NotImplementedError):  # XLNet's positions have no maximum
+                setattr(config, name, size)
     for value in list(vars(config).values()):
         if isinstance(value, transformers.PreTrainedConfig) and not missing:
             _resize(value, sizes)
@@ -183,9 +185,12 @@ def seed():
 
 
 def hooks(model):
-    return [
-        name for name, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)
-    ]
+    """Names of the modules on which something of ours is left; transformers leaves hooks of its own."""
+    ours = {}
+    for name, module in model.named_modules():
+        found = [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), vars(module).get("forward")]
+        ours[name] = [f for f in found if (getattr(f, "__module__", None) or "").startswith("multimix")]
+    return [name for name, found in ours.items() if found]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -388,13 +393,12 @@ def test_checkpointing_and_half_precision(name):
     gradients = []
     for checkpointed in (False, True):
         if checkpointed:
-            model.gradient_checkpointing_enable()
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         network.train().zero_grad()
         seed()
         network(inputs).square().sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
-    model.gradient_checkpointing_disable()
     network.eval()
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         torch.testing.assert_close(network(inputs), model(**inputs).logits)
@@ -478,8 +482,6 @@ def test_inputs_of_another_kind():
     model = make("text/bert")
     with pytest.raises(TypeError, match=r"mapping of the keyword arguments .* or its 'input_ids' as a tensor, got str"):
         adapt(model)("a sentence")
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        adapt(make("image/resnet"))({"pixel_values": torch.randn(2, 3, 64, 64), "nonsense": 1})
     with pytest.raises(ValueError, match="embedded nothing yet"):
         adapt(model).pool(torch.randn(2, 3, 32))
     network = adapt(model)
@@ -524,26 +526,46 @@ def test_models_that_are_no_classifiers():
 
 
 EVERY = [
-    f"{kind}/{f}"
-    for kind, names in KINDS.items()
-    for f in getattr(modeling_auto, f"MODEL_FOR_{names}_CLASSIFICATION_MAPPING_NAMES")
+    f"{kind}/{family}"
+    for kind, task in KINDS.items()
+    for family in getattr(modeling_auto, f"MODEL_FOR_{task}_CLASSIFICATION_MAPPING_NAMES")
 ]
+REFUSED = {"text/canine", "image/cvt", "image/swiftformer", "image/hgnet_v2"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in EVERY if name not in NAMES])
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in {*NAMES, *REFUSED}])
 def test_every_other_family(name):
-    """Whatever builds from generic sizes and runs must be split exactly, or refused with what to pass."""
-    try:
-        with torch.device("meta"):
-            size = sum(p.numel() for p in class_of(name)(configuration(name.partition("/")[2])).parameters())
-        if size > 5e6:
-            pytest.skip(f"{size} parameters")
-        model = make(name)
-        inputs = batch(model)
-        with torch.no_grad():
-            expected = model(**inputs).logits
-    except Exception as error:  # of configurations that need more than sizes, and of missing packages
-        pytest.skip(f"{type(error).__name__}: {error}"[:150])
-    network = adapt(model) if name not in REFUSED else None
-    assert network is not None
+    """What generic sizes build and what then runs is split exactly and trained; skipped are the others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.device("meta"):
+                size = sum(p.numel() for p in class_of(name)(configuration(name.partition("/")[2])).parameters())
+            if size > 5e6:
+                pytest.skip(f"{size} parameters")
+            model = make(name)
+            inputs = batch(model)
+            with torch.no_grad():
+                expected = model(**inputs).logits
+        except Exception as error:  # of configurations that need more than sizes, and of missing packages
+            pytest.skip(f"{type(error).__name__}: {error}"[:150])
+    network = adapt(model).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(inputs), expected, rtol=1e-4, atol=1e-4)
+        features = network.embed(inputs)
+        positions = features.flatten(0, 1).unsqueeze(1)[:6]
+        everywhere = network.pool(positions.expand(-1, features.shape[1], -1))
+        torch.testing.assert_close(network.pool(positions), everywhere, rtol=1e-3, atol=1e-3)
+        for stage in network.stages[1:]:
+            with network.mixing_at(stage, lambda x: x.flip(0)):
+                torch.testing.assert_close(network(inputs), expected.flip(0), rtol=1e-3, atol=1e-3)
+    network.train()
+    for method in (MultiMix(20), DenseMultiMix(20)):
+        network.zero_grad()
+        total = method(network, inputs, labels(), generator=generator()).total
+        total.backward()
+        assert total.isfinite()
+        assert network.head.weight.grad.isfinite().all()
+        assert network.head.weight.grad.abs().sum() > 0
+    assert hooks(model) == []
