@@ -24,17 +24,20 @@ _STAGES = (
     ("body.layer[1-9]",),
     ("encoder.blocks.*",),
     tuple(f"blocks.{i}.*" for i in range(4)),
+    tuple(f"serial_blocks{i}.*" for i in range(1, 5)),
     ("Mixed_*",),
     ("block[0-9]*",),
-    ("cell_*",),
 )
 _STAGES_OF = {  # the blocks of these pass on more than the one tensor that could be mixed
+    "MobileNetV5": ("blocks.[0-2]", "msfa"),
     "MultiScaleVit": ("norm",),
+    "NASNetALarge": ("conv0", "act"),
+    "PNASNet5Large": ("conv_0", "act"),
     "PoolingVisionTransformer": ("norm",),
     "SelecSls": ("head.*",),
     "TNT": ("norm",),
 }
-_AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled"}
+_AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled", "SwiftFormer"}
 """Classes whose logits are the mean of two classifiers of the same embedding."""
 
 
@@ -49,8 +52,11 @@ class TimmNetwork(AdaptedNetwork):
         """
         x = self.model.forward_head(self._restore(features), pre_logits=True)
         container = self.model.get_submodule(self.head_name.rpartition(".")[0])
-        # The logits' normalisation is in here, and timm's pre_logits stop before it.
-        return container[:-1](x) if _is_norm_linear(container) else x
+        # timm's pre_logits stop before the normalisation that is in here with the classifier.
+        layers = list(container)[:-1] if _is_norm_linear(container) else []
+        for layer in layers:
+            x = layer(x)
+        return x
 
     def _encode(self, inputs: Tensor) -> Tensor:
         features = self.model.forward_features(inputs)

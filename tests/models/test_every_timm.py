@@ -1,0 +1,260 @@
+"""Every family of timm is split, or refused with what to do instead.
+
+A family is a module of timm's; it is proven by its smallest model, shrunk by what its builder lets one set.
+"""
+
+import importlib
+import math
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from multimix.methods import DenseMultiMix, MultiMix
+from multimix.models import adapt
+
+CLASSES = 7
+ONES = (1, 1, 1, 1)
+DIMS = (8, 16, 24, 32)
+XCEPTION = [{"in_chs": a, "out_chs": b, "stride": 2} for a, b in ((64, 16), (16, 24), (24, 32))]
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+SWIN = {"img_size": 64, "embed_dim": 12, "depths": ONES}
+TABLE = {
+    "beit": ("beit_base_patch16_224", VIT, 32),
+    "byoanet": ("eca_botnext26ts_256", {"img_size": 32}, 32),
+    "byobnet": ("test_byobnet", {}, 32),
+    "cait": ("cait_xxs24_224", {"img_size": 32, "depth": 2}, 32),
+    "coat": ("coat_lite_tiny", {"img_size": 32, "serial_depths": ONES, "embed_dims": (64,) * 4}, 32),
+    "convit": ("convit_tiny", VIT | {"depth": 3, "local_up_to_layer": 2}, 32),
+    "convmixer": ("ConvMixer", {"dim": 16, "depth": 2, "patch_size": 7}, 32),
+    "convnext": ("test_convnext", {}, 32),
+    "cpubone": ("cpubone_nano", {}, 64),
+    "csatv2": ("csatv2", {"depths": (1, 1, 1, 1), "transformer_depths": (0, 0, 1, 1)}, 64),
+    "cspnet": ("cs3darknet_focus_s", {}, 64),
+    "cspnext": ("cspnext_tiny", {}, 64),
+    "davit": ("davit_tiny", {"depths": ONES, "embed_dims": (16, 32, 48, 64), "num_heads": (1, 2, 3, 4)}, 64),
+    "deepseek_vit": ("deepseek_vit_412m", {"img_size": 84, "embed_dim": 32, "depth": 2, "num_heads": 2}, 84),
+    "deit": ("deit3_small_patch16_224", VIT, 32),
+    "densenet": ("densenet121", {"growth_rate": 4, "block_config": ONES}, 32),
+    "dla": ("dla60x_c", {}, 64),
+    "dpn": ("dpn68", {"k_sec": ONES}, 32),
+    "edgenext": ("edgenext_xx_small", {}, 64),
+    "efficientformer": ("efficientformer_l1", {"depths": ONES, "embed_dims": DIMS}, 224),
+    "efficientformer_v2": ("efficientformerv2_s0", {"img_size": 64}, 64),
+    "efficientnet": ("test_efficientnet", {}, 32),
+    "efficientvit_mit": ("efficientvit_b0", {}, 64),
+    "efficientvit_msra": ("efficientvit_m0", {"img_size": 64}, 64),
+    "eva": ("eva02_tiny_patch14_224", VIT, 32),
+    "fasternet": ("fasternet_t0", {"embed_dim": 16, "depths": ONES}, 64),
+    "fastvit": ("fastvit_t8", {"layers": ONES, "embed_dims": (16, 32, 64, 128)}, 64),
+    "focalnet": ("FocalNet", {"embed_dim": 16, "depths": ONES}, 64),
+    "gcvit": ("GlobalContextVit", {"img_size": 64, "embed_dim": 16, "depths": (2,) * 4}, 64),
+    "gemma4_vit": (
+        "gemma4_vit_167m",
+        {
+            "img_size": 96,
+            "embed_dim": 32,
+            "depth": 2,
+            "num_heads": 2,
+            "head_dim": 16,
+            "intermediate_size": 48,
+            "position_embedding_size": 64,
+        },
+        96,
+    ),
+    "ghostnet": ("ghostnet_050", {}, 32),
+    "hardcorenas": ("hardcorenas_a", {}, 32),
+    "hgnet": ("hgnetv2_b0", {}, 32),
+    "hiera": ("hiera_tiny_224", {"img_size": 64, "embed_dim": 16, "stages": ONES}, 64),
+    "hieradet_sam2": ("hieradet_small", {"embed_dim": 16, "stages": ONES, "window_spec": (8, 4, 2, 1)}, 64),
+    "hrnet": ("hrnet_w18_small", {}, 64),
+    "iformer": ("iformer_t", {}, 64),
+    "inception_next": ("inception_next_atto", {}, 32),
+    "inception_resnet_v2": ("inception_resnet_v2", {}, 96),
+    "inception_v3": ("inception_v3", {}, 96),
+    "inception_v4": ("inception_v4", {}, 96),
+    "lcnetv2": ("lcnetv2_small", {}, 32),
+    "levit": ("levit_128s", {"img_size": 64}, 64),
+    "lowformer": ("lowformer_b0", {}, 64),
+    "mambaout": ("test_mambaout", {}, 32),
+    "maxxvit": ("test_coatnet", {"img_size": 64}, 64),
+    "metaformer": ("MetaFormer", {"depths": ONES, "dims": DIMS, "use_mlp_head": False}, 64),
+    "mlp_mixer": ("MlpMixer", {"img_size": 32, "num_blocks": 2, "embed_dim": 24}, 32),
+    "mobilenetv3": ("lcnet_035", {}, 32),
+    "mobilenetv5": ("mobilenetv5_base", {}, 64),
+    "mobilevit": ("mobilevit_xxs", {}, 64),
+    "mvitv2": ("mvitv2_tiny", {"img_size": 64}, 64),
+    "naflexvit": ("naflexvit_base_patch16_gap", {"embed_dim": 24, "depth": 2, "num_heads": 2}, 64),
+    "nasnet": ("NASNetALarge", {"stem_size": 8, "num_features": 192}, 64),
+    "nest": ("Nest", {"img_size": 64, "embed_dims": (8, 16, 32), "num_heads": (1, 2, 4), "depths": (1, 1, 1)}, 64),
+    "nextvit": ("nextvit_small", {"stem_chs": (16, 8, 16), "depths": (1, 1, 5, 1)}, 32),
+    "nfnet": ("test_nfnet", {}, 32),
+    "pit": ("pit_ti_224", {"img_size": 64, "base_dims": (8, 8, 8), "depth": (1, 1, 1)}, 64),
+    "pnasnet": ("pnasnet5large", {}, 64),
+    "pvt_v2": ("pvt_v2_b0", {"depths": ONES}, 32),
+    "qwen3_vit": (
+        "qwen3_vit_88m",
+        {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "pos_embed_grid_size": 4},
+        64,
+    ),
+    "rdnet": (
+        "rdnet_tiny",
+        {"growth_rates": (8, 8, 8, 8, 8, 8, 8), "num_blocks_list": (1,) * 7, "num_init_features": 16},
+        64,
+    ),
+    "regnet": ("regnetx_002", {}, 32),
+    "repghost": ("repghostnet_050", {}, 32),
+    "repvit": ("repvit_m0_9", {"embed_dim": DIMS, "depth": ONES}, 32),
+    "res2net": ("res2net50_14w_8s", {"layers": ONES, "channels": (16, 32, 48, 64)}, 32),
+    "resnest": ("resnest14d", {}, 32),
+    "resnet": ("test_resnet", {}, 40),
+    "resnetv2": ("resnetv2_18", {"layers": ONES, "channels": DIMS}, 32),
+    "rexnet": ("rexnet_100", {"width_mult": 0.25}, 32),
+    "selecsls": ("selecsls42", {}, 32),
+    "senet": ("legacy_seresnet18", {}, 32),
+    "sequencer": (
+        "sequencer2d_s",
+        {"layers": ONES, "img_size": 56, "embed_dims": DIMS, "hidden_sizes": (4, 4, 4, 4)},
+        56,
+    ),
+    "shvit": ("shvit_s1", {}, 64),
+    "sknet": ("skresnet18", {"layers": ONES}, 32),
+    "starnet": ("starnet_s050", {}, 32),
+    "swiftformer": ("swiftformer_xs", {"layers": ONES, "embed_dims": DIMS}, 64),
+    "swin_transformer": ("swin_tiny_patch4_window7_224", SWIN, 64),
+    "swin_transformer_v2": ("swinv2_tiny_window8_256", SWIN, 64),
+    "swin_transformer_v2_cr": ("swinv2_cr_tiny_224", SWIN | {"window_size": 2}, 64),
+    "tiny_vit": ("tiny_vit_5m_224", {"embed_dims": (8, 16, 32, 64), "num_heads": (1, 1, 2, 4), "depths": ONES}, 64),
+    "tnt": (
+        "tnt_s_patch16_224",
+        {"img_size": 32, "embed_dim": 24, "inner_dim": 8, "depth": 2, "num_heads_inner": 2, "num_heads_outer": 2},
+        32,
+    ),
+    "tresnet": ("tresnet_m", {"layers": ONES}, 64),
+    "twins": ("twins_svt_small", {"img_size": 64, "embed_dims": DIMS, "depths": ONES}, 64),
+    "vgg": ("vgg11", {"mlp_ratio": 0.02}, 32),
+    "visformer": (
+        "visformer_tiny",
+        {"img_size": 64, "init_channels": 8, "embed_dim": 48, "depth": (1,) * 3, "num_heads": 2},
+        64,
+    ),
+    "vision_transformer": ("test_vit", {"img_size": 32}, 32),
+    "vision_transformer_hybrid": ("vit_tiny_r_s16_p8_224", {"img_size": 64, "depth": 2}, 64),
+    "vision_transformer_relpos": ("test_vit_relpos", {"img_size": 32}, 32),
+    "vision_transformer_sam": (
+        "samvit_base_patch16_224",
+        {
+            "img_size": 64,
+            "embed_dim": 24,
+            "depth": 2,
+            "num_heads": 2,
+            "neck_chans": 16,
+            "global_attn_indexes": (1,),
+            "window_size": 2,
+        },
+        64,
+    ),
+    "vitamin": ("vitamin_small_224", {"img_size": 64, "depth": 2}, 64),
+    "volo": (
+        "VOLO",
+        {"img_size": 64, "layers": ONES, "embed_dims": (12, 24, 24, 24), "num_heads": (2,) * 4, "use_aux_head": False},
+        64,
+    ),
+    "vovnet": ("ese_vovnet19b_slim_dw", {}, 32),
+    "xception": ("legacy_xception", {}, 32),
+    "xception_aligned": ("XceptionAligned", {"block_cfg": XCEPTION}, 64),
+    "xcit": ("xcit_nano_12_p16_224", {"img_size": 32, "depth": 2, "embed_dim": 24, "num_heads": 2}, 32),
+}
+
+REFUSED = {  # name, settings, image size, what the error says
+    "crossvit": ("crossvit_tiny_240", {}, 240, "CrossVit combines several classifiers"),
+    "efficientvim": ("efficientvim_m1", {}, 64, "EfficientViM combines several classifiers"),
+}
+NO_AFFINE_HEAD = {  # why no layer is the head
+    "cpubone": "a layer, an activation and a normalisation before the last layer belong to the classifier",
+    "efficientformer": "the mean of two classifiers",
+    "efficientformer_v2": "the mean of two classifiers",
+    "iformer": "the classifier begins with batch normalisation",
+    "levit": "the mean of two classifiers that begin with batch normalisation",
+    "swiftformer": "the mean of two classifiers",
+    "repvit": "the classifier begins with batch normalisation",
+}
+SLOW = {"inception_resnet_v2", "inception_v4", "mobilenetv5", "pnasnet", "selecsls", "xception"}
+
+
+def make(family):
+    torch.manual_seed(1)
+    name, settings, size = TABLE[family][:3] if family in TABLE else REFUSED[family][:3]
+    if name[0].isupper():  # the builders of this family let nobody set what they set
+        builder = getattr(importlib.import_module(f"timm.models.{family}"), name)
+        model = builder(num_classes=CLASSES, **settings)
+    else:
+        assert name in timm.list_models(module=family)
+        model = timm.create_model(name, num_classes=CLASSES, **settings)
+    return model, torch.randn(4, 3, size, size)
+
+
+@torch.no_grad()
+def settle(model, images):
+    """Leave nothing at zero or unnormalised, which would hide a part that is left out."""
+    for parameter in model.parameters():
+        if parameter.abs().max() < 1e-2:
+            parameter.normal_(std=0.1)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def the_classifier(model):
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m.weight.shape[0] == CLASSES]
+    return layers[-1]
+
+
+def test_the_tables_have_every_family():
+    assert not TABLE.keys() & REFUSED.keys()
+    assert TABLE.keys() | REFUSED.keys() == set(timm.list_modules())
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=[pytest.mark.slow] if f in SLOW else []) for f in TABLE])
+def test_a_family_is_split(family):
+    model, images = make(family)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 1e8
+    settle(model, images)
+    network = adapt(model).eval()
+    with torch.no_grad():
+        plain = model(images)
+        gap = plain.std(0).max().item()
+        torch.testing.assert_close(network(images), plain, rtol=1e-4, atol=1e-4)
+        for stage in {1, len(network.stages) // 2, len(network.stages) - 1}:
+            with network.mixing_at(stage, lambda x: x.flip(0)):
+                mixed = network(images)
+            torch.testing.assert_close(mixed, plain.flip(0), rtol=0, atol=0.02 * gap, msg=f"stage {stage}")
+    assert gap > 1e-4
+    assert network.head is (None if family in NO_AFFINE_HEAD else the_classifier(model))
+    for method in (MultiMix(tuples=20), DenseMultiMix(tuples=5)):
+        assert_learns(network.train(), method, images)
+
+
+def assert_learns(network, method, images):
+    network.zero_grad()
+    losses = method(network, images, torch.tensor([0, 1, 2, 6]), generator=torch.Generator().manual_seed(0))
+    losses.total.backward()
+    assert math.isfinite(losses.total.item())
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    assert [name for name, gradient in gradients.items() if not gradient.isfinite().all()] == []
+    first = next(name for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    assert gradients[f"{first}.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_that_cannot_be_split_is_refused(family):
+    model, images = make(family)
+    assert model.eval()(images).shape == (4, CLASSES)
+    with pytest.raises(ValueError, match=REFUSED[family][3]):
+        adapt(model)
