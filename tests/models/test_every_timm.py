@@ -9,6 +9,7 @@ import math
 import pytest
 import timm
 import torch
+from timm.models._efficientnet_builder import decode_arch_def
 from torch import nn
 
 from multimix.methods import DenseMultiMix, MultiMix
@@ -17,6 +18,12 @@ from multimix.models import adapt
 CLASSES = 7
 ONES = (1, 1, 1, 1)
 DIMS = (8, 16, 24, 32)
+MOBILE = [
+    ["er_r1_k3_s2_e2_c8"],
+    ["uir_r1_a3_k5_s2_e2_c16"],
+    ["uir_r1_a5_k5_s2_e2_c24"],
+    ["mqa_r1_k3_h2_s2_d8_c24", "uir_r1_a0_k0_s1_e2_c24"],
+]
 XCEPTION = [{"in_chs": a, "out_chs": b, "stride": 2} for a, b in ((64, 16), (16, 24), (24, 32))]
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 SWIN = {"img_size": 64, "embed_dim": 12, "depths": ONES}
@@ -82,7 +89,7 @@ TABLE = {
     "metaformer": ("MetaFormer", {"depths": ONES, "dims": DIMS, "use_mlp_head": False}, 64),
     "mlp_mixer": ("MlpMixer", {"img_size": 32, "num_blocks": 2, "embed_dim": 24}, 32),
     "mobilenetv3": ("lcnet_035", {}, 32),
-    "mobilenetv5": ("mobilenetv5_base", {}, 64),
+    "mobilenetv5": ("MobileNetV5", {"block_args": decode_arch_def(MOBILE), "stem_size": 8, "num_features": 32}, 64),
     "mobilevit": ("mobilevit_xxs", {}, 64),
     "mvitv2": ("mvitv2_tiny", {"img_size": 64}, 64),
     "naflexvit": ("naflexvit_base_patch16_gap", {"embed_dim": 24, "depth": 2, "num_heads": 2}, 64),
@@ -180,7 +187,7 @@ NO_AFFINE_HEAD = {  # why no layer is the head
     "swiftformer": "the mean of two classifiers",
     "repvit": "the classifier begins with batch normalisation",
 }
-SLOW = {"inception_resnet_v2", "inception_v4", "mobilenetv5", "pnasnet", "selecsls", "xception"}
+SLOW = {"inception_resnet_v2", "inception_v4", "pnasnet", "selecsls", "xception"}
 
 
 def make(family):

@@ -37,6 +37,14 @@ def _class_token(model: Any, x: Tensor) -> Tensor:
     return x[:, 0]
 
 
+def _dropped(model: Any, x: Tensor) -> Tensor:
+    return model.dropout(_flat(model, x))
+
+
+def _transformed(model: Any, x: Tensor) -> Tensor:
+    return model._transform_input(x)
+
+
 def _tokens(model: Any, x: Tensor) -> Tensor:
     return torch.cat([model.class_token.expand(len(x), -1, -1), model._process_input(x)], dim=1)
 
@@ -58,12 +66,23 @@ class _Family:
 
 
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+_GOOGLENET = (
+    *("conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3"),
+    *(f"inception4{i}" for i in "abcde"),
+    *("maxpool4", "inception5a", "inception5b"),
+)
+_INCEPTION = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
+    *(f"Mixed_{i}" for i in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")),
+)
 _SHUFFLENET = ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
 _FAMILIES = {
     "AlexNet": _Family(("features",), _flat, "classifier", ("features.*",)),
     "ConvNeXt": _Family(("features",), _unflat, "classifier", ("features.*",)),
     "DenseNet": _Family(("features",), _active_mean, "classifier", ("features.denseblock*",)),
     "EfficientNet": _Family(("features",), _flat, "classifier", ("features.*",)),
+    "GoogLeNet": _Family(_GOOGLENET, _dropped, "fc", ("inception*",), begin=_transformed),
+    "Inception3": _Family(_INCEPTION, _dropped, "fc", ("Mixed_*",), begin=_transformed),
     "MNASNet": _Family(("layers",), _mean, "classifier", ("layers.*",)),
     "MaxVit": _Family(("stem", "blocks"), _as_is, "classifier", ("blocks.*",)),
     "MobileNetV2": _Family(("features",), _mean, "classifier", ("features.*",)),
@@ -75,13 +94,12 @@ _FAMILIES = {
     "VGG": _Family(("features",), _flat, "classifier", ("features.*",)),
     "VisionTransformer": _Family(("encoder",), _class_token, "heads", ("encoder.layers.*",), begin=_tokens),
 }
-_AUXILIARY = "has auxiliary classifiers; adapt(model, encoder={!r}, head='fc') trains its main one"
 _REFUSED = {
-    "GoogLeNet": _AUXILIARY.format("inception5b"),
-    "Inception3": _AUXILIARY.format("Mixed_7c"),
     "SqueezeNet": "ends in a convolution and a ReLU, not in a linear layer; give it one, and pass encoder='features' "
     "and head=, that layer's name",
 }
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
+"""Attributes that are classifiers beside the main one."""
 
 
 class TorchvisionNetwork(AdaptedNetwork):
@@ -126,7 +144,13 @@ def adapt_torchvision(model: nn.Module, family: str, stages: Sequence[str]) -> T
     """
     if family in _REFUSED:
         raise ValueError(f"model: torchvision's {family} {_REFUSED[family]}")
-    return TorchvisionNetwork(model, _FAMILIES[family], stages)
+    known = _FAMILIES[family]
+    if any(getattr(model, name, None) is not None for name in _AUXILIARY):
+        raise ValueError(
+            f"model: torchvision's {family} has auxiliary classifiers; adapt(model, encoder={known.encoder[-1]!r}, "
+            "head='fc') trains its main one; aux_logits=False leaves them out"
+        )
+    return TorchvisionNetwork(model, known, stages)
 
 
 def _run(module: nn.Module, x: Tensor) -> Tensor:
