@@ -11,16 +11,20 @@ A table of the anatomy has ``<!-- anatomy: studies/anatomy/digits.jsonl table=la
 import json
 import re
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from multimix.anatomy import read, render
 from multimix.report import paired_table, read_records, summarise, table, with_labels
+from multimix.train import from_json
 
 BLOCK = re.compile(r"(<!-- records: (\S+)((?: (?!-->)\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 WORDS = ("suite", "paired", "metrics", "labels")
 ANATOMY = re.compile(r"(<!-- anatomy: (\S+) table=(\S+)(?: labels=(\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = ("README.md", "docs", "studies")
+FEW = 2
+"""Settings that differ, up to which a candidate is told by them, else by its method as a whole."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -148,7 +152,20 @@ def own_settings(row: dict[str, Any], rivals: list[dict[str, Any]]) -> str:
     given = [settings_of(other) for other in rivals]
     own = settings_of(row)
     names = [name for name in own if any(other.get(name) != own[name] for other in given)]
+    if len(names) > FEW:
+        return f"`{brief(from_json(row['method']))}`"
     return ", ".join(f"{name} {own[name]}" for name in names) or "the only one"
+
+
+def brief(value: Any) -> str:
+    """Return a method as code, with the settings that are not its defaults."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(brief, value))})"
+    if not is_dataclass(value):
+        return repr(value)
+    own = {f.name: getattr(value, f.name) for f in fields(value)}
+    usual = {f.name: f.default for f in fields(value)}
+    return f"{type(value).__name__}({', '.join(f'{k}={brief(v)}' for k, v in own.items() if v != usual[k])})"
 
 
 def settings_of(row: dict[str, Any]) -> dict[str, Any]:
