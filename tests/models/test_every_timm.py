@@ -27,7 +27,8 @@ MOBILE = [
 XCEPTION = [{"in_chs": a, "out_chs": b, "stride": 2} for a, b in ((64, 16), (16, 24), (24, 32))]
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 SWIN = {"img_size": 64, "embed_dim": 12, "depths": ONES}
-TABLE = {
+VOLO = {"img_size": 64, "layers": ONES, "embed_dims": (12, 24, 24, 24), "num_heads": (2,) * 4}
+TABLE = {  # name of the model or its class, settings, image size
     "beit": ("beit_base_patch16_224", VIT, 32),
     "byoanet": ("eca_botnext26ts_256", {"img_size": 32}, 32),
     "byobnet": ("test_byobnet", {}, 32),
@@ -163,11 +164,7 @@ TABLE = {
         64,
     ),
     "vitamin": ("vitamin_small_224", {"img_size": 64, "depth": 2}, 64),
-    "volo": (
-        "VOLO",
-        {"img_size": 64, "layers": ONES, "embed_dims": (12, 24, 24, 24), "num_heads": (2,) * 4, "use_aux_head": False},
-        64,
-    ),
+    "volo": ("VOLO", VOLO | {"use_aux_head": False}, 64),
     "vovnet": ("ese_vovnet19b_slim_dw", {}, 32),
     "xception": ("legacy_xception", {}, 32),
     "xception_aligned": ("XceptionAligned", {"block_cfg": XCEPTION}, 64),
@@ -177,6 +174,13 @@ TABLE = {
 REFUSED = {  # name, settings, image size, what the error says
     "crossvit": ("crossvit_tiny_240", {}, 240, "CrossVit combines several classifiers"),
     "efficientvim": ("efficientvim_m1", {}, 64, "EfficientViM combines several classifiers"),
+    "volo/auxiliary": ("VOLO", VOLO, 64, "VOLO adds the maximum of auxiliary logits .* use_aux_head=False"),
+    "deit/distilled": (
+        "deit_tiny_distilled_patch16_224",
+        VIT,
+        32,
+        "VisionTransformerDistilled combines several classifiers, .* take the variant without it",
+    ),
 }
 NO_AFFINE_HEAD = {  # why no layer is the head
     "cpubone": "a layer, an activation and a normalisation before the last layer belong to the classifier",
@@ -187,17 +191,19 @@ NO_AFFINE_HEAD = {  # why no layer is the head
     "swiftformer": "the mean of two classifiers",
     "repvit": "the classifier begins with batch normalisation",
 }
+ONLY_INPUTS = {"twins"}  # its blocks are lists in a list
 SLOW = {"inception_resnet_v2", "inception_v4", "pnasnet", "selecsls", "xception"}
 
 
 def make(family):
     torch.manual_seed(1)
-    name, settings, size = TABLE[family][:3] if family in TABLE else REFUSED[family][:3]
+    name, settings, size = (TABLE.get(family) or REFUSED[family])[:3]
+    module = family.partition("/")[0]
     if name[0].isupper():  # the builders of this family let nobody set what they set
-        builder = getattr(importlib.import_module(f"timm.models.{family}"), name)
+        builder = getattr(importlib.import_module(f"timm.models.{module}"), name)
         model = builder(num_classes=CLASSES, **settings)
     else:
-        assert name in timm.list_models(module=family)
+        assert name in timm.list_models(module=module)
         model = timm.create_model(name, num_classes=CLASSES, **settings)
     return model, torch.randn(4, 3, size, size)
 
@@ -224,7 +230,8 @@ def the_classifier(model):
 
 def test_the_tables_have_every_family():
     assert not TABLE.keys() & REFUSED.keys()
-    assert TABLE.keys() | REFUSED.keys() == set(timm.list_modules())
+    # a key with a slash is a variant that is refused, of a family that is not
+    assert TABLE.keys() | {key for key in REFUSED if "/" not in key} == set(timm.list_modules())
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=[pytest.mark.slow] if f in SLOW else []) for f in TABLE])
@@ -237,7 +244,8 @@ def test_a_family_is_split(family):
         plain = model(images)
         gap = plain.std(0).max().item()
         torch.testing.assert_close(network(images), plain, rtol=1e-4, atol=1e-4)
-        for stage in {1, len(network.stages) // 2, len(network.stages) - 1}:
+        assert (len(network.stages) > 1) is (family not in ONLY_INPUTS)
+        for stage in {1, len(network.stages) // 2, len(network.stages) - 1} & set(network.stages):
             with network.mixing_at(stage, lambda x: x.flip(0)):
                 mixed = network(images)
             torch.testing.assert_close(mixed, plain.flip(0), rtol=0, atol=0.02 * gap, msg=f"stage {stage}")

@@ -23,7 +23,6 @@ _STAGES = (
     ("dense_stages.*",),
     ("body.layer[1-9]",),
     ("encoder.blocks.*",),
-    tuple(f"blocks.{i}.*" for i in range(4)),
     tuple(f"serial_blocks{i}.*" for i in range(1, 5)),
     ("Mixed_*",),
     ("block[0-9]*",),
@@ -92,8 +91,14 @@ def adapt_timm(model: nn.Module, stages: Sequence[str]) -> TimmNetwork:
     """Return a timm model as a network; stages are ``layer1..4`` or what is in ``stages``, ``layers``, ``blocks``, ...
 
     Raises:
-        ValueError: If the model does not have exactly one classifier, or two of the same embedding.
+        ValueError: If the model does not have exactly one classifier, or two of the same embedding,
+            or adds auxiliary logits.
     """
+    if getattr(model, "aux_head", None) is not None:
+        raise ValueError(
+            f"model: {type(model).__name__} adds the maximum of auxiliary logits over positions, which no pooled "
+            "embedding can give; create it with use_aux_head=False, or set its aux_head to None"
+        )
     classifiers = _classifiers(model)
     averaged = len(classifiers) == 2 and bool(_class_names(model) & _AVERAGED)
     if len(classifiers) != 1 and not averaged:
