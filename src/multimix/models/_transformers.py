@@ -287,7 +287,11 @@ def _stage_names(model: Any, body: str) -> list[str]:
     return [f"{body}.{name}" for name in blocks]
 
 
-_UNMIXED = {"SqueezeBertModel": "channels first, in a mapping", "XLNetModel": "positions first"}
+_UNMIXED = {
+    "ReformerModel": "two streams, of which the next block takes both",
+    "SqueezeBertModel": "channels first, in a mapping",
+    "XLNetModel": "positions first",
+}
 """Bodies whose blocks leave no tensor with a row for each example."""
 
 
@@ -341,7 +345,8 @@ def _first(output: Any) -> Any:
 def _with_first(output: Any, first: Any) -> Any:
     if not (isinstance(output, tuple | list) and output):
         return first
-    return type(output)((_with_first(output[0], first), *output[1:]))
+    values = (_with_first(output[0], first), *output[1:])
+    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
 
 
 def _as_it_is(features: Tensor) -> Tensor:
