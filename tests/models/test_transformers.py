@@ -69,13 +69,6 @@ OWN = {  # what the sizes above leave wrong
     "nemotron": {"head_dim": 16, "num_key_value_heads": 2},
     "roc_bert": {"pronunciation_vocab_size": 120, "shape_vocab_size": 120},
     "layoutlmv3": {"coordinate_size": 6, "shape_size": 4, "input_size": 32},
-    "levit": {
-        "hidden_sizes": (8, 12, 16),
-        "num_attention_heads": (1, 1, 1),
-        "depths": (1, 1, 1),
-        "image_size": 64,
-        "patch_size": 16,
-    },
     "minicpm3": _LATENT | {"head_dim": 8},
     "mobilevitv2": {"patch_size": 2, "image_size": 64, "width_multiplier": 0.25},
     "poolformer": {"hidden_sizes": [8, 16, 16, 16], "depths": [1] * 4},
@@ -576,8 +569,10 @@ REFUSED = {"text/canine", "image/cvt", "image/swiftformer", "image/hgnet_v2"}
 
 UNKNOWN = {
     **dict.fromkeys(("text/layoutlmv2", "image/dinat"), "need a package"),
-    **dict.fromkeys(("text/perceiver", "image/perceiver", "image/timm_wrapper"), "too large in any size"),
-    **dict.fromkeys(("text/axk1", "text/axk2", "text/mistral4", "text/t5gemma"), "sizes that must fit each other"),
+    **dict.fromkeys(("text/perceiver", "image/perceiver", "image/textnet", "image/timm_wrapper"), "too large"),
+    **dict.fromkeys(
+        ("text/axk1", "text/axk2", "text/mistral4", "text/t5gemma", "image/levit"), "sizes that must fit each other"
+    ),
     **dict.fromkeys(
         ("text/cohere_compass_text", "text/qwen3_5", "text/zamba", "text/zamba2"), "kinds of layers to name"
     ),
