@@ -65,28 +65,27 @@ class DenseMultiMix(TupleSettings):
         taught = Taught.of(teacher, embed)
         b, r, _ = student.embeddings.shape
         sets = None if self.shared else r
-        theirs = targets if student.held is None else _at(student.held, student, targets)
+        own = objective_of(network).is_map(targets)  # a label of its own needs no confidence
+        theirs = targets[:, student.held] if own and student.held is not None else targets
         weights = self.weights(b, like=student.embeddings, generator=generator, sets=sets)
         losses = tuple_losses(
             student,
             theirs,
             weights,
-            attention=self.attend(student, targets),
+            attention=None if own else self.attend(student, targets),
             taught=taught,
             balanced=self.gain_power,
             impl=self.impl,
         )
         return keep_clean(losses, self.clean, pooled, targets, taught)
 
-    def attend(self, student: Embedded, targets: Tensor) -> Tensor | None:
-        """Return the attention of every image over its positions, (b, r); None where each position has its own label.
+    def attend(self, student: Embedded, targets: Tensor) -> Tensor:
+        """Return the attention of every image over its positions, (b, r).
 
         Raises:
             ValueError: If ``query`` is ``cam`` and the network has no affine head to take class weights from.
         """
         features = student.embeddings.detach() if self.detach else student.embeddings
-        if objective_of(student.network).is_map(targets):
-            return None  # every position has a label of its own, which needs no confidence
         weights = _class_weights(student.network, targets) if self.query == "cam" else None
         if weights is not None and self.detach:
             weights = weights.detach()
@@ -114,11 +113,6 @@ def _present(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | No
         return features, None, None
     held = mask.any(0)
     return features[:, held], mask[:, held], held
-
-
-def _at(held: Tensor, student: Embedded, targets: Tensor) -> Tensor:
-    """Return the targets of the positions that some example has, where each position has its own."""
-    return targets[:, held] if objective_of(student.network).is_map(targets) else targets
 
 
 def _class_weights(network: Network, targets: Tensor) -> Tensor:
