@@ -83,17 +83,20 @@ def test_plain_training_is_torchs(name):
     torch.testing.assert_close(ERM()(network, inputs, targets).total, expected)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("method", [MultiMix(TUPLES), DenseMultiMix(TUPLES)], ids=["multimix", "dense"])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    # With an affine head the dense form leaves ignored images out of tuples, without one their labels only.
+    [(MultiMix(TUPLES), name) for name in OBJECTIVES]
+    + [(DenseMultiMix(TUPLES), name) for name in OBJECTIVES if name != "ignoring"],
+    ids=str,
+)
 def test_an_affine_head_may_be_unknown(method, name):
     objective, targets_of = OBJECTIVES[name]
     totals = []
     for affine in (True, False):
         network, inputs, targets = images(objective, affine=affine)
-        if name != "ignoring" or isinstance(method, MultiMix):
-            totals.append(method(network, inputs, targets_of(targets), generator=generator()).total)
-    if totals:
-        torch.testing.assert_close(*totals)
+        totals.append(method(network, inputs, targets_of(targets), generator=generator()).total)
+    torch.testing.assert_close(*totals)
 
 
 def test_mixup_mixes_values():

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from multimix.cli._trials import _best
 from multimix.methods import ERM, Mixup
 from multimix.recipes import STUDIES, Study, digits, study_named
 from multimix.recipes.study import TRIAL_SEED, arms
@@ -35,21 +34,11 @@ def test_arms_of_a_study_share_their_data(name):
 def test_candidates_are_tried_with_a_seed_of_their_own_and_without_the_test_set():
     study = small(arms=arms(digits(), {"erm": (ERM(), ERM()), "mixup": (Mixup(0.2), Mixup(1.0))}))
     trials = study.trials()
-    keys = [("erm", 0), ("erm", 1), ("mixup", 0), ("mixup", 1)]
-    assert list(trials) == [(*key, TRIAL_SEED) for key in keys]
+    assert list(trials) == [("erm", 0), ("erm", 1), ("mixup", 0), ("mixup", 1)]
     assert {(config.seed, config.test) for config in trials.values()} == {(TRIAL_SEED, False)}
     assert [config.label for config in trials.values()] == ["erm-0", "erm-1", "mixup-0", "mixup-1"]
     assert study.chosen({"mixup": 1})["mixup"].method == Mixup(1.0)
     assert all(config.test for config in study.chosen({}).values())
-
-
-def test_trials_may_be_repeated():
-    study = small(arms=arms(digits(), {"erm": (ERM(), Mixup())}), trial_seeds=3)
-    assert [key[2] for key in study.trials()] == [TRIAL_SEED, TRIAL_SEED, *[TRIAL_SEED + 1] * 2, *[TRIAL_SEED + 2] * 2]
-    # The second is better by its mean and in two of three trials, the first in its best one.
-    scores = {("erm", 0, 0): 0.9, ("erm", 1, 0): 0.8, ("erm", 0, 1): 0.5, ("erm", 1, 1): 0.8, ("erm", 1, 2): 0.8}
-    assert _best(scores) == {"erm": 1}
-    assert _best({("erm", 1, 0): 0.5, ("erm", 0, 0): 0.5}) == {"erm": 1}
 
 
 def test_without_candidates_there_is_nothing_to_try():

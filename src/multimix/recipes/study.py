@@ -28,8 +28,6 @@ class Study:
     """The arm that the paired tables compare all others with."""
     seeds: int = 3
     """Runs of each arm, with seeds 0, 1, ..."""
-    trial_seeds: int = 1
-    """Trials of each candidate, with seeds of their own; the candidate with the best mean is chosen."""
 
     def __post_init__(self) -> None:
         """Refuse what would not be a fair comparison."""
@@ -49,11 +47,10 @@ class Study:
         """Return the configuration of each arm, given which candidate was chosen where there are several."""
         return {label: candidates[choice.get(label, 0)] for label, candidates in self.arms.items()}
 
-    def trials(self) -> dict[tuple[str, int, int], TrainConfig]:
-        """Return the runs that choose, by label, number of the candidate and seed: they leave the test set alone."""
+    def trials(self) -> dict[tuple[str, int], TrainConfig]:
+        """Return the runs that choose, by label and number of the candidate: they leave the test set alone."""
         return {
-            (label, number, seed): replace(config, label=f"{label}-{number}", seed=seed, test=False)
-            for seed in range(TRIAL_SEED, TRIAL_SEED + self.trial_seeds)
+            (label, number): replace(config, label=f"{label}-{number}", seed=TRIAL_SEED, test=False)
             for label, candidates in self.arms.items()
             if len(candidates) > 1
             for number, config in enumerate(candidates)
