@@ -34,10 +34,11 @@ class Network(Protocol):
         head: The affine layer behind ``classify``, or None where ``classify`` is anything but affine.
         stages: Where ``mixing_at`` can interpolate: 0 is the input, the last one the deepest.
 
-    Three further attributes are looked at where a network has them: ``objective``, what it is trained for
+    Four further attributes are looked at where a network has them: ``objective``, what it is trained for
     (:class:`multimix.ops.Objective`, else cross-entropy); ``mask``, which positions each example of the last ``embed``
-    has, (b, r) of bool or None; ``grid``, the height and width of its positions. The inputs are a tensor, or what else
-    the network takes: a mapping of tensors, a packed sequence.
+    has, (b, r) of bool or None; ``grid``, the height and width of its positions; ``gather``, how tuples take in the
+    examples of other processes (:class:`multimix.ops.Gather`, or None). The inputs are a tensor, or what else the
+    network takes: a mapping of tensors, a packed sequence.
     """
 
     head: nn.Module | None

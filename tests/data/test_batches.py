@@ -144,6 +144,18 @@ def test_shards_augment_apart() -> None:
     assert not torch.equal(one, two)
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_shards_dealt_together_are_the_batches_of_one(views: int) -> None:
+    whole = batches(numbered(23), batch_size=6, augment=Augment(), views=views)
+    shards = [batches(numbered(23), batch_size=2, augment=Augment(), views=views, shard=(rank, 3)) for rank in range(3)]
+    served = list(zip(whole.epoch(1), *(shard.epoch(1) for shard in shards), strict=True))
+    for (inputs, labels), *ours in served[:-1]:  # the last one leaves out what does not share evenly
+        assert torch.equal(torch.stack([part for _, part in ours], 1).flatten(), labels)
+        for view in range(views):
+            dealt = [part if views == 1 else part[view] for part, _ in ours]
+            assert torch.equal(torch.stack(dealt, 1).flatten(0, 1), inputs if views == 1 else inputs[view])
+
+
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     list(batches(augment=Augment(), views=2).epoch(0))

@@ -22,6 +22,10 @@ class Crops(NamedTuple):
     mirrored: Bool[Tensor, " b"]
     """Whether the crop is flipped left to right."""
 
+    def dealt(self, rank: int, world: int) -> "Crops":
+        """Return every world-th of them, from number ``rank`` on."""
+        return Crops(*(part[rank::world] for part in self))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -50,14 +54,18 @@ class Augment:
         mean: Tensor | Sequence[float],
         std: Tensor | Sequence[float],
         generator: Generator,
+        shard: tuple[int, int] = (0, 1),
     ) -> Float32[Tensor, "b c h w"]:
         """Return the images augmented and normalised; ``generator`` lives on their device and gives all randomness.
+
+        Those of one shard (rank, world) are augmented as in the batch of all shards, of which they are every world-th.
 
         Raises:
             ValueError: As ``normalise``.
         """
         if self.crop_padding or self.flip:
-            images = self.apply(images, self.draw(len(images), generator))
+            rank, world = shard
+            images = self.apply(images, self.draw(len(images) * world, generator).dealt(rank, world))
         return normalise(images, mean, std)
 
     def draw(self, size: int, generator: Generator) -> Crops:

@@ -18,9 +18,9 @@ Batch = tuple[Tensor | tuple[Tensor, ...], Tensor]
 class Batches:
     """Serves a set of images in normalised float32 batches.
 
-    The order is drawn from (seed, epoch), the augmentation of a batch from (seed, epoch, batch index, shard) for
-    ``Images`` and that of an image from (seed, epoch, index, view) for ``Files``: neither the number of workers nor the
-    batch an iteration starts from changes what comes out. Torch's global generators are left as they were.
+    The order is drawn from (seed, epoch), the augmentation of a batch from (seed, epoch, batch index) for ``Images``
+    and that of an image from (seed, epoch, index, view) for ``Files``: neither the number of workers nor the batch an
+    iteration starts from changes what comes out, and full batches of all shards, dealt together, are those of one. Torch's global generators are left as they were.
 
     Args:
         dataset: ``Images``, moved to ``device`` here, or ``Files``, decoded by workers.
@@ -122,8 +122,8 @@ class Batches:
             if self.augment is None:
                 yield self._inputs([normalise(images, self.mean, self.std)] * self.views), labels
                 continue
-            generator.manual_seed(seed_of("batch", self.seed, epoch, position, *self.shard))
-            views = [self.augment(images, self.mean, self.std, generator) for _ in range(self.views)]
+            generator.manual_seed(seed_of("batch", self.seed, epoch, position, 0, 1))  # of the batch of all shards
+            views = [self.augment(images, self.mean, self.std, generator, self.shard) for _ in range(self.views)]
             yield self._inputs(views), labels
 
     def _from_files(self, dataset: Files, epoch: int, chunks: list[Tensor]) -> Iterator[Batch]:

@@ -15,6 +15,7 @@ from multimix.ops import (
     Objective,
     balance_gain,
     balance_gradient,
+    gathered,
     interpolate_positions,
     mixed_losses,
     mixed_objective,
@@ -43,6 +44,19 @@ class Embedded:
     def logits(self) -> Tensor:
         """Return the logits of the clean embeddings."""
         return self._scaled(self.network.classify(self.embeddings))
+
+    def examples(self) -> int:
+        """Return how many examples there are to interpolate: of all processes, where the network gathers."""
+        gather = getattr(self.network, "gather", None)
+        return len(self.embeddings) if gather is None else gather.size(len(self.embeddings), self.embeddings.device)
+
+    def gathered(self) -> "Embedded":
+        """Return the mini-batch of all processes, embedded."""
+        return replace(self, embeddings=gathered(self.network, self.embeddings))
+
+    def all_logits(self) -> Tensor:
+        """Return the logits of the clean embeddings of all processes: k numbers an example are sent, not d."""
+        return gathered(self.network, self.logits())
 
     def mixed_logits(self, weights: Tensor) -> Tensor:
         """Return the logits of embeddings interpolated with weights (r, n, b), whatever the classifier: (r, n, k)."""
@@ -106,7 +120,8 @@ def tuple_losses(
     """Return the loss of interpolated predictions against interpolated targets and a teacher's predictions.
 
     An affine classifier commutes with interpolation, which then takes place on the clean logits; any other one is
-    applied to the interpolated embeddings themselves.
+    applied to the interpolated embeddings themselves. Where the network gathers the examples of all processes, logits,
+    or embeddings, are gathered here; weights are over the union already.
 
     Args:
         student: What is interpolated.
@@ -123,20 +138,24 @@ def tuple_losses(
     """
     objective = objective_of(student.network)
     partial = student.mask is not None or objective.is_map(targets)
+    if student.mask is not None and getattr(student.network, "gather", None) is not None:
+        raise ValueError("masked positions cannot be gathered across processes; leave the network's gather at None")
+    targets = gathered(student.network, targets)
+    attention = None if attention is None else gathered(student.network, attention)
     networks = [student.network] if taught is None else [student.network, taught.by.network]
     if any(network.head is None for network in networks):
         if impl not in ("auto", "plain"):
             raise ValueError(f"impl={impl!r} needs a network with an affine head; head is None: use impl='auto'")
         if partial:
             raise ValueError("masks and label maps need a network with an affine head; head is None")
-        return _classify_mixed(student, targets, weights.all(), attention, taught, balanced=balanced)
+        return _classify_mixed(student.gathered(), targets, weights.all(), attention, taught, balanced=balanced)
     if partial or not isinstance(objective, CrossEntropy) or not objective.is_plain:
         return _any_objective(objective, student, targets, weights, attention, taught, balanced=balanced)
-    logits = student.logits()
+    logits = student.all_logits()
     if objective.label_smoothing:
         targets = objective.targets(targets, logits.shape[-1])
     with torch.no_grad():
-        teacher_logits = None if taught is None else taught.by.logits()
+        teacher_logits = None if taught is None else taught.by.all_logits()
     total, labels, teacher = mixed_losses(
         logits,
         targets,
@@ -184,7 +203,7 @@ def _classify_mixed(
     if taught is None:
         return classification_losses(logits, mixed, None, objective)
     with torch.no_grad():
-        teacher_logits = taught.by.mixed_logits(weights)
+        teacher_logits = taught.by.gathered().mixed_logits(weights)
     return classification_losses(logits, mixed, (teacher_logits, taught.gamma), objective)
 
 
@@ -198,9 +217,9 @@ def _any_objective(
     *,
     balanced: float,
 ) -> Losses:
-    logits = student.logits()
+    logits = student.all_logits()
     with torch.no_grad():
-        teacher_logits = None if taught is None else taught.by.logits()
+        teacher_logits = None if taught is None else taught.by.all_logits()
     total, labels, teacher = mixed_objective(
         logits,
         on_grid(student.network, targets, logits),

@@ -63,11 +63,10 @@ class DenseMultiMix(TupleSettings):
         embed = partial(_at_every_position, settings=self)
         student, pooled = embed(network, inputs)
         taught = Taught.of(teacher, embed)
-        b, r, _ = student.embeddings.shape
-        sets = None if self.shared else r
+        sets = None if self.shared else student.embeddings.shape[1]
         own = objective_of(network).is_map(targets)  # a label of its own needs no confidence
         theirs = targets[:, student.held] if own and student.held is not None else targets
-        weights = self.weights(b, like=student.embeddings, generator=generator, sets=sets)
+        weights = self.weights(student.examples(), like=student.embeddings, generator=generator, sets=sets)
         losses = tuple_losses(
             student,
             theirs,

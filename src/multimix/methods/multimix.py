@@ -45,7 +45,7 @@ class MultiMix(TupleSettings):
         embed = partial(_embedded, settings=self)
         student, pooled = embed(network, inputs)
         taught = Taught.of(teacher, embed)
-        weights = self.weights(len(student.embeddings), like=student.embeddings, generator=generator)
+        weights = self.weights(student.examples(), like=student.embeddings, generator=generator)
         losses = tuple_losses(student, targets, weights, taught=taught, balanced=self.gain_power, impl=self.impl)
         return keep_clean(losses, self.clean, pooled, targets, taught)
 

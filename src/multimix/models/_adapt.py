@@ -12,7 +12,7 @@ from multimix.models._names import linear_layers, listed, require_module
 from multimix.models._timm import adapt_timm, is_timm
 from multimix.models._torchvision import adapt_torchvision, family_of
 from multimix.models._transformers import adapt_transformers, is_transformers
-from multimix.ops import Objective
+from multimix.ops import Gather, Objective
 from multimix.protocols import Network
 
 _WRAPPERS = {
@@ -34,6 +34,7 @@ def adapt(
     mask: str | Callable | None = None,
     objective: Objective | None = None,
     dense: bool = False,
+    gather: bool = False,
 ) -> Network:
     """Return a model as a network that shares its parameters: ``adapt(model)(x)`` is ``model(x)``.
 
@@ -68,6 +69,8 @@ def adapt(
             ``BinaryCrossEntropy`` or ``SquaredError``.
         dense: The model gives logits at every position, as for segmentation: nothing is pooled, and the network returns
             (b, r, k) at the encoder's own positions. Where the model is split by name.
+        gather: In data-parallel training, MultiMix and Dense MultiMix interpolate the examples of all processes
+            (:class:`multimix.ops.Gather`), whose generators are to be in step.
 
     Raises:
         TypeError: If an argument is not of its kind.
@@ -83,6 +86,7 @@ def adapt(
         _refuse("{} does not apply: the model is a network already", encoder=encoder, head=head, pool=pool)
         _refuse("{} does not apply: the model is a network already", stages=stages or None, mask=mask)
         _refuse("{} does not apply: the model is a network already", objective=objective, dense=dense or None)
+        _refuse("{} does not apply: the model is a network already", gather=gather or None)
         return model
     if objective is not None and not isinstance(objective, Objective):
         raise TypeError(f"objective must be an Objective such as CrossEntropy(), got {objective!r}")
@@ -96,6 +100,7 @@ def adapt(
         _refuse("{} must be given together with encoder and head", pool=pool, mask=mask, dense=dense or None)
         network = _of_family(model, stages)
     network.dense = dense
+    network.gather = Gather() if gather else None
     if objective is not None:
         network.objective = objective
     # mypy holds a property to be no attribute

@@ -8,6 +8,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from multimix.ops import Gather
+
 
 class StagedNetwork(nn.Module):
     """Base of the networks: ``classify(pool(embed(inputs)))``, with stages that can be mixed at.
@@ -17,10 +19,12 @@ class StagedNetwork(nn.Module):
     Attributes:
         head: The affine layer behind ``classify``, or None where ``classify`` is anything but affine.
         stages: 0 for the inputs, then one for each stage module.
+        gather: How tuples take in the examples of the other processes of data-parallel training; None if they do not.
     """
 
     head: nn.Module | None
     stages: range
+    gather: Gather | None = None
 
     def __init__(self, stages: Sequence[str]):
         """Name the stage modules, in the order in which they run."""

@@ -11,6 +11,7 @@ from multimix.ops._checks import accurate, as_probabilities, batch_size, check_b
 from multimix.ops._comix import comix_masks
 from multimix.ops._forms import soft_cross_entropy
 from multimix.ops._fourier import draw_mask
+from multimix.ops._gather import Gather, gathered, processes
 from multimix.ops._graph_cut import solve_ordered_labels
 from multimix.ops._interpolate import interpolate, interpolate_positions
 from multimix.ops._lazy import LazyWeights
@@ -41,6 +42,7 @@ __all__ = [
     "Box",
     "Boxes",
     "CrossEntropy",
+    "Gather",
     "Impl",
     "LazyWeights",
     "MixedLosses",
@@ -72,6 +74,7 @@ __all__ = [
     "draw_mask",
     "draw_partners",
     "exchange_styles",
+    "gathered",
     "interpolate",
     "interpolate_positions",
     "mix_pairs",
@@ -85,6 +88,7 @@ __all__ = [
     "paste_boxes",
     "paste_styles",
     "paste_where",
+    "processes",
     "reweight",
     "saliency_peaks",
     "scatter_tuples",

@@ -1,0 +1,91 @@
+"""The examples of all processes of data-parallel training as one mini-batch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Put the examples of all processes together, as one process would have them.
+
+    A network with an attribute ``gather`` of this kind has its tuples drawn over the union of all processes' examples:
+    because classifying and interpolating commute, logits (b, k) and targets are all that is sent. The order is that of
+    a mini-batch dealt out like cards: the first example of every process, then the second. Without a process group, or
+    with one of a single process, everything comes back as it is.
+
+    Gradients are exact for a loss that is averaged over the processes, as DistributedDataParallel averages gradients.
+    Processes whose generators are in step draw the same tuples, and all of them together do what one process with the
+    whole mini-batch would do; with generators of their own, they draw n tuples each.
+    """
+
+    even: bool = False
+    """Every process always has as many examples as every other one; if not known, sizes are exchanged first."""
+
+    def __call__(self, values: Shaped[Tensor, "b *any"]) -> Shaped[Tensor, "all *any"]:
+        """Return the values of all processes."""
+        if processes() == 1:
+            return values
+        return _All.apply(values, self._sizes(len(values), values.device))
+
+    def size(self, b: int, device: torch.device) -> int:
+        """Return how many examples all processes have together, of which this one has b."""
+        return b if processes() == 1 else sum(self._sizes(b, device))
+
+    def _sizes(self, b: int, device: torch.device) -> list[int]:
+        world = processes()
+        if self.even:
+            return [b] * world
+        sizes = torch.empty(world, dtype=torch.long, device=device)
+        dist.all_gather_into_tensor(sizes, torch.tensor([b], device=device))
+        return sizes.tolist()
+
+
+def gathered(network: object, values: Tensor) -> Tensor:
+    """Return the values of all processes if the network is to gather, else these."""
+    gather = getattr(network, "gather", None)
+    return values if gather is None else gather(values)
+
+
+def processes() -> int:
+    """Return how many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _All(torch.autograd.Function):
+    """Everybody's values, in dealt order; the gradient is what everybody's loss sends back to ours."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        most = max(sizes)
+        mine = values.contiguous()
+        if len(mine) < most:
+            mine = torch.cat([mine, mine.new_zeros(most - len(mine), *mine.shape[1:])])
+        everyone = mine.new_empty(len(sizes), *mine.shape)
+        dist.all_gather_into_tensor(everyone.flatten(0, 1), mine)
+        dealt = everyone.transpose(0, 1).flatten(0, 1)
+        return dealt if min(sizes) == most else dealt[_held(sizes, dealt.device)]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        sizes, rank = ctx.sizes, dist.get_rank()
+        everyone = gradient.contiguous().clone()
+        dist.all_reduce(everyone)
+        if min(sizes) < max(sizes):
+            dealt = everyone.new_zeros(max(sizes) * len(sizes), *everyone.shape[1:])
+            dealt[_held(sizes, dealt.device)] = everyone
+            everyone = dealt
+        return everyone[rank :: len(sizes)][: sizes[rank]], None
+
+
+def _held(sizes: list[int], device: torch.device) -> Tensor:
+    """Return which places of the dealt order some process has an example for."""
+    rounds = torch.arange(max(sizes), device=device)
+    return (rounds[:, None] < torch.tensor(sizes, device=device)).flatten()
