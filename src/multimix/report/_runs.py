@@ -14,6 +14,8 @@ _NOT_SETTINGS = frozenset(
     {"seed", "label", "type", "recipe", "name", "folder", "out", "resume"}
     | {"root", "download", "workers", "checkpoint_steps", "tensorboard"}
 )
+_LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False}
+"""Settings that came after runs had been recorded, with what those runs did: a run that does the same is no other."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -69,7 +71,11 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The configuration less seed, label and places: what must be equal for two runs to be averaged."""
-        return {name: value for name, value in self.config.items() if name not in _NOT_SETTINGS}
+        return {
+            name: value
+            for name, value in self.config.items()
+            if name not in _NOT_SETTINGS and not (name in _LATER and value == _LATER[name])
+        }
 
     @property
     def settings_hash(self) -> str:

@@ -137,6 +137,8 @@ class TrainConfig:
     """Whether preact_resnet18 ends with a normalisation layer; by default it does, in the mixup papers it does not."""
     pretrained: bool = False
     """Start from the library's pre-trained weights, which it downloads."""
+    init: str | None = None
+    """Run folder whose network's weights training begins from, except those of the classifier where classes differ."""
 
     method: TrainingMethod = field(default_factory=MultiMix)
     """How examples are mixed."""

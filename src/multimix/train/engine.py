@@ -17,6 +17,7 @@ from multimix.models import build
 from multimix.protocols import Method, Network, Stateful, parts
 from multimix.train.config import TrainConfig
 from multimix.train.folder import Facts
+from multimix.train.initial import initialise
 from multimix.train.optim import learning_rate, make_optimizer
 from multimix.train.state import seed_everything
 
@@ -65,6 +66,7 @@ class Engine:
         self.fabric = make_fabric(config)
         seed_everything(config.seed)
         self.network = build_network(config, self.splits).to(self.fabric.device)
+        initialise(self.network, config, self.splits)
         if config.channels_last:
             _put_channels_last(self.network, self.fabric.device)
         self.method = copy.deepcopy(config.method)  # a configuration serves many runs; none may inherit a teacher
