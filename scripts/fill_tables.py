@@ -2,8 +2,8 @@
 
 A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... ``<!-- end -->``. Behind the file may
 stand, in any order, ``suite=ood`` (the tables of an evaluation suite), ``paired=erm`` (differences to this label with
-the same seed), ``metrics=accuracy,nll`` (these columns; of any suite where none is named) and ``labels=erm,mixup``
-(these rows, in this order).
+the same seed), ``metrics=accuracy,nll`` (these columns; of any suite where none is named), ``labels=erm,mixup``
+(these rows, in this order) and ``lengths=any`` (runs of different length in one table, as those of equal seconds are).
 The trials of a study are a file of their own, which takes no words.
 A table of the anatomy has ``<!-- anatomy: studies/anatomy/digits.jsonl table=law -->``, with ``labels=`` for some rows.
 """
@@ -20,7 +20,7 @@ from multimix.report import paired_table, read_records, summarise, table, with_l
 from multimix.train import from_json
 
 BLOCK = re.compile(r"(<!-- records: (\S+)((?: (?!-->)\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
-WORDS = ("suite", "paired", "metrics", "labels")
+WORDS = ("suite", "paired", "metrics", "labels", "lengths")
 ANATOMY = re.compile(r"(<!-- anatomy: (\S+) table=(\S+)(?: labels=(\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = ("README.md", "docs", "studies")
 FEW = 2
@@ -55,14 +55,21 @@ def runs_table(
     paired: str | None = None,
     metrics: str | None = None,
     labels: str | None = None,
+    lengths: str | None = None,
 ) -> str:
-    """Return the table of records of runs, or that of the differences to ``paired``; see the top for the words."""
+    """Return the table of records of runs, or that of the differences to ``paired``; see the top for the words.
+
+    Raises:
+        ValueError: If ``lengths`` is anything but ``any``, or the records have nothing of the kind.
+    """
+    if lengths not in (None, "any"):
+        raise ValueError(f"mark: expected lengths=any, got lengths={lengths}")
     columns = metrics.split(",") if metrics else None
     rows = read_records(records)
     if labels:
         # The method to compare with has no row of its own, so that it need not be among them.
         rows = with_labels(rows, [*labels.split(","), *([paired] if paired else [])])
-    summary = summarise(rows, columns, suite=suite)
+    summary = summarise(rows, columns, suite=suite, any_length=lengths == "any")
     return paired_table(summary, paired, metrics=columns) if paired else table(summary)
 
 

@@ -180,7 +180,10 @@ def test_a_mark_may_choose_rows_columns_and_differences(multimix, seeds, script)
         (" labels=erm,cutmx", "labels: expected one of mixup, erm, cutmix, got 'cutmx'; did you mean cutmix"),
         (" paired=emr", "against: expected one of mixup, erm, cutmix, got 'emr'"),
         (" metrics=f1", "metrics: no record of 'f1'"),
-        (" pared=erm", "mark: expected words of suite=..., paired=..., metrics=..., labels=..., got 'pared=erm'"),
+        (
+            " pared=erm",
+            "mark: expected words of suite=..., paired=..., metrics=..., labels=..., lengths=..., got 'pared=erm'",
+        ),
         (" paired", "got 'paired'"),
     ],
 )

@@ -311,3 +311,12 @@ def test_a_page_without_the_method_is_not_written(make_run, tmp_path):
 def test_a_page_of_runs_that_have_not_finished_has_no_such_table(make_run, tmp_path):
     html = page([read_run(make_run(events=[]))], tmp_path / "page.html", paired="erm").read_text(encoding="utf-8")
     assert "difference to" not in html
+
+
+def test_runs_of_different_length_are_paired_where_asked_for():
+    rows = [*three(0.9, label="erm"), *three(0.8, label="puzzlemix", epochs=9)]
+    with pytest.raises(ValueError, match="that another can be compared with"):
+        paired_table(summarise(rows), "erm")
+    text = paired_table(summarise(rows, any_length=True), "erm")
+    assert "9 to 20 epochs: difference to erm (20 epochs) with the same seed" in text
+    assert "| puzzlemix (9 epochs) |" in text

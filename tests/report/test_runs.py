@@ -146,3 +146,8 @@ def test_a_picture_that_is_none(make_run):
     (folder / "pictures" / "mixed.png").write_bytes(b"<svg>")
     with pytest.raises(ValueError, match=r"mixed.png: not a PNG picture"):
         read_run(folder)
+
+
+def test_a_setting_that_came_later_changes_no_hash_where_it_does_what_earlier_runs_did(make_run):
+    before, after, other = (read_run(make_run(**more)) for more in ({}, {"init": None}, {"init": "runs/first"}))
+    assert before.settings_hash == after.settings_hash != other.settings_hash

@@ -257,3 +257,13 @@ def test_wrong_arguments():
         table(summarise([]))
     with pytest.raises(ValueError, match="metrics: no record of 'f1'; there are accuracy"):
         summarise([record(0.9)], ["f1"])
+
+
+def test_runs_of_different_length_are_compared_where_asked_for():
+    rows = [record(0.9, label="erm"), record(0.6, label="puzzlemix", epochs=9), record(0.7, data="cifar10")]
+    assert len(summarise(rows).comparisons) == 3
+    first, second = summarise(rows, any_length=True).comparisons
+    assert [row.name for row in first.rows] == ["erm (20 epochs)", "puzzlemix (9 epochs)"]
+    assert first.title == "digits, resnet, 9 to 20 epochs"
+    assert [row.name for row in second.rows] == ["mixup"]  # of one length, which the title says
+    assert second.title == "cifar10, resnet, 20 epochs"

@@ -1,6 +1,7 @@
 """``multimix report``."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -31,11 +32,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--suite", metavar="NAME", help="print only this suite's tables, and all it has measured")
     parser.add_argument("--records", type=Path, metavar="FILE", help="also write the records (JSON lines)")
     parser.add_argument("--paired", metavar="LABEL", help="also compare every other method with this one, seed by seed")
+    parser.add_argument(
+        "--any-length", action="store_true", help="compare runs of different length, as those of equal seconds are"
+    )
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="of any suite: the columns of --paired")
     given = parser.parse_args(arguments)
     if given.metrics and given.paired is None:
         raise ValueError("--metrics are the columns of the paired table: expected --paired LABEL too, got none")
     what = {"fmt": given.format, "suite": given.suite, "paired": given.paired, "metrics": given.metrics}
+    what["any_length"] = given.any_length
     if len(given.runs) == 1 and given.runs[0].is_file():
         print(tables(read_records(given.runs[0]), **what))
     else:
@@ -51,6 +56,7 @@ def report(
     keep: Path | None = None,
     paired: str | None = None,
     metrics: Sequence[str] | None = None,
+    any_length: bool = False,
 ) -> None:
     """Print the tables of the runs in ``folders`` and write the page, and the records if asked to.
 
@@ -62,6 +68,7 @@ def report(
         keep: Where the records go.
         paired: The label that the other methods are compared with seed by seed, printed and in the page.
         metrics: The columns of that table.
+        any_length: Whether runs of different length are compared in the printed tables.
 
     Raises:
         FileNotFoundError: If there is no run.
@@ -71,8 +78,8 @@ def report(
     rows = records(runs)
     words = "no run has finished yet: there is no table"
     if rows:
-        words = tables(rows, fmt=fmt, suite=suite, paired=paired, metrics=metrics)
-    written = page(runs, out, paired=paired, metrics=metrics)
+        words = tables(rows, fmt=fmt, suite=suite, paired=paired, metrics=metrics, any_length=any_length)
+    written = page(runs, out, paired=None if any_length else paired, metrics=None if any_length else metrics)
     print(words)
     if keep is not None:
         write_records(keep, runs)
@@ -87,6 +94,7 @@ def tables(
     suite: str | None = None,
     paired: str | None = None,
     metrics: Sequence[str] | None = None,
+    any_length: bool = False,
 ) -> str:
     """Return the main table and then those of every suite, or all tables of one suite.
 
@@ -97,15 +105,16 @@ def tables(
         ValueError: If there is no record, or none of ``suite``, or nothing can be compared with ``paired``.
     """
     only = None if suite == "accuracy" else suite
+    averaged = partial(summarise, rows, any_length=any_length)
     beside: list[str] = []
     if paired is not None:
-        beside = [paired_table(summarise(rows, metrics, suite=only), paired, metrics=metrics, fmt=fmt)]
+        beside = [paired_table(averaged(metrics, suite=only), paired, metrics=metrics, fmt=fmt)]
         if fmt == "csv":
             return beside[0]
     if suite is not None:
-        return "\n".join([table(summarise(rows, suite=only), fmt=fmt, whole=True), *beside])
-    main = summarise(rows)
-    others = [] if fmt == "csv" and main.comparisons else [summarise(rows, suite=name) for name in suites(rows)]
+        return "\n".join([table(averaged(suite=only), fmt=fmt, whole=True), *beside])
+    main = averaged()
+    others = [] if fmt == "csv" and main.comparisons else [averaged(suite=name) for name in suites(rows)]
     found = [one for one in (main, *others) if one.comparisons]
     first, *more = [table(one, fmt=fmt) for one in found or [main]]
     return "\n".join([first, *beside, *more])

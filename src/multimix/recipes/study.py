@@ -28,6 +28,8 @@ class Study:
     """The arm that the paired tables compare all others with."""
     seeds: int = 3
     """Runs of each arm, with seeds 0, 1, ..."""
+    needs: tuple[str, ...] = ()
+    """Fields that the arms leave open, which whoever runs the study has to set."""
 
     def __post_init__(self) -> None:
         """Refuse what would not be a fair comparison."""
@@ -44,17 +46,32 @@ class Study:
         return replace(self, arms={label: tuple(map(change, candidates)) for label, candidates in self.arms.items()})
 
     def chosen(self, choice: Mapping[str, int]) -> dict[str, TrainConfig]:
-        """Return the configuration of each arm, given which candidate was chosen where there are several."""
+        """Return the configuration of each arm, given which candidate was chosen where there are several.
+
+        Raises:
+            ValueError: If a field that the study needs is not set.
+        """
+        self._check_needs()
         return {label: candidates[choice.get(label, 0)] for label, candidates in self.arms.items()}
 
     def trials(self) -> dict[tuple[str, int], TrainConfig]:
-        """Return the runs that choose, by label and number of the candidate: they leave the test set alone."""
+        """Return the runs that choose, by label and number of the candidate: they leave the test set alone.
+
+        Raises:
+            ValueError: If a field that the study needs is not set.
+        """
+        self._check_needs()
         return {
             (label, number): replace(config, label=f"{label}-{number}", seed=TRIAL_SEED, test=False)
             for label, candidates in self.arms.items()
             if len(candidates) > 1
             for number, config in enumerate(candidates)
         }
+
+    def _check_needs(self) -> None:
+        for field in self.needs:
+            if any(getattr(config, field) is None for candidates in self.arms.values() for config in candidates):
+                raise ValueError(f"study {self.name} needs {field}: give --{field.replace('_', '-')}")
 
 
 def arms(base: TrainConfig, methods: Mapping[str, Method | Iterable[Method]]) -> dict[str, tuple[TrainConfig, ...]]:

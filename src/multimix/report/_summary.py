@@ -66,14 +66,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods that trained on the same data with the same model for the same number of epochs."""
+    """Methods that trained on the same data with the same model, for the same number of epochs unless it says so."""
 
     data: str
     """The data set."""
     model: str
     """The model."""
     epochs: int
-    """Length of training."""
+    """Length of training, the longest where lengths differ."""
     metrics: tuple[str, ...]
     """What was measured, in the order of the columns."""
     rows: tuple[Row, ...]
@@ -82,11 +82,14 @@ class Comparison:
     """What measured; None of clean accuracy and cost."""
     unequal: tuple[str, ...] = ()
     """Names of the suite's settings that are not the same for all rows."""
+    shortest: int | None = None
+    """The shortest length of training, where lengths differ."""
 
     @property
     def title(self) -> str:
         """Data, model and epochs in words."""
-        return f"{self.data}, {self.model}, {counted(self.epochs, 'epoch')}"
+        lengths = f"{'' if self.shortest is None else f'{self.shortest} to '}{counted(self.epochs, 'epoch')}"
+        return f"{self.data}, {self.model}, {lengths}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,13 @@ def suites(records: Iterable[Record]) -> tuple[str, ...]:
     return tuple(in_sections(dict.fromkeys(suite for row in records if (suite := _suite(row)) not in MAIN)))
 
 
-def summarise(records: Iterable[Record], metrics: Sequence[str] | None = None, *, suite: str | None = None) -> Summary:
+def summarise(
+    records: Iterable[Record],
+    metrics: Sequence[str] | None = None,
+    *,
+    suite: str | None = None,
+    any_length: bool = False,
+) -> Summary:
     """Average records over seeds.
 
     Only runs that differ in nothing but the seed are averaged: one label with two different settings gives two rows,
@@ -114,6 +123,7 @@ def summarise(records: Iterable[Record], metrics: Sequence[str] | None = None, *
         metrics: Which metrics to keep, in this order; by default all of the suite.
         suite: What measured; by default clean accuracy and cost, which share a table, and whatever else ``metrics``
             names.
+        any_length: Compare runs of different length, as those of equal seconds are; a row's name then says its own.
 
     Raises:
         ValueError: No record is of ``suite``, or has one of ``metrics``.
@@ -123,11 +133,11 @@ def summarise(records: Iterable[Record], metrics: Sequence[str] | None = None, *
     for name in metrics or ():
         if name not in known:
             raise ValueError(f"metrics: no record of {name!r}; there are {', '.join(sorted(known)) or 'no records'}")
-    groups: dict[Setting, list[Record]] = {}
+    groups: dict[tuple[str, str, int | None], list[Record]] = {}
     for row in rows:
         if metrics is None or row["metric"] in metrics:
-            groups.setdefault((row["data"], row["model"], row["epochs"]), []).append(row)
-    return Summary(tuple(_compare(setting, group, metrics, suite) for setting, group in groups.items()))
+            groups.setdefault((row["data"], row["model"], None if any_length else row["epochs"]), []).append(row)
+    return Summary(tuple(_compare(group, metrics, suite) for group in groups.values()))
 
 
 def row_names(kinds: Iterable[Kind]) -> dict[Kind, str]:
@@ -153,13 +163,17 @@ def _measured_by(rows: list[Record], suite: str | None, *, every: bool) -> list[
     return found
 
 
-def _compare(setting: Setting, group: list[Record], metrics: Sequence[str] | None, suite: str | None) -> Comparison:
+def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | None) -> Comparison:
     present = dict.fromkeys(row["metric"] for row in group)
     if metrics is None:
         columns = tuple(present) if suite else in_order(present)
     else:
         columns = tuple(dict.fromkeys(name for name in metrics if name in present))
     names = row_names((row["label"], row["config"]) for row in group)
+    lengths = {(row["label"], row["config"]): row["epochs"] for row in group}
+    longest, shortest = max(lengths.values()), min(lengths.values())
+    if longest != shortest:
+        names = {kind: f"{name} ({counted(lengths[kind], 'epoch')})" for kind, name in names.items()}
     members: dict[tuple[Kind, str], list[Record]] = {}
     for row, text in zip(group, variants(group), strict=True):
         members.setdefault(((row["label"], row["config"]), text), []).append(row)
@@ -169,7 +183,16 @@ def _compare(setting: Setting, group: list[Record], metrics: Sequence[str] | Non
         for (other, text), found in members.items()
         if other == kind
     ]
-    return Comparison(*setting, columns, tuple(rows), suite, unequal(group))
+    return Comparison(
+        data=group[0]["data"],
+        model=group[0]["model"],
+        epochs=longest,
+        metrics=columns,
+        rows=tuple(rows),
+        suite=suite,
+        unequal=unequal(group),
+        shortest=shortest if shortest != longest else None,
+    )
 
 
 def _name(name: str, kind: Kind, text: str, members: Iterable[tuple[Kind, str]]) -> str:

@@ -3,9 +3,11 @@
 from multimix.recipes.names import named
 from multimix.recipes.studies.anatomy import ANATOMY
 from multimix.recipes.studies.comparison import COMPARISONS
+from multimix.recipes.studies.further import FURTHER
+from multimix.recipes.studies.seconds import SECONDS
 from multimix.recipes.study import Study
 
-STUDIES = {study().name: study for study in (*COMPARISONS, *ANATOMY)}
+STUDIES = {study().name: study for study in (*COMPARISONS, *FURTHER, *SECONDS, *ANATOMY)}
 """Every study by the name that ``multimix compare`` takes."""
 
 

@@ -49,6 +49,34 @@ def balance() -> Study:
     return _sweep("balance", balance, {"no gain": MultiMix(alpha=_PAPER, tuples=4000)} | paper | few)
 
 
+def balance_tuples() -> Study:
+    """How many tuples does each power of the gain want, at the published concentration: does restoring cost noise?"""
+    found = {
+        f"gain to the power {power:g}, n {n}": replace(multimix_balanced(), tuples=n, balance_power=power)
+        for power in (0.0, 0.5, 1.0)
+        for n in (100, 1000, 10_000)
+    }
+    return _sweep("balance-tuples", balance_tuples, found)
+
+
+def layer() -> Study:
+    """Where to interpolate: pairs at the input, after a stage or at the embedding; tuples everywhere or pooled?"""
+    pairs: dict[str, Method] = {
+        f"pairs at {'the input' if stage == 0 else f'stage {stage}'}": ManifoldMixup(stages=(stage,))
+        for stage in range(5)
+    }
+    found: dict[str, Method] = {
+        **pairs,
+        "pairs at a random stage of 0 to 2": ManifoldMixup(),
+        "pairs of every position": DenseMultiMix(alpha=2.0, tuple_length=2, shared=True, query="uniform"),
+        "pairs of the embedding": MultiMix(alpha=2.0, tuple_length=2),
+        "tuples of every position": DenseMultiMix(shared=True, query="uniform"),
+        "tuples of every position, attention": DenseMultiMix(),
+        "tuples of the embedding": MultiMix(),
+    }
+    return _sweep("layer", layer, found)
+
+
 def confidence() -> Study:
     """Which scale the balanced form wants: the limit of many images a tuple leaves logits k apart."""
     paper = {f"confidence {c:g}": replace(multimix_balanced(), confidence=c) for c in (0.8, 0.9, 0.99, 0.999)}
@@ -144,4 +172,16 @@ def _question(about: Callable[[], Study]) -> str:
     return (about.__doc__ or "").strip()
 
 
-ANATOMY = (effective, tuples, length, balance, confidence, partners, dense, distillation, decay)
+ANATOMY = (
+    effective,
+    tuples,
+    length,
+    balance,
+    balance_tuples,
+    layer,
+    confidence,
+    partners,
+    dense,
+    distillation,
+    decay,
+)
