@@ -19,7 +19,8 @@ from multimix.methods import ERM, Alternate, MultiMix, Until
 from multimix.models import build
 from multimix.protocols import Losses, Network, Stateful
 from multimix.train import SGD, AdamW, Cosine, Engine, Step, TrainConfig
-from multimix.train.engine import build_network, make_fabric
+from multimix.train.engine import build_network
+from multimix.train.parallel import make_fabric
 from train.tiny import BATCHES, splits_of, tiny, train_all
 
 

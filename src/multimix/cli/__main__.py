@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "train several methods with several seeds and report",
     "report": "make one self-contained page of runs",
     "bench": "measure speed and memory",
+    "plan": "predict time, memory and traffic of a step on one or thousands of devices",
     "anatomy": "compare the gradient with plain training's and with theory, by layer and over training",
     "list": "name methods, recipes, data sets, models and suites",
 }
@@ -57,6 +58,8 @@ def run(command: str, arguments: list[str]) -> int:
             warnings.showwarning = _warn
             import_module(f"multimix.cli.{command}").main(arguments)
     except SystemExit as stop:
+        if said := getattr(stop, "said", None):
+            return complain(f"{said}; {_GOES_ON.get(command, _GOES_ON['train'])}", int(stop.code or 0))
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return complain(f"stopped; {_GOES_ON.get(command, _GOES_ON['train'])}", 130)
@@ -85,8 +88,9 @@ def _told(error: Exception) -> tuple[str, int]:
 
 
 def complain(message: str, code: int) -> int:
-    """Print one line to the error stream and return the exit code."""
-    print("multimix: " + " ".join(message.split()), file=sys.stderr)
+    """Print one line to the error stream and return the exit code; of several processes each says which it is."""
+    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+    print(f"multimix{f' (process {rank})' * (rank > 0)}: " + " ".join(message.split()), file=sys.stderr)
     return code
 
 

@@ -8,6 +8,7 @@ from multimix.cli._parser import Parser
 from multimix.recipes import RECIPES
 from multimix.report import page, read_run
 from multimix.train import resume, train
+from multimix.train.parallel import leads
 
 USAGE = """multimix train RECIPE [--method NAME] [--name RUN] [--out FOLDER] [--FIELD VALUE ...]
        multimix train --resume RUN"""
@@ -36,6 +37,8 @@ def main(arguments: list[str]) -> None:
         config = configured(given.recipe, given.method, rest, prog=f"multimix train {given.recipe}")
         name = given.name or f"{config.recipe}-{config.title}-{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
         run = train(config, given.out / name, quiet=given.quiet)
+    if not leads():
+        return
     tests = [event for event in run.metrics.read() if event["event"] == "test"]
     for test in tests:
         which = f" ({test['network']})" if "network" in test else ""

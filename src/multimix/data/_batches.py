@@ -20,7 +20,8 @@ class Batches:
 
     The order is drawn from (seed, epoch), the augmentation of a batch from (seed, epoch, batch index) for ``Images``
     and that of an image from (seed, epoch, index, view) for ``Files``: neither the number of workers nor the batch an
-    iteration starts from changes what comes out, and full batches of all shards, dealt together, are those of one. Torch's global generators are left as they were.
+    iteration starts from changes what comes out, and full batches of all shards, dealt together, are those of one.
+    Torch's global generators are left as they were.
 
     Args:
         dataset: ``Images``, moved to ``device`` here, or ``Files``, decoded by workers.

@@ -78,7 +78,12 @@ def load(
         FileNotFoundError: The data set is not where it should be; the line says what to pass.
         ValueError: The name is unknown, an argument out of range, or the data are damaged or unfit; the line says
             where.
+        TypeError: The name is no text, or the root no path.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"data must be the name of a data set, got {name!r}")
+    if not isinstance(root, (str, Path)):
+        raise TypeError(f"root must be a path, got {root!r}")
     if not 0 <= validation < 1:
         raise ValueError(f"validation must be a fraction, 0 <= validation < 1, not {validation}")
     if image_size is not None and image_size < 1:

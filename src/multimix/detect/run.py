@@ -21,7 +21,7 @@ from multimix.train.environment import describe
 from multimix.train.folder import RunFolder
 from multimix.train.measure import digest
 from multimix.train.session import LossLog
-from multimix.train.state import load_checkpoint, restore_random_states
+from multimix.train.state import load_newest, restore_random_states
 
 
 def detect(config: DetectConfig, folder: Path, *, quiet: bool = False) -> DetectFolder:
@@ -62,7 +62,7 @@ def resume_detect(folder: Path, *, quiet: bool = False) -> DetectFolder:
     config, origin, classes = run.read_detection()
     if run.finished:
         return run
-    saved = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
+    saved = load_newest(run.checkpoint)
     network = None if saved is not None else _same_backbone(config, origin)
     splits = load_splits(config)
     if splits.train.classes != classes:

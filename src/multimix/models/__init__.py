@@ -3,5 +3,15 @@
 from multimix.models._adapt import adapt
 from multimix.models._build import MODELS, build
 from multimix.models._preact import PreActResNet, WideResNet, preact_resnet18, wide_resnet16_8
+from multimix.models._synced import synchronise_batchnorm
 
-__all__ = ["MODELS", "PreActResNet", "WideResNet", "adapt", "build", "preact_resnet18", "wide_resnet16_8"]
+__all__ = [
+    "MODELS",
+    "PreActResNet",
+    "WideResNet",
+    "adapt",
+    "build",
+    "preact_resnet18",
+    "synchronise_batchnorm",
+    "wide_resnet16_8",
+]

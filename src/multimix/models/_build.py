@@ -45,7 +45,10 @@ def build(
 
     Raises:
         ValueError: If the name is unknown, an argument does not apply to that model, or a number is below 1.
+        TypeError: If the name is no text, or a number no integer.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"model must be the name of a network, got {name!r}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     if image_size is not None and image_size < 1:

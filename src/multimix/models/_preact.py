@@ -1,6 +1,7 @@
 """Pre-activation residual networks for small images."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import cast
 
 import torch.nn.functional as F
@@ -218,5 +219,7 @@ def _initialise(network: nn.Module) -> None:
 
 def _require_positive(**numbers: Sequence[int]) -> None:
     for name, values in numbers.items():
+        if not isinstance(values, Sequence) or not all(isinstance(value, Integral) for value in values):
+            raise TypeError(f"{name} must be of integers, got {values!r}")
         if not values or min(values) < 1:
             raise ValueError(f"{name} must be at least 1, got {', '.join(map(str, values)) or 'nothing'}")

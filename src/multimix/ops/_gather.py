@@ -9,6 +9,9 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+"""Its name changed in torch 2.14."""
+
 
 @dataclass(frozen=True)
 class Gather:
@@ -42,7 +45,7 @@ class Gather:
         if self.even:
             return [b] * world
         sizes = torch.empty(world, dtype=torch.long, device=device)
-        dist.all_gather_into_tensor(sizes, torch.tensor([b], device=device))
+        _gather(sizes, torch.tensor([b], device=device))
         return sizes.tolist()
 
 
@@ -68,7 +71,7 @@ class _All(torch.autograd.Function):
         if len(mine) < most:
             mine = torch.cat([mine, mine.new_zeros(most - len(mine), *mine.shape[1:])])
         everyone = mine.new_empty(len(sizes), *mine.shape)
-        dist.all_gather_into_tensor(everyone.flatten(0, 1), mine)
+        _gather(everyone.flatten(0, 1), mine)
         dealt = everyone.transpose(0, 1).flatten(0, 1)
         return dealt if min(sizes) == most else dealt[_held(sizes, dealt.device)]
 

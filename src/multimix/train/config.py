@@ -149,7 +149,7 @@ class TrainConfig:
     epochs: int = 30
     """Passes over the training set."""
     batch_size: int = 128
-    """Images that are mixed with each other."""
+    """Images of a mini-batch, on all devices together."""
     accumulate: int = 1
     """Mini-batches that make one step of the optimiser."""
     clip: float | None = None
@@ -158,6 +158,12 @@ class TrainConfig:
     """Arithmetic of the network; losses are always in float32."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """Devices of this machine that share every mini-batch; of a CPU, processes."""
+    nodes: int = 1
+    """Machines with so many devices each, started by torchrun or SLURM."""
+    sync_batchnorm: bool = False
+    """Normalise over the whole mini-batch instead of each device's share; running statistics are averaged anyway."""
     compile: bool = False
     """Compile the encoder with torch.compile."""
     channels_last: bool = False
@@ -179,8 +185,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        counts = ("epochs", "batch_size", "accumulate", "width", "validate_every", "checkpoint_steps", "train_size")
-        for name in (*counts, "image_size"):
+        sizes = ("width", "train_size", "image_size")
+        counts = ("epochs", "batch_size", "accumulate", "devices", "nodes", "validate_every", "checkpoint_steps")
+        for name in (*counts, *sizes):
             _check_count(name, getattr(self, name), 1)
         for name in ("seed", "split_seed", "crop_padding", "workers"):
             _check_count(name, getattr(self, name), 0)

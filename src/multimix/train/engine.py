@@ -1,24 +1,24 @@
-"""One training run's moving parts and a single step of it; the only importer of lightning_fabric."""
+"""One training run's moving parts and a single step of it."""
 
 import copy
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Generator, Tensor, nn
 
 from multimix.data import Augment, Batches, Splits
 from multimix.distill import EMATeacher
-from multimix.models import build
+from multimix.models import build, synchronise_batchnorm
+from multimix.ops import Gather
 from multimix.protocols import Method, Network, Stateful, parts
 from multimix.train.config import TrainConfig
 from multimix.train.folder import Facts
 from multimix.train.initial import initialise
 from multimix.train.optim import learning_rate, make_optimizer
+from multimix.train.parallel import average_buffers, make_fabric, shard
 from multimix.train.state import seed_everything
 
 
@@ -63,12 +63,18 @@ class Engine:
     def __post_init__(self) -> None:
         """Build network, method state, optimiser and batches; all initial weights follow from the seed."""
         config = self.config
-        self.fabric = make_fabric(config)
+        learns = any(isinstance(part, Stateful) for part in parts(config.method))
+        self.fabric = make_fabric(config, unused=learns)
+        rank, self.world = shard()
         seed_everything(config.seed)
         self.network = build_network(config, self.splits).to(self.fabric.device)
         initialise(self.network, config, self.splits)
         if config.channels_last:
             _put_channels_last(self.network, self.fabric.device)
+        if self.world > 1:
+            self.network.gather = Gather(even=True)  # type: ignore[assignment]  # of what a mini-batch is shared into
+            if config.sync_batchnorm:
+                self.network = synchronise_batchnorm(self.network, self.fabric.device)
         self.method = copy.deepcopy(config.method)  # a configuration serves many runs; none may inherit a teacher
         self.stateful: list[Stateful] = [part for part in parts(self.method) if isinstance(part, Stateful)]
         for part in self.stateful:
@@ -81,6 +87,8 @@ class Engine:
         self.batches = training_batches(config, self.splits, self.fabric.device)
         step = TrainStep(self.network, self.method, self.stateful).train()
         self.module, self.optimizer = self.fabric.setup(step, make_optimizer(config.optimizer, step.parameters()))
+        if rank > 0:  # or dropout would drop the same everywhere
+            seed_everything(config.seed + (rank << 32))
         self._set_learning_rate()
 
     @property
@@ -104,9 +112,10 @@ class Engine:
 
     def step(self, inputs: Any, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Train on one mini-batch and return the loss and its terms, detached."""
-        total, terms = self.module(inputs, targets, self.generator)
         group, last = self._group()
-        self.fabric.backward(total / group if group > 1 else total)
+        with self._apart() if self.world > 1 and not last else nullcontext():
+            total, terms = self.module(inputs, targets, self.generator)
+            self.fabric.backward(total / group if group > 1 else total)
         self.at.batch += 1
         if last:
             self._update()
@@ -115,6 +124,12 @@ class Engine:
     def end_epoch(self) -> None:
         """Go on to the next epoch."""
         self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+
+    def part(self) -> None:
+        """Let this process go on without the others: nothing is gathered any more."""
+        for module in (*self.module.modules(), *(() if self.ema is None else self.ema.modules())):
+            if getattr(module, "gather", None) is not None:
+                module.gather = None  # type: ignore[assignment]
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs, besides the global random states."""
@@ -156,6 +171,10 @@ class Engine:
         size = min(wanted, len(self.batches) - start)
         return size, batch + 1 == start + size
 
+    def _apart(self) -> AbstractContextManager[None]:
+        """Leave gradients unshared, as those of a mini-batch to which others are added before the step."""
+        return self.fabric.no_backward_sync(self.module)
+
     def _update(self) -> None:
         if self.config.clip is not None:
             # A gradient that is not finite is left to the session, which names the step and the checkpoint.
@@ -164,6 +183,8 @@ class Engine:
         self.optimizer.zero_grad()
         self.at.step += 1
         self._set_learning_rate()
+        if not self.config.sync_batchnorm:
+            average_buffers(self.network)
         if self.ema is not None:
             self.ema.update_(self.network)
         for part in self.stateful:
@@ -178,41 +199,6 @@ class Engine:
         rate = learning_rate(self.config, self.at.step, steps_per_epoch=self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-
-
-def make_fabric(config: TrainConfig) -> Fabric:
-    """Return a Fabric on the configured device, in the configured precision.
-
-    Raises:
-        ValueError: If the device is unknown or not there.
-    """
-    kind, _, index = config.device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {config.device!r}")
-    there = torch.cuda.device_count()
-    if kind == "cuda" and int(index or 0) >= there:
-        raise ValueError(f"device {config.device!r} is not there: torch sees {there} CUDA device{'s' * (there != 1)}")
-    on_gpu = kind == "cuda" or (kind == "auto" and there > 0)
-    if config.precision == "16-mixed" and not on_gpu:
-        raise ValueError("precision '16-mixed' needs a CUDA device; on a CPU use '32-true' or 'bf16-mixed'")
-    with _hushed("lightning_fabric"):
-        return Fabric(
-            accelerator="cuda" if on_gpu else "cpu",
-            devices=[int(index or 0)] if on_gpu else 1,
-            precision=config.precision,
-        )
-
-
-@contextmanager
-def _hushed(name: str) -> Iterator[None]:
-    """Keep a library's greetings, which go to the error stream, out of a quiet run."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def build_network(config: TrainConfig, data: Splits | Facts) -> nn.Module:
@@ -252,17 +238,20 @@ def _put_channels_last(network: nn.Module, device: torch.device) -> None:
 
 
 def training_batches(config: TrainConfig, splits: Splits, device: torch.device) -> Batches:
-    """Return the shuffled, augmented training batches."""
+    """Return the shuffled, augmented training batches, of several processes this one's share."""
+    (_, world), each = shard(), len(splits.train) // shard()[1]
+    size = config.batch_size // world
     return Batches(
         splits.train,
-        batch_size=config.batch_size,
+        batch_size=size,
         mean=splits.mean,
         std=splits.std,
         augment=Augment(crop_padding=config.crop_padding, flip=config.flip),
         views=config.views,
         seed=config.seed,
         # Batch normalisation cannot train on a single example at a single position.
-        drop_last=len(splits.train) % config.batch_size == 1 and len(splits.train) > config.batch_size,
+        drop_last=each % size == 1 and each > size,
         device=device,
         workers=config.workers,
+        shard=shard(),
     )

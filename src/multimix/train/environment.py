@@ -51,6 +51,13 @@ def peak_mib(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory does not suffice, on whatever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)  # torch has no class for this one
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -92,12 +92,16 @@ class RunFolder:
             FileExistsError: If it holds anything already.
             OSError: If it cannot be made.
         """
+        self.check_free()
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def check_free(self) -> None:
+        """Raise FileExistsError if the folder holds anything."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise FileExistsError(
                 f"run folder {self.path} exists and is not empty; continue it with --resume {self.path},"
                 " or give the run another --name"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """What a run writes down, and what it shows while it goes."""
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from multimix.protocols import Watch
-from multimix.train.state import replacing
+from multimix.train.state import replacing, unwritable
 
 T = TypeVar("T")
 
@@ -27,9 +28,20 @@ class Metrics:
         self.path = path
 
     def write(self, event: str, **values: Any) -> None:
-        """Append an event."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, **values}) + "\n")
+        """Append an event, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        line = json.dumps({"event": event, **values}) + "\n"
+        before = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, before)  # half a line would damage the next one
+            raise unwritable(self.path, error) from error
 
     def read(self) -> list[dict[str, Any]]:
         """Return the events so far; a last line that a killed run left half-written is not one.

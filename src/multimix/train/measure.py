@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import nn
 
@@ -37,9 +38,16 @@ def clean(config: TrainConfig, splits: Splits, part: Any, device: torch.device) 
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
-    """Write the weights of a network, whole or not at all."""
+    """Write the weights of a network, whole or not at all.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
     with replacing(path) as file:
-        save_model(network, file.name)
+        try:
+            save_model(network, file.name)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def digest(path: Path) -> str:

@@ -1,5 +1,7 @@
 """A run from its configuration to its weights: train, resume, load."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -9,12 +11,13 @@ from safetensors.torch import load_model
 from multimix.data import Splits, load
 from multimix.protocols import Network
 from multimix.train.config import TrainConfig
-from multimix.train.engine import Engine, build_network, make_fabric
+from multimix.train.engine import Engine, build_network
 from multimix.train.environment import describe
 from multimix.train.folder import Facts, RunFolder
 from multimix.train.log import board_writer
+from multimix.train.parallel import by_first, device_of, leads, shard, start, told_by_first
 from multimix.train.session import LossLog, Session
-from multimix.train.state import load_checkpoint, restore_random_states
+from multimix.train.state import load_newest, restore_random_states
 
 
 def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Splits | None = None) -> RunFolder:
@@ -31,16 +34,26 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
         BlockingIOError: If another process writes into it.
         FileNotFoundError: If the data is not there.
         ValueError: If configuration and data do not fit each other.
-        TrainingError: If the loss turns non-finite.
+        TrainingError: If the loss turns non-finite, or memory does not suffice.
+        Terminated: After SIGTERM, behind a checkpoint.
     """
-    run = RunFolder(folder)
+    RunFolder(folder).check_free()
     if config.tensorboard:
         board_writer()
+    start(config)
+    run = RunFolder(told_by_first(folder))  # whose name may hold the time
     engine = Engine(config, splits or load_data(config))
-    run.create(config, Facts.of(engine.splits))
+    with by_first(_begun(run, engine)):
+        return Session(run, engine, quiet=quiet).finish()
+
+
+@contextmanager
+def _begun(run: RunFolder, engine: Engine) -> Iterator[None]:
+    """Begin a run and keep others from writing into its folder."""
+    run.create(engine.config, Facts.of(engine.splits))
     with run.writing():
         run.write_json(run.environment_file, describe(engine.fabric.device))
-        return Session(run, engine, quiet=quiet).finish()
+        yield
 
 
 def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
@@ -51,28 +64,35 @@ def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
         FileNotFoundError: If there is no run in the folder.
         ValueError: If its configuration or checkpoint is damaged or belongs to another run, or the data have changed
             since.
-        TrainingError: If the loss turns non-finite.
+        TrainingError: If the loss turns non-finite, or memory does not suffice.
+        Terminated: After SIGTERM, behind a checkpoint.
+
+    Warns:
+        UserWarning: If the newest checkpoint is damaged and the one before is taken.
     """
     run = RunFolder(folder)
     config = run.read_config()
-    with run.writing():
-        return run if run.finished else _resume(run, config, quiet=quiet)
+    start(config)
+    with by_first(run.writing()):
+        return run if told_by_first(run.finished) else _resume(run, config, quiet=quiet)
 
 
 def _resume(run: RunFolder, config: TrainConfig, *, quiet: bool) -> RunFolder:
-    saved = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
+    saved = load_newest(run.checkpoint)
     splits = load_data(config)
     engine = Engine(config, splits)
     session = Session(run, engine, quiet=quiet)
     if saved is not None:
         engine.load(saved)
         session.log = LossLog(**saved["log"])
-        restore_random_states(saved["random"])
+        rank, _ = shard()
+        restore_random_states([saved["random"], *saved.get("random_of_others", ())][rank])
     if (facts := run.read_facts()) is not None:  # after the checkpoint, which finds what does not fit the network
         facts.check(splits)
-    if not run.environment_file.exists():
-        run.write_json(run.environment_file, describe(engine.fabric.device))
-    run.metrics.keep(lambda event: event["event"] == "epoch" and event["epoch"] <= engine.at.epoch)
+    if leads():
+        if not run.environment_file.exists():
+            run.write_json(run.environment_file, describe(engine.fabric.device))
+        run.metrics.keep(lambda event: event["event"] == "epoch" and event["epoch"] <= engine.at.epoch)
     return session.finish()
 
 
@@ -134,4 +154,4 @@ def _network(run: RunFolder, config: TrainConfig, facts: Facts, device: str) -> 
         raise ValueError(
             f"{run.weights} is damaged or of another network: {' '.join(str(error).split())[:160]}"
         ) from error
-    return cast("Network", network.to(make_fabric(config).device if device == "auto" else device))
+    return cast("Network", network.to(device_of(config) if device == "auto" else device))

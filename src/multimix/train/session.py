@@ -14,12 +14,14 @@ from multimix.distill import SelfDistilled
 from multimix.evaluate.predict import NonFiniteError
 from multimix.protocols import SILENT, Evaluator, Network
 from multimix.train.engine import Engine
-from multimix.train.environment import peak_mib
+from multimix.train.environment import is_out_of_memory, peak_mib
 from multimix.train.folder import RunFolder
 from multimix.train.log import Board, Display
 from multimix.train.measure import clean, digest, save_weights, test_record
+from multimix.train.parallel import any_of, leads, mean_of_all, of_all
 from multimix.train.pictures import save_pictures
-from multimix.train.state import save_checkpoint
+from multimix.train.state import previous, random_states, save_checkpoint
+from multimix.train.stop import StopRequest, Terminated
 
 _LOOK_EVERY = 20
 """On a GPU, losses are looked at every so many mini-batches: each look waits for the device."""
@@ -48,13 +50,15 @@ class LossLog:
         self.images += images
 
     def look(self) -> tuple[float | None, int | None]:
-        """Return the newest loss, and how many mini-batches ago the first non-finite one was."""
+        """Return the newest loss, and how many mini-batches ago the first non-finite one was.
+
+        Losses are means over all processes, so that one that is not finite stops them all.
+        """
         if not self._pending:
             return None, None
         names = list(self._pending[0])
-        values = torch.stack(
-            [torch.stack([losses[name] for name in names]).float() for losses in self._pending]
-        ).tolist()
+        rows = [torch.stack([losses[name] for name in names]).float() for losses in self._pending]
+        values = mean_of_all(torch.stack(rows)).tolist()
         self._pending = []
         for ago, row in zip(range(len(values) - 1, -1, -1), values, strict=True):
             if not math.isfinite(row[0]):
@@ -77,17 +81,27 @@ class Session:
     """One process' work on a run."""
 
     def __init__(self, run: RunFolder, engine: Engine, *, quiet: bool) -> None:
-        self.run, self.engine, self.quiet = run, engine, quiet
+        self.run, self.engine, self.quiet = run, engine, quiet or not leads()
         self.config, self.splits, self.device = engine.config, engine.splits, engine.fabric.device
         self.network = cast("Network", engine.network)
         self.log = LossLog()
         self._look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
+        self._stop = StopRequest()
 
     def finish(self) -> RunFolder:
-        """Train to the end, then test, picture and save."""
+        """Train to the end, then test, picture and save.
+
+        Raises:
+            TrainingError: If a loss or the weights are not finite, or memory does not suffice.
+            Terminated: After SIGTERM, behind a checkpoint.
+        """
+        with self._stop:
+            return self._finish()
+
+    def _finish(self) -> RunFolder:
         held_out = self.splits.validation
         validation = None if held_out is None else clean(self.config, self.splits, held_out, self.device)
-        board = Board(self.run.path, wanted=self.config.tensorboard)
+        board = Board(self.run.path, wanted=self.config.tensorboard and leads())
         batches = len(self.engine.batches)
         done = self.engine.at.epoch * batches + self.engine.at.batch
         title = f"{self.config.title}, seed {self.config.seed}"
@@ -105,16 +119,18 @@ class Session:
         started, before = time.perf_counter(), self.log.seconds
         for inputs, labels in self.engine.epoch():
             steps = self.engine.at.step
-            total, terms = self.engine.step(inputs, labels)
+            with self._short_of_memory():
+                total, terms = self.engine.step(inputs, labels)
             named = {
                 "train_loss": total,
                 **({f"train_{k}_loss": v for k, v in terms.items()} if len(terms) > 1 else {}),
             }
-            self.log.add(named, len(labels))
+            self.log.add(named, len(labels) * self.engine.world)
             self.log.seconds = before + time.perf_counter() - started
             loss = self._look() if self.log.batches % self._look_every == 0 else None
             display.batch(loss=loss, images_per_second=self.log.images / self.log.seconds)
             if self.engine.at.step > steps:  # amid a group of accumulated mini-batches its gradient would be lost
+                self._stop_if_asked()
                 self._checkpoint_if_due()
         self._look()
         self.log.seconds = before + time.perf_counter() - started
@@ -133,10 +149,13 @@ class Session:
             **self.log.record(),
             **{f"validation_{name}": value for name, value in measured.items()},
         }
-        self.run.metrics.write("epoch", **record)
+        if leads():
+            self.run.metrics.write("epoch", **record)
         self.engine.end_epoch()
         self.log = LossLog()
         self._checkpoint()
+        if any_of(self._stop.came, self.device):
+            raise self._terminated()
         return record
 
     def _look(self) -> float | None:
@@ -151,12 +170,18 @@ class Session:
         raise self._stopped(f"the loss of {self.config.title} turned {loss}", ago=ago)
 
     def _stopped(self, what: str, *, ago: int = 0) -> TrainingError:
-        batch = self.engine.at.epoch * len(self.engine.batches) + self.engine.at.batch - ago
-        there = self.run.checkpoint.exists()
-        kept = f"the last good checkpoint is {self.run.checkpoint}" if there else "no checkpoint yet"
         return TrainingError(
-            f"{what} at mini-batch {batch}; {kept}. A lower learning rate, a warm-up or clipping the gradient may help."
+            f"{what} at mini-batch {self._batch() - ago}; {self._kept()}. A lower learning rate, a warm-up or clipping"
+            " the gradient may help."
         )
+
+    def _batch(self) -> int:
+        """Return the number of the last mini-batch, counted from 1."""
+        return self.engine.at.epoch * len(self.engine.batches) + self.engine.at.batch
+
+    def _kept(self) -> str:
+        there = self.run.checkpoint.exists()
+        return f"the last good checkpoint is {self.run.checkpoint}" if there else "no checkpoint yet"
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
@@ -165,6 +190,32 @@ class Session:
             yield
         except NonFiniteError as error:
             raise self._stopped(f"the predictions of {self.config.title} turned NaN") from error
+
+    @contextmanager
+    def _short_of_memory(self) -> Iterator[None]:
+        """Say what to do where a step does not fit into memory."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory at mini-batch {self._batch()} of {self.config.title}; {self._kept()}. A smaller"
+                " batch_size with accumulate, fewer tuples, precision bf16-mixed or a narrower network need less."
+            ) from error
+
+    def _stop_if_asked(self) -> None:
+        """End behind a checkpoint if the process was told to; several processes ask each other."""
+        if self.log.batches % self._look_every or self.engine.at.batch == len(self.engine.batches):
+            return  # not yet, or the epoch's own checkpoint comes next
+        if any_of(self._stop.came, self.device):
+            self._checkpoint()
+            raise self._terminated()
+
+    def _terminated(self) -> Terminated:
+        said = f"stopped by SIGTERM at mini-batch {self._batch()}, behind a checkpoint"
+        # A process that ends with an error makes the launcher kill the first one, which may be writing yet.
+        return Terminated(said) if leads() else Terminated(said, code=0)
 
     def _checkpoint_if_due(self) -> None:
         every = self.config.checkpoint_steps
@@ -175,9 +226,16 @@ class Session:
         self._look()
         if not all(bool(value.isfinite().all()) for value in self.engine.network.state_dict().values()):
             raise self._stopped(f"the weights of {self.config.title} turned non-finite")
-        save_checkpoint(self.run.checkpoint, {**self.engine.state(), "log": self.log.state()})
+        _, *others = of_all(random_states())
+        if leads():
+            state = {**self.engine.state(), "log": self.log.state(), "random_of_others": others}
+            save_checkpoint(self.run.checkpoint, state)
 
     def _conclude(self) -> None:
+        """Write what the run leaves behind; the first process does, which knows all that the others know."""
+        self.engine.part()
+        if not leads():
+            return
         save_weights(self.run.weights, self.engine.network)
         networks = self._networks()
         if self.config.test:
@@ -192,6 +250,7 @@ class Session:
             step_seconds=seconds / (len(self.engine.batches) * len(epochs)),
             peak_mib=peak_mib(self.device),
         )
+        previous(self.run.checkpoint).unlink(missing_ok=True)
 
     def _test(self, name: str, network: Network) -> None:
         weights = {"": self.run.weights, "ema": self.run.averaged}.get(name)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,11 @@ FORMAT = 1
 
 @contextmanager
 def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file beside ``path`` that takes its place once it is whole and on disk."""
+    """Open a file beside ``path`` that takes its place once it is whole and on disk.
+
+    Raises:
+        OSError: If it cannot be written; what was at ``path`` is kept.
+    """
     fresh = path.with_name(path.name + ".part")
     try:
         with fresh.open(mode) as file:
@@ -24,14 +29,67 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
 
 
+def unwritable(path: Path, error: OSError) -> OSError:
+    """Return an error that says which file could not be written, and why."""
+    if str(path) in str(error):
+        return error
+    kept = "; what was there before is kept" if path.exists() else ""
+    return OSError(f"{path} cannot be written: {error.strerror or error}{kept}")
+
+
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before the newest one is kept."""
+    return path.with_name("previous.ckpt")
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` with the state of every random generator."""
+    """Write ``state`` with the state of every random generator; the checkpoint before is kept beside it.
+
+    Raises:
+        OSError: If it cannot be written; the checkpoints there are kept.
+    """
+    kept = previous(path)
     with replacing(path) as file:
-        torch.save({"format": FORMAT, **state, "random": random_states()}, file)
+        _save({"format": FORMAT, "random": random_states(), **state}, file)
+        if path.exists():  # after the new one is whole; a kill between the two leaves the older one under its new name
+            path.replace(kept)
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # torch goes on after a failed write, and stumbles over what is then missing
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
+def load_newest(path: Path) -> dict[str, Any] | None:
+    """Return the newest checkpoint that can be read: the one at ``path``, or the one before; None if there is none.
+
+    Warns:
+        UserWarning: If the newest one is damaged and an older one is taken.
+
+    Raises:
+        ValueError: If there are checkpoints and none can be read.
+    """
+    there = [file for file in (path, previous(path)) if file.is_file()]
+    for file in there:
+        try:
+            state = load_checkpoint(file)
+        except ValueError as error:
+            if file == there[-1]:
+                raise
+            warnings.warn(f"{error}; going on from the one before, {previous(path)}", stacklevel=2)
+            continue
+        return state
+    return None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
