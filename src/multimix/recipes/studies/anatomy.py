@@ -30,7 +30,8 @@ def effective() -> Study:
 def tuples() -> Study:
     """How many tuples, with and without the gain of the balanced gradient, which multiplies their sampling noise."""
     plain = {f"effective 2, n {n}": MultiMix(tuples=n) for n in (1, 10, 100, 1000, 10_000, 100_000)}
-    balanced = {f"balanced, n {n}": replace(multimix_balanced(), tuples=n) for n in (1, 10, 100, 1000, 10_000, 100_000)}
+    # Not with a single tuple: the noise times the gain makes the weights non-finite within an epoch or two.
+    balanced = {f"balanced, n {n}": replace(multimix_balanced(), tuples=n) for n in (10, 100, 1000, 10_000, 100_000)}
     return _sweep("tuples", tuples, plain | balanced)
 
 
