@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -23,9 +24,10 @@ def together(world: int, function: Callable[..., Any], *arguments: Any, seconds:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    job = pickle.dumps((function, arguments))  # by itself: torch would share tensors' memory with the processes
     pipes = [_SERVER.Pipe(duplex=False) for _ in range(world)]
     children = [
-        _SERVER.Process(target=_work, args=(pipe[1], rank, world, port, function, arguments), daemon=True)
+        _SERVER.Process(target=_work, args=(pipe[1], rank, world, port, job), daemon=True)
         for rank, pipe in enumerate(pipes)
     ]
     for child in children:
@@ -47,9 +49,7 @@ def _answer(rank: int, pipe: Connection, seconds: float) -> Any:
     return torch.load(io.BytesIO(answer), weights_only=True)
 
 
-def _work(
-    pipe: Connection, rank: int, world: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
+def _work(pipe: Connection, rank: int, world: int, port: int, job: bytes) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -60,6 +60,7 @@ def _work(
     }
     torch.set_num_threads(1)
     try:
+        function, arguments = pickle.loads(job)  # noqa: S301 (what this test itself has written)
         answer = io.BytesIO()
         torch.save(function(*arguments), answer)  # as bytes: a tensor would be shared with a process that is gone
         pipe.send((True, answer.getvalue()))
