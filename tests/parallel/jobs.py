@@ -3,21 +3,34 @@
 import os
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from multimix.data import Splits
 from multimix.models import synchronise_batchnorm
 from multimix.ops import Gather
 from multimix.protocols import Method, Teacher
 from multimix.train import Engine, TrainConfig
+from multimix.train.engine import build_network
 from multimix.train.run import load_data
 
 
-def steps(config: TrainConfig, count: int) -> dict[str, Any]:
-    """Train ``count`` steps and return their losses, meaned over processes, and the weights after them."""
-    engine = Engine(config, load_data(config))
+def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool = False) -> dict[str, Any]:
+    """Train ``count`` steps and return their losses, meaned over processes, and the weights after them.
+
+    With ``double`` the network computes in float64; disturbed, every initial weight is changed by a share of about
+    1e-7, the rounding of float32.
+    """
+    with patch("multimix.train.engine.build_network", _in_double if double else build_network):
+        engine = Engine(config, load_data(config))
+    if disturbed:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in engine.network.parameters():
+                parameter *= 1 + 6e-8 * torch.randn(parameter.shape, generator=generator)
     losses: list[float] = []
     while len(losses) < count:
         for inputs, targets in engine.epoch():
@@ -29,6 +42,17 @@ def steps(config: TrainConfig, count: int) -> dict[str, Any]:
             engine.end_epoch()
     teachers = {f"teacher {i}": part.state_dict() for i, part in enumerate(engine.stateful)}
     return {"losses": losses, "weights": engine.network.state_dict(), **teachers}
+
+
+class _Double(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.double()
+
+
+def _in_double(config: TrainConfig, data: Splits) -> nn.Module:
+    network = build_network(config, data).double()
+    network.inputs = _Double()
+    return network
 
 
 def join() -> None:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from multimix.data import Augment, Batches, Splits
 from multimix.distill import EMATeacher
+from multimix.methods import AdaMixUp, AutoMix
 from multimix.models import build, synchronise_batchnorm
 from multimix.ops import Gather
 from multimix.protocols import Method, Network, Stateful, parts
@@ -63,7 +64,8 @@ class Engine:
     def __post_init__(self) -> None:
         """Build network, method state, optimiser and batches; all initial weights follow from the seed."""
         config = self.config
-        learns = any(isinstance(part, Stateful) for part in parts(config.method))
+        # These two train modules of their own in turn with the network, so that a step may pass one of them by.
+        learns = any(isinstance(part, (AdaMixUp, AutoMix)) for part in parts(config.method))
         self.fabric = make_fabric(config, unused=learns)
         rank, self.world = shard()
         seed_everything(config.seed)
