@@ -1,6 +1,8 @@
 """The argument parser of every command."""
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -13,3 +15,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what the command line turns into one line and exit code 2."""
         raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def output_file(text: str) -> Path:
+    """Return the path of a file that can be written, as the type of an argument: hours of work go into it at the end.
+
+    Raises:
+        ArgumentTypeError: If it is a folder, or nothing can be written where it should be.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file to write, got the folder {path}")
+    nearest = next((folder for folder in path.absolute().parents if folder.exists()), Path())
+    if not nearest.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {nearest} is no folder")
+    if not os.access(nearest, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {nearest} may not be written to")
+    return path

@@ -9,7 +9,7 @@ from rich.table import Table as Grid
 
 from multimix.anatomy import AnatomySettings, Record, anatomise, tables
 from multimix.cli._arguments import configured
-from multimix.cli._parser import Parser
+from multimix.cli._parser import Parser, output_file
 from multimix.recipes import RECIPES
 from multimix.train import TrainConfig
 from multimix.train.run import load_data
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="runs a method, with seeds 0, 1, ... (default: 1)")
     parser.add_argument("--batches", type=int, default=2, help="mini-batches to measure on (default: 2)")
     parser.add_argument("--tuples", type=int, default=4000, help="interpolated tuples of a gradient (default: 4000)")
-    parser.add_argument("--out", type=Path, help="file of records (JSON lines) to write")
+    parser.add_argument("--out", type=output_file, help="file of records (JSON lines) to write")
     given, rest = parser.parse_known_args(arguments)
     if given.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {given.seeds}")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multimix.bench import SUITES, Comparison, Rates, Result, measure, rates
-from multimix.cli._parser import Parser
+from multimix.cli._parser import Parser, output_file
 from multimix.train.environment import describe
 
 
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     """Measure speed as ratios, print them beside their bars and write records."""
     parser = Parser(prog="multimix bench", description="Measure speed as ratios within one run, beside their bars.")
     parser.add_argument("suite", choices=list(SUITES), help="what to measure")
-    parser.add_argument("--out", type=Path, help="file of records (JSON lines) to write")
+    parser.add_argument("--out", type=output_file, help="file of records (JSON lines) to write")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     given = parser.parse_args(arguments)
     device = torch.device(given.device)

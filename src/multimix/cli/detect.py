@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multimix.cli._arguments import override
-from multimix.cli._parser import Parser
+from multimix.cli._parser import Parser, output_file
 from multimix.detect import DetectFolder, detect, resume_detect, write_detection_records
 from multimix.recipes.detection import DETECTION_RECIPES, detection_recipe_named
 
@@ -23,7 +23,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--name", help="of the run folder; by default recipe, backbone, seed and time")
     parser.add_argument("--out", type=Path, default=Path("runs/detect"), help="where run folders go")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue a run where its last checkpoint left it")
-    parser.add_argument("--records", type=Path, metavar="FILE", help="also write the numbers as records (JSON lines)")
+    parser.add_argument(
+        "--records", type=output_file, metavar="FILE", help="also write the numbers as records (JSON lines)"
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(parser.format_help() + "\nmultimix detect RECIPE --help lists every field and its value in the recipe.")

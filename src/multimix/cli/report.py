@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from multimix.cli._parser import Parser
+from multimix.cli._parser import Parser, output_file
 from multimix.report import (
     Format,
     Record,
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="where the page goes")
     parser.add_argument("--format", choices=get_args(Format), default="plain", help="of the tables")
     parser.add_argument("--suite", metavar="NAME", help="print only this suite's tables, and all it has measured")
-    parser.add_argument("--records", type=Path, metavar="FILE", help="also write the records (JSON lines)")
+    parser.add_argument("--records", type=output_file, metavar="FILE", help="also write the records (JSON lines)")
     parser.add_argument("--paired", metavar="LABEL", help="also compare every other method with this one, seed by seed")
     parser.add_argument(
         "--any-length", action="store_true", help="compare runs of different length, as those of equal seconds are"

@@ -30,12 +30,13 @@ def read_picture(path: str) -> Image.Image:
     """Return the image at ``path`` in RGB.
 
     Raises:
-        UnreadableError: The file is missing, is no image, or is damaged; the message names it.
+        UnreadableError: The file is missing, is no image, is damaged, or would take gigabytes of memory; the message
+            names it.
     """
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise UnreadableError(f"{path} cannot be read as an image: {one_line(error)}") from error
 
 

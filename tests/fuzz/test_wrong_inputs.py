@@ -1,0 +1,86 @@
+"""Whatever is wrong with a command line or the files that it names: one clear line, exit code 1 or 2, nothing done."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fuzz.ground import Ground
+from fuzz.wrong import Wrong, outcome
+from fuzz.wrong_inputs import FAMILIES, cases, faults_of, grounds
+from multimix.cli import list as list_command
+
+LONG = os.environ.get("MULTIMIX_FUZZ") == "long"
+EACH = 150 if LONG else 12
+"""Inputs of each kind."""
+SCARCE = {"events": 10}
+"""Kinds that there are fewer of."""
+
+pytestmark = pytest.mark.bad_input
+
+
+@pytest.fixture(scope="module")
+def ground():
+    with grounds() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MULTIMIX_DEBUG", raising=False)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_wrong_input_is_one_clear_line(kind: str, ground: Ground):
+    tried, faults = faults_of(kind, EACH, ground)
+    assert tried >= min(EACH, SCARCE.get(kind, 12))
+    assert faults == []
+
+
+def test_there_are_hundreds_of_them_over_every_command(ground: Ground):
+    found = cases(300, ground)
+    assert len({wrong.key for wrong in found}) == 300
+    commands = {wrong.command for wrong in found}
+    assert {"train", "evaluate", "detect", "compare", "report", "bench", "anatomy", "list", "none"} <= commands
+    assert [wrong.key for wrong in cases(300, ground)] == [wrong.key for wrong in found]
+    assert [wrong.key for wrong in cases(300, ground, seed=1)] != [wrong.key for wrong in found]
+
+
+def test_more_than_there_are_is_refused(ground: Ground, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fuzz.wrong_inputs.FAMILIES", {"events": FAMILIES["events"]})
+    with pytest.raises(ValueError, match="count must be at most 10, got 11"):
+        cases(11, ground)
+
+
+def fails_with(monkeypatch: pytest.MonkeyPatch, act) -> list[str]:
+    """The faults of a command that does something wrong."""
+    monkeypatch.setattr(list_command, "main", lambda _: act())
+    wrong = Wrong(("list",), ("list",))
+    return outcome(wrong).faults(wrong)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("act", "fault"),
+    [
+        (lambda: None, "exit code 0, not 1 or 2"),
+        (lambda: _raise(SystemError("list")), "an error of no known kind: SystemError"),
+        (lambda: _raise(ValueError("")), "a class name is all it says: ValueError"),
+        (lambda: _raise(ValueError("KeyError: 'list'")), "a class name is all it says: KeyError"),
+        (lambda: _raise(ValueError("of something else")), "does not name list: of something else"),
+        (lambda: (Path("list").write_text("x"), _raise(ValueError("list"))), "files changed: ('list',)"),
+        (lambda: (os.mkdir("../list-elsewhere"), os.rmdir("../list-elsewhere")), "done outside the folder: ('os.mkdir"),
+        (lambda: (os.system("true"), _raise(ValueError("list"))), 'done outside the folder: ("os.system'),
+        (lambda: _raise(GeneratorExit("list")), "an exception escaped: GeneratorExit: list"),
+        (lambda: (print("Traceback"), _raise(ValueError("list"))), "a traceback"),
+    ],
+)
+def test_the_law_is_not_blind(monkeypatch: pytest.MonkeyPatch, act, fault: str):
+    assert any(found.startswith(fault) for found in fails_with(monkeypatch, act))
+
+
+def test_the_law_is_content_with_one_line(monkeypatch: pytest.MonkeyPatch):
+    assert fails_with(monkeypatch, lambda: _raise(ValueError("list must be a name, got 3"))) == []

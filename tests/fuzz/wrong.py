@@ -1,0 +1,201 @@
+"""A wrong command line, the law it has to meet, and what it met instead."""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multimix.cli.__main__ import COMMANDS, main
+
+TINY = (
+    *("--train-size", "100", "--width", "2", "--strides", "1", "2", "2", "2"),
+    *("--epochs", "1", "--batch-size", "50", "--device", "cpu"),
+)
+"""What makes the digits recipe a matter of a second, should a wrong command line be taken for a right one."""
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_MAKES = {
+    "os.mkdir": (0,),
+    "os.remove": (0,),
+    "os.rmdir": (0,),
+    "os.rename": (0, 1),
+    "os.link": (1,),
+    "os.symlink": (1,),
+}
+"""Audit events that change a folder, and which of their arguments are paths."""
+_GIT = "subprocess.Popen 'git'"
+"""The one program that a command runs, which says what commit a run is of."""
+_RUNS = {"os.system", "subprocess.Popen", "os.posix_spawn", "os.exec", "pty.spawn"}
+"""Audit events of programs that are started, which a wrong command line has no reason to do."""
+_CACHES = ("__pycache__", os.devnull, ".cache", "/proc/", "/dev/")
+"""Where the interpreter and libraries keep what has nothing to do with a command."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A command line that must be refused."""
+
+    arguments: tuple[str, ...]
+    """All of it, the command first."""
+    about: tuple[str, ...] = ()
+    """Words of which the message must hold one, whatever their case: the argument or file that is wrong."""
+    prepare: Callable[[Path], object] | None = None
+    """Lays the files that it is about into the folder it runs in."""
+    note: str = ""
+    """What was done to those files, where the arguments do not say it."""
+    late: bool = False
+    """Whether it can only be found in the course of the work, so that a run folder may have been begun."""
+
+    @property
+    def command(self) -> str:
+        """The command, or "none" where there is no such command."""
+        return self.arguments[0] if self.arguments[0] in COMMANDS else "none"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells it from others."""
+        return (*self.arguments, self.note)
+
+    def __str__(self) -> str:
+        words = " ".join(repr(word) if not word.isprintable() or " " in word else word for word in self.arguments)
+        return f"{words}  [{self.note}]" if self.note else words
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line did."""
+
+    code: int | None
+    """Its exit code; None where an exception escaped."""
+    out: str
+    err: str
+    escaped: str
+    """The exception that escaped, or nothing."""
+    trespasses: tuple[str, ...]
+    """What was written outside the folder, or run."""
+    changed: tuple[str, ...]
+    """Files of the folder that were changed, added or taken away."""
+
+    @property
+    def is_traceback(self) -> bool:
+        """Whether it ended in a traceback, or in an error that is told by the name of its class."""
+        return bool(self.escaped) or "Traceback" in self.err + self.out or "MULTIMIX_DEBUG" in self.err
+
+    def faults(self, wrong: Wrong) -> list[str]:
+        """Return in what it breaks the law, nothing if it keeps it."""
+        lines = self.err.splitlines()
+        said = lines[-1].removeprefix("multimix: ") if lines else ""
+        laws = {
+            f"an exception escaped: {self.escaped}": not self.escaped,
+            f"exit code {self.code}, not 1 or 2": self.code in (1, 2) or bool(self.escaped),
+            "a traceback": "Traceback" not in self.err + self.out,
+            f"{len(lines)} lines on the error stream, not one: {self.err[:300]!r}": len(lines) == 1,
+            f"not told by multimix: {self.err[:200]!r}": all(line.startswith("multimix: ") for line in lines),
+            f"an error of no known kind: {said[:200]}": "MULTIMIX_DEBUG" not in said,
+            f"a class name is all it says: {said[:200]}": not _is_bare(said),
+            f"does not name {' or '.join(wrong.about)}: {said[:300]}": _names(said, wrong.about),
+            f"done outside the folder: {self.trespasses}": not (
+                set(self.trespasses) - ({_GIT} if wrong.late else set())
+            ),
+            f"files changed: {self.changed}": wrong.late or not self.changed,
+        }
+        return [what for what, kept in laws.items() if not kept]
+
+
+def _is_bare(said: str) -> bool:
+    """Whether a message is the name of an exception's class, alone or with a colon."""
+    head = said.split(":")[0].strip()
+    return not said.strip() or (head.isidentifier() and head.endswith(("Error", "Exception", "Warning")))
+
+
+def _names(said: str, about: tuple[str, ...]) -> bool:
+    plain = said.lower().replace("-", "_")
+    return not about or any(word.lower().replace("-", "_") in plain for word in about)
+
+
+def outcome(wrong: Wrong) -> Outcome:
+    """Run a command line in this process, in an empty folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="wrong-") as name, contextlib.chdir(name):
+        folder = Path(name)
+        if wrong.prepare is not None:
+            wrong.prepare(folder)
+        before = _state(folder)
+        # as a terminal has them: what cannot be encoded must not end the program
+        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict", write_through=True)
+        err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True)
+        code, escaped = None, ""
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _watching(folder) as seen:
+            try:
+                with warnings.catch_warnings():
+                    code = main(list(wrong.arguments))
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                escaped = f"{type(error).__name__}: {error}"[:300]
+        after = _state(folder)
+        changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+        return Outcome(code, _text(out), _text(err), escaped, tuple(dict.fromkeys(seen)), tuple(changed))
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    return buffer.getvalue().decode("utf-8")
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Return kind, size and time of change of everything in a folder, by path."""
+    found = {}
+    for path, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            where = os.path.join(path, name)
+            info = os.lstat(where)
+            # that of a folder changes when a file beside it takes its place, and is put back with it
+            times = (info.st_size, info.st_mtime_ns) if name in files else (0, 0)
+            found[os.path.relpath(where, folder)] = (info.st_mode, *times)
+    return found
+
+
+_watched: list[tuple[str, list[str]]] = []
+"""The folder of the command line that runs, and what it did elsewhere; an audit hook cannot be taken off again."""
+
+
+@contextlib.contextmanager
+def _watching(folder: Path) -> Iterator[list[str]]:
+    """Note what is written outside a folder, and every program that is started, while the context lasts."""
+    if not getattr(sys, "_multimix_fuzz_hooked", False):
+        sys.addaudithook(_hook)
+        sys._multimix_fuzz_hooked = True  # type: ignore[attr-defined]
+    seen: list[str] = []
+    _watched.append((os.path.realpath(folder), seen))
+    try:
+        yield seen
+    finally:
+        _watched.pop()
+
+
+def _hook(event: str, given: tuple[Any, ...]) -> None:
+    if not _watched or (event != "open" and event not in _MAKES and event not in _RUNS):
+        return
+    home, seen = _watched[-1]
+    if event in _RUNS:
+        seen.append(f"{event} {given[0]!r}"[:200])
+        return
+    if event == "open":
+        path, _, flags = given
+        paths = [path] if isinstance(flags, int) and flags & _WRITES else []
+    else:
+        paths = [given[at] for at in _MAKES[event]]
+    for path in paths:
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            continue
+        where = os.path.realpath(os.fsdecode(path))
+        if where != home and not where.startswith(home + os.sep) and not any(cache in where for cache in _CACHES):
+            seen.append(f"{event} {where}"[:200])
