@@ -22,7 +22,9 @@ CONFIGS = {
     "erm": tiny(epochs=3),
     "multimix": tiny(method=MultiMix(tuples=20), epochs=3, checkpoint_steps=1),
     "distilled": tiny(method=SelfDistilled(MultiMix(tuples=20), warmup=True), ema=0.9, epochs=3, checkpoint_steps=2),
-    "accumulated": tiny(method=Alternate((ManifoldMixup(), ERM())), accumulate=3, optimizer=AdamW(), checkpoint_steps=1),
+    "accumulated": tiny(
+        method=Alternate((ManifoldMixup(), ERM())), accumulate=3, optimizer=AdamW(), checkpoint_steps=1
+    ),
 }
 _SERVER = get_context("forkserver")
 _SERVER.set_forkserver_preload(["multimix.train"])
