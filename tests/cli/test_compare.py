@@ -1,16 +1,16 @@
 """``multimix compare`` and ``multimix report``."""
 
 import json
-import pickle
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from cli.command import TINY
 from multimix.cli.__main__ import main
+from multimix.cli.compare import main as compare
+from multimix.recipes import RECIPES, STUDIES, Study, digits
 from multimix.train import from_json
 from train.tiny import events, files, steady, stopped_after, weights
 
@@ -104,6 +104,19 @@ def test_runs_with_other_settings_are_refused_and_left(multimix, compared, chang
         ("compare digits --methods erm --seeds 0", "--seeds must be at least 1, got 0"),
         ("compare digits --methods erm --seeds two", "argument --seeds: invalid int value: 'two'"),
         ("compare digits --methods erm --jobs 0", "--jobs must be at least 1, got 0"),
+        ("compare digits --methods erm --retries -1", "--retries must be at least 0, got -1"),
+        ("compare digits --methods erm --launcher cloud", "argument --launcher: invalid choice: 'cloud'"),
+        (
+            "compare digits --methods erm --slurm time=1:00:00",
+            "--slurm goes with --launcher slurm, got --launcher local",
+        ),
+        (
+            "compare digits --methods erm --launcher slurm --slurm array=1-3",
+            "slurm must not hold array, which multimix sets itself, got 'array=1-3'",
+        ),
+        ("compare cifar10-small --arms erm --methods erm", "give one of them"),
+        ("compare digits --arms erm", "unknown recipe or study 'digits'"),
+        ("compare cifar10-small --arms nothing", "--arms: study cifar10-small has no arm 'nothing'; it has erm"),
         ("compare digits --methods erm --epoch 1", "Unrecognized options: --epoch, 1; did you mean --epochs?"),
         ("compare digits --methods erm mixup --method.alpha 1", "Unrecognized options: --method.alpha, 1"),
         ("compare digits --methods erm mixup --label x", "--label does not go with several of them"),
@@ -120,29 +133,58 @@ def test_a_method_named_twice_is_trained_once(multimix):
     assert list(runs_in(Path("out"))) == ["erm-0"]
 
 
-class Pool(ThreadPoolExecutor):
-    """Stands for other processes, which take half a minute to start: work reaches them through pickle."""
-
-    started: ClassVar[list[tuple[int, tuple[int, ...]]]] = []
-
-    def __init__(self, jobs: int, *, mp_context: Any, initializer: Any, initargs: tuple[int, ...]) -> None:
-        assert mp_context.get_start_method() == "spawn"
-        pickle.dumps(initializer)
-        self.started.append((jobs, initargs))
-        super().__init__(max_workers=1)
-
-    def submit(self, work: Any, /, *given: Any, **named: Any) -> Any:
-        there, arguments, more = pickle.loads(pickle.dumps((work, given, named)))  # noqa: S301
-        return super().submit(there, *arguments, **more)
-
-
+@pytest.mark.slow
 def test_runs_in_several_processes_end_like_runs_in_one(multimix, compared, monkeypatch):
-    monkeypatch.setattr("multimix.train.many.ProcessPoolExecutor", Pool)
-    monkeypatch.setattr("os.cpu_count", lambda: 9)
+    monkeypatch.setattr("os.cpu_count", lambda: 2 * torch.get_num_threads())  # so that each has as many as here
     out = multimix.succeeds(f"{LINE} --jobs 2")
-    assert Pool.started == [(2, (4,))]  # four threads each
     assert runs_in(Path("out")) == runs_in(compared)
     assert len([line for line in out.splitlines() if line.startswith(("erm", "distilled"))]) == 3
+
+
+def test_a_run_that_fails_is_reported_and_the_same_command_goes_on(multimix, compared):
+    """Something is in the way of its weights."""
+    Path("out/erm-1/model.safetensors.part").mkdir(parents=True)
+    Path("out/erm-1/model.safetensors.part/full").touch()
+    shutil.copy(compared / "erm-1/config.json", "out/erm-1")
+    code, out, err = multimix(LINE)
+    assert (code, out) == (1, "")
+    *table, last = err.splitlines()
+    assert last.startswith("multimix: 1 of 4 runs failed; those that finished are kept, and the same command goes on")
+    assert [line.split()[1:9:2] for line in table if line.startswith("│ erm")] == [["erm", "1", "1", "[Errno"]]
+    assert {name: runs_in(compared)[name] for name in runs_in(Path("out"))} == runs_in(Path("out"))
+    assert len(runs_in(Path("out"))) == 3
+    shutil.rmtree("out/erm-1/model.safetensors.part")
+    multimix.succeeds(LINE)
+    assert runs_in(Path("out")) == runs_in(compared)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "study"),
+    [
+        (["digits-all"], True),
+        (["digits", "--methods", "erm"], False),
+        (["cifar10-small"], True),
+        (["cifar10-small", "--methods", "erm", "mixup"], False),
+        (["cifar10-small", "--methods", "all"], False),
+        (["cifar10-small", "--arms", "erm", "mixup"], True),
+        (["cifar10-small-forms", "--methods", "erm"], True),
+        (["shared", "--methods", "erm"], False),
+        (["shared", "--methods", "erm", "only an arm"], True),
+        (["shared", "--methods", "only an arm", "mixup"], False),
+    ],
+)
+def test_a_name_that_recipe_and_study_share_means_one_of_them(arguments, study, monkeypatch):
+    shared = lambda: Study(name="shared", question="", arms={"erm": (digits(),), "only an arm": (digits(),)})  # noqa: E731
+    monkeypatch.setitem(RECIPES, "shared", digits)
+    monkeypatch.setitem(STUDIES, "shared", shared)
+    found = []
+    monkeypatch.setattr(
+        "multimix.cli.compare._of_study", lambda name, labels, rest, option: found.append(labels) or shared()
+    )
+    monkeypatch.setattr("multimix.cli.compare._of_recipe", lambda name, methods, rest: shared())
+    monkeypatch.setattr("multimix.cli.compare.runs", lambda *given, **named: None)
+    compare(arguments)
+    assert found == ([arguments[2:] or None] if study else [])
 
 
 def test_report_takes_runs_and_folders_of_runs(multimix, compared):

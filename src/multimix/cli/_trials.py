@@ -7,11 +7,12 @@ from typing import Any
 from multimix.recipes import Study
 from multimix.train import to_json
 from multimix.train.folder import RunFolder
+from multimix.train.launch import Launch
 from multimix.train.many import run_all
 from multimix.train.state import replacing
 
 
-def choose(study: Study, out: Path, *, jobs: int, quiet: bool) -> dict[str, int]:
+def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
     """Run the trials of a study, write ``trials.jsonl`` and return the number of the best candidate by label.
 
     A trial never sees the test set; the candidate with the highest validation accuracy after its last epoch is chosen,
@@ -19,6 +20,7 @@ def choose(study: Study, out: Path, *, jobs: int, quiet: bool) -> dict[str, int]
 
     Raises:
         ValueError: If there is nothing to choose by: ``validation`` is 0.
+        FailedRunsError: If a trial failed.
     """
     trials = study.trials()
     if not trials:
@@ -26,7 +28,7 @@ def choose(study: Study, out: Path, *, jobs: int, quiet: bool) -> dict[str, int]
     if any(config.validation == 0 for config in trials.values()):
         raise ValueError("validation must be above 0 where candidates are chosen by it, got 0")
     folders = {key: out / "trials" / config.label for key, config in trials.items()}
-    run_all({folders[key]: config for key, config in trials.items()}, jobs=jobs, quiet=quiet)
+    run_all({folders[key]: config for key, config in trials.items()}, launch)
     last = {key: _last(folder) for key, folder in folders.items()}
     best: dict[str, int] = {}
     for label, number in last:

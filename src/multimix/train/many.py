@@ -1,19 +1,27 @@
-"""Many runs: each trained or resumed, several at the same time."""
+"""Many runs: each trained or resumed, several at the same time, wherever a launcher takes them."""
 
 import os
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from threading import Thread
-from time import sleep
 
 import torch
+from rich.console import Console
 
-from multimix.data import Splits
 from multimix.train.config import TrainConfig
 from multimix.train.folder import RunFolder, describe_config
-from multimix.train.run import load_data, resume, same_data, train
+from multimix.train.launch import Launch, Launcher
+from multimix.train.launch.attempt import Job
+from multimix.train.launch.local import Here, Pool
+from multimix.train.launch.table import Board, Row, failures
+
+_POLL = 1.0
+"""Seconds between two looks at how runs go."""
+
+
+class FailedRunsError(RuntimeError):
+    """Some runs did not come to their end."""
 
 
 def check_same(folder: Path, config: TrainConfig) -> None:
@@ -29,27 +37,30 @@ def check_same(folder: Path, config: TrainConfig) -> None:
         )
 
 
-def run_all(runs: Mapping[Path, TrainConfig], *, jobs: int, quiet: bool) -> None:
-    """Bring every run to its end, ``jobs`` of them at the same time; those that have ended are left as they are.
+def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
+    """Bring every run to its end, several at the same time; those that have ended are left as they are.
+
+    A run that fails, or whose process dies, does not hold up the others: it is resumed up to ``launch.retries`` times.
 
     Raises:
-        ValueError: If a folder holds a run with another configuration; then none is begun.
-        Exception: Whatever a run raises; runs under way end at their own pace and stay resumable.
+        ValueError: If a folder holds a run with another configuration; then none is begun. If every run is refused for
+            one and the same reason.
+        FailedRunsError: If runs failed in the end; a table on the error stream says why. The same call goes on.
     """
     for folder, config in runs.items():
         check_same(folder, config)
-    if jobs == 1:
-        _in_turn(runs, quiet=quiet)
+    rows = [Row(Job(folder, config)) for folder, config in runs.items()]
+    for row in rows:
+        row.state = "done" if row.job.finished else "waiting"
+    waiting = [row for row in rows if row.state == "waiting"]
+    if not waiting:
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_share, initargs=(threads,)) as pool:
-        waiting = [pool.submit(_run, config, folder, quiet=quiet) for folder, config in runs.items()]
-        try:
-            for done in as_completed(waiting):
-                done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with (
+        closing(_launcher(launch, waiting)) as launcher,
+        Board(rows, quiet=launch.quiet, brief=launcher.speaks) as board,
+    ):
+        _fan_out(waiting, launcher, board, retries=launch.retries)
+    _report(rows)
 
 
 def fitting_jobs(device: str) -> int:
@@ -58,33 +69,48 @@ def fitting_jobs(device: str) -> int:
     return 1 if on_gpu else min(4, os.cpu_count() or 1)
 
 
-def _in_turn(runs: Mapping[Path, TrainConfig], *, quiet: bool) -> None:
-    """Run one after the other, and load the data of runs that share them once."""
-    known: tuple[TrainConfig, Splits] | None = None
-    for folder, config in runs.items():
-        if known is None or not same_data(known[0], config):
-            known = config, load_data(config)
-        _run(config, folder, quiet=quiet, splits=known[1])
+def _launcher(launch: Launch, rows: Sequence[Row]) -> Launcher:
+    if launch.launcher == "ray":
+        from multimix.train.launch.ray import OnRay
+
+        return OnRay(launch.jobs, {row.job.config.device for row in rows})
+    if launch.launcher == "slurm":
+        from multimix.train.launch.slurm import OnSlurm
+
+        return OnSlurm(launch.scratch / "slurm", jobs=launch.jobs, options=launch.slurm)
+    return Here(quiet=launch.quiet) if launch.jobs == 1 else Pool(launch.jobs)
 
 
-def _share(threads: int) -> None:
-    """Take only this process' share of the cores: threads that wait for each other cost more than they bring."""
-    torch.set_num_threads(threads)
-    Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+def _fan_out(rows: Sequence[Row], launcher: Launcher, board: Board, *, retries: int) -> None:
+    """Keep the launcher's slots full until no row waits."""
+    waiting, underway = deque(rows), dict[Path, Row]()
+    while waiting or underway:
+        fresh = [waiting.popleft() for _ in range(min(len(waiting), launcher.slots - len(underway)))]
+        if fresh:
+            launcher.start([row.job for row in fresh])
+            underway |= {row.job.folder: row for row in fresh}
+        queued = launcher.queued()
+        for folder, row in underway.items():
+            row.state = "waiting" if folder in queued else "running"
+        board.show()
+        for folder, failure in launcher.ended(_POLL).items():
+            row = underway.pop(folder)
+            row.conclude(failure, retries=retries)
+            if row.state == "waiting":
+                waiting.append(row)
+    board.show()
 
 
-def _end_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone.
-
-    A worker would go on with what is queued, and a second command would then train the same run at the same time.
-    """
-    while os.getppid() == parent:
-        sleep(1)
-    os._exit(1)
-
-
-def _run(config: TrainConfig, folder: Path, *, quiet: bool, splits: Splits | None = None) -> None:
-    if (folder / "config.json").is_file():
-        resume(folder, quiet=quiet)
-    else:
-        train(config, folder, quiet=quiet, splits=splits)
+def _report(rows: Sequence[Row]) -> None:
+    """Raise if rows failed, after a table of them."""
+    failed = [row for row in rows if row.state == "failed"]
+    if not failed:
+        return
+    reasons = {row.failures[-1].reason for row in failed}
+    if len(failed) == len(rows) and len(reasons) == 1 and all(row.failures[-1].wrong for row in failed):
+        raise ValueError(reasons.pop())
+    Console(stderr=True, highlight=False).print(failures(failed))
+    raise FailedRunsError(
+        f"{len(failed)} of {len(rows)} runs failed; those that finished are kept, and the same command goes on with"
+        " the others"
+    )
