@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from multimix.distill.ema import BufferRule, EMATeacher, as_module, check_ema
-from multimix.ops import batch_size, check_examples, check_fit, objective_of
+from multimix.ops import batch_size, check_examples, check_fields, check_fit, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher
 
 
@@ -46,6 +46,7 @@ class SelfDistilled(Stateful):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         if isinstance(self.method, type) or not callable(self.method):
             raise TypeError(f"method must be a method such as MultiMix(), got {self.method!r}")
         if not 0 <= self.gamma <= 1:

@@ -13,6 +13,7 @@ from multimix.ops import (
     Impl,
     LazyWeights,
     check_concentration,
+    check_fields,
     dirichlet,
     draw_between,
     scatter_tuples,
@@ -67,6 +68,7 @@ class TupleSettings:
             check_concentration("alpha", self.alpha)
         if self.effective is not None:
             check_concentration("effective", self.effective, above=1.0)
+        check_fields(self)
         if self.spread not in get_args(Spread):
             raise ValueError(f"spread must be one of {', '.join(get_args(Spread))}, got {self.spread!r}")
         for name in ("balance_power", "clean"):

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from multimix.methods._learned import build_beside, check_count, check_share, network_module
 from multimix.methods._predict import InputMixing, classification_losses, wanted_of
-from multimix.ops import accurate, check_batch, draw_partners, objective_of
+from multimix.ops import accurate, check_batch, check_fields, draw_partners, objective_of
 from multimix.protocols import Losses, Network, Stateful, Teacher
 
 _HIDDEN = 100
@@ -52,8 +52,9 @@ class AdaMixUp(Stateful):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_share("held_out", self.held_out, with_one=False)
         check_count("width", self.width)
+        check_fields(self)
+        check_share("held_out", self.held_out, with_one=False)
         self.policy: Policy | None = None
         self.discriminator: nn.Linear | None = None
 

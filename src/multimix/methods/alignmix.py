@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
-from multimix.ops import accurate, check_concentration, no_autocast, sinkhorn
+from multimix.ops import accurate, check_concentration, check_fields, no_autocast, sinkhorn
 from multimix.protocols import Network
 
 
@@ -47,6 +47,7 @@ class AlignMix(Predicts):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         check_concentration("alpha", self.alpha)
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must lie in [0, 1], got {self.probability}")

@@ -16,6 +16,7 @@ from multimix.ops import (
     beta,
     check_batch,
     check_concentration,
+    check_fields,
     draw_partners,
     mix_pairs,
     objective_of,
@@ -66,11 +67,12 @@ class AutoMix(Stateful, MixesInputs):
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         check_concentration("alpha", self.alpha)
+        check_count("width", self.width)
+        check_count("channels", self.channels)
+        check_fields(self)
         if not 0 <= self.distance_weight < float("inf"):
             raise ValueError(f"distance_weight must be finite and not negative, got {self.distance_weight}")
         check_share("share", self.share, with_one=True)
-        check_count("width", self.width)
-        check_count("channels", self.channels)
         self.unet: MixingUNet | None = None
 
     def prepare(self, network: Network) -> None:

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from multimix.methods._predict import MixesInputs
 from multimix.methods.erm import ERM
-from multimix.ops import check_batch, objective_of
+from multimix.ops import check_batch, check_fields, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher
 
 
@@ -28,6 +28,9 @@ class Alternate:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
+        if not isinstance(self.methods, (tuple, list)):
+            raise TypeError(f"methods must be a tuple of methods, got {self.methods!r}")
         if not self.methods:
             raise ValueError("methods must hold at least one method, got none")
         for method in self.methods:
@@ -78,6 +81,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         if not isinstance(self.first, MixesInputs):
             raise TypeError(f"first must be a method that mixes inputs, such as Mixup(), got {self.first!r}")
         check_method("then", self.then)
@@ -117,6 +121,7 @@ class Until(Stateful):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         check_method("method", self.method)
         check_method("then", self.then)
         if not 0 <= self.fraction <= 1:

@@ -15,6 +15,7 @@ from multimix.methods._saliency import input_saliency, kept_statistics, saliency
 from multimix.ops import (
     check_batch,
     check_concentration,
+    check_fields,
     comix_masks,
     dirichlet,
     no_autocast,
@@ -74,16 +75,17 @@ class CoMixup(MixesInputs):
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         check_concentration("alpha", self.alpha)
+        for name in ("grid", "part", "iterations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        check_fields(self)
         for name in ("beta", "gamma", "tau", "eta", "clean"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and at least 0, got {value}")
         if not 0 <= self.omega <= 1:
             raise ValueError(f"omega must lie in [0, 1], got {self.omega}")
-        for name in ("grid", "part", "iterations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
     def __call__(
         self,

@@ -15,6 +15,7 @@ from multimix.ops import (
     Mode,
     beta,
     check_concentration,
+    check_fields,
     check_mode,
     draw_box,
     draw_boxes,
@@ -48,8 +49,9 @@ class CutMix(MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_concentration("alpha", self.alpha)
         check_mode(self.mode)
+        check_fields(self)
+        check_concentration("alpha", self.alpha)
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
 

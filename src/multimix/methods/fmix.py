@@ -8,7 +8,15 @@ from torch import Generator, Tensor
 
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import beta, check_concentration, draw_mask, draw_partners, mix_pairs, paste_where
+from multimix.ops import (
+    beta,
+    check_concentration,
+    check_fields,
+    draw_mask,
+    draw_partners,
+    mix_pairs,
+    paste_where,
+)
 from multimix.protocols import Network
 
 
@@ -32,6 +40,7 @@ class FMix(MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         check_concentration("alpha", self.alpha)
         if not (math.isfinite(self.decay) and self.decay >= 0):
             raise ValueError(f"decay must be finite and at least 0, got {self.decay}")

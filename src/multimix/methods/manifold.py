@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
-from multimix.ops import batch_size, check_concentration
+from multimix.ops import batch_size, check_concentration, check_fields
 from multimix.protocols import Network
 
 
@@ -37,6 +37,7 @@ class ManifoldMixup(Predicts):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         check_concentration("alpha", self.alpha)
         if not self.stages or min(self.stages) < 0:
             raise ValueError(f"stages must name at least one stage, none below 0, got {self.stages}")

@@ -6,7 +6,16 @@ from typing import ClassVar
 from torch import Generator, Tensor
 
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import Mode, beta, check_concentration, check_mode, draw_couples, draw_partners, mix_pairs
+from multimix.ops import (
+    Mode,
+    beta,
+    check_concentration,
+    check_fields,
+    check_mode,
+    draw_couples,
+    draw_partners,
+    mix_pairs,
+)
 from multimix.protocols import Network
 
 
@@ -32,8 +41,9 @@ class Mixup(MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_concentration("alpha", self.alpha)
         check_mode(self.mode)
+        check_fields(self)
+        check_concentration("alpha", self.alpha)
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Pairing":
         """Draw partners and lambda."""

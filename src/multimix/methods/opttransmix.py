@@ -10,7 +10,15 @@ from torch import Generator, Tensor
 
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import accurate, barycentre, beta, check_concentration, draw_partners, mix_pairs
+from multimix.ops import (
+    accurate,
+    barycentre,
+    beta,
+    check_concentration,
+    check_fields,
+    draw_partners,
+    mix_pairs,
+)
 from multimix.protocols import Network
 
 
@@ -49,6 +57,7 @@ class OptTransMix(MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         check_concentration("alpha", self.alpha)
         if not 0 < self.epsilon < math.inf:
             raise ValueError(f"epsilon must be finite and greater than 0, got {self.epsilon}")

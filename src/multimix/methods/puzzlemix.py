@@ -22,6 +22,7 @@ from multimix.methods._saliency import input_gradient, kept_statistics, saliency
 from multimix.ops import (
     beta,
     check_concentration,
+    check_fields,
     draw_partners,
     mix_pairs,
     objective_of,
@@ -90,14 +91,15 @@ class PuzzleMix(MixesInputs):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
-        if not 0 <= self.adversarial <= 1:
-            raise ValueError(f"adversarial must lie in [0, 1], got {self.adversarial}")
         for name, least in (("labels", 2), ("patch", 1), ("transport_size", 1)):
             value = getattr(self, name)
             if name == "transport_size" and value is None:
                 continue
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        check_fields(self)
+        if not 0 <= self.adversarial <= 1:
+            raise ValueError(f"adversarial must lie in [0, 1], got {self.adversarial}")
         if not self.grids or not all(isinstance(n, int) and n >= 1 for n in self.grids):
             raise ValueError(f"grids must hold integers of at least 1, got {self.grids!r}")
 

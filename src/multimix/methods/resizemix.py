@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import draw_partners, mix_pairs
+from multimix.ops import check_fields, draw_partners, mix_pairs
 from multimix.protocols import Network
 
 Interpolation = Literal["nearest", "bilinear"]
@@ -37,6 +37,7 @@ class ResizeMix(MixesInputs):
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         low, high = _bounds(self.scales)
+        check_fields(self)
         if not 0 <= low <= high <= 1:
             raise ValueError(f"scales must be (low, high) with 0 <= low <= high <= 1, got {self.scales}")
         if self.interpolation not in get_args(Interpolation):

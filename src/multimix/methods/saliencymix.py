@@ -10,7 +10,15 @@ from torch import Generator, Tensor
 
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import beta, check_concentration, draw_partners, mix_pairs, saliency_peaks, static_saliency
+from multimix.ops import (
+    beta,
+    check_concentration,
+    check_fields,
+    draw_partners,
+    mix_pairs,
+    saliency_peaks,
+    static_saliency,
+)
 from multimix.protocols import Network
 
 
@@ -44,6 +52,7 @@ class SaliencyMix(MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         check_concentration("alpha", self.alpha)
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must lie in [0, 1], got {self.probability}")

@@ -13,6 +13,7 @@ from multimix.ops import (
     Box,
     beta,
     check_concentration,
+    check_fields,
     draw_box,
     draw_partners,
     exchange_styles,
@@ -54,6 +55,7 @@ class _Styles(Stateful, MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         check_concentration("alpha1", self.alpha1)
         for name in ("probability", "r"):
             if not 0 <= getattr(self, name) <= 1:

@@ -20,6 +20,7 @@ from multimix.ops import (
     as_probabilities,
     check_batch,
     check_concentration,
+    check_fields,
     dirichlet,
     draw_partners,
     no_autocast,
@@ -80,6 +81,7 @@ class SuperMix(Stateful, MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings, and freeze a copy of the teacher."""
+        check_fields(self)
         check_concentration("alpha", self.alpha)
         for name, least in (("images", 2), ("side", 1), ("iterations", 1)):
             if getattr(self, name) < least:

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import interpolate, zeta_weights
+from multimix.ops import check_fields, interpolate, zeta_weights
 from multimix.protocols import Network
 
 
@@ -32,6 +32,7 @@ class ZetaMixup(MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         if not isinstance(self.gamma, Real) or isinstance(self.gamma, bool):
             raise TypeError(f"gamma must be a number, got {self.gamma!r}")
         if not (math.isfinite(self.gamma) and self.gamma > 0):

@@ -9,6 +9,7 @@ from multimix.ops._balance import balance_gain, balance_gradient, shares_of
 from multimix.ops._barycentre import barycentre
 from multimix.ops._checks import accurate, as_probabilities, batch_size, check_batch, check_examples, no_autocast
 from multimix.ops._comix import comix_masks
+from multimix.ops._fields import check_fields
 from multimix.ops._forms import soft_cross_entropy
 from multimix.ops._fourier import draw_mask
 from multimix.ops._gather import Gather, gathered, processes
@@ -62,6 +63,7 @@ __all__ = [
     "check_batch",
     "check_concentration",
     "check_examples",
+    "check_fields",
     "check_fit",
     "check_mode",
     "comix_masks",

@@ -1,0 +1,139 @@
+"""Awkward arguments of ops: sizes of one, odd shapes, extreme values, several dtypes and layouts of memory."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+LONG = os.environ.get("MULTIMIX_FUZZ") == "long"
+"""Whether thousands of examples are tried, different ones each time, instead of the same few."""
+COVERED: set[str] = set()
+"""Names of the ops that some law is about."""
+
+sizes = st.integers(1, 7)
+seeds = st.integers(0, 2**31)
+shares = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 1e-7, 1 - 1e-7]), st.floats(0, 1))
+dtypes = st.sampled_from([torch.float64, torch.float32, torch.bfloat16])
+full_dtypes = st.sampled_from([torch.float64, torch.float32])
+layouts = st.sampled_from(["contiguous", "transposed", "strided", "offset"])
+kinds = st.sampled_from(["normal", "normal", "zero", "constant", "huge", "tiny", "wide"])
+
+
+def law(*names: str, examples: int = 20, **strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that tries a law with many arguments, and notes which ops it is about.
+
+    Args:
+        names: The ops, as ``multimix.ops`` has them.
+        examples: How many arguments are tried; a hundred times as many in the long form.
+        strategies: Of the arguments, by their names.
+    """
+    COVERED.update(names)
+    chosen = settings(
+        max_examples=100 * examples if LONG else examples,
+        derandomize=not LONG,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    patient = pytest.mark.timeout(3600 if LONG else 300)
+    return lambda test: patient(chosen(given(**strategies)(test)))
+
+
+def generator(seed: int) -> Generator:
+    """Return a source of randomness."""
+    return torch.Generator().manual_seed(seed)
+
+
+def laid(values: Tensor, layout: str) -> Tensor:
+    """Return the same values in memory that lies otherwise."""
+    if values.ndim < 2 and layout == "transposed":
+        layout = "strided"
+    if layout == "transposed":
+        return values.mT.contiguous().mT
+    if layout == "strided":
+        room = values.new_full(
+            (*values.shape[:-1], 2 * values.shape[-1]), torch.nan if values.is_floating_point() else 0
+        )
+        room[..., ::2] = values
+        return room[..., ::2]
+    if layout == "offset":
+        return torch.cat([values.new_zeros(1), values.flatten()])[1:].view(values.shape)
+    return values.contiguous()
+
+
+def scaled(values: Tensor, kind: str) -> Tensor:
+    """Return standard normal values brought to a kind of extreme that every op has to bear."""
+    factors = {"normal": 1.0, "zero": 0.0, "huge": 1e4, "tiny": 1e-12}
+    if kind in factors:
+        return values * factors[kind]
+    if kind == "constant":
+        return values.flatten()[:1].expand(values.numel()).reshape(values.shape)
+    return values * torch.logspace(-6, 3, values.numel(), dtype=values.dtype).view(values.shape)
+
+
+@st.composite
+def tensors(draw: st.DrawFn, *shape: int, dtype: Any = full_dtypes, kind: Any = kinds, grad: bool = False) -> Tensor:
+    """Draw a tensor of a shape, of some dtype, kind of values and layout."""
+    values = torch.randn(*shape, generator=generator(draw(seeds)), dtype=torch.float64)
+    chosen = draw(dtype) if isinstance(dtype, st.SearchStrategy) else dtype
+    extreme = draw(kind) if isinstance(kind, st.SearchStrategy) else kind
+    found = laid(scaled(values, extreme).to(chosen), draw(layouts))
+    return found.requires_grad_() if grad else found
+
+
+def simplex(draw: st.DrawFn, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Draw rows that sum to 1: even, one-hot, sparse or anything between."""
+    alpha = draw(st.sampled_from([0.01, 0.3, 1.0, 100.0]))
+    form = draw(st.sampled_from(["drawn", "even", "one-hot"]))
+    raw = torch.rand(*shape, generator=generator(draw(seeds)), dtype=torch.float64)
+    if form == "even":
+        rows = torch.ones(shape, dtype=torch.float64)
+    elif form == "one-hot":
+        rows = torch.nn.functional.one_hot(raw.argmax(-1), shape[-1]).double()
+    else:
+        rows = raw.clamp_min(1e-9) ** (1 / alpha)
+    rows = rows / rows.amax(-1, keepdim=True)
+    return laid((rows / rows.sum(-1, keepdim=True)).to(dtype), draw(layouts))
+
+
+@st.composite
+def simplices(draw: st.DrawFn, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Draw rows that sum to 1."""
+    return simplex(draw, *shape, dtype=dtype)
+
+
+@st.composite
+def labels(draw: st.DrawFn, b: int, k: int, *, soft: bool | None = None) -> Tensor:
+    """Draw targets: class indices of some integer type, or class probabilities."""
+    if draw(st.booleans()) if soft is None else soft:
+        return simplex(draw, b, k)
+    indices = torch.randint(k, (b,), generator=generator(draw(seeds)))
+    return laid(indices.to(draw(st.sampled_from([torch.int64, torch.int32]))), draw(layouts))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Return how far a result may be off, as a share of the size of its terms."""
+    return {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 3e-2}[dtype]
+
+
+def close(found: Tensor, expected: Tensor, dtype: torch.dtype | None = None, *, scale: float | None = None) -> None:
+    """Assert that a result has the expected shape and values, off by rounding of a dtype at most."""
+    assert found.shape == expected.shape, f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
+    size = max(float(expected.abs().max()) if expected.numel() else 0.0, 1e-30) if scale is None else scale
+    off = (found.double() - expected.double()).abs()
+    assert bool(found.isfinite().all()), "not finite"
+    worst = float(off.max()) if off.numel() else 0.0
+    assert worst <= tolerance(dtype or found.dtype) * size + 1e-300, f"off by {worst:.3g} where values reach {size:.3g}"
+
+
+def on_simplex(rows: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Assert that rows are finite, not negative, and sum to 1."""
+    assert bool(rows.isfinite().all()), "not finite"
+    assert float(rows.min()) >= 0
+    off = float((rows.double().sum(-1) - 1).abs().max())
+    assert off <= 10 * tolerance(dtype or rows.dtype), f"a row is off by {off:.3g}"
