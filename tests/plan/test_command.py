@@ -72,6 +72,7 @@ def test_a_calibration_and_its_check_are_shown(multimix, monkeypatch):
         ("plan --classes -1", "--classes and --shape must be at least 1"),
         ("plan --calibrate x --epochs 3", "--epochs does not go with --calibrate and --check"),
         ("plan cifar10 --calibrate x", "cifar10 does not go with --calibrate"),
+        ("plan --calibrate .", "expected a file to write, got the folder ."),
         ("plan --calibrate x --rounds 0", "--rounds must be at least 1, got 0"),
         ("plan --check nowhere", "No such file"),
         ("plan --devices 1 --model preact", "name must be a known model, got 'preact'"),

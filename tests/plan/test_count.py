@@ -19,7 +19,7 @@ TINY = Subject("preact_resnet18", 5, (3, 8, 8), 4, width=2, strides=(1, 1, 1, 1)
 
 
 def flops(count, part):
-    return sum(work.flops for work in count.works if work.part == part)
+    return sum(work.flops for work in (*count.works, *count.updates) if work.part == part)
 
 
 def convolutions(subject):
@@ -59,6 +59,8 @@ def test_parameters_and_what_the_optimiser_keeps():
     assert count.parameters == numbers
     assert count.buffers == 2 * sum(count.norms)
     assert count.state_bytes == 4 * numbers  # momentum
+    largest = max(p.numel() for p in network.parameters())
+    assert count.update_bytes == 4 * (numbers + largest)  # gradients, and one with its decay added; all else in place
     adam = count_network(replace(TINY, optimizer=AdamW()))
     assert adam.state_bytes == 8 * numbers + 4 * len(list(network.parameters()))  # two moments, and counts of steps
 

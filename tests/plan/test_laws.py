@@ -7,10 +7,22 @@ import pytest
 
 from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate, DenseMultiMix, Mixup, MultiMix
-from multimix.plan import PRESETS, Assumed, Fitted, Link, Setup, Subject, Work, load_rates, simulate, step_cost
+from multimix.plan import (
+    PRESETS,
+    Assumed,
+    Fitted,
+    Link,
+    Setup,
+    Subject,
+    Work,
+    count_network,
+    load_rates,
+    simulate,
+    step_cost,
+)
 from multimix.plan.traffic import gathered, reduced
 
-SUBJECT = Subject("preact_resnet18", 10, (3, 16, 16), 32, width=4)
+SUBJECT = Subject("wide_resnet16_8", 10, (3, 8, 8), 32, width=1, strides=(1, 2, 2))
 RATES = [Assumed("plain", 1e12, 1e11, Link(1e9, 1e-5)), load_rates()]
 FLOAT = 4
 
@@ -117,6 +129,14 @@ def test_half_precision_halves_activations_and_no_weights():
     assert half.memory["activations"] == whole.memory["activations"] / 2
     assert half.memory["parameters"] == whole.memory["parameters"]
     assert half.time < whole.time
+
+
+def test_an_accelerator_updates_all_tensors_at_once():
+    """All passes of a parameter take a kernel each on a CPU, and all parameters share one on an accelerator."""
+    slow = Assumed("", 1e20, 1e20, Link(1, 0), call=1.0)
+    count = count_network(SUBJECT)
+    on = {device: cost(ERM(), slow, device=device).seconds["optimiser"] for device in ("cpu", "cuda")}
+    assert on["cpu"] == pytest.approx(count.tensors * on["cuda"])
 
 
 def test_an_operation_takes_its_arithmetic_or_its_bytes_and_its_start():

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multimix.cli._arguments import configured
-from multimix.cli._parser import Parser
+from multimix.cli._parser import Parser, output_file
 from multimix.plan import PRESETS, Assumed, Link, Rates, Row, Setup, Subject, load_rates, simulate, with_tuples
 from multimix.plan.record import BAR, calibrate, check
 from multimix.plan.simulate import Scaling
@@ -70,8 +70,12 @@ def _parser() -> Parser:
                         " behind which gradients are sent (default: 0)")  # fmt: skip
     parser.add_argument("--classes", type=int, metavar="K", help="of data that has no name")
     parser.add_argument("--shape", type=int, nargs=3, metavar=("C", "H", "W"), help="of images, likewise")
-    parser.add_argument("--calibrate", type=Path, metavar="FILE", help="measure this machine and write its rates")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="measure other cases against them and append those")
+    parser.add_argument(
+        "--calibrate", type=output_file, metavar="FILE", help="measure this machine and write its rates"
+    )
+    parser.add_argument(
+        "--check", type=output_file, metavar="FILE", help="measure other cases against them and append those"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="times that each case is measured (default: 15)")
     parser.add_argument("--clock", choices=("wall", "busy"), default="wall", help="busy: time that the process"
                         " computes, of one thread on a machine that is shared (default: wall)")  # fmt: skip

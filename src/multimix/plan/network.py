@@ -55,8 +55,13 @@ class NetworkCount:
     """Operations and bytes of a network's part in a step, in float32."""
 
     works: tuple[Work, ...]
+    """Of the forward and backward passes."""
+    updates: tuple[Work, ...]
+    """Of the optimiser's step and the teacher's, tensor by tensor."""
+    tensors: int
+    """Parameters that are trained."""
     parameters: int
-    """Numbers that are trained."""
+    """Numbers in them."""
     buffers: int
     """Floating-point numbers that are not, such as running statistics."""
     norms: tuple[int, ...]
@@ -142,7 +147,9 @@ def _count(subject: Subject, network: Network, teacher: EMATeacher | None, updat
         backward = recorder.peak
     module.zero_grad()
     return NetworkCount(
-        works=(*recorder.works, *update.works),
+        works=tuple(recorder.works),
+        updates=update.works,
+        tensors=sum(p.requires_grad for p in module.parameters()),
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
         buffers=sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point()),
         norms=tuple(part.num_features for part in module.modules() if isinstance(part, _BatchNorm)),

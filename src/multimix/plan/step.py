@@ -120,6 +120,7 @@ def _problem(setup: Setup, form: Form, count: NetworkCount) -> TupleProblem | No
 def _works(setup: Setup, form: Form, count: NetworkCount) -> list[Work]:
     b, k = setup.subject.batch, setup.subject.classes
     works = [_halved(work) for work in count.works] if setup.half else list(count.works)
+    works += count.updates if setup.device == "cpu" else [_shared_start(work, count) for work in count.updates]
     problem = _problem(setup, form, count)
     if problem is not None:
         works += tuple_works(problem)
@@ -133,7 +134,12 @@ def _works(setup: Setup, form: Form, count: NetworkCount) -> list[Work]:
 
 
 def _halved(work: Work) -> Work:
-    return work if work.part in ("optimiser", "interpolation", "draw") else replace(work, bytes=work.bytes // 2)
+    return replace(work, bytes=work.bytes // 2)
+
+
+def _shared_start(work: Work, count: NetworkCount) -> Work:
+    """On an accelerator, one kernel does to all tensors what takes a call for each on a CPU."""
+    return replace(work, calls=work.calls / count.tensors)
 
 
 def _cost(setup: Setup, form: Form, rates: Rates) -> StepCost:

@@ -28,8 +28,8 @@ class Work:
     """Read and written, every operand once; of draws, four a number drawn."""
     size: float = 0.0
     """What its rate depends on: channels of a convolution, the least side of a product, else the bytes of one call."""
-    calls: int = 1
-    """Kernels started."""
+    calls: float = 1
+    """Kernels started; part of one where several works share it."""
 
 
 _FREE = ("empty", "detach", "_unsafe_view", "lift_fresh", "_local_scalar_dense", "alias")
@@ -86,23 +86,17 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        before = {tensor.untyped_storage()._cdata for tensor in given}  # what is changed in place is held already
         for tensor in made:
-            self._hold(tensor.untyped_storage())
+            if tensor.untyped_storage()._cdata not in before:
+                self._hold(tensor.untyped_storage())
         name = func.overloadpacket.__name__
         if not func.is_view and not name.startswith(_FREE) and name not in _FREE:
-            self.works.append(self._work(func, name, args, kwargs, out, made))
+            counts = flop_registry.get(func.overloadpacket)
+            flops = 0 if counts is None else int(counts(*args, **kwargs, out_val=out))
+            self.works.append(_work(self.part, name, args, flops, given, made))
         return out
-
-    def _work(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, made: list[Tensor]) -> Work:
-        counts = flop_registry.get(func.overloadpacket)
-        flops = 0 if counts is None else int(counts(*args, **kwargs, out_val=out))
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        moved = sum(t.numel() * t.element_size() for t in {id(t): t for t in given}.values())
-        moved += sum(t.numel() * t.element_size() for t in made)
-        kind = next((kind for piece, kind in _KINDS if piece in name), "matmul" if flops else "move")
-        # A call over a list of tensors, such as an optimiser's, does to each what a call of its own would.
-        calls = max(1, len(made)) if name.startswith("_foreach") else 1
-        return Work(self.part, kind, flops, moved, _size(kind, args, moved // calls), calls)
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
@@ -115,6 +109,16 @@ class Recorder(TorchDispatchMode):
 
     def _release(self, key: int) -> None:
         self.live -= self._held.pop(key, 0)
+
+
+def _work(part: str, name: str, args: tuple[Any, ...], flops: int, given: list[Tensor], made: list[Tensor]) -> Work:
+    """Return an operation as work."""
+    moved = sum(t.numel() * t.element_size() for t in {id(t): t for t in given}.values())
+    moved += sum(t.numel() * t.element_size() for t in made)
+    kind = next((kind for piece, kind in _KINDS if piece in name), "matmul" if flops else "move")
+    # A call over a list of tensors, such as an optimiser's, does to each what a call of its own would.
+    calls = max(1, len(made)) if name.startswith("_foreach") else 1
+    return Work(part, kind, flops, moved, _size(kind, args, moved // calls), calls)
 
 
 def _size(kind: str, args: tuple[Any, ...], moved: int) -> float:
