@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench tables docs lint format types layers shapes cov wheel lock clean
+.PHONY: help setup demo test check bench chaos tables docs lint format types layers shapes cov wheel lock clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ bench: $(READY) ## Measure the core op, pairwise mixing, training steps and suit
 	$(BIN)/multimix bench pairs --out benchmarks/pairs-cpu.jsonl
 	$(BIN)/multimix bench step --out benchmarks/step-cpu.jsonl
 	$(BIN)/multimix bench evaluation --out benchmarks/evaluation-cpu.jsonl
+
+chaos: $(READY) ## Kill 50 runs, compare processes, 300 wrong inputs, a soak, a fan-out; records in benchmarks/chaos.jsonl (half an hour)
+	@rm -f benchmarks/chaos.jsonl
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos --out benchmarks/chaos.jsonl $(ARGS)
 
 lock: $(READY) ## Pin what .venv holds now in constraints.txt
 	$(BIN)/python scripts/lock.py

@@ -1,0 +1,74 @@
+"""A run on two processes from the command line: it ends, is killed, is stopped, and goes on to the same weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from train.tiny import weights
+
+SETTINGS = (
+    "train digits --method multimix --method.tuples 20 --train-size 100 --width 2 --strides 1 2 2 2 --epochs 40"
+    " --batch-size 32 --device cpu --devices 2 --checkpoint-steps 1 --quiet --validate-every 40"
+).split()
+COMMAND = [sys.executable, "-m", "multimix.cli"]
+
+
+def begin(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*COMMAND, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    said, complained = process.communicate(timeout=200)
+    return process.returncode, said, complained
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_it_goes_on_to_the_same_weights(tmp_path):
+    code, said, complained = ended(begin(tmp_path, *SETTINGS, "--out", ".", "--name", "whole"))
+    assert (code, complained) == (0, "")
+    assert said.count("test: accuracy") == 1  # the first process speaks, the others do not
+
+    process = begin(tmp_path, *SETTINGS, "--out", ".", "--name", "run")
+    wait_for(tmp_path / "run" / "last.ckpt", process)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    code, _, _ = ended(process)
+    assert code != 0
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+    before = (tmp_path / "run" / "last.ckpt").read_bytes()
+    process = begin(tmp_path, "train", "--resume", "run", "--quiet")
+    while (tmp_path / "run" / "last.ckpt").read_bytes() == before:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.terminate()
+    code, _, complained = ended(process)
+    assert code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM at mini-batch" in complained
+    assert "a run goes on with: multimix train --resume RUN" in complained
+
+    code, _, complained = ended(begin(tmp_path, "train", "--resume", "run", "--quiet"))
+    assert (code, complained) == (0, "")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["event"] == "epoch"] == list(range(1, 41))
+    assert load_file(tmp_path / "run" / "model.safetensors")
