@@ -96,8 +96,7 @@ def simplex(draw: st.DrawFn, *shape: int, dtype: torch.dtype = torch.float64) ->
     elif form == "one-hot":
         rows = torch.nn.functional.one_hot(raw.argmax(-1), shape[-1]).double()
     else:
-        rows = raw.clamp_min(1e-9) ** (1 / alpha)
-    rows = rows / rows.amax(-1, keepdim=True)
+        rows = (raw.clamp_min(1e-9).log() / alpha).softmax(-1)
     return laid((rows / rows.sum(-1, keepdim=True)).to(dtype), draw(layouts))
 
 

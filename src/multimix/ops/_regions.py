@@ -1,5 +1,6 @@
 """Boxes cut from one image and pasted into another."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ def draw_box(height: int, width: int, lam: float, *, generator: Generator | None
     """
     if not 0 <= lam <= 1:
         raise ValueError(f"lam must lie in [0, 1], got {lam}")
-    ratio = (1 - lam) ** 0.5
+    ratio = math.sqrt(1 - lam)  # rounded right, unlike a power, so that whole pixels are those of draw_boxes
     device = generator.device if generator is not None else None
     across, along = torch.rand(2, generator=generator, device=device).tolist()
     half_height, half_width = int(height * ratio) // 2, int(width * ratio) // 2
