@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from safetensors.torch import load_file
 
 from train.tiny import weights
 
-SETTINGS = (
+SETTINGS = shlex.split(
     "train digits --method multimix --method.tuples 20 --train-size 100 --width 2 --strides 1 2 2 2 --epochs 40"
     " --batch-size 32 --device cpu --devices 2 --checkpoint-steps 1 --quiet --validate-every 40"
-).split()
+)
 COMMAND = [sys.executable, "-m", "multimix.cli"]
 
 

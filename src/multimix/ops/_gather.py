@@ -77,7 +77,7 @@ class _All(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         sizes, rank = ctx.sizes, dist.get_rank()
         everyone = gradient.contiguous().clone()
         dist.all_reduce(everyone)

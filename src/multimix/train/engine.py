@@ -131,7 +131,7 @@ class Engine:
         """Let this process go on without the others: nothing is gathered any more."""
         for module in (*self.module.modules(), *(() if self.ema is None else self.ema.modules())):
             if getattr(module, "gather", None) is not None:
-                module.gather = None  # type: ignore[assignment]
+                module.gather = None
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs, besides the global random states."""
