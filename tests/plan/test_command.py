@@ -44,15 +44,24 @@ def test_a_calibration_and_its_check_are_shown(multimix, monkeypatch):
     row = {"case": "c", "seconds_p10": 1.0, "seconds_p50": 1.1, "predicted_seconds": 1.2, "error": 0.2}
     held = row | {"record": "check", "peak_bytes": 2**20, "predicted_peak_bytes": 2**20, "memory_error": 0.0}
     asked = []
-    monkeypatch.setattr(
-        command, "calibrate", lambda path, **how: asked.append((path, how)) or [{}, row | {"record": "fit"}]
-    )
+
+    def calibrate(path, **how):
+        asked.append((path, how))
+        return [{}, row | {"record": "fit"}, *([held] if how["checking"] else [])]
+
+    monkeypatch.setattr(command, "calibrate", calibrate)
     monkeypatch.setattr(command, "check", lambda path, **how: asked.append((path, how)) or [held])
-    out = multimix.succeeds("plan --calibrate a.jsonl --check a.jsonl --rounds 2 --clock busy")
-    assert asked == [(Path("a.jsonl"), {"rounds": 2, "clock": "busy"})] * 2
-    assert "+20.0" in out
-    assert "time: 0 of 1 held-out cases within 15%, the worst off by 20.0%" in out
-    assert "memory: 1 of 1 held-out cases within 15%, the worst off by 0.0%" in out
+    how = {"rounds": 2, "clock": "busy"}
+    both = multimix.succeeds("plan --calibrate a.jsonl --check a.jsonl --rounds 2 --clock busy")
+    alone = multimix.succeeds("plan --check a.jsonl --rounds 2 --clock busy")
+    only = multimix.succeeds("plan --calibrate a.jsonl --rounds 2 --clock busy")
+    path = Path("a.jsonl")
+    assert asked == [(path, {**how, "checking": True}), (path, how), (path, {**how, "checking": False})]
+    for out in (both, alone):
+        assert "time: 0 of 1 held-out cases within 15%, the worst off by 20.0%" in out
+        assert "memory: 1 of 1 held-out cases within 15%, the worst off by 0.0%" in out
+    assert "+20.0" in only
+    assert "held-out" not in only
 
 
 @pytest.mark.parametrize(
@@ -75,6 +84,7 @@ def test_a_calibration_and_its_check_are_shown(multimix, monkeypatch):
         ("plan --calibrate .", "expected a file to write, got the folder ."),
         ("plan --calibrate x --rounds 0", "--rounds must be at least 1, got 0"),
         ("plan --check nowhere", "No such file"),
+        ("plan --calibrate a --check b", "--check must be the file of --calibrate, a, or stand alone, got b"),
         ("plan --devices 1 --model preact", "name must be a known model, got 'preact'"),
     ],
 )

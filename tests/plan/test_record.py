@@ -76,9 +76,11 @@ def few(monkeypatch):
 @pytest.mark.usefixtures("few")
 def test_a_calibration_is_written_checked_and_checked_again(tmp_path):
     path = tmp_path / "there" / "rates.jsonl"
-    record.calibrate(path, rounds=2, clock="wall")
-    for _ in range(2):
-        record.check(path, rounds=2, clock="wall")
+    assert [one["record"] for one in record.calibrate(path, rounds=2, clock="wall", checking=True)][-2:] == [
+        "fit",
+        "check",
+    ]
+    record.check(path, rounds=2, clock="wall")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["record"], line.get("case")) for line in lines] == [
         ("rates", None), ("fit", "relu forward"), ("fit", "product"), ("fit", "step"), ("check", "other"),

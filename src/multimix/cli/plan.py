@@ -52,7 +52,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="multimix plan",
         usage="multimix plan [RECIPE] [--method NAME] [--devices N ...] [--FIELD VALUE ...]\n"
-        "       multimix plan --calibrate FILE | --check FILE",
+        "       multimix plan [--calibrate FILE] [--check FILE]",
         description="Predict time, memory and traffic of a training step on one or many devices, of which none need be"
         f" there. Any field of the recipe ({_RECIPE} if none is named) can be given, as to multimix train.",
     )
@@ -226,11 +226,15 @@ def _measure(given: Namespace, rest: list[str]) -> None:
         raise ValueError(f"{rest[0]} does not go with --calibrate and --check")
     if given.rounds < 1:
         raise ValueError(f"--rounds must be at least 1, got {given.rounds}")
-    measured: list[dict[str, Any]] = []
-    if given.calibrate is not None:
-        measured += calibrate(given.calibrate, rounds=given.rounds, clock=given.clock)[1:]
-    if given.check is not None:
-        measured += check(given.check, rounds=given.rounds, clock=given.clock)
+    how = {"rounds": given.rounds, "clock": given.clock}
+    if given.calibrate is None:
+        measured = check(given.check, **how)
+    elif given.check in (None, given.calibrate):
+        measured = calibrate(given.calibrate, checking=given.check is not None, **how)[1:]
+    else:
+        raise ValueError(
+            f"--check must be the file of --calibrate, {given.calibrate}, or stand alone, got {given.check}"
+        )
     _compare(measured)
 
 

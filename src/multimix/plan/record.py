@@ -11,7 +11,7 @@ from multimix.plan.cases import FITTED, HELD_OUT, small_cases, step_cases
 from multimix.plan.fit import fit
 from multimix.plan.measure import Clock, Timed, step_memory, timed
 from multimix.plan.rates import Fitted, Rates, load_rates, total
-from multimix.plan.step import Setup, step_cost
+from multimix.plan.step import step_cost
 from multimix.train.environment import describe
 
 _ABOUT = ("device", "device_name", "threads", "torch", "multimix", "commit", "date")
@@ -19,13 +19,20 @@ BAR = 0.15
 """The most that a prediction may be off, of what is measured."""
 
 
-def calibrate(path: Path, *, rounds: int, clock: Clock) -> list[dict[str, Any]]:
-    """Measure on this machine, fit the rates, and write them with what they make of each case; return the records."""
-    cases = [*small_cases(), *step_cases(FITTED)]
+def calibrate(path: Path, *, rounds: int, clock: Clock, checking: bool = False) -> list[dict[str, Any]]:
+    """Measure on this machine, fit the rates, and write them with what they make of each case; return the records.
+
+    Where they are checked at once, the cases that nothing is fitted to take turns with all others: what a machine does
+    besides, and how fast it is that hour, then disturbs both alike.
+    """
+    cases = [*small_cases(), *step_cases(FITTED), *(step_cases(HELD_OUT) if checking else [])]
     found = timed(cases, rounds=rounds, clock=clock)
+    held = [one for one in found if one.case.name in HELD_OUT]
+    fitted = [one for one in found if one.case.name not in HELD_OUT]
     about = {**_about(), "clock": clock, "rounds": rounds}
-    rates = Fitted(fit(found, heavy=frozenset(FITTED)), about)
-    records = [rates.record(), *(_compared("fit", one, rates) | about for one in found)]
+    rates = Fitted(fit(fitted, heavy=frozenset(FITTED)), about)
+    records = [rates.record(), *(_compared("fit", one, rates) | about for one in fitted)]
+    records += [_checked(one, rates) | about for one in held]
     _write(path, records)
     return records
 
@@ -70,9 +77,11 @@ def _compared(kind: str, one: Timed, rates: Rates) -> dict[str, Any]:
     }
 
 
-def _remembered(setup: Setup, rates: Rates) -> dict[str, Any]:
+def _checked(one: Timed, rates: Rates) -> dict[str, Any]:
+    setup = HELD_OUT[one.case.name]
     measured, predicted = step_memory(setup), step_cost(setup, rates).peak_bytes
-    return {"peak_bytes": measured, "predicted_peak_bytes": predicted, "memory_error": predicted / measured - 1}
+    memory = {"peak_bytes": measured, "predicted_peak_bytes": predicted, "memory_error": predicted / measured - 1}
+    return _compared("check", one, rates) | memory
 
 
 def _write(path: Path, records: list[dict[str, Any]]) -> None:
