@@ -21,6 +21,10 @@ NESTED = Alternate(
     (0.25, 0.25, 0.5),
 )
 WHOLE = TrainConfig(
+    init="runs/earlier",
+    devices=2,
+    nodes=3,
+    sync_batchnorm=True,
     recipe="mine",
     label='a <b> "c" é',
     data="npz:/somewhere/über.npz",

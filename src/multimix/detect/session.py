@@ -10,7 +10,7 @@ from multimix.train.environment import peak_mib
 from multimix.train.log import Display
 from multimix.train.measure import digest, save_weights
 from multimix.train.session import LossLog, TrainingError
-from multimix.train.state import save_checkpoint
+from multimix.train.state import previous, save_checkpoint
 
 
 class DetectSession:
@@ -104,3 +104,4 @@ class DetectSession:
             step_seconds=seconds / max(self.engine.at.step, 1),
             peak_mib=peak_mib(self.engine.device),
         )
+        previous(self.run.checkpoint).unlink(missing_ok=True)

@@ -16,8 +16,8 @@ FORMAT = 1
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file beside ``path`` that takes its place once it is whole and on disk.
+def replacing(path: Path, mode: str = "wb", *, keep: Path | None = None) -> Iterator[IO[Any]]:
+    """Open a file beside ``path`` that takes its place once it is whole and on disk; the old one goes to ``keep``.
 
     Raises:
         OSError: If it cannot be written; what was at ``path`` is kept.
@@ -28,6 +28,8 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():  # a kill between the two leaves the older one under its new name
+            path.replace(keep)
         fresh.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -54,11 +56,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: If it cannot be written; the checkpoints there are kept.
     """
-    kept = previous(path)
-    with replacing(path) as file:
+    with replacing(path, keep=previous(path)) as file:
         _save({"format": FORMAT, "random": random_states(), **state}, file)
-        if path.exists():  # after the new one is whole; a kill between the two leaves the older one under its new name
-            path.replace(kept)
 
 
 def _save(state: dict[str, Any], file: IO[bytes]) -> None:
