@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from random import Random
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from multimix.bench import SUITES as BENCHES
 from multimix.cli.__main__ import COMMANDS
 from multimix.evaluate import SUITES
 from multimix.methods import METHODS
@@ -107,7 +108,7 @@ DETECT_RANGES: dict[str, tuple[str, ...]] = {
 
 def typo(rng: Random, name: str, known: Iterable[str]) -> str:
     """Return a name with a letter too many, too few, swapped or another, which is none of the known ones."""
-    known = set(known)
+    known = {*known, name}
     while True:
         at = rng.randrange(len(name))
         letter = rng.choice("abcdefghijklmnopqrstuvwxyz")
@@ -152,7 +153,7 @@ def names(rng: Random) -> Iterator[Wrong]:
         yield Wrong(("anatomy", "--methods", method), ("method",))
         yield Wrong(("anatomy", "--recipe", typo(rng, "digits", recipes)), ("recipe",))
         yield Wrong(("detect", typo(rng, rng.choice(list(DETECTION_RECIPES)), DETECTION_RECIPES)), ("recipe",))
-        yield Wrong(("bench", typo(rng, rng.choice(["ops", "pairs", "step", "evaluation"]), ())), ("suite",))
+        yield Wrong(("bench", typo(rng, rng.choice(list(BENCHES)), BENCHES)), ("suite",))
         yield Wrong(("list", typo(rng, "methods", ())), ("unrecognized",))
 
 
@@ -258,7 +259,6 @@ def conflicts(rng: Random) -> Iterator[Wrong]:
         Wrong((*TRAIN, "--optimizer.nesterov", "--optimizer.momentum", "0"), ("nesterov",)),
         Wrong((*TRAIN, "--method", "multimix", "--method.alpha", "1", "--method.effective", "3"), ("effective",)),
         Wrong((*TRAIN, "--method", "multimix", "--method.alpha", "2", "1"), ("alpha",)),
-        Wrong((*TRAIN, "--method", "multimix", "--method.tuple-length", "60"), ("tuple-length",)),
         Wrong((*TRAIN, "--method", "multimix", "--method.method.alpha", "1"), ("--method.method",)),
         Wrong((*TRAIN, "--method", "multimix-paper", "--method.methods.9.alpha", "1"), ("methods.9",)),
         Wrong((*TRAIN, "--method", "multimix-paper", "--method.methods.x.alpha", "1"), ("methods.x",)),
@@ -293,10 +293,29 @@ def conflicts(rng: Random) -> Iterator[Wrong]:
         Wrong(("bench",), ("suite",)),
         Wrong(("report",), ("RUN",)),
         Wrong(("evaluate",), ("RUN",)),
+        *(Wrong((*line, f"--{name}=--"), (name,)) for line, name in _DASHED),
         Wrong(("list", "--all"), ("--all",)),
         Wrong(("list", "--", "x"), ("x",)),
+        Wrong(("list", "methods", "recipes"), ("methods",)),
+        Wrong(("list", "--quiet"), ("--quiet",)),
+        Wrong(("list", "\udcff"), ("\\udcff",)),
+        Wrong(("list", ""), ("unrecognized",)),
     ]
     return _shuffled(rng, lines)
+
+
+_DASHED: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("train", "digits"), "method"),
+    (("train", "digits"), "name"),
+    (("detect", "coco-mini"), "name"),
+    (("anatomy",), "recipe"),
+    (("compare", "digits", "--methods", "erm"), "out"),
+    (("evaluate", "nowhere"), "batch-size"),
+    (("report", "nowhere"), "suite"),
+    (("bench", "ops"), "out"),
+    (("bench", "ops"), "device"),
+)
+"""Options that take one word, and get the two dashes that part options from other words."""
 
 
 def _about(name: str) -> tuple[str, ...]:

@@ -12,6 +12,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments; ``--NAME=--``, which argparse makes an empty list of, is refused."""
+        for argument in args or ():
+            if argument.startswith("--") and argument.endswith("=--"):
+                self.error(f"argument {argument.removesuffix('=--')}: expected one argument, got '--'")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise what the command line turns into one line and exit code 2."""
         raise ValueError(f"{message}; see {self.prog} --help")
