@@ -92,6 +92,7 @@ def test_without_ray_its_extra_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
 def test_a_run_whose_ray_worker_is_killed_ends_as_if_nothing_had_been(tmp_path, request):
     """In a process of its own: Ray leaves threads and handlers behind, and its forks warn."""

@@ -21,6 +21,8 @@ SBATCH = """#!{python}
 import os, re, subprocess, sys
 from pathlib import Path
 
+SET = {{f"SLURM_{{name}}": "0" for name in ("PROCID", "LOCALID", "NODEID")}}
+SET |= {{"SLURM_NTASKS": "1", "SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "multimix"}}
 here = Path(__file__).parent
 text = Path(sys.argv[-1]).read_text()
 count = len(list(here.glob("job-*")))
@@ -37,7 +39,7 @@ for task in tasks:
         lost = False
     else:
         with (here / f"log-{{count}}-{{task}}").open("w") as log:
-            there = os.environ | {{"SLURM_ARRAY_TASK_ID": str(task)}}
+            there = os.environ | SET | {{"SLURM_ARRAY_TASK_ID": str(task)}}
             subprocess.run(["bash", sys.argv[-1]], env=there, stdout=log, stderr=log, check=False)
 print(f"{{count}};cluster")
 """
@@ -150,6 +152,7 @@ def test_a_task_runs_its_plan_and_writes_its_outcome(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_runs_on_slurm_end_like_runs_here_and_one_that_was_cut_off_is_submitted_again(cluster, tmp_path, capfd):
     (cluster / "lose").touch()
     runs = {Path("out") / f"run-{seed}": tiny(seed=seed, epochs=1, label="run") for seed in range(2)}

@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 import torch
 
-from multimix.train import TrainConfig, train
+from multimix.train import Engine, TrainConfig, train
 from multimix.train.launch import Launch
 from multimix.train.launch.attempt import Job, Loaded, attempt
 from multimix.train.many import FailedRunsError, run_all
@@ -41,15 +41,15 @@ def alive(pid: int) -> bool:
         return file.read().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def writer(folder: Path, *, within: float = 200.0) -> int:
+def writer(folder: Path, *, within: float = 500.0) -> int:
     """The process that writes into a run folder, which it holds open as long as it does."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        for process in Path("/proc").glob("[0-9]*"):
             try:
-                if handle.readlink() == folder:
-                    return int(handle.parts[2])
-            except OSError:
+                if any(handle.readlink() == folder for handle in (process / "fd").iterdir()):
+                    return int(process.name)
+            except OSError:  # it, or a file of its, is gone
                 continue
         time.sleep(0.1)
     raise AssertionError(f"no process wrote into {folder} within {within} s")
@@ -69,6 +69,7 @@ def kill_amid(folder: Path) -> Thread:
     return thread
 
 
+@pytest.mark.timeout(900)
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT, encoding="utf-8")
@@ -85,6 +86,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_worker_is_replaced_and_its_run_ends_as_if_nothing_had_been(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2 * torch.get_num_threads())  # so that each has as many as here
     runs = {tmp_path / f"run-{seed}": tiny(seed=seed, epochs=30 if seed == 0 else 2, label="run") for seed in range(3)}
@@ -146,6 +148,23 @@ def test_training_that_diverges_is_not_tried_again(tmp_path, monkeypatch):
     failure = attempt(job, data=Loaded())
     assert (failure.final, failure.wrong) == (True, False)
     assert "turned" in failure.reason
+
+
+def test_memory_that_did_not_suffice_may_be_free_the_next_time(tmp_path, monkeypatch):
+    def step(engine: Engine, *given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Engine, "step", step)
+    failure = attempt(Job(tmp_path / "run", tiny()), data=Loaded())
+    assert failure.reason.startswith("out of memory at mini-batch")
+    assert not failure.final
+
+
+@pytest.mark.bad_input
+def test_runs_on_several_devices_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="devices and nodes must be 1 where many runs share the machines, got 2 and 1"):
+        run_all({tmp_path / "run": tiny(devices=2)}, Launch())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_killed_while_its_folder_was_made_begins(tmp_path):

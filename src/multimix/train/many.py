@@ -15,6 +15,7 @@ from multimix.train.launch import Launch, Launcher
 from multimix.train.launch.attempt import Job
 from multimix.train.launch.local import Here, Pool
 from multimix.train.launch.table import Board, Row, failures
+from multimix.train.parallel import world
 
 _POLL = 1.0
 """Seconds between two looks at how runs go."""
@@ -43,11 +44,16 @@ def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
     A run that fails, or whose process dies, does not hold up the others: it is resumed up to ``launch.retries`` times.
 
     Raises:
-        ValueError: If a folder holds a run with another configuration; then none is begun. If every run is refused for
-            one and the same reason.
+        ValueError: If a folder holds a run with another configuration, or a run asks for several devices; then none is
+            begun. If every run is refused for one and the same reason.
         FailedRunsError: If runs failed in the end; a table on the error stream says why. The same call goes on.
     """
     for folder, config in runs.items():
+        if world(config) > 1:  # its processes are copies of the command, each of which would fan out once more
+            raise ValueError(
+                "devices and nodes must be 1 where many runs share the machines, got"
+                f" {config.devices} and {config.nodes}; multimix train takes more"
+            )
         check_same(folder, config)
     rows = [Row(Job(folder, config)) for folder, config in runs.items()]
     for row in rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from multimix.data import Splits
 from multimix.train.config import TrainConfig
+from multimix.train.environment import is_out_of_memory
 from multimix.train.folder import RunFolder
 from multimix.train.run import load_data, resume, same_data, train
 from multimix.train.session import TrainingError
@@ -85,7 +86,7 @@ def attempt(job: Job, *, data: Loaded, quiet: bool = True) -> Failure | None:
             if os.environ.get("MULTIMIX_DEBUG"):
                 traceback.print_exc()
             wrong = isinstance(error, _FINAL)
-            return Failure(_line(error), final=wrong or isinstance(error, TrainingError), wrong=wrong)
+            return Failure(_line(error), final=wrong or _diverged(error), wrong=wrong)
         else:
             return None
         time.sleep(1)
@@ -99,6 +100,11 @@ def _bring(job: Job, *, data: Loaded, quiet: bool) -> None:
     # A process that was killed while it wrote the configuration leaves a part of it, and nothing else.
     run.config_file.with_name(run.config_file.name + ".part").unlink(missing_ok=True)
     train(job.config, job.folder, quiet=quiet, splits=data(job.config))
+
+
+def _diverged(error: Exception) -> bool:
+    """Return whether training ran into what it would run into again; memory may be free by then."""
+    return isinstance(error, TrainingError) and not (error.__cause__ and is_out_of_memory(error.__cause__))
 
 
 def _line(error: BaseException) -> str:

@@ -34,10 +34,11 @@ SCRIPT = """\
 #!/bin/bash
 {options}
 # Slurm warns this shell alone, a minute before it ends the task: pass it on, for the run to write its checkpoint.
-trap 'kill -TERM "$child" 2>/dev/null' TERM
+trap 'told=1; kill -TERM "$child" 2>/dev/null' TERM
 task=$SLURM_ARRAY_TASK_ID
 {python} -m multimix.train.launch.worker {folder}/plans/"$task".json {folder}/outcomes/"$task".json &
 child=$!
+[ -z "$told" ] || kill -TERM "$child"
 wait "$child"
 code=$?
 while kill -0 "$child" 2>/dev/null; do
