@@ -7,7 +7,6 @@ import signal
 import time
 from collections import Counter
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate, ManifoldMixup, MultiMix
 from multimix.train import AdamW, TrainConfig, resume, train
+from parallel.together import SERVER
 from train.tiny import tiny, weights
 
 CONFIGS = {
@@ -26,8 +26,6 @@ CONFIGS = {
         method=Alternate((ManifoldMixup(), ERM())), accumulate=3, optimizer=AdamW(), checkpoint_steps=1
     ),
 }
-_SERVER = get_context("forkserver")
-_SERVER.set_forkserver_preload(["multimix.train"])
 _ENOUGH = 60.0
 """Seconds that no attempt takes."""
 
@@ -86,7 +84,7 @@ def _until_finished(
 
 def _attempt(config: TrainConfig, path: Path, after: float | None, kind: signal.Signals) -> int:
     """Begin or resume a run, send it a signal after so many seconds, and return its exit code."""
-    process = _SERVER.Process(target=_go_on, args=(config, path))
+    process = SERVER.Process(target=_go_on, args=(config, path))
     process.start()
     process.join(after if after is not None else _ENOUGH)
     if process.exitcode is None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-_SERVER = get_context("forkserver")
-_SERVER.set_forkserver_preload(["multimix.train"])  # imports once, not once a process
+SERVER = get_context("forkserver")
+SERVER.set_forkserver_preload(["multimix.train"])  # imports once, not once a process
 
 
 def together(world: int, function: Callable[..., Any], *arguments: Any, seconds: float = 240) -> list[Any]:
@@ -25,9 +25,9 @@ def together(world: int, function: Callable[..., Any], *arguments: Any, seconds:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     job = pickle.dumps((function, arguments))  # by itself: torch would share tensors' memory with the processes
-    pipes = [_SERVER.Pipe(duplex=False) for _ in range(world)]
+    pipes = [SERVER.Pipe(duplex=False) for _ in range(world)]
     children = [
-        _SERVER.Process(target=_work, args=(pipe[1], rank, world, port, job), daemon=True)
+        SERVER.Process(target=_work, args=(pipe[1], rank, world, port, job), daemon=True)
         for rank, pipe in enumerate(pipes)
     ]
     for child in children:

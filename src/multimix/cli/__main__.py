@@ -89,8 +89,8 @@ def _told(error: Exception) -> tuple[str, int]:
 
 def complain(message: str, code: int) -> int:
     """Print one line to the error stream and return the exit code; of several processes each says which it is."""
-    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
-    print(f"multimix{f' (process {rank})' * (rank > 0)}: " + " ".join(message.split()), file=sys.stderr)
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    print(f"multimix{f' (process {rank})' * (rank != '0')}: " + " ".join(message.split()), file=sys.stderr)
     return code
 
 

@@ -65,7 +65,8 @@ def _leave() -> None:
 def make_fabric(config: TrainConfig, *, unused: bool = False) -> Fabric:
     """Return a Fabric on the configured devices, in the configured precision; of several, with all processes started.
 
-    Several processes are those of torchrun or SLURM, or else this command is started once more for each further device.
+    Several processes are those of torchrun or SLURM, or else this command is started once more for each further device;
+    where they run already, they are joined.
 
     Args:
         config: What to train.

@@ -226,7 +226,7 @@ class Session:
         self._look()
         if not all(bool(value.isfinite().all()) for value in self.engine.network.state_dict().values()):
             raise self._stopped(f"the weights of {self.config.title} turned non-finite")
-        _, *others = of_all(random_states())
+        others = of_all(random_states())[1:] if self.engine.world > 1 else []
         if leads():
             state = {**self.engine.state(), "log": self.log.state(), "random_of_others": others}
             save_checkpoint(self.run.checkpoint, state)
