@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from multimix.train import state
 from multimix.train.state import (
     FORMAT,
     load_checkpoint,
@@ -70,6 +71,21 @@ def test_failing_to_write_leaves_the_old_checkpoint_and_nothing_else(checkpoint)
         save_checkpoint(checkpoint, {"network": torch.zeros(1000), "broken": Unwritable()})
     assert checkpoint.read_bytes() == old
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize("cause", [OSError("no room"), RuntimeError("a worker died"), KeyboardInterrupt("by hand")])
+def test_what_stops_a_write_is_what_is_said(cause):
+    """torch goes on after it, and complains of bytes that are missing then."""
+    count = iter(range(3))
+
+    class Stopped(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if next(count, None) is None:
+                raise cause
+            return super().write(data)
+
+    with pytest.raises(type(cause), match=str(cause)):
+        state._save({"network": torch.zeros(100_000)}, Stopped())
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, OSError])

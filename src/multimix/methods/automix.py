@@ -178,7 +178,7 @@ class Generating(InputMixing):
 def _to_unit_range(images: Tensor) -> Tensor:
     """Return images in full precision, scaled from their least and largest value to 0 and 1; constant ones are 0."""
     images = accurate(images)
-    low, high = images.aminmax()
+    low, high = images.amin(), images.amax()  # torch 2.10 has no derivative of aminmax
     return (images - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 

@@ -64,7 +64,7 @@ def _save(state: dict[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save(state, file)
     except RuntimeError as error:  # torch goes on after a failed write, and stumbles over what is then missing
-        if isinstance(error.__context__, OSError):
+        if error.__context__ is not None:
             raise error.__context__ from error
         raise
 
