@@ -141,8 +141,12 @@ class Stateful(nn.Module):
     """Base of the methods that learn, or that know how far training is.
 
     A subclass is a ``dataclass(eq=False)`` whose fields are its settings. The training loop calls the three hooks
-    below; a hand-written loop may do without them where the subclass says so.
+    below; a hand-written loop may do without them where the subclass says so. A loop that calls them may set ``led``
+    before its first step.
     """
+
+    led: bool = False
+    """Whether the training loop is known to call ``after_step``."""
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Set the module up before the dataclass assigns its fields."""

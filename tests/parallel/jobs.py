@@ -16,6 +16,7 @@ from multimix.protocols import Method, Teacher
 from multimix.train import Engine, TrainConfig
 from multimix.train.engine import build_network
 from multimix.train.run import load_data
+from multimix.train.sharded import whole
 
 
 def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool = False) -> dict[str, Any]:
@@ -40,8 +41,8 @@ def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool
             losses.append(float(_mean(total)))
         else:
             engine.end_epoch()
-    teachers = {f"teacher {i}": part.state_dict() for i, part in enumerate(engine.stateful)}
-    return {"losses": losses, "weights": engine.network.state_dict(), **teachers}
+    averages = {f"average {i}": average.state_dict() for i, average in enumerate(engine.averages())}
+    return whole({"losses": losses, "weights": engine.network.state_dict(), **averages})
 
 
 class _Double(nn.Module):

@@ -78,6 +78,23 @@ def test_what_devices_send_is_what_the_formulas_say():
     }  # fmt: skip
 
 
+def test_shared_weights_take_less_memory_and_are_sent_around():
+    """Of a residual network, every block is put together by itself; stem, last norm and head stay whole in a step."""
+    alike, shared = (cost(SelfDistilled(MultiMix(100)), RATES[0], devices=8, fsdp=fsdp) for fsdp in (False, True))
+    count = count_network(replace(SUBJECT, batch=32))
+    assert 0 < sum(count.blocks) < count.parameters
+    weights, blocks = FLOAT * count.parameters, FLOAT * sum(count.blocks)
+    assert shared.traffic["gradients"] == pytest.approx(7 / 8 * weights)
+    assert shared.traffic["weights"] == pytest.approx(7 / 8 * (2 * weights + blocks))
+    assert shared.memory["optimiser state"] == alike.memory["optimiser state"] / 8
+    assert shared.memory["teacher"] == shared.memory["parameters"] < alike.memory["parameters"]
+    assert shared.memory["put together"] == 2 * (weights - blocks) + 2 * FLOAT * max(count.blocks)
+    assert alike.memory["put together"] == 0
+    assert "weights" not in alike.traffic
+    alone = cost(MultiMix(100), RATES[0], fsdp=True)
+    assert alone == cost(MultiMix(100), RATES[0])
+
+
 def test_rings_and_trees():
     assert (reduced("", 100, 4).bytes, reduced("", 100, 4).messages) == (150, 4)
     assert (gathered("", 100, 4).bytes, gathered("", 100, 4).messages) == (300, 2)

@@ -66,6 +66,7 @@ def _parser() -> Parser:
                         " accelerator, by rates that are assumed (default: cpu)")  # fmt: skip
     for name, what in _ASSUMPTIONS.items():
         parser.add_argument(f"--{name}", type=float, metavar="X", help=what)
+    parser.add_argument("--fsdp", action="store_true", help="share weights, gradients and the optimiser's state out")
     parser.add_argument("--overlap", type=float, default=0.0, metavar="X", help="share of the backward pass"
                         " behind which gradients are sent (default: 0)")  # fmt: skip
     parser.add_argument("--classes", type=int, metavar="K", help="of data that has no name")
@@ -148,6 +149,7 @@ def _setup(config: TrainConfig, given: Namespace) -> Setup:
         device="cpu" if given.device == "cpu" else "cuda",
         half=config.precision != "32-true",
         sync_batchnorm=config.sync_batchnorm,
+        fsdp=given.fsdp,
         overlap=given.overlap,
     )
 

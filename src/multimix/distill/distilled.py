@@ -55,7 +55,6 @@ class SelfDistilled(Stateful):
             raise ValueError(f"teacher must be 'predict' or 'mix', got {self.teacher!r}")
         check_ema(self.momentum, self.buffer_rule)
         self.ema: EMATeacher | None = None
-        self._led = False
         self.register_buffer("_seen", None)
 
     def prepare(self, network: Network) -> None:
@@ -64,7 +63,7 @@ class SelfDistilled(Stateful):
 
     def after_step(self, network: Network) -> None:
         """Let the teacher follow the network's last step; from now on it waits to be told."""
-        self._led = True
+        self.led = True
         self._absorb(network)
 
     def forward(self, network: Network, inputs: Any, targets: Tensor, *, generator: Generator | None = None) -> Losses:
@@ -101,13 +100,16 @@ class SelfDistilled(Stateful):
     def _follow(self, network: Network) -> EMATeacher:
         """Absorb the optimiser's step since the last call, if there was one and nobody calls ``after_step``."""
         ema = self._teacher_of(network)
-        if not self._led and not torch.equal(self._seen, _fingerprint(network)):
-            self._absorb(network)
+        if not self.led and not torch.equal(self._seen, now := _fingerprint(network)):
+            if not self._seen.isnan().all():
+                ema.update_(as_module(network))
+            self._seen = now
         return ema
 
     def _absorb(self, network: Network) -> None:
+        """Follow a step of a loop that tells of every one; whoever goes on from here has seen them all."""
         self._teacher_of(network).update_(as_module(network))
-        self._seen = _fingerprint(network)
+        self._seen.fill_(float("nan"))
 
 
 def _fingerprint(network: Network) -> Tensor:

@@ -15,6 +15,7 @@ from multimix.protocols import Network
 from multimix.train import SGD
 from multimix.train.config import AdamW
 from multimix.train.optim import make_optimizer
+from multimix.train.sharded import blocks
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class NetworkCount:
     """Parameters that are trained."""
     parameters: int
     """Numbers in them."""
+    blocks: tuple[int, ...]
+    """Those of each block that is put together by itself where weights are shared out."""
     buffers: int
     """Floating-point numbers that are not, such as running statistics."""
     norms: tuple[int, ...]
@@ -151,6 +154,7 @@ def _count(subject: Subject, network: Network, teacher: EMATeacher | None, updat
         updates=update.works,
         tensors=sum(p.requires_grad for p in module.parameters()),
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
+        blocks=tuple(sum(p.numel() for p in block.parameters() if p.requires_grad) for block in blocks(module)),
         buffers=sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point()),
         norms=tuple(part.num_features for part in module.modules() if isinstance(part, _BatchNorm)),
         positions=positions,

@@ -31,6 +31,8 @@ class Setup:
     half: bool = False
     """The network is in half precision: activations take half the bytes; weights, gradients and losses do not."""
     sync_batchnorm: bool = False
+    fsdp: bool = False
+    """Weights, gradients and the optimiser's state are shared out among all devices."""
     overlap: float = 0.0
     """Share of the backward pass behind which the traffic of gradients can hide."""
 
@@ -155,6 +157,7 @@ def _cost(setup: Setup, form: Form, rates: Rates) -> StepCost:
         classes=setup.subject.classes,
         devices=setup.devices,
         sync_batchnorm=setup.sync_batchnorm,
+        fsdp=setup.fsdp,
     )
     seconds["communication"] = _exposed(setup, sent, rates, seconds.get("encoder backward", 0.0))
     return StepCost(
@@ -179,26 +182,41 @@ def _memory(setup: Setup, form: Form, count: NetworkCount) -> dict[str, float]:
     when all gradients are there and the optimiser steps.
     """
     images = _FLOAT * setup.subject.batch * setup.subject.shape[0] * setup.subject.shape[1] * setup.subject.shape[2]
-    parameters = _FLOAT * (count.parameters + count.buffers)
+    share = setup.devices if setup.fsdp else 1
+    parameters = _FLOAT * (count.parameters / share + count.buffers)
+    together = 0 if share == 1 else _put_together(count, form)
     problem = _problem(setup, form, count)
     tuples = 0 if problem is None else problem.peak_bytes
     scale = 0.5 if setup.half else 1.0
     gradients = _FLOAT * count.parameters
+    let_go = 0.0 if share == 1 else max(0.0, gradients * (1 - 1 / share) - _put_together(count))
     passing = max(count.forward_bytes, count.saved_bytes + count.teacher_bytes, count.saved_bytes)
-    back = max(0, count.backward_bytes - count.saved_bytes)
+    back = max(0.0, count.backward_bytes - count.saved_bytes - let_go)
     held = max(
         (scale * passing, 0.0, 0.0),
         (scale * count.saved_bytes, 0.0, float(tuples)),
-        (scale * count.saved_bytes, float(back), 0.0),
-        (0.0, float(max(gradients, count.update_bytes)), 0.0),
+        (scale * count.saved_bytes, back, 0.0),
+        (0.0, max(gradients, count.update_bytes) / share, 0.0),
         key=sum,
     )
     return {
         "parameters": parameters,
         "teacher": parameters if form.teacher else 0.0,
-        "optimiser state": count.state_bytes,
+        "put together": together,
+        "optimiser state": count.state_bytes / share,
         "images": images * (2 if form.teacher else 1),
         "activations": held[0],
         "gradients": held[1],
         "tuples": held[2],
     }
+
+
+def _put_together(count: NetworkCount, form: Form | None = None) -> float:
+    """Return the bytes of shared parameters that are whole at a time: what is in no block, and the largest block.
+
+    Of weights, for which a form is given, the next block is put together ahead, and a teacher has some of its own.
+    """
+    rest, largest = count.parameters - sum(count.blocks), max(count.blocks, default=0)
+    if form is None:
+        return _FLOAT * (rest + largest)
+    return _FLOAT * (rest * (1 + form.teacher) + 2 * largest)

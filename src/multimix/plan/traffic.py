@@ -54,8 +54,21 @@ def gathered(purpose: str, own: float, devices: int, times: int = 1) -> Traffic:
     return Traffic(purpose, (devices - 1) * own * times, math.ceil(math.log2(devices)) * times)
 
 
+def scattered(purpose: str, size: float, devices: int, times: int = 1) -> Traffic:
+    """Return the traffic of ``times`` reduce-scatters of ``size`` bytes each: half of an all-reduce."""
+    whole = reduced(purpose, size, devices, times)
+    return Traffic(purpose, whole.bytes / 2, whole.messages // 2)
+
+
 def step_traffic(
-    count: NetworkCount, form: Form, *, batch: int, classes: int, devices: int, sync_batchnorm: bool
+    count: NetworkCount,
+    form: Form,
+    *,
+    batch: int,
+    classes: int,
+    devices: int,
+    sync_batchnorm: bool,
+    fsdp: bool = False,
 ) -> list[Traffic]:
     """Return what one of ``devices`` devices with ``batch`` examples each sends in a step; nothing if it is alone.
 
@@ -64,9 +77,7 @@ def step_traffic(
     """
     if devices == 1:
         return []
-    gradients = _FLOAT * count.parameters
-    buckets = math.ceil(gradients / _BUCKET)
-    sent = [reduced("gradients", gradients / buckets, devices, buckets)]
+    sent = _shared_weights(count, form, devices) if fsdp else [_gradients(count, devices)]
     if form.tuples is not None:
         positions = count.positions if form.dense else 1
         logits = _FLOAT * batch * positions * classes
@@ -78,6 +89,23 @@ def step_traffic(
         if form.dense:
             sent.append(gathered("attention", _FLOAT * batch * positions, devices))
     return sent + _statistics(count, devices, sync_batchnorm=sync_batchnorm)
+
+
+def _gradients(count: NetworkCount, devices: int) -> Traffic:
+    size = _FLOAT * count.parameters
+    buckets = math.ceil(size / _BUCKET)
+    return reduced("gradients", size / buckets, devices, buckets)
+
+
+def _shared_weights(count: NetworkCount, form: Form, devices: int) -> list[Traffic]:
+    """Blocks are put together for the forward pass and again for the backward pass, the rest once; a teacher, once."""
+    size, groups = _FLOAT * count.parameters, len(count.blocks) + 1
+    gathers = size + _FLOAT * sum(count.blocks) + (size if form.teacher else 0)
+    times = groups + len(count.blocks) * (1 + form.teacher)
+    return [
+        scattered("gradients", size / groups, devices, groups),
+        gathered("weights", gathers / devices / times, devices, times),
+    ]
 
 
 def _statistics(count: NetworkCount, devices: int, *, sync_batchnorm: bool) -> list[Traffic]:

@@ -14,7 +14,7 @@ _NOT_SETTINGS = frozenset(
     {"seed", "label", "type", "recipe", "name", "folder", "out", "resume"}
     | {"root", "download", "workers", "checkpoint_steps", "tensorboard"}
 )
-_LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False}
+_LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False, "fsdp": False}
 """Settings that came after runs had been recorded, with what those runs did: a run that does the same is no other."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 

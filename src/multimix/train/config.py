@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from multimix.distill import SelfDistilled
-from multimix.methods import Alternate, AnyMethod, Chain, ManifoldMixup, MultiMix, Until
+from multimix.methods import AdaMixUp, Alternate, AnyMethod, AutoMix, Chain, ManifoldMixup, MultiMix, Until
 from multimix.protocols import Method, parts
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -164,6 +164,9 @@ class TrainConfig:
     """Machines with so many devices each, started by torchrun or SLURM."""
     sync_batchnorm: bool = False
     """Normalise over the whole mini-batch instead of each device's share; running statistics are averaged anyway."""
+    fsdp: bool = False
+    """Share weights, gradients and the optimiser's state out among all devices (fully sharded data parallel), for
+    networks that are too large for one."""
     compile: bool = False
     """Compile the encoder with torch.compile."""
     channels_last: bool = False
@@ -212,6 +215,18 @@ class TrainConfig:
             raise ValueError(
                 "compile=True does not go with ManifoldMixup, which mixes inside the network through hooks"
             )
+
+        if self.fsdp:
+            self._check_fsdp()
+
+    def _check_fsdp(self) -> None:
+        if self.devices * self.nodes == 1:
+            raise ValueError("fsdp=True shares weights out among devices: devices or nodes must be at least 2, got 1")
+        if self.compile or self.channels_last:
+            raise ValueError(f"fsdp=True does not go with {'compile' if self.compile else 'channels_last'}=True")
+        for part in parts(self.method):
+            if isinstance(part, (AdaMixUp, AutoMix)):
+                raise ValueError(f"fsdp=True does not go with {part.name}, which trains a module of its own in turn")
 
     @property
     def title(self) -> str:

@@ -3,14 +3,15 @@
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
 from multimix.data import Augment, Batches, Splits
-from multimix.distill import EMATeacher
+from multimix.distill import EMATeacher, SelfDistilled
 from multimix.methods import AdaMixUp, AutoMix
 from multimix.models import build, synchronise_batchnorm
 from multimix.ops import Gather
@@ -20,6 +21,7 @@ from multimix.train.folder import Facts
 from multimix.train.initial import initialise
 from multimix.train.optim import learning_rate, make_optimizer
 from multimix.train.parallel import average_buffers, make_fabric, shard
+from multimix.train.sharded import deal_optimizer, dealt, filled, whole
 from multimix.train.state import seed_everything
 
 
@@ -69,7 +71,9 @@ class Engine:
         self.fabric = make_fabric(config, unused=learns)
         rank, self.world = shard()
         seed_everything(config.seed)
-        self.network = build_network(config, self.splits).to(self.fabric.device)
+        # What is shared out goes to its device block by block.
+        home = torch.device("cpu") if config.fsdp else self.fabric.device
+        self.network = build_network(config, self.splits).to(home)
         initialise(self.network, config, self.splits)
         if config.channels_last:
             _put_channels_last(self.network, self.fabric.device)
@@ -81,14 +85,19 @@ class Engine:
         self.stateful: list[Stateful] = [part for part in parts(self.method) if isinstance(part, Stateful)]
         for part in self.stateful:
             part.prepare(cast("Network", self.network))
-            part.to(self.fabric.device)
+            part.led = True
+            part.to(home)
         self.ema = None if config.ema is None else EMATeacher(cast("Network", self.network), momentum=config.ema)
         if config.compile:  # after the teachers took their copies, which would otherwise share the student's code
             self.network.embed = torch.compile(cast("Network", self.network).embed)  # type: ignore[assignment]
         self.generator = Generator(self.fabric.device).manual_seed(config.seed)
         self.batches = training_batches(config, self.splits, self.fabric.device)
-        step = TrainStep(self.network, self.method, self.stateful).train()
-        self.module, self.optimizer = self.fabric.setup(step, make_optimizer(config.optimizer, step.parameters()))
+        self.module = self.fabric.setup_module(TrainStep(self.network, self.method, self.stateful).train())
+        if config.fsdp and self.ema is not None:
+            self.fabric.strategy.setup_module(self.ema)
+        # Parameters that are shared out are others than before.
+        optimizer = make_optimizer(config.optimizer, self.module.parameters())
+        self.optimizer = cast("Optimizer", self.fabric.setup_optimizers(optimizer))
         if rank > 0:  # or dropout would drop the same everywhere
             seed_everything(config.seed + (rank << 32))
         self._set_learning_rate()
@@ -127,15 +136,28 @@ class Engine:
         """Go on to the next epoch."""
         self.at.epoch, self.at.batch = self.at.epoch + 1, 0
 
+    def whole(self, network: nn.Module) -> nn.Module:
+        """Return a network with all its weights in this process: itself, or a copy of one that is shared out.
+
+        All processes have to ask at the same time.
+        """
+        if not self.config.fsdp:
+            return network
+        fresh = build_network(replace(self.config, pretrained=False), self.splits)
+        return filled(fresh, network).to(self.fabric.device)
+
     def part(self) -> None:
-        """Let this process go on without the others: nothing is gathered any more."""
+        """Let this process go on without the others: nothing is gathered or shared out any more."""
+        self.network = self.whole(self.network)
+        for ema in self.averages():
+            ema.network = self.whole(ema.network).requires_grad_(False).eval()
         for module in (*self.module.modules(), *(() if self.ema is None else self.ema.modules())):
             if getattr(module, "gather", None) is not None:
                 module.gather = None
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, besides the global random states."""
-        return {
+        """Return all that a resumed run needs, besides the global random states; all processes have to ask."""
+        state = {
             "at": [self.at.epoch, self.at.batch, self.at.step],
             "network": self.network.state_dict(),
             "method": [part.state_dict() for part in self.stateful],
@@ -144,6 +166,7 @@ class Engine:
             "precision": self.fabric.strategy.precision.state_dict(),
             "generator": self.generator.get_state(),
         }
+        return whole(state) if self.config.fsdp else state
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state`.
@@ -152,12 +175,13 @@ class Engine:
             ValueError: If it belongs to another network, method or optimiser.
         """
         try:
-            self.network.load_state_dict(state["network"])
+            _load(self.network, state["network"])
             for part, saved in zip(self.stateful, state["method"], strict=True):
-                part.load_state_dict(saved)
+                _load(part, saved)
             if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
+                _load(self.ema, state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
+            deal_optimizer(self.optimizer)
             self.fabric.strategy.precision.load_state_dict(state["precision"])
             self.generator.set_state(state["generator"])
             self.at = Position(*state["at"])
@@ -165,6 +189,14 @@ class Engine:
             raise ValueError(f"the checkpoint belongs to another run: {' '.join(str(error).split())[:160]}") from error
         self._tell_progress()
         self._set_learning_rate()
+
+    def averages(self) -> Iterator[EMATeacher]:
+        """Yield the moving averages: the one of the configuration, and the methods' teachers."""
+        if self.ema is not None:
+            yield self.ema
+        for part in self.stateful:
+            if isinstance(part, SelfDistilled) and part.ema is not None:
+                yield part.ema
 
     def _group(self) -> tuple[int, bool]:
         """Return how many mini-batches share this optimiser step, and whether this is the last of them."""
@@ -201,6 +233,10 @@ class Engine:
         rate = learning_rate(self.config, self.at.step, steps_per_epoch=self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+
+def _load(module: nn.Module, saved: dict[str, Any]) -> None:
+    module.load_state_dict(dealt(saved, module.state_dict()))
 
 
 def build_network(config: TrainConfig, data: Splits | Facts) -> nn.Module:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy, Strategy
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
 
 from multimix.ops import processes
 from multimix.train.config import TrainConfig
+from multimix.train.sharded import share_out
 
 # Running statistics are averaged here instead. The name changed in torch 2.14.
 _OWN_BUFFERS: dict[str, Any] = (
@@ -82,7 +83,7 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> Fabric:
     strategy: Strategy | str = "auto"
     if world(config) > 1:
         _check_shares(config, device)
-        devices, strategy = config.devices, DDPStrategy(find_unused_parameters=unused, **_OWN_BUFFERS)
+        devices, strategy = config.devices, _strategy(config, unused=unused)
     with _hushed("lightning_fabric"):
         fabric = Fabric(
             accelerator=device.type,
@@ -95,6 +96,16 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> Fabric:
     if fabric.world_size > 1 and device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.devices))
     return fabric
+
+
+def _strategy(config: TrainConfig, *, unused: bool) -> Strategy:
+    if not config.fsdp:
+        return DDPStrategy(find_unused_parameters=unused, **_OWN_BUFFERS)
+    return ModelParallelStrategy(
+        lambda module, mesh: share_out(module, mesh["data_parallel"]),
+        data_parallel_size=world(config),
+        tensor_parallel_size=1,
+    )
 
 
 def world(config: TrainConfig) -> int:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from multimix.distill import SelfDistilled
 from multimix.evaluate.predict import NonFiniteError
 from multimix.protocols import SILENT, Evaluator, Network
 from multimix.train.engine import Engine
@@ -83,7 +82,6 @@ class Session:
     def __init__(self, run: RunFolder, engine: Engine, *, quiet: bool) -> None:
         self.run, self.engine, self.quiet = run, engine, quiet or not leads()
         self.config, self.splits, self.device = engine.config, engine.splits, engine.fabric.device
-        self.network = cast("Network", engine.network)
         self.log = LossLog()
         self._look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
         self._stop = StopRequest()
@@ -141,7 +139,7 @@ class Session:
 
     def _end_epoch(self, validation: Evaluator | None) -> dict[str, Any]:
         with self._stopping():
-            measured = {} if validation is None else dict(validation(self.network))
+            measured = {} if validation is None else dict(validation(self._whole_network()))
         record = {
             "epoch": self.engine.at.epoch + 1,
             "step": self.engine.at.step,
@@ -157,6 +155,9 @@ class Session:
         if any_of(self._stop.came, self.device):
             raise self._terminated()
         return record
+
+    def _whole_network(self) -> Network:
+        return cast("Network", self.engine.whole(self.engine.network))
 
     def _look(self) -> float | None:
         """Look at the losses since the last look.
@@ -224,12 +225,12 @@ class Session:
 
     def _checkpoint(self) -> None:
         self._look()
-        if not all(bool(value.isfinite().all()) for value in self.engine.network.state_dict().values()):
+        state = self.engine.state()
+        if not all(bool(value.isfinite().all()) for value in state["network"].values()):
             raise self._stopped(f"the weights of {self.config.title} turned non-finite")
         others = of_all(random_states())[1:] if self.engine.world > 1 else []
         if leads():
-            state = {**self.engine.state(), "log": self.log.state(), "random_of_others": others}
-            save_checkpoint(self.run.checkpoint, state)
+            save_checkpoint(self.run.checkpoint, {**state, "log": self.log.state(), "random_of_others": others})
 
     def _conclude(self) -> None:
         """Write what the run leaves behind; the first process does, which knows all that the others know."""
@@ -241,7 +242,8 @@ class Session:
         if self.config.test:
             for name, network in networks:
                 self._test(name, network)
-            save_pictures(self.run.pictures, self.engine.method, self.network, self.splits, self.device)
+            network = cast("Network", self.engine.network)
+            save_pictures(self.run.pictures, self.engine.method, network, self.splits, self.device)
         epochs = [event for event in self.run.metrics.read() if event["event"] == "epoch"]
         seconds = sum(event["seconds"] for event in epochs)
         self.run.metrics.write(
@@ -268,12 +270,8 @@ class Session:
 
     def _networks(self) -> list[tuple[str, Network]]:
         """Return the network and those that follow it, by name."""
-        found: list[tuple[str, Network]] = [("", self.network)]
-        if self.engine.ema is not None:
-            found.append(("ema", cast("Network", self.engine.ema.network)))
-            save_weights(self.run.averaged, self.engine.ema.network)
-        return found + [
-            ("teacher", cast("Network", part.ema.network))
-            for part in self.engine.stateful
-            if isinstance(part, SelfDistilled) and part.ema is not None
-        ]
+        own = self.engine.ema
+        if own is not None:
+            save_weights(self.run.averaged, own.network)
+        averages = [("ema" if ema is own else "teacher", ema.network) for ema in self.engine.averages()]
+        return [(name, cast("Network", network)) for name, network in [("", self.engine.network), *averages]]
