@@ -71,8 +71,9 @@ def test_help_comes_without_waiting_for_torch():
     assert HEAVY & loaded == set()
 
 
-def test_a_mistyped_command_is_answered_without_waiting_either():
-    done = subprocess.run([sys.executable, "-m", "multimix.cli", "trian"], capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("module", ["multimix", "multimix.cli"])
+def test_a_mistyped_command_is_answered_without_waiting_either(module):
+    done = subprocess.run([sys.executable, "-m", module, "trian"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "multimix: unknown command 'trian'; did you mean train?\n"
 

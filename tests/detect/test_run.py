@@ -1,7 +1,9 @@
 """Runs from a backbone to measured detections, stopped and resumed, and what is refused."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from multimix.detect.engine import DetectEngine
 from multimix.evaluate.detection import coco_metrics
 from multimix.report import read_run
 from multimix.train import TrainingError
+from multimix.train.state import load_newest
+from multimix.train.stop import Terminated
 from train.tiny import events, files, weights
 
 _VARYING = {"seconds", "images_per_second", "step_seconds", "peak_mib", "date", "commit"}
@@ -94,6 +98,27 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(whole, backbone, coco,
     before = files(tmp_path / "run")
     resume_detect(tmp_path / "run", quiet=True)
     assert files(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_sigterm_stops_behind_a_checkpoint(whole, backbone, coco, tmp_path, monkeypatch, steps):
+    """Amid an epoch and at the end of one, where no checkpoint would be due but the epoch's own."""
+    real, done = DetectEngine.step, iter(range(1, 100))
+
+    def step(self, batch):
+        if next(done) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch)
+
+    config = small(backbone, coco, label="run")
+    with monkeypatch.context() as patched:
+        patched.setattr(DetectEngine, "step", step)
+        with pytest.raises(Terminated, match="143") as stop:
+            detect(config, tmp_path / "run", quiet=True)
+    assert stop.value.said == f"stopped by SIGTERM at mini-batch {steps}, behind a checkpoint"
+    assert load_newest(tmp_path / "run/last.ckpt")["at"][2] == steps
+    resume_detect(tmp_path / "run", quiet=True)
+    assert weights(tmp_path / "run") == weights(whole)
 
 
 def test_squares_are_learned(backbone, coco, tmp_path, capsys):

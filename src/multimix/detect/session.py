@@ -11,6 +11,7 @@ from multimix.train.log import Display
 from multimix.train.measure import digest, save_weights
 from multimix.train.session import LossLog, TrainingError
 from multimix.train.state import previous, save_checkpoint
+from multimix.train.stop import StopRequest, Terminated
 
 
 class DetectSession:
@@ -19,15 +20,25 @@ class DetectSession:
     def __init__(self, run: DetectFolder, engine: DetectEngine, *, quiet: bool) -> None:
         self.run, self.engine, self.quiet, self.config = run, engine, quiet, engine.config
         self.log = LossLog()
+        self._stop = StopRequest()
 
     def finish(self) -> DetectFolder:
         """Measure, train to the end, measure again and save.
 
         Raises:
             TrainingError: If the loss turns non-finite.
+            Terminated: After SIGTERM, behind a checkpoint.
         """
         if self.config.evaluate_before and self.engine.at.step == 0:
             self._measure("before")
+        with self._stop:  # while it measures, a signal ends it at once, and only that measurement is lost
+            self._train()
+        save_weights(self.run.weights, self.engine.detector)
+        self._measure("after", weights=digest(self.run.weights))
+        self._end()
+        return self.run
+
+    def _train(self) -> None:
         batches = len(self.engine.batches)
         done = self.engine.at.epoch * batches + self.engine.at.batch
         title = f"{self.config.title}, seed {self.config.seed}"
@@ -35,10 +46,6 @@ class DetectSession:
             while self.engine.at.epoch < self.config.epochs:
                 self._epoch(display)
                 display.epoch(self._end_epoch(), epochs=self.config.epochs)
-        save_weights(self.run.weights, self.engine.detector)
-        self._measure("after", weights=digest(self.run.weights))
-        self._end()
-        return self.run
 
     def _measure(self, when: str, **more: Any) -> None:
         """Measure on every set, but for those that an interrupted run has measured already."""
@@ -57,7 +64,8 @@ class DetectSession:
             self.log.add({"train_loss": total, **named}, len(batch.images))
             self.log.seconds = before + time.perf_counter() - started
             display.batch(loss=self._look(), images_per_second=self.log.images / self.log.seconds)
-            self._checkpoint_if_due()
+            if self.engine.at.batch < len(self.engine.batches):  # the epoch's own checkpoint comes next
+                self._checkpoint_if_due()
 
     def _look(self) -> float | None:
         loss, ago = self.log.look()
@@ -81,12 +89,19 @@ class DetectSession:
         self.engine.end_epoch()
         self.log = LossLog()
         self._checkpoint()
+        self._leave_if_asked()
         return record
 
     def _checkpoint_if_due(self) -> None:
         every = self.config.checkpoint_steps
-        if every and self.engine.at.step % every == 0 and self.engine.at.batch < len(self.engine.batches):
+        if self._stop.came or (every and self.engine.at.step % every == 0):
             self._checkpoint()
+        self._leave_if_asked()
+
+    def _leave_if_asked(self) -> None:
+        """End, behind a checkpoint, if the process was told to."""
+        if self._stop.came:
+            raise Terminated(f"stopped by SIGTERM at mini-batch {self.engine.at.step}, behind a checkpoint")
 
     def _checkpoint(self) -> None:
         if not all(bool(value.isfinite().all()) for value in self.engine.detector.state_dict().values()):

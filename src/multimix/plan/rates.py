@@ -42,7 +42,7 @@ class Rates(Protocol):
 
 def features(work: Work) -> dict[str, float]:
     """Return what the time of some work is linear in, by the name of the constant that it is multiplied with."""
-    amount = work.flops if work.kind in COUNTED_IN_FLOPS else work.bytes
+    amount = work.flops * work.filled if work.kind in COUNTED_IN_FLOPS else work.bytes
     found = {
         f"{work.kind}@{knot}" if knot else work.kind: share * amount
         for knot, share in _hats(work.size, KNOTS.get(work.kind, (0,)))

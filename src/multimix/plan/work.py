@@ -30,6 +30,8 @@ class Work:
     """What its rate depends on: channels of a convolution, the least side of a product, else the bytes of one call."""
     calls: float = 1
     """Kernels started; part of one where several works share it."""
+    filled: float = 1.0
+    """What a convolution's arithmetic is multiplied with on a CPU, whose channels come in blocks."""
 
 
 _FREE = ("empty", "detach", "_unsafe_view", "lift_fresh", "_local_scalar_dense", "alias")
@@ -118,7 +120,22 @@ def _work(part: str, name: str, args: tuple[Any, ...], flops: int, given: list[T
     kind = next((kind for piece, kind in _KINDS if piece in name), "matmul" if flops else "move")
     # A call over a list of tensors, such as an optimiser's, does to each what a call of its own would.
     calls = max(1, len(made)) if name.startswith("_foreach") else 1
-    return Work(part, kind, flops, moved, _size(kind, args, moved // calls), calls)
+    filled = _filled(kind, args) if kind in ("conv", "conv_backward") else 1.0
+    return Work(part, kind, flops, moved, _size(kind, args, moved // calls), calls, filled)
+
+
+_BLOCK = 8
+"""Channels that oneDNN computes at a time, and fills up to: the numbers of an AVX2 register."""
+
+
+def _filled(kind: str, args: tuple[Any, ...]) -> float:
+    """Return the share of channels that are computed, over those that there are; images' few are left as they are."""
+    outputs, inputs = args[1 if kind == "conv" else 2].shape[:2]
+    groups = args[8] if kind == "conv" else args[9]
+    if groups > 1:
+        return 1.0
+    sides = (outputs, inputs) if inputs >= _BLOCK else (outputs,)
+    return math.prod(math.ceil(side / _BLOCK) * _BLOCK / side for side in sides)
 
 
 def _size(kind: str, args: tuple[Any, ...], moved: int) -> float:
