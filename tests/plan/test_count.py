@@ -12,6 +12,7 @@ from multimix.ops import dense_mixed_cross_entropy, dirichlet, mixed_cross_entro
 from multimix.plan import Subject, TupleProblem, count_network, tuple_works, with_tuples
 from multimix.plan.forms import forms
 from multimix.plan.measure import counted
+from multimix.plan.rates import features
 from multimix.plan.work import Recorder
 from multimix.train.config import AdamW
 
@@ -42,6 +43,23 @@ def test_arithmetic_of_a_network_is_that_of_its_convolutions():
     assert flops(count, "classifier") == 3 * 2 * 4 * 16 * 5
     assert (count.positions, count.width) == (64, 16)
     assert flops(count, "optimiser") == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "filled"),
+    [(16, 8, 1, 1), (12, 20, 1, 16 / 12 * 24 / 20), (3, 12, 1, 16 / 12), (12, 12, 12, 1), (8, 10, 2, 1)],
+)
+def test_channels_of_a_convolution_fill_blocks_of_eight_but_those_of_images_and_groups(inputs, outputs, groups, filled):
+    recorder = Recorder()
+    with torch.device("meta"), recorder:
+        convolution = torch.nn.Conv2d(inputs, outputs, 3, groups=groups)
+        convolution(torch.empty(2, inputs, 5, 5, requires_grad=True)).sum().backward()
+    found = {work.kind: work for work in recorder.works if work.kind in ("conv", "conv_backward")}
+    assert set(found) == {"conv", "conv_backward"}
+    for work in found.values():
+        assert work.filled == pytest.approx(filled)
+        counted_in = [amount for name, amount in features(work).items() if name.startswith(f"{work.kind}@")]
+        assert sum(counted_in) == pytest.approx(work.flops * filled)
 
 
 def test_a_dense_form_classifies_every_position_and_a_teacher_only_looks():

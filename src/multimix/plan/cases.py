@@ -36,21 +36,21 @@ FITTED: dict[str, Setup] = {
 }
 """Whole steps that the rates are fitted to, beside single layers and draws."""
 HELD_OUT: dict[str, Setup] = {
-    "erm b 80 width 20": setup(ERM(), b=80, width=20),
-    "erm b 112 width 12": setup(ERM(), b=112, width=12),
-    "erm b 24 width 40": setup(ERM(), b=24, width=40),
-    "multimix b 80 width 20 n 3000 k 50": setup(MultiMix(3000), k=50, b=80, width=20),
-    "multimix b 40 width 12 n 8000 k 10": setup(MultiMix(8000), b=40, width=12),
-    "multimix b 112 width 12 n 1500 k 200": setup(MultiMix(1500, alpha=(0.5, 2.0)), k=200, b=112, width=12),
-    "multimix balanced b 56 width 12 n 5000": setup(
-        MultiMix(5000, alpha=(0.5, 2.0), balanced=True, clean=0.5), b=56, width=12
+    "erm b 72 width 18": setup(ERM(), b=72, width=18),
+    "erm b 96 width 10": setup(ERM(), b=96, width=10),
+    "erm b 20 width 36": setup(ERM(), b=20, width=36),
+    "multimix b 72 width 18 n 2500 k 60": setup(MultiMix(2500), k=60, b=72, width=18),
+    "multimix b 48 width 14 n 6000 k 10": setup(MultiMix(6000), b=48, width=14),
+    "multimix b 96 width 10 n 1200 k 150": setup(MultiMix(1200, alpha=(0.5, 2.0)), k=150, b=96, width=10),
+    "multimix balanced b 48 width 14 n 4000": setup(
+        MultiMix(4000, alpha=(0.5, 2.0), balanced=True, clean=0.5), b=48, width=14
     ),
-    "dense-multimix b 40 width 12 n 800 k 20": setup(DenseMultiMix(800), k=20, b=40, width=12),
-    "dense-multimix b 80 width 20 n 250 k 100": setup(DenseMultiMix(250), k=100, b=80, width=20),
-    "distilled multimix b 56 width 20 k 100": setup(SelfDistilled(MultiMix()), k=100, b=56, width=20),
-    "distilled dense-multimix b 48 width 12 n 300": setup(SelfDistilled(DenseMultiMix(300)), b=48, width=12),
-    "multimix resnet18 b 12 px 48 k 80": setup(MultiMix(), model="torchvision:resnet18", px=48, k=80, b=12),
-    "multimix wide_resnet16 b 32 width 1": setup(MultiMix(), model="wide_resnet16_8", b=32, width=1),
+    "dense-multimix b 48 width 14 n 600 k 30": setup(DenseMultiMix(600), k=30, b=48, width=14),
+    "dense-multimix b 72 width 18 n 300 k 80": setup(DenseMultiMix(300), k=80, b=72, width=18),
+    "distilled multimix b 40 width 18 k 100": setup(SelfDistilled(MultiMix()), k=100, b=40, width=18),
+    "distilled dense-multimix b 56 width 10 n 200": setup(SelfDistilled(DenseMultiMix(200)), b=56, width=10),
+    "multimix resnet18 b 16 px 40 k 50": setup(MultiMix(), model="torchvision:resnet18", px=40, k=50, b=16),
+    "multimix wide_resnet16 b 24 width 1": setup(MultiMix(), model="wide_resnet16_8", b=24, width=1),
 }
 """Other mini-batches, widths, numbers of tuples and classes, methods, another network: nothing is fitted to them."""
 
