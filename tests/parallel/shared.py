@@ -70,7 +70,7 @@ METHODS: dict[str, Method] = {
     "multimix": mm.MultiMix(tuples=20),
     "dense": mm.DenseMultiMix(tuples=20, query="cam"),
     "manifold": mm.ManifoldMixup(),
-    "puzzlemix": mm.PuzzleMix(),
+    "stylemix": mm.StyleMix(),
     "saliencymix": mm.SaliencyMix(),
     "alignmix": mm.AlignMix(),
 }
@@ -123,15 +123,19 @@ def taken_over(config: TrainConfig, other: TrainConfig, before: int, after: int)
     """
     first = Engine(config, load_data(config))
     _advance(first, before)
-    middle = whole(first.state())
+    middle = _kept(first)
     found = []
     for kind in (other, config):
         engine = Engine(kind, load_data(kind))
         engine.load(copy.deepcopy(middle))
-        found.append(whole(engine.state()))
+        found.append(_kept(engine))
         _advance(engine, after)
-        found.append(whole(engine.state()))
+        found.append(_kept(engine))
     return [middle, *found]
+
+
+def _kept(engine: Engine) -> dict[str, Any]:
+    return copy.deepcopy(engine.state())  # which steps would change
 
 
 def _advance(engine: Engine, steps: int) -> None:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from multimix.distill import SelfDistilled
-from multimix.methods import AdaMixUp, AutoMix, MultiMix
+from multimix.methods import AdaMixUp, AutoMix, CoMixup, MultiMix, PuzzleMix, SuperMix
 from multimix.train import AdamW
 from parallel.jobs import each, largest_difference
 from parallel.shared import METHODS, MODELS, both, runs, taken_over
@@ -84,6 +84,9 @@ def test_a_checkpoint_has_whole_weights_which_one_that_shares_nothing_takes_over
         ({"channels_last": True}, "fsdp=True does not go with channels_last=True"),
         ({"method": AutoMix()}, "fsdp=True does not go with automix, which trains a module of its own in turn"),
         ({"method": AdaMixUp()}, "fsdp=True does not go with adamixup, which trains a module of its own in turn"),
+        ({"method": CoMixup()}, "fsdp=True does not go with co-mixup, which takes gradients of its own in a step"),
+        ({"method": PuzzleMix()}, "fsdp=True does not go with puzzlemix, which takes gradients of its own in a step"),
+        ({"method": SuperMix()}, "fsdp=True does not go with supermix, which takes gradients of its own in a step"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(changes, message):

@@ -5,7 +5,19 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from multimix.distill import SelfDistilled
-from multimix.methods import AdaMixUp, Alternate, AnyMethod, AutoMix, Chain, ManifoldMixup, MultiMix, Until
+from multimix.methods import (
+    AdaMixUp,
+    Alternate,
+    AnyMethod,
+    AutoMix,
+    Chain,
+    CoMixup,
+    ManifoldMixup,
+    MultiMix,
+    PuzzleMix,
+    SuperMix,
+    Until,
+)
 from multimix.protocols import Method, parts
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -227,6 +239,8 @@ class TrainConfig:
         for part in parts(self.method):
             if isinstance(part, (AdaMixUp, AutoMix)):
                 raise ValueError(f"fsdp=True does not go with {part.name}, which trains a module of its own in turn")
+            if isinstance(part, (PuzzleMix, CoMixup, SuperMix)):  # after which weights are let go amid the step
+                raise ValueError(f"fsdp=True does not go with {part.name}, which takes gradients of its own in a step")
 
     @property
     def title(self) -> str:
