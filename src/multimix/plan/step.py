@@ -122,7 +122,8 @@ def _problem(setup: Setup, form: Form, count: NetworkCount) -> TupleProblem | No
 def _works(setup: Setup, form: Form, count: NetworkCount) -> list[Work]:
     b, k = setup.subject.batch, setup.subject.classes
     works = [_halved(work) for work in count.works] if setup.half else list(count.works)
-    works += count.updates if setup.device == "cpu" else [_shared_start(work, count) for work in count.updates]
+    updates = count.updates if setup.device == "cpu" else [_shared_start(work, count) for work in count.updates]
+    works += [replace(work, bytes=work.bytes // setup.devices) for work in updates] if setup.fsdp else updates
     problem = _problem(setup, form, count)
     if problem is not None:
         works += tuple_works(problem)
