@@ -104,7 +104,15 @@ schedules = st.sampled_from([Step, Cosine]).flatmap(made)
 def configs(draw: st.DrawFn) -> TrainConfig:
     """An allowed configuration of training."""
     given: dict[str, Any] = {"method": draw(methods), "optimizer": draw(optimizers), "schedule": draw(schedules)}
-    given |= {"compile": False, "fsdp": False, "devices": 1, "nodes": 1, "init": None, "device": "cpu", "pretrained": False}
+    given |= {
+        "compile": False,
+        "fsdp": False,
+        "devices": 1,
+        "nodes": 1,
+        "init": None,
+        "device": "cpu",
+        "pretrained": False,
+    }
     known = {f.name for f in fields(TrainConfig)}
     return draw(made(TrainConfig, **{name: value for name, value in given.items() if name in known}))
 
