@@ -33,8 +33,11 @@ CASES = {
     "alternated": _small(method=Alternate((MultiMix(tuples=200), ERM()))),
     "accumulated": _small(method=MultiMix(tuples=200), accumulate=2, clip=1.0),
 }
-CASES |= {f"{name}, fsdp": CASES[name] for name in ("multimix", "distilled dense", "accumulated")}
-"""Those of the second kind have weights, gradients and the optimiser's state shared out."""
+CASES |= {
+    f"{name}, fsdp": replace(CASES[name], devices=2, fsdp=True)
+    for name in ("multimix", "distilled dense", "accumulated")
+}
+"""What several processes do; how many there are, and what one does, follows from it."""
 
 
 def run(world: int = 2, count: int = 20) -> Iterator[dict[str, Any]]:
@@ -51,9 +54,8 @@ def compare(name: str, config: TrainConfig, *, world: int, count: int) -> dict[s
     In float32 rounding grows past the bar within ten or twenty steps, in one process too: see :func:`in_single`.
     """
     torch.set_num_threads(1)
-    one = steps(config, count, True)
-    config = replace(config, devices=world, fsdp=name.endswith("fsdp"))
-    several = together(world, steps, config, count, True)
+    one = steps(replace(config, devices=1, fsdp=False), count, True)
+    several = together(world, steps, replace(config, devices=world), count, True)
     apart = [abs(a - b) for a, b in zip(one["losses"], several[0]["losses"], strict=True)]
     return {
         "event": "parity",

@@ -16,7 +16,7 @@ from multimix.protocols import Method, Teacher
 from multimix.train import Engine, TrainConfig
 from multimix.train.engine import build_network
 from multimix.train.run import load_data
-from multimix.train.sharded import whole
+from multimix.train.sharded import put_together
 
 
 def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool = False) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool
         else:
             engine.end_epoch()
     averages = {f"average {i}": average.state_dict() for i, average in enumerate(engine.averages())}
-    return whole({"losses": losses, "weights": engine.network.state_dict(), **averages})
+    return put_together({"losses": losses, "weights": engine.network.state_dict(), **averages})
 
 
 class _Double(nn.Module):

@@ -18,7 +18,7 @@ from multimix.protocols import Method
 from multimix.train import Engine, TrainConfig, resume, train
 from multimix.train.engine import TrainStep
 from multimix.train.run import load_data
-from multimix.train.sharded import share_out, whole
+from multimix.train.sharded import put_together, share_out
 from parallel.jobs import share
 from train.tiny import stopped_after
 
@@ -105,7 +105,7 @@ def _steps(step: nn.Module, images: Tensor, labels: Tensor, *, averaged: bool) -
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total.item())
-    return {"losses": losses, "weights": whole(step.network.state_dict())}
+    return {"losses": losses, "weights": put_together(step.network.state_dict())}
 
 
 def runs(config: TrainConfig, folder: Path) -> None:
@@ -132,6 +132,14 @@ def taken_over(config: TrainConfig, other: TrainConfig, before: int, after: int)
         _advance(engine, after)
         found.append(_kept(engine))
     return [middle, *found]
+
+
+def looked_at(config: TrainConfig) -> bool:
+    """Return whether random numbers go on as before where the network was put together to be measured."""
+    engine = Engine(config, load_data(config))
+    before = torch.get_rng_state()
+    engine.whole(engine.network)
+    return torch.equal(before, torch.get_rng_state())
 
 
 def _kept(engine: Engine) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from multimix.distill import SelfDistilled
 from multimix.methods import AdaMixUp, AutoMix, CoMixup, MultiMix, PuzzleMix, SuperMix
 from multimix.train import AdamW
 from parallel.jobs import each, largest_difference
-from parallel.shared import METHODS, MODELS, both, runs, taken_over
+from parallel.shared import METHODS, MODELS, both, looked_at, runs, taken_over
 from parallel.together import together
 from train.tiny import tiny, weights
 
@@ -73,6 +73,11 @@ def test_a_checkpoint_has_whole_weights_which_one_that_shares_nothing_takes_over
     assert_close(alike_later["network"], again_later["network"])
     assert_close(two[4]["network"], again_later["network"], rtol=0, atol=0)
     assert largest_difference(again_later["network"], middle["network"]) > 0
+
+
+def test_to_put_a_network_together_draws_nothing():
+    """Else dropout would go on with other numbers than in a run that shares nothing."""
+    assert together(2, looked_at, tiny(**SHARED)) == [True, True]
 
 
 @pytest.mark.bad_input

@@ -21,7 +21,7 @@ from multimix.train.folder import Facts
 from multimix.train.initial import initialise
 from multimix.train.optim import learning_rate, make_optimizer
 from multimix.train.parallel import average_buffers, make_fabric, shard
-from multimix.train.sharded import deal_optimizer, dealt, filled, whole
+from multimix.train.sharded import deal_optimizer, dealt, filled, put_together
 from multimix.train.state import seed_everything
 
 
@@ -143,7 +143,8 @@ class Engine:
         """
         if not self.config.fsdp:
             return network
-        fresh = build_network(replace(self.config, pretrained=False), self.splits)
+        with torch.random.fork_rng(devices=[]):  # its random weights are not to change what a step draws
+            fresh = build_network(replace(self.config, pretrained=False), self.splits)
         return filled(fresh, network).to(self.fabric.device)
 
     def part(self) -> None:
@@ -166,7 +167,7 @@ class Engine:
             "precision": self.fabric.strategy.precision.state_dict(),
             "generator": self.generator.get_state(),
         }
-        return whole(state) if self.config.fsdp else state
+        return put_together(state) if self.config.fsdp else state
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state`.

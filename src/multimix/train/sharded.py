@@ -59,20 +59,20 @@ def _tied(step: nn.Module) -> set[nn.Parameter]:
     return {parameter for parameter, count in counts.items() if count > 1}
 
 
-def whole(state: Any) -> Any:
+def put_together(state: Any) -> Any:
     """Return a state with every shared tensor put together, on the CPU; all processes have to ask at the same time."""
     if isinstance(state, DTensor):
         return state.full_tensor().cpu()
     if isinstance(state, dict):
-        return type(state)((name, whole(value)) for name, value in state.items())
+        return type(state)((name, put_together(value)) for name, value in state.items())
     if isinstance(state, (list, tuple)):
-        return type(state)(whole(value) for value in state)
+        return type(state)(put_together(value) for value in state)
     return state
 
 
 def filled(fresh: M, shared: nn.Module) -> M:
     """Return a network of this process alone with the weights of one that is shared out; all processes have to ask."""
-    fresh.load_state_dict(whole(shared.state_dict()))
+    fresh.load_state_dict(put_together(shared.state_dict()))
     return fresh
 
 
