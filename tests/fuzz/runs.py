@@ -3,7 +3,7 @@
 import io
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
 from typing import Any
 
@@ -144,11 +144,14 @@ def weights(rng: Random, ground: Ground) -> Iterator[Wrong]:
     """Weights that are well written and not the run's own."""
     data = (ground.finished / "model.safetensors").read_bytes()
     own = load(data)
-    name = next(iter(own))
+    name, *others = sorted(own)  # a file lists them in an order that differs from reading to reading
     huge = json.dumps({name: {"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 2**62]}}).encode()
     other = {
         "none": save({}),
-        "one missing": save({key: value for key, value in own.items() if key != name}),
+        **{
+            f"{gone} missing": save({key: value for key, value in own.items() if key != gone})
+            for gone in (name, others[-1], _first(own, "num_batches_tracked"), _first(own, "running_var"))
+        },
         "one more": save({**own, "more": torch.zeros(2)}),
         "other names": save({f"x.{key}": value for key, value in own.items()}),
         "other shapes": save({key: torch.zeros(3, 3) for key in own}),
@@ -163,6 +166,10 @@ def weights(rng: Random, ground: Ground) -> Iterator[Wrong]:
             lines.append(Wrong(WORDS[command], ("model.safetensors",), change, f"weights: {note}"))
     rng.shuffle(lines)
     return iter(lines)
+
+
+def _first(names: Iterable[str], end: str) -> str:
+    return min(name for name in names if name.endswith(end))
 
 
 def checkpoints(rng: Random, ground: Ground) -> Iterator[Wrong]:

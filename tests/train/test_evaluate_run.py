@@ -185,8 +185,14 @@ def _with_less_in_it(path: Path) -> None:
     save_file({name: value for name, value in load_file(path).items() if name != "head.bias"}, path)
 
 
+def _with_no_batch_counts(path: Path) -> None:
+    kept = {name: value for name, value in load_file(path).items() if not name.endswith("num_batches_tracked")}
+    assert kept.keys() < load_file(path).keys()
+    save_file(kept, path)
+
+
 @pytest.mark.bad_input
-@pytest.mark.parametrize("damage", [_truncated, _emptied, _of_another_shape, _with_less_in_it])
+@pytest.mark.parametrize("damage", [_truncated, _emptied, _of_another_shape, _with_less_in_it, _with_no_batch_counts])
 def test_damaged_weights_are_refused(damage, run):
     damage(run / "model.safetensors")
     before = files(run)

@@ -20,9 +20,9 @@ from PIL import Image
 from multimix.methods import ERM, MultiMix
 from multimix.train import Engine, TrainingError, resume, train
 from multimix.train.log import Metrics
-from multimix.train.measure import save_weights
 from multimix.train.state import load_newest, previous, save_checkpoint
 from multimix.train.stop import StopRequest, Terminated
+from multimix.train.weights import save_weights
 from train.tiny import BATCHES, events, steady, stopped_after, tiny, weights
 
 CONFIG = tiny(method=MultiMix(tuples=20), checkpoint_steps=1)

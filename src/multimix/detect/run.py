@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_model
 from torch import nn
 
 from multimix.detect.config import DetectConfig
@@ -19,9 +18,9 @@ from multimix.protocols import Network
 from multimix.train import load_trained
 from multimix.train.environment import describe
 from multimix.train.folder import RunFolder
-from multimix.train.measure import digest
 from multimix.train.session import LossLog
 from multimix.train.state import load_newest, restore_random_states
+from multimix.train.weights import digest, load_weights
 
 
 def detect(config: DetectConfig, folder: Path, *, quiet: bool = False) -> DetectFolder:
@@ -90,12 +89,7 @@ def load_detector(folder: Path, *, device: str = "cpu") -> tuple[nn.Module, tupl
             f"{folder} has no model.safetensors yet; finish it with: multimix detect --resume {folder}"
         )
     detector = build_detector(config, fresh_network(origin), origin.facts, classes=len(classes))
-    try:
-        load_model(detector, str(run.weights))
-    except Exception as error:  # safetensors has an error class of its own beside torch's
-        raise ValueError(
-            f"{run.weights} is damaged or of another network: {' '.join(str(error).split())[:160]}"
-        ) from error
+    load_weights(run.weights, detector)
     return detector.to(device_named(device)).eval(), classes
 
 

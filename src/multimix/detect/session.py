@@ -8,10 +8,10 @@ from multimix.detect.folder import DetectFolder
 from multimix.detect.measure import detection_record
 from multimix.train.environment import peak_mib
 from multimix.train.log import Display
-from multimix.train.measure import digest, save_weights
 from multimix.train.session import LossLog, TrainingError
 from multimix.train.state import previous, save_checkpoint
 from multimix.train.stop import StopRequest, Terminated
+from multimix.train.weights import digest, save_weights
 
 
 class DetectSession:

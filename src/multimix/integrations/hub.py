@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import nn
 
 from multimix import __version__
@@ -18,6 +18,7 @@ from multimix.models import build
 from multimix.protocols import Network
 from multimix.train import load_trained
 from multimix.train.folder import Facts, RunFolder
+from multimix.train.weights import digest, load_weights
 
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
@@ -117,7 +118,7 @@ def load_pretrained(
         network, facts = _built(folder, found, device)
         return network, facts
     module = cast("nn.Module", network)
-    _load(module, weights)
+    load_weights(weights, module)
     return cast("Network", module.to(device)), _facts(found)
 
 
@@ -181,8 +182,6 @@ def _write(network: nn.Module, target: Path, found: dict[str, Any], card: str) -
 
 def _own_records(run: RunFolder) -> list[dict[str, Any]]:
     """Return what was measured of exactly these weights."""
-    from multimix.train.measure import digest
-
     weights = digest(run.weights)
     return normal_records(
         [
@@ -262,7 +261,7 @@ def _built(folder: Path, found: dict[str, Any], device: str) -> tuple[Network, F
     if config is None:
         raise ValueError(f"network must be given: {folder} holds weights and not how to build what they are of")
     network = _build(config)
-    _load(cast("nn.Module", network), folder / _WEIGHTS)
+    load_weights(folder / _WEIGHTS, cast("nn.Module", network))
     return cast("Network", cast("nn.Module", network).to(device)), None
 
 
@@ -289,14 +288,6 @@ def _check_builds(config: Mapping[str, Any], network: nn.Module) -> None:
     given = network.state_dict()
     if {name: tuple(value.shape) for name, value in built.items()} != {n: tuple(v.shape) for n, v in given.items()}:
         raise ValueError(f"config builds another network than source: {dict(config)}")
-
-
-def _load(network: nn.Module, weights: Path) -> None:
-    try:
-        load_model(network, str(weights))
-    except Exception as error:  # safetensors has an error class of its own beside torch's
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"{weights} is damaged, no safetensors, or of another network: {reason}") from error
 
 
 def _facts(found: dict[str, Any]) -> Facts | None:

@@ -14,8 +14,9 @@ from multimix.evaluate import SUITES, Source, Suite, SuiteSettings
 from multimix.protocols import SILENT, Network, Watch
 from multimix.train.config import TrainConfig
 from multimix.train.folder import RunFolder
-from multimix.train.measure import digest, source_of, test_record
+from multimix.train.measure import source_of, test_record
 from multimix.train.run import load_network
+from multimix.train.weights import digest
 
 T = TypeVar("T")
 

@@ -1,23 +1,17 @@
 """Measuring a run's network on its data."""
 
-import hashlib
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_model
-from torch import nn
 
 from multimix.data import Splits
 from multimix.evaluate import Accuracy, Source, Suite
 from multimix.protocols import Network, Watch
 from multimix.train.config import TrainConfig
 from multimix.train.environment import commit
-from multimix.train.state import replacing
 
 
 def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batch_size: int | None = None) -> Source:
@@ -35,25 +29,6 @@ def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batc
 def clean(config: TrainConfig, splits: Splits, part: Any, device: torch.device) -> Accuracy:
     """Return the evaluator of clean accuracy on a split."""
     return Accuracy(source_of(config, splits, device).batches(part))
-
-
-def save_weights(path: Path, network: nn.Module) -> None:
-    """Write the weights of a network, whole or not at all.
-
-    Raises:
-        OSError: If they cannot be written.
-    """
-    with replacing(path) as file:
-        try:
-            save_model(network, file.name)
-        except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
-
-
-def digest(path: Path) -> str:
-    """Return the first 16 hexadecimal digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def test_record(

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from safetensors.torch import load_model
-
 from multimix.data import Splits, load
 from multimix.protocols import Network
 from multimix.train.config import TrainConfig
@@ -18,6 +16,7 @@ from multimix.train.log import board_writer
 from multimix.train.parallel import by_first, device_of, leads, shard, start, told_by_first
 from multimix.train.session import LossLog, Session
 from multimix.train.state import load_newest, restore_random_states
+from multimix.train.weights import load_weights
 
 
 def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Splits | None = None) -> RunFolder:
@@ -148,10 +147,5 @@ def _finished_config(run: RunFolder) -> TrainConfig:
 
 def _network(run: RunFolder, config: TrainConfig, facts: Facts, device: str) -> Network:
     network = build_network(replace(config, pretrained=False), facts)  # weights come from the run, nothing is fetched
-    try:
-        load_model(network, str(run.weights))
-    except Exception as error:  # safetensors has an error class of its own beside torch's
-        raise ValueError(
-            f"{run.weights} is damaged or of another network: {' '.join(str(error).split())[:160]}"
-        ) from error
+    load_weights(run.weights, network)
     return cast("Network", network.to(device_of(config) if device == "auto" else device))

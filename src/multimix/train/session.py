@@ -16,11 +16,12 @@ from multimix.train.engine import Engine
 from multimix.train.environment import is_out_of_memory, peak_mib
 from multimix.train.folder import RunFolder
 from multimix.train.log import Board, Display
-from multimix.train.measure import clean, digest, save_weights, test_record
+from multimix.train.measure import clean, test_record
 from multimix.train.parallel import any_of, leads, mean_of_all, of_all
 from multimix.train.pictures import save_pictures
 from multimix.train.state import previous, random_states, save_checkpoint
 from multimix.train.stop import StopRequest, Terminated
+from multimix.train.weights import digest, save_weights
 
 _LOOK_EVERY = 20
 """On a GPU, losses are looked at every so many mini-batches: each look waits for the device."""
