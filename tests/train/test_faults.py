@@ -98,6 +98,7 @@ def with_room_for(size: int, function: Callable[..., Any], *arguments: Any) -> t
     ours, theirs = context.Pipe()
 
     def work() -> None:
+        torch.set_num_threads(1)  # after a fork there are no other threads to wait for
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         try:

@@ -1,11 +1,12 @@
 """Weights in a file: written whole or not at all, read by the network they are of and by no other."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_model
+from torch import Tensor, nn
 
 from multimix.train.state import replacing
 
@@ -26,28 +27,29 @@ def save_weights(path: Path, network: nn.Module) -> None:
 def load_weights(path: Path, network: nn.Module) -> None:
     """Fill a network with the weights of a file.
 
+    Torch and safetensors let batch normalisation go without its batch counts; here every tensor must be there.
+
     Raises:
         ValueError: If the file is damaged, or holds anything else than the network's parameters and buffers.
     """
     try:
-        load_model(network, str(path))
-        absent = _absent(path, network)
+        here = network.state_dict()
+        given = _by_every_name(load_file(str(path)), here)
+        if missing := sorted(here.keys() - given.keys()):
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        network.load_state_dict(given)
     except Exception as error:  # safetensors has an error class of its own beside torch's
         raise ValueError(f"{path} is damaged or of another network: {' '.join(str(error).split())[:160]}") from error
-    if absent:
-        raise ValueError(f"{path} is damaged or of another network: it lacks {', '.join(absent)[:160]}")
 
 
-def _absent(path: Path, network: nn.Module) -> list[str]:
-    """Return what a file lacks of a network; of tensors that are one and the same, any name stands for all.
+def _by_every_name(given: dict[str, Tensor], here: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a file holds under all of its names in a network: what two layers share is written once."""
+    held = {_place(here[name]): value for name, value in given.items() if name in here}
+    return given | {name: held[place] for name, value in here.items() if (place := _place(value)) in held}
 
-    Torch fills in the batch counts of batch normalisation by itself, as if the weights were from before it had them.
-    """
-    with safe_open(str(path), framework="pt") as file:
-        names = set(file.keys())
-    state = network.state_dict()
-    held = {state[name].data_ptr() for name in names}
-    return sorted(name for name, value in state.items() if name not in names and value.data_ptr() not in held)
+
+def _place(value: Tensor) -> tuple[object, ...]:
+    return value.data_ptr(), tuple(value.shape), value.stride()
 
 
 def digest(path: Path) -> str:
