@@ -6,7 +6,6 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 REPORTS := .stamps
-WITH_SHAPE_CHECKS := $(wildcard tests/ops tests/methods tests/models tests/distill)
 DEMO_METHODS := erm mixup cutmix manifold-mixup multimix dense-multimix distilled-multimix
 
 # One thread a worker: tests are small, and threads of several workers only get in each other's way.
@@ -16,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos tables docs lint format types layers shapes cov wheel lock clean
+.PHONY: help setup demo test check bench chaos tables docs lint format types layers rest shapes cov wheel lock clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,20 +38,23 @@ demo: $(READY) ## Train every method on digits with three seeds, print the table
 	@cp demo/report.html report.html
 	@echo "report: $(CURDIR)/report.html"
 
-test: $(READY) ## Run the tests, then those of the core again with shape checks (ARGS='-k dirichlet' for some)
-	$(PYTEST) --cov --cov-report= --junitxml=$(REPORTS)/tests.xml $(ARGS)
-	@$(MAKE) --no-print-directory shapes
-	@$(BIN)/python scripts/count_tests.py tests $(REPORTS)/tests.xml
-	@printf 'coverage: %s %% of lines and branches\n' "$$($(BIN)/coverage report --format=total --precision=1)"
-
-shapes: $(READY) ## Run the core's tests with every shape in a signature checked
-ifneq ($(WITH_SHAPE_CHECKS),)
-	@PYTHONPATH=scripts $(PYTEST) -qq -rfE --jaxtyping-packages=multimix,shape_checker.check -m 'not bad_input and not compiles' \
-	  --junitxml=$(REPORTS)/shapes.xml $(WITH_SHAPE_CHECKS)
-	@$(BIN)/python scripts/count_tests.py 'shape checks' $(REPORTS)/shapes.xml
+ifeq ($(ARGS),)
+test: rest shapes ## Run the tests, those of the core with shape checks (ARGS='-k dirichlet': some of them, without)
+else
+test: $(READY)
+	$(PYTEST) $(ARGS)
 endif
 
-cov: test ## Run the tests and list what they leave out, file by file
+rest: $(READY) ## Run the tests that need no shape checks
+	$(PYTEST) --shapes without --junitxml=$(REPORTS)/tests.xml
+	@$(BIN)/python scripts/count_tests.py tests $(REPORTS)/tests.xml
+
+shapes: $(READY) ## Run the core's tests with every shape in a signature checked
+	PYTHONPATH=scripts $(PYTEST) --shapes only --jaxtyping-packages=multimix,shape_checker.check --junitxml=$(REPORTS)/shapes.xml
+	@$(BIN)/python scripts/count_tests.py 'with shape checks' $(REPORTS)/shapes.xml
+
+cov: $(READY) ## Run the tests and list what they leave out, file by file (half an hour)
+	$(PYTEST) --cov --cov-report=
 	@$(BIN)/coverage report --show-missing --skip-covered
 
 lint: $(READY) ## Look at format, style and tidiness

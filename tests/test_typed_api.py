@@ -27,9 +27,10 @@ mm.adapt("resnet18")
 
 
 @pytest.mark.slow
-def test_a_users_code_is_checked(tmp_path):
+def test_a_users_code_is_checked(tmp_path, pytestconfig):
     (tmp_path / "user.py").write_text(USER, encoding="utf-8")
-    options = ["--python-executable", sys.executable, "--cache-dir", str(tmp_path / "cache"), "--config-file", ""]
+    cache = pytestconfig.cache.mkdir("mypy")  # torch takes a minute the first time
+    options = ["--python-executable", sys.executable, "--cache-dir", str(cache), "--config-file", ""]
     command = [sys.executable, "-m", "mypy", *options, "--ignore-missing-imports", "--follow-imports=silent", "user.py"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
     for wanted in (

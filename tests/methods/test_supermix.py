@@ -1,83 +1,17 @@
-"""SuperMix against a plain search in float64, written from the paper with torch's own convolution and interpolation."""
+"""SuperMix against a plain search in float64, what it mixes, and what it refuses."""
 
-import copy
 import math
 
 import pytest
 import torch
 from scipy import stats
 from torch import nn
-from torch.nn import functional
 
 import references
 import toy
-from multimix.distill import SelfDistilled
-from multimix.methods import ERM, Alternate
+from methods.supermix_reference import QUICK, case, plain_search, seeded
 from multimix.methods._supermix import MaskedSets, Search, blur, objective, solved
 from multimix.methods.supermix import SuperMix
-from multimix.protocols import Teacher
-
-QUICK = {"side": 3, "iterations": 4}
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def plain_masks(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    flat = functional.interpolate(values.flatten(0, 1)[:, None], size, mode="bilinear")
-    masks = torch.sigmoid(flat).view(*values.shape[:2], *size)
-    return masks / masks.sum(1, keepdim=True)
-
-
-def plain_search(teacher, images, members, wanted, values, settings):
-    """Every set at every step, one after the other; returns the values and the objectives before each step."""
-    b, m = len(images), len(members)
-    reach = int(5 * settings.sigma) // 2
-    ticks = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    bell = torch.exp(-(ticks**2) / 2 / settings.sigma**2) if reach else torch.ones(1, dtype=torch.float64)
-    kernel = (bell[:, None] * bell / bell.sum() ** 2)[None, None]
-    open_sets, history, values = [True] * b, [], values.clone()
-    for _ in range(settings.iterations):
-        if sum(open_sets) <= settings.tolerance * b and history:
-            break
-        losses = []
-        for i in [i for i in range(b) if open_sets[i]]:
-            v = values[i : i + 1].clone().requires_grad_()
-            masks = plain_masks(v, images.shape[-2:])
-            mixed = sum(masks[:, j : j + 1] * images[members[j][i]] for j in range(m))
-            log_p = teacher(torch.cat([mixed, mixed]))[:1].log_softmax(1)  # not alone: see _in_company
-            fit = functional.kl_div(log_p, wanted[i : i + 1], reduction="sum")
-            loss = fit + settings.sparsity * (masks * (masks - 1)).abs().mean()
-            (gradient,) = torch.autograd.grad(loss, v)
-            smooth = functional.conv2d(gradient[0][:, None], kernel, padding=reach)[:, 0]
-            length = float(loss.detach()) / (float((smooth * gradient[0]).sum()) + 1e-10)
-            values[i] -= min(max(length, 1e-4), 2000.0) * smooth
-            losses.append(float(loss.detach()))
-        history.append(losses)
-        masks = plain_masks(values, images.shape[-2:])
-        mixed = sum(masks[:, j : j + 1] * images[members[j]] for j in range(m))
-        for i, logits in enumerate(teacher(mixed).detach()):
-            named = {c for c in range(wanted.shape[1]) if wanted[i, c] > 0}
-            open_sets[i] = set(logits.topk(len(named)).indices.tolist()) != named
-    return values, history
-
-
-def case(b=5, m=2, shape=(6, 6), seed=0):
-    """A teacher in double precision, images, sets and the distributions wanted."""
-    teacher = toy.images(seed=seed).double().eval()
-    with torch.no_grad():
-        teacher.classifier.weight.mul_(8)  # sure of itself, as a trained one is
-    images = 2 * toy.batch(b, 3, *shape, dtype=torch.float64, seed=seed)[0]
-    drawn = SuperMix(teacher, images=m, iterations=1).draw(None, images, None, seeded(seed))
-    wanted = torch.zeros(b, 5, dtype=torch.float64)
-    seen = teacher(images).argmax(1).tolist()
-    for i in range(b):
-        for j in range(m):
-            wanted[i, seen[drawn.members[j, i]]] += drawn.weights[i, j]
-    even = torch.zeros(b, m, 4, 4, dtype=torch.float64)
-    return teacher, images, MaskedSets(drawn.members, drawn.weights, even), wanted
-
 
 # ----------------------------------------------------------------------------------------------------------- search
 
@@ -215,127 +149,6 @@ def test_what_is_drawn():
     assert all(stats.kstest(weights[:, j], stats.beta(3, 6).cdf).pvalue > 1e-3 for j in range(3))
     second = torch.bincount(torch.stack([each.members[1, 0] for each in drawn]), minlength=5)[1:]
     assert stats.chisquare(second.numpy()).pvalue > 1e-3
-
-
-# ------------------------------------------------------------------------------------------------------ supervisors
-
-
-def state(network: nn.Module) -> list:
-    return [
-        *(t.clone() for t in network.state_dict().values()),
-        *(m.training for m in network.modules()),
-        *(p.requires_grad for p in network.parameters()),
-        *(p.grad for p in network.parameters()),
-    ]
-
-
-def same(first: list, second: list) -> bool:
-    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b for a, b in zip(first, second, strict=True))
-
-
-def test_the_supervisor_is_left_as_it_was():
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    network.blocks[1].eval()
-    before = state(network)
-    SuperMix(**QUICK).draw(network, inputs, targets, seeded())
-    assert same(before, state(network))
-    network.classify = _fail
-    with pytest.raises(RuntimeError, match="on purpose"):
-        SuperMix(**QUICK).draw(network, inputs, targets, seeded())
-    assert same(before, state(network))
-
-
-def _fail(embeddings):
-    raise RuntimeError("on purpose")
-
-
-def test_running_statistics_follow_the_mixed_images_once():
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    twin, method = copy.deepcopy(network), SuperMix(**QUICK)
-    drawn = method.draw(twin, inputs, targets, seeded())
-    twin(drawn.mix(inputs))
-    method(network, inputs, targets, generator=seeded()).total.backward()
-    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), twin.buffers(), strict=True))
-
-
-def test_a_teacher_supervises_and_never_trains():
-    network, teacher = toy.images(), toy.images(seed=1)
-    inputs, targets = toy.batch(7, 3, 6, 6)
-    before = state(teacher)
-    method = SuperMix(teacher, **QUICK).train()
-    own = state(method.teacher)
-    seen = [method.draw(net, inputs, targets, seeded()).values for net in (None, network)]
-    assert torch.equal(*seen)
-    assert not torch.allclose(seen[0], SuperMix(**QUICK).draw(network, inputs, targets, seeded()).values)
-    method(network, inputs, targets, generator=seeded()).total.backward()
-    assert same(before, state(teacher))
-    assert same(own, state(method.teacher))
-    assert not any(p.requires_grad for p in method.parameters())
-    images, _ = method.mix(inputs, targets, classes=5, generator=seeded())
-    assert images.shape == inputs.shape
-
-
-def test_the_moving_average_may_supervise():
-    student, average = toy.images().eval(), toy.images(seed=1).eval()
-    inputs, targets = toy.batch(7, 3, 6, 6)
-    other = toy.batch(7, 3, 6, 6, seed=5)[0]
-    method = SuperMix(**QUICK)
-    drawn = method.draw(average, inputs, targets, seeded())
-    logits = student(drawn.mix(inputs))
-    labels = functional.cross_entropy(logits, drawn.mix_targets(toy.one_hot(targets)))
-    taught = functional.cross_entropy(logits, average(drawn.mix(other)).detach().softmax(-1))
-    ours = method(student, inputs, targets, generator=seeded(), teacher=Teacher(average, other, 0.3))
-    torch.testing.assert_close(ours.total, 0.3 * labels + 0.7 * taught)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [SelfDistilled, lambda m: SelfDistilled(m, teacher="mix"), lambda m: Alternate((m, ERM()))],
-    ids=["predict", "mix", "alternate"],
-)
-def test_it_composes(wrap):
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    method = wrap(SuperMix(**QUICK))
-    for seed in range(3):
-        total = method(network, inputs, targets, generator=seeded(seed)).total
-        total.backward()
-        assert total.isfinite()
-
-
-# --------------------------------------------------------------------------------------------------------- off-line
-
-
-def test_generated_sets_are_seen_as_they_should():
-    teacher, images, _, _ = case(12, seed=1)
-    labels = teacher(images).argmax(1)
-    method = SuperMix(teacher, side=4, iterations=30, tolerance=0.0)
-    lots = list(method.generate([(images, labels)] * 3, classes=5, generator=seeded()))
-    assert len(lots) == 3
-    for lot in lots:
-        assert 0 < len(lot.images) <= 12
-        assert len(lot.images) == len(lot.targets) == len(lot.masks)
-        assert solved(teacher(lot.images), lot.targets).all()  # these labels are what the teacher sees
-        torch.testing.assert_close(lot.masks.sum(1), torch.ones(len(lot.masks), 6, 6, dtype=torch.float64))
-    drawn = method.draw(None, images, labels, seeded())
-    kept = [i for i, mixed in enumerate(drawn.mix(images)) if any(torch.allclose(mixed, x) for x in lots[0].images)]
-    assert len(kept) == len(lots[0].images)
-    unseen = solved(teacher(drawn.mix(images)), drawn.mix_targets(toy.one_hot(labels).double()))
-    assert kept == unseen.nonzero()[:, 0].tolist()
-
-
-def test_no_more_are_generated_than_asked_for():
-    teacher, images, _, _ = case(12, seed=1)
-    method = SuperMix(teacher, side=4, iterations=5)
-    served = []
-
-    def endless():
-        while True:
-            served.append(1)
-            yield images, torch.zeros(12, dtype=torch.long)
-
-    lots = list(method.generate(endless(), classes=5, count=20, generator=seeded()))
-    assert sum(len(lot.images) for lot in lots) == 20
-    assert len(served) < 15
 
 
 # -------------------------------------------------------------------------------------------------------- bad input
