@@ -231,6 +231,15 @@ def test_an_empty_folder_will_do(tmp_path):
     assert train(tiny(epochs=1), tmp_path / "run", quiet=True).finished
 
 
+def test_of_a_run_killed_while_its_configuration_was_written_the_same_command_begins_anew(finished, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json.part").write_bytes((finished / "config.json").read_bytes()[:100])
+    run = train(tiny(epochs=1), folder, quiet=True)
+    assert run.finished
+    assert not (folder / "config.json.part").exists()
+
+
 @pytest.mark.bad_input
 def test_a_folder_that_holds_anything_is_left_as_it_is(finished, tmp_path):
     folder = tmp_path / "run"

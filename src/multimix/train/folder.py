@@ -96,8 +96,9 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def check_free(self) -> None:
-        """Raise FileExistsError if the folder holds anything."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        """Raise FileExistsError if the folder holds anything, but for what a kill amid :meth:`create` leaves."""
+        part = f"{self.config_file.name}.part"
+        if self.path.exists() and (not self.path.is_dir() or any(file.name != part for file in self.path.iterdir())):
             raise FileExistsError(
                 f"run folder {self.path} exists and is not empty; continue it with --resume {self.path},"
                 " or give the run another --name"

@@ -97,8 +97,6 @@ def _bring(job: Job, *, data: Loaded, quiet: bool) -> None:
     if run.config_file.is_file():
         resume(job.folder, quiet=quiet)
         return
-    # A process that was killed while it wrote the configuration leaves a part of it, and nothing else.
-    run.config_file.with_name(run.config_file.name + ".part").unlink(missing_ok=True)
     train(job.config, job.folder, quiet=quiet, splits=data(job.config))
 
 
