@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from multimix.data._augment import Augment, normalise
 from multimix.data._seeds import generator_for, seed_of
 from multimix.data._sets import Files, Images, ImageSet
+from multimix.data._workers import decoded
 
 __all__ = ["Batch", "Batches"]
 
@@ -128,25 +128,17 @@ class Batches:
             yield self._inputs(views), labels
 
     def _from_files(self, dataset: Files, epoch: int, chunks: list[Tensor]) -> Iterator[Batch]:
-        for chunk, decoded in zip(chunks, self._loader(dataset, epoch, chunks), strict=True):
-            if isinstance(decoded, str):
-                raise ValueError(decoded)
-            views = [view.to(self.device, non_blocking=True) for view in decoded]
+        for chunk, made in zip(chunks, self._decoded(dataset, epoch, chunks), strict=True):
+            views = [view.to(self.device, non_blocking=True) for view in made]
             labels = dataset.labels.index_select(0, chunk).to(self.device, non_blocking=True)
             yield self._inputs([normalise(view, self.mean, self.std) for view in views]), labels
 
-    def _loader(self, dataset: Files, epoch: int, chunks: list[Tensor]) -> DataLoader[list[Tensor] | str]:
+    def _decoded(self, dataset: Files, epoch: int, chunks: list[Tensor]) -> Iterator[list[Tensor]]:
         from multimix.data._pictures import Decoder, Job
 
         jobs = [Job(epoch, indices, [dataset.paths[i] for i in indices]) for indices in (c.tolist() for c in chunks)]
-        return DataLoader(
-            Decoder(dataset.image_size, self.augment, self.views, self.seed),
-            sampler=jobs,
-            batch_size=None,
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # else the loader draws its own seed from the global one
-        )
+        decoder = Decoder(dataset.image_size, self.augment, self.views, self.seed)
+        return decoded(decoder, jobs, workers=self.workers, pin_memory=self.device.type == "cuda")
 
     def _inputs(self, views: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
         return views[0] if self.views == 1 else tuple(views)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from multimix.data._seeds import generator_for, seed_of
+from multimix.data._workers import decoded
 from multimix.data.boxes._sets import BoxSet, Objects, Photo
 
 __all__ = ["BoxBatch", "BoxBatches"]
@@ -77,10 +78,9 @@ class BoxBatches:
             ValueError: If an image cannot be read, or has not the size that its annotations say.
         """
         jobs = [self._job(epoch, chunk.tolist()) for chunk in self._order(epoch).split(self.batch_size)[start:]]
-        for job, decoded in zip(jobs, self._loader(jobs), strict=True):
-            if isinstance(decoded, str):
-                raise ValueError(decoded)
-            images = [image.to(self.device, non_blocking=True).float().div_(255) for image in decoded]
+        decoder = _Decoder("RGB" if self.channels == 3 else "L")
+        for job, made in zip(jobs, decoded(decoder, jobs, workers=self.workers), strict=True):
+            images = [image.to(self.device, non_blocking=True).float().div_(255) for image in made]
             yield BoxBatch(
                 images, [self._objects(i, mirrored=m) for i, m in zip(job.indices, job.mirrored, strict=True)]
             )
@@ -99,15 +99,6 @@ class BoxBatches:
         found = self.boxes.of(index)
         found = found.flipped(self.boxes.photos[index].width) if mirrored else found
         return Objects(*(x.to(self.device) for x in (found.boxes, found.labels, found.areas, found.ignored)))
-
-    def _loader(self, jobs: list["_Job"]) -> DataLoader[list[Tensor] | str]:
-        return DataLoader(
-            _Decoder("RGB" if self.channels == 3 else "L"),
-            sampler=jobs,
-            batch_size=None,
-            num_workers=self.workers,
-            generator=torch.Generator(),  # else the loader draws its own seed from the global one
-        )
 
 
 class _Job(NamedTuple):

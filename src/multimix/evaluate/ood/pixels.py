@@ -9,9 +9,10 @@ from typing import Protocol, cast
 import torch
 from jaxtyping import UInt8
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from multimix.data import normalise
+from multimix.data._workers import decoded
 from multimix.evaluate.draws import per_example
 
 __all__ = ["Fitting", "Memory", "Noise", "OutBatches", "Pictures", "Pixels", "images_under"]
@@ -185,16 +186,8 @@ class OutBatches:
         """
         positions = range(len(self.pixels))
         chunks = [list(positions[start : start + self.batch_size]) for start in positions[:: self.batch_size]]
-        loader = DataLoader(
-            cast("Dataset[Tensor | str]", self.pixels),
-            sampler=chunks,
-            batch_size=None,
-            num_workers=0 if isinstance(self.pixels, Memory) else self.workers,
-            generator=Generator(),  # else the loader draws its own seed from the global one
-        )
-        for images in loader:
-            if isinstance(images, str):
-                raise ValueError(images)
+        workers = 0 if isinstance(self.pixels, Memory) else self.workers
+        for images in decoded(cast("Dataset[Tensor | str]", self.pixels), chunks, workers=workers):
             inputs = normalise(images.to(self.device), self.mean, self.std)
             yield inputs, torch.zeros(len(inputs), dtype=torch.int64, device=self.device)
 
