@@ -28,9 +28,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what ``--shapes`` asks for; without it, everything."""
     if asked := config.getoption("--shapes"):
-        shaped = [_is_shaped(item) for item in items]
-        left = [item for item, is_shaped in zip(items, shaped, strict=True) if is_shaped != (asked == "only")]
-        items[:] = [item for item, is_shaped in zip(items, shaped, strict=True) if is_shaped == (asked == "only")]
+        kept: list[pytest.Item] = []
+        left: list[pytest.Item] = []
+        for item in items:
+            (kept if _is_shaped(item) == (asked == "only") else left).append(item)
+        items[:] = kept
         config.hook.pytest_deselected(items=left)
 
 

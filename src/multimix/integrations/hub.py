@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from safetensors.torch import save_model
 from torch import nn
 
 from multimix import __version__
@@ -18,7 +17,7 @@ from multimix.models import build
 from multimix.protocols import Network
 from multimix.train import load_trained
 from multimix.train.folder import Facts, RunFolder
-from multimix.train.weights import digest, load_weights
+from multimix.train.weights import digest, load_weights, save_weights
 
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
@@ -171,7 +170,7 @@ def _save_network(
 def _write(network: nn.Module, target: Path, found: dict[str, Any], card: str) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     try:
-        save_model(network, str(target / _WEIGHTS))
+        save_weights(target / _WEIGHTS, network)
         (target / _CONFIG).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         (target / _CARD).write_text(card, encoding="utf-8")
     except BaseException:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from multimix.data import Splits
 from multimix.train.config import TrainConfig
 from multimix.train.folder import Facts, RunFolder
+from multimix.train.weights import read_weights
 
 _ARCHITECTURE = ("model", "width", "strides", "final_norm")
 """The settings that two networks have in common where the weights of one mean the same in the other."""
@@ -31,7 +31,7 @@ def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
         raise ValueError("init does not go with pretrained=True: training begins from one or from the other")
     run = RunFolder(Path(config.init))
     _check_architecture(run, config)
-    given = _read(run)
+    given = _read(run, network)
     here = network.state_dict()
     new = set() if _same_classes(run.read_facts(), splits) else _classifier(network)
     _check_shapes(
@@ -51,15 +51,15 @@ def _check_architecture(run: RunFolder, config: TrainConfig) -> None:
         raise ValueError(f"init: the network of run {run.path} is another one than is to be trained: {listed}")
 
 
-def _read(run: RunFolder) -> dict[str, Tensor]:
+def _read(run: RunFolder, network: nn.Module) -> dict[str, Tensor]:
     if not run.weights.is_file():
         raise FileNotFoundError(
             f"init: {run.path} has no model.safetensors yet; finish it with: multimix train --resume {run.path}"
         )
     try:
-        return load_file(str(run.weights))
-    except Exception as error:  # safetensors has an error class of its own
-        raise ValueError(f"init: {run.weights} is damaged: {' '.join(str(error).split())[:160]}") from error
+        return read_weights(run.weights, network)
+    except ValueError as error:
+        raise ValueError(f"init: {error}") from error
 
 
 def _same_classes(facts: Facts | None, splits: Splits) -> bool:

@@ -1,7 +1,6 @@
 """Weights in a file: written whole or not at all, read by the network they are of and by no other."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -32,20 +31,32 @@ def load_weights(path: Path, network: nn.Module) -> None:
     Raises:
         ValueError: If the file is damaged, or holds anything else than the network's parameters and buffers.
     """
+    given = read_weights(path, network)
     try:
-        here = network.state_dict()
-        given = _by_every_name(load_file(str(path)), here)
-        if missing := sorted(here.keys() - given.keys()):
-            raise ValueError(f"it lacks {', '.join(missing)}")
+        if missing := sorted(network.state_dict().keys() - given.keys()):
+            raise RuntimeError(f"it lacks {', '.join(missing)}")
         network.load_state_dict(given)
-    except Exception as error:  # safetensors has an error class of its own beside torch's
-        raise ValueError(f"{path} is damaged or of another network: {' '.join(str(error).split())[:160]}") from error
+    except RuntimeError as error:
+        raise _unfit(path, error) from error
 
 
-def _by_every_name(given: dict[str, Tensor], here: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what a file holds under all of its names in a network: what two layers share is written once."""
+def read_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
+    """Return what a file holds under all of its names in a network: what two layers share is written once.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        given = load_file(str(path))
+    except Exception as error:  # safetensors has an error class of its own
+        raise _unfit(path, error) from error
+    here = network.state_dict()
     held = {_place(here[name]): value for name, value in given.items() if name in here}
     return given | {name: held[place] for name, value in here.items() if (place := _place(value)) in held}
+
+
+def _unfit(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged or of another network: {' '.join(str(error).split())[:160]}")
 
 
 def _place(value: Tensor) -> tuple[object, ...]:
