@@ -25,7 +25,7 @@ def methods() -> Iterator[str]:
 
 def recipes() -> Iterator[str]:
     """Yield the lines of the table of recipes."""
-    from multimix.recipes import RECIPES
+    from multimix.lab.recipes import RECIPES
 
     yield "| recipe | what it is |"
     yield "|---|---|"
@@ -36,13 +36,13 @@ def recipes() -> Iterator[str]:
 
 def suites() -> Iterator[str]:
     """Yield the lines of the table of evaluation suites."""
-    from multimix.evaluate import SUITES
+    from multimix.lab.evaluate import SUITES
 
     yield "| suite | what it measures | settings and defaults |"
     yield "|---|---|---|"
     for suite in SUITES:
         settings = ", ".join(f"`{name}={value!r}`" for name, value in vars(suite.Settings()).items())
-        yield f"| [`{suite.name}`][multimix.evaluate.{suite.__name__}] | {summary(suite)} | {settings} |"
+        yield f"| [`{suite.name}`][multimix.lab.evaluate.{suite.__name__}] | {summary(suite)} | {settings} |"
 
 
 def summary(thing: object) -> str:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from multimix.anatomy import read, render
-from multimix.report import paired_table, read_records, summarise, table, with_labels
-from multimix.train import from_json
+
+from multimix.lab.report import paired_table, read_records, summarise, table, with_labels
+from multimix.lab.train import from_json
 
 BLOCK = re.compile(r"(<!-- records: (\S+)((?: (?!-->)\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 WORDS = ("suite", "paired", "metrics", "labels", "lengths")

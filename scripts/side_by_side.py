@@ -21,15 +21,15 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from multimix.evaluate.embedding import normalised, pooled
-from multimix.evaluate.ood.pixels import OutBatches
-from multimix.evaluate.ood.sets import open_set
-from multimix.evaluate.ood.suite import OODSettings
-from multimix.evaluate.predict import predict
-from multimix.train import load_network
-from multimix.train.environment import commit
-from multimix.train.folder import RunFolder
-from multimix.train.measure import source_of
+from multimix.lab.evaluate.embedding import normalised, pooled
+from multimix.lab.evaluate.ood.pixels import OutBatches
+from multimix.lab.evaluate.ood.sets import open_set
+from multimix.lab.evaluate.ood.suite import OODSettings
+from multimix.lab.evaluate.predict import predict
+from multimix.lab.train import load_network
+from multimix.lab.train.environment import commit
+from multimix.lab.train.folder import RunFolder
+from multimix.lab.train.measure import source_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

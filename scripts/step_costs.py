@@ -1,6 +1,6 @@
 """Measure what a step of every arm of the studies at equal seconds costs, in steps of plain training.
 
-Makes the records behind ``COSTS`` in ``multimix.recipes.studies.seconds``: one thread, which is what a run of a study
+Makes the records behind ``COSTS`` in ``seconds``: one thread, which is what a run of a study
 on a CPU has, rounds of one step of every arm in turn. Images of CIFAR-10 are noise of its shape. Run::
 
     python scripts/step_costs.py --out benchmarks/step-recipes-cpu.jsonl
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from multimix.bench import Case, Comparison, measure, rates
-from multimix.bench.step import engine_step, random_images
-from multimix.cli.bench import show, write
-from multimix.data import Splits
-from multimix.recipes import study_named
-from multimix.train import Engine, TrainConfig
-from multimix.train.run import load_data
+from multimix.lab.bench import Case, Comparison, measure, rates
+from multimix.lab.bench.step import engine_step, random_images
+from multimix.lab.cli.bench import show, write
+from multimix.lab.data import Splits
+from multimix.lab.recipes import study_named
+from multimix.lab.train import Engine, TrainConfig
+from multimix.lab.train.run import load_data
 
 STUDIES = ("digits-seconds", "cifar10-small-seconds")
 

@@ -16,10 +16,11 @@ c h w channels, height and width of an image
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
+from typing_extensions import Self
 
 __all__ = ["SILENT", "Evaluator", "Losses", "Method", "Network", "Stateful", "Teacher", "Watch", "parts"]
 

@@ -19,7 +19,7 @@ VICTIM = "multimix-1"
 SETTINGS = shlex.split("--train-size 400 --width 8 --epochs 6 --batch-size 50 --checkpoint-steps 5 --device cpu")
 """Of every run: 6 epochs of 6 mini-batches, so that an epoch is long enough to be killed in."""
 
-_MULTIMIX = (sys.executable, "-m", "multimix.cli")
+_MULTIMIX = (sys.executable, "-m", "multimix.lab.cli")
 
 
 def run(folder: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from multimix.distill import SelfDistilled
+from multimix.lab.train import AdamW, TrainConfig, resume, train
 from multimix.methods import ERM, Alternate, ManifoldMixup, MultiMix
-from multimix.train import AdamW, TrainConfig, resume, train
 from parallel.together import SERVER
 from train.tiny import tiny, weights
 

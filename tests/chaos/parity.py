@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from multimix.distill import SelfDistilled
+from multimix.lab.train import TrainConfig
 from multimix.methods import ERM, Alternate, DenseMultiMix, MultiMix
-from multimix.train import TrainConfig
 from parallel.jobs import largest_difference, steps
 from parallel.together import together
 from train.tiny import tiny

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from multimix.distill import SelfDistilled
+from multimix.lab.train import Engine
+from multimix.lab.train.run import load_data
+from multimix.lab.train.session import LossLog
 from multimix.methods import Alternate, CutMix, DenseMultiMix, MultiMix
-from multimix.train import Engine
-from multimix.train.run import load_data
-from multimix.train.session import LossLog
 from train.tiny import tiny
 
 BAR = 0.01

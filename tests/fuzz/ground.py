@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from multimix.cli.__main__ import main
-from multimix.detect import DetectConfig, DetectFolder
-from multimix.detect.folder import Origin
-from multimix.train.folder import RunFolder
+from multimix.lab.cli.__main__ import main
+from multimix.lab.detect import DetectConfig, DetectFolder
+from multimix.lab.detect.folder import Origin
+from multimix.lab.train.folder import RunFolder
 
 from .wrong import TINY
 

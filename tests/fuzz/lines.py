@@ -6,13 +6,14 @@ from dataclasses import fields, is_dataclass
 from random import Random
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from multimix.bench import SUITES as BENCHES
-from multimix.cli.__main__ import COMMANDS
-from multimix.evaluate import SUITES
+from multimix.lab.bench import SUITES as BENCHES
+from multimix.lab.cli.__main__ import COMMANDS
+from multimix.lab.evaluate import SUITES
+from multimix.lab.recipes import RECIPES
+from multimix.lab.recipes.detection import DETECTION_RECIPES
+from multimix.lab.train import SGD, Cosine, TrainConfig
 from multimix.methods import METHODS
-from multimix.recipes import METHOD_NAMES, RECIPES, STUDIES
-from multimix.recipes.detection import DETECTION_RECIPES
-from multimix.train import SGD, Cosine, TrainConfig
+from multimix.names import METHOD_NAMES
 
 from .wrong import TINY, Wrong
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fuzz.strategies import law
 from multimix import ops
 from multimix.distill import SelfDistilled
+from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
 from multimix.methods import ERM, METHODS, Alternate, Chain, Mixup, SuperMix, Until
-from multimix.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
 from train.test_codec import same
 
 positive = st.one_of(st.sampled_from([1e-300, 1.0, 1e300]), st.floats(1e-6, 1e6))

@@ -8,7 +8,7 @@ import pytest
 from fuzz.ground import Ground
 from fuzz.wrong import Wrong, outcome
 from fuzz.wrong_inputs import FAMILIES, cases, faults_of, grounds
-from multimix.cli import list as list_command
+from multimix.lab.cli import list as list_command
 
 LONG = os.environ.get("MULTIMIX_FUZZ") == "long"
 EACH = 150 if LONG else 12

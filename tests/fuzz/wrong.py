@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multimix.cli.__main__ import COMMANDS, main
+from multimix.lab.cli.__main__ import COMMANDS, main
 
 TINY = (
     *("--train-size", "100", "--width", "2", "--strides", "1", "2", "2", "2"),

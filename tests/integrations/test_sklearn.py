@@ -14,7 +14,7 @@ from torch import nn
 import multimix as mm
 from multimix.integrations._tabular import tabular_network
 from multimix.integrations.sklearn import MultiMixClassifier, MultiMixRegressor
-from multimix.recipes import METHOD_NAMES
+from multimix.names import METHOD_NAMES
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")

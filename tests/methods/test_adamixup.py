@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 import toy
-from multimix.bench.step import random_images
 from multimix.distill import SelfDistilled
+from multimix.lab.bench.step import random_images
+from multimix.lab.train import SGD, Engine, TrainConfig
 from multimix.methods import ERM, Alternate
 from multimix.methods.adamixup import AdaMixUp
 from multimix.protocols import Method, Teacher, parts
-from multimix.train import SGD, Engine, TrainConfig
 
 
 def seeded(seed: int = 0) -> torch.Generator:

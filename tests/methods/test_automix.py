@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 import toy
-from multimix.bench.step import random_images
 from multimix.distill import SelfDistilled
+from multimix.lab.bench.step import random_images
+from multimix.lab.train import SGD, Engine, TrainConfig
 from multimix.methods import ERM, Alternate
 from multimix.methods._unet import MixingUNet
 from multimix.methods.automix import AutoMix
 from multimix.protocols import Method, Teacher, parts
-from multimix.train import SGD, Engine, TrainConfig
 
 
 def seeded(seed: int = 0) -> torch.Generator:

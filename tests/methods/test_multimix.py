@@ -5,7 +5,7 @@ import torch
 
 import references
 import toy
-from multimix.bench.cost import cost
+from multimix.lab.bench.cost import cost
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.protocols import Teacher
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from multimix import ops
-from multimix.bench.cost import cost
+from multimix.lab.bench.cost import cost
 from multimix.ops import _fused, _loss
 from ops.samples import Sample, sample, true_gradient, truth
 from ops.test_precision import plainly

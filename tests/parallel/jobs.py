@@ -9,14 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from multimix.data import Splits
+from multimix.lab.data import Splits
+from multimix.lab.train import Engine, TrainConfig
+from multimix.lab.train.engine import build_network
+from multimix.lab.train.run import load_data
+from multimix.lab.train.sharded import put_together
 from multimix.models import synchronise_batchnorm
 from multimix.ops import Gather
 from multimix.protocols import Method, Teacher
-from multimix.train import Engine, TrainConfig
-from multimix.train.engine import build_network
-from multimix.train.run import load_data
-from multimix.train.sharded import put_together
 
 
 def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool = False) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool
     With ``double`` the network computes in float64; disturbed, every initial weight is changed by a share of about
     1e-7, the rounding of float32.
     """
-    with patch("multimix.train.engine.build_network", _in_double if double else build_network):
+    with patch("multimix.lab.train.engine.build_network", _in_double if double else build_network):
         engine = Engine(config, load_data(config))
     if disturbed:
         generator = torch.Generator().manual_seed(1)

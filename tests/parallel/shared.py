@@ -14,11 +14,11 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import multimix as mm
 import toy
+from multimix.lab.train import Engine, TrainConfig, resume, train
+from multimix.lab.train.engine import TrainStep
+from multimix.lab.train.run import load_data
+from multimix.lab.train.sharded import put_together, share_out
 from multimix.protocols import Method
-from multimix.train import Engine, TrainConfig, resume, train
-from multimix.train.engine import TrainStep
-from multimix.train.run import load_data
-from multimix.train.sharded import put_together, share_out
 from parallel.jobs import share
 from train.tiny import stopped_after
 

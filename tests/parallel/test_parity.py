@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from chaos.parity import BAR, CASES, compare
-from multimix.train.parallel import start
+from multimix.lab.train.parallel import start
 from parallel.jobs import largest_difference, steps
 from parallel.together import together
 from train.tiny import tiny

@@ -18,7 +18,7 @@ SETTINGS = shlex.split(
     "train digits --method multimix --method.tuples 20 --train-size 100 --width 2 --strides 1 2 2 2 --epochs 8"
     " --batch-size 32 --device cpu --devices 2 --checkpoint-steps 1 --quiet --validate-every 8"
 )
-COMMAND = [sys.executable, "-m", "multimix.cli"]
+COMMAND = [sys.executable, "-m", "multimix.lab.cli"]
 
 
 def begin(folder: Path, *arguments: str) -> subprocess.Popen[str]:

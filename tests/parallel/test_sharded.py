@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from multimix.distill import SelfDistilled
+from multimix.lab.train import AdamW
 from multimix.methods import AdaMixUp, AutoMix, CoMixup, MultiMix, PuzzleMix, SuperMix
-from multimix.train import AdamW
 from parallel.jobs import each, largest_difference
 from parallel.shared import METHODS, MODELS, both, looked_at, runs, taken_over
 from parallel.together import together

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["multimix.train"])  # imports once, not once a process
+SERVER.set_forkserver_preload(["multimix.lab.train"])  # imports once, not once a process
 
 
 def together(world: int, function: Callable[..., Any], *arguments: Any, seconds: float = 240) -> list[Any]:

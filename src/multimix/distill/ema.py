@@ -1,11 +1,12 @@
 """The moving average of a network."""
 
 import copy
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from typing_extensions import Self
 
 from multimix.protocols import Network
 

@@ -1,27 +1,31 @@
 """MultiMix inside other people's trainers: each module imports its host only when it is used.
 
-``multimix.integrations.sklearn`` and its siblings are modules; the names below load from them on first use.
+``multimix.integrations.sklearn`` and its siblings are modules; the names below load from them on first use. Those of
+the hub load from ``multimix.lab.hub``, which reads run folders.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multimix.integrations.hub import load_pretrained, push_to_hub, save_pretrained
     from multimix.integrations.lightning import MultiMixCallback, MultiMixModule
+    from multimix.integrations.loss import MultiMixLoss
     from multimix.integrations.sklearn import MultiMixClassifier, MultiMixRegressor
-    from multimix.integrations.timm import MultiMixLoss, TimmMixup
+    from multimix.integrations.timm import TimmMixup
     from multimix.integrations.torchvision import MixCollate, MixTransform
     from multimix.integrations.transformers import MultiMixTrainer
+    from multimix.lab.hub import load_pretrained, push_to_hub, save_pretrained
 
 _HOMES = {
-    **dict.fromkeys(("load_pretrained", "push_to_hub", "save_pretrained"), "hub"),
-    **dict.fromkeys(("MultiMixCallback", "MultiMixModule"), "lightning"),
-    **dict.fromkeys(("MultiMixClassifier", "MultiMixRegressor"), "sklearn"),
-    **dict.fromkeys(("MultiMixLoss", "TimmMixup"), "timm"),
-    **dict.fromkeys(("MixCollate", "MixTransform"), "torchvision"),
-    "MultiMixTrainer": "transformers",
+    **dict.fromkeys(("load_pretrained", "push_to_hub", "save_pretrained"), "multimix.lab.hub"),
+    **dict.fromkeys(("MultiMixCallback", "MultiMixModule"), "multimix.integrations.lightning"),
+    **dict.fromkeys(("MultiMixClassifier", "MultiMixRegressor"), "multimix.integrations.sklearn"),
+    **dict.fromkeys(("MixCollate", "MixTransform"), "multimix.integrations.torchvision"),
+    "MultiMixLoss": "multimix.integrations.loss",
+    "MultiMixTrainer": "multimix.integrations.transformers",
+    "TimmMixup": "multimix.integrations.timm",
 }
+_MODULES = ("lightning", "loss", "sklearn", "timm", "torchvision", "transformers")
 
 __all__ = [
     "MixCollate",
@@ -41,11 +45,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"multimix.integrations.{_HOMES[name]}"), name)
-    if name in set(_HOMES.values()):
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
         return import_module(f"multimix.integrations.{name}")
     raise AttributeError(f"module 'multimix.integrations' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_HOMES.values()})
+    return sorted({*__all__, *_MODULES})

@@ -23,7 +23,7 @@ def as_method(method: Methodical) -> Method:
     if method is None:
         return MultiMix()
     if isinstance(method, str):
-        from multimix.recipes.methods import method_named
+        from multimix.names import method_named
 
         return method_named(method)
     if isinstance(method, type) or not isinstance(method, Method):

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from multimix._optional import require
 from multimix.integrations._course import Course, Methodical, as_method
-from multimix.integrations._host import require_host
 from multimix.models import adapt
 from multimix.ops import CrossEntropy, objective_of
 from multimix.protocols import Losses, Network
 
-pl: Any = require_host("lightning.pytorch", "pytorch_lightning", extra="lightning")
+pl: Any = require("lightning.pytorch", "pytorch_lightning", by=__name__)
 
 _KEY = "multimix"
 

@@ -3,21 +3,22 @@
 import copy
 import sys
 from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from typing_extensions import Self
 
+from multimix._optional import require
 from multimix.integrations._course import Course, Methodical
-from multimix.integrations._host import require_host
 from multimix.integrations._tabular import Fit, tabular_network
 from multimix.models import adapt
 from multimix.ops import SquaredError
 from multimix.protocols import Network
 
-require_host("sklearn")
+require("sklearn", by=__name__)
 
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin  # noqa: E402  (after the clear error)
 from sklearn.preprocessing import StandardScaler  # noqa: E402
@@ -158,7 +159,7 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
 
     Args:
         hidden: Widths of the hidden layers; none for a linear classifier.
-        method: A method, the name of one (``multimix.recipes.METHOD_NAMES``), or None for ``MultiMix()``.
+        method: A method, the name of one (``multimix.lab.recipes.METHOD_NAMES``), or None for ``MultiMix()``.
         network: In place of the perceptron, a function (features, classes) -> torch.nn.Module that returns what
             ``multimix.adapt`` returned or takes.
         epochs: Passes over the data.

@@ -6,12 +6,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from multimix._optional import require
 from multimix.integrations._course import Methodical
-from multimix.integrations._host import require_host
 from multimix.integrations._inputs import InputMixer
 from multimix.protocols import Network
 
-require_host("torchvision")
+require("torchvision", by=__name__)
 
 
 class MixTransform(nn.Module):

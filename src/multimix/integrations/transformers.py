@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multimix._optional import require
 from multimix.integrations._course import Course, Methodical, as_method
-from multimix.integrations._host import require_host
 from multimix.models import adapt
 from multimix.ops import as_probabilities
 
-hf: Any = require_host("transformers", extra="transformers")
-require_host("accelerate", extra="transformers")
+hf: Any = require("transformers", by=__name__)
+require("accelerate", by=__name__)
 
 STATE_FILE = "multimix.pt"
 """What lies beside the trainer's own files in a checkpoint: tensors, numbers and texts, read without running any."""

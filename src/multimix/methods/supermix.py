@@ -4,12 +4,13 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Self, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
+from typing_extensions import Self
 
 from multimix.methods._images import check_images
 from multimix.methods._predict import MixesInputs, classification_losses, wanted_of

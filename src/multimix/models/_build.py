@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from multimix._optional import require
 from multimix.models._adapt import adapt
 from multimix.models._adapted import AdaptedNetwork
 from multimix.models._preact import preact_resnet18, wide_resnet16_8
@@ -76,7 +77,7 @@ def _own(name: str, num_classes: int, in_channels: int, options: dict[str, Any])
 def _timm(
     name: str, model: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]
 ) -> Network:
-    import timm
+    timm = require("timm", by=f"model {name!r}")
 
     _require_known(name, model.partition(".")[0], timm.list_models())
     _require_applicable(name, options, {"pretrained"})
@@ -93,7 +94,7 @@ def _timm(
 def _torchvision(
     name: str, model: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]
 ) -> Network:
-    from torchvision import models
+    models = require("torchvision.models", by=f"model {name!r}")
 
     _require_known(name, model, models.list_models(module=models))
     _require_applicable(name, options, {"pretrained"})
@@ -108,7 +109,7 @@ def _torchvision(
 
 
 def _pretrained_torchvision(model: str, num_classes: int) -> Network:
-    from torchvision import models
+    models = require("torchvision.models", by=f"model {model!r}")
 
     network = adapt(models.get_model(model, weights="DEFAULT"))
     if num_classes != _IMAGENET_CLASSES and isinstance(network, AdaptedNetwork):

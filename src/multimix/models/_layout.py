@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from math import isqrt, prod
-from typing import Self
 
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Self
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from multimix._optional import require
+
 _UNITS = 2**30
 """What the capacities of a graph add up to at most, as whole numbers: half of what its flow may come to."""
 _ROUNDS = 4
@@ -72,8 +74,9 @@ def _solve(cost: Tensor, weights: Tensor) -> Tensor:
 
 def _cut(cost: Tensor, weights: Tensor, free: Tensor) -> Tensor:
     """Return which of the free cells lie on the source's side of a minimum cut of them all."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+    csr_array = require("scipy.sparse", by="a graph cut").csr_array
+    csgraph = require("scipy.sparse.csgraph", by="a graph cut")
+    breadth_first_order, maximum_flow = csgraph.breadth_first_order, csgraph.maximum_flow
 
     cells = free.flatten().nonzero()[:, 0]
     n = len(cells)

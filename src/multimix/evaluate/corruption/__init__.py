@@ -1,6 +1,0 @@
-"""The fifteen common corruptions of Hendrycks and Dietterich (ICLR 2019), five severities each, and what they cost."""
-
-from multimix.evaluate.corruption.apply import CORRUPTIONS, SEVERITIES, corrupt
-from multimix.evaluate.corruption.suite import Corruption, CorruptionSettings
-
-__all__ = ["CORRUPTIONS", "SEVERITIES", "Corruption", "CorruptionSettings", "corrupt"]

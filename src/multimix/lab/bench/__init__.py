@@ -1,0 +1,31 @@
+"""Speed as ratios within one run: interleaved, after warm-up, medians with spread, one record a case."""
+
+from multimix.lab.bench.compare import Case, Comparison, Least, Result, measure
+from multimix.lab.bench.cost import Rates, rates
+from multimix.lab.bench.ops import op_comparisons
+from multimix.lab.bench.pairs import pair_comparisons
+from multimix.lab.bench.step import step_comparisons
+from multimix.lab.bench.suites import suite_comparisons
+
+SUITES = {
+    "ops": op_comparisons,
+    "pairs": pair_comparisons,
+    "step": step_comparisons,
+    "evaluation": suite_comparisons,
+}
+"""Every suite: a function from the device to makers of its comparisons, one at a time to spare memory."""
+
+__all__ = [
+    "SUITES",
+    "Case",
+    "Comparison",
+    "Least",
+    "Rates",
+    "Result",
+    "measure",
+    "op_comparisons",
+    "pair_comparisons",
+    "rates",
+    "step_comparisons",
+    "suite_comparisons",
+]

@@ -1,0 +1,159 @@
+"""A training step of every method against plain training, and of the engine against a bare loop."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from multimix.distill import EMATeacher, SelfDistilled
+from multimix.distill.ema import as_module
+from multimix.lab.bench.compare import Case, Comparison
+from multimix.lab.data import Augment, Batches, Images, Splits
+from multimix.lab.train import SGD, Engine, TrainConfig
+from multimix.methods import (
+    ERM,
+    AlignMix,
+    CoMixup,
+    CutMix,
+    DenseMultiMix,
+    ManifoldMixup,
+    Mixup,
+    MultiMix,
+    PuzzleMix,
+)
+from multimix.protocols import Method, Network
+
+_BARS: tuple[tuple[Method, float | None], ...] = (
+    (Mixup(), None),
+    (CutMix(), None),
+    (ManifoldMixup(), None),
+    (AlignMix(), 1.05),
+    (PuzzleMix(), None),
+    (CoMixup(), None),
+    (MultiMix(), 1.02),
+    (DenseMultiMix(), 1.06),
+    (SelfDistilled(MultiMix()), 1.37),
+    (SelfDistilled(DenseMultiMix()), 1.37),
+)
+
+
+_GPU_BARS: tuple[tuple[Method, float | None], ...] = (
+    (MultiMix(1000), 1.01),
+    (MultiMix(100_000), 1.10),
+    (MultiMix(1_000_000), None),
+    (DenseMultiMix(1000), 1.05),
+)
+
+
+def step_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
+    """Return the comparisons of training steps: PreActResNet-18, mini-batches of 128 images of 32 × 32 pixels.
+
+    On a GPU, ResNet-50 with images of 224 × 224 pixels in bfloat16 too.
+    """
+    splits = random_images(1024, 32, classes=100)
+    comparisons = [
+        lambda: _engine_comparison(splits, device),
+        lambda: _average_comparison(splits, device),
+        lambda: _method_comparison(splits, device),
+    ]
+    if device.type == "cuda":
+        comparisons.append(lambda: _large_comparison(device))
+    return comparisons
+
+
+def _engine_comparison(splits: Splits, device: torch.device) -> Comparison:
+    """A narrow network, since what the engine adds to a step does not grow with it."""
+    engine = Case("engine", engine_step(_engine(ERM(), splits, device, width=16)), 1.03)
+    bare = Case("bare loop", bare_step(splits, device, width=16))
+    return Comparison("training step, engine against a bare loop", _shape(16), bare, (engine,), rounds=41)
+
+
+def _average_comparison(splits: Splits, device: torch.device) -> Comparison:
+    engine = _engine(ERM(), splits, device)
+    teacher = EMATeacher(cast("Network", engine.network))
+    update = Case("update of the moving average", lambda: teacher.update_(as_module(engine.network)), 0.01)
+    return Comparison(
+        "the teacher against a training step", _shape(64), Case("erm", engine_step(engine)), (update,), 11
+    )
+
+
+def _method_comparison(splits: Splits, device: torch.device) -> Comparison:
+    erm = Case("erm", engine_step(_engine(ERM(), splits, device)))
+    cases = tuple(Case(_title(m), engine_step(_engine(m, splits, device)), most) for m, most in _BARS)
+    return Comparison("training step against ERM", _shape(64), erm, cases, rounds=7 if device.type == "cpu" else 51)
+
+
+def _large_comparison(device: torch.device) -> Comparison:
+    splits = random_images(256, 224, classes=1000)
+
+    def case(method: Method, most: float | None = None) -> Case:
+        name = f"{method.name} n {method.tuples}" if isinstance(method, (MultiMix, DenseMultiMix)) else method.name
+        engine = _engine(method, splits, device, model="torchvision:resnet50", precision="bf16-mixed", width=None)
+        return Case(name, engine_step(engine), most)
+
+    cases = tuple(case(method, most) for method, most in _GPU_BARS)
+    shape = {"model": "resnet50", "b": 128, "px": 224, "k": 1000, "precision": "bf16"}
+    return Comparison("training step against ERM", shape, case(ERM()), cases, rounds=21)
+
+
+def _shape(width: int) -> dict[str, Any]:
+    return {"model": "preact_resnet18", "width": width, "b": 128, "px": 32, "k": 100}
+
+
+def random_images(size: int, px: int, *, classes: int) -> Splits:
+    """Return a data set of noise, for timing."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (size, 3, px, px), generator=generator, dtype=torch.uint8)
+    part = Images(images, torch.arange(size) % classes, tuple(map(str, range(classes))))
+    return Splits("noise", part, None, part, (0.5,) * 3, (0.25,) * 3)
+
+
+def engine_step(engine: Engine) -> Callable[[], object]:
+    """Return a call that does what the training loop does for one mini-batch, serving it included."""
+    batches = _endless(engine.batches)
+
+    def call() -> float:
+        total, _ = engine.step(*next(batches))
+        engine.at.batch %= len(engine.batches)
+        return float(total)
+
+    return call
+
+
+def bare_step(splits: Splits, device: torch.device, *, width: int = 64) -> Callable[[], object]:
+    """Return the same for a loop that somebody writes by hand, with the same network, data and optimiser."""
+    engine = _engine(ERM(), splits, device, width=width)
+    network = engine.network
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    batches = _endless(
+        Batches(splits.train, batch_size=128, mean=splits.mean, std=splits.std, augment=Augment(), device=device)
+    )
+
+    def call() -> float:
+        images, labels = next(batches)
+        loss = cross_entropy(cast("Tensor", network(images)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return call
+
+
+def _engine(method: Any, splits: Splits, device: torch.device, *, width: int | None = 64, **settings: Any) -> Engine:
+    optimizer = SGD(learning_rate=0.1)
+    config = TrainConfig(data="noise", method=method, optimizer=optimizer, device=device.type, width=width, **settings)
+    return Engine(config, splits)
+
+
+def _endless(batches: Batches) -> Iterator[Any]:
+    for epoch in count():
+        yield from batches.epoch(epoch)
+
+
+def _title(method: Method) -> str:
+    inner = getattr(method, "method", None)
+    return method.name if inner is None else f"{method.name} {inner.name}"

@@ -1,0 +1,110 @@
+"""``multimix COMMAND ...``: finds the command and turns what goes wrong into one line.
+
+Nothing heavy is imported before the command is known, so that help comes at once.
+"""
+
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from multimix import __version__
+
+COMMANDS = {
+    "train": "train a network by a recipe, or resume a run",
+    "evaluate": "measure a finished run",
+    "detect": "fine-tune a run's backbone to detect objects",
+    "compare": "train several methods with several seeds and report",
+    "report": "make one self-contained page of runs",
+    "bench": "measure speed and memory",
+    "list": "name methods, recipes, data sets, models and suites",
+}
+
+_GOES_ON = {
+    "train": "a run goes on with: multimix train --resume RUN",
+    "detect": "a run goes on with: multimix detect --resume RUN",
+    "evaluate": "the same command goes on with the suites that are not done",
+}
+"""What to do after a stop."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 if all went well, 2 for wrong input, 1 if training failed."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    command, *rest = arguments
+    if command in ("-V", "--version"):
+        print(f"multimix {__version__}")
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        return complain(
+            f"unknown command {command!r}; {f'did you mean {near[0]}?' if near else 'see multimix --help'}", 2
+        )
+    return run(command, rest)
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Run a known command; with MULTIMIX_DEBUG set, errors keep their traceback."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            import_module(f"multimix.lab.cli.{command}").main(arguments)
+    except SystemExit as stop:
+        if said := getattr(stop, "said", None):
+            return complain(f"{said}; {_GOES_ON.get(command, _GOES_ON['train'])}", int(stop.code or 0))
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return complain(f"stopped; {_GOES_ON.get(command, _GOES_ON['train'])}", 130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if os.environ.get("MULTIMIX_DEBUG"):
+            raise
+        return complain(*_told(error))
+    return 0
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning as a line of its own, without the place in the code that it comes from."""
+    print(f"multimix: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code."""
+    said = str(error) or type(error).__name__
+    if isinstance(error, (ValueError, TypeError, OSError)):
+        return said, 2
+    if isinstance(error, RuntimeError):
+        return said, 1
+    return f"{type(error).__name__}: {error} (with MULTIMIX_DEBUG=1 it says where)", 1
+
+
+def complain(message: str, code: int) -> int:
+    """Print one line to the error stream and return the exit code; of several processes each says which it is."""
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    print(f"multimix{f' (process {rank})' * (rank != '0')}: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def usage() -> str:
+    """Return what ``multimix --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    return f"""usage: multimix COMMAND ...
+
+Interpolate a myriad of embeddings: MultiMix and the mixup family.
+
+commands:
+{lines}
+
+multimix COMMAND --help says more. Start with: multimix train digits"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Image sets by name or path, batched augmentation with per-image parameters, and batches that resume anywhere.
+
+``load`` returns the ``Splits`` of a data set. Small sets are ``Images``, uint8 tensors that live on the device of the
+training and are augmented there; large ones are ``Files``, decoded by worker processes. ``Batches`` serves both with
+the same promise: batch i of an epoch depends on the seed, the epoch and i alone.
+"""
+
+from multimix.lab.data._augment import Augment, Crops, normalise
+from multimix.lab.data._batches import Batches
+from multimix.lab.data._load import DATASETS, Splits, first_of, load
+from multimix.lab.data._seeds import seed_of
+from multimix.lab.data._sets import Files, Images, ImageSet
+
+__all__ = [
+    "DATASETS",
+    "Augment",
+    "Batches",
+    "Crops",
+    "Files",
+    "ImageSet",
+    "Images",
+    "Splits",
+    "first_of",
+    "load",
+    "normalise",
+    "seed_of",
+]

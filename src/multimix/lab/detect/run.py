@@ -1,0 +1,135 @@
+"""A detection run from its configuration to its weights: train, resume, load."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from multimix.lab.detect.config import DetectConfig
+from multimix.lab.detect.data import BoxSplits, load_splits
+from multimix.lab.detect.engine import DetectEngine, device_named, fresh_network
+from multimix.lab.detect.folder import DetectFolder, Origin
+from multimix.lab.detect.model import build_detector
+from multimix.lab.detect.session import DetectSession
+from multimix.lab.train import load_trained
+from multimix.lab.train.environment import describe
+from multimix.lab.train.folder import RunFolder
+from multimix.lab.train.session import LossLog
+from multimix.lab.train.state import load_newest, restore_random_states
+from multimix.lab.train.weights import digest, load_weights
+from multimix.protocols import Network
+
+
+def detect(config: DetectConfig, folder: Path, *, quiet: bool = False) -> DetectFolder:
+    """Fine-tune a run's backbone to detect objects, into a new run folder, measured before and after.
+
+    Args:
+        config: What to train.
+        folder: Where to; it must not exist, or be empty.
+        quiet: Print nothing.
+
+    Raises:
+        FileExistsError: If the folder holds anything.
+        FileNotFoundError: If the backbone's run or the data is not there.
+        ValueError: If configuration, backbone and data do not fit each other, or a package is missing.
+        TrainingError: If the loss turns non-finite.
+    """
+    run = DetectFolder(folder)
+    network, origin = _backbone(config)
+    splits = load_splits(config)
+    engine = DetectEngine(config, origin, splits, network)
+    run.begin(config, origin, splits.train.classes)
+    run.write_json(run.environment_file, _environment(engine.device))
+    _tell(splits, quiet=quiet)
+    return DetectSession(run, engine, quiet=quiet).finish()
+
+
+def resume_detect(folder: Path, *, quiet: bool = False) -> DetectFolder:
+    """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
+
+    The backbone's own run is needed only where there is no checkpoint yet.
+
+    Raises:
+        FileNotFoundError: If there is no run in the folder.
+        ValueError: If its configuration or checkpoint is damaged or belongs to another run.
+        TrainingError: If the loss turns non-finite.
+    """
+    run = DetectFolder(folder)
+    config, origin, classes = run.read_detection()
+    if run.finished:
+        return run
+    saved = load_newest(run.checkpoint)
+    network = None if saved is not None else _same_backbone(config, origin)
+    splits = load_splits(config)
+    if splits.train.classes != classes:
+        raise ValueError(f"{splits.train.name} has other classes than when the run began")
+    session = DetectSession(run, DetectEngine(config, origin, splits, network), quiet=quiet)
+    if saved is not None:
+        session.engine.load(saved)
+        session.log = LossLog(**saved["log"])
+        restore_random_states(saved["random"])
+    _forget_what_comes_after(run, session.engine.at.epoch)
+    return session.finish()
+
+
+def load_detector(folder: Path, *, device: str = "cpu") -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the trained detector of a run, in eval mode, and the names of its classes; that of label 1 comes first.
+
+    Raises:
+        FileNotFoundError: If there is no run, or it has not ended.
+        ValueError: If its files are damaged or do not fit each other.
+    """
+    run = DetectFolder(folder)
+    config, origin, classes = run.read_detection()
+    if not run.weights.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no model.safetensors yet; finish it with: multimix detect --resume {folder}"
+        )
+    detector = build_detector(config, fresh_network(origin), origin.facts, classes=len(classes))
+    load_weights(run.weights, detector)
+    return detector.to(device_named(device)).eval(), classes
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    """Return what a training run writes down, with the version of the package that measures."""
+    try:
+        measures = version("faster-coco-eval")
+    except PackageNotFoundError:
+        measures = None
+    return {**describe(device), "faster-coco-eval": measures}
+
+
+def _backbone(config: DetectConfig) -> tuple[Network, Origin]:
+    """Return the network of the run that a configuration names, on the CPU, and where it is from."""
+    if not config.backbone:
+        raise ValueError("backbone must be the folder of a finished training run: --backbone RUN")
+    run = RunFolder(Path(config.backbone))
+    network, facts = load_trained(run.path, device="cpu")
+    return network, Origin(run.read_config(), facts, digest(run.weights))
+
+
+def _same_backbone(config: DetectConfig, origin: Origin) -> Network:
+    network, there = _backbone(config)
+    if there.weights != origin.weights:
+        raise ValueError(f"{config.backbone} holds other weights than when the run began")
+    return network
+
+
+def _forget_what_comes_after(run: DetectFolder, epoch: int) -> None:
+    """Leave out what the run wrote after its last checkpoint."""
+    run.metrics.keep(
+        lambda event: (
+            (event["event"] == "epoch" and event["epoch"] <= epoch)
+            or (event["event"] == "detection" and event["when"] == "before")
+        )
+    )
+
+
+def _tell(splits: BoxSplits, *, quiet: bool) -> None:
+    """Say what was left out of the data or mended."""
+    console = Console(highlight=False, quiet=quiet, stderr=True)
+    for note in splits.notes:
+        console.print(note, markup=False, soft_wrap=True)

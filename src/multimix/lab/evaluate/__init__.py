@@ -1,0 +1,57 @@
+"""Evaluation suites: each one an object that holds its data and settings and yields (metric, value) for a network."""
+
+from multimix.lab.evaluate.accuracy import Accuracy
+from multimix.lab.evaluate.adversarial import Adversarial, AdversarialSettings, fgsm, pgd
+from multimix.lab.evaluate.calibration import Calibration, CalibrationSettings
+from multimix.lab.evaluate.corruption import Corruption, CorruptionSettings, corrupt
+from multimix.lab.evaluate.embedding import Embedding, EmbeddingSettings
+from multimix.lab.evaluate.intrusion import Intrusion, IntrusionSettings
+from multimix.lab.evaluate.localisation import Localisation, LocalisationSettings
+from multimix.lab.evaluate.occlusion import Occlusion, OcclusionSettings
+from multimix.lab.evaluate.ood import OOD, OODSettings
+from multimix.lab.evaluate.pixels import Normalised
+from multimix.lab.evaluate.predict import predict
+from multimix.lab.evaluate.source import Source
+from multimix.lab.evaluate.suite import Suite, SuiteSettings
+
+SUITES: tuple[type[Suite], ...] = (
+    Accuracy,
+    Calibration,
+    Adversarial,
+    OOD,
+    Corruption,
+    Occlusion,
+    Embedding,
+    Intrusion,
+    Localisation,
+)
+"""Every suite: command line and report take them from here."""
+
+__all__ = [
+    "OOD",
+    "SUITES",
+    "Accuracy",
+    "Adversarial",
+    "AdversarialSettings",
+    "Calibration",
+    "CalibrationSettings",
+    "Corruption",
+    "CorruptionSettings",
+    "Embedding",
+    "EmbeddingSettings",
+    "Intrusion",
+    "IntrusionSettings",
+    "Localisation",
+    "LocalisationSettings",
+    "Normalised",
+    "OODSettings",
+    "Occlusion",
+    "OcclusionSettings",
+    "Source",
+    "Suite",
+    "SuiteSettings",
+    "corrupt",
+    "fgsm",
+    "pgd",
+    "predict",
+]

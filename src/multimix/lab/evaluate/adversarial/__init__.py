@@ -1,0 +1,6 @@
+"""Adversarial robustness: FGSM, PGD and AutoAttack on pixels."""
+
+from multimix.lab.evaluate.adversarial.attacks import fgsm, pgd
+from multimix.lab.evaluate.adversarial.suite import Adversarial, AdversarialSettings
+
+__all__ = ["Adversarial", "AdversarialSettings", "fgsm", "pgd"]

@@ -1,0 +1,147 @@
+"""AutoAttack, of the package pyautoattack: four attacks one after the other, each on what the others left."""
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from multimix.lab.evaluate.adversarial.attacks import no_attack
+from multimix.lab.evaluate.adversarial.balls import BALLS
+from multimix.lab.evaluate.adversarial.victim import Classifier, together
+from multimix.lab.evaluate.predict import LabelledBatches, evaluating
+from multimix.protocols import SILENT, Network, Watch
+
+ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""Those of the standard version (Croce and Hein, ICML 2020, section 6), in order."""
+LEAST_CLASSES = 4
+"""The loss of apgd-t compares the four greatest logits."""
+_NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def autoattack(
+    network: Classifier,
+    batches: LabelledBatches,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    batch_size: int = 100,
+    seed: int = 0,
+    watch: Watch = SILENT,
+) -> tuple[Tensor, Tensor]:
+    """Return the images after AutoAttack's standard version, and whether each is misclassified, both on the CPU.
+
+    With k classes below ten, the targeted attacks try the k - 1 wrong ones instead of nine.
+
+    Args:
+        network: From pixels in [0, 1] to logits (b, k).
+        batches: Pixels and class indices; attacked on the device that they come on.
+        epsilon: Radius of the ball, in pixels.
+        norm: ``linf`` or ``l2``.
+        batch_size: Images attacked at a time. The attacks draw one random number after another for a whole batch, so
+            that results depend on it a little.
+        seed: Of those numbers.
+        watch: Hears how far each attack is.
+
+    Raises:
+        ValueError: If pyautoattack is missing or there are fewer than four classes.
+    """
+    require_package()
+    original, labels, fooled, device, classes = _gather(network, batches, watch)
+    require_classes(classes)
+    images = original.clone()
+    with evaluating(cast("Network", network)), torch.inference_mode(mode=False), _frozen(network), _undisturbed(device):
+        for name in ATTACKS:
+            tool = _tool(together(network), name, epsilon, norm, classes, seed, device)
+            rest = (~fooled).nonzero()[:, 0]
+            for chosen in watch.over(f"AutoAttack, {name}", rest.split(batch_size) if len(rest) else ()):
+                found = _attacked(tool, original[chosen], labels[chosen], epsilon, norm)
+                verdict = no_attack()(network, found.to(device), labels[chosen].to(device)).verdict
+                images[chosen], fooled[chosen] = found, verdict.fooled.cpu()
+    return images, fooled
+
+
+def require_package() -> None:
+    """Refuse to go on without pyautoattack.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if importlib.util.find_spec("pyautoattack") is None:
+        raise ValueError("autoattack needs the package pyautoattack: pip install pyautoattack")
+
+
+def require_classes(classes: int) -> None:
+    """Refuse too few classes.
+
+    Raises:
+        ValueError: If there are fewer than four.
+    """
+    if classes < LEAST_CLASSES:
+        raise ValueError(f"autoattack needs at least {LEAST_CLASSES} classes, as its losses do, got {classes}")
+
+
+def _gather(
+    network: Classifier, batches: LabelledBatches, watch: Watch
+) -> tuple[Tensor, Tensor, Tensor, torch.device, int]:
+    """Return all images, labels and whether each is misclassified, on the CPU; their device; how many classes."""
+    images, labels, fooled, device, classes = [], [], [], torch.device("cpu"), 0
+    still = no_attack()
+    for pixels, targets in watch.over("AutoAttack, clean", batches):
+        found = still(network, pixels, targets)
+        device, classes = pixels.device, found.verdict.classes
+        images.append(pixels.cpu().contiguous())
+        labels.append(targets.cpu().long())
+        fooled.append(found.verdict.fooled.cpu())
+    if not images:
+        raise ValueError("batches must hold at least one batch, got none")
+    return torch.cat(images), torch.cat(labels), torch.cat(fooled), device, classes
+
+
+def _tool(
+    network: Classifier, name: str, epsilon: float, norm: str, classes: int, seed: int, device: torch.device
+) -> Any:
+    from pyautoattack import AutoAttack
+
+    tool = AutoAttack(network, eps=epsilon, norm=_NORMS[norm], seed=seed, version="standard", device=device)
+    tool.attacks_to_run = [name]
+    targets = min(tool.apgd_targeted.n_target_classes, classes - 1)
+    tool.apgd_targeted.n_target_classes = tool.fab.n_target_classes = targets
+    return tool
+
+
+def _attacked(tool: Any, pixels: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
+    found, _ = tool.run_standard_evaluation(pixels, labels, batch_size=len(pixels))
+    return BALLS[norm](pixels, epsilon).inside(found)
+
+
+@contextmanager
+def _frozen(network: Classifier) -> Iterator[None]:
+    """Keep gradients from the parameters: fab-t calls ``backward``."""
+    parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """Keep from the rest of the program what the package does to it: global seeds, the trace function, log lines."""
+    logger, trace = logging.getLogger("auto-attack"), sys.gettrace()
+    silent = logger.disabled
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        logger.disabled = True
+        try:
+            yield
+        finally:
+            logger.disabled = silent
+            sys.settrace(trace)

@@ -1,0 +1,41 @@
+"""From run folders to records, tables, figures and one self-contained HTML page; needs no torch."""
+
+from multimix.lab.report._evaluations import Evaluation
+from multimix.lab.report._figures import learning_curves, seed_dots
+from multimix.lab.report._metrics import Metric, metric
+from multimix.lab.report._page import page
+from multimix.lab.report._paired import Difference, paired, paired_table
+from multimix.lab.report._records import Record, read_records, records, with_labels, write_records
+from multimix.lab.report._runs import Picture, Run, read_run
+from multimix.lab.report._summary import Cell, Comparison, Row, Summary, suites, summarise
+from multimix.lab.report._svg import Figure
+from multimix.lab.report._tables import Format, table
+
+__all__ = [
+    "Cell",
+    "Comparison",
+    "Difference",
+    "Evaluation",
+    "Figure",
+    "Format",
+    "Metric",
+    "Picture",
+    "Record",
+    "Row",
+    "Run",
+    "Summary",
+    "learning_curves",
+    "metric",
+    "page",
+    "paired",
+    "paired_table",
+    "read_records",
+    "read_run",
+    "records",
+    "seed_dots",
+    "suites",
+    "summarise",
+    "table",
+    "with_labels",
+    "write_records",
+]

@@ -1,0 +1,259 @@
+"""Differences between methods seed by seed: what two runs share, as first weights and order of images, cancels."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from multimix.lab.report import _formats
+from multimix.lab.report._formats import Grid, Text
+from multimix.lab.report._known import QUALITY, Metric
+from multimix.lab.report._metrics import decimals, spoken
+from multimix.lab.report._metrics import metric as described
+from multimix.lab.report._summary import Cell, Comparison, Row, Setting, Summary
+from multimix.lab.report._tables import Format, check_format, inert, unlike
+from multimix.lab.report._text import clean, listed, unknown
+
+_USUAL = tuple(known.name for known in QUALITY)
+_NOTE = (
+    "Bold: the interval lies on the better side of 0; ▼: on the worse side; "
+    "intervals are not corrected for the number of comparisons."
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of one method less the same metric of another, over the seeds that both have."""
+
+    label: str
+    """The row's name: its label, with what tells it from others of that label behind it."""
+    n: int
+    """How many seeds both have."""
+    mean: float
+    """The mean difference, in the record's unit; NaN where a value is not finite or no seed is shared."""
+    std: float | None
+    """The sample standard deviation of the differences; None with fewer than two."""
+    low: float | None
+    """Lower end of the 95 % confidence interval of the mean (Student's t, n - 1 degrees of freedom)."""
+    high: float | None
+    """Its upper end; both are None with fewer than two seeds, and NaN where a value is not finite."""
+    seeds: tuple[int, ...]
+    """The seeds that both have, ascending."""
+    values: tuple[float, ...]
+    """One difference a seed."""
+
+
+def paired(comparison: Comparison, metric: str, against: str) -> tuple[Difference, ...]:
+    """Return how every other method differs from ``against`` in a metric, seed by seed.
+
+    Args:
+        comparison: Methods that trained alike.
+        metric: Its name in the records.
+        against: The label of the method to compare with, or its name as tables show it.
+
+    Returns:
+        One difference for every other row, in the order of the rows; its ``n`` is 0 where no seed is shared.
+
+    Raises:
+        ValueError: Nothing has ``metric``, or ``against`` names no row, or several.
+    """
+    if metric not in comparison.metrics:
+        raise ValueError(unknown("metric", metric, comparison.metrics))
+    base = _row(comparison, against)
+    return tuple(_difference(row, base, metric) for row in comparison.rows if row is not base)
+
+
+def paired_table(
+    summary: Summary, against: str, *, metrics: Sequence[str] | None = None, fmt: Format = "markdown"
+) -> str:
+    """Return the differences to one method as text: a table for every data set, model and length of training.
+
+    Cells read ``+0.62 [+0.21, +1.03]`` (mean difference and its 95 % interval; no interval of one seed), with a decimal
+    more than means have. Comparisons without ``against``, without another row, or without one of the metrics have no
+    table. ``csv`` is one table for machines: full precision, in the records' units.
+
+    Args:
+        summary: What ``summarise`` returned; ``summarise(records, metrics)`` brings in metrics of any suite.
+        against: The label of the method to compare with, or its name as tables show it.
+        metrics: The columns; accuracy, NLL and ECE by default, as far as they were measured.
+        fmt: ``markdown``, ``html``, ``csv``, ``latex`` (booktabs) or ``plain``.
+
+    Raises:
+        ValueError: ``fmt`` is none of these, nothing has one of ``metrics``, ``against`` names no row or several, or
+            there is nothing to compare with it.
+    """
+    check_format(fmt)
+    if fmt == "csv":
+        return _csv(summary, against, metrics)
+    render: Callable[[Grid], str] = getattr(_formats, fmt)
+    return "\n".join(render(grid) for grid in _grids(summary, against, metrics).values())
+
+
+def paired_html(summary: Summary, against: str, *, metrics: Sequence[str] | None = None) -> dict[Setting, Markup]:
+    """Return the tables of ``paired_table`` by data, model and epochs, ready to stand in a page."""
+    return {setting: Markup(_formats.html(grid)) for setting, grid in _grids(summary, against, metrics).items()}
+
+
+def _row(comparison: Comparison, against: str) -> Row:
+    found = [row for row in comparison.rows if against in (row.name, row.label)]
+    if not found:
+        raise ValueError(unknown("against", against, (row.name for row in comparison.rows)))
+    if len(found) > 1:
+        names = clean(", ".join(row.name for row in found))
+        raise ValueError(
+            f"against: expected the name of one row, got {clean(against)!r}, which in {clean(comparison.title)} names"
+            f" {len(found)} that differ in their settings: {names}"
+        )
+    return found[0]
+
+
+def _difference(row: Row, base: Row, metric: str) -> Difference:
+    ours, theirs = (_by_seed(one.cells.get(metric)) for one in (row, base))
+    seeds = tuple(seed for seed in ours if seed in theirs)
+    cell = Cell(seeds, tuple(ours[seed] - theirs[seed] for seed in seeds))
+    mean = cell.mean if seeds else math.nan
+    low, high = _interval(cell)
+    return Difference(row.name, cell.n, mean, cell.std, low, high, seeds, cell.values)
+
+
+def _by_seed(cell: Cell | None) -> dict[int, float]:
+    return dict(zip(cell.seeds, cell.values, strict=True)) if cell else {}
+
+
+def _interval(cell: Cell) -> tuple[float | None, float | None]:
+    if cell.std is None:
+        return None, None
+    from scipy.special import stdtrit  # not above: most reports compare nothing, and SciPy takes its time
+
+    half = float(stdtrit(cell.n - 1, 0.975)) * cell.std / math.sqrt(cell.n)
+    return cell.mean - half, cell.mean + half
+
+
+def _compared(summary: Summary, against: str) -> list[Comparison]:
+    """Return the comparisons that have the method and another; say what is missing where there is none."""
+    if not summary.comparisons:
+        raise ValueError("nothing to compare: no finished run has a record")
+    there = [one for one in summary.comparisons if any(against in (row.name, row.label) for row in one.rows)]
+    if not there:
+        raise ValueError(unknown("against", against, (row.name for one in summary.comparisons for row in one.rows)))
+    found = [one for one in there if len(one.rows) > 1]
+    if not found:
+        raise ValueError(f"against: expected a method that another can be compared with, got {clean(against)!r} alone")
+    return found
+
+
+def _columns(comparisons: Sequence[Comparison], metrics: Sequence[str] | None) -> list[tuple[str, ...]]:
+    """Return the metrics of each comparison's table; say which there are where it would have none."""
+    measured = dict.fromkeys(name for one in comparisons for name in one.metrics)
+    for name in metrics or ():
+        if name not in measured:
+            raise ValueError(unknown("metrics", name, measured))
+    chosen = dict.fromkeys(_USUAL if metrics is None else metrics)
+    if not chosen.keys() & measured.keys():
+        usual = "" if metrics is not None else f", and {listed(_USUAL)} are not among them"
+        raise ValueError(f"metrics: expected some of {clean(', '.join(measured))}, got none{usual}")
+    return [tuple(name for name in chosen if name in one.metrics) for one in comparisons]
+
+
+def _tables(
+    summary: Summary, against: str, metrics: Sequence[str] | None
+) -> list[tuple[Comparison, dict[str, tuple[Difference, ...]]]]:
+    """Return the differences by metric, of each comparison that has any."""
+    found = _compared(summary, against)
+    return [
+        (one, {name: paired(one, name, against) for name in names})
+        for one, names in zip(found, _columns(found, metrics), strict=True)
+        if names
+    ]
+
+
+def _grids(summary: Summary, against: str, metrics: Sequence[str] | None) -> dict[Setting, Grid]:
+    return {
+        (one.data, one.model, one.epochs): _grid(one, _row(one, against), columns)
+        for one, columns in _tables(summary, against, metrics)
+    }
+
+
+def _grid(comparison: Comparison, base: Row, columns: dict[str, tuple[Difference, ...]]) -> Grid:
+    lines = list(zip(*columns.values(), strict=True))
+    shared = [max(one.n for one in line) for line in lines]
+    texts = [_column(described(name), column, shared) for name, column in columns.items()]
+    what = ", ".join(clean(words) for words in (comparison.title, comparison.suite) if words)
+    several = max(shared) > 1
+    spread = "mean [95 % interval]" if several else "no interval, since no two seeds are shared"
+    return Grid(
+        heading=f"{what}: difference to {clean(base.name)} with the same seed, {spread}",
+        note=" ".join(words for words in (_NOTE if several else "", unlike(comparison)) if words),
+        titles=["Method", "n", *(_title(described(name)) for name in columns)],
+        rows=[
+            [Text(clean(line[0].label)), Text(str(n)), *(column[at] for column in texts)]
+            for at, (line, n) in enumerate(zip(lines, shared, strict=True))
+        ],
+    )
+
+
+def _title(shown: Metric) -> str:
+    """Return a column's heading; a difference of percentages is one of points, not a percentage of anything."""
+    unit = "points" if shown.unit == "%" else shown.unit
+    arrow = shown.heading.removeprefix(shown.quantity)
+    return f"Δ {spoken(shown.title)}{f' ({unit})' if unit else ''}{arrow}"
+
+
+def _column(shown: Metric, column: Sequence[Difference], shared: Sequence[int]) -> list[Text]:
+    digits = decimals(shown, (one.mean * shown.factor for one in column)) + (shown.digits is not None)
+    return [_text(one, shown, digits, n) for one, n in zip(column, shared, strict=True)]
+
+
+def _text(one: Difference, shown: Metric, digits: int, shared: int) -> Text:
+    if one.n == 0:
+        return Text("–")
+    mean, *ends = (
+        _signed(value * shown.factor, digits) for value in (one.mean, one.low, one.high) if value is not None
+    )
+    interval = f" [{', '.join(ends)}]" if ends else ""
+    fewer = "" if one.n == shared else f" (n = {one.n})"
+    better = _better(one, shown.better)
+    return Text(f"{mean}{interval}{fewer}{' ▼' if better is False else ''}", best=better is True)
+
+
+def _better(one: Difference, better: str | None) -> bool | None:
+    """Return whether a method is better (True) or worse (False); None where its interval does not say."""
+    if better is None or one.low is None or one.high is None or not (one.low > 0 or one.high < 0):
+        return None
+    return (one.low > 0) == (better == "higher")
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 or math.isnan(value) else text
+
+
+def _csv(summary: Summary, against: str, metrics: Sequence[str] | None) -> str:
+    tables = _tables(summary, against, metrics)
+    names = list(dict.fromkeys(name for _, columns in tables for name in columns))
+    parts = ("mean", "std", "low", "high", "n")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["data", "model", "epochs", "label", "against"]
+        + [inert(f"{name}_difference_{part}") for name in names for part in parts]
+    )
+    for comparison, columns in tables:
+        base = _row(comparison, against)
+        others = [row for row in comparison.rows if row is not base]
+        for at, row in enumerate(others):
+            about = [inert(comparison.data), inert(comparison.model), comparison.epochs]
+            found = [columns[name][at] if name in columns else None for name in names]
+            numbers = [_exact(one, part) for one in found for part in parts]
+            writer.writerow([*about, inert(row.name), inert(base.name), *numbers])
+    return out.getvalue()
+
+
+def _exact(one: Difference | None, part: str) -> str:
+    if one is None or one.n == 0:
+        return "0" if part == "n" else ""
+    value = getattr(one, part)
+    return "" if value is None else repr(value)

@@ -1,0 +1,25 @@
+"""The training engine: one configuration in, one run folder out."""
+
+from multimix.lab.train.codec import from_json, to_json
+from multimix.lab.train.config import SGD, AdamW, Cosine, Step, TrainConfig
+from multimix.lab.train.engine import Engine
+from multimix.lab.train.evaluation import evaluate_run
+from multimix.lab.train.run import load_network, load_trained, resume, train
+from multimix.lab.train.session import TrainingError
+
+__all__ = [
+    "SGD",
+    "AdamW",
+    "Cosine",
+    "Engine",
+    "Step",
+    "TrainConfig",
+    "TrainingError",
+    "evaluate_run",
+    "from_json",
+    "load_network",
+    "load_trained",
+    "resume",
+    "to_json",
+    "train",
+]

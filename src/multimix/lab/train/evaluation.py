@@ -1,0 +1,181 @@
+"""Measuring finished runs: suites by name, one record each, written as soon as it is there."""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from multimix.lab.data import Splits
+from multimix.lab.evaluate import SUITES, Source, Suite, SuiteSettings
+from multimix.lab.train.config import TrainConfig
+from multimix.lab.train.folder import RunFolder
+from multimix.lab.train.measure import source_of, test_record
+from multimix.lab.train.run import load_network
+from multimix.lab.train.weights import digest
+from multimix.protocols import SILENT, Network, Watch
+
+T = TypeVar("T")
+
+
+def suites_named(names: Iterable[str]) -> list[type[Suite]]:
+    """Return suites by name, each once.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    names = list(dict.fromkeys(names))
+    known = {suite.name: suite for suite in SUITES}
+    if unknown := [name for name in names if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown suite {', '.join(unknown)}; known are {', '.join(known)}{hint}")
+    return [known[name] for name in names]
+
+
+def evaluate_run(folder: Path, suites: Iterable[str] = ("accuracy",), **options: Any) -> list[dict[str, Any]]:
+    """Measure a finished run on its test set, write the results into the run and return them.
+
+    Args:
+        folder: The run.
+        suites: Names of suites.
+        options: Those of :func:`evaluations`.
+
+    Raises:
+        FileNotFoundError: If there is no finished run.
+        ValueError: As :func:`evaluations`.
+    """
+    return list(evaluations(folder, suites, **options))
+
+
+def evaluations(
+    folder: Path,
+    suites: Iterable[str],
+    *,
+    settings: Mapping[str, SuiteSettings] | None = None,
+    again: bool = False,
+    batch_size: int | None = None,
+    splits: Splits | None = None,
+    watch: Watch = SILENT,
+    unfit: Callable[[str, str], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the record of each suite, as soon as it is written.
+
+    A suite whose record is there already, with the same settings and of the same weights, is not run again. Each record
+    is on disk before the next suite begins, so that a stop loses only the suite under way.
+
+    Args:
+        folder: The run.
+        suites: Names of suites.
+        settings: Those of each suite, by its name, where they are not the defaults.
+        again: Measure what has been measured already, too.
+        batch_size: Images a batch; no result depends on it.
+        splits: The data, if it is loaded already.
+        watch: Hears how far each suite is.
+        unfit: Called with the name of a suite that the data do not suit and with the reason, and the suite is left out;
+            None raises.
+
+    Raises:
+        FileNotFoundError: If there is no finished run.
+        ValueError: If a suite is unknown, its settings do not fit the data, an optional package is missing or the run's
+            files are damaged.
+    """
+    given = settings or {}
+    chosen = {suite: given.get(suite.name) or suite.Settings() for suite in suites_named(suites)}
+    run = RunFolder(folder)
+    config = run.read_config()
+    network, splits = load_network(folder, splits)
+    weights = digest(run.weights)
+    device = next(cast("nn.Module", network).parameters()).device
+    source = source_of(config, splits, device, batch_size=batch_size)
+    kept = {} if again else {suite.name: _kept(run, suite.name, chosen[suite], weights) for suite in chosen}
+    # All are made before any runs: what does not fit is said at once.
+    made = {
+        suite.name: None if kept.get(suite.name) else _made(suite, source, wanted, unfit)
+        for suite, wanted in chosen.items()
+    }
+    for name, suite in made.items():
+        if suite is not None:
+            yield _measured(run, config, suite, network, source, weights, watch)
+        elif (result := kept.get(name)) is not None:
+            yield result
+
+
+def _made(
+    suite: type[Suite], source: Source, settings: SuiteSettings, unfit: Callable[[str, str], None] | None
+) -> Suite | None:
+    """Return a suite with a run's data; None of one that they do not suit, if somebody wants to hear of it."""
+    try:
+        return suite.of(source, settings)
+    except ValueError as error:
+        if unfit is None:
+            raise
+        unfit(suite.name, str(error))
+        return None
+
+
+def _measured(
+    run: RunFolder,
+    config: TrainConfig,
+    suite: Suite,
+    network: Network,
+    source: Source,
+    weights: str,
+    watch: Watch,
+) -> dict[str, Any]:
+    """Run a suite, write what it finds and return it."""
+    figures = Figures(watch)
+    result = test_record(
+        config,
+        suite,
+        network,
+        examples=len(source.splits.test),
+        weights=weights,
+        device=source.device,
+        watch=figures,
+    )
+    write_result(run, result, figures.data)
+    return result
+
+
+class Figures(Watch):
+    """Keeps the data of figures, and lets another watch hear the rest."""
+
+    def __init__(self, other: Watch) -> None:
+        self.data: dict[str, dict[str, Any]] = {}
+        self._other = other
+
+    def over(self, what: str, batches: Iterable[T]) -> Iterator[T]:
+        """Pass ``batches`` through the other watch."""
+        return self._other.over(what, batches)
+
+    def keep(self, name: str, data: dict[str, Any]) -> None:
+        """Keep the data of a figure."""
+        self.data[name] = data
+        self._other.keep(name, data)
+
+
+def write_result(run: RunFolder, result: dict[str, Any], figures: dict[str, dict[str, Any]]) -> None:
+    """Write a suite's figures and then its record, each whole, in the place of older ones."""
+    name = result["suite"]
+    if figures:
+        run.evaluation.mkdir(exist_ok=True)
+        about = {key: result[key] for key in ("suite", "settings", "weights", "date")}
+        run.write_json(run.evaluation / f"{name}.json", {**about, "figures": figures})
+    run.metrics.keep(lambda event: not _is_of(event, name))
+    run.metrics.write("test", **result)
+
+
+def _kept(run: RunFolder, name: str, settings: SuiteSettings, weights: str) -> dict[str, Any] | None:
+    """Return the record of a suite if it says what a new one would say."""
+    wanted = (json.loads(json.dumps(asdict(settings))), weights)
+    found = [event for event in run.metrics.read() if _is_of(event, name)]
+    same = [event for event in found if (event.get("settings"), event.get("weights")) == wanted]
+    return {key: value for key, value in same[-1].items() if key != "event"} if same else None
+
+
+def _is_of(event: dict[str, Any], name: str) -> bool:
+    return (event["event"], event.get("suite"), event.get("network")) == ("test", name, None)

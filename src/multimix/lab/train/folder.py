@@ -1,0 +1,176 @@
+"""The run folder: what lies in it, and who may write there."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from multimix import __version__
+from multimix.lab.data import Splits
+from multimix.lab.train.codec import from_json, to_json
+from multimix.lab.train.config import TrainConfig
+from multimix.lab.train.log import Metrics
+from multimix.lab.train.state import replacing
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run's network knows of the data that it was trained on."""
+
+    classes: tuple[str, ...]
+    """The name of every class, in the order of the logits."""
+    shape: tuple[int, int, int]
+    """Shape (c, h, w) of one image."""
+    mean: tuple[float, ...]
+    """Mean of each channel that images are normalised with, for pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel, likewise."""
+
+    @classmethod
+    def of(cls, splits: Splits) -> "Facts":
+        """Return those of a data set."""
+        return cls(splits.classes, splits.shape, splits.mean, splits.std)
+
+    def check(self, splits: Splits) -> None:
+        """Raise ValueError unless a data set has the classes and the images that the network was trained for."""
+        if splits.classes != self.classes:
+            raise ValueError(
+                f"the run was trained on {_some(self.classes)}, but data {splits.name} has {_some(splits.classes)}"
+            )
+        if splits.shape != self.shape:
+            raise ValueError(
+                f"the run was trained on images (c, h, w) = {self.shape}, but those of data {splits.name} are"
+                f" {splits.shape}"
+            )
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    listed = ", ".join(classes[:4])
+    return f"{len(classes)} classes ({listed}{', ...' * (len(classes) > 4)})"
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.json"
+        self.environment_file = path / "environment.json"
+        self.checkpoint = path / "last.ckpt"
+        self.weights = path / "model.safetensors"
+        self.averaged = path / "ema.safetensors"
+        self.evaluation = path / "evaluation"
+        self.pictures = path / "pictures"
+        self.metrics = Metrics(path / "metrics.jsonl")
+
+    def create(self, config: TrainConfig, facts: Facts) -> None:
+        """Make the folder and write the configuration, with what the network knows of its data.
+
+        Raises:
+            FileExistsError: If the folder holds anything already.
+            OSError: If it cannot be written.
+        """
+        self.claim()
+        self.write_json(
+            self.config_file,
+            {
+                "multimix": __version__,
+                "recipe": config.recipe,
+                "config": describe_config(config),
+                "trained_on": asdict(facts),
+            },
+        )
+
+    def claim(self) -> None:
+        """Make the folder.
+
+        Raises:
+            FileExistsError: If it holds anything already.
+            OSError: If it cannot be made.
+        """
+        self.check_free()
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def check_free(self) -> None:
+        """Raise FileExistsError if the folder holds anything, but for what a kill amid :meth:`create` leaves."""
+        part = f"{self.config_file.name}.part"
+        if self.path.exists() and (not self.path.is_dir() or any(file.name != part for file in self.path.iterdir())):
+            raise FileExistsError(
+                f"run folder {self.path} exists and is not empty; continue it with --resume {self.path},"
+                " or give the run another --name"
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from writing into the folder while the context lasts.
+
+        Raises:
+            BlockingIOError: If one is at it.
+        """
+        handle = os.open(self.path, os.O_RDONLY)  # the folder itself: nothing is left behind, not by a kill either
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(
+                    f"run folder {self.path} is being written by another process; wait for its end, or stop it"
+                ) from error
+            except OSError:  # a file system that knows no locks: go without
+                pass
+            yield
+        finally:
+            os.close(handle)
+
+    def read_config(self) -> TrainConfig:
+        """Return the configuration of the run.
+
+        Raises:
+            FileNotFoundError: If this is not a run folder.
+            ValueError: If its configuration cannot be read.
+        """
+        try:
+            config = from_json(self._read()["config"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{self.config_file} cannot be read: {error}") from error
+        if not isinstance(config, TrainConfig):
+            raise ValueError(f"{self.config_file} holds a {type(config).__name__}, not a training configuration")
+        return config
+
+    def read_facts(self) -> Facts | None:
+        """Return what the run's network knows of its data; None of a run that did not write it down.
+
+        Raises:
+            FileNotFoundError: If this is not a run folder.
+            ValueError: If it cannot be read.
+        """
+        try:
+            given = self._read().get("trained_on")
+            return None if given is None else Facts(**{name: tuple(value) for name, value in given.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.config_file} cannot be read: {error}") from error
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"there is no run folder {self.path}")
+        if not self.config_file.is_file():
+            raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json")
+        return json.loads(self.config_file.read_text(encoding="utf-8"))
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        with replacing(path) as file:
+            file.write((json.dumps(value, indent=1) + "\n").encode())
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the run came to its end."""
+        return any(event.get("event") == "end" for event in self.metrics.read())
+
+
+def describe_config(config: TrainConfig) -> dict[str, Any]:
+    """Return the configuration as JSON with the label that tables use."""
+    return {**to_json(config), "label": config.title}

@@ -1,0 +1,111 @@
+"""One attempt at a run, in whichever process a launcher chose for it."""
+
+import os
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from multimix.lab.data import Splits
+from multimix.lab.train.config import TrainConfig
+from multimix.lab.train.environment import is_out_of_memory
+from multimix.lab.train.folder import RunFolder
+from multimix.lab.train.run import load_data, resume, same_data, train
+from multimix.lab.train.session import TrainingError
+
+_FINAL = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
+"""What is wrong with the input stays wrong."""
+
+_PATIENCE = 20.0
+"""Seconds to wait for a folder that another process writes into: children of a killed one hold it a little longer."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to bring to its end."""
+
+    folder: Path
+    config: TrainConfig
+
+    @property
+    def finished(self) -> bool:
+        """Return whether it has come to its end."""
+        try:
+            return self.folder.is_dir() and RunFolder(self.folder).finished
+        except ValueError:  # damaged records are for the run to complain of
+            return False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt did not bring its run to the end."""
+
+    reason: str
+    """One line."""
+    final: bool = False
+    """Whether another attempt would fail as well: the training has diverged, or the input is wrong."""
+    wrong: bool = False
+    """Whether the input is wrong."""
+
+
+class Loaded:
+    """The data set that was loaded last, for runs that share it."""
+
+    def __init__(self) -> None:
+        self._known: tuple[TrainConfig, Splits] | None = None
+
+    def __call__(self, config: TrainConfig) -> Splits:
+        """Return the data set of a configuration."""
+        if self._known is None or not same_data(self._known[0], config):
+            self._known = None  # two large sets need not fit into memory
+            self._known = config, load_data(config)
+        return self._known[1]
+
+
+def attempt(job: Job, *, data: Loaded, quiet: bool = True) -> Failure | None:
+    """Train a run, or resume it, and return why it did not come to its end; None if it did.
+
+    What is no ``Exception``, as a stop by the keyboard, goes through.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            _bring(job, data=data, quiet=quiet)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                return Failure(_line(error))
+        except Exception as error:
+            if os.environ.get("MULTIMIX_DEBUG"):
+                traceback.print_exc()
+            wrong = isinstance(error, _FINAL)
+            return Failure(_line(error), final=wrong or _diverged(error), wrong=wrong)
+        else:
+            return None
+        time.sleep(1)
+
+
+def _bring(job: Job, *, data: Loaded, quiet: bool) -> None:
+    run = RunFolder(job.folder)
+    if run.config_file.is_file():
+        resume(job.folder, quiet=quiet)
+        return
+    train(job.config, job.folder, quiet=quiet, splits=data(job.config))
+
+
+def _diverged(error: Exception) -> bool:
+    """Return whether training ran into what it would run into again; memory may be free by then."""
+    return isinstance(error, TrainingError) and not (error.__cause__ and is_out_of_memory(error.__cause__))
+
+
+def _line(error: BaseException) -> str:
+    said = " ".join(str(error).split())
+    told = isinstance(error, (ValueError, TypeError, OSError, RuntimeError)) and said
+    return said if told else f"{type(error).__name__}: {said}".removesuffix(": ")

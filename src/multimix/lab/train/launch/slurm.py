@@ -1,0 +1,243 @@
+"""Runs as tasks of a Slurm array, which share a file system with whoever submits them.
+
+Everything lies in one folder: a plan and an outcome for each run, the scripts that were submitted, what the tasks
+printed, and which task has which run, so that a call that was cut off finds its tasks again.
+"""
+
+import contextlib
+import getpass
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multimix.lab.train.launch.attempt import Failure, Job
+from multimix.lab.train.launch.worker import read_outcome, write_plan
+from multimix.lab.train.state import replacing
+
+_OWN = ("array", "chdir", "job-name", "open-mode", "output", "requeue", "no-requeue", "signal")
+"""Options of sbatch that the script sets itself."""
+
+_EVERY = 10.0
+"""Seconds between two looks at the queue."""
+
+_MISSES = 2
+"""So many looks at the queue must miss a task without an outcome before it is given up: files may come late."""
+
+SCRIPT = """\
+#!/bin/bash
+{options}
+# Slurm warns this shell alone, a minute before it ends the task: pass it on, for the run to write its checkpoint.
+trap 'told=1; kill -TERM "$child" 2>/dev/null' TERM
+task=$SLURM_ARRAY_TASK_ID
+{python} -m multimix.lab.train.launch.worker {folder}/plans/"$task".json {folder}/outcomes/"$task".json &
+child=$!
+[ -z "$told" ] || kill -TERM "$child"
+wait "$child"
+code=$?
+while kill -0 "$child" 2>/dev/null; do
+  wait "$child"
+  code=$?
+done
+exit "$code"
+"""
+
+
+class OnSlurm:
+    """Array tasks of Slurm, watched through its queue and the files that they write.
+
+    Args:
+        folder: Where to keep plans, outcomes and scripts; it is made.
+        jobs: How many tasks of an array may run at the same time.
+        options: More options of sbatch, as in ``partition=gpu time=4:00:00``.
+
+    Raises:
+        ValueError: If an option is not one, or is set by the script itself.
+    """
+
+    speaks = False
+
+    def __init__(self, folder: Path, *, jobs: int, options: str = "") -> None:
+        self.slots = sys.maxsize  # Slurm itself keeps to ``jobs``
+        self._folder = folder.absolute()
+        self._jobs = jobs
+        self._options = parsed(options)
+        self._underway: dict[int, Path] = {}
+        self._missed: dict[int, int] = {}
+        self._states: dict[str, str] = {}
+        self._looked = 0.0
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Submit jobs as one array, but for those that an earlier call submitted and that are still in the queue.
+
+        Raises:
+            RuntimeError: If Slurm is not there or refuses.
+        """
+        for name in ("plans", "outcomes", "logs"):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        numbers = {self._number(job): job.folder for job in jobs}
+        states = self._queue() if self._tasks() else {}
+        if states is None:
+            raise RuntimeError("squeue does not answer, so tasks of an earlier call cannot be found again; try later")
+        fresh = [n for n in numbers if self._outcome(n).exists() or self._tasks().get(n) not in states]
+        self._states = states
+        if fresh:
+            self._submit(fresh)
+        self._underway |= numbers
+        self._missed |= dict.fromkeys(numbers, 0)
+        self._looked = time.monotonic()
+
+    def ended(self, seconds: float) -> dict[Path, Failure | None]:
+        """Return the outcome of tasks that wrote one, or that have left the queue without."""
+        time.sleep(seconds)
+        states = None
+        if time.monotonic() - self._looked >= _EVERY:
+            self._looked, states = time.monotonic(), self._queue()
+        if states is not None:
+            self._states = states
+        found: dict[Path, Failure | None] = {}
+        for number, folder in list(self._underway.items()):
+            try:
+                found[folder] = read_outcome(self._outcome(number))
+            except FileNotFoundError:
+                if states is None or not self._lost(number, states):
+                    continue
+                found[folder] = self._unknown(number)
+            del self._underway[number]
+        return found
+
+    def queued(self) -> Collection[Path]:
+        """Return the jobs whose tasks have not begun."""
+        tasks = self._tasks()
+        running = ("RUNNING", "COMPLETING")
+        return {folder for n, folder in self._underway.items() if self._states.get(tasks.get(n, "")) not in running}
+
+    def close(self) -> None:
+        """Cancel the tasks that have not ended."""
+        tasks = self._tasks()
+        going = [tasks[number] for number in self._underway if number in tasks]
+        if going:
+            with contextlib.suppress(RuntimeError):
+                _call("scancel", *going)
+
+    def _number(self, job: Job) -> int:
+        """Return the number of a job, which names its plan and is its index in every array; write the plan."""
+        folder = str(job.folder.absolute())
+        plans = {int(path.stem): path for path in (self._folder / "plans").glob("*.json")}
+        known = (n for n, path in plans.items() if json.loads(path.read_text(encoding="utf-8"))["folder"] == folder)
+        number = next(known, max(plans, default=-1) + 1)
+        write_plan(self._folder / "plans" / f"{number}.json", job)
+        return number
+
+    def _submit(self, numbers: Sequence[int]) -> None:
+        count = len(list(self._folder.glob("array-*.sh")))
+        path = self._folder / f"array-{count}.sh"
+        path.write_text(script(self._folder, numbers, jobs=self._jobs, options=self._options), encoding="utf-8")
+        for number in numbers:
+            self._outcome(number).unlink(missing_ok=True)
+        if shutil.which("sbatch") is None:
+            raise RuntimeError(f"sbatch is not here; {path} is written, for a machine of the cluster to submit")
+        job = _call("sbatch", "--parsable", str(path)).split()[-1].split(";")[0]
+        tasks = self._tasks() | {number: f"{job}_{number}" for number in numbers}
+        with replacing(self._folder / "tasks.json") as file:
+            file.write((json.dumps(tasks) + "\n").encode())
+
+    def _outcome(self, number: int) -> Path:
+        return self._folder / "outcomes" / f"{number}.json"
+
+    def _tasks(self) -> dict[int, str]:
+        """Return the newest task of each job by its number."""
+        path = self._folder / "tasks.json"
+        there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {int(number): task for number, task in there.items()}
+
+    def _queue(self) -> dict[str, str] | None:
+        """Return the state of each task in the queue; None where Slurm does not answer."""
+        try:
+            lines = _call("squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i %T")
+        except RuntimeError:
+            return None
+        return dict(line.split(maxsplit=1) for line in lines.splitlines() if line.strip())
+
+    def _lost(self, number: int, states: Mapping[str, str]) -> bool:
+        if self._tasks().get(number) in states:
+            self._missed[number] = 0
+            return False
+        self._missed[number] += 1
+        return self._missed[number] >= _MISSES
+
+    def _unknown(self, number: int) -> Failure:
+        """Say what Slurm knows of a task that was cut off."""
+        task = self._tasks()[number]
+        state = ""
+        with contextlib.suppress(RuntimeError):
+            state = _call("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={task}", "--format=State")
+        how = " ".join(state.split()) or "left the queue without an outcome"
+        return Failure(f"Slurm task {task}: {how}; see {self._folder / 'logs'}/{task}.log")
+
+
+def parsed(options: str) -> dict[str, str | None]:
+    """Return options of sbatch by name, without a value where they have none.
+
+    Raises:
+        ValueError: If one is not an option, or is set by the script itself.
+    """
+    found: dict[str, str | None] = {}
+    for word in shlex.split(options):
+        name, given, value = word.partition("=")
+        if not re.fullmatch("[a-z][a-z-]*", name):
+            raise ValueError(f"slurm must hold long options of sbatch such as time=4:00:00, without --, got {word!r}")
+        if name in _OWN:
+            raise ValueError(f"slurm must not hold {name}, which multimix sets itself, got {word!r}")
+        found[name] = value if given else None
+    return found
+
+
+def script(folder: Path, numbers: Sequence[int], *, jobs: int, options: Mapping[str, Any]) -> str:
+    """Return the script that sbatch takes: one array, a task for each number."""
+    own: dict[str, Any] = {
+        "job-name": "multimix",
+        "array": f"{_ranges(numbers)}%{jobs}",
+        "chdir": Path.cwd(),
+        "output": folder / "logs" / "%A_%a.log",
+        "open-mode": "append",
+        "requeue": None,
+        "signal": "B:TERM@60",
+    }
+    lines = [
+        f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={shlex.quote(str(value))}"
+        for name, value in {**own, **options}.items()
+    ]
+    return SCRIPT.format(options="\n".join(lines), python=shlex.quote(sys.executable), folder=shlex.quote(str(folder)))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return numbers as Slurm writes them: 0-3,7."""
+    groups: list[list[int]] = []
+    for number in sorted(numbers):
+        if groups and groups[-1][-1] == number - 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ",".join(f"{group[0]}-{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)
+
+
+def _call(program: str, *arguments: str) -> str:
+    """Return what a program of Slurm prints.
+
+    Raises:
+        RuntimeError: If it is not there or fails.
+    """
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=True)
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"{program} failed: {' '.join(error.stderr.split())}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(f"{program} cannot be called: {error}") from error
+    return done.stdout

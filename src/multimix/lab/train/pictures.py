@@ -1,0 +1,91 @@
+"""Pictures of a finished run: what its method feeds the network, and where the network looks."""
+
+import json
+from pathlib import Path
+from typing import cast
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.nn.functional import interpolate
+
+from multimix.lab.data import Batches, Splits
+from multimix.lab.evaluate.predict import evaluating
+from multimix.methods import MixesInputs
+from multimix.ops import attention
+from multimix.protocols import Method, Network, parts
+
+_SHOWN = 8
+_CELL = 64
+"""Least side of one picture in pixels."""
+
+
+def save_pictures(folder: Path, method: Method, network: Network, splits: Splits, device: torch.device) -> None:
+    """Write contact sheets of mixed examples and attention maps, with their captions."""
+    batches = Batches(
+        splits.test, batch_size=_SHOWN, mean=splits.mean, std=splits.std, shuffle=True, seed=0, device=device
+    )
+    served, labels = next(iter(batches.epoch(0)))
+    images = cast("Tensor", served)
+    pixels = _denormalise(images, splits)
+    captions = {}
+    folder.mkdir(exist_ok=True)
+    with evaluating(network), torch.no_grad():
+        for part in parts(method):
+            if (mixed := _fed(part, network, images, labels)) is not None:
+                _sheet([pixels, _denormalise(mixed, splits)]).save(folder / f"{part.name}.png")
+                captions[f"{part.name}.png"] = f"Test images (above) as {part.name} mixes them (below)."
+        features = network.embed(images)
+        if features.shape[1] > 1 and (side := int(features.shape[1] ** 0.5)) ** 2 == features.shape[1]:
+            maps = attention(features).unflatten(1, (1, side, side))
+            _sheet([pixels, _heat(pixels, maps)]).save(folder / "attention.png")
+            captions["attention.png"] = (
+                f"Test images (above) and the attention of the trained network over its {side} × {side} positions"
+                " (below): the brighter, the more."
+            )
+    (folder / "captions.json").write_text(json.dumps(captions, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _fed(method: Method, network: Network, images: Tensor, labels: Tensor) -> Tensor | None:
+    """Return what a method that mixes inputs feeds the network; None of any other method."""
+    if isinstance(method, MixesInputs):
+        classes = network.classify(network.pool(network.embed(images[:1]))).shape[-1]
+        generator = Generator(images.device).manual_seed(1)
+        mixed, _ = method.mix(images, labels, classes=classes, network=network, generator=generator)
+        return None if torch.equal(mixed, images) else mixed
+    seen: list[Tensor] = []
+
+    def watch(inputs: Tensor) -> Tensor:
+        seen.append(inputs.clone())
+        return inputs
+
+    with torch.compiler.set_stance("force_eager"), network.mixing_at(0, watch):  # compiled code passes hooks by
+        method(network, images, labels, generator=Generator(images.device).manual_seed(1))
+    changed = [inputs for inputs in seen[:1] if inputs.shape == images.shape and not torch.equal(inputs, images)]
+    return changed[0] if changed else None
+
+
+def _denormalise(images: Tensor, splits: Splits) -> Tensor:
+    mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (splits.mean, splits.std))
+    return (images * std + mean).clamp(0, 1)
+
+
+def _heat(pixels: Tensor, maps: Tensor) -> Tensor:
+    """Return pictures that are bright where the map is high."""
+    size = tuple(pixels.shape[-2:])
+    weights = interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+    weights = weights / weights.amax((2, 3), keepdim=True).clamp_min(1e-12)
+    return pixels * (0.15 + 0.85 * weights)
+
+
+def _sheet(rows: list[Tensor]) -> Image.Image:
+    """Return rows of pictures as one image, enlarged to a visible size without smoothing."""
+    stacked = torch.stack(rows).cpu()  # (rows, n, c, h, w)
+    if stacked.shape[2] == 1:
+        stacked = stacked.expand(-1, -1, 3, -1, -1)
+    framed = torch.nn.functional.pad(stacked, (1, 1, 1, 1), value=1.0)
+    r, n, c, h, w = framed.shape
+    grid = framed.permute(0, 3, 1, 4, 2).reshape(r * h, n * w, c)
+    image = Image.fromarray((grid * 255).round().byte().numpy())
+    scale = max(1, -(-_CELL // h))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

@@ -1,0 +1,220 @@
+"""``multimix compare`` and ``multimix report``."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.command import TINY
+from multimix.lab.cli.__main__ import main
+from multimix.lab.cli.compare import main as compare
+from multimix.lab.recipes import RECIPES, Study, digits
+from multimix.lab.train import from_json
+from train.tiny import events, files, steady, stopped_after, weights
+
+LINE = f"compare digits --methods erm distilled-multimix --seeds 2 --out out --quiet {TINY}"
+
+
+def runs_in(out: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(out.glob("*/model.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Path:
+    """Two methods with two seeds; leave them as they are."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    assert main(LINE.replace("--out out", f"--out {out}").split()) == 0
+    return out
+
+
+def test_every_method_is_trained_with_every_seed(compared):
+    assert list(runs_in(compared)) == ["distilled-multimix-0", "distilled-multimix-1", "erm-0", "erm-1"]
+    for folder in compared.glob("*-?"):
+        config = from_json(json.loads((folder / "config.json").read_text())["config"])
+        assert (config.title, config.seed) == (folder.name[:-2], int(folder.name[-1]))
+        assert events(folder)[-1]["event"] == "end"
+    assert len(set(runs_in(compared).values())) == 4
+
+
+def test_a_run_is_the_same_alone_as_among_others(multimix, compared):
+    """No run may begin with what another has learned: neither its teacher nor its random numbers."""
+    multimix.succeeds(f"train digits --method distilled-multimix {TINY} --seed 1 --quiet --out . --name alone")
+    assert weights(Path("alone")) == weights(compared / "distilled-multimix-1")
+    assert steady(Path("alone")) == steady(compared / "distilled-multimix-1")
+
+
+def test_the_table_has_a_row_for_each_method_and_the_report_is_one_file(multimix, compared):
+    shutil.copytree(compared, "out")
+    before = runs_in(Path("out"))
+    Path("out/report.html").unlink()
+    out = multimix.succeeds(LINE)
+    rows = [line for line in out.splitlines() if line.startswith(("erm", "distilled"))]
+    assert [row.split()[:2] for row in rows] == [["erm", "2"], *[["distilled-multimix", "2"]] * 2]
+    assert "difference to erm with the same seed" in out
+    accuracies = [event["accuracy"] for seed in (0, 1) for event in events(compared / f"erm-{seed}", "test")]
+    assert f"{100 * sum(accuracies) / 2:.1f}" in rows[0]
+    assert "±" in rows[0]
+    assert out.splitlines()[-1] == "report: out/report.html"
+    page = Path("out/report.html").read_text()
+    assert page.count("<html") == 1
+    assert "1 epoch: difference to erm with the same seed" in page
+    assert runs_in(Path("out")) == before
+
+
+def test_a_comparison_that_stopped_half_way_is_finished_and_no_more(multimix, compared):
+    shutil.copytree(compared, "out")
+    before = runs_in(Path("out"))
+    finished = ("erm-0", "distilled-multimix-0")
+    stamps = {name: Path("out", name, "model.safetensors").stat().st_mtime_ns for name in finished}
+    for name in ("erm-1", "distilled-multimix-1"):
+        shutil.rmtree(Path("out", name))
+    with stopped_after(3):  # erm-1 takes two mini-batches
+        multimix(LINE)
+    assert Path("out/erm-1/model.safetensors").exists()
+    assert Path("out/distilled-multimix-1/config.json").exists()
+    assert not Path("out/distilled-multimix-1/model.safetensors").exists()
+    multimix.succeeds(LINE)
+    assert runs_in(Path("out")) == before
+    assert {name: Path("out", name, "model.safetensors").stat().st_mtime_ns for name in finished} == stamps
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ("--epochs 2", "run folder out/erm-0 holds a run with another epochs (1, not 2); give another --out"),
+        ("--optimizer.learning-rate 0.3", "holds a run with another optimizer ("),
+    ],
+)
+def test_runs_with_other_settings_are_refused_and_left(multimix, compared, changes, said):
+    shutil.copytree(compared, "out")
+    before = files(Path("out"))
+    assert said in multimix.complains(f"{LINE} {changes}")
+    assert files(Path("out")) == before
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("compare digit --methods erm", "unknown recipe 'digit'; did you mean digits"),
+        ("compare digits --methods erm mixupp", "unknown method 'mixupp'; did you mean mixup"),
+        ("compare digits --methods erm --seeds 0", "--seeds must be at least 1, got 0"),
+        ("compare digits --methods erm --seeds two", "argument --seeds: invalid int value: 'two'"),
+        ("compare digits --methods erm --jobs 0", "--jobs must be at least 1, got 0"),
+        ("compare digits --methods erm --retries -1", "--retries must be at least 0, got -1"),
+        ("compare digits --methods erm --launcher cloud", "argument --launcher: invalid choice: 'cloud'"),
+        (
+            "compare digits --methods erm --slurm time=1:00:00",
+            "--slurm goes with --launcher slurm, got --launcher local",
+        ),
+        (
+            "compare digits --methods erm --launcher slurm --slurm array=1-3",
+            "slurm must not hold array, which multimix sets itself, got 'array=1-3'",
+        ),
+        ("compare cifar10-small --arms erm --methods erm", "give one of them"),
+        ("compare digits --arms erm", "unknown recipe or study 'digits'"),
+        ("compare cifar10-small --arms nothing", "--arms: study cifar10-small has no arm 'nothing'; it has erm"),
+        ("compare digits --methods erm --epoch 1", "Unrecognized options: --epoch, 1; did you mean --epochs?"),
+        ("compare digits --methods erm mixup --method.alpha 1", "Unrecognized options: --method.alpha, 1"),
+        ("compare digits --methods erm mixup --label x", "--label does not go with several of them"),
+        ("compare digits --methods erm --data digitz", "unknown data set 'digitz'; did you mean digits"),
+    ],
+)
+def test_wrong_input_is_one_line_and_nothing_is_written(multimix, line, said):
+    assert said in multimix.complains(line)
+    assert list(multimix.folder.iterdir()) == []
+
+
+def test_a_method_named_twice_is_trained_once(multimix):
+    multimix.succeeds(f"compare digits --methods erm erm --seeds 1 --out out --quiet {TINY}")
+    assert list(runs_in(Path("out"))) == ["erm-0"]
+
+
+@pytest.mark.slow
+def test_runs_in_several_processes_end_like_runs_in_one(multimix, compared, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2 * torch.get_num_threads())  # so that each has as many as here
+    out = multimix.succeeds(f"{LINE} --jobs 2")
+    assert runs_in(Path("out")) == runs_in(compared)
+    assert len([line for line in out.splitlines() if line.startswith(("erm", "distilled"))]) == 3
+
+
+def test_a_run_that_fails_is_reported_and_the_same_command_goes_on(multimix, compared):
+    """Something is in the way of its weights."""
+    Path("out/erm-1/model.safetensors.part").mkdir(parents=True)
+    Path("out/erm-1/model.safetensors.part/full").touch()
+    shutil.copy(compared / "erm-1/config.json", "out/erm-1")
+    code, out, err = multimix(LINE)
+    assert (code, out) == (1, "")
+    *table, last = err.splitlines()
+    assert last.startswith("multimix: 1 of 4 runs failed; those that finished are kept, and the same command goes on")
+    assert [line.split()[1:9:2] for line in table if line.startswith("│ erm")] == [["erm", "1", "1", "[Errno"]]
+    assert {name: runs_in(compared)[name] for name in runs_in(Path("out"))} == runs_in(Path("out"))
+    assert len(runs_in(Path("out"))) == 3
+    shutil.rmtree("out/erm-1/model.safetensors.part")
+    multimix.succeeds(LINE)
+    assert runs_in(Path("out")) == runs_in(compared)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "study"),
+    [
+        (["digits-all"], True),
+        (["digits", "--methods", "erm"], False),
+        (["cifar10-small"], True),
+        (["cifar10-small", "--methods", "erm", "mixup"], False),
+        (["cifar10-small", "--methods", "all"], False),
+        (["cifar10-small", "--arms", "erm", "mixup"], True),
+        (["cifar10-small-forms", "--methods", "erm"], True),
+        (["shared", "--methods", "erm"], False),
+        (["shared", "--methods", "erm", "only an arm"], True),
+        (["shared", "--methods", "only an arm", "mixup"], False),
+    ],
+)
+def test_a_name_that_recipe_and_study_share_means_one_of_them(arguments, study, monkeypatch):
+    shared = lambda: Study(name="shared", question="", arms={"erm": (digits(),), "only an arm": (digits(),)})  # noqa: E731
+    monkeypatch.setitem(RECIPES, "shared", digits)
+    monkeypatch.setitem(STUDIES, "shared", shared)
+    found = []
+    monkeypatch.setattr(
+        "multimix.lab.cli.compare._of_study", lambda name, labels, rest, option: found.append(labels) or shared()
+    )
+    monkeypatch.setattr("multimix.lab.cli.compare._of_recipe", lambda name, methods, rest: shared())
+    monkeypatch.setattr("multimix.lab.cli.compare.runs", lambda *given, **named: None)
+    compare(arguments)
+    assert found == ([arguments[2:] or None] if study else [])
+
+
+def test_report_takes_runs_and_folders_of_runs(multimix, compared):
+    out = multimix.succeeds(f"report {compared} --out page.html")
+    assert out.splitlines()[-1] == "report: page.html"
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("erm")] == [["erm", "2"]]
+    out = multimix.succeeds(f"report {compared}/erm-0 --out other.html")
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("erm")] == [["erm", "1"]]
+    assert {path.name for path in multimix.folder.iterdir()} == {"page.html", "other.html"}
+
+
+def test_the_records_of_a_report_can_be_kept_and_reported_again(multimix, compared):
+    out = multimix.succeeds(f"report {compared} --records records.jsonl --format csv")
+    assert "records: records.jsonl" in out
+    again = multimix.succeeds("report records.jsonl --format csv")
+    assert again.strip() == out[: out.index("records: ")].strip()
+    assert len(Path("records.jsonl").read_text().splitlines()) >= 6  # four students and two teachers
+
+
+def test_a_run_that_has_not_finished_makes_a_page_but_no_table(multimix):
+    with stopped_after(1):
+        multimix(f"train digits --method erm {TINY} --out . --name run --quiet")
+    assert multimix.succeeds("report run").splitlines() == [
+        "no run has finished yet: there is no table",
+        "report: report.html",
+    ]
+
+
+@pytest.mark.bad_input
+def test_a_page_that_cannot_be_written_is_named(multimix, compared):
+    Path("file").write_text("a file")
+    assert "file" in multimix.complains(f"report {compared} --out file/page.html")
+    assert files(multimix.folder) == {"file": b"a file"}

@@ -1,0 +1,116 @@
+"""``multimix evaluate``: suites, their settings, what is kept, what is left out and what is refused."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from multimix.lab.evaluate import SUITES
+from train.tiny import events
+
+QUICK = (
+    "--examples 40 --adversarial.steps 2 --adversarial.curve 0 0.1 --adversarial.curve-examples 10"
+    " --ood.ood-examples 30 --ood.train-examples 60 --ood.knn-neighbours 5 --corruption.severities 1"
+    " --embedding.picture-examples 30 --intrusion.mixing-batches 2 --intrusion.mixing-batch 16"
+)
+"""Settings with which every suite takes a second or so."""
+
+KNOWN = ", ".join(suite.name for suite in SUITES)
+
+
+@pytest.fixture
+def run(finished, multimix) -> Path:
+    """A finished run of one's own, in the folder the command runs in."""
+    shutil.copytree(finished, "run")
+    return Path("run")
+
+
+def test_every_suite_that_suits_the_data(multimix, run):
+    out = multimix.succeeds(f"evaluate run --suites all {QUICK}")
+    lines = [line for line in out.splitlines() if re.match(r"run: \w+: ", line)]
+    assert lines[0].startswith("run: localisation: left out: localisation needs images from files")
+    measured = [suite.name for suite in SUITES if suite.name != "localisation"]
+    assert [line.split(": ")[1] for line in lines[1:]] == measured
+    assert all(line.endswith("(40 images)") for line in lines[1:])
+    assert out.splitlines()[-1] == "report: run/report.html"
+    records = {event["suite"]: event for event in events(run, "test") if "network" not in event}
+    assert set(records) == set(measured)
+    assert all(record["settings"]["examples"] == record["examples"] == 40 for record in records.values())
+    assert records["adversarial"]["settings"]["steps"] == 2
+    assert 0 <= records["ood"]["mean/energy/auroc"] <= 1
+    figures = json.loads((run / "evaluation/adversarial.json").read_text())["figures"]
+    assert figures["epsilon_curve"]["epsilon"] == [0.0, 0.1]
+    page = (run / "report.html").read_text()
+    assert all(f">{title}</h2>" in page for title in ("Calibration", "Robustness", "Corruptions", "Embedding"))
+
+
+def test_what_is_there_is_kept_until_asked_for_again(multimix, run):
+    first = multimix.succeeds("evaluate run --suites calibration occlusion")
+    (before,) = [event for event in events(run, "test") if event["suite"] == "occlusion"]
+    assert multimix.succeeds("evaluate run --suites calibration occlusion") == first
+    assert [event for event in events(run, "test") if event["suite"] == "occlusion"] == [before]
+    assert multimix.succeeds("evaluate run --suites calibration occlusion --again") == first
+    (after,) = [event for event in events(run, "test") if event["suite"] == "occlusion"]
+    assert after["seconds"] != before["seconds"]
+    assert after["50/accuracy"] == before["50/accuracy"]
+
+
+def test_a_suite_keeps_its_own_number_of_examples(multimix, run):
+    multimix.succeeds("evaluate run --suites accuracy occlusion --examples 50 --occlusion.examples 20")
+    assert {event["suite"]: event["examples"] for event in events(run, "test")} == {"accuracy": 50, "occlusion": 20}
+
+
+def test_help_names_every_suite_and_setting(multimix):
+    out = multimix.succeeds("evaluate --help")
+    assert "--suites NAME" in out
+    for suite in SUITES:
+        assert f"{suite.name} options" in out
+        for setting in vars(suite.Settings()):
+            assert f"--{suite.name}.{setting.replace('_', '-')}" in out
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_set_that_is_the_test_set_is_measured_and_warned_of(multimix, run):
+    code, out, err = multimix("evaluate run --suites ood --ood.sets digits --ood.scores msp --quiet")
+    assert (code, "ood: " in out) == (0, True)
+    said = err.splitlines()
+    assert said[0] == "multimix: warning: ood: digits is the data set of the run itself"
+    assert re.fullmatch(r"multimix: warning: ood: 359 of the 359 images of digits are in the test set too; .*", said[1])
+    (record,) = [event for event in events(run, "test") if event["suite"] == "ood"]
+    assert record["digits/msp/auroc"] == pytest.approx(0.5)
+
+
+def test_a_stop_says_how_it_goes_on(multimix, run, monkeypatch):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multimix.lab.evaluate.Occlusion.__call__", stop)
+    code, out, err = multimix("evaluate run --suites calibration occlusion")
+    assert (code, err) == (130, "multimix: stopped; the same command goes on with the suites that are not done\n")
+    assert "run: calibration: " in out
+    assert [event["suite"] for event in events(run, "test")] == ["accuracy", "calibration"]
+    monkeypatch.undo()
+    monkeypatch.chdir(multimix.folder)
+    monkeypatch.setattr("multimix.lab.evaluate.Calibration.__call__", stop)  # it is there already
+    assert "run: occlusion: " in multimix.succeeds("evaluate run --suites calibration occlusion")
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--suites acuracy", f"unknown suite acuracy; known are {KNOWN}; did you mean accuracy?"),
+        ("--suites ood --ood.set digits", "Unrecognized options: --ood.set, digits; did you mean --ood.sets?"),
+        ("--adversarial.steps 0", "Error parsing adversarial: steps must be at least 1, got 0"),
+        ("--suites localisation", "localisation needs images from files, with a box for each:"),
+        ("--suites ood --ood.sets nowhere", "sets: unknown set 'nowhere'; known are gaussian-noise, "),
+        ("--suites accuracy --examples 400", "examples=400 does not fit: 400 of 359 images cannot hold"),
+        ("--batch-size 0", "--batch-size must be at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line_and_change_nothing(multimix, run, arguments, said):
+    before = (run / "metrics.jsonl").read_bytes()
+    assert said in multimix.complains(f"evaluate run {arguments}")
+    assert (run / "metrics.jsonl").read_bytes() == before

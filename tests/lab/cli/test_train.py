@@ -1,0 +1,289 @@
+"""``multimix train`` and ``multimix evaluate``: runs, overrides, resuming, and what is refused."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.command import TINY
+from multimix.lab.cli.__main__ import main
+from multimix.lab.recipes import digits
+from multimix.lab.train import TrainConfig, from_json
+from multimix.methods import Alternate, DenseMultiMix, MultiMix
+from train.tiny import events, files, steady, stopped_after, weights
+
+RESULT = r"test: accuracy (\d+\.\d\d) %  NLL (\d\.\d{4})  ECE (\d+\.\d\d) %  \(359 images, epoch 1\)"
+
+
+def configuration(run: Path) -> TrainConfig:
+    return from_json(json.loads((run / "config.json").read_text())["config"])
+
+
+def test_a_run_is_shown_and_left_in_a_folder(multimix):
+    out = multimix.succeeds(f"train digits {TINY} --method mixup --name run")
+    shown, result, *where = out.splitlines()
+    assert shown.startswith("mixup")
+    assert ": epoch 1/1  loss " in shown
+    accuracy, nll, ece = map(float, re.fullmatch(RESULT, result).groups())
+    (record,) = events(Path("runs/run"), "test")
+    assert [accuracy, nll, ece] == pytest.approx(
+        [100 * record["accuracy"], record["nll"], 100 * record["ece"]], abs=0.006
+    )
+    assert where[0] == "run: runs/run"
+    assert {"config.json", "metrics.jsonl", "environment.json", "last.ckpt", "model.safetensors"} <= set(
+        files(Path("runs/run"))
+    )
+    assert configuration(Path("runs/run")).label == "mixup"
+
+
+def test_a_run_is_named_after_recipe_method_seed_and_time(multimix):
+    multimix.succeeds(f"train digits {TINY} --method erm --seed 5 --quiet --out here")
+    (run,) = Path("here").iterdir()
+    assert re.fullmatch(r"digits-erm-5-\d{8}-\d{6}", run.name)
+
+
+def test_quiet_prints_the_result_alone(multimix):
+    out = multimix.succeeds(f"train digits {TINY} --method distilled-erm --ema 0.9 --quiet --name run")
+    lines = out.splitlines()
+    assert [line.split(":")[0] for line in lines[:4]] == ["test", "test (ema)", "test (teacher)", "run"]
+    assert "epoch 1/1" not in out
+
+
+@pytest.mark.parametrize(
+    "line", ["train --quiet digits {}", "train --quiet --method erm digits {}", "train digits --quiet {} --method erm"]
+)
+def test_the_recipe_may_stand_anywhere_among_the_options(multimix, line):
+    assert "run: runs/run" in multimix.succeeds(line.format(f"{TINY} --name run"))
+
+
+def test_any_field_can_be_overridden(multimix):
+    multimix.succeeds(
+        f"train digits {TINY} --name run --quiet --method multimix --method.alpha 0.5 2.0 --method.balanced"
+        " --optimizer.learning-rate 0.01 --optimizer.nesterov --schedule.warmup_epochs 0.5 --flip --clip 2"
+        " --validation 0.2 --seed 3 --label mine"
+    )
+    config = configuration(Path("runs/run"))
+    assert config.method == MultiMix(alpha=(0.5, 2.0), balanced=True)
+    assert (config.optimizer.learning_rate, config.optimizer.nesterov) == (0.01, True)
+    assert (config.schedule.warmup_epochs, config.flip, config.clip) == (0.5, True, 2.0)
+    assert (config.validation, config.seed, config.title, config.recipe) == (0.2, 3, "mine", "digits")
+
+
+def test_the_recipe_keeps_what_is_not_overridden(multimix):
+    multimix.succeeds(f"train digits {TINY} --name run --quiet")
+    recipe, config = digits(), configuration(Path("runs/run"))
+    assert (config.method, config.optimizer, config.schedule) == (recipe.method, recipe.optimizer, recipe.schedule)
+
+
+def test_fields_of_the_methods_inside_a_method_can_be_overridden(multimix):
+    multimix.succeeds(
+        f"train digits {TINY} --name a --quiet --method distilled-multimix --method.gamma 0.25"
+        " --method.method.tuples 7 --method.method.alpha 0.1"
+    )
+    method = configuration(Path("runs/a")).method
+    assert (method.gamma, method.method) == (0.25, MultiMix(tuples=7, alpha=0.1))
+    multimix.succeeds(
+        f"train digits {TINY} --name b --quiet --method dense-multimix-paper --method.methods.0.tuples 5"
+        " --method.methods.1.alpha 0.5 --method.methods.0.no-shared --method.probabilities 0.25 0.75"
+    )
+    method = configuration(Path("runs/b")).method
+    assert isinstance(method, Alternate)
+    assert method.probabilities == (0.25, 0.75)
+    assert method.methods[0] == DenseMultiMix(alpha=(0.5, 2.0), tuples=5)
+    assert method.methods[1].alpha == 0.5
+    multimix.succeeds(
+        f"train digits {TINY} --name c --quiet --method distilled-multimix-paper --method.method.methods.0.tuples=5"
+    )
+    assert configuration(Path("runs/c")).method.method.methods[0] == MultiMix(alpha=(0.5, 2.0), tuples=5)
+
+
+def wrong(field: str) -> str:
+    return f"train digits {TINY} --name run {field}"
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train digit", "unknown recipe 'digit'; did you mean digits"),
+        ("train --epochs", "which recipe? digits, cifar10, "),
+        (wrong("--method mutlimix"), "unknown method 'mutlimix'; did you mean multimix"),
+        (wrong("--data cifar11"), "unknown data set 'cifar11'; did you mean cifar10"),
+        (wrong("--data npz:"), "data set 'npz:' lacks its path"),
+        (wrong("--data npz:nowhere.npz"), "npz:nowhere.npz is not a file"),
+        (wrong("--data folder:nowhere"), "folder:nowhere is not a folder"),
+        (wrong("--data cifar10 --root nowhere"), "cifar10 is not, or not whole, under nowhere: pass --download"),
+        (wrong("--data imagenet --root nowhere"), "imagenet is not under nowhere/imagenet"),
+        (wrong("--epoch 3"), "Unrecognized options: --epoch, 3; did you mean --epochs?"),
+        (wrong("--optimizer.lr 3"), "Unrecognized options: --optimizer.lr, 3"),
+        (wrong("more words"), "Unrecognized options: more, words"),
+        (wrong("--epochs"), "Missing value for argument '--epochs'"),
+        (wrong("--epochs x"), "Error parsing --epochs: invalid literal for int() with base 10: 'x'"),
+        (wrong("--epochs 0"), "Error parsing TrainConfig: epochs must be at least 1, got 0"),
+        (wrong("--batch-size 0"), "Error parsing TrainConfig: batch_size must be at least 1, got 0"),
+        (wrong("--validation nan"), "Error parsing TrainConfig: validation must lie in [0, 1), got nan"),
+        (wrong("--precision fp8"), "invalid choice 'fp8' for argument '--precision'"),
+        (wrong("--device tpu"), "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+        (wrong("--device cuda:64"), "device 'cuda:64' is not there: torch sees"),
+        (wrong("--model resnet18"), "name must be a known model, got 'resnet18'; did you mean"),
+        (wrong("--model timm:resnet1"), "name must be a known model, got 'timm:resnet1'; did you mean"),
+        (wrong("--strides 1 2"), "strides must hold 4 numbers, one for each group, got (1, 2)"),
+        (wrong("--train-size 5"), "train_size=5 does not fit: 5 of 1294 images cannot hold each of the 10 classes"),
+        (wrong("--optimizer.learning-rate 0"), "Error parsing optimizer: learning_rate must be finite and"),
+        (wrong("--schedule.final 2"), "Error parsing schedule: final must lie in [0, 1], got 2.0"),
+        (wrong("--method mixup --method.alpha 0"), "Error parsing method: alpha must be finite and greater than 0"),
+        (wrong("--method multimix --method.alpha -1"), "alpha must be finite and greater than 0, got -1.0"),
+        (wrong("--method multimix --method.tuples 0"), "Error parsing method: tuples must be at least 1, got 0"),
+        (wrong("--method multimix --method.tuples 1.5"), "Error parsing --method.tuples: invalid literal for int()"),
+        (wrong("--method erm --method.alpha 1"), "Unrecognized options: --method.alpha, 1"),
+        (wrong("--method distilled-erm --method.gamma 2"), "Error parsing method: gamma must lie in [0, 1], got 2.0"),
+        (wrong("--method distilled-multimix --method.method.tuples 0"), "tuples must be at least 1, got 0"),
+        (wrong("--method distilled-multimix --method.method.tuple 1"),
+         "Unrecognized options: --method.method.tuple, 1; did you mean --method.method.tuple-length?"),
+        (wrong("--method mixup --method.method.alpha 1"), "--method.method does not exist: mixup has no method inside"),
+        (wrong("--method multimix-paper --method.methods.2.alpha 1"),
+         "--method.methods.2 does not exist: there are 2 methods, counted from 0"),
+        (wrong("--method multimix-paper --method.probabilities 0.5 0.6"),
+         "probabilities must be 2 numbers that sum to 1"),
+        (wrong("--compile --method manifold-mixup"), "compile=True does not go with ManifoldMixup"),
+        (wrong("--seed -1"), "seed must be at least 0, got -1"),
+        (wrong("--seed 99999999999999999999"), "seed must be below 2**64"),
+        ("train --resume nowhere", "there is no run folder nowhere"),
+        ("train --resume", "argument --resume: expected one argument"),
+        ("train --resume . --epochs 3", "--resume takes the run's own configuration and goes with no other argument"),
+        ("train digits --resume .", "--resume takes the run's own configuration and goes with no other argument"),
+        ("train --resume .", ". is not a run folder: it has no config.json"),
+        ("evaluate nowhere", "there is no run folder nowhere"),
+        ("evaluate .", ". is not a run folder: it has no config.json"),
+        ("report nowhere", "run folder 'nowhere' does not exist"),
+        ("report .", "'.' is not a MultiMix run: it holds no config.json"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_nothing_is_written(multimix, line, said):
+    assert said in multimix.complains(line)
+    assert list(multimix.folder.iterdir()) == []
+
+
+def archive(**changes: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, size in (("train", 20), ("test", 6)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (size, 8, 8), dtype=np.uint8)
+        arrays[f"{part}_labels"] = np.arange(size) % 2
+    np.savez("set.npz", **{**arrays, **changes})
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"test_labels": np.arange(6)}, "test_labels must lie in 0..1 as in training, not 0..5"),
+        ({"train_labels": np.arange(20) % 2 - 1}, "train_labels must be 0..k-1"),
+        ({"train_labels": np.zeros(20, dtype=np.int64)}, "train_labels must hold at least two classes, not 1"),
+        ({"train_images": np.full((20, 8, 8), np.nan)}, "train_images must lie in [0, 1] as floats, without NaN"),
+        ({"train_images": np.zeros((20, 8), dtype=np.uint8)}, "train_images must be (n, h, w) or (n, h, w, c)"),
+        ({"test_images": np.zeros((6, 9, 8), dtype=np.uint8)}, "test_images are (1, 9, 8) (c, h, w), train_images are"),
+        ({"train_labels": np.array([{}] * 20)}, "train_labels is damaged or holds pickled objects"),
+    ],
+)
+def test_unfit_archives_are_refused(multimix, changes, said):
+    archive(**changes)
+    assert said in multimix.complains(f"train digits --data npz:set.npz {TINY} --name run --train-size 16")
+    assert [path.name for path in multimix.folder.iterdir()] == ["set.npz"]
+
+
+@pytest.mark.bad_input
+def test_truncated_archives_and_empty_folders_are_refused(multimix):
+    archive()
+    whole = Path("set.npz").read_bytes()
+    Path("set.npz").write_bytes(whole[: len(whole) // 2])
+    assert "set.npz is damaged or no .npz archive" in multimix.complains("train digits --data npz:set.npz --name run")
+    Path("pictures").mkdir()
+    said = multimix.complains("train digits --data folder:pictures --name run")
+    assert "pictures must hold at least two class folders, not 0" in said
+    Path("pictures/cat").mkdir()
+    said = multimix.complains("train digits --data folder:pictures --name run")
+    assert "pictures must hold at least two class folders, not 1: cat" in said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.bad_input
+def test_a_run_that_is_there_is_not_overwritten(multimix, finished):
+    shutil.copytree(finished, "runs/run")
+    before = files(Path("runs"))
+    said = multimix.complains(f"train digits {TINY} --name run")
+    assert said.startswith("run folder runs/run exists and is not empty; continue it with --resume runs/run")
+    Path("file").write_text("a file")
+    assert "file" in multimix.complains(f"train digits {TINY} --out file --name run")
+    assert files(Path("runs")) == before
+    assert Path("file").read_text() == "a file"
+
+
+def test_a_run_that_stopped_is_resumed(multimix):
+    line = f"train digits {TINY} --method multimix --quiet --checkpoint-steps 1"
+    whole = multimix.succeeds(f"{line} --name whole").splitlines()
+    with stopped_after(1):
+        multimix(f"{line} --name part")
+    again = multimix.succeeds("train --quiet --resume runs/part").splitlines()
+    assert again[0] == whole[0]
+    assert again[1] == "run: runs/part"
+    assert weights(Path("runs/part")) == weights(Path("runs/whole"))
+    assert steady(Path("runs/part")) == steady(Path("runs/whole"))
+    assert multimix.succeeds("train --resume runs/part").splitlines() == again
+
+
+@pytest.mark.bad_input
+def test_a_corrupt_or_foreign_checkpoint_is_refused_and_left(multimix):
+    with stopped_after(1):
+        multimix(f"train digits {TINY} --quiet --checkpoint-steps 1 --name run")
+    for content in (b"", b"garbage", b"PK\x03\x04"):
+        Path("runs/run/last.ckpt").write_bytes(content)
+        before = files(Path("runs"))
+        said = multimix.complains("train --resume runs/run")
+        assert said.startswith("checkpoint runs/run/last.ckpt is damaged or not a checkpoint: ")
+        assert files(Path("runs")) == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_exit_code_1(multimix):
+    said = multimix.complains(
+        f"train digits {TINY} --method erm --quiet --name run --checkpoint-steps 1 --optimizer.learning-rate 1e30"
+        " --schedule.warmup-epochs 0",
+        code=1,
+    )
+    assert re.match(r"the (loss|predictions|weights) of erm turned \S+ at mini-batch 2; the last good checkpoint", said)
+    assert " is runs/run/last.ckpt. " in said
+
+
+def test_a_finished_run_is_evaluated(multimix, finished):
+    shutil.copytree(finished, "run")
+    (record,) = events(finished, "test")
+    numbers = f"accuracy {record['accuracy']:.4f}  nll {record['nll']:.4f}  ece {record['ece']:.4f}"
+    lines = [f"run: accuracy: {numbers}  (359 images)", "report: run/report.html"]
+    assert multimix.succeeds("evaluate run run --suites accuracy").splitlines() == lines * 2
+    assert len(events(Path("run"), "test")) == 1
+
+
+@pytest.mark.bad_input
+def test_unknown_suites_and_damaged_runs_are_refused(multimix, finished):
+    shutil.copytree(finished, "run")
+    assert multimix.complains("evaluate run --suites speed").startswith("unknown suite speed; known are accuracy, ")
+    Path("run/model.safetensors").write_bytes(b"garbage")
+    assert "run/model.safetensors is damaged or of another network: " in multimix.complains("evaluate run")
+    Path("run/model.safetensors").unlink()
+    assert "run has no model.safetensors yet; finish it with" in multimix.complains("evaluate run")
+    Path("run/config.json").write_text("{")
+    assert "run/config.json cannot be read" in multimix.complains("evaluate run")
+
+
+def test_boxes_of_dashes_are_read_too():
+    """Where the output knows no Unicode, tyro draws with dashes."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main(["train", "digits", "--epoch", "3"]) == 2
+    err.flush()
+    assert err.buffer.getvalue() == b"multimix: Unrecognized options: --epoch, 3; did you mean --epochs?\n"

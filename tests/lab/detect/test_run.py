@@ -1,0 +1,265 @@
+"""Runs from a backbone to measured detections, stopped and resumed, and what is refused."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from detect.small import LEARNS, small, stopped_after
+from multimix.lab.data.boxes import BoxBatches, load_boxes
+from multimix.lab.detect import DetectConfig, DetectFolder, detect, detect_boxes, load_detector, resume_detect
+from multimix.lab.detect.engine import DetectEngine
+from multimix.lab.evaluate.detection import coco_metrics
+from multimix.lab.report import read_run
+from multimix.lab.train import TrainingError
+from multimix.lab.train.state import load_newest
+from multimix.lab.train.stop import Terminated
+from train.tiny import events, files, weights
+
+_VARYING = {"seconds", "images_per_second", "step_seconds", "peak_mib", "date", "commit"}
+
+
+def steady(folder: Path):
+    return [{k: v for k, v in event.items() if k not in _VARYING} for event in events(folder)]
+
+
+@pytest.fixture(scope="module")
+def whole(backbone, coco, tmp_path_factory) -> Path:
+    """A finished run; leave it as it is."""
+    config = small(backbone, coco, checkpoint_steps=2)
+    return detect(config, tmp_path_factory.mktemp("whole") / "run", quiet=True).path
+
+
+def test_a_run_leaves_what_a_training_run_leaves(whole, backbone):
+    expected = {"config.json", "environment.json", "last.ckpt", "metrics.jsonl", "model.safetensors"}
+    assert {file.name for file in whole.iterdir()} == expected
+    kinds = [(event["event"], event.get("when")) for event in events(whole)]
+    assert kinds == [("detection", "before"), ("epoch", None), ("epoch", None), ("detection", "after"), ("end", None)]
+    config, origin, classes = DetectFolder(whole).read_detection()
+    assert classes == ("red", "blue")
+    assert config.backbone == str(backbone)
+    assert origin.facts.shape[0] == 1
+    assert json.loads((whole / "environment.json").read_text())["device"] == "cpu"
+    epoch = events(whole, "epoch")[-1]
+    assert (epoch["epoch"], epoch["step"]) == (2, 6)
+    terms = [epoch[f"train_{name}_loss"] for name in ("classifier", "box_reg", "objectness", "rpn_box_reg")]
+    assert epoch["train_loss"] == pytest.approx(sum(terms))
+
+
+def test_a_record_says_what_it_depends_on(whole):
+    record = events(whole, "detection")[1]
+    assert record["split"] == "test"
+    assert (record["rule"], record["examples"], record["objects"], record["ignored"]) == ("coco", 3, 3, 0)
+    assert (record["seed"], record["device"], record["step"]) == (0, "cpu", 6)
+    assert set(record["classes"]) == {"red", "blue"}
+    assert {"ap", "ap50", "ap75", "ar1", "ar10", "ar100", "torch", "commit", "date", "weights"} <= set(record)
+    assert all(0 <= record[name] <= 1 for name in ("ap", "ap50", "ap75", "ar100"))
+
+
+def test_the_saved_detector_is_the_measured_one(whole, coco):
+    detector, classes = load_detector(whole)
+    assert not detector.training
+    found, truths = detect_boxes(detector, BoxBatches(load_boxes(coco, "val"), batch_size=2, channels=1))
+    metrics, _ = coco_metrics(found, truths, classes)
+    record = events(whole, "detection")[1]
+    assert sum(len(image.scores) for image in found) == record["detections"]
+    assert {name: record[name] for name in metrics} == metrics
+
+
+def test_equal_seeds_end_alike_and_others_do_not(whole, backbone, coco, tmp_path):
+    config = small(backbone, coco, checkpoint_steps=2)
+    detect(config, tmp_path / "again", quiet=True)
+    assert weights(tmp_path / "again") == weights(whole)
+    assert steady(tmp_path / "again") == steady(whole)
+    detect(replace(config, seed=1, evaluate_before=False), tmp_path / "other", quiet=True)
+    assert weights(tmp_path / "other") != weights(whole)
+    assert [event["when"] for event in events(tmp_path / "other", "detection")] == ["after"]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
+def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(whole, backbone, coco, tmp_path, steps):
+    """Before the first checkpoint, between two, at one amid an epoch, at the end of an epoch, after it."""
+    shutil.copytree(backbone, tmp_path / "backbone")
+    config = small(tmp_path / "backbone", coco, checkpoint_steps=2, label="run")
+    with stopped_after(steps):
+        detect(config, tmp_path / "run", quiet=True)
+    assert (tmp_path / "run/last.ckpt").exists() == (steps >= 2)
+    if steps >= 2:
+        shutil.rmtree(tmp_path / "backbone")  # all that is needed is in the run
+    torch.rand(7)
+    resume_detect(tmp_path / "run", quiet=True)
+    assert weights(tmp_path / "run") == weights(whole)
+    assert steady(tmp_path / "run") == steady(whole)
+    before = files(tmp_path / "run")
+    resume_detect(tmp_path / "run", quiet=True)
+    assert files(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_sigterm_stops_behind_a_checkpoint(whole, backbone, coco, tmp_path, monkeypatch, steps):
+    """Amid an epoch and at the end of one, where no checkpoint would be due but the epoch's own."""
+    real, done = DetectEngine.step, iter(range(1, 100))
+
+    def step(self, batch):
+        if next(done) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch)
+
+    config = small(backbone, coco, label="run")
+    with monkeypatch.context() as patched:
+        patched.setattr(DetectEngine, "step", step)
+        with pytest.raises(Terminated, match="143") as stop:
+            detect(config, tmp_path / "run", quiet=True)
+    assert stop.value.said == f"stopped by SIGTERM at mini-batch {steps}, behind a checkpoint"
+    assert load_newest(tmp_path / "run/last.ckpt")["at"][2] == steps
+    resume_detect(tmp_path / "run", quiet=True)
+    assert weights(tmp_path / "run") == weights(whole)
+
+
+def test_squares_are_learned(backbone, coco, tmp_path, capsys):
+    """The loss falls, and the detector finds its training images' squares, of which it found none before."""
+    detect(small(backbone, coco, **LEARNS), tmp_path / "run")
+    found = {(event["when"], event["split"]): event for event in events(tmp_path / "run", "detection")}
+    assert list(found) == [("before", "test"), ("before", "train"), ("after", "test"), ("after", "train")]
+    assert found["before", "train"]["ap50"] < 0.1
+    assert found["after", "train"]["ap50"] > 0.5
+    losses = [event["train_loss"] for event in events(tmp_path / "run", "epoch")]
+    assert losses[-1] < 0.7 * losses[0]
+    out = capsys.readouterr().out.splitlines()
+    assert sum("epoch " in line for line in out) == LEARNS["epochs"]
+
+
+def test_a_run_on_voc_is_measured_by_vocs_rules(backbone, voc, tmp_path):
+    run = detect(small(backbone, voc, epochs=1), tmp_path / "run", quiet=True)
+    record = events(run.path, "detection")[-1]
+    assert record["rule"] == "voc"
+    assert {"ap", "ap50", "ap75", "11_point/ap50"} <= set(record)
+    assert set(record["classes"]) == {"blue", "red"}
+    assert set(record["classes"]["red"]) == {"ap", "ap50", "ap75", "11_point/ap50"}
+    assert "ar100" not in record
+
+
+def test_random_weights_are_others_than_the_runs(backbone, coco, tmp_path):
+    from multimix.lab.detect.data import load_splits
+    from multimix.lab.detect.run import _backbone
+
+    config = small(backbone, coco, trainable_stages=None)
+    network, origin = _backbone(config)
+    stem = network.stem.weight.clone()
+    splits = load_splits(config)
+    kept = DetectEngine(config, origin, splits, network).detector.backbone.body["stem"].weight
+    assert torch.equal(kept, stem)
+    drawn = DetectEngine(replace(config, init="random"), origin, splits, network).detector.backbone.body["stem"].weight
+    assert not torch.equal(drawn, stem)
+    assert drawn.requires_grad
+    assert not kept.requires_grad
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_line(backbone, coco, tmp_path):
+    config = small(backbone, coco, optimizer=replace(small(backbone, coco).optimizer, learning_rate=1e12))
+    with pytest.raises(TrainingError, match=r"the loss of run turned (nan|inf) at mini-batch \d+; no checkpoint yet\."):
+        detect(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run/last.ckpt").exists()
+
+
+@pytest.mark.bad_input
+def test_a_missing_package_is_named_before_anything_is_trained(backbone, coco, tmp_path, monkeypatch):
+    monkeypatch.setattr("multimix.lab.evaluate.detection._coco.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'multimix\[detect\]'"):
+        detect(small(backbone, coco), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.bad_input
+def test_vocs_rules_need_no_package(backbone, voc, tmp_path, monkeypatch):
+    monkeypatch.setattr("multimix.lab.evaluate.detection._coco.find_spec", lambda name: None)
+    with stopped_after(0):
+        detect(small(backbone, voc), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backbone": ""}, "backbone must be the folder of a finished training run"),
+        ({"backbone": "nowhere"}, "there is no run folder nowhere"),
+        ({"data": "coco:nowhere"}, "there is no folder nowhere/annotations"),
+        ({"test_split": "other"}, "there is no file"),
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N"),
+        ({"finest": 32}, "finest must be at most 8"),
+        ({"trainable_stages": 9}, "trainable_stages must be at most 4"),
+    ],
+)
+def test_what_does_not_fit_is_said_and_nothing_is_written(backbone, coco, tmp_path, changes, said):
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        detect(replace(small(backbone, coco), **changes), tmp_path / "run", quiet=True)
+    assert said in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.bad_input
+def test_damaged_and_foreign_folders_are_refused(whole, backbone, coco, tmp_path):
+    with pytest.raises(FileExistsError, match="exists and is not empty"):
+        detect(small(backbone, coco), whole, quiet=True)
+    with pytest.raises(ValueError, match="is not that of a detection run: it holds a TrainConfig, not a DetectConfig"):
+        resume_detect(backbone, quiet=True)
+    shutil.copytree(whole, tmp_path / "run")
+    text = (whole / "config.json").read_text()
+    (tmp_path / "run/config.json").write_text(text.replace('"epochs"', '"epochz"', 1))
+    with pytest.raises(ValueError, match="has no field epochz"):
+        resume_detect(tmp_path / "run", quiet=True)
+    (tmp_path / "run/config.json").write_text(text)
+    (tmp_path / "run/model.safetensors").write_bytes(b"12345678")
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load_detector(tmp_path / "run")
+    (tmp_path / "run/model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="finish it with: multimix detect --resume"):
+        load_detector(tmp_path / "run")
+
+
+@pytest.mark.bad_input
+def test_another_backbone_in_its_place_is_noticed(backbone, coco, tmp_path):
+    shutil.copytree(backbone, tmp_path / "backbone")
+    with stopped_after(0):
+        detect(small(tmp_path / "backbone", coco), tmp_path / "run", quiet=True)
+    file = tmp_path / "backbone/model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="holds other weights than when the run began"):
+        resume_detect(tmp_path / "run", quiet=True)
+
+
+@pytest.mark.bad_input
+def test_a_report_of_training_runs_does_not_take_it(whole):
+    with pytest.raises(ValueError, match=r"config\.json: a detection run"):
+        read_run(whole)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"batch_size": 1.5}, TypeError, "batch_size must be an integer, got 1.5"),
+        ({"trainable_stages": -1}, ValueError, "trainable_stages must be at least 0, got -1"),
+        ({"min_size": ()}, ValueError, "min_size must hold at least one number"),
+        ({"min_size": (800, 0)}, ValueError, "min_size must be at least 1, got 0"),
+        ({"max_size": 700}, ValueError, "max_size must be at least min_size, got 700 and 800"),
+        ({"score_threshold": 1.0}, ValueError, r"score_threshold must lie in \[0, 1\), got 1.0"),
+        ({"clip": 0.0}, ValueError, "clip must be finite and greater than 0, got 0.0"),
+        ({"init": "zero"}, ValueError, "init must be one of run, random, got 'zero'"),
+        ({"norm": "none"}, ValueError, "norm must be one of frozen, trained, got 'none'"),
+        ({"init": "random", "trainable_stages": 3}, ValueError, "trainable_stages does not go with init='random'"),
+        ({"optimizer": 0.1}, TypeError, "optimizer must be SGD or AdamW, got 0.1"),
+        ({"schedule": None}, TypeError, "schedule must be Step or Cosine, got None"),
+    ],
+)
+def test_impossible_settings(changes, error, said):
+    with pytest.raises(error, match=said):
+        DetectConfig(**changes)

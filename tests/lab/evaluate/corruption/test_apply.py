@@ -1,0 +1,156 @@
+"""What holds for every corruption."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from multimix.lab.evaluate.corruption import CORRUPTIONS, SEVERITIES, corrupt
+from multimix.lab.evaluate.corruption.levels import LEVELS, size_of
+
+NAMES = list(CORRUPTIONS)
+RANDOM = [n for n in NAMES if n not in {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate"}]
+RANDOM.remove("jpeg_compression")
+SIZES = (32, 64, 224)
+
+# Their published parameters do not move pixels further with every step: those of elastic_transform trade shear for
+# wobble, those of glass_blur blur for rounds, those of frost the image for ice; ImageNet's fog changes its shape.
+UNORDERED = {("fog", 224), *((name, size) for name in ("elastic_transform", "glass_blur", "frost") for size in SIZES)}
+
+
+def corrupted(pixels: Tensor, name: str, severity: int, *, first: int = 0, seed: int = 0) -> Tensor:
+    return corrupt(pixels, name, severity, examples=range(first, first + len(pixels)), seed=seed)
+
+
+def test_they_are_the_fifteen():
+    families = (
+        ("gaussian_noise", "shot_noise", "impulse_noise"),
+        ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+        ("snow", "frost", "fog", "brightness"),
+        ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    )
+    assert tuple(NAMES) == sum(families, ())
+    assert list(LEVELS) == NAMES
+    for sizes in LEVELS.values():
+        assert tuple(sizes) == SIZES
+        assert all(len(levels) == len(SEVERITIES) for levels in sizes.values())
+
+
+def test_the_shorter_side_says_whose_parameters_are_taken():
+    sides = [(32, 32), (28, 300), (45, 45), (46, 46), (64, 64), (120, 200), (121, 121), (224, 224)]
+    assert [size_of(*side) for side in sides] == [32, 32, 32, 64, 64, 64, 224, 224]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("severity", [1, 5])
+def test_images_stay_images(photos, name, severity):
+    pixels = photos(32, 5)
+    before = pixels.clone()
+    state = torch.get_rng_state()
+    found = corrupted(pixels, name, severity)
+    assert (found.shape, found.dtype) == (pixels.shape, pixels.dtype)
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    assert torch.equal(pixels, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(found, pixels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_neither_the_batch_nor_the_order_matters(photos, name):
+    pixels = photos(32, 9)
+    whole = corrupted(pixels, name, 4)
+    assert torch.equal(whole, corrupted(pixels, name, 4))
+    ones = torch.cat([corrupted(pixels[i : i + 1], name, 4, first=i) for i in range(9)])
+    torch.testing.assert_close(ones, whole, atol=2e-6, rtol=0)
+    order = [7, 2, 5]
+    torch.testing.assert_close(corrupt(pixels[order], name, 4, examples=order), whole[order], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_what_is_random_depends_on_seed_and_example(photos, name):
+    pixels = photos(32, 1).expand(2, -1, -1, -1)
+    first, second = corrupted(pixels, name, 5)
+    other = corrupted(pixels, name, 5, seed=1)[0]
+    assert torch.equal(first, second) == torch.equal(first, other) == (name not in RANDOM)
+
+
+@pytest.mark.parametrize(("name", "size"), [(n, s) for n in NAMES for s in SIZES if (n, s) not in UNORDERED])
+def test_each_severity_is_further_from_the_clean_images(photos, name, size):
+    pixels = photos(size, 24 if size < 224 else 2)
+    distances = [float((corrupted(pixels, name, s) - pixels).square().mean()) for s in SEVERITIES]
+    ordered = sorted(distances)
+    # CIFAR-10-C's motion blur has one step (3 to 4) that only lengthens a tail that is cut off.
+    assert distances == pytest.approx(ordered, rel=1e-4)
+    assert distances[4] > 1.3 * distances[0] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 8), (2, 4, 5), (3, 40, 70), (4, 33, 32)])
+def test_any_size_and_any_channels_will_do(name, shape):
+    pixels = torch.rand(2, *shape)
+    for severity in (1, 5):
+        found = corrupted(pixels, name, severity)
+        assert found.shape == pixels.shape
+        assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_precision_is_that_of_the_images(photos, name):
+    pixels = photos(32, 2)
+    exact = corrupted(pixels.double(), name, 3)
+    assert exact.dtype == torch.float64
+    # A float32 flake at the threshold, a count at its border: a few pixels may differ.
+    assert float(((exact - corrupted(pixels, name, 3)).abs() > 1e-4).double().mean()) < 2e-3
+    coarse = corrupted(pixels.bfloat16(), name, 3)
+    assert coarse.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_and_inference_mode_are_no_matter(photos, name):
+    pixels = photos(32, 2)
+    with torch.inference_mode():
+        inside = corrupted(pixels, name, 2)
+    outside = corrupted(pixels.requires_grad_(), name, 2)
+    assert not outside.requires_grad
+    assert torch.equal(inside, outside)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_devices_agree(photos, name, device):
+    pixels = photos(32, 4)
+    found = corrupted(pixels.to(device), name, 3)
+    assert found.device.type == device.type
+    assert float(((found.cpu() - corrupted(pixels, name, 3)).abs() > 1e-3).double().mean()) < 2e-3
+
+
+def test_no_images_are_no_trouble():
+    assert corrupt(torch.zeros(0, 3, 32, 32), "fog", 1, examples=[]).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("pixels", "name", "severity", "message"),
+    [
+        (torch.zeros(1, 3, 8, 8), "rain", 1, "unknown corruption rain; known are gaussian_noise, "),
+        (torch.zeros(1, 3, 8, 8), "fog", 0, "severity must be one of 1 to 5, got 0"),
+        (torch.zeros(1, 3, 8, 8), "fog", 6, "severity must be one of 1 to 5, got 6"),
+        (torch.zeros(1, 3, 8, 8).byte(), "fog", 1, "pixels must be floating-point images .* got torch.uint8"),
+        (torch.zeros(3, 8, 8), "fog", 1, r"got torch.float32 \(3, 8, 8\)"),
+        (torch.zeros(1, 3, 3, 8), "fog", 1, "of at least 4 x 4 pixels"),
+        (torch.zeros(2, 3, 8, 8), "fog", 1, "one position an image, got 1 for 2 images"),
+        (torch.full((1, 3, 8, 8), 1.5), "fog", 1, r"pixels must lie in \[0, 1\], got 1.5 to 1.5"),
+        (torch.full((1, 3, 8, 8), -0.1), "fog", 1, r"pixels must lie in \[0, 1\], got -0.1"),
+        (torch.full((1, 3, 8, 8), torch.nan), "fog", 1, r"pixels must lie in \[0, 1\], got nan"),
+    ],
+)
+def test_what_cannot_be_corrupted_is_refused(pixels, name, severity, message):
+    with pytest.raises(ValueError, match=message):
+        corrupt(pixels, name, severity, examples=[0])
+
+
+def test_no_corruption_warns(photos):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in NAMES:
+            corrupted(photos(32, 1), name, 1)

@@ -1,0 +1,267 @@
+"""Every kind of set gives images of the run's shape, the same whatever the batches, and says what it cannot read."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multimix.lab.evaluate.ood.pixels import Fitting, Memory, OutBatches
+from multimix.lab.evaluate.ood.sets import KNOWN, defaults, is_own, labels_of, open_set
+
+SHAPE = (3, 8, 8)
+
+
+def opened(name, shape=SHAPE, **options):
+    return open_set(name, shape, **({"limit": 20, "root": "nowhere"} | options))
+
+
+def every(pixels, size=7):
+    """All images of a set, in batches."""
+    positions = list(range(len(pixels)))
+    return torch.cat([pixels[positions[start : start + size]] for start in range(0, len(positions), size)])
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Images of several sizes and kinds at several depths, and things that are no images or hidden."""
+    generator = np.random.default_rng(0)
+    for name, (height, width) in {
+        "a.png": (8, 8),
+        "b/c/d.PNG": (20, 30),
+        "b/e.bmp": (9, 40),
+        "f.png": (6, 5),
+        ".hidden.png": (8, 8),
+        ".h/i.png": (8, 8),
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "b" / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_noise_has_the_distribution_it_is_said_to_have():
+    uniform = every(opened("uniform-noise", limit=300)).long()
+    gaussian = every(opened("gaussian-noise", limit=300)).double()
+    assert torch.bincount(uniform.flatten(), minlength=256).double().std() / (uniform.numel() / 256) < 0.1
+    # N(1/2, 1) clipped: P(0) = P(1) = Phi(-1/2) = 0.3085
+    assert float((gaussian == 0).double().mean()) == pytest.approx(0.3085, abs=0.01)
+    assert float((gaussian == 255).double().mean()) == pytest.approx(0.3085, abs=0.01)
+    assert float(gaussian.mean()) == pytest.approx(127.5, abs=2)
+
+
+@pytest.mark.parametrize("name", ["gaussian-noise", "uniform-noise"])
+def test_noise_belongs_to_an_image_and_a_seed(name):
+    noise = opened(name)
+    assert every(noise).shape == (20, *SHAPE)
+    assert every(noise).dtype == torch.uint8
+    assert torch.equal(every(noise, 1), every(noise, 20))
+    assert torch.equal(every(opened(name, limit=9)), every(noise)[:9])
+    assert not torch.equal(every(opened(name, seed=1)), every(noise))
+    assert opened(name, (5, 3, 4))[[0]].shape == (1, 5, 3, 4)
+
+
+def test_digits_become_colour_images_of_any_size():
+    small, large = every(opened("digits")), every(opened("digits", (3, 32, 20)))
+    assert small.shape == (20, *SHAPE)
+    assert torch.equal(small[:, 0], small[:, 2])
+    assert large.shape == (20, 3, 32, 20)
+    assert len(opened("digits", limit=10_000)) == 359  # its test images
+
+
+def test_a_part_of_a_larger_set_is_taken_by_chance_and_in_order():
+    whole, part = every(opened("digits", limit=10_000)), every(opened("digits"))
+    places = [(whole == image).flatten(1).all(1).nonzero()[0].item() for image in part]
+    assert places == sorted(places)
+    assert places != list(range(20))
+    assert not torch.equal(every(opened("digits", seed=1)), part)
+
+
+def test_a_folder_gives_every_image_below_it(tree):
+    found = every(opened(f"folder:{tree}"), 3)
+    assert found.shape == (4, *SHAPE)
+    assert torch.equal(found[0], torch.from_numpy(np.array(Image.open(tree / "a.png"))).permute(2, 0, 1))
+    grey = every(opened(f"folder:{tree}", (1, 8, 8)))
+    assert grey.shape == (4, 1, 8, 8)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    assert (grey[0] - (found[0] * weights).sum(0)).abs().max() <= 1
+
+
+def test_tiny_imagenet_is_read_in_both_of_its_layouts(tree):
+    for part in ("val/images", "val/n1"):
+        root = tree / part.replace("/", "-")
+        (root / "tiny-imagenet-200" / part).mkdir(parents=True)
+        Image.open(tree / "b/c/d.PNG").save(root / "tiny-imagenet-200" / part / "x.png")
+        scaled, cut = (every(opened(f"tiny-imagenet-{how}", root=root)) for how in ("resize", "crop"))
+        assert torch.equal(scaled, every(opened(f"folder:{tree / 'b' / 'c'}")))
+        whole = torch.from_numpy(np.array(Image.open(tree / "b/c/d.PNG"))).permute(2, 0, 1)
+        windows = whole.unfold(1, 8, 1).unfold(2, 8, 1)
+        assert (windows == cut[0][:, None, None]).flatten(3).all(3).all(0).any()
+
+
+def test_a_run_on_large_files_reads_others_as_its_own(tree):
+    from multimix.lab.data import Batches, Files
+
+    path = str(tree / "b/c/d.PNG")
+    own = Batches(
+        Files((path,), torch.zeros(1, dtype=torch.int64), ("a",), 8),
+        batch_size=1,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        shuffle=False,
+    )
+    (wanted, _), *_ = list(own)
+    found = opened(f"folder:{tree / 'b' / 'c'}", files=True)[[0]]
+    torch.testing.assert_close(found / 255, wanted)
+    assert not torch.equal(opened(f"folder:{tree / 'b' / 'c'}")[[0]], found)
+
+
+def test_a_crop_is_a_part_of_the_unscaled_image():
+    images = torch.arange(5 * 3 * 12 * 10).remainder(251).byte().view(5, 3, 12, 10)
+    cut = Memory(images, Fitting((3, 8, 8), crop=True, seed=3))
+    found = every(cut, 2)
+    corners = set()
+    for image, part in zip(images, found, strict=True):
+        windows = image.unfold(1, 8, 1).unfold(2, 8, 1)  # 3, 5, 3, 8, 8
+        same = (windows == part[:, None, None]).flatten(3).all(3).all(0).nonzero().tolist()
+        assert same
+        corners.add(tuple(same[0]))
+    assert len(corners) > 1
+    assert torch.equal(every(cut, 5), found)
+
+
+def test_each_file_is_cut_at_a_place_of_its_own(tmp_path):
+    pixels = np.arange(20 * 20 * 3).reshape(20, 20, 3) % 251
+    for number in range(6):
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    assert len(every(opened(f"crop:folder:{tmp_path}")).unique(dim=0)) > 1
+
+
+def test_crops_reach_every_corner():
+    images = torch.arange(9 * 9).byte().view(1, 1, 9, 9).repeat(200, 1, 1, 1)
+    found = every(Memory(images, Fitting((1, 8, 8), crop=True, seed=0)))
+    assert set(found[:, 0, 0, 0].tolist()) == {0, 1, 9, 10}
+
+
+def test_what_is_too_small_to_cut_from_is_scaled(tree):
+    assert every(opened(f"crop:folder:{tree}"), 3).shape == (4, *SHAPE)
+
+
+def test_an_image_is_scaled_to_cover_and_its_centre_kept():
+    images = torch.zeros(1, 3, 16, 48, dtype=torch.uint8)
+    images[..., 16:32] = 200  # the middle square
+    assert (every(Memory(images, Fitting(SHAPE, crop=False, seed=0))) >= 180).float().mean() > 0.7
+    wide = torch.full((1, 1, 5, 11), 7, dtype=torch.uint8)
+    assert every(Memory(wide, Fitting((3, 13, 7), crop=False, seed=0))).shape == (1, 3, 13, 7)
+
+
+@pytest.mark.parametrize("key", ["test_images", "images", "x"])
+@pytest.mark.parametrize("form", [(6, 8, 8), (6, 8, 8, 1), (6, 10, 12, 3)])
+def test_an_archive_needs_no_labels(tmp_path, key, form):
+    pixels = np.random.default_rng(0).random(form)
+    others = {} if key == "x" else {"train_images": pixels[:0], "notes": np.zeros(3)}
+    np.savez(tmp_path / "set.npz", **{key: pixels}, **others)
+    found = every(opened(f"npz:{tmp_path / 'set.npz'}"))
+    assert found.shape == (6, *SHAPE)
+    if form[1:3] == (8, 8):
+        assert torch.equal(found[:, 0], torch.from_numpy(np.rint(pixels * 255).astype(np.uint8)).view(6, 8, 8))
+
+
+def test_batches_are_normalised_and_in_order(tree):
+    pixels = opened(f"folder:{tree}")
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    batches = OutBatches(pixels, 3, mean, std, torch.device("cpu"))
+    random = torch.get_rng_state()
+    inputs, labels = zip(*batches, strict=True)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert len(batches) == len(inputs) == 2
+    wanted = (every(pixels).double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(torch.cat(inputs).double(), wanted, rtol=0, atol=1e-5)
+    assert torch.cat(labels).tolist() == [0] * 4
+
+
+def test_workers_give_the_same(tree):
+    options = ((0.5,) * 3, (0.5,) * 3, torch.device("cpu"))
+    pixels = opened(f"crop:folder:{tree}")
+    for here, there in zip(OutBatches(pixels, 2, *options), OutBatches(pixels, 2, *options, 1), strict=True):
+        assert torch.equal(here[0], there[0])
+
+
+def test_labels_have_no_slash_and_no_twin():
+    names = ("digits", "folder:/a/LSUN crop/", "crop:folder:/b/LSUN crop", "npz:x/LSUN-crop.npz", "npz:LSUN-crop.npz")
+    assert labels_of(names) == ["digits", "LSUN-crop", "LSUN-crop-crop", "LSUN-crop-2", "LSUN-crop-3"]
+    assert labels_of(("tiny-imagenet-crop", "resize:tiny-imagenet")) == ["tiny-imagenet-crop", "tiny-imagenet-resize"]
+    assert labels_of(("folder:mean", "folder:...", "folder:/")) == ["mean-2", "set", "set-2"]
+
+
+def test_the_defaults_leave_out_the_run_s_own():
+    assert defaults("cifar10") == ("gaussian-noise", "uniform-noise", "digits")
+    assert defaults("digits") == ("gaussian-noise", "uniform-noise")
+    assert is_own("tiny-imagenet-crop", "tiny-imagenet")
+    assert is_own("resize:npz:x", "npz:x")
+    assert not is_own("cifar100", "cifar10")
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("gausian-noise", "unknown set 'gausian-noise'; did you mean gaussian-noise.*known are gaussian-noise"),
+        ("Fashion_MNIST", "did you mean fashion-mnist"),
+        ("crop:gaussian-noise", "unknown set"),
+        ("crop:crop:digits", "unknown set"),
+        ("folder:", "unknown set"),
+        ("zip:x", "unknown set"),
+        ("", "unknown set"),
+        ("folder:/no/where", "'folder:/no/where': /no/where is not a folder"),
+        ("npz:/no/where.npz", "/no/where.npz is not a file"),
+        ("fashion-mnist", "'fashion-mnist': fashion-mnist is not, or not whole, under nowhere"),
+        ("tiny-imagenet-resize", "'tiny-imagenet-resize': nowhere/tiny-imagenet-200/val is not a folder"),
+    ],
+)
+def test_a_set_that_is_not_there_is_refused_by_name(name, says):
+    with pytest.raises(ValueError, match=f"sets: .*{says}") as caught:
+        opened(name)
+    assert "\n" not in str(caught.value)
+    assert all(known in KNOWN for known in ("folder:PATH", "npz:PATH", "digits", "svhn"))
+
+
+@pytest.mark.bad_input
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("no image")
+    with pytest.raises(ValueError, match="holds no image file, nor do the folders in it"):
+        opened(f"folder:{tmp_path}")
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"a": np.zeros(3), "b": np.zeros(4)}, "neither test_images nor images, but a, b"),
+        ({}, "neither test_images nor images, but nothing"),
+        ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, r"must hold images .* one or more, not \(0, 8, 8, 3\)"),
+        ({"images": np.zeros((4, 3))}, "must hold images"),
+        ({"images": np.full((4, 8, 8, 3), 2.0)}, r"must hold uint8, or floats in \[0, 1\] without NaN, not float64"),
+        ({"images": np.full((4, 8, 8, 3), np.nan)}, "without NaN"),
+        ({"images": np.zeros((4, 8, 8, 3), np.int64)}, "not int64"),
+        ({"images": np.zeros((4, 8, 8, 4), np.uint8)}, "images of 4 channels cannot be made into the run's, of 3"),
+        ({"images": np.array([{}, {}], dtype=object)}, "is damaged or no .npz archive"),
+    ],
+)
+def test_an_archive_without_images_is_refused(tmp_path, arrays, says):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(ValueError, match=f"sets: 'npz:.*{says}"):
+        opened(f"npz:{tmp_path / 'set.npz'}")
+
+
+@pytest.mark.bad_input
+def test_damaged_files_are_named(tree):
+    (tree / "set.npz").write_bytes(b"PK\x03\x04 and nothing")
+    with pytest.raises(ValueError, match=r"set\.npz is damaged or no \.npz archive"):
+        opened(f"npz:{tree / 'set.npz'}")
+    (tree / "f.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"f\.png cannot be read as an image"):
+        list(OutBatches(opened(f"folder:{tree}"), 2, (0.0,) * 3, (1.0,) * 3, torch.device("cpu")))
+    (tree / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"sets: 'folder:.*a\.png cannot be read as an image"):
+        opened(f"folder:{tree}")

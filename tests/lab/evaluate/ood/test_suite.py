@@ -1,0 +1,252 @@
+"""The suite as a run uses it: what it yields and keeps, what it warns of and refuses."""
+
+import json
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+import toy
+from multimix.lab.data import Images, Splits
+from multimix.lab.evaluate import Source
+from multimix.lab.evaluate.ood import METRICS, OOD, SCORES, OODSettings
+from multimix.methods import ERM
+from multimix.protocols import Watch
+
+SIDE = 8
+BUILT_IN = ("gaussian-noise", "uniform-noise", "digits")
+
+
+def images(size: int, seed: int, classes: int = 5) -> Images:
+    """Smooth random images whose brightness tells the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(size) % classes
+    coarse = torch.rand(size, 3, 2, 2, generator=generator) * 80 + 35 * labels.view(-1, 1, 1, 1)
+    pixels = torch.nn.functional.interpolate(coarse, SIDE, mode="bilinear").round().byte()
+    return Images(pixels, labels, tuple("abcde"[:classes]))
+
+
+def source(name: str = "npz:own", *, batch_size: int = 16, test: int = 40) -> Source:
+    splits = Splits(name, images(60, 0), None, images(test, 1), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    return Source(splits, ERM(), torch.device("cpu"), batch_size=batch_size, root="nowhere")
+
+
+def settings(**given: Any) -> OODSettings:
+    return OODSettings(**({"ood_examples": 25, "knn_neighbours": 5} | given))
+
+
+class Kept(Watch):
+    def __init__(self) -> None:
+        self.figures: dict[str, dict[str, Any]] = {}
+        self.passes: list[tuple[str, int]] = []
+
+    def over(self, what, batches):
+        batches = list(batches)
+        self.passes.append((what, sum(len(labels) for _, labels in batches)))
+        yield from batches
+
+    def keep(self, name, data):
+        self.figures[name] = data
+
+
+@pytest.fixture(scope="module")
+def measured():
+    kept = Kept()
+    return dict(OOD.of(source(), settings())(toy.images(), kept)), kept
+
+
+def test_every_metric_of_every_score_on_every_set_and_the_means(measured):
+    metrics, _ = measured
+    sets = (*BUILT_IN, "mean")
+    assert list(metrics) == [f"{a}/{b}/{c}" for a in sets for b in SCORES for c in METRICS]
+    assert all(isinstance(value, float) and 0 <= value <= 1 for value in metrics.values())
+    for score in SCORES:
+        for metric in METRICS:
+            values = [metrics[f"{name}/{score}/{metric}"] for name in BUILT_IN]
+            assert metrics[f"mean/{score}/{metric}"] == pytest.approx(sum(values) / 3)
+
+
+def test_every_pass_is_watched(measured):
+    _, kept = measured
+    assert kept.passes == [("training images", 60), ("test", 40), *((name, 25) for name in BUILT_IN)]
+
+
+def test_figures_are_small_and_ready_for_json(measured):
+    metrics, kept = measured
+    assert list(kept.figures) == [f"ood/{name}" for name in BUILT_IN]
+    assert len(json.dumps(kept.figures, allow_nan=False)) < 100_000 * len(BUILT_IN)
+    for name in BUILT_IN:
+        scores = kept.figures[f"ood/{name}"]["scores"]
+        assert tuple(scores) == SCORES
+        for score, data in scores.items():
+            assert list(data) == ["edges", "in", "out", "fpr", "tpr"]
+            assert (len(data["edges"]), len(data["in"]), len(data["out"])) == (51, 50, 50)
+            area = np.trapezoid(data["tpr"], data["fpr"])
+            assert area == pytest.approx(metrics[f"{name}/{score}/auroc"], abs=1e-4)
+
+
+def test_the_numbers_are_those_of_a_plain_loop():
+    """Mahalanobis, energy and MSP of one set by hand in NumPy, metrics by scikit-learn."""
+    run, network = source(), toy.images().eval()
+    suite = OOD.of(run, settings(sets=("gaussian-noise",)))
+    found = dict(suite(network))
+    with torch.no_grad():
+        train, test, out = (
+            network.pool(network.embed(torch.cat([inputs for inputs, _ in batches]))).double().numpy()
+            for batches in (suite.train, suite.test, suite.sets["gaussian-noise"])
+        )
+    labels = run.splits.train.labels.numpy()
+    means = np.stack([train[labels == c].mean(0) for c in range(5)])
+    inverse = np.linalg.inv(np.cov((train - means[labels]).T, bias=True))
+    weight, bias = (value.detach().double().numpy() for value in network.classifier.parameters())
+    known = np.r_[np.ones(40), np.zeros(25)]
+    scores: dict[str, list[float]] = {"mahalanobis": [], "energy": [], "msp": []}
+    for z in [*test, *out]:
+        scores["mahalanobis"].append(-min((z - m) @ inverse @ (z - m) for m in means))
+        exponentials = np.exp(weight @ z + bias)
+        scores["energy"].append(np.log(exponentials.sum()))
+        scores["msp"].append(exponentials.max() / exponentials.sum())
+    for name, values in scores.items():
+        assert found[f"gaussian-noise/{name}/auroc"] == pytest.approx(roc_auc_score(known, values), abs=1e-9)
+        wanted = average_precision_score(1 - known, -np.array(values))
+        assert found[f"gaussian-noise/{name}/aupr_out"] == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_the_size_of_the_batches_does_not_matter(measured, size):
+    found = dict(OOD.of(source(batch_size=size), settings())(toy.images()))
+    assert found == pytest.approx(measured[0], abs=1e-3)  # two scores may change places by rounding
+    assert sum(found[name] != measured[0][name] for name in found) < len(found) / 20
+
+
+def test_only_what_is_wanted_is_measured():
+    kept = Kept()
+    suite = OOD.of(source(), settings(sets=("uniform-noise",), scores=("energy", "msp"), examples=10))
+    found = dict(suite(toy.images(), kept))
+    assert kept.passes == [("test", 10), ("uniform-noise", 25)]
+    assert list(found)[:5] == [f"uniform-noise/energy/{metric}" for metric in METRICS]
+    assert len(found) == 2 * 2 * 5
+    knn = Kept()
+    dict(OOD.of(source(), settings(scores=("knn",), train_examples=20))(toy.images(), knn))
+    assert knn.passes[0] == ("training images", 20)
+
+
+def test_odin_moves_pixels_and_not_normalised_values():
+    """A network of normalised values that undoes the normalisation scores as the same network of pixels does."""
+    run = source()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (run.splits.mean, run.splits.std))
+
+    class Undone(torch.nn.Module):
+        def forward(self, inputs):
+            return inputs * std + mean
+
+    network, undoing = toy.images(), toy.images()
+    undoing.blocks[0] = Undone()
+    chosen = settings(sets=("digits",), scores=("odin",), odin_epsilon=0.05, odin_temperature=1.0)
+    suite = OOD.of(run, chosen)
+    test, out = ([(x * std + mean, y) for x, y in batches] for batches in (suite.test, suite.sets["digits"]))
+    normalised, raw = Kept(), Kept()
+    dict(suite(undoing, normalised))
+    dict(OOD(None, test, {"digits": out}, (1.0,) * 3, chosen)(network, raw))
+    edges = [kept.figures["ood/digits"]["scores"]["odin"]["edges"] for kept in (normalised, raw)]
+    assert edges[0] == pytest.approx(edges[1], abs=2e-6)
+    still = Kept()
+    dict(OOD.of(run, replace(chosen, odin_epsilon=0.0))(undoing, still))
+    assert still.figures["ood/digits"]["scores"]["odin"]["edges"] != pytest.approx(edges[0], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "score"),
+    [
+        ({"energy_temperature": 9.0}, "energy"),
+        ({"odin_temperature": 1.0}, "odin"),
+        ({"odin_epsilon": 0.2}, "odin"),
+        ({"knn_neighbours": 31}, "knn"),
+        ({"mahalanobis_shrinkage": 0.9}, "mahalanobis"),
+    ],
+)
+def test_a_setting_of_a_score_changes_that_score_alone(measured, given, score):
+    found = Kept()
+    dict(OOD.of(source(), settings(**given))(toy.images(), found))
+    for name in BUILT_IN:
+        before, after = (kept.figures[f"ood/{name}"]["scores"] for kept in (measured[1], found))
+        assert [key for key in before if before[key] != after[key]] == [score]
+
+
+def test_a_seed_changes_noise_and_not_the_test_images():
+    metrics = [dict(OOD.of(source(), settings(seed=seed, scores=("energy",)))(toy.images())) for seed in (0, 0, 1)]
+    assert metrics[0] == metrics[1]
+    name = "uniform-noise/energy/aupr_out"
+    assert metrics[0][name] != metrics[2][name]
+
+
+def archive(path, pixels):
+    np.savez(path, images=pixels.permute(0, 2, 3, 1).numpy())
+    return f"npz:{path}"
+
+
+def test_a_set_that_shares_images_with_the_test_set_is_named(tmp_path):
+    run = source()
+    mixed = torch.cat([run.splits.test.images[3:6], images(7, 9).images])
+    suite = OOD.of(run, settings(sets=(archive(tmp_path / "leaky.npz", mixed),), scores=("msp",)))
+    with pytest.warns(UserWarning, match="ood: 3 of the 10 images of leaky are in the test set too"):
+        dict(suite(toy.images()))
+    same = OOD.of(run, settings(sets=(archive(tmp_path / "same.npz", run.splits.test.images),), scores=("msp",)))
+    with pytest.warns(UserWarning, match="25 of the 25 images of same are in the test set"):
+        dict(same(toy.images()))
+
+
+def test_the_run_s_own_data_set_is_named_at_once():
+    with pytest.warns(UserWarning, match="ood: resize:digits is the data set of the run itself"):
+        OOD.of(source("digits"), settings(sets=("resize:digits",)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(OOD.of(source("digits"), settings()).sets) == ["gaussian-noise", "uniform-noise"]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"sets": ()}, "sets must be at least one, each once, got none"),
+        ({"sets": ("digits", "digits")}, "sets must be at least one, each once, got digits, digits"),
+        ({"scores": ()}, "scores must be at least one"),
+        ({"scores": ("msp", "max-logit")}, "unknown score 'max-logit'; known are msp, .*; did you mean max_logit"),
+        ({"ood_examples": 0}, "ood_examples must be at least 1, got 0"),
+        ({"train_examples": 0}, "train_examples must be at least 1, got 0"),
+        ({"examples": 0}, "examples must be at least 1, got 0"),
+        ({"knn_neighbours": 0}, "knn_neighbours must be at least 1, got 0"),
+        ({"energy_temperature": 0.0}, "energy_temperature must be a number above 0, got 0.0"),
+        ({"odin_temperature": float("nan")}, "odin_temperature must be a number above 0, got nan"),
+        ({"odin_epsilon": -0.1}, r"odin_epsilon must lie in \[0, 1\], got -0.1"),
+        ({"mahalanobis_shrinkage": 1.5}, r"mahalanobis_shrinkage must lie in \[0, 1\], got 1.5"),
+    ],
+)
+def test_impossible_settings_are_refused(given, says):
+    with pytest.raises(ValueError, match=says):
+        OODSettings(**given)
+
+
+@pytest.mark.bad_input
+def test_settings_that_do_not_fit_the_run_are_refused_before_it_is_measured():
+    for given, says in (
+        ({"knn_neighbours": 61}, "knn_neighbours=61 must be at most the 60 training images that are used"),
+        ({"knn_neighbours": 21, "train_examples": 20}, "knn_neighbours=21 must be at most the 20"),
+        ({"train_examples": 3}, "train_examples=3 does not fit"),
+        ({"examples": 41}, "examples=41 does not fit"),
+        ({"sets": ("digit",)}, "unknown set 'digit'; did you mean digits"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            OOD.of(source(), settings(**given))
+
+
+def test_a_setting_is_plain_and_fits_the_protocol():
+    assert OOD.Settings is OODSettings
+    assert OOD.name == "ood"
+    defaults = OODSettings()
+    assert (defaults.ood_examples, defaults.train_examples, defaults.knn_neighbours) == (10_000, 10_000, 50)
+    assert (defaults.odin_epsilon, defaults.odin_temperature, defaults.sets) == (0.0014, 1000.0, None)

@@ -1,0 +1,322 @@
+import csv
+import io
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from multimix.lab.report import page, paired, paired_table, read_run, records, summarise, with_labels
+from report.factory import ended, outcome
+from report.suites import all_suites
+from report.test_tables import NASTY, cells_of, record, three
+
+
+def compared(rows, metrics=None):
+    (comparison,) = summarise(rows, metrics).comparisons
+    return comparison
+
+
+def only(rows, metric="accuracy", against="erm"):
+    (found,) = paired(compared(rows), metric, against)
+    return found
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_mean_and_interval_are_those_of_a_paired_t_test(seeds):
+    draw = np.random.default_rng(seeds)
+    values = {label: draw.normal(0.9, 0.02, seeds) for label in ("mixup", "erm", "cutmix")}
+    rows = [one for label, given in values.items() for one in three(*given, label=label)]
+    found = paired(compared(rows), "accuracy", "erm")
+    assert [one.label for one in found] == ["mixup", "cutmix"]
+    for one in found:
+        theirs = ttest_rel(values[one.label], values["erm"])
+        interval = theirs.confidence_interval(0.95)
+        assert (one.low, one.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+        differences = values[one.label] - values["erm"]
+        assert (one.mean, one.std) == pytest.approx((differences.mean(), differences.std(ddof=1)), rel=1e-9)
+        assert one.mean / (one.std / math.sqrt(seeds)) == pytest.approx(theirs.statistic, rel=1e-9)
+        assert (one.n, one.seeds, one.values) == (seeds, tuple(range(seeds)), tuple(differences))
+
+
+def test_what_seeds_share_cancels_by_hand():
+    found = only([*three(0.5, 0.7, 0.9, label="erm"), *three(0.51, 0.72, 0.93, label="mixup")])
+    assert found.values == pytest.approx((0.01, 0.02, 0.03))
+    assert (found.mean, found.std) == pytest.approx((0.02, 0.01))
+    half = 4.302653 * 0.01 / math.sqrt(3)  # t of a printed table, 2 degrees of freedom
+    assert (found.low, found.high) == pytest.approx((0.02 - half, 0.02 + half), abs=1e-8)
+
+
+def test_only_seeds_that_both_have_count():
+    rows = [
+        *[record(value, seed=seed, label="erm") for seed, value in ((0, 0.5), (2, 0.6), (5, 0.7))],
+        *[record(value, seed=seed) for seed, value in ((5, 0.9), (1, 0.1), (2, 0.7))],
+    ]
+    found = only(rows)
+    assert (found.n, found.seeds) == (2, (2, 5))
+    assert found.values == pytest.approx((0.1, 0.2))
+
+
+def test_one_shared_seed_has_no_interval():
+    rows = [*three(0.5, 0.6, label="erm"), record(0.75, seed=1)]
+    found = only(rows)
+    assert (found.n, found.std, found.low, found.high) == (1, None, None, None)
+    assert found.mean == pytest.approx(0.15)
+    text = paired_table(summarise(rows), "erm")
+    assert "| mixup | 1 | +15.00 |" in text
+    assert "no interval, since no two seeds are shared" in text
+    assert "Bold" not in text
+
+
+def test_no_shared_seed_is_no_number():
+    rows = [record(0.5, label="erm"), record(0.75, seed=1), *three(0.5, 0.6, name="nll", label="erm")]
+    found = only(rows)
+    assert (found.n, found.std, found.low, found.values) == (0, None, None, ())
+    assert math.isnan(found.mean)
+    assert only(rows, "nll").n == 0  # mixup has none of it
+    assert "| mixup | 0 | – | – |" in paired_table(summarise(rows), "erm")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_spoils_its_own_difference_alone(bad):
+    rows = [
+        *three(0.5, 0.5, 0.5, label="erm"),
+        *three(0.6, bad, 0.7, label="mixup"),
+        *three(0.6, 0.61, 0.62, label="cutmix"),
+    ]
+    first, second = paired(compared(rows), "accuracy", "erm")
+    assert all(math.isnan(value) for value in (first.mean, first.std, first.low, first.high))
+    assert second.low > 0
+    text = paired_table(summarise(rows), "erm")
+    assert "| mixup | 3 | nan \\[nan, nan\\] |" in text
+    assert "| cutmix | 3 | **+11.00 \\[+8.52, +13.48\\]** |" in text
+
+
+def rows_of_four():
+    """Against erm: better, worse and undecided in accuracy, where higher is better; in NLL, where lower is."""
+    return [
+        *three(0.90, 0.91, 0.92, label="erm"),
+        *three(0.92, 0.931, 0.939, label="up"),
+        *three(0.88, 0.891, 0.899, label="down"),
+        *three(0.90, 0.95, 0.88, label="either"),
+        *three(0.3, 0.3, 0.3, name="nll", label="erm"),
+        *three(0.4, 0.41, 0.42, name="nll", label="up"),
+        *three(0.2, 0.21, name="nll", label="down"),
+        *three(1.0, 1.0, 1.0, name="novelty", label="erm"),
+        *three(2.0, 2.1, 2.2, name="novelty", label="up"),
+    ]
+
+
+def test_the_markdown_table_to_the_letter():
+    # Half widths by hand: t(2) = 4.302653, t(1) = 12.706205; e.g. 2.00 points: sd 0.1, 4.302653 * 0.1 / sqrt(3) = 0.248
+    assert paired_table(summarise(rows_of_four()), "erm") == (
+        "**digits, resnet, 20 epochs: difference to erm with the same seed, mean \\[95 % interval\\].** "
+        "Bold: the interval lies on the better side of 0; ▼: on the worse side; "
+        "intervals are not corrected for the number of comparisons.\n\n"
+        "| Method | n | Δ accuracy (points) ↑ | Δ NLL ↓ |\n"
+        "| :--- | ---: | ---: | ---: |\n"
+        "| up | 3 | **+2.00 \\[+1.75, +2.25\\]** | +0.1100 \\[+0.0852, +0.1348\\] ▼ |\n"
+        "| down | 3 | -2.00 \\[-2.25, -1.75\\] ▼ | **-0.0950 \\[-0.1585, -0.0315\\] (n = 2)** |\n"
+        "| either | 3 | 0.00 \\[-9.94, +9.94\\] | – |\n"
+    )
+
+
+def test_what_has_no_direction_is_neither_better_nor_worse():
+    text = paired_table(summarise(rows_of_four()), "erm", metrics=["novelty"])
+    assert "| Method | n | Δ novelty |" in text
+    assert "| up | 3 | +1.10 \\[+0.85, +1.35\\] |" in text
+
+
+def test_no_difference_at_all_is_not_marked():
+    rows = [*three(0.9, 0.8, label="erm"), *three(0.9, 0.8)]
+    assert "| mixup | 2 | 0.00 \\[0.00, 0.00\\] |" in paired_table(summarise(rows), "erm")
+
+
+def test_plain_latex_and_html_mark_the_same_cells():
+    summary = summarise(rows_of_four())
+    plain = paired_table(summary, "erm", fmt="plain")
+    assert "+2.00 [+1.75, +2.25]*" in plain
+    assert "-2.00 [-2.25, -1.75] ▼" in plain
+    assert "\n*: the interval lies on the better side of 0;" in plain
+    latex = paired_table(summary, "erm", fmt="latex")
+    assert r"\textbf{+2.00 [+1.75, +2.25]}" in latex
+    assert r"-2.00 [-2.25, -1.75] $\bigtriangledown$" in latex
+    assert r"$\Delta$ accuracy (points) $\uparrow$" in latex
+    assert "▼" not in latex
+    html = paired_table(summary, "erm", fmt="html")
+    assert html.count("<strong>") == 2
+    assert "<strong>+2.00 [+1.75, +2.25]</strong>" in html
+    assert cells_of(html)[2] == ["down", "3", "-2.00 [-2.25, -1.75] ▼", "-0.0950 [-0.1585, -0.0315] (n = 2)"]
+
+
+def test_csv_is_exact_in_the_units_of_the_records_and_no_spreadsheet_runs_it():
+    rows = [*rows_of_four(), *three(0.9, label='=cmd|"x",1'), *three(0.8, data="cifar10")]
+    found = list(csv.DictReader(io.StringIO(paired_table(summarise(rows), "erm", fmt="csv"))))
+    assert [row["label"] for row in found] == ["up", "down", "either", '\'=cmd|"x",1']
+    up = paired(summarise(rows).comparisons[0], "accuracy", "erm")[0]
+    for part in ("mean", "std", "low", "high", "n"):
+        assert float(found[0][f"accuracy_difference_{part}"]) == getattr(up, part)
+    assert {(row["data"], row["against"]) for row in found} == {("digits", "erm")}
+    assert [found[2][f"nll_difference_{part}"] for part in ("mean", "low", "n")] == ["", "", "0"]
+    assert [found[3][f"accuracy_difference_{part}"] for part in ("std", "low", "n")] == ["", "", "1"]
+
+
+def test_html_shows_labels_as_text():
+    rows = [*three(0.9, 0.8, label=NASTY), *three(0.7, 0.75, label="<img src=x onerror=y>")]
+    html = paired_table(summarise(rows), NASTY, fmt="html")
+    assert "<script" not in html
+    assert "<img" not in html
+    assert cells_of(html)[1][0] == "<img src=x onerror=y>"
+    assert "difference to &lt;script&gt;" in html
+
+
+def test_metrics_of_any_suite_make_columns(make_run):
+    runs = [
+        read_run(make_run(label=label, seed=seed, evaluations={"ood": all_suites(seed, better=better)["ood"]}))
+        for label, better in (("erm", 0.0), ("mixup", 0.1))
+        for seed in range(3)
+    ]
+    rows = records(runs)
+    names = ["ood/digits/msp/auroc", "accuracy"]
+    header, line = cells_of(paired_table(summarise(rows, names), "erm", metrics=names, fmt="html"))
+    assert header == ["Method", "n", "Δ OOD digits MSP AUROC (points) ↑", "Δ accuracy (points) ↑"]
+    values = {(row["label"], row["seed"]): row["value"] for row in rows if row["metric"] == names[0]}
+    mean = sum(values["mixup", seed] - values["erm", seed] for seed in range(3)) / 3
+    assert line[2].startswith(f"{100 * mean:+.2f} [")
+    (comparison,) = summarise(rows, suite="ood").comparisons
+    assert paired(comparison, names[0], "erm")[0].mean == pytest.approx(mean)
+    of_suite = paired_table(summarise(rows, suite="ood"), "erm", metrics=[names[0]])
+    assert of_suite.startswith("**digits, preact_resnet18, 2 epochs, ood: difference to erm")
+
+
+def test_comparisons_without_the_method_have_no_table():
+    rows = [*three(0.9, label="erm"), *three(0.8), *three(0.7, data="cifar10"), *three(0.6, label="erm", epochs=1)]
+    text = paired_table(summarise(rows), "erm")
+    assert text.count("difference to erm") == 1
+    assert "digits, resnet, 20 epochs" in text
+
+
+def test_a_method_with_other_settings_is_compared_by_its_full_name():
+    rows = [*three(0.9, 0.8, config="aaaaaaaaaa"), *three(0.5, 0.5, config="bbbbbbbbbb"), *three(0.7, 0.7, label="erm")]
+    found = paired(compared(rows), "accuracy", "mixup [bbbbbb]")
+    assert [(one.label, one.mean) for one in found] == [
+        ("mixup [aaaaaa]", pytest.approx(0.35)),
+        ("erm", pytest.approx(0.2)),
+    ]
+    with pytest.raises(
+        ValueError, match=r"^against: expected the name of one row, got 'mixup', which in digits, .* names 2 "
+    ):
+        paired(compared(rows), "accuracy", "mixup")
+    with pytest.raises(ValueError, match=r"differ in their settings: mixup \[aaaaaa\], mixup \[bbbbbb\]$"):
+        paired_table(summarise(rows), "mixup")
+
+
+def test_rows_that_were_measured_with_other_settings_are_said_to_be():
+    rows = [
+        *three(0.9, 0.8, name="ood/auroc", suite="ood", settings={"steps": 1}, label="erm"),
+        *three(0.9, 0.8, name="ood/auroc", suite="ood", settings={"steps": 2}),
+    ]
+    text = paired_table(summarise(rows, suite="ood"), "erm", metrics=["ood/auroc"])
+    assert "Not measured alike: rows differ in steps." in text
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("against", "options", "said"),
+    [
+        ("emr", {}, "against: expected one of erm, up, down, either, got 'emr'; did you mean erm?"),
+        ("erm", {"metrics": ["nl"]}, "metrics: expected one of accuracy, nll, novelty, got 'nl'; did you mean nll?"),
+        ("erm", {"metrics": []}, "metrics: expected some of accuracy, nll, novelty, got none"),
+        ("erm", {"fmt": "pdf"}, "fmt: expected one of markdown, html, csv, latex, plain, got 'pdf'"),
+    ],
+)
+def test_wrong_arguments_of_a_table(against, options, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        paired_table(summarise(rows_of_four()), against, **options)
+
+
+@pytest.mark.bad_input
+def test_wrong_arguments():
+    comparison = compared(rows_of_four())
+    with pytest.raises(ValueError, match=r"^metric: expected one of accuracy, nll, novelty, got 'f1'$"):
+        paired(comparison, "f1", "erm")
+    with pytest.raises(
+        ValueError, match=r"^against: expected one of erm, up, down, either, got 'eiter'; did you mean either\?$"
+    ):
+        paired(comparison, "accuracy", "eiter")
+    with pytest.raises(ValueError, match="nothing to compare: no finished run has a record"):
+        paired_table(summarise([]), "erm")
+    with pytest.raises(
+        ValueError, match="against: expected a method that another can be compared with, got 'erm' alone"
+    ):
+        paired_table(summarise(three(0.9, 0.8, label="erm")), "erm")
+    rows = [record(0.9, "novelty", label) for label in ("erm", "mixup")]
+    with pytest.raises(ValueError, match=r"some of novelty, got none, and accuracy, nll and ece are not among them$"):
+        paired_table(summarise(rows), "erm")
+
+
+def test_labels_choose_and_order_rows_by_hand():
+    rows = [*three(0.9, 0.8, label="a"), *three(0.7, label="b"), *three(0.6, 0.5, label="c")]
+    assert [(row["label"], row["value"]) for row in with_labels(rows, ["c", "a", "c"])] == [
+        ("c", 0.6),
+        ("c", 0.5),
+        ("a", 0.9),
+        ("a", 0.8),
+    ]
+    with pytest.raises(ValueError, match=r"^labels: expected one of a, b, c, got 'd'$"):
+        with_labels(rows, ["a", "d"])
+
+
+def runs_of(make_run, **labels):
+    return [
+        read_run(make_run(label=label, seed=seed, events=[outcome(value, nll=1 - value, epoch=2), ended()]))
+        for label, values in labels.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_the_page_has_the_table_when_it_is_asked_for(make_run, tmp_path):
+    runs = runs_of(make_run, erm=(0.9, 0.91, 0.92), mixup=(0.92, 0.931, 0.939))
+    plain = page(runs, tmp_path / "plain.html").read_text(encoding="utf-8")
+    assert "difference to erm" not in plain
+    html = page(runs, tmp_path / "page.html", paired="erm").read_text(encoding="utf-8")
+    assert "digits, preact_resnet18, 2 epochs: difference to erm with the same seed" in html
+    assert ["mixup", "3", "+2.00 [+1.75, +2.25]", "-0.0200 [-0.0225, -0.0175]"] in cells_of(html)
+    chosen = page(runs, tmp_path / "chosen.html", paired="erm", metrics=["nll"]).read_text(encoding="utf-8")
+    assert ["mixup", "3", "-0.0200 [-0.0225, -0.0175]"] in cells_of(chosen)
+
+
+def test_every_part_of_the_page_has_its_own_table(make_run, tmp_path):
+    runs = runs_of(make_run, erm=(0.9, 0.91), mixup=(0.92, 0.93))
+    runs += [read_run(make_run(label=label, data="cifar10")) for label in ("erm", "cutmix")]
+    runs += [read_run(make_run(label=label, data="svhn")) for label in ("mixup", "cutmix")]
+    html = page(runs, tmp_path / "page.html", paired="erm").read_text(encoding="utf-8")
+    parts = html.split("<article ")[1:]
+    captions = [
+        f"{data}, preact_resnet18, 2 epochs: difference to erm with the same seed" for data in ("digits", "cifar10")
+    ]
+    assert [caption in part for caption, part in zip(captions, parts, strict=False)] == [True, True]
+    assert "difference to" not in parts[2]
+
+
+@pytest.mark.bad_input
+def test_a_page_without_the_method_is_not_written(make_run, tmp_path):
+    runs = runs_of(make_run, erm=(0.9, 0.91), mixup=(0.92, 0.93))
+    with pytest.raises(ValueError, match="against: expected one of erm, mixup, got 'cutmix'"):
+        page(runs, tmp_path / "page.html", paired="cutmix")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_of_runs_that_have_not_finished_has_no_such_table(make_run, tmp_path):
+    html = page([read_run(make_run(events=[]))], tmp_path / "page.html", paired="erm").read_text(encoding="utf-8")
+    assert "difference to" not in html
+
+
+def test_runs_of_different_length_are_paired_where_asked_for():
+    rows = [*three(0.9, label="erm"), *three(0.8, label="puzzlemix", epochs=9)]
+    with pytest.raises(ValueError, match="that another can be compared with"):
+        paired_table(summarise(rows), "erm")
+    text = paired_table(summarise(rows, any_length=True), "erm")
+    assert "9 to 20 epochs: difference to erm (20 epochs) with the same seed" in text
+    assert "| puzzlemix (9 epochs) |" in text

@@ -1,0 +1,269 @@
+import csv
+import io
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from multimix.lab.report import metric, read_records, read_run, records, summarise, table
+from report.factory import ended, outcome
+
+DATA = Path(__file__).parent / "data"
+NASTY = '<script>alert(1)</script> a_b *c* |d| $e$ 50% & \\f ~~g~~ `h` [i](j) "k"'
+
+
+def record(value, name="accuracy", label="mixup", seed=0, config="c0ffee0000", **more):
+    about = {"data": "digits", "model": "resnet", "epochs": 20, "method": "Mixup", "date": "2025-05-01", **more}
+    return {"metric": name, "value": value, "seed": seed, "label": label, "config": config, **about}
+
+
+def three(*values, **more):
+    return [record(value, seed=seed, **more) for seed, value in enumerate(values)]
+
+
+def cell(rows, name="accuracy"):
+    return summarise(rows).comparisons[0].rows[0].cells[name]
+
+
+def cells_of(html):
+    """The texts of a table's cells, row by row, as a browser reads them."""
+
+    reader = Cells()
+    reader.feed(html)
+    return [[text.strip() for text in row] for row in reader.rows]
+
+
+class Cells(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_mean_and_spread_by_hand():
+    found = cell(three(0.9, 0.8, 0.7))
+    assert found.n == 3
+    assert found.mean == pytest.approx(0.8, abs=1e-15)
+    assert found.std == pytest.approx(0.1, abs=1e-15)  # sqrt((0.01 + 0 + 0.01) / 2)
+
+
+def test_mean_and_spread_as_numpy_has_them():
+    values = np.random.default_rng(0).normal(1e6, 1e-3, 7)
+    found = cell(three(*values))
+    assert found.mean == pytest.approx(values.mean(), rel=1e-15)
+    assert found.std == pytest.approx(values.std(ddof=1), rel=1e-6)
+
+
+def test_a_single_seed_has_no_spread():
+    assert cell([record(0.9)]).std is None
+    text = table(summarise([record(0.9)]), "plain")
+    assert "90.0" in text
+    assert "±" not in text
+    assert "n = 1 seed" in text
+
+
+def test_what_is_not_finite_spoils_its_own_mean_alone():
+    rows = [*three(math.nan, 0.9, label="a"), *three(0.8, 0.8, label="b"), *three(math.inf, 0.7, label="c")]
+    text = table(summarise(rows), "markdown")
+    assert "| a | 2 | nan ± nan |" in text
+    assert "| c | 2 | nan ± nan |" in text
+    assert "**" not in text.split("| :---")[1]  # one row with a number: nothing to be best of
+
+
+def test_runs_with_unequal_settings_are_never_averaged():
+    rows = [*three(0.9, 0.9, config="aaaaaaaaaa"), *three(0.5, config="bbbbbbbbbb"), *three(0.7, label="erm")]
+    (comparison,) = summarise(rows).comparisons
+    assert [row.name for row in comparison.rows] == ["mixup [aaaaaa]", "mixup [bbbbbb]", "erm"]
+    assert [row.cells["accuracy"].mean for row in comparison.rows] == [0.9, 0.5, 0.7]
+
+
+def test_no_seed_weighs_twice():
+    rows = [record(0.9, date="2025-05-02"), record(0.1, date="2025-05-01"), record(0.7, seed=1)]
+    assert cell(rows).values == (0.9, 0.7)
+    rows = [record(0.9), record(0.1), record(0.7, seed=1)]
+    assert cell(rows).values == (0.1, 0.7)
+
+
+def test_data_model_and_length_have_tables_of_their_own():
+    rows = [record(0.9), record(0.8, data="cifar10"), record(0.7, model="vit"), record(0.6, epochs=1)]
+    summary = summarise(rows)
+    titles = [
+        "digits, resnet, 20 epochs",
+        "cifar10, resnet, 20 epochs",
+        "digits, vit, 20 epochs",
+        "digits, resnet, 1 epoch",
+    ]
+    assert [comparison.title for comparison in summary.comparisons] == titles
+    for fmt in ("markdown", "plain", "html", "latex"):
+        text = table(summary, fmt)
+        assert all(text.replace("\\", "").count(f"{title}: last epoch") >= 1 for title in titles)
+
+
+def test_columns_stand_in_order_and_may_be_chosen():
+    rows = [record(1.0, name) for name in ("peak_mib", "novelty", "ece", "step_seconds", "accuracy", "seconds", "nll")]
+    in_order = ("accuracy", "nll", "ece", "novelty", "step_seconds", "seconds", "peak_mib")
+    assert summarise(rows).comparisons[0].metrics == in_order
+    assert summarise(rows, ["seconds", "accuracy"]).comparisons[0].metrics == ("seconds", "accuracy")
+
+
+def test_the_markdown_table_to_the_letter():
+    rows = [
+        *three(0.97, 0.972, 0.968, label="erm"),
+        *three(0.98, 0.984, 0.976, label="multimix"),
+        *three(0.1, 0.1, 0.1, name="ece", label="erm"),
+        *three(0.0302, 0.0302, 0.0302, name="step_seconds", label="erm"),
+        *three(0.0304, 0.0305, 0.0306, name="step_seconds", label="multimix"),
+        *three(1.25, 1.25, name="novelty", label="multimix"),
+    ]
+    assert table(summarise(rows)) == (
+        "**digits, resnet, 20 epochs: last epoch, mean ± sample standard deviation over n = 3 seeds.** "
+        "Bold: best mean of its column, which says nothing about significance.\n\n"
+        "| Method | n | Accuracy (%) ↑ | ECE (%) ↓ | novelty | Step (ms) ↓ |\n"
+        "| :--- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| erm | 3 | 97.0 ± 0.2 | 10.0 ± 0.0 | – | **30.2 ± 0.0** |\n"
+        "| multimix | 3 | **98.0 ± 0.4** | – | 1.25 ± 0.00 (n = 2) | 30.5 ± 0.1 |\n"
+    )
+
+
+def test_best_is_marked_by_direction_and_only_where_rows_differ_as_shown():
+    rows = [
+        *[record(value, "nll", label) for label, value in (("a", 0.2), ("b", 0.1))],
+        *[record(value, "accuracy", label) for label, value in (("a", 0.90001), ("b", 0.90002))],
+        *[record(value, "novelty", label) for label, value in (("a", 1.0), ("b", 2.0))],
+    ]
+    body = table(summarise(rows)).splitlines()[-2:]
+    assert body == ["| a | 1 | 90.0 | 0.200 | 1.00 |", "| b | 1 | 90.0 | **0.100** | 2.00 |"]
+
+
+def test_what_rounds_to_the_same_is_equally_good():
+    rows = [record(value, label=label) for label, value in (("a", 0.90001), ("b", 0.90002), ("c", 0.5))]
+    assert table(summarise(rows)).count("**90.0**") == 2
+
+
+def test_the_heading_says_how_many_seeds():
+    rows = [*three(0.9, 0.8, label="a"), *three(0.9, 0.8, 0.7, label="b")]
+    assert "over n = 2 to 3 seeds" in table(summarise(rows), "plain")
+
+
+def test_html_shows_strings_as_text():
+    html = table(summarise([record(0.9, label=NASTY), record(0.8, "<img src=x onerror=y>", label=NASTY)]), "html")
+    assert "<script" not in html
+    assert "<img" not in html
+    assert cells_of(html) == [["Method", "n", "Accuracy (%) ↑", "<img src=x onerror=y>"], [NASTY, "1", "90.0", "0.800"]]
+
+
+def test_markdown_shows_strings_as_text():
+    markdown = table(summarise([record(0.9, label=NASTY), record(0.8, label="__init__"), record(0.7, label="a_b_")]))
+    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
+    assert [row[0] for row in cells_of(html)] == ["Method", NASTY, "__init__", "a_b_"]
+    assert "| a_b\\_ |" in markdown
+
+
+def test_latex_shows_strings_as_text():
+    latex = table(summarise(three(0.9, 0.8, label=r"a_b & 5% $x$ #{1} ^~\<>|")), "latex")
+    signs = ["textasciicircum", "textasciitilde", "textbackslash", "textless", "textgreater", "textbar"]
+    wanted = r"a\_b \& 5\% \$x\$ \#\{1\} " + "".join(f"\\{sign}{{}}" for sign in signs)
+    assert f"{wanted} & 2 & 85.0 $\\pm$ 7.1 \\\\" in latex
+    assert latex.count("{") == latex.count("}")
+    assert r"\begin{tabular}{lrr}" in latex
+
+
+def test_plain_text_moves_no_cursor():
+    text = table(summarise([record(0.9, label="a\x1b[2Jb\nc\u202e")]), "plain")
+    assert "a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}c" in text
+    assert not {"\x1b", "\u202e"} & set(text)
+
+
+def test_plain_columns_stand_under_each_other():
+    rows = [
+        *three(0.97, 0.972, label="erm"),
+        *three(0.98, 0.984, label="a-long-name"),
+        *three(1, 2, name="seconds", label="erm"),
+    ]
+    assert table(summarise(rows), "plain") == (
+        "digits, resnet, 20 epochs: last epoch, mean ± sample standard deviation over n = 2 seeds\n\n"
+        "Method        n   Accuracy (%) ↑   Training (s) ↓\n"
+        "-----------   -   --------------   --------------\n"
+        "erm           2       97.1 ± 0.1      1.50 ± 0.71\n"
+        "a-long-name   2       98.2 ± 0.3*               –\n"
+        "*: best mean of its column, which says nothing about significance.\n"
+    )
+
+
+def test_csv_is_exact_and_no_spreadsheet_runs_it():
+    rows = [*three(0.9, 0.8, 0.7, label='=cmd|"x",1'), record(0.5, "nll", data="cifar10")]
+    (first, second) = csv.DictReader(io.StringIO(table(summarise(rows), "csv")))
+    assert first["label"] == '\'=cmd|"x",1'
+    assert (float(first["accuracy_mean"]), first["accuracy_n"], first["n"]) == (cell(rows).mean, "3", "3")
+    assert float(first["accuracy_std"]) == cell(rows).std
+    assert (first["nll_mean"], first["nll_std"], first["nll_n"]) == ("", "", "0")
+    assert (second["data"], second["nll_mean"], second["nll_std"]) == ("cifar10", "0.5", "")
+
+
+def test_a_table_rebuilt_from_committed_records_is_the_committed_table():
+    assert table(summarise(read_records(DATA / "records.jsonl"))) == (DATA / "table.md").read_text(encoding="utf-8")
+
+
+def test_the_order_of_seeds_does_not_matter(make_run):
+    runs = [read_run(make_run(seed=seed, events=[outcome(0.9 + seed / 100), ended()])) for seed in range(3)]
+    assert table(summarise(records(runs))) == table(summarise(records(runs[::-1])))
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("accuracy", "Accuracy (%) ↑"),
+        ("teacher_accuracy", "Teacher accuracy (%) ↑"),
+        ("ema_ece", "EMA ECE (%) ↓"),
+        ("validation_nll", "Validation NLL ↓"),
+        ("fgsm_linf_accuracy", "Fgsm linf accuracy (%) ↑"),
+        ("novelty", "novelty"),
+        ("pgd/linf/accuracy", "PGD l-inf accuracy (%) ↑"),
+        ("digits/max_logit/fpr95", "Digits max logit FPR95 (%) ↓"),
+        ("knn_accuracy", "kNN accuracy (%) ↑"),
+        ("digits/novelty", "digits/novelty"),
+        ("a/", "a/"),
+    ],
+)
+def test_metrics_have_headings_and_a_meaning(name, heading):
+    assert metric(name).heading == heading
+    assert metric(name).meaning.endswith(".")
+
+
+@pytest.mark.bad_input
+def test_wrong_arguments():
+    summary = summarise([record(0.9)])
+    with pytest.raises(ValueError, match="fmt: expected one of markdown, html, csv, latex, plain, got 'pdf'"):
+        table(summary, "pdf")
+    with pytest.raises(ValueError, match="nothing to tabulate"):
+        table(summarise([]))
+    with pytest.raises(ValueError, match="metrics: no record of 'f1'; there are accuracy"):
+        summarise([record(0.9)], ["f1"])
+
+
+def test_runs_of_different_length_are_compared_where_asked_for():
+    rows = [record(0.9, label="erm"), record(0.6, label="puzzlemix", epochs=9), record(0.7, data="cifar10")]
+    assert len(summarise(rows).comparisons) == 3
+    first, second = summarise(rows, any_length=True).comparisons
+    assert [row.name for row in first.rows] == ["erm (20 epochs)", "puzzlemix (9 epochs)"]
+    assert first.title == "digits, resnet, 9 to 20 epochs"
+    assert [row.name for row in second.rows] == ["mixup"]  # of one length, which the title says
+    assert second.title == "cifar10, resnet, 20 epochs"

@@ -1,0 +1,235 @@
+import json
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+
+import multimix as mm
+from multimix.integrations import hub
+from multimix.lab.hub import load_pretrained, push_to_hub, save_pretrained
+from multimix.lab.train import load_network, train
+from train.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = tiny(method=mm.MultiMix(tuples=20), seed=4, epochs=1, root="/home/somebody/data")
+    return train(config, tmp_path_factory.mktemp("hub") / "run", quiet=True).path
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("nobody asked for the network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+
+
+CONFIG = {"name": "preact_resnet18", "num_classes": 3, "width": 2}
+
+
+def network():
+    return mm.models.build(**CONFIG)
+
+
+class Recorder:
+    """Stands in for the hub's API and keeps what it is told."""
+
+    def __init__(self):
+        self.calls, self.files = [], {}
+
+    def create_repo(self, repo_id, **options):
+        self.calls.append(("create_repo", repo_id, options))
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        self.calls.append(("upload_folder", repo_id, commit_message))
+        from pathlib import Path
+
+        self.files = {file.name: file.read_bytes() for file in Path(folder_path).iterdir()}
+        return SimpleNamespace(oid="abc")
+
+
+def card_of(folder):
+    text = (folder / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_run_has_equal_logits_after_a_round_trip(run, tmp_path):
+    folder = save_pretrained(run, tmp_path / "out")
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    images = torch.randn(5, 1, 8, 8)
+    ours, facts = load_pretrained(folder)
+    theirs, splits = load_network(run, device="cpu")
+    assert torch.equal(ours.eval()(images), theirs.eval()(images))
+    assert facts.classes == splits.classes
+    assert facts.mean == splits.mean
+
+
+@pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:shufflenet_v2_x0_5", "wide_resnet16_8"])
+def test_network_has_equal_logits_after_a_round_trip(name, tmp_path):
+    config = {"name": name, "num_classes": 3} | ({"width": 1} if name.startswith("wide") else {})
+    made = mm.models.build(**config)
+    loaded, facts = load_pretrained(save_pretrained(made, tmp_path / "out", config=config))
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(loaded.eval()(images), made.eval()(images))
+    assert facts is None
+
+
+def test_model_of_ones_own_is_loaded_into_another(toy, tmp_path):
+    folder = save_pretrained(toy.adapt(toy.model), tmp_path / "out")
+    for p in toy.twin.parameters():
+        p.data.zero_()
+    loaded, _ = load_pretrained(folder, network=toy.adapt(toy.twin))
+    assert torch.equal(loaded(toy.images), toy.model(toy.images))
+    with pytest.raises(ValueError, match="network must be given"):
+        load_pretrained(folder)
+
+
+def test_card_holds_the_runs_own_record(run, tmp_path):
+    folder = save_pretrained(run, tmp_path / "out")
+    front, body = card_of(folder)
+    [event] = [e for e in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if e["event"] == "test"]
+    [accuracy] = [
+        m["value"] for r in front["model-index"][0]["results"] for m in r["metrics"] if m["type"] == "accuracy"
+    ]
+    assert accuracy == event["accuracy"]
+    [line] = [line for line in body.splitlines() if line.startswith("| accuracy")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1] == f"{100 * event['accuracy']:.2f} %"
+    assert cells[2:7] == ["4", "1", str(event["examples"]), "1", "cpu"]
+    assert cells[8] == str(event["commit"] or "not recorded")
+    assert {"multimix", "mixup"} <= set(front["tags"])
+    assert "somebody" not in (folder / "config.json").read_text() + body
+
+
+def test_card_says_so_where_nothing_was_measured(tmp_path):
+    front, body = card_of(save_pretrained(network(), tmp_path / "out", config=CONFIG))
+    assert "model-index" not in front
+    assert "No record of a measurement came with these weights" in body
+
+
+def test_record_of_other_weights_is_not_quoted(run, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    weights = load_file(copied / "model.safetensors")
+    weights["head.bias"] = weights["head.bias"] + 1
+    save_file(weights, copied / "model.safetensors")
+    _, body = card_of(save_pretrained(copied, tmp_path / "out"))
+    assert "| accuracy" not in body
+
+
+def test_record_given_goes_into_the_card_as_it_is(tmp_path):
+    record = [
+        {"metric": "accuracy", "value": 0.5, "seed": 1, "n": 3, "device": "cpu", "commit": "abc", "data": "a|b\n# c"},
+        {"nll": 1.25, "seed": 1},
+    ]
+    front, body = card_of(save_pretrained(network(), tmp_path / "out", config=CONFIG, record=record))
+    assert [m["value"] for r in front["model-index"][0]["results"] for m in r["metrics"]] == [0.5, 1.25]
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == "a|b\n# c"
+    assert "| accuracy | 50.00 % | 1 | 3 | not recorded | not recorded | cpu | not recorded | abc |" in body
+
+
+def test_push_sends_the_folder_once(run):
+    api = Recorder()
+    answer = push_to_hub(run, "me/digits", private=True, api=api)
+    assert answer.oid == "abc"
+    assert [call[0] for call in api.calls] == ["create_repo", "upload_folder"]
+    assert api.calls[0][1:] == ("me/digits", {"private": True, "exist_ok": True})
+    assert set(api.files) == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_loads_from_the_hub_what_it_needs(run, tmp_path, monkeypatch):
+    folder = save_pretrained(run, tmp_path / "out")
+    cache = tmp_path / "models--me--digits"
+    snapshot = cache / "snapshots" / "abc"
+    (cache / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in folder.iterdir():  # as the hub's cache does it
+        file.rename(cache / "blobs" / file.name)
+        (snapshot / file.name).symlink_to(cache / "blobs" / file.name)
+    asked = []
+
+    class Host:
+        @staticmethod
+        def snapshot_download(repo_id, *, revision, allow_patterns):
+            asked.append((repo_id, revision, allow_patterns))
+            return str(snapshot)
+
+    monkeypatch.setattr(hub, "require_host", lambda *_, **__: Host)
+    loaded, _ = load_pretrained("me/digits", revision="v1")
+    assert asked == [("me/digits", "v1", ["config.json", "model.safetensors", "README.md"])]
+    assert loaded(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.bad_input
+def test_refuses_pickles_and_paths_out_of_the_folder(run, tmp_path):
+    folder = save_pretrained(run, tmp_path / "out")
+    weights = folder / "model.safetensors"
+    outside = weights.rename(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"there is no model\.safetensors in"):
+        load_pretrained(folder)
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    with pytest.raises(ValueError, match=r"holds pytorch_model\.bin and no model\.safetensors: pickles could run"):
+        load_pretrained(folder)
+    weights.symlink_to(outside)
+    with pytest.raises(ValueError, match=r"model\.safetensors must lie in .*, but leads to"):
+        load_pretrained(folder)
+    weights.unlink()
+    weights.write_bytes(pickle.dumps({}))
+    with pytest.raises(ValueError, match="damaged"):
+        load_pretrained(folder)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "name", ["timm:hf-hub:evil/model", "timm:local-dir:/etc", "../x", "timm:../x", "torchvision:a/b", 3]
+)
+def test_refuses_names_that_would_fetch_or_open(run, tmp_path, name):
+    folder = save_pretrained(run, tmp_path / "out")
+    found = json.loads((folder / "config.json").read_text())
+    found["config"]["model"] = name
+    (folder / "config.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="the model's name must be a plain one"):
+        load_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"multimix": "1", "network": {"name": name, "num_classes": 3}}))
+    with pytest.raises(ValueError, match="the model's name must be a plain one"):
+        load_pretrained(folder)
+
+
+@pytest.mark.bad_input
+def test_bad_arguments_are_named(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="source must be a folder that is there or owner/name on the hub"):
+        load_pretrained(tmp_path / "nowhere")
+    for wrong in ("../me/x", "me", "me/../x", "/etc/passwd", "a/b/c"):
+        with pytest.raises((ValueError, FileNotFoundError), match="owner/name"):
+            load_pretrained(wrong)
+        with pytest.raises(ValueError, match="repo_id must be owner/name, got"):
+            push_to_hub(run, wrong, api=Recorder())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    with pytest.raises(FileExistsError, match="exists and is not empty"):
+        save_pretrained(run, tmp_path / "full")
+    with pytest.raises(TypeError, match="source must be a network or the folder of a run, got int"):
+        save_pretrained(3, tmp_path / "out")
+    with pytest.raises(ValueError, match="config builds another network than source"):
+        save_pretrained(network(), tmp_path / "out", config=CONFIG | {"width": 4})
+    with pytest.raises(ValueError, match=r"config must hold arguments of multimix\.models\.build"):
+        save_pretrained(network(), tmp_path / "out", config=CONFIG | {"depth": 4})
+    with pytest.raises(ValueError, match="config must not ask for pretrained"):
+        save_pretrained(
+            network(), tmp_path / "out", config={"name": "timm:test_vit", "num_classes": 3, "pretrained": True}
+        )
+    with pytest.raises(ValueError, match="record must hold a metric such as accuracy, got only seed"):
+        save_pretrained(network(), tmp_path / "out", config=CONFIG, record={"seed": 1})
+    with pytest.raises(ValueError, match="record must hold finite numbers, got accuracy = nan"):
+        save_pretrained(network(), tmp_path / "out", config=CONFIG, record={"accuracy": float("nan")})
+    with pytest.raises(TypeError, match="record must be a mapping or a list of them, got float"):
+        save_pretrained(network(), tmp_path / "out", config=CONFIG, record=0.9)
+    assert not (tmp_path / "out").exists()

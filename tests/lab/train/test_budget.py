@@ -1,0 +1,65 @@
+"""What a run leaves out to be cheaper: looks at the validation split, the test set; and channels last."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from multimix.lab.train import Engine, load_network, resume, train
+from train.tiny import events, splits_of, stopped_after, tiny, train_all, weights
+
+
+@pytest.mark.parametrize(("every", "seen"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])])
+def test_validation_is_looked_at_every_so_often_and_in_the_end(tmp_path, every, seen):
+    train(tiny(epochs=5, validate_every=every), tmp_path / "run", quiet=True)
+    found = events(tmp_path / "run", "epoch")
+    assert [record["epoch"] for record in found if "validation_accuracy" in record] == seen
+    assert len(found) == 5
+
+
+class Guarded:
+    """A test set that nobody may look at."""
+
+    def __getattr__(self, name: str):
+        raise AssertionError(f"the test set was asked for its {name}")
+
+
+def test_a_trial_leaves_the_test_set_alone(tmp_path):
+    config = tiny(test=False)
+    splits = splits_of(config)
+
+    guarded = replace(splits, test=Guarded())
+    train(config, tmp_path / "run", quiet=True, splits=guarded)
+    assert events(tmp_path / "run", "test") == []
+    assert events(tmp_path / "run")[-1]["event"] == "end"
+    assert load_network(tmp_path / "run")
+
+
+def test_channels_last_changes_the_layout_and_nothing_else():
+    splits = splits_of(tiny())
+    plain, last = (Engine(tiny(width=8, channels_last=value), splits) for value in (False, True))
+    filters = dict(last.network.named_parameters())["group2.0.conv2.weight"]
+    assert filters.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(train_all(last), train_all(plain), rtol=1e-2, atol=1e-3)
+
+
+def test_channels_last_resumes_bit_for_bit(tmp_path):
+    config = tiny(width=8, channels_last=True, checkpoint_steps=1)
+    train(config, tmp_path / "whole", quiet=True)
+    with stopped_after(5):
+        train(config, tmp_path / "stopped", quiet=True)
+    resume(tmp_path / "stopped", quiet=True)
+    assert weights(Path(tmp_path / "stopped")) == weights(Path(tmp_path / "whole"))
+
+
+@pytest.mark.bad_input
+def test_channels_last_is_refused_where_torch_would_write_outside_its_memory():
+    with pytest.raises(ValueError, match=r"needs at least 8 channels .* got 2 into group2\.0\.shortcut"):
+        Engine(tiny(channels_last=True), splits_of(tiny()))
+
+
+@pytest.mark.bad_input
+def test_validate_every_is_a_count():
+    with pytest.raises(ValueError, match="validate_every must be at least 1, got 0"):
+        tiny(validate_every=0)

@@ -1,0 +1,153 @@
+"""Configurations as JSON: every class comes back as it was; anything else is refused by name."""
+
+import json
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+
+from multimix.distill import SelfDistilled
+from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
+from multimix.methods import ERM, METHODS, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+
+NESTED = Alternate(
+    (
+        SelfDistilled(
+            Until(DenseMultiMix(alpha=(0.5, 2.0), query="uniform"), 0.4, Mixup()), teacher="mix", warmup=True
+        ),
+        SelfDistilled(Until(MultiMix(effective=(1.5, 3.0), tuples=7, tuple_length=3, balanced=True), 0.0)),
+        SelfDistilled(Alternate((ERM(), CutMix(alpha=0.3)))),
+    ),
+    (0.25, 0.25, 0.5),
+)
+WHOLE = TrainConfig(
+    init="runs/earlier",
+    devices=2,
+    nodes=3,
+    sync_batchnorm=True,
+    recipe="mine",
+    label='a <b> "c" é',
+    data="npz:/somewhere/über.npz",
+    root="elsewhere",
+    download=True,
+    train_size=10,
+    validation=0.25,
+    split_seed=3,
+    image_size=16,
+    crop_padding=0,
+    flip=False,
+    workers=2,
+    model="wide_resnet16_8",
+    width=3,
+    strides=(1, 2, 1, 2),
+    final_norm=False,
+    pretrained=True,
+    method=NESTED,
+    optimizer=AdamW(learning_rate=0.1 + 0.2, betas=(0.8, 0.95), weight_decay=1e-7),
+    schedule=Step(milestones=(1 / 3, 2 / 3), factor=0.3, warmup_epochs=1.5),
+    epochs=7,
+    batch_size=3,
+    accumulate=2,
+    clip=1.5,
+    precision="bf16-mixed",
+    device="cuda:1",
+    compile=True,
+    ema=0.5,
+    seed=2**63 + 1,
+    channels_last=True,
+    validate_every=2,
+    test=False,
+    checkpoint_steps=11,
+    tensorboard=True,
+)
+SHARED_OUT = replace(WHOLE, fsdp=True, compile=False, channels_last=False)
+"""With what does not go with the rest."""
+PARTS = [
+    *(method() for method in METHODS),
+    ManifoldMixup(alpha=0.2, stages=(0, 3)),
+    NESTED,
+    *NESTED.methods,
+    SGD(learning_rate=0.3, momentum=0.5, nesterov=True, weight_decay=0.0),
+    AdamW(),
+    Step(),
+    Cosine(final=0.1, warmup_epochs=2.5),
+    TrainConfig(),
+    WHOLE,
+    SHARED_OUT,
+]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality that looks into the classes that compare by identity, and tells 1 from 1.0 and True."""
+    if type(a) is not type(b):
+        return False
+    if is_dataclass(a):
+        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("value", PARTS, ids=lambda value: type(value).__name__)
+def test_everything_comes_back_from_text_as_it_was(value):
+    assert same(from_json(json.loads(json.dumps(to_json(value)))), value)
+
+
+def test_the_whole_configurations_differ_from_the_default_in_every_field():
+    """Else a field that is lost on the way would come back as its default, unseen."""
+    names, default = [f.name for f in fields(TrainConfig)], TrainConfig()
+    usual = [{name for name in names if same(getattr(c, name), getattr(default, name))} for c in (WHOLE, SHARED_OUT)]
+    assert set.intersection(*usual) == set()
+
+
+def test_what_a_method_learns_is_not_written():
+    method = SelfDistilled(ERM())
+    before = to_json(method)
+    method.ema = object()
+    assert (
+        to_json(method)
+        == before
+        == {
+            "type": "SelfDistilled",
+            "method": {"type": "ERM"},
+            "gamma": 0.5,
+            "teacher": "predict",
+            "momentum": 0.999,
+            "buffer_rule": "copy",
+            "warmup": False,
+        }
+    )
+
+
+def test_missing_fields_that_have_a_default_take_it():
+    assert from_json({"type": "TrainConfig", "epochs": 4}).epochs == 4
+    assert same(from_json({"type": "Mixup"}), Mixup())
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"type": "MixUp"}, r"known class in 'type', got 'MixUp'"),
+        ({"alpha": 1.0}, r"known class in 'type', got None"),
+        ({"type": ["Mixup"]}, r"known class in 'type', got \['Mixup'\]"),
+        ({"type": "TrainConfig", "method": {"type": "os.system"}}, r"known class in 'type', got 'os.system'"),
+        ({"type": "Mixup", "alfa": 1.0}, r"Mixup has no field alfa; it has alpha"),
+        ({"type": "TrainConfig", "b": 1, "a": 2}, r"TrainConfig has no field a, b; it has recipe, label"),
+        ({"type": "SelfDistilled", "gamma": 0.1}, r"SelfDistilled needs method"),
+        ({"type": "Alternate"}, r"Alternate needs methods"),
+        ({"type": "Mixup", "alpha": -1.0}, r"alpha must be finite and greater than 0, got -1.0"),
+        ({"type": "TrainConfig", "epochs": 0}, r"epochs must be at least 1, got 0"),
+        ({"type": "Alternate", "methods": [{"type": "MultiMix", "tuples": 0}]}, r"tuples must be at least 1, got 0"),
+    ],
+)
+def test_what_is_no_configuration_is_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        from_json(value)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("field", ["method", "optimizer", "schedule"])
+def test_parts_of_the_wrong_kind_are_refused(field):
+    with pytest.raises(TypeError, match=f"{field} must be"):
+        from_json({"type": "TrainConfig", field: {"type": "TrainConfig"}})

@@ -1,0 +1,74 @@
+"""Training with torch.compile."""
+
+import functools
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import toy
+from multimix.distill import SelfDistilled
+from multimix.lab.train import Engine, load_network, train
+from multimix.methods import CutMix, MultiMix
+from train.tiny import splits_of, tiny, train_all
+
+pytestmark = pytest.mark.filterwarnings("ignore:::torch")  # the compiler's own advice
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def _traced(monkeypatch) -> None:
+    """Trace the network as the compiler does, but leave out the minutes of making machine code."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.fixture
+def _small(monkeypatch) -> None:
+    """Train a perceptron: compiling the usual network takes most of a minute."""
+
+    def make(*_: object) -> nn.Module:
+        return toy.Toy(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), width=8, classes=10)
+
+    monkeypatch.setattr("multimix.lab.train.engine.build_network", make)
+    monkeypatch.setattr("multimix.lab.train.run.build_network", make)
+
+
+@pytest.mark.usefixtures("_traced")
+def test_a_compiled_network_learns_what_the_plain_one_does_and_its_teachers_are_their_own():
+    """A teacher copied after compiling would run the code, and so the weights, of the student."""
+    settings = {"method": SelfDistilled(MultiMix(tuples=20), momentum=0.5), "ema": 0.9, "train_size": 64, "epochs": 1}
+    splits = splits_of(tiny(**settings))
+    engine = Engine(tiny(compile=True, **settings), splits)
+    teachers = [engine.method.ema.network, engine.ema.network]
+    view = next(engine.epoch())[0][0]
+    start = [teacher(view).clone() for teacher in teachers]
+    with torch.no_grad():
+        engine.network.head.bias.add_(1.0)
+        assert all(torch.equal(teacher(view), said) for teacher, said in zip(teachers, start, strict=True))
+        engine.network.head.bias.sub_(1.0)
+    compiled = train_all(engine)
+    assert not any(torch.equal(teacher(view), said) for teacher, said in zip(teachers, start, strict=True))
+    assert compiled == pytest.approx(train_all(Engine(tiny(**settings), splits)), rel=1e-2)
+
+
+@pytest.mark.usefixtures("_traced", "_small")
+def test_a_compiled_run_ends_in_a_folder_like_any_other(tmp_path):
+    run = train(tiny(compile=True, method=CutMix(), ema=0.9), tmp_path / "run", quiet=True)
+    assert run.finished
+    assert (run.pictures / "cutmix.png").is_file()
+    assert load_network(run.path)[0](torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_machine_code_trains():
+    settings = {"train_size": 64, "epochs": 1, "crop_padding": 0}
+    splits = splits_of(tiny(**settings))
+    compiled = train_all(Engine(tiny(compile=True, **settings), splits))
+    assert compiled == pytest.approx(train_all(Engine(tiny(**settings), splits)), rel=1e-2)

@@ -1,0 +1,243 @@
+"""The engine against a training loop written by hand, step by step."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+import toy
+from multimix.distill import SelfDistilled
+from multimix.lab.data import Augment, Batches
+from multimix.lab.train import SGD, AdamW, Cosine, Engine, Step, TrainConfig
+from multimix.lab.train.engine import build_network
+from multimix.lab.train.parallel import make_fabric
+from multimix.methods import ERM, MultiMix
+from multimix.models import build
+from multimix.protocols import Network
+from train.tiny import BATCHES, splits_of, tiny, train_all
+from train.values import assert_equal, parameters
+
+
+class Doubled(nn.Module):
+    """The images in float64."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.double()
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return splits_of(tiny())
+
+
+@pytest.fixture
+def plain_network(monkeypatch) -> None:
+    """Let the engine train a perceptron in float64, without batch normalisation: mini-batches simply add up."""
+
+    def make(*_: Any) -> nn.Module:
+        hidden = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh())
+        return toy.Toy(Doubled(), hidden, width=12, classes=10).double()
+
+    monkeypatch.setattr("multimix.lab.train.engine.build_network", make)
+
+
+def by_hand(config: TrainConfig, splits, losses_of: Callable[..., Tensor]) -> tuple[nn.Module, list[float]]:
+    """Train in plain PyTorch with SGD and a cosine from the first step to the last."""
+    torch.manual_seed(config.seed)
+    network = build("preact_resnet18", num_classes=10, in_channels=1, width=2, strides=(1, 2, 2, 2))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    generator = Generator().manual_seed(config.seed)
+    batches = Batches(
+        splits.train,
+        batch_size=32,
+        mean=splits.mean,
+        std=splits.std,
+        augment=Augment(crop_padding=1, flip=False),
+        views=config.views,
+        seed=config.seed,
+    )
+    losses, step, steps = [], 0, 2 * len(batches)
+    for epoch in range(2):
+        for inputs, targets in batches.epoch(epoch):
+            optimizer.param_groups[0]["lr"] = 0.05 * (0.5 * (1 + math.cos(math.pi * step / steps)))
+            loss = losses_of(network, inputs, targets, generator)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            step += 1
+    return network, losses
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ERM(),
+        MultiMix(tuples=20),
+        SelfDistilled(MultiMix(tuples=20), momentum=0.9),
+        SelfDistilled(ERM(), teacher="mix", warmup=True),
+    ],
+    ids=["erm", "multimix", "distilled-multimix", "distilled-erm"],
+)
+def test_two_epochs_equal_a_loop_by_hand_bit_for_bit(method, splits):
+    mine = copy.deepcopy(method)
+
+    def loss(network: Network, inputs: Any, targets: Tensor, generator: Generator) -> Tensor:
+        return mine(network, inputs, targets, generator=generator).total
+
+    config = tiny(method=method, seed=3)
+    expected, losses = by_hand(config, splits, loss)
+    engine = Engine(config, splits)
+    assert train_all(engine) == losses
+    assert_equal(parameters(engine.network), parameters(expected))
+    assert (engine.at.epoch, engine.at.batch, engine.at.step) == (2, 0, 8)
+
+
+def test_erm_equals_cross_entropy_by_hand(splits):
+    """No line of ours but the network and the batches; the two cross-entropies round differently."""
+    config = tiny(seed=1)
+    expected, losses = by_hand(config, splits, lambda network, x, y, _: F.cross_entropy(network(x), y))
+    engine = Engine(config, splits)
+    assert train_all(engine) == pytest.approx(losses, rel=1e-4)
+    for name, value in parameters(expected).items():
+        torch.testing.assert_close(engine.network.state_dict()[name], value, rtol=1e-2, atol=1e-4)
+
+
+def test_another_seed_is_another_run(splits):
+    first, other = (Engine(tiny(seed=seed), splits) for seed in (0, 1))
+    assert not torch.equal(first.network.head.weight, other.network.head.weight)
+    orders = [torch.cat([labels for _, labels in engine.epoch()]) for engine in (first, other)]
+    assert not torch.equal(*orders)
+
+
+@pytest.mark.parametrize(("accumulate", "size", "train_size"), [(2, 16, 100), (3, 10, 100), (3, 10, 110), (4, 8, 96)])
+def test_accumulated_mini_batches_equal_one_of_their_size(accumulate, size, train_size, plain_network):
+    """Incl. a last group of one or two mini-batches: 7 = 3 * 2 + 1, 10 = 3 * 3 + 1, 11 = 3 * 3 + 2, 12 = 3 * 4."""
+    config = tiny(train_size=train_size, crop_padding=0, epochs=3, batch_size=size, accumulate=accumulate, clip=0.5)
+    splits = splits_of(config)
+    engine = Engine(config, splits)
+    whole = Engine(replace(config, batch_size=size * accumulate, accumulate=1), splits)
+    assert engine.steps_per_epoch == whole.steps_per_epoch == len(whole.batches)
+    train_all(engine)
+    train_all(whole)
+    assert engine.at.step == whole.at.step == engine.steps
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(engine.network.state_dict()[name], value, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gradient_is_clipped_to_its_norm_over_all_parameters(plain_network):
+    """One step of SGD at rate 1 moves the parameters by the gradient itself."""
+    still = SGD(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+    config = tiny(optimizer=still, schedule=Step(milestones=()), batch_size=100)
+    splits = splits_of(config)
+
+    def moved(clip: float | None) -> float:
+        engine = Engine(replace(config, clip=clip), splits)
+        before = parameters(engine.network)
+        engine.step(*next(engine.epoch()))
+        after = parameters(engine.network)
+        return math.sqrt(sum(float((after[name] - before[name]).square().sum()) for name in before))
+
+    norm = moved(None)
+    assert moved(norm / 10) == pytest.approx(norm / 10, rel=1e-4)
+    assert moved(norm * 10) == norm
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_and_losses_in_float32(splits):
+    engine = Engine(tiny(precision="bf16-mixed", method=MultiMix(tuples=20)), splits)
+    seen: list[torch.dtype] = []
+    handle = engine.network.get_submodule("head").register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    total, terms = engine.step(*next(engine.epoch()))
+    handle.remove()
+    assert set(seen) == {torch.bfloat16}
+    assert (total.dtype, terms["labels"].dtype) == (torch.float32, torch.float32)
+    assert {p.dtype for p in engine.network.parameters()} == {torch.float32}
+    losses = train_all(engine)
+    exact = train_all(Engine(tiny(method=MultiMix(tuples=20)), splits))
+    assert losses[:3] == pytest.approx(exact[1:4], rel=0.05)
+    assert losses[:3] != exact[1:4]
+
+
+def test_the_learning_rate_of_every_step_is_the_schedules(splits):
+    config = tiny(schedule=Cosine(warmup_epochs=1), accumulate=2, optimizer=AdamW(learning_rate=0.2))
+    engine = Engine(config, splits)
+    used: list[set[float]] = []
+    handle = engine.optimizer.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: used.append({group["lr"] for group in optimizer.param_groups})
+    )
+    train_all(engine)
+    handle.remove()
+    cosine = [0.1 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert all(len(rates) == 1 for rates in used)
+    assert [rates.pop() for rates in used] == pytest.approx([cosine[0] / 2, cosine[1], cosine[2], cosine[3]])
+
+
+def test_32_images_are_learned_by_heart():
+    config = tiny(train_size=32, width=8, epochs=25, batch_size=16, crop_padding=0)
+    engine = Engine(config, splits_of(config))
+    losses = train_all(engine)
+    assert losses[0] > 2.0
+    assert sum(losses[-2:]) / 2 < 0.05
+
+
+def test_a_last_mini_batch_of_one_image_is_left_out():
+    """Batch normalisation cannot train on it; of a set of one image there is no other choice."""
+    config = tiny(train_size=65)
+    assert [len(labels) for _, labels in Engine(config, splits_of(config)).epoch()] == [32, 32]
+    config = tiny(train_size=66)
+    assert [len(labels) for _, labels in Engine(config, splits_of(config)).epoch()] == [32, 32, 2]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+        ({"device": "cpu:1"}, "device must be auto, cpu, cuda or cuda:N, got 'cpu:1'"),
+        ({"device": "cuda:one"}, "device must be auto, cpu, cuda or cuda:N, got 'cuda:one'"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not there: torch sees"),
+        ({"precision": "16-mixed"}, "precision '16-mixed' needs a CUDA device"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_fabric(tiny(**changes))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": "preact_resnet19"},
+            "name must be a known model, got 'preact_resnet19'; did you mean 'preact_resnet18'",
+        ),
+        ({"strides": (1, 2)}, "strides must hold 4 numbers"),
+        ({"model": "timm:test_resnet"}, "width does not apply to 'timm:test_resnet'"),
+        ({"batch_size": 100, "train_size": 3}, "train_size=3 does not fit"),
+    ],
+)
+def test_models_and_data_that_do_not_fit_are_refused(changes, message):
+    config = tiny(**changes)
+    with pytest.raises(ValueError, match=message):
+        Engine(config, splits_of(config))
+
+
+@pytest.mark.parametrize("model", ["timm:test_resnet", "timm:test_vit"])
+def test_models_of_any_size_and_of_one_size_are_built_for_the_images(model):
+    """timm's small transformer is made for 160 pixels unless told; its small ResNet refuses to be told."""
+    config = tiny(model=model, width=None, strides=None, image_size=32, train_size=20, batch_size=10, epochs=1)
+    splits = splits_of(config)
+    assert build_network(config, splits)(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+    assert all(math.isfinite(loss) for loss in train_all(Engine(config, splits)))
+
+
+def test_batches_of_the_tiny_run():
+    """What the other tests count with."""
+    assert len(Engine(tiny(), splits_of(tiny())).batches) == BATCHES

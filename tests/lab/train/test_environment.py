@@ -1,0 +1,77 @@
+"""Where a run took place, with and without git."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from multimix.lab.train import environment
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A repository that the code seems to run from."""
+    source = tmp_path / "package/train/environment.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("# code\n")
+    (tmp_path / "records.jsonl").write_text("{}\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    monkeypatch.setattr(environment, "__file__", str(source))
+    return tmp_path
+
+
+def test_the_commit_of_a_checkout(checkout):
+    head = git(checkout, "rev-parse", "HEAD")
+    assert environment.commit() == head[:12]
+    (checkout / "notes.txt").write_text("not of the code")
+    (checkout / "records.jsonl").write_text("{}\n{}\n")
+    assert environment.commit() == head[:12]
+    (checkout / "package/train/environment.py").write_text("# other code\n")
+    assert environment.commit() == f"{head[:12]}-dirty"
+
+
+def test_installed_code_that_happens_to_lie_in_a_checkout_has_no_commit(checkout, monkeypatch):
+    """As in a virtual environment inside someone's repository."""
+    (checkout / "lib").mkdir()
+    installed = checkout / "lib/environment.py"
+    installed.write_text("# installed\n")
+    monkeypatch.setattr(environment, "__file__", str(installed))
+    assert environment.commit() is None
+
+
+def test_without_a_repository_or_git_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    assert environment.commit() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.commit() is None
+
+
+def test_packages_that_are_not_there_have_no_version(monkeypatch):
+    monkeypatch.setattr(environment, "_PACKAGES", ("numpy", "no-such-package"))
+    found = environment.describe(torch.device("cpu"))
+    assert found["no-such-package"] is None
+    assert found["numpy"].count(".") >= 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [(["/usr/bin/multimix", "train", "digits"], "multimix train digits"), (["pytest", "-q"], None)],
+)
+def test_the_command_line_is_kept_if_it_was_ours(argv, command, monkeypatch):
+    monkeypatch.setattr("sys.argv", argv)
+    assert environment.describe(torch.device("cpu"))["command"] == command
+
+
+def test_peak_memory_covers_what_was_held():
+    held = torch.ones(2**26)  # 256 MiB
+    del held
+    assert 256 < environment.peak_mib(torch.device("cpu")) < 2**20

@@ -1,0 +1,129 @@
+"""Fine-tuning: training begins from the network of an earlier run."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multimix.lab.train import Engine, train
+from multimix.lab.train.engine import build_network
+from multimix.lab.train.initial import initialise
+from train.tiny import splits_of, tiny, train_all
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on digits, ten classes."""
+    folder = tmp_path_factory.mktemp("initial") / "first"
+    train(tiny(epochs=1), folder, quiet=True)
+    return folder
+
+
+def other_classes(config):
+    """The same digits, of which five classes are told apart."""
+    splits = splits_of(config)
+    classes = ("0", "1", "2", "3", "4")
+    part = replace(splits.train, labels=splits.train.labels % 5, classes=classes)
+    return replace(splits, train=part, validation=None, test=part)
+
+
+def test_every_weight_is_the_runs_where_classes_are_the_same(run):
+    config = tiny(init=str(run), seed=1)
+    found = Engine(config, splits_of(config)).network.state_dict()
+    there = load_file(str(run / "model.safetensors"))
+    assert set(found) == set(there)
+    assert all(torch.equal(found[name], there[name]) for name in there)
+
+
+def test_without_a_run_weights_are_those_of_the_seed(run):
+    config = tiny(seed=1)
+    plain, begun = (Engine(c, splits_of(c)).network.state_dict() for c in (config, replace(config, init=str(run))))
+    assert not torch.equal(plain["stem.weight"], begun["stem.weight"])
+
+
+def test_the_classifier_is_new_where_classes_differ(run):
+    config = tiny(init=str(run), seed=1)
+    splits = other_classes(config)
+    begun = Engine(config, splits).network.state_dict()
+    plain = Engine(replace(config, init=None), splits).network.state_dict()
+    there = load_file(str(run / "model.safetensors"))
+    new = {name for name in begun if not (begun[name].shape == there[name].shape and begun[name].equal(there[name]))}
+    assert new == {"head.weight", "head.bias"}
+    assert all(torch.equal(begun[name], plain[name]) for name in new)  # as the seed draws them
+
+
+def test_as_many_classes_of_other_names_have_a_new_classifier(run):
+    config = tiny(init=str(run), seed=1)
+    splits = splits_of(config)
+    names = tuple("abcdefghij")
+    parts = {"train": replace(splits.train, classes=names), "test": replace(splits.test, classes=names)}
+    begun = Engine(config, replace(splits, validation=None, **parts)).network.state_dict()
+    assert not torch.equal(begun["head.weight"], load_file(str(run / "model.safetensors"))["head.weight"])
+
+
+def test_a_run_that_begins_from_another_can_be_trained_and_keeps_it_as_it_was(run, tmp_path):
+    before = (run / "model.safetensors").read_bytes()
+    config = tiny(init=str(run), epochs=1)
+    losses = train_all(Engine(config, splits_of(config)))
+    plain = replace(config, init=None)
+    assert losses[0] < train_all(Engine(plain, splits_of(plain)))[0]  # the first step knows digits already
+    train(config, tmp_path / "second", quiet=True)
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"width": 3}, "is another one than is to be trained: width 2 instead of 3"),
+        ({"strides": (1, 1, 2, 2)}, "strides (1, 2, 2, 2) instead of (1, 1, 2, 2)"),
+        ({"model": "wide_resnet16_8", "strides": None}, "model preact_resnet18 instead of wide_resnet16_8"),
+    ],
+)
+def test_another_architecture_is_refused(run, changes, said):
+    config = tiny(init=str(run))
+    splits = splits_of(config)
+    with pytest.raises(ValueError, match=r"^init") as caught:
+        Engine(replace(config, **changes), splits)
+    assert said in str(caught.value)
+
+
+@pytest.mark.bad_input
+def test_pretrained_weights_do_not_go_with_those_of_a_run(run):
+    config = tiny(init=str(run))
+    network = build_network(config, splits_of(config))
+    with pytest.raises(ValueError, match="init does not go with pretrained=True"):
+        initialise(network, replace(config, pretrained=True), splits_of(config))
+
+
+@pytest.mark.bad_input
+def test_images_of_other_channels_are_refused_with_what_differs(run):
+    config = tiny(init=str(run))
+    splits = splits_of(config)
+    part = replace(splits.train, images=splits.train.images.expand(-1, 3, -1, -1))
+    coloured = replace(splits, train=part, validation=None, test=part, mean=(0.5,) * 3, std=(0.2,) * 3)
+    with pytest.raises(ValueError, match=r"stem.weight is \(2, 1, 3, 3\) there and \(2, 3, 3, 3\)"):
+        Engine(config, coloured)
+
+
+@pytest.mark.bad_input
+def test_a_run_that_is_not_there_or_not_finished_or_damaged_is_named(run, tmp_path):
+    def begin(folder):
+        config = tiny(init=str(folder))
+        return Engine(config, splits_of(config))
+
+    with pytest.raises(FileNotFoundError, match=f"init: there is no run folder {tmp_path / 'none'}"):
+        begin(tmp_path / "none")
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    (copy / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"init: .*model.safetensors is damaged"):
+        begin(copy)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"init: .* has no model.safetensors yet; finish it"):
+        begin(copy)
+    (copy / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"init: .*config.json cannot be read"):
+        begin(copy)

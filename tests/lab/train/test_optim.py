@@ -1,0 +1,113 @@
+"""Learning rates against values worked by hand, and which parameters an optimiser decays."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from multimix.lab.train import SGD, AdamW, Cosine, Step
+from multimix.lab.train.optim import learning_rate, make_optimizer
+from train.tiny import tiny
+
+S = 4
+"""Optimiser steps in an epoch."""
+
+
+def rates(schedule: Step | Cosine, steps: list[int], *, epochs: int = 10, peak: float = 0.2) -> list[float]:
+    config = tiny(epochs=epochs, schedule=schedule, optimizer=SGD(learning_rate=peak))
+    return [learning_rate(config, step, steps_per_epoch=S) for step in steps]
+
+
+def test_step_schedule_falls_at_its_milestones():
+    """40 steps in all: the milestones are steps 10, 20 and 30."""
+    found = rates(Step(), [0, 9, 10, 19, 20, 29, 30, 39])
+    assert found == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002])
+
+
+def test_step_schedule_takes_any_milestones_and_factor():
+    """Of 40 steps, 0.3 is step 12; 0.99 lies between the last two."""
+    assert rates(Step(milestones=(0.99, 0.3), factor=0.5), [11, 12, 39]) == pytest.approx([0.2, 0.1, 0.1])
+    assert rates(Step(milestones=()), [0, 39]) == [0.2, 0.2]
+
+
+def test_cosine_schedule():
+    """A quarter of the way the cosine of 45 degrees is left, half way none."""
+    found = rates(Cosine(), [0, 10, 20, 30, 40])
+    root = math.sqrt(0.5)
+    assert found == pytest.approx([0.2, 0.1 * (1 + root), 0.1, 0.1 * (1 - root), 0.0])
+
+
+def test_cosine_schedule_ends_at_its_final_share():
+    assert rates(Cosine(final=0.1), [0, 20, 40, 50]) == pytest.approx([0.2, 0.2 * 0.55, 0.02, 0.02])
+    assert rates(Cosine(final=1.0), [0, 17, 39]) == [0.2, 0.2, 0.2]
+
+
+def test_warm_up_rises_linearly_from_its_first_step():
+    """Two epochs are 8 steps: the first takes an eighth, the last all, of what the schedule gives."""
+    assert rates(Step(warmup_epochs=2), [0, 1, 6, 7, 8]) == pytest.approx([0.025, 0.05, 0.175, 0.2, 0.2])
+    cosine = [0.1 * (1 + math.cos(math.pi * step / 40)) for step in (0, 3, 7, 8)]
+    expected = [rate * share for rate, share in zip(cosine, (1 / 8, 4 / 8, 1, 1), strict=True)]
+    assert rates(Cosine(warmup_epochs=2), [0, 3, 7, 8]) == pytest.approx(expected)
+
+
+def test_warm_up_of_part_of_an_epoch_and_of_more_than_the_run():
+    assert rates(Step(warmup_epochs=0.5), [0, 1, 2]) == pytest.approx([0.1, 0.2, 0.2])
+    assert rates(Step(milestones=(), warmup_epochs=20), [39]) == pytest.approx([0.1])
+
+
+def test_cosine_at_an_odd_step_in_an_odd_run():
+    assert rates(Cosine(), [5], epochs=3) == pytest.approx([0.1 * (1 + math.cos(math.pi * 5 / 12))])
+
+
+class Layers(nn.Module):
+    """One parameter of each number of dimensions, a frozen one, and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 3, 3)
+        self.norm = nn.BatchNorm2d(3)
+        self.linear = nn.Linear(3, 2)
+        self.scalar = nn.Parameter(torch.ones(()))
+        self.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+
+
+def test_adamw_spares_biases_norms_and_scalars():
+    model = Layers()
+    config = AdamW(learning_rate=0.01, betas=(0.8, 0.9), weight_decay=0.3)
+    decayed, spared = make_optimizer(config, model.parameters()).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(p)] for p in decayed["params"]} == {"convolution.weight", "linear.weight"}
+    assert {names[id(p)] for p in spared["params"]} == {
+        "convolution.bias", "norm.weight", "norm.bias", "linear.bias", "scalar",
+    }  # fmt: skip
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
+    for group in (decayed, spared):
+        assert (group["lr"], group["betas"]) == (0.01, (0.8, 0.9))
+
+
+def test_adamw_has_no_empty_group():
+    assert len(make_optimizer(AdamW(), [nn.Parameter(torch.ones(2, 2))]).param_groups) == 1
+    assert len(make_optimizer(AdamW(), [nn.Parameter(torch.ones(2))]).param_groups) == 1
+
+
+def test_sgd_decays_everything_that_trains():
+    model = Layers()
+    config = SGD(learning_rate=0.3, momentum=0.8, nesterov=True, weight_decay=0.01)
+    (group,) = make_optimizer(config, model.parameters()).param_groups
+    assert len(group["params"]) == 7
+    assert not any(p is model.frozen for p in group["params"])
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (0.3, 0.8, True, 0.01)
+
+
+def test_sgd_steps_as_written():
+    """Two steps by hand: v <- 0.9 v + (g + wd w), w <- w - lr v."""
+    w = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    optimizer = make_optimizer(SGD(learning_rate=0.1, momentum=0.9, weight_decay=0.5), [w])
+    expected, v = 2.0, 0.0
+    for gradient in (1.0, -3.0):
+        w.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        v = 0.9 * v + gradient + 0.5 * expected
+        expected -= 0.1 * v
+        assert float(w.detach()) == pytest.approx(expected, rel=1e-14)

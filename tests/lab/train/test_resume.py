@@ -1,0 +1,335 @@
+"""An interrupted run that is resumed ends exactly as one that was not."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from multimix.distill import SelfDistilled
+from multimix.lab.train import AdamW, Cosine, engine, resume, to_json, train
+from multimix.lab.train.log import Metrics
+from multimix.methods import ERM, Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+from train.tiny import BATCHES, Stopped, events, files, steady, stopped_after, tiny, weights
+
+CONFIGS = {
+    "erm": tiny(tensorboard=True),
+    "multimix": tiny(method=MultiMix(tuples=20), checkpoint_steps=1),
+    "distilled": tiny(method=SelfDistilled(MultiMix(tuples=20), warmup=True), ema=0.9, checkpoint_steps=2),
+    "accumulated": tiny(accumulate=3, batch_size=16, checkpoint_steps=1, clip=0.5, optimizer=AdamW()),
+    "combined": tiny(
+        method=SelfDistilled(Until(Alternate((Mixup(), ManifoldMixup(), DenseMultiMix(tuples=5))), 0.5), teacher="mix"),
+        schedule=Cosine(warmup_epochs=1.5),
+        precision="bf16-mixed",
+        checkpoint_steps=3,
+    ),
+    "until": tiny(method=Until(MultiMix(tuples=20), 0.3)),
+}
+AFTER = (0, 3, BATCHES, 2 * BATCHES - 1)
+"""Mini-batches before the interruption: none, amid an epoch, at its end, all but the last."""
+
+_whole: dict[str, Path] = {}
+
+
+@pytest.fixture
+def whole(tmp_path_factory, request) -> Path:
+    """The uninterrupted run of a configuration, trained once."""
+    name = request.param
+    if name not in _whole:
+        _whole[name] = train(CONFIGS[name], tmp_path_factory.mktemp("whole") / name, quiet=True).path
+    return _whole[name]
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    assert weights(found) == weights(expected)
+    assert steady(found) == steady(expected)
+    assert {name for name in files(found) if "tensorboard" not in name} == {
+        name for name in files(expected) if "tensorboard" not in name
+    }
+    for name, content in files(expected / "pictures").items():
+        assert (found / "pictures" / name).read_bytes() == content
+    if (expected / "ema.safetensors").exists():
+        assert (found / "ema.safetensors").read_bytes() == (expected / "ema.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("whole", "name"), [(name, name) for name in CONFIGS], indirect=["whole"], ids=CONFIGS)
+def test_it_ends_as_if_never_interrupted(whole, name, tmp_path):
+    for after in AFTER:
+        folder = tmp_path / str(after)
+        with stopped_after(after):
+            train(CONFIGS[name], folder, quiet=True)
+        assert resume(folder, quiet=True).finished
+        assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("whole", ["distilled"], indirect=True)
+def test_it_may_be_interrupted_again_and_again(whole, tmp_path):
+    folder = tmp_path / "run"
+    with stopped_after(3):
+        train(CONFIGS["distilled"], folder, quiet=True)
+    for _ in range(2):  # two more mini-batches each time, of which every second leaves a checkpoint
+        with stopped_after(2):
+            resume(folder, quiet=True)
+    resume(folder, quiet=True)
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("whole", ["distilled"], indirect=True)
+@pytest.mark.parametrize("written", range(5))
+def test_it_may_be_interrupted_while_it_writes_records(whole, written, tmp_path, monkeypatch):
+    """Records: two epochs, three networks on the test set, the end; stopped after each."""
+    real, count = Metrics.write, iter(range(written))
+
+    def write(self: Metrics, event: str, **values: Any) -> None:
+        real(self, event, **values)
+        if next(count, None) is None:
+            raise Stopped
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(Metrics, "write", write)
+        with pytest.raises(Stopped):
+            train(CONFIGS["distilled"], folder, quiet=True)
+    resume(folder, quiet=True)
+    assert_same_run(folder, whole)
+
+
+class Noisy(nn.Module):
+    """Takes noise from every global generator while training, as dropout takes it from torch's."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training:
+            return inputs
+        noise = 1 + 0.1 * random.random() + 0.1 * float(np.random.rand())  # noqa: NPY002
+        return nn.functional.dropout(inputs, 0.2) * noise
+
+
+def test_global_random_states_go_on_too(tmp_path, monkeypatch):
+    real = engine.build_network
+
+    def build_noisy(*arguments: Any) -> nn.Module:
+        network = real(*arguments)
+        noisy = Noisy()
+        network.get_submodule("head").register_forward_pre_hook(
+            lambda head, given: (noisy.train(head.training)(given[0]),)
+        )
+        return network
+
+    monkeypatch.setattr(engine, "build_network", build_noisy)
+    config = tiny(checkpoint_steps=2)
+    whole = train(config, tmp_path / "whole", quiet=True).path
+    monkeypatch.setattr(engine, "build_network", real)
+    assert weights(train(config, tmp_path / "calm", quiet=True).path) != weights(whole)
+    monkeypatch.setattr(engine, "build_network", build_noisy)
+    for after in (3, BATCHES, BATCHES + 3):
+        folder = tmp_path / str(after)
+        with stopped_after(after):
+            train(config, folder, quiet=True)
+        torch.manual_seed(after)  # whatever else the process did meanwhile
+        random.seed(after)
+        np.random.seed(after)  # noqa: NPY002
+        resume(folder, quiet=True)
+        assert_same_run(folder, whole)
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from multimix.lab.train import from_json, state, train
+
+syncs = 0
+
+def fsync(_):
+    global syncs
+    syncs += 1
+    if syncs == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+state.os.fsync = fsync
+train(from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), quiet=True)
+"""
+
+
+def test_a_process_killed_while_it_writes_a_checkpoint(tmp_path):
+    """Configuration, environment and five checkpoints are synced before that of the sixth step."""
+    config = CONFIGS["multimix"]
+    folder = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", KILLED, json.dumps(to_json(config)), str(folder), "8"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (folder / "last.ckpt.part").exists()
+    assert [event["epoch"] for event in events(folder, "epoch")] == [1]
+    assert torch.load(folder / "last.ckpt", weights_only=True)["at"] == [1, 1, 5]
+    resume(folder, quiet=True)
+    assert_same_run(folder, train(config, tmp_path / "whole", quiet=True).path)
+
+
+def test_to_resume_a_finished_run_does_nothing(finished, capfd):
+    before = files(finished)
+    stamps = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert resume(finished).path == finished
+    assert capfd.readouterr() == ("", "")
+    assert files(finished) == before
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == stamps
+
+
+@pytest.mark.parametrize("whole", ["erm"], indirect=True)
+@pytest.mark.parametrize("half", ['{"event": "ep', '{"event": "epoch", "epoch": 2}'])
+def test_a_half_written_last_line_is_left_out(whole, half, tmp_path):
+    folder = tmp_path / "run"
+    with stopped_after(BATCHES + 2):
+        train(CONFIGS["erm"], folder, quiet=True)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(half)
+    resume(folder, quiet=True)
+    assert_same_run(folder, whole)
+
+
+def test_a_folder_with_nothing_but_its_configuration_starts_from_the_beginning(tmp_path):
+    config = tiny(epochs=1)
+    whole = train(config, tmp_path / "whole", quiet=True).path
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(whole / "config.json", folder)
+    resume(folder, quiet=True)
+    assert_same_run(folder, whole)
+
+
+def test_resuming_says_where_it_goes_on(tmp_path, capfd):
+    folder = tmp_path / "run"
+    with stopped_after(BATCHES + 1):
+        train(tiny(epochs=3), folder, quiet=True)
+    resume(folder)
+    lines = capfd.readouterr().out.splitlines()
+    assert ["epoch 2/3" in lines[0], "epoch 3/3" in lines[1], len(lines)] == [True, True, 2]
+
+
+@pytest.fixture
+def stopped(tmp_path) -> Path:
+    """A run that stopped in its second epoch."""
+    folder = tmp_path / "run"
+    with stopped_after(BATCHES + 1):
+        train(tiny(), folder, quiet=True)
+    return folder
+
+
+def changed(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    written = json.loads(path.read_text())
+    written["config"] |= changes
+    path.write_text(json.dumps(written))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 not really"])
+def test_a_corrupt_checkpoint_is_refused_and_left(content, stopped):
+    (stopped / "last.ckpt").write_bytes(content)
+    before = files(stopped)
+    with pytest.raises(ValueError, match=r"checkpoint .*last\.ckpt is damaged or not a checkpoint: \S"):
+        resume(stopped, quiet=True)
+    assert files(stopped) == before
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "changes", [{"width": 3}, {"method": to_json(SelfDistilled(ERM()))}, {"ema": 0.9}, {"optimizer": to_json(AdamW())}]
+)
+def test_the_checkpoint_of_another_run_is_refused_and_left(changes, stopped):
+    changed(stopped, **changes)
+    before = files(stopped)
+    with pytest.raises(ValueError, match="the checkpoint belongs to another run: "):
+        resume(stopped, quiet=True)
+    assert files(stopped) == before
+
+
+@pytest.mark.bad_input
+def test_the_checkpoint_of_other_classes_is_refused(stopped, tmp_path):
+    """A head of ten classes does not fit data of two."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, size in (("train", 100), ("val", 20), ("test", 20)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (size, 8, 8), dtype=np.uint8)
+        arrays[f"{part}_labels"] = np.arange(size) % 2
+    np.savez(tmp_path / "two.npz", **arrays)
+    changed(stopped, data=f"npz:{tmp_path / 'two.npz'}")
+    with pytest.raises(ValueError, match="the checkpoint belongs to another run: "):
+        resume(stopped, quiet=True)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"config\.json cannot be read: "),
+        (b"{", r"config\.json cannot be read: "),
+        (b"\xff\xfe", r"config\.json cannot be read: "),
+        (b"[]", r"config\.json cannot be read: "),
+        (b"{}", r"config\.json cannot be read: 'config'"),
+        (b'{"config": 3}', r"config\.json holds a int, not a training configuration"),
+        (b'{"config": {"type": "ERM"}}', r"config\.json holds a ERM, not a training configuration"),
+        (b'{"config": {"type": "TrainConfig", "method": 3}}', r"config\.json cannot be read: method must be a method"),
+        (b'{"config": {"type": "TrainConfig", "epochs": "3"}}', r"config\.json cannot be read: epochs must be an int"),
+    ],
+)
+def test_a_damaged_configuration_is_refused(content, message, stopped):
+    (stopped / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        resume(stopped, quiet=True)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("line", ["garbage", "[1]", '{"epoch": 1}', '"event"'])
+def test_damaged_records_are_named_by_line_and_left(line, stopped):
+    path = stopped / "metrics.jsonl"
+    path.write_text(path.read_text() + line + "\n")
+    before = files(stopped)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is (damaged|not an event)"):
+        resume(stopped, quiet=True)
+    assert files(stopped) == before
+
+
+@pytest.mark.bad_input
+def test_what_is_no_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no run folder .*nowhere"):
+        resume(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no config\.json"):
+        resume(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match="there is no run folder"):
+        resume(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_last_checkpoint_is_of_the_whole_run(finished):
+    """So that a longer run could go on from it."""
+    state = torch.load(finished / "last.ckpt", weights_only=True)
+    assert state["at"] == [2, 0, 2 * BATCHES]
+    saved = load_file(finished / "model.safetensors")
+    assert all(torch.equal(saved[name], state["network"][name]) for name in saved)
+
+
+@pytest.mark.bad_input
+def test_a_run_does_not_go_on_with_data_of_other_classes(tmp_path):
+    with stopped_after(3):
+        train(tiny(), tmp_path / "run", quiet=True)
+    config = tmp_path / "run" / "config.json"
+    whole = json.loads(config.read_text())
+    whole["trained_on"]["classes"][9] = "ten"
+    config.write_text(json.dumps(whole))
+    before = files(tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=r"the run was trained on 10 classes \(0, 1, 2, 3, \.\.\.\), but data digits has"
+    ):
+        resume(tmp_path / "run", quiet=True)
+    assert files(tmp_path / "run") == before

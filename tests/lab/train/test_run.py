@@ -1,0 +1,307 @@
+"""A run from its configuration to its folder: which files, which records, what is shown and what is refused."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, log_loss
+
+from multimix.lab.data import Batches, Splits
+from multimix.lab.train import Engine, from_json, load_network, to_json, train
+from multimix.methods import ERM, Alternate, CutMix, DenseMultiMix, Mixup, MultiMix
+from train.tiny import BATCHES, events, files, splits_of, tiny, train_all, weights
+
+
+def test_the_folder_holds_what_the_design_lists(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "config.json", "metrics.jsonl", "environment.json", "last.ckpt", "model.safetensors", "ema.safetensors",
+        "pictures",
+    }  # fmt: skip
+
+
+def test_config_json_is_the_configuration_with_the_label_of_tables(finished):
+    written = json.loads((finished / "config.json").read_text())
+    config = from_json(written["config"])
+    assert (written["recipe"], config.recipe) == ("test", "test")
+    assert config.label == "self-distilled"
+    assert to_json(config) == written["config"]
+    assert (config.seed, config.ema, config.epochs, config.method.method.tuples) == (4, 0.5, 2, 20)
+
+
+def test_every_epoch_has_a_record(finished):
+    first, second = events(finished, "epoch")
+    fields = [
+        "event", "epoch", "step", "learning_rate", "train_loss", "train_labels_loss", "train_teacher_loss",
+        "images_per_second", "seconds", "validation_accuracy", "validation_nll", "validation_ece",
+    ]  # fmt: skip
+    assert list(first) == list(second) == fields
+    assert (first["epoch"], first["step"], second["epoch"], second["step"]) == (1, BATCHES, 2, 2 * BATCHES)
+    assert first["learning_rate"] == pytest.approx(0.025)
+    for record in (first, second):
+        assert record["train_loss"] == pytest.approx((record["train_labels_loss"] + record["train_teacher_loss"]) / 2)
+        assert record["images_per_second"] == pytest.approx(100 / record["seconds"])
+        assert 0 <= record["validation_accuracy"] <= 1
+
+
+def test_the_record_of_an_epoch_is_the_mean_of_its_losses(tmp_path):
+    config = tiny(method=MultiMix(tuples=20))
+    run = train(config, tmp_path / "run", quiet=True)
+    losses = train_all(Engine(config, splits_of(config)))
+    recorded = [event["train_loss"] for event in events(run.path, "epoch")]
+    assert recorded == pytest.approx([sum(losses[:4]) / 4, sum(losses[4:]) / 4], rel=1e-12)
+
+
+def test_a_test_record_says_all_that_the_number_depends_on(finished):
+    records = events(finished, "test")
+    assert [record.get("network") for record in records] == [None, "ema", "teacher"]
+    fields = [
+        "event", "suite", "split", "epoch", "accuracy", "nll", "ece", "settings", "weights", "examples", "seed",
+        "seconds", "device", "torch", "commit", "date",
+    ]  # fmt: skip
+    for record in records:
+        assert [name for name in record if name != "network"] == fields
+        about = [record[name] for name in ("suite", "split", "epoch", "examples", "seed", "device", "torch")]
+        assert about == ["accuracy", "test", 2, 359, 4, "cpu", torch.__version__]
+        assert datetime.fromisoformat(record["date"]).tzinfo is not None
+    assert len({record["nll"] for record in records}) == 3
+
+
+def test_the_test_record_is_what_the_saved_weights_predict(finished):
+    """Loaded by hand and measured with scikit-learn."""
+    network, splits = load_network(finished, device="cpu")
+    logits, labels = predictions(network.eval(), splits)
+    (record,) = [event for event in events(finished, "test") if "network" not in event]
+    assert record["accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    probabilities = logits.double().softmax(1).numpy()
+    assert record["nll"] == pytest.approx(log_loss(labels, probabilities, labels=range(10)), rel=1e-6)
+
+
+def test_the_records_of_average_and_teacher_are_theirs(finished):
+    network, splits = load_network(finished, device="cpu")
+    checkpoint = torch.load(finished / "last.ckpt", weights_only=True)
+    teacher = {
+        name.removeprefix("ema.network."): value
+        for name, value in checkpoint["method"][0].items()
+        if name.startswith("ema.network.")
+    }
+    for name, state in {"ema": load_file(finished / "ema.safetensors"), "teacher": teacher}.items():
+        network.load_state_dict(state)
+        logits, labels = predictions(network.eval(), splits)
+        (record,) = [event for event in events(finished, "test") if event.get("network") == name]
+        assert record["accuracy"] == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
+        assert record["nll"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+
+
+def predictions(network: torch.nn.Module, splits: Splits) -> tuple[torch.Tensor, torch.Tensor]:
+    batches = Batches(splits.test, batch_size=100, mean=splits.mean, std=splits.std, shuffle=False)
+    with torch.no_grad():
+        pairs = [(network(images), labels) for images, labels in batches]
+    return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
+
+
+def test_the_last_record_says_how_long_it_took(finished):
+    last = events(finished)[-1]
+    assert list(last) == ["event", "seconds", "step_seconds", "peak_mib"]
+    assert last["event"] == "end"
+    assert last["seconds"] == pytest.approx(sum(event["seconds"] for event in events(finished, "epoch")))
+    assert last["step_seconds"] == pytest.approx(last["seconds"] / (2 * BATCHES))
+    assert last["peak_mib"] > 10
+
+
+def test_the_environment_is_described(finished):
+    found = json.loads((finished / "environment.json").read_text())
+    assert (found["python"], found["torch"]) == (platform.python_version(), torch.__version__)
+    assert (found["device"], found["threads"], found["cpus"]) == ("cpu", torch.get_num_threads(), os.cpu_count())
+    assert {"commit", "date", "command", "platform", "device_name", "multimix", "numpy", "timm"} <= set(found)
+
+
+def test_nowhere_is_there_a_training_accuracy(finished, tmp_path, capsys):
+    """Against mixed targets it would mean nothing."""
+    train(tiny(method=Mixup()), tmp_path / "run")
+    said = capsys.readouterr().out.lower()
+    assert said.count("accuracy") == said.count("validation accuracy") > 0
+    for folder in (finished, tmp_path / "run"):
+        assert "train_accuracy" not in (folder / "metrics.jsonl").read_text()
+
+
+def test_a_quiet_run_prints_nothing(tmp_path, capfd):
+    train(tiny(precision="bf16-mixed", tensorboard=False), tmp_path / "run", quiet=True)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_away_from_a_terminal_an_epoch_is_a_line(tmp_path, capfd):
+    train(tiny(epochs=3), tmp_path / "run")
+    said = capfd.readouterr()
+    lines = said.out.splitlines()
+    records = events(tmp_path / "run", "epoch")
+    assert said.err == ""
+    assert len(lines) == len(records) == 3
+    for number, (line, record) in enumerate(zip(lines, records, strict=True), 1):
+        assert line.startswith("erm")
+        assert f": epoch {number}/3  loss {record['train_loss']:.4f}  validation accuracy " in line
+        assert f"{100 * record['validation_accuracy']:.2f} %" in line
+        assert line.endswith(f"{record['images_per_second']:,.0f} images/s  {record['seconds']:.1f} s")
+
+
+def test_without_a_validation_set_nothing_is_said_of_it(tmp_path, capfd):
+    train(tiny(validation=0.0, epochs=1), tmp_path / "run")
+    assert "validation" not in capfd.readouterr().out
+    assert "validation" not in (tmp_path / "run/metrics.jsonl").read_text()
+
+
+def test_on_a_terminal_there_is_a_bar_that_goes_away(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    train(tiny(label="[red]x[/red]"), tmp_path / "run")
+    said = capfd.readouterr().out
+    assert "[red]x[/red]" in said  # a label is text, not markup
+    assert "\x1b[" in said
+    assert "8/8" in said or "/8" in said
+
+
+def test_tensorboard_files_hold_the_numbers_of_the_epochs(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(tiny(tensorboard=True), tmp_path / "run", quiet=True)
+    board = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    records = events(tmp_path / "run", "epoch")
+    for name in ("train_loss", "validation_accuracy", "learning_rate"):
+        shown = [(event.step, event.value) for event in board.Scalars(name)]
+        assert shown == [(record["epoch"], pytest.approx(record[name], rel=1e-6)) for record in records]
+
+
+@pytest.mark.bad_input
+def test_without_tensorboard_nothing_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"tensorboard=True needs the package: pip install 'multimix\[tb\]'"):
+        train(tiny(tensorboard=True), tmp_path / "run", quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_show_what_methods_that_mix_inputs_feed_the_network(tmp_path):
+    method = Alternate((Mixup(), MultiMix(tuples=5), DenseMultiMix(tuples=5), CutMix()))
+    # A map of 2 x 2 positions is left of 8 x 8 pixels by one stride less.
+    run = train(tiny(method=method, epochs=1, strides=(1, 1, 2, 2)), tmp_path / "run", quiet=True)
+    captions = json.loads((run.pictures / "captions.json").read_text())
+    shown = {path.name for path in run.pictures.glob("*.png")}
+    assert set(captions) == shown
+    assert {"mixup.png", "cutmix.png", "attention.png"} <= shown
+    assert not {"multimix.png", "dense-multimix.png"} & shown
+    for name in shown:
+        pixels = np.asarray(Image.open(run.pictures / name))
+        height, width = pixels.shape[:2]
+        assert (height * 4, pixels.ndim) == (width, 3)  # two rows of eight
+        assert pixels.std() > 10
+        assert not np.array_equal(pixels[: height // 2], pixels[height // 2 :])
+
+
+def test_pictures_of_plain_training_show_attention_alone(tmp_path):
+    run = train(tiny(epochs=1, strides=(1, 1, 2, 2)), tmp_path / "run", quiet=True)
+    assert {path.name for path in run.pictures.iterdir()} == {"attention.png", "captions.json"}
+
+
+def test_one_position_has_no_attention_to_show(tmp_path):
+    run = train(tiny(epochs=1), tmp_path / "run", quiet=True)
+    assert files(run.pictures) == {"captions.json": b"{}"}
+
+
+def test_the_same_configuration_gives_the_same_weights(tmp_path):
+    config = tiny(method=MultiMix(tuples=20))
+    first, second = (train(config, tmp_path / name, quiet=True).path for name in "ab")
+    assert weights(first) == weights(second)
+
+
+def test_data_that_is_loaded_already_is_not_loaded_again(tmp_path, monkeypatch):
+    config = tiny(epochs=1)
+    splits = splits_of(config)
+    monkeypatch.setattr("multimix.lab.train.run.load", None)
+    assert train(config, tmp_path / "run", quiet=True, splits=splits).finished
+
+
+def test_an_empty_folder_will_do(tmp_path):
+    (tmp_path / "run").mkdir()
+    assert train(tiny(epochs=1), tmp_path / "run", quiet=True).finished
+
+
+def test_of_a_run_killed_while_its_configuration_was_written_the_same_command_begins_anew(finished, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json.part").write_bytes((finished / "config.json").read_bytes()[:100])
+    run = train(tiny(epochs=1), folder, quiet=True)
+    assert run.finished
+    assert not (folder / "config.json.part").exists()
+
+
+@pytest.mark.bad_input
+def test_a_folder_that_holds_anything_is_left_as_it_is(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    before = files(folder)
+    with pytest.raises(FileExistsError, match=r"run folder .*run exists and is not empty; continue it with --resume"):
+        train(tiny(), folder, quiet=True)
+    assert files(folder) == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.txt").write_text("the only copy")
+    with pytest.raises(FileExistsError, match="exists and is not empty"):
+        train(tiny(), tmp_path / "other", quiet=True)
+    assert files(tmp_path / "other") == {"thesis.txt": b"the only copy"}
+
+
+@pytest.mark.bad_input
+def test_a_file_in_place_of_the_folder_is_left_as_it_is(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(FileExistsError, match="exists and is not empty"):
+        train(tiny(), tmp_path / "run", quiet=True)
+    with pytest.raises(OSError, match="run"):
+        train(tiny(), tmp_path / "run/inside", quiet=True)
+    assert files(tmp_path) == {"run": b"a file"}
+
+
+@pytest.mark.bad_input
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="run"):
+        train(tiny(), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "digitz"}, "unknown data set 'digitz'; did you mean digits"),
+        ({"data": "npz:nowhere.npz"}, "nowhere.npz"),
+        ({"data": "folder:nowhere"}, "nowhere"),
+        ({"data": "cifar10", "root": "nowhere"}, "cifar10 is not, or not whole, under nowhere"),
+        ({"model": "resnet"}, "name must be a known model, got 'resnet'"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
+        ({"train_size": 5}, "train_size=5 does not fit"),
+        ({"strides": (1,)}, "strides must hold 4 numbers"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
+)
+def test_nothing_is_written_when_something_does_not_fit(changes, message, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train(tiny(**changes), tmp_path / "runs/run", quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_another_source_trains_too(tmp_path):
+    config = tiny(model="timm:test_resnet", width=None, strides=None, epochs=1, method=ERM(), train_size=40)
+    run = train(config, tmp_path / "run", quiet=True)
+    network, _ = load_network(run.path)
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_the_folder_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train(tiny(epochs=1), Path("deep/er/run"), quiet=True).finished
+    assert (tmp_path / "deep/er/run/model.safetensors").is_file()

@@ -1,0 +1,92 @@
+"""Training runs that take a fraction of a second, and ways to stop them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from multimix.lab.data import Splits
+from multimix.lab.train import SGD, Engine, TrainConfig
+from multimix.lab.train.run import load_data
+from multimix.methods import ERM
+
+_VARYING = {"seconds", "images_per_second", "step_seconds", "peak_mib", "date", "commit"}
+"""What two equal runs may differ in: times, memory, and the commit, as others commit while tests run."""
+
+
+def tiny(**changes: Any) -> TrainConfig:
+    """Two epochs of four mini-batches, three of 32 digits and one of 4, on a network of width 2."""
+    settings: dict[str, Any] = {
+        "train_size": 100,
+        "crop_padding": 1,
+        "flip": False,
+        "width": 2,
+        "strides": (1, 2, 2, 2),
+        "method": ERM(),
+        "optimizer": SGD(learning_rate=0.05),
+        "epochs": 2,
+        "batch_size": 32,
+        "device": "cpu",
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+BATCHES = 4
+"""Mini-batches in an epoch of ``tiny()``."""
+
+
+def splits_of(config: TrainConfig) -> Splits:
+    return load_data(config)
+
+
+def train_all(engine: Engine) -> list[float]:
+    """Bring an engine to its end and return every loss."""
+    losses = []
+    while engine.at.epoch < engine.config.epochs:
+        losses += [float(engine.step(inputs, labels)[0]) for inputs, labels in engine.epoch()]
+        engine.end_epoch()
+    return losses
+
+
+class Stopped(BaseException):
+    """What ends a run from outside; no handler inside takes it."""
+
+
+@contextmanager
+def stopped_after(batches: int) -> Iterator[None]:
+    """Stop what trains inside before its mini-batch number ``batches`` (from 0) changes anything."""
+    real, done = Engine.step, iter(range(batches))
+
+    def step(self: Engine, inputs: Any, targets: Any) -> Any:
+        if next(done, None) is None:
+            raise Stopped
+        return real(self, inputs, targets)
+
+    with patch.object(Engine, "step", step):
+        try:
+            yield
+        except Stopped:
+            return
+    raise AssertionError(f"the run ended before mini-batch {batches}")
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def events(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, or those of one kind."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if kind in (None, line["event"])]
+
+
+def steady(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what two equal runs may differ in."""
+    return [{name: value for name, value in event.items() if name not in _VARYING} for event in events(folder)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path, with its content."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
