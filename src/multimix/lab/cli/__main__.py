@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from multimix import __version__
+from multimix.lab.cli._standins import standins
 
 COMMANDS = {
     "train": "train a network by a recipe, or resume a run",
@@ -54,7 +55,7 @@ def run(command: str, arguments: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            import_module(f"multimix.lab.cli.{command}").main(arguments)
+            _call(command, arguments)
     except SystemExit as stop:
         if said := getattr(stop, "said", None):
             return complain(f"{said}; {_GOES_ON.get(command, _GOES_ON['train'])}", int(stop.code or 0))
@@ -68,6 +69,18 @@ def run(command: str, arguments: list[str]) -> int:
             raise
         return complain(*_told(error))
     return 0
+
+
+def _call(command: str, arguments: list[str]) -> None:
+    """Run a command; what only says what there is, runs over stand-ins for torch, which takes seconds to import."""
+    tells = command == "list" or {"-h", "--help"} & set(arguments)
+    if tells and not any(".py" in argument for argument in arguments):  # a file of the user's may need torch itself
+        try:
+            with standins():
+                return import_module(f"multimix.lab.cli.{command}").main(arguments)
+        except Exception:
+            pass  # whatever it is, the real libraries have the last word
+    return import_module(f"multimix.lab.cli.{command}").main(arguments)
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

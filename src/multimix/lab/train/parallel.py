@@ -3,20 +3,25 @@
 import atexit
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
 from inspect import signature
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
 
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.sharded import share_out
 from multimix.ops import processes
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import Strategy
 
 # Running statistics are averaged here instead. The name changed in torch 2.14.
 _OWN_BUFFERS: dict[str, Any] = (
@@ -63,7 +68,7 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def make_fabric(config: TrainConfig, *, unused: bool = False) -> Fabric:
+def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
     """Return a Fabric on the configured devices, in the configured precision; of several, with all processes started.
 
     Several processes are those of torchrun or SLURM, or else this command is started once more for each further device;
@@ -85,7 +90,7 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> Fabric:
         _check_shares(config, device)
         devices, strategy = config.devices, _strategy(config, unused=unused)
     with _hushed("lightning_fabric"):
-        fabric = Fabric(
+        fabric = _fabric().Fabric(
             accelerator=device.type,
             devices=devices,
             num_nodes=config.nodes,
@@ -98,10 +103,23 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> Fabric:
     return fabric
 
 
-def _strategy(config: TrainConfig, *, unused: bool) -> Strategy:
+def _fabric() -> ModuleType:
+    """Return lightning_fabric, imported without torchmetrics, whose version it asks for: that would take seconds."""
+    hidden = "torchmetrics" not in sys.modules
+    if hidden:
+        sys.modules["torchmetrics"] = None  # type: ignore[assignment]
+    try:
+        return import_module("lightning_fabric")
+    finally:
+        if hidden:
+            del sys.modules["torchmetrics"]
+
+
+def _strategy(config: TrainConfig, *, unused: bool) -> "Strategy":
+    strategies = _fabric().strategies
     if not config.fsdp:
-        return DDPStrategy(find_unused_parameters=unused, **_OWN_BUFFERS)
-    return ModelParallelStrategy(
+        return strategies.DDPStrategy(find_unused_parameters=unused, **_OWN_BUFFERS)
+    return strategies.ModelParallelStrategy(
         lambda module, mesh: share_out(module, mesh["data_parallel"]),
         data_parallel_size=world(config),
         tensor_parallel_size=1,
