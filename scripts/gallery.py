@@ -24,8 +24,8 @@ DRAWS = 8
 COLOURS = torch.tensor([[0.84, 0.15, 0.16], [0.12, 0.47, 0.71], [0.17, 0.63, 0.17]])
 SETTINGS = {
     "mixup": {"alpha": 8.0},
-    "cutmix": {"probability": 1.0},
-    "saliencymix": {"probability": 1.0},
+    "cutmix": {"prob": 1.0},
+    "saliencymix": {"prob": 1.0},
     "puzzlemix": {"alpha": 8.0},
 }
 """Lambdas near a half show more; what does nothing on half of the steps shows nothing there."""
@@ -73,7 +73,7 @@ def mixed(method: MixesInputs, network: nn.Module, images: Tensor) -> tuple[Tens
     inputs, targets = ((images - 0.5) / 0.25).repeat(3, 1, 1, 1), torch.tensor([0, 1]).repeat(3)
     best: tuple[Tensor, Tensor] | None = None
     for seed in range(DRAWS):
-        made, labels = method.mix(inputs, targets, classes=2, network=network, generator=Generator().manual_seed(seed))
+        made, labels = method.mix(inputs, targets, num_classes=2, network=network, generator=Generator().manual_seed(seed))
         for picture, label in zip(made, labels, strict=True):
             if best is None or (label[0] - 0.5).abs() < (best[1][0] - 0.5).abs():
                 best = picture, label

@@ -32,10 +32,10 @@ Candidates = dict[str, tuple[Method, ...]]
 
 RIVALS: Candidates = {
     "mixup": (Mixup(alpha=0.2), Mixup(alpha=1.0)),
-    "cutmix": (CutMix(probability=0.5), CutMix()),
+    "cutmix": (CutMix(prob=0.5), CutMix()),
     "mixup+cutmix": (Alternate((Mixup(alpha=0.2), CutMix())), Alternate((Mixup(), CutMix()))),
     "manifold-mixup": (ManifoldMixup(alpha=0.2), ManifoldMixup(alpha=2.0)),
-    "saliencymix": (SaliencyMix(probability=0.5), SaliencyMix()),
+    "saliencymix": (SaliencyMix(prob=0.5), SaliencyMix()),
     "zeta-mixup": (ZetaMixup(gamma=2.8), ZetaMixup(gamma=4.0)),
     "alignmix": (AlignMix(alpha=0.2), AlignMix(alpha=2.0)),
     "puzzlemix": (PuzzleMix(alpha=1.0), PuzzleMix(alpha=1.0, clean=1.0)),

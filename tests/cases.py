@@ -51,7 +51,7 @@ class Case:
 
 def settings_of(cls: type) -> dict[str, Any]:
     """Return settings that suit the laws: few tuples, mixing at every step, and no decoder that learns in between."""
-    wanted = {"tuples": TUPLES, "probability": 1.0, "learning_rate": 0.0}
+    wanted = {"tuples": TUPLES, "prob": 1.0, "learning_rate": 0.0}
     return {f.name: wanted[f.name] for f in dataclasses.fields(cls) if f.name in wanted}
 
 
@@ -102,7 +102,7 @@ def _cases() -> list[Case]:
             ),
             balanced=True,
         ),
-        Case("cutmix-never", lambda: CutMix(probability=0.0), random=False, vectors=False),
+        Case("cutmix-never", lambda: CutMix(prob=0.0), random=False, vectors=False),
     ]
     return single + taught + nested + tuned
 

@@ -66,7 +66,7 @@ METHOD_RANGES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("alpha", "alpha1", "alpha2"), NOT_POSITIVE),
     **dict.fromkeys(("tuples", "tuple_length", "labels", "patch", "grid", "part", "iterations", "images"), NOT_COUNT),
     **dict.fromkeys(("width", "channels", "side", "size", "transport_size"), NOT_COUNT),
-    **dict.fromkeys(("probability", "balance_power", "adversarial", "r", "held_out", "share"), NOT_SHARE),
+    **dict.fromkeys(("prob", "balance_power", "adversarial", "r", "held_out", "share"), NOT_SHARE),
     **dict.fromkeys(("beta", "transport_eps", "tau", "omega", "distance_weight", "decay"), ("-1", "nan")),
     **dict.fromkeys(("adversarial_eps", "clean", "eta"), ("-1", "nan")),
     **dict.fromkeys(("epsilon", "sigma", "learning_rate", "sparsity", "delta"), ("-1", "nan", "inf")),

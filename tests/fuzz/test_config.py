@@ -26,7 +26,7 @@ data = st.data()
 
 RANGES: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("alpha", "alpha1", "alpha2", "delta", "epsilon", "clip", "factor", "gamma_zeta"), positive),
-    **dict.fromkeys(("probability", "r", "balance_power", "clean", "omega", "adversarial"), share),
+    **dict.fromkeys(("prob", "r", "balance_power", "clean", "omega", "adversarial"), share),
     **dict.fromkeys(("final", "fraction", "gamma"), share),
     **dict.fromkeys(("validation", "ema", "momentum"), below_1),
     **dict.fromkeys(("confidence", "held_out", "share"), st.floats(1e-6, 1 - 1e-6)),

@@ -30,7 +30,7 @@ class Nothing(Autoencoder):
 
 def always(cls, **settings):
     """A method that mixes every step and does not learn."""
-    return cls(probability=1.0, learning_rate=0.0, **settings)
+    return cls(prob=1.0, learning_rate=0.0, **settings)
 
 
 def with_nothing(cls, **settings):

@@ -16,7 +16,7 @@ from multimix.methods.mixup import Pairing
 from multimix.ops._sinkhorn import sinkhorn
 from multimix.protocols import Teacher
 
-ALIGNED = AlignMix(probability=1.0)
+ALIGNED = AlignMix(prob=1.0)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -50,7 +50,7 @@ def test_aligned_mixing_equals_the_loop(b, shape, onto_first, soft):
     network = toy.images().double().eval()
     inputs, targets = toy.batch(b, 3, *shape, dtype=torch.float64)
     probabilities = toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
-    method = AlignMix(probability=1.0, iterations=23, tolerance=0.0)
+    method = AlignMix(prob=1.0, iterations=23, tolerance=0.0)
     seed, drawn = drawn_with(method, inputs, onto_first)
     lam, partners = float(drawn.pairing.lam), drawn.pairing.partners
     maps, mixed = network.embed(inputs), []
@@ -112,7 +112,7 @@ def test_mean_pooling_does_not_see_the_first_form():
 def test_the_other_steps_are_mixup():
     network = toy.images().eval()
     inputs, targets = toy.batch(7, 3, 6, 6)
-    method = AlignMix(probability=0.0)
+    method = AlignMix(prob=0.0)
     drawn = method.draw(network, inputs, targets, seeded())
     logits = network(references.pairs(inputs, drawn.partners, float(drawn.lam)).float())
     expected = functional.cross_entropy(logits, drawn.mix(toy.one_hot(targets)))
@@ -131,9 +131,7 @@ def test_what_is_drawn():
     assert stats.kstest([float(p.lam) for p in pairings], stats.beta(2, 2).cdf).pvalue > 1e-3
     first = torch.bincount(torch.stack([p.partners[0] for p in pairings]), minlength=4)
     assert stats.chisquare(first.numpy()).pvalue > 1e-3
-    rare = sum(
-        not isinstance(AlignMix(probability=0.2).draw(None, inputs, None, generator), Pairing) for _ in range(500)
-    )
+    rare = sum(not isinstance(AlignMix(prob=0.2).draw(None, inputs, None, generator), Pairing) for _ in range(500))
     assert stats.binomtest(rare, 500, 0.2).pvalue > 1e-3
 
 
@@ -208,8 +206,8 @@ def test_it_composes(wrap):
     ("settings", "message"),
     [
         ({"alpha": 0.0}, "alpha must be finite and greater than 0"),
-        ({"probability": 1.5}, r"probability must lie in \[0, 1\], got 1.5"),
-        ({"probability": math.nan}, r"probability must lie in \[0, 1\], got nan"),
+        ({"prob": 1.5}, r"prob must lie in \[0, 1\], got 1.5"),
+        ({"prob": math.nan}, r"prob must lie in \[0, 1\], got nan"),
         ({"epsilon": 0.0}, "epsilon must be finite and greater than 0, got 0"),
         ({"epsilon": math.inf}, "epsilon must be finite and greater than 0, got inf"),
         ({"iterations": 0}, "iterations must be at least 1, got 0"),

@@ -146,7 +146,7 @@ def test_a_share_of_the_mini_batch_is_mixed(b, share, mixed):
     inputs, targets = toy.batch(b, 3, 6, 6)
     method = AutoMix(share=share)
     method.prepare(toy.images())
-    found, probabilities = method.mix(inputs, targets, classes=5, generator=seeded())
+    found, probabilities = method.mix(inputs, targets, num_classes=5, generator=seeded())
     assert torch.equal(found[mixed:], inputs[mixed:])
     assert not any(torch.equal(*pair) for pair in zip(found[:mixed], inputs[:mixed], strict=True))
     assert torch.equal(probabilities[mixed:], toy.one_hot(targets)[mixed:])
@@ -157,7 +157,7 @@ def test_mix_is_what_the_step_trains_on():
     network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
     method = AutoMix()
     method.prepare(network)
-    mixed, _ = method.mix(inputs, targets, classes=5, generator=seeded())
+    mixed, _ = method.mix(inputs, targets, num_classes=5, generator=seeded())
     network.seen.clear()
     losses = method(network, inputs, targets, generator=seeded())
     assert len(network.seen) == 1  # one training forward, so that batch statistics are updated once
@@ -195,7 +195,7 @@ def test_images_of_any_size_and_number_keep_their_shape(size, b):
     losses = method(network, inputs, targets, generator=seeded())
     losses.total.backward()
     assert losses.total.isfinite()
-    mixed, _ = method.mix(inputs, targets, classes=5, generator=seeded())
+    mixed, _ = method.mix(inputs, targets, num_classes=5, generator=seeded())
     assert mixed.shape == inputs.shape
     assert mixed.isfinite().all()
 
@@ -354,8 +354,8 @@ def test_what_it_needs_is_named():
     with pytest.raises(ValueError, match=r"inputs must have 2 channels for AutoMix, got \(4, 3, 6, 6\)"):
         AutoMix(channels=2)(toy.images(), inputs, targets)
     with pytest.raises(ValueError, match="network must be given to AutoMix, here or to prepare"):
-        AutoMix().mix(inputs, targets, classes=5)
-    with pytest.raises(ValueError, match="classes must be given"):
+        AutoMix().mix(inputs, targets, num_classes=5)
+    with pytest.raises(ValueError, match="num_classes must be given"):
         AutoMix().mix(inputs, targets)
     with pytest.raises(TypeError, match="network must be a torch module for AutoMix, got function"):
         AutoMix().prepare(lambda x: x)

@@ -18,7 +18,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def test_the_second_gets_what_the_first_has_mixed(first, then):
     network, (inputs, targets) = toy.images(), toy.batch(6, 3, 8, 8)
     generator = seeded()
-    mixed, shared = first.mix(inputs, targets, classes=5, generator=generator)
+    mixed, shared = first.mix(inputs, targets, num_classes=5, generator=generator)
     expected = then(network, mixed, shared, generator=generator)
     before = inputs.clone()
     found = Chain(first, then)(network, inputs, targets, generator=seeded())

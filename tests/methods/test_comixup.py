@@ -357,7 +357,7 @@ def test_it_composes(wrap):
 
 def test_the_data_can_be_had_alone():
     network, (inputs, targets) = toy.images().train(), toy.batch(7, 3, 8, 8)
-    mixed, soft = CoMixup().mix(inputs, targets, classes=5, network=network, generator=seeded())
+    mixed, soft = CoMixup().mix(inputs, targets, num_classes=5, network=network, generator=seeded())
     drawn = CoMixup().draw(network, inputs, targets, seeded())
     assert torch.equal(mixed, drawn.mix(inputs))
     assert torch.equal(soft, drawn.mix_targets(toy.one_hot(targets)))
@@ -370,7 +370,7 @@ def test_the_data_can_be_had_alone():
 @pytest.mark.bad_input
 def test_without_a_network_there_is_no_saliency():
     with pytest.raises(ValueError, match="network must be given: CoMixup"):
-        CoMixup().mix(*toy.batch(3, 3, 8, 8), classes=5)
+        CoMixup().mix(*toy.batch(3, 3, 8, 8), num_classes=5)
 
 
 @pytest.mark.bad_input

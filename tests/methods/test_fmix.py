@@ -55,7 +55,7 @@ def test_it_equals_the_loop(b, shape, soft):
     probabilities = toy.soft_targets(b, 5) if soft else toy.one_hot(targets)
     for seed in range(3):
         drawn = FMix().draw(None, images, targets, seeded(seed))
-        mixed, wanted = FMix().mix(images, probabilities if soft else targets, classes=5, generator=seeded(seed))
+        mixed, wanted = FMix().mix(images, probabilities if soft else targets, num_classes=5, generator=seeded(seed))
         truth = images.clone()
         for i, j in enumerate(drawn.partners.tolist()):
             for y in range(shape[0]):
@@ -103,9 +103,9 @@ def test_neither_direction_is_preferred():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions_and_layouts(dtype):
     images, targets = toy.batch(7, 3, 10, 6)
-    truth, _ = FMix().mix(images, targets, classes=5, generator=seeded(1))
+    truth, _ = FMix().mix(images, targets, num_classes=5, generator=seeded(1))
     cast = images.to(dtype).contiguous(memory_format=torch.channels_last)
-    mixed, _ = FMix().mix(cast, targets, classes=5, generator=seeded(1))
+    mixed, _ = FMix().mix(cast, targets, num_classes=5, generator=seeded(1))
     assert torch.equal(mixed, truth.to(dtype) if dtype == torch.bfloat16 else mixed)
     torch.testing.assert_close(mixed.float(), truth, rtol=1e-2, atol=1e-2)
 
@@ -137,4 +137,4 @@ def test_a_share_outside_the_unit_interval_is_refused(lam):
 @pytest.mark.bad_input
 def test_it_names_itself_where_it_needs_images():
     with pytest.raises(ValueError, match=r"images of shape \(b, c, h, w\) for FMix, got \(7, 8\)"):
-        FMix().mix(*toy.batch(7, 8), classes=5)
+        FMix().mix(*toy.batch(7, 8), num_classes=5)

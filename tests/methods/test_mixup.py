@@ -128,7 +128,7 @@ def _area(box: tuple[int, int, int, int]) -> int:
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_cutmix_leaves_the_other_steps_plain(probability):
     generator, images = seeded(3), torch.zeros(2, 3, 32, 32)
-    method = CutMix(probability=probability)
+    method = CutMix(prob=probability)
     plain = [method.draw(None, images, None, generator).lam == 1.0 for _ in range(800)]
     never = [CutMix().draw(None, images, None, generator).lam == 1.0 for _ in range(800)]
     expected = 1 - probability * (1 - sum(never) / 800)
@@ -248,8 +248,8 @@ def test_what_is_no_number_is_refused(cls, alpha):
 @pytest.mark.bad_input
 @pytest.mark.parametrize("probability", [-0.1, 1.1])
 def test_impossible_probabilities_are_refused(probability):
-    with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\]"):
-        CutMix(probability=probability)
+    with pytest.raises(ValueError, match=r"prob must lie in \[0, 1\]"):
+        CutMix(prob=probability)
 
 
 @pytest.mark.bad_input

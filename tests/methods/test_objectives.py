@@ -35,7 +35,7 @@ def generator(seed=0):
 
 def settings(cls):
     names = getattr(cls, "__dataclass_fields__", {})
-    return {name: value for name, value in {"tuples": TUPLES, "probability": 1.0}.items() if name in names}
+    return {name: value for name, value in {"tuples": TUPLES, "prob": 1.0}.items() if name in names}
 
 
 def images(objective, **options):
@@ -281,7 +281,7 @@ def test_ignored_positions_give_no_gradient():
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("method", [CutMix(probability=1.0), PuzzleMix()], ids=["cutmix", "puzzlemix"])
+@pytest.mark.parametrize("method", [CutMix(prob=1.0), PuzzleMix()], ids=["cutmix", "puzzlemix"])
 def test_pasting_does_not_mix_label_maps(method):
     network, (inputs, labels) = Segmenter(CrossEntropy(ignore_index=255)), maps()
     with pytest.raises(ValueError, match="targets must be one row an example: this method does not mix label maps"):

@@ -193,7 +193,7 @@ def test_what_is_bright_moves():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("multimix.methods.opttransmix.beta", lambda n, alpha, **_: torch.tensor([lam]))
         patch.setattr("multimix.methods.opttransmix.draw_partners", lambda n, **_: torch.tensor([1, 0]))
-        mixed, labels = OptTransMix().mix(inputs, torch.tensor([0, 1]), classes=2, generator=seeded())
+        mixed, labels = OptTransMix().mix(inputs, torch.tensor([0, 1]), num_classes=2, generator=seeded())
     assert {divmod(int(at), 16) for at in mixed.flatten(2).argmax(2).flatten()} == {(7, 8)}
     torch.testing.assert_close(labels, torch.full((2, 2), lam))
 

@@ -47,7 +47,7 @@ def test_mixup_equals_the_loop(mode, b, soft):
     soft_targets = toy.soft_targets(b, 5, dtype=torch.float64)
     method = Mixup(0.4, mode)
     drawn = method.draw(None, inputs, targets, seeded())
-    mixed, wanted = method.mix(inputs, soft_targets if soft else targets, classes=5, generator=seeded())
+    mixed, wanted = method.mix(inputs, soft_targets if soft else targets, num_classes=5, generator=seeded())
     truth = soft_targets if soft else toy.one_hot(targets, dtype=torch.float64)
     torch.testing.assert_close(mixed, loop(inputs, drawn), rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(wanted.double(), loop(truth, drawn), rtol=1e-5, atol=1e-6)
@@ -61,7 +61,7 @@ def test_cutmix_equals_the_loop(mode, b, shape):
     images, targets = toy.batch(b, 3, *shape)
     for seed in range(5):
         drawn = CutMix(mode=mode).draw(None, images, targets, seeded(seed))
-        mixed, wanted = CutMix(mode=mode).mix(images, targets, classes=5, generator=seeded(seed))
+        mixed, wanted = CutMix(mode=mode).mix(images, targets, num_classes=5, generator=seeded(seed))
         assert torch.equal(mixed, pasted(images, drawn))
         torch.testing.assert_close(wanted, loop(toy.one_hot(targets), drawn), rtol=1e-5, atol=1e-6)
         for i in range(b):
@@ -135,7 +135,7 @@ def test_boxes_of_examples_are_distributed_as_boxes_of_steps():
 @pytest.mark.parametrize("probability", [0.0, 0.3])
 def test_the_other_draws_are_plain(mode, probability):
     images = torch.zeros(400, 1, 40, 40)
-    method = CutMix(probability=probability, mode=mode)
+    method = CutMix(prob=probability, mode=mode)
     lam = method.draw(None, images, None, seeded(5)).lam
     always = CutMix(mode=mode).draw(None, images, None, seeded(6)).lam
     expected = probability * float((always < 1).float().mean())
@@ -147,10 +147,10 @@ def test_the_other_draws_are_plain(mode, probability):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_precisions_and_layouts(cls, dtype, mode):
     images, targets = toy.batch(7, 3, 6, 4)
-    truth, wanted = cls(mode=mode).mix(images, targets, classes=5, generator=seeded())
+    truth, wanted = cls(mode=mode).mix(images, targets, num_classes=5, generator=seeded())
     for layout in (torch.contiguous_format, torch.channels_last):
         cast = images.to(dtype).contiguous(memory_format=layout)
-        mixed, probabilities = cls(mode=mode).mix(cast, targets, classes=5, generator=seeded())
+        mixed, probabilities = cls(mode=mode).mix(cast, targets, num_classes=5, generator=seeded())
         assert mixed.dtype == dtype
         torch.testing.assert_close(mixed.float(), truth, rtol=2e-2, atol=2e-2)
         assert torch.equal(probabilities, wanted)
@@ -217,4 +217,4 @@ def test_unknown_modes_are_refused(cls, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_cutmix_names_itself_where_it_needs_images(mode):
     with pytest.raises(ValueError, match=r"images of shape \(b, c, h, w\) for CutMix, got \(7, 8\)"):
-        CutMix(mode=mode).mix(*toy.batch(7, 8), classes=5)
+        CutMix(mode=mode).mix(*toy.batch(7, 8), num_classes=5)

@@ -168,7 +168,7 @@ def test_constant_images_mix():
     network, inputs = toy.images(), torch.ones(4, 3, 8, 8)
     for images in (inputs, inputs * torch.arange(4.0).view(-1, 1, 1, 1)):
         mixed, soft = PuzzleMix(adversarial=1.0).mix(
-            images, torch.arange(4), classes=5, network=network, generator=seeded()
+            images, torch.arange(4), num_classes=5, network=network, generator=seeded()
         )
         assert mixed.isfinite().all()
         torch.testing.assert_close(soft.sum(-1), torch.ones(4))
@@ -237,4 +237,4 @@ def test_features_and_missing_networks_are_refused():
     with pytest.raises(ValueError, match="network must be given: PuzzleMix"):
         PuzzleMix().draw(None, *toy.batch(7, 3, 4, 4), seeded())
     with pytest.raises(ValueError, match="network must be given"):
-        PuzzleMix().mix(*toy.batch(7, 3, 4, 4), classes=5)
+        PuzzleMix().mix(*toy.batch(7, 3, 4, 4), num_classes=5)

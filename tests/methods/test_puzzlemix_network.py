@@ -111,7 +111,7 @@ def test_the_clean_loss_is_added_and_leaves_the_statistics_alone():
 def test_running_statistics_move_once_with_the_mixed_images():
     network, (inputs, targets) = toy.images().train(), toy.batch(6, 3, 8, 8)
     twin = copy.deepcopy(network)
-    mixed, _ = PuzzleMix().mix(inputs, targets, classes=5, network=twin, generator=seeded())
+    mixed, _ = PuzzleMix().mix(inputs, targets, num_classes=5, network=twin, generator=seeded())
     assert all(torch.equal(*pair) for pair in zip(network.buffers(), twin.buffers(), strict=True))
     twin(mixed)
     PuzzleMix(clean=1.0)(network, inputs, targets, generator=seeded())

@@ -35,7 +35,9 @@ def test_it_equals_the_loop(b, shape, soft):
     probabilities = toy.soft_targets(b, 5) if soft else toy.one_hot(targets)
     for seed in range(4):
         drawn = ResizeMix().draw(None, images, targets, seeded(seed))
-        mixed, wanted = ResizeMix().mix(images, probabilities if soft else targets, classes=5, generator=seeded(seed))
+        mixed, wanted = ResizeMix().mix(
+            images, probabilities if soft else targets, num_classes=5, generator=seeded(seed)
+        )
         assert torch.equal(mixed, loop(images, drawn))
         share = drawn.size[0] * drawn.size[1] / (shape[0] * shape[1])
         truth = torch.stack([(1 - share) * probabilities[i] + share * probabilities[j] for i, j in pairs(drawn)])
@@ -92,7 +94,7 @@ def test_places_are_uniform_and_one_an_image():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
 def test_without_a_pixel_to_paste_the_image_stays(shape):
     images, targets = toy.batch(7, 3, *shape)
-    mixed, wanted = ResizeMix().mix(images, targets, classes=5, generator=seeded())
+    mixed, wanted = ResizeMix().mix(images, targets, num_classes=5, generator=seeded())
     assert torch.equal(mixed, images)
     assert mixed.data_ptr() != images.data_ptr()
     assert torch.equal(wanted, toy.one_hot(targets))
@@ -110,9 +112,9 @@ def test_at_full_size_the_partner_replaces_the_image():
 def test_other_precisions_and_layouts(dtype, interpolation):
     images, targets = toy.batch(7, 3, 10, 6)
     method = ResizeMix(interpolation=interpolation)
-    truth, _ = method.mix(images, targets, classes=5, generator=seeded(1))
+    truth, _ = method.mix(images, targets, num_classes=5, generator=seeded(1))
     cast = images.to(dtype).contiguous(memory_format=torch.channels_last)
-    mixed, _ = method.mix(cast, targets, classes=5, generator=seeded(1))
+    mixed, _ = method.mix(cast, targets, num_classes=5, generator=seeded(1))
     assert mixed.dtype == dtype
     torch.testing.assert_close(mixed.float(), truth, rtol=2e-2, atol=2e-2)
 
@@ -141,4 +143,4 @@ def test_an_unknown_interpolation_is_refused():
 @pytest.mark.bad_input
 def test_it_names_itself_where_it_needs_images():
     with pytest.raises(ValueError, match=r"images of shape \(b, c, h, w\) for ResizeMix, got \(7, 8\)"):
-        ResizeMix().mix(*toy.batch(7, 8), classes=5)
+        ResizeMix().mix(*toy.batch(7, 8), num_classes=5)

@@ -251,7 +251,7 @@ def test_the_other_steps_are_plain(probability):
     images, generator = spots([(8, 8), (4, 4)], (12, 12)), seeded(3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("multimix.methods.saliencymix.beta", lambda n, alpha, **_: torch.tensor([0.5]))
-        method = SaliencyMix(probability=probability)
+        method = SaliencyMix(prob=probability)
         plain = [bool((method.draw(None, images, None, generator).lam == 1).all()) for _ in range(400)]
     assert sum(plain) / 400 == pytest.approx(1 - probability, abs=4 * math.sqrt(probability * (1 - probability) / 400))
 
@@ -300,7 +300,7 @@ def test_it_can_be_part_of_another_method(wrap):
 
 def test_data_alone():
     inputs, targets = toy.batch(5, 3, 6, 6)
-    mixed, probabilities = SaliencyMix().mix(inputs, targets, classes=5, generator=seeded())
+    mixed, probabilities = SaliencyMix().mix(inputs, targets, num_classes=5, generator=seeded())
     drawn = SaliencyMix().draw(None, inputs, targets, seeded())
     assert torch.equal(mixed, drawn.mix(inputs))
     assert torch.equal(probabilities, drawn.mix_targets(toy.one_hot(targets)))
@@ -319,8 +319,8 @@ def test_impossible_concentrations_are_refused(alpha):
 @pytest.mark.bad_input
 @pytest.mark.parametrize("probability", [-0.1, 1.1, float("nan")])
 def test_impossible_probabilities_are_refused(probability):
-    with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\]"):
-        replace(SaliencyMix(), probability=probability)
+    with pytest.raises(ValueError, match=r"prob must lie in \[0, 1\]"):
+        replace(SaliencyMix(), prob=probability)
 
 
 @pytest.mark.bad_input

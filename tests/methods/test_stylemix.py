@@ -180,7 +180,7 @@ def _mean_area(share):
 @pytest.mark.parametrize("cls", BOTH)
 @pytest.mark.parametrize("probability", [0.0, None, 1.0])
 def test_the_other_steps_are_plain(cls, probability):
-    method = cls(learning_rate=0.0) if probability is None else cls(learning_rate=0.0, probability=probability)
+    method = cls(learning_rate=0.0) if probability is None else cls(learning_rate=0.0, prob=probability)
     expected = {StyleMix: 0.2, StyleCutMix: 0.5}[cls] if probability is None else probability
     generator, inputs = seeded(3), torch.zeros(2, 3, 2, 2)
     plain = sum(isinstance(method.draw(None, inputs, None, generator), Plain) for _ in range(600))
@@ -253,9 +253,9 @@ def test_auto_gamma_is_tanh_of_the_distance():
 def test_a_checkpoint_holds_decoder_and_styles():
     inputs, targets = toy.batch(5, 3, 6, 6)
     network = toy.images().eval()
-    method = StyleCutMix(probability=1.0, gamma="auto", warmup=3)
+    method = StyleCutMix(prob=1.0, gamma="auto", warmup=3)
     method(network, inputs, targets, generator=seeded())
-    twin = StyleCutMix(probability=1.0, gamma="auto", warmup=3)
+    twin = StyleCutMix(prob=1.0, gamma="auto", warmup=3)
     twin.prepare(network)
     twin.load_state_dict(method.state_dict())
     for _ in range(2):

@@ -21,7 +21,7 @@ def error(method, inputs):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_decoder_learns_from_what_it_sees(channels):
     smooth = functional.interpolate(toy.batch(8, channels, 3, 3)[0], size=(9, 7), mode="bilinear", align_corners=True)
-    method = StyleMix(probability=1.0)
+    method = StyleMix(prob=1.0)
     method.prepare(None)
     before = error(method, smooth)
     for _ in range(60):
@@ -58,7 +58,7 @@ def test_weights_are_always_the_same_and_nobody_elses():
 @pytest.mark.parametrize("cls", BOTH)
 def test_learning_stops_where_it_should(cls):
     network, (inputs, targets) = toy.images(), toy.batch(5, 3, 6, 6)
-    for method in (cls(probability=1.0).eval(), cls(probability=1.0, learning_rate=0.0), cls(probability=0.0)):
+    for method in (cls(prob=1.0).eval(), cls(prob=1.0, learning_rate=0.0), cls(prob=0.0)):
         method.prepare(network)
         before = method.autoencoder.weights.clone()
         method(network, inputs, targets, generator=seeded())
@@ -68,7 +68,7 @@ def test_learning_stops_where_it_should(cls):
 @pytest.mark.parametrize("cls", BOTH)
 def test_the_loss_trains_the_network_alone(cls):
     network, (inputs, targets) = toy.images(), toy.batch(5, 3, 6, 6)
-    method = cls(probability=1.0, warmup=0)
+    method = cls(prob=1.0, warmup=0)
     total = method(network, inputs, targets, generator=seeded()).total
     weights = method.autoencoder.weights.clone()
     method(network, inputs, targets, generator=seeded())  # replaces the weights that the first graph holds
@@ -125,7 +125,7 @@ def files(tmp_path_factory):
 def test_official_weights_do_what_the_official_layers_do(files):
     paths, encoder, decoder = files
     inputs, targets = toy.batch(3, 3, 8, 8)
-    method = StyleMix(probability=1.0, size=24, **paths)
+    method = StyleMix(prob=1.0, size=24, **paths)
     drawn = method.draw(None, inputs, targets, seeded())
     large = functional.interpolate(inputs, (24, 24), mode="bilinear", align_corners=False)
     shares = (float(drawn.content), float(drawn.style), float(drawn.both))
@@ -141,7 +141,7 @@ def test_official_weights_do_what_the_official_layers_do(files):
 def test_official_taps_are_those_after_the_first_relu_of_each_block(files):
     paths, encoder, _ = files
     inputs = toy.batch(2, 3, 16, 16)[0]
-    method = StyleCutMix(probability=1.0, size=16, gamma="auto", **paths)
+    method = StyleCutMix(prob=1.0, size=16, gamma="auto", **paths)
     method.prepare(None)
     taps = method.autoencoder.encode_all(inputs)
     with torch.no_grad():

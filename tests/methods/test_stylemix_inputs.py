@@ -23,8 +23,8 @@ def test_images_of_any_kind_keep_their_form(shape, size, cls):
     before = inputs.clone()
     constant, zero = torch.full(shape, 0.7), torch.zeros(shape[0], dtype=torch.long)
     for images in (inputs, constant, inputs.bfloat16(), inputs.double()):
-        method = cls(probability=1.0, size=size, warmup=1)
-        mixed, targets = method.mix(images, zero, classes=3, generator=seeded())
+        method = cls(prob=1.0, size=size, warmup=1)
+        mixed, targets = method.mix(images, zero, num_classes=3, generator=seeded())
         assert mixed.shape == images.shape
         assert mixed.dtype == images.dtype
         assert mixed.isfinite().all()
@@ -35,17 +35,17 @@ def test_images_of_any_kind_keep_their_form(shape, size, cls):
 @pytest.mark.parametrize("cls", BOTH)
 def test_memory_format_and_autocast_do_not_matter(cls):
     inputs, targets = toy.batch(5, 3, 6, 6)
-    mixed, _ = always(cls).mix(inputs, targets, classes=5, generator=seeded())
+    mixed, _ = always(cls).mix(inputs, targets, num_classes=5, generator=seeded())
     last = inputs.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(always(cls).mix(last, targets, classes=5, generator=seeded())[0], mixed)
+    torch.testing.assert_close(always(cls).mix(last, targets, num_classes=5, generator=seeded())[0], mixed)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(always(cls).mix(inputs, targets, classes=5, generator=seeded())[0], mixed)
+        torch.testing.assert_close(always(cls).mix(inputs, targets, num_classes=5, generator=seeded())[0], mixed)
 
 
 @pytest.mark.parametrize("cls", BOTH)
 def test_same_state_same_result(cls):
     network, (inputs, targets) = toy.images().eval(), toy.batch(5, 3, 6, 6)
-    method = cls(probability=1.0, warmup=2)
+    method = cls(prob=1.0, warmup=2)
     method(network, inputs, targets, generator=seeded())
     twin = copy.deepcopy(method)
     before = torch.get_rng_state()
@@ -59,7 +59,7 @@ def test_same_state_same_result(cls):
 def test_inputs_get_a_gradient(cls):
     network, (inputs, targets) = toy.images(), toy.batch(5, 3, 6, 6)
     inputs.requires_grad_()
-    cls(probability=1.0, warmup=0)(network, inputs, targets, generator=seeded()).total.backward()
+    cls(prob=1.0, warmup=0)(network, inputs, targets, generator=seeded()).total.backward()
     assert inputs.grad.isfinite().all()
     assert inputs.grad.abs().sum() > 0
 
@@ -68,9 +68,9 @@ def test_inputs_get_a_gradient(cls):
 def test_it_goes_with_teachers_and_alternatives(cls):
     network, (inputs, targets) = toy.images(), toy.batch(5, 3, 6, 6)
     for method in (
-        SelfDistilled(cls(probability=1.0, warmup=1)),
-        SelfDistilled(cls(probability=1.0, warmup=1), teacher="mix"),
-        Alternate((cls(probability=1.0, warmup=1), ERM())),
+        SelfDistilled(cls(prob=1.0, warmup=1)),
+        SelfDistilled(cls(prob=1.0, warmup=1), teacher="mix"),
+        Alternate((cls(prob=1.0, warmup=1), ERM())),
     ):
         for seed in range(3):
             losses = method(network, inputs, targets, generator=seeded(seed))
@@ -100,7 +100,7 @@ def test_a_teacher_sees_its_own_view_mixed_alike(cls):
     ("settings", "message"),
     [
         ({"alpha1": 0.0}, "alpha1 must be finite and greater than 0"),
-        ({"probability": 1.5}, r"probability must lie in \[0, 1\], got 1.5"),
+        ({"prob": 1.5}, r"prob must lie in \[0, 1\], got 1.5"),
         ({"r": -0.1}, r"r must lie in \[0, 1\], got -0.1"),
         ({"encoder": "vgg.pth"}, "encoder and decoder must be given together"),
         ({"size": 0}, "size must be at least 1, got 0"),

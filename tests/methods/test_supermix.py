@@ -123,7 +123,7 @@ def test_targets_are_the_labels_weighed(soft):
     targets = toy.soft_targets(7, 5) if soft else labels
     method = SuperMix(images=3, **QUICK)
     drawn = method.draw(network, inputs, targets, seeded())
-    images, mixed = method.mix(inputs, targets, classes=5, network=network, generator=seeded())
+    images, mixed = method.mix(inputs, targets, num_classes=5, network=network, generator=seeded())
     rows = references.one_hot(targets, 5)
     expected = [
         [sum(float(drawn.weights[i, j]) * rows[int(drawn.members[j, i])][c] for j in range(3)) for c in range(5)]
@@ -165,7 +165,7 @@ def test_constant_images_of_one_class_stay_what_they_are(make):
 @pytest.mark.parametrize("m", [2, 3])
 def test_one_image_is_mixed_with_itself(m):
     network, (inputs, targets) = toy.images(), toy.batch(1, 3, 6, 6)
-    images, mixed = SuperMix(images=m, **QUICK).mix(inputs, targets, classes=5, network=network, generator=seeded())
+    images, mixed = SuperMix(images=m, **QUICK).mix(inputs, targets, num_classes=5, network=network, generator=seeded())
     torch.testing.assert_close(images, inputs)
     torch.testing.assert_close(mixed, toy.one_hot(targets))
 
@@ -216,12 +216,12 @@ def test_what_cannot_be_used_is_named():
     with pytest.raises(ValueError, match=r"inputs must be images of shape \(b, c, h, w\) for SuperMix, got \(7, 8\)"):
         SuperMix()(toy.vectors(), *toy.batch(7, 8))
     with pytest.raises(ValueError, match="network must be given: SuperMix"):
-        SuperMix().mix(inputs, targets, classes=5)
+        SuperMix().mix(inputs, targets, num_classes=5)
     with pytest.raises(ValueError, match="network must be given: SuperMix has no teacher"):
         SuperMix().draw(None, inputs, targets, None)
     with pytest.raises(ValueError, match=r"teacher must return logits of shape \(7, k\), got \(7, 3, 6, 6\)"):
         SuperMix(nn.Identity()).draw(None, inputs, targets, None)
     with pytest.raises(ValueError, match="teacher must be given to generate"):
-        SuperMix().generate([], classes=5)
+        SuperMix().generate([], num_classes=5)
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
-        SuperMix(toy.images()).generate([], classes=5, count=0)
+        SuperMix(toy.images()).generate([], num_classes=5, count=0)

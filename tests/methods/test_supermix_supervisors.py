@@ -67,7 +67,7 @@ def test_a_teacher_supervises_and_never_trains():
     assert same(before, state(teacher))
     assert same(own, state(method.teacher))
     assert not any(p.requires_grad for p in method.parameters())
-    images, _ = method.mix(inputs, targets, classes=5, generator=seeded())
+    images, _ = method.mix(inputs, targets, num_classes=5, generator=seeded())
     assert images.shape == inputs.shape
 
 
@@ -105,7 +105,7 @@ def test_generated_sets_are_seen_as_they_should():
     teacher, images, _, _ = case(12, seed=1)
     labels = teacher(images).argmax(1)
     method = SuperMix(teacher, side=4, iterations=30, tolerance=0.0)
-    lots = list(method.generate([(images, labels)] * 3, classes=5, generator=seeded()))
+    lots = list(method.generate([(images, labels)] * 3, num_classes=5, generator=seeded()))
     assert len(lots) == 3
     for lot in lots:
         assert 0 < len(lot.images) <= 12
@@ -129,6 +129,6 @@ def test_no_more_are_generated_than_asked_for():
             served.append(1)
             yield images, torch.zeros(12, dtype=torch.long)
 
-    lots = list(method.generate(endless(), classes=5, count=20, generator=seeded()))
+    lots = list(method.generate(endless(), num_classes=5, count=20, generator=seeded()))
     assert sum(len(lot.images) for lot in lots) == 20
     assert len(served) < 15

@@ -58,7 +58,7 @@ def test_it_equals_the_sums(b, shape, soft):
     inputs, targets = toy.batch(b, *shape)
     probabilities = toy.soft_targets(b, 5) if soft else toy.one_hot(targets)
     weights = references.rows(ZetaMixup().draw(None, inputs, targets, seeded()).weights)
-    mixed, wanted = ZetaMixup().mix(inputs, probabilities if soft else targets, classes=5, generator=seeded())
+    mixed, wanted = ZetaMixup().mix(inputs, probabilities if soft else targets, num_classes=5, generator=seeded())
     truth = torch.tensor(references.mix(weights, references.rows(inputs.flatten(1)))).view(b, *shape)
     torch.testing.assert_close(mixed.double(), truth.double(), rtol=1e-5, atol=1e-5)
     truth = torch.tensor(references.mix(weights, references.rows(probabilities)))
@@ -67,14 +67,14 @@ def test_it_equals_the_sums(b, shape, soft):
 
 def test_a_batch_of_one_stays_as_it_is():
     inputs, targets = toy.batch(1, 3, 6, 6)
-    mixed, wanted = ZetaMixup().mix(inputs, targets, classes=5, generator=seeded())
+    mixed, wanted = ZetaMixup().mix(inputs, targets, num_classes=5, generator=seeded())
     assert torch.equal(mixed, inputs)
     assert torch.equal(wanted, toy.one_hot(targets))
 
 
 def test_with_a_large_gamma_nothing_is_mixed():
     inputs, targets = toy.batch(7, 8)
-    mixed, wanted = ZetaMixup(gamma=200.0).mix(inputs, targets, classes=5, generator=seeded())
+    mixed, wanted = ZetaMixup(gamma=200.0).mix(inputs, targets, num_classes=5, generator=seeded())
     torch.testing.assert_close(mixed, inputs)
     assert torch.equal(wanted, toy.one_hot(targets))
 
@@ -86,14 +86,14 @@ def test_from_173_on_an_input_weighs_as_much_as_all_others():
 
 def test_autocast_and_other_precisions():
     inputs, targets = toy.batch(7, 3, 6, 4)
-    truth, wanted = ZetaMixup().mix(inputs, targets, classes=5, generator=seeded())
+    truth, wanted = ZetaMixup().mix(inputs, targets, num_classes=5, generator=seeded())
     with torch.autocast("cpu", torch.bfloat16):
-        mixed, probabilities = ZetaMixup().mix(inputs, targets, classes=5, generator=seeded())
+        mixed, probabilities = ZetaMixup().mix(inputs, targets, num_classes=5, generator=seeded())
     assert torch.equal(mixed, truth)
     assert torch.equal(probabilities, wanted)
     for dtype, tolerance in ((torch.bfloat16, 3e-2), (torch.float64, 1e-6)):
         cast = inputs.to(dtype).contiguous(memory_format=torch.channels_last)
-        mixed, _ = ZetaMixup().mix(cast, targets, classes=5, generator=seeded())
+        mixed, _ = ZetaMixup().mix(cast, targets, num_classes=5, generator=seeded())
         assert mixed.dtype == dtype
         torch.testing.assert_close(mixed.float(), truth, rtol=tolerance, atol=tolerance)
 

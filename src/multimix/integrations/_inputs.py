@@ -53,7 +53,7 @@ class InputMixer:
         chosen: Any = self._chosen(generator) if mixes else ERM()
         if isinstance(chosen, ERM):
             return inputs, as_probabilities(targets, self.num_classes)
-        mixed = chosen.mix(inputs, targets, classes=self.num_classes, network=self.network, generator=generator)
+        mixed = chosen.mix(inputs, targets, num_classes=self.num_classes, network=self.network, generator=generator)
         return cast("tuple[Tensor, Tensor]", mixed)
 
     def generator(self, device: torch.device) -> Generator:

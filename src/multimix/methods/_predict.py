@@ -103,7 +103,7 @@ class MixesInputs(Predicts):
         inputs: Tensor,
         targets: Tensor,
         *,
-        classes: int | None = None,
+        num_classes: int | None = None,
         network: Network | None = None,
         generator: Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -112,19 +112,19 @@ class MixesInputs(Predicts):
         Args:
             inputs: A mini-batch.
             targets: Class indices (b,), or class probabilities (b, k).
-            classes: How many classes there are, k; needed for class indices.
+            num_classes: How many classes there are, k; needed for class indices.
             network: Needed by the methods whose mixing depends on it.
             generator: Source of randomness.
 
         Raises:
-            ValueError: If ``classes`` or ``network`` is missing, or as the method itself.
+            ValueError: If ``num_classes`` or ``network`` is missing, or as the method itself.
         """
         check_batch(inputs, targets)
         if self.needs_network and network is None:
             raise ValueError(f"network must be given: {type(self).__name__} mixes by what it makes of the inputs")
-        if classes is None and not targets.is_floating_point():
-            raise ValueError("classes must be given for targets that are class indices")
-        k = targets.shape[-1] if classes is None else classes
+        if num_classes is None and not targets.is_floating_point():
+            raise ValueError("num_classes must be given for targets that are class indices")
+        k = targets.shape[-1] if num_classes is None else num_classes
         mixing = self.draw(network, inputs, targets, generator)
         return mixing.mix(inputs), mixing.mix_targets(as_probabilities(targets, k))
 

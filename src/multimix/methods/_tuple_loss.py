@@ -89,7 +89,7 @@ class Taught:
             return cls(*embed(teacher.network, teacher.inputs), teacher.gamma)
 
 
-def limit_scale(confidence: float, classes: int) -> float:
+def limit_scale(confidence: float, num_classes: int) -> float:
     r"""Return what to multiply logits by so that tuples of very many images lead to a confidence.
 
     In that limit the loss is the squared error of the centred logits, whose optimum is k apart between the class of the
@@ -99,12 +99,12 @@ def limit_scale(confidence: float, classes: int) -> float:
     Raises:
         ValueError: If the confidence is not above chance.
     """
-    if classes == 1:
+    if num_classes == 1:
         return 1.0
-    gap = math.log(classes - 1) + math.log(confidence / (1 - confidence))
+    gap = math.log(num_classes - 1) + math.log(confidence / (1 - confidence))
     if gap <= 0:
-        raise ValueError(f"confidence must be above chance, 1 / {classes}, got {confidence}")
-    return classes / gap
+        raise ValueError(f"confidence must be above chance, 1 / {num_classes}, got {confidence}")
+    return num_classes / gap
 
 
 def tuple_losses(

@@ -36,7 +36,7 @@ class AlignMix(Predicts):
 
     alpha: float = 2.0
     """Concentration of the Beta distribution."""
-    probability: float = 0.5
+    prob: float = 0.5
     """Share of the steps that mix aligned feature maps; the others mix the inputs."""
     epsilon: float = 0.1
     """Weight of the plan's entropy, in units of the cost."""
@@ -49,8 +49,8 @@ class AlignMix(Predicts):
         """Refuse impossible settings."""
         check_fields(self)
         check_concentration("alpha", self.alpha)
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
+        if not 0 <= self.prob <= 1:
+            raise ValueError(f"prob must lie in [0, 1], got {self.prob}")
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):
             raise ValueError(f"epsilon must be finite and greater than 0, got {self.epsilon}")
         if self.iterations < 1:
@@ -62,7 +62,7 @@ class AlignMix(Predicts):
         """Draw partners, lambda and both coins."""
         aligns, onto_first = _two_coins(generator)
         pairing = draw_pairing(len(inputs), self.alpha, inputs, generator)
-        return _Aligning(pairing, onto_first < 0.5, self) if aligns < self.probability else pairing
+        return _Aligning(pairing, onto_first < 0.5, self) if aligns < self.prob else pairing
 
     def plan(self, first: Float[Tensor, "b r d"], second: Float[Tensor, "b s d"]) -> Float[Tensor, "b r s"]:
         """Return the transport plan from each map's positions to its partner's, in float32 at least."""

@@ -35,14 +35,14 @@ class CutMix(MixesInputs):
 
     Reference:
         Yun et al., "CutMix: regularization strategy to train strong classifiers with localizable features", ICCV 2019.
-        Its code applies CutMix to half of the steps on CIFAR (``probability=0.5``) and to all of them on ImageNet.
+        Its code applies CutMix to half of the steps on CIFAR (``prob=0.5``) and to all of them on ImageNet.
     """
 
     name: ClassVar[str] = "cutmix"
 
     alpha: float = 1.0
     """Concentration of the Beta distribution."""
-    probability: float = 1.0
+    prob: float = 1.0
     """Share of the steps that are mixed, or of the pairs or examples by ``mode``; the others are plain."""
     mode: Mode = "batch"
     """Who shares a box: ``batch``, all; ``pair``, two images that are each other's partners; ``elem``, nobody."""
@@ -52,8 +52,8 @@ class CutMix(MixesInputs):
         check_mode(self.mode)
         check_fields(self)
         check_concentration("alpha", self.alpha)
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
+        if not 0 <= self.prob <= 1:
+            raise ValueError(f"prob must lie in [0, 1], got {self.prob}")
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Pasting":
         """Draw partners and a box, or boxes.
@@ -71,7 +71,7 @@ class CutMix(MixesInputs):
         height, width = images.shape[-2:]
         lam = float(beta(1, self.alpha, generator=generator))
         box = draw_box(height, width, lam, generator=generator)
-        if _coin(generator) >= self.probability:
+        if _coin(generator) >= self.prob:
             box = Box(0, 0, 0, 0)
         return Pasting(partners, box, 1 - box.area / (height * width))
 
@@ -80,9 +80,9 @@ class CutMix(MixesInputs):
     ) -> "Pasting":
         height, width = images.shape[-2:]
         lam = beta(n, self.alpha, generator=generator, device=images.device)
-        if self.probability < 1:
+        if self.prob < 1:
             home = images.device if generator is None else generator.device
-            plain = torch.rand(n, generator=generator, device=home).to(images.device) >= self.probability
+            plain = torch.rand(n, generator=generator, device=home).to(images.device) >= self.prob
             lam = lam.masked_fill(plain, 1)  # whose box is empty
         boxes = draw_boxes(height, width, lam, generator=generator)
         if shared is not None:

@@ -36,7 +36,7 @@ class SaliencyMix(MixesInputs):
 
     Reference:
         Uddin et al., "SaliencyMix: a saliency guided data augmentation strategy for better regularization", ICLR 2021,
-        section 3, where lambda ~ Beta(1, 1). Its code mixes half of the steps on CIFAR (``probability=0.5``) and all
+        section 3, where lambda ~ Beta(1, 1). Its code mixes half of the steps on CIFAR (``prob=0.5``) and all
         of them on ImageNet.
     """
 
@@ -44,7 +44,7 @@ class SaliencyMix(MixesInputs):
 
     alpha: float = 1.0
     """Concentration of the Beta distribution; the authors call it beta."""
-    probability: float = 1.0
+    prob: float = 1.0
     """Share of the steps that are mixed; the others are plain."""
     levels: tuple[float, float] | None = None
     """The inputs' values of black and white, as (0.0, 1.0), for the 256 grey levels of the saliency; by default each
@@ -54,8 +54,8 @@ class SaliencyMix(MixesInputs):
         """Refuse impossible settings."""
         check_fields(self)
         check_concentration("alpha", self.alpha)
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
+        if not 0 <= self.prob <= 1:
+            raise ValueError(f"prob must lie in [0, 1], got {self.prob}")
         if self.levels is not None and not (
             len(self.levels) == 2 and -math.inf < self.levels[0] < self.levels[1] < math.inf
         ):
@@ -74,7 +74,7 @@ class SaliencyMix(MixesInputs):
         home = generator.device if generator else None
         partners = draw_partners(b, generator=generator, device=inputs.device)
         lam = float(beta(1, self.alpha, generator=generator))
-        mixed = float(torch.rand((), generator=generator, device=home)) < self.probability
+        mixed = float(torch.rand((), generator=generator, device=home)) < self.prob
         anywhere = torch.rand(b, 2, generator=generator, device=home or inputs.device).to(inputs.device)
         ratio = (1 - lam) ** 0.5 if mixed else 0.0
         half = int(height * ratio) // 2, int(width * ratio) // 2

@@ -36,7 +36,7 @@ brought, so that delta means the same with either."""
 class _Styles(Stateful, MixesInputs):
     """What StyleMix and StyleCutMix share: an autoencoder, its settings, and the coin."""
 
-    probability: float = 0.2
+    prob: float = 0.2
     """Share of the steps that are mixed; the others are plain."""
     r: float = 0.7
     """How much the content decides about the label; the style has ``1 - r``."""
@@ -57,7 +57,7 @@ class _Styles(Stateful, MixesInputs):
         """Refuse impossible settings."""
         check_fields(self)
         check_concentration("alpha1", self.alpha1)
-        for name in ("probability", "r"):
+        for name in ("prob", "r"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if (self.encoder is None) != (self.decoder is None):
@@ -112,7 +112,7 @@ class _Styles(Stateful, MixesInputs):
         """
         autoencoder = self._ready(inputs)
         home = generator.device if generator else None
-        if float(torch.rand((), generator=generator, device=home)) >= self.probability:
+        if float(torch.rand((), generator=generator, device=home)) >= self.prob:
             return Plain()
         if self.training and not torch.is_inference_mode_enabled():
             self._learn(autoencoder, inputs, targets)
@@ -198,7 +198,7 @@ class StyleCutMix(_Styles):
 
     name: ClassVar[str] = "stylecutmix"
 
-    probability: float = 0.5
+    prob: float = 0.5
     """Share of the steps that are mixed; the others are plain."""
     alpha1: float = 1.0
     """Concentration of the Beta distributions of the box and of the share of style."""

@@ -130,13 +130,13 @@ class SuperMix(Stateful, MixesInputs):
         inputs: Tensor,
         targets: Tensor,
         *,
-        classes: int | None = None,
+        num_classes: int | None = None,
         network: Network | None = None,
         generator: Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return mixed images and their class probabilities, as every method of images; a teacher needs no network."""
         network = cast("Network | None", self.teacher) if network is None else network
-        return super().mix(inputs, targets, classes=classes, network=network, generator=generator)
+        return super().mix(inputs, targets, num_classes=num_classes, network=network, generator=generator)
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> MaskedSets:
         """Draw sets and weights, and search for the masks with the teacher or, if there is none, the network.
@@ -150,7 +150,7 @@ class SuperMix(Stateful, MixesInputs):
         self,
         batches: Iterable[tuple[Tensor, Tensor]],
         *,
-        classes: int,
+        num_classes: int,
         count: int = 500_000,
         generator: Generator | None = None,
     ) -> Iterator[MixedSet]:
@@ -158,7 +158,7 @@ class SuperMix(Stateful, MixesInputs):
 
         Args:
             batches: Mini-batches of images with class indices or probabilities, endless or as many as there are.
-            classes: How many classes there are, k.
+            num_classes: How many classes there are, k.
             count: Most sets in all.
             generator: Source of randomness.
 
@@ -169,18 +169,18 @@ class SuperMix(Stateful, MixesInputs):
             raise ValueError("teacher must be given to generate mixed sets: SuperMix(teacher)")
         if count < 1:
             raise ValueError(f"count must be at least 1, got {count}")
-        lots = (self._lot(inputs, targets, classes, generator) for inputs, targets in batches)
+        lots = (self._lot(inputs, targets, num_classes, generator) for inputs, targets in batches)
         return _first(count, lots)
 
     @torch.no_grad()
-    def _lot(self, inputs: Tensor, targets: Tensor, classes: int, generator: Generator | None) -> MixedSet:
+    def _lot(self, inputs: Tensor, targets: Tensor, num_classes: int, generator: Generator | None) -> MixedSet:
         check_batch(inputs, targets)
         supervisor = self._supervisor(None)
         sets, wanted = self._search(supervisor, inputs, generator)
         images = sets.mix(inputs.to(precision_of(supervisor, inputs)))
         with evaluating(supervisor), no_autocast(inputs.device.type):
             kept = solved(supervisor(images), wanted)
-        mixed = sets.mix_targets(as_probabilities(targets, classes))
+        mixed = sets.mix_targets(as_probabilities(targets, num_classes))
         return MixedSet(images[kept].to(inputs.dtype), mixed[kept], sets.masks(*inputs.shape[-2:])[kept])
 
     def _supervisor(self, network: Network | None) -> Supervisor:

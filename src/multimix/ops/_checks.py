@@ -28,24 +28,24 @@ def looks_are_free(values: Tensor) -> bool:
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def as_probabilities(targets: Tensor, classes: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+def as_probabilities(targets: Tensor, num_classes: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return targets as one row of class probabilities an example.
 
     Args:
         targets: Class indices, an integer tensor (b,), or probabilities (b, k), which are returned as they are but for
             the dtype.
-        classes: How many classes there are, k.
+        num_classes: How many classes there are, k.
         dtype: Of the result.
 
     Raises:
-        ValueError: If an index is outside ``[0, classes)``, or the probabilities have another number of columns, are
+        ValueError: If an index is outside ``0..num_classes - 1``, or the probabilities have other columns, are
             negative or do not sum to 1.
         TypeError: If the targets are neither integer indices nor floating-point probabilities.
     """
-    check_targets(targets, classes)
+    check_targets(targets, num_classes)
     if targets.is_floating_point():
         return targets.to(dtype)
-    zeros = torch.zeros(len(targets), classes, dtype=dtype, device=targets.device)
+    zeros = torch.zeros(len(targets), num_classes, dtype=dtype, device=targets.device)
     return zeros.scatter_(1, targets.long().unsqueeze(1), 1)
 
 
@@ -132,27 +132,29 @@ def _is_finite(values: Tensor) -> bool:
     return math.isfinite(values.sum().item()) or math.isfinite(values.sum(dtype=torch.float64).item())
 
 
-def check_targets(targets: Tensor, classes: int, *, batch: int | None = None) -> None:
-    """Raise if ``targets`` cannot be the labels of ``batch`` examples in ``classes`` classes."""
-    check_target_form(targets, classes, batch=batch)
-    check_class_indices(targets, classes)
+def check_targets(targets: Tensor, num_classes: int, *, batch: int | None = None) -> None:
+    """Raise if ``targets`` cannot be the labels of ``batch`` examples in ``num_classes`` classes."""
+    check_target_form(targets, num_classes, batch=batch)
+    check_class_indices(targets, num_classes)
 
 
-def check_class_indices(targets: Tensor, classes: int) -> None:
+def check_class_indices(targets: Tensor, num_classes: int) -> None:
     """Raise if an integer target is no index of a class."""
     if targets.is_floating_point() or not looks_are_free(targets) or not targets.numel():
         return
     low, high = (int(edge) for edge in targets.aminmax())
-    if low < 0 or high >= classes:
-        raise ValueError(f"targets must lie in 0..{classes - 1} for {classes} classes, got {low if low < 0 else high}")
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"targets must lie in 0..{num_classes - 1} for {num_classes} classes, got {low if low < 0 else high}"
+        )
 
 
-def check_target_form(targets: Tensor, classes: int, *, batch: int | None = None, simplex: bool = True) -> None:
+def check_target_form(targets: Tensor, num_classes: int, *, batch: int | None = None, simplex: bool = True) -> None:
     """Raise as :func:`check_targets` does, but do not look at class indices."""
     if targets.is_floating_point():
-        if targets.ndim != 2 or targets.shape[1] != classes:
+        if targets.ndim != 2 or targets.shape[1] != num_classes:
             raise ValueError(
-                f"targets holds probabilities and must have shape (b, {classes}), got {tuple(targets.shape)}"
+                f"targets holds probabilities and must have shape (b, {num_classes}), got {tuple(targets.shape)}"
             )
         if simplex:
             _check_simplex("targets", targets)

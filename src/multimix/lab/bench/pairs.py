@@ -84,7 +84,7 @@ def _op(method: Mixup | CutMix, images: Tensor, labels: Tensor, classes: int) ->
 
 def _checked(method: MixesInputs, images: Tensor, labels: Tensor, classes: int) -> Callable[[], object]:
     generator = Generator(images.device).manual_seed(0)
-    return lambda: method.mix(images, labels, classes=classes, generator=generator)
+    return lambda: method.mix(images, labels, num_classes=classes, generator=generator)
 
 
 def _timm(cls: type, images: Tensor, labels: Tensor, classes: int, mode: str) -> Callable[[], object]:

@@ -51,7 +51,7 @@ def _fed(method: Method, network: Network, images: Tensor, labels: Tensor) -> Te
     if isinstance(method, MixesInputs):
         classes = network.classify(network.pool(network.embed(images[:1]))).shape[-1]
         generator = Generator(images.device).manual_seed(1)
-        mixed, _ = method.mix(images, labels, classes=classes, network=network, generator=generator)
+        mixed, _ = method.mix(images, labels, num_classes=classes, network=network, generator=generator)
         return None if torch.equal(mixed, images) else mixed
     seen: list[Tensor] = []
 

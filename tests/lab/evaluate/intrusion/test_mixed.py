@@ -50,8 +50,8 @@ WHOLE_BATCH: list[Any] = [
     ManifoldMixup(),
     ManifoldMixup(stages=(2,)),
     LastStage(),
-    AlignMix(probability=1.0),
-    AlignMix(probability=0.0),
+    AlignMix(prob=1.0),
+    AlignMix(prob=0.0),
     SaliencyMix(),
     PuzzleMix(),
     OptTransMix(),
@@ -97,7 +97,7 @@ def test_interpolations_have_the_loss_that_the_method_trains_with(method):
     assert ours.mean().item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", [*WHOLE_BATCH, StyleMix(probability=1.0), StyleCutMix(), CoMixup()], ids=repr)
+@pytest.mark.parametrize("method", [*WHOLE_BATCH, StyleMix(prob=1.0), StyleCutMix(), CoMixup()], ids=repr)
 def test_weights_are_probabilities_of_every_embedding(method):
     found = mixed(copy.deepcopy(method), tuples=SIZE - 2)
     p, n, _ = found.embeddings.shape
@@ -142,8 +142,8 @@ def test_what_a_method_leaves_as_it_is_does_not_count():
 
 def test_a_draw_that_mixes_nothing_is_drawn_again():
     """Half of the steps are plain; that ten in a row are has a probability of 0.001."""
-    assert all(mixed(CutMix(probability=0.5), seed=seed) for seed in range(20))
-    assert mixed(CutMix(probability=0.0)) is None
+    assert all(mixed(CutMix(prob=0.5), seed=seed) for seed in range(20))
+    assert mixed(CutMix(prob=0.0)) is None
 
 
 @pytest.mark.parametrize(

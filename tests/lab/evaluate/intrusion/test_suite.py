@@ -134,7 +134,7 @@ def test_the_mini_batches_are_those_of_the_settings():
     assert not torch.equal(next(iter(other.mixing))[0], next(iter(suite.mixing))[0])
 
 
-@pytest.mark.parametrize("method", [MultiMix(), StyleMix(probability=1.0)], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [MultiMix(), StyleMix(prob=1.0)], ids=lambda m: m.name)
 def test_twice_the_same_and_the_network_as_it_was(method):
     """StyleMix's autoencoder learns from what it mixes: it must not remember."""
     network = toy.images().train()
