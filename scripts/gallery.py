@@ -5,6 +5,7 @@ crops of one from crops of the other.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -73,7 +74,9 @@ def mixed(method: MixesInputs, network: nn.Module, images: Tensor) -> tuple[Tens
     inputs, targets = ((images - 0.5) / 0.25).repeat(3, 1, 1, 1), torch.tensor([0, 1]).repeat(3)
     best: tuple[Tensor, Tensor] | None = None
     for seed in range(DRAWS):
-        made, labels = method.mix(inputs, targets, num_classes=2, network=network, generator=Generator().manual_seed(seed))
+        made, labels = method.mix(
+            inputs, targets, num_classes=2, network=network, generator=Generator().manual_seed(seed)
+        )
         for picture, label in zip(made, labels, strict=True):
             if best is None or (label[0] - 0.5).abs() < (best[1][0] - 0.5).abs():
                 best = picture, label
@@ -115,8 +118,8 @@ def plane() -> tuple[Tensor, Tensor]:
     return centres[labels] + 0.16 * torch.randn(24, 2, generator=generator), nn.functional.one_hot(labels, 3).float()
 
 
-def draw_plane(path: Path) -> None:
-    """Draw where the examples of a step lie, coloured by their mixed labels."""
+def draw_planes(folder: Path) -> None:
+    """Draw where the examples of a step lie, by their mixed labels: all panels, and three for the README."""
     points, labels = plane()
     generator = Generator().manual_seed(0)
     b = len(points)
@@ -138,12 +141,23 @@ def draw_plane(path: Path) -> None:
         "MultiMix, alpha in (0.5, 2) as published": tuples(MultiMix(alpha=(0.5, 2.0))),
         "MultiMix, tuples of 3 examples, alpha 1": tuples(MultiMix(tuple_length=3, alpha=1.0)),
     }
-    figure, axes = plt.subplots(2, 3, figsize=(11, 7))
+    _scatter(folder / "plane.png", panels, rows=2)
+    front = {
+        "a mini-batch": torch.eye(b),
+        "mixup: one partner each": pairs,
+        "MultiMix: tuples of the whole mini-batch": tuples(MultiMix()),
+    }
+    _scatter(folder / "hull.png", front, rows=1)
+
+
+def _scatter(path: Path, panels: Mapping[str, Tensor], *, rows: int) -> None:
+    points, labels = plane()
+    figure, axes = plt.subplots(rows, 3, figsize=(11, 3.5 * rows))
     for axis, (title, weights) in zip(axes.flat, panels.items(), strict=True):
         places = weights @ points
         colours = (weights @ labels @ COLOURS).clamp(0, 1)
         axis.scatter(*points.T, s=60, facecolors="none", edgecolors="0.6", linewidths=0.8)
-        axis.scatter(*places.T, c=colours.numpy(), s=5 if len(weights) > b else 30)
+        axis.scatter(*places.T, c=colours.numpy(), s=5 if len(weights) > len(points) else 30)
         axis.set(title=title, xticks=[], yticks=[], aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.3, 1.6))
         axis.title.set_fontsize(9)
     figure.tight_layout()
@@ -151,11 +165,11 @@ def draw_plane(path: Path) -> None:
 
 
 def main() -> None:
-    """Draw both, into the folder given."""
+    """Draw all of them, into the folder given."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/gallery")
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
-    draw_plane(folder / "plane.png")
+    draw_planes(folder)
     draw_images(folder / "images.png")
 
 
