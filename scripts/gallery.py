@@ -152,7 +152,7 @@ def draw_planes(folder: Path) -> None:
 
 def _scatter(path: Path, panels: Mapping[str, Tensor], *, rows: int) -> None:
     points, labels = plane()
-    figure, axes = plt.subplots(rows, 3, figsize=(11, 3.5 * rows))
+    figure, axes = plt.subplots(rows, 3, figsize=(11, 3.7 * rows))
     for axis, (title, weights) in zip(axes.flat, panels.items(), strict=True):
         places = weights @ points
         colours = (weights @ labels @ COLOURS).clamp(0, 1)
