@@ -51,7 +51,7 @@ def main() -> None:
     x, x_test, y, y_test = train_test_split(images, labels, train_size=360, stratify=labels, random_state=0)
     x, x_test = (torch.tensor(part, dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1 for part in (x, x_test))
     y, y_test = torch.tensor(y), torch.tensor(y_test)
-    for method in (mm.ERM(), mm.MultiMix(), mm.SelfDistilled(mm.DenseMultiMix(), warmup=True)):
+    for method in (mm.ERM(), mm.MultiMix(), mm.SelfDistilled(mm.DenseMultiMix())):
         model = train(method, x, y)
         with torch.no_grad():
             accuracy = (model(x_test).argmax(1) == y_test).float().mean()

@@ -32,7 +32,7 @@ OPTIMISERS = {
 @pytest.mark.parametrize("reading", ["predict", "mix"])
 def test_the_teacher_follows_by_itself_once_a_step(reading, accumulate, optimiser, device):
     student = toy.images().to(device)
-    method = SelfDistilled(MultiMix(31), momentum=0.9, teacher=reading)
+    method = SelfDistilled(MultiMix(31), momentum=0.9, teacher=reading, warmup=False)
     optimiser = optimiser(student.parameters())
     first, second, targets = (t.to(device) for t in views())
     start, visited = [p.detach().clone() for p in student.parameters()], []
@@ -46,6 +46,21 @@ def test_the_teacher_follows_by_itself_once_a_step(reading, accumulate, optimise
     for i, averaged in enumerate(method.ema.network.parameters()):
         expected = references.moving_average(start[i].cpu(), [values[i].cpu() for values in visited[:3]], 0.9)
         torch.testing.assert_close(averaged.double().cpu(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_random_start_is_left_behind_unless_told_otherwise():
+    """The t-th step keeps t / (t + 9) of the average."""
+    student = toy.images()
+    method = SelfDistilled(ERM())
+    method.prepare(student)
+    expected = student.classifier.bias.detach().double()
+    for t in range(1, 6):
+        with torch.no_grad():
+            student.classifier.bias.add_(t)
+        method.after_step(student)
+        kept = t / (t + 9)
+        expected = kept * expected + (1 - kept) * student.classifier.bias.detach().double()
+    torch.testing.assert_close(method.ema.network.classifier.bias.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_loop_that_says_so_is_not_followed_twice():
@@ -137,7 +152,7 @@ def test_a_checkpoint_continues_as_if_nothing_had_happened(inner, announced):
 
 def test_deep_copies_go_their_own_ways():
     student = toy.images()
-    method = SelfDistilled(MultiMix(31), momentum=0.5)
+    method = SelfDistilled(MultiMix(31), momentum=0.5, warmup=False)
     first, _, targets = views()
     method(student, first, targets, generator=seeded())
     twin, other = copy.deepcopy(method), copy.deepcopy(student)

@@ -7,6 +7,7 @@ import references
 import toy
 from multimix.lab.bench.cost import cost
 from multimix.methods import DenseMultiMix, MultiMix
+from multimix.names import method_named
 from multimix.protocols import Teacher
 
 NETWORKS = {
@@ -269,3 +270,9 @@ def test_a_myriad_of_tuples_fits(method, device):
         assert cost(step, device).peak_bytes < method.tuples * sets * 16 * 4
     few = type(method)(5000)(network, inputs, targets, generator=torch.Generator(device).manual_seed(1)).total
     assert float(losses[0].detach()) == pytest.approx(float(few.detach()), rel=0.05)
+
+
+def test_the_recommended_form_is_that_of_the_name():
+    """The settings that `studies/cifar10-small.jsonl` records under that label."""
+    expected = MultiMix(alpha=(0.5, 2.0), tuples=4000, balanced=True, clean=0.5, confidence=0.9)
+    assert MultiMix.recommended() == method_named("multimix-recommended") == expected

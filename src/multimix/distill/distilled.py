@@ -41,8 +41,9 @@ class SelfDistilled(Stateful):
     buffer_rule: BufferRule = "copy"
     """Batch-normalisation statistics are copied from the student, or averaged like parameters."""
 
-    warmup: bool = False
-    """Start with a shorter memory, so that a run of few steps leaves the teacher's random start behind."""
+    warmup: bool = True
+    """Start with a shorter memory, so that a run of few steps leaves the teacher's random start behind: the t-th step
+    keeps no more than t / (t + 9) of the average."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from torch import Generator, Tensor
+from typing_extensions import Self
 
 from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
@@ -30,6 +31,14 @@ class MultiMix(TupleSettings):
     """
 
     name: ClassVar[str] = "multimix"
+
+    @classmethod
+    def recommended(cls) -> Self:
+        """Return the form to start with: published tuples, balanced, half of the loss clean, a confidence of 0.9.
+
+        Source: the study ``cifar10-small-forms``, whose trials prefer it to five other forms of ours.
+        """
+        return cls(alpha=(0.5, 2.0), tuples=4000, balanced=True, clean=0.5, confidence=0.9)
 
     def __call__(
         self,

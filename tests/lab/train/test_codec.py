@@ -114,7 +114,7 @@ def test_what_a_method_learns_is_not_written():
             "teacher": "predict",
             "momentum": 0.999,
             "buffer_rule": "copy",
-            "warmup": False,
+            "warmup": True,
         }
     )
 
