@@ -1,9 +1,10 @@
 """The command ``multimix``, which the lab answers where it is installed."""
 
+import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from re import match
 
@@ -15,8 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, 2 with one line where the lab is not installed."""
     if missing := _missing():
         print(
-            f"multimix: the command line needs {', '.join(missing)}; without it, `import multimix` works as it is:"
-            f" pip install {' '.join(missing)}",
+            f"multimix: the command line needs the extra lab: pip install '{_lab()}' (not there: {', '.join(missing)})",
             file=sys.stderr,
         )
         return 2
@@ -25,9 +25,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _missing() -> list[str]:
     """Return the packages of the extra ``lab`` that are not there."""
-    wanted = [line for line in requires("multimix") or () if match(r".*extra == ['\"]lab['\"]", line)]
-    names = [found[0] for line in wanted if (found := match(r"[\w.-]+", line))]
+    try:
+        every = distribution("multimix").requires or []
+    except PackageNotFoundError:  # run from a folder of the source
+        return []
+    lab = [line for line in every if match(r".*extra == ['\"]lab['\"]", line)]
+    names = [found[0] for line in lab if (found := match(r"[\w.-]+", line))]
     return [name for name in names if find_spec(_MODULES.get(name, name.replace("-", "_"))) is None]
+
+
+def _lab() -> str:
+    """Return what to install for the lab: from where this package came, where pip has noted it."""
+    noted = json.loads(distribution("multimix").read_text("direct_url.json") or "{}")
+    kind = f"{noted['vcs_info']['vcs']}+" if "vcs_info" in noted else ""
+    return f"multimix[lab] @ {kind}{noted['url']}" if noted else "multimix[lab]"
 
 
 if __name__ == "__main__":
