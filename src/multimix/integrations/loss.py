@@ -1,64 +1,239 @@
 """MultiMix in a loop of one's own, as the loss in place of cross-entropy."""
 
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
-from jaxtyping import Float
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from typing_extensions import TypedDict, Unpack
 
 from multimix.integrations._course import as_method
 from multimix.methods import MultiMix
-from multimix.ops import as_probabilities
+from multimix.methods._tuples import Spread
+from multimix.ops import CROSS_ENTROPY, CrossEntropy, Impl, Objective, accurate, as_probabilities
 
 
-class MultiMixLoss(nn.Module):
-    """MultiMix as a loss of clean logits, in place of cross-entropy: ``loss = MultiMixLoss()(model(images), targets)``.
+class Settings(TypedDict, total=False):
+    """The settings of :class:`multimix.MultiMix` as keywords, for type checkers and completion."""
 
-    Where the classifier is affine, as nearly every one is, the logits of interpolated embeddings are the interpolated
-    logits, so that a script need not know of embeddings; nothing else in it changes. In eval mode it is cross-entropy.
-    With a classifier that ends otherwise (a cosine, say), call the method on ``multimix.adapt(model)`` instead, and for
-    every other method, too.
+    tuples: int
+    tuple_length: int | None
+    alpha: float | tuple[float, float] | None
+    effective: float | tuple[float, float] | None
+    balanced: bool
+    balance_power: float
+    confidence: float | None
+    spread: Spread
+    clean: float
+    impl: Impl
+
+
+class MultiMixLoss(nn.CrossEntropyLoss):
+    """MultiMix in place of ``nn.CrossEntropyLoss``: ``loss = criterion(model(images), targets)``, as before.
+
+    In training mode it is the cross-entropy of interpolated examples, in eval mode torch's own, with the same class
+    weights, smoothing and ignored labels. Interpolating embeddings and interpolating logits are the same wherever the
+    classifier is affine (``nn.Linear``, a 1 x 1 convolution), as nearly every one is; the loss cannot see whether it
+    is. With any other classifier (a cosine, say, or dropout after it), and for every other method, call the method on
+    ``multimix.adapt(model)`` instead.
+
+    Weights, smoothing and ignored labels mean what they mean in torch: with tuples of one example each, the loss is
+    torch's of these examples. An ignored label says nothing in the tuples that hold it, and these count less by as much
+    as they hold of it. A mini-batch without any label has the loss 0, where torch has NaN.
+
+    Logits at every position (b, k, d1, ...), with label maps (b, d1, ...), are interpolated with those of the same
+    position in other images, every position of a tuple with the same weights; there, an example whose label is ignored
+    is in no tuple. Interpolated logits are then held in memory for each tuple and position: use few tuples.
+
+    Randomness is torch's global generator's, as dropout's is, or that of a generator of its own if there is a ``seed``,
+    which then goes on from where a checkpoint or a copy left it.
+
+    Reference:
+        Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", arXiv 2206.14868, equations (6) to
+        (9).
     """
 
     def __init__(
-        self, method: MultiMix | str | None = None, *, label_smoothing: float = 0.0, seed: int | None = None
+        self,
+        weight: Tensor | None = None,
+        *,
+        method: MultiMix | str | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        seed: int | None = None,
+        **settings: Unpack[Settings],
     ) -> None:
-        """Take MultiMix's settings.
+        """Take torch's settings and MultiMix's.
 
         Args:
-            method: A ``MultiMix``, or the name of one; None for ``MultiMix()``.
-            label_smoothing: Share of a label that is spread over all classes.
-            seed: Of the interpolation; None for torch's own seed.
+            weight: How much each class counts, (k,); a buffer, as in torch.
+            method: In place of ``settings``, a ``MultiMix`` or the name of one, such as ``"multimix-recommended"``.
+            ignore_index: Class index of examples, or positions, that have no label.
+            label_smoothing: Share of a label that is spread over all classes, of probabilities too.
+            reduction: ``mean``, the only one there is.
+            seed: Of a generator of its own, different in each process of distributed training; None for torch's own.
+            **settings: Those of :class:`multimix.MultiMix`, by its names and with its defaults.
 
         Raises:
-            TypeError: If it is any other method.
-            ValueError: If a setting is impossible.
+            TypeError: If a setting is unknown or of another kind, ``method`` is no MultiMix, or both are given.
+            ValueError: If a setting is out of range.
         """
-        super().__init__()
-        chosen = as_method(method)
+        _check_settings(weight, ignore_index, label_smoothing, reduction, settings)
+        if method is not None and settings:
+            raise TypeError(f"give method or settings, not both, got method={method!r} and {', '.join(settings)}")
+        chosen = as_method(method) if method is not None else MultiMix(**settings)
         if not isinstance(chosen, MultiMix):
-            raise TypeError(f"method must be MultiMix, the only one whose loss is one of logits, got {method!r}")
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
-        self.method, self.label_smoothing, self.seed = chosen, label_smoothing, seed
-        self._generators: dict[torch.device, Generator] = {}
+            raise TypeError(
+                f"method must be MultiMix, the only one whose loss is one of logits, got {method!r};"
+                " call any other on multimix.adapt(model)"
+            )
+        super().__init__(weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
+        self.method, self.seed = chosen, seed
+        self._labels = CrossEntropy(ignore_index=ignore_index)
+        self.stream = None if seed is None else _Stream(seed)
 
-    def forward(self, logits: Float[Tensor, "b k"], targets: Tensor) -> Float[Tensor, ""]:
-        """Return the mean loss of interpolated logits, for class indices (b,) or probabilities (b, k)."""
-        soft = smooth(as_probabilities(targets, logits.shape[-1]), self.label_smoothing)
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss, a number in float32, or in float64 for logits in float64.
+
+        Args:
+            input: Logits (b, k), or (b, k, d1, ...) at every position.
+            target: Class indices, (b,) or (b, d1, ...); or class probabilities in the shape of ``input``.
+
+        Raises:
+            TypeError: If either is of another kind.
+            ValueError: If shapes do not fit, or labels are out of range.
+        """
+        _check(input, target, self.weight, self.ignore_index)
+        logits = accurate(input)
+        target = target.to(logits.dtype) if target.is_floating_point() else target.long()
+        weight = None if self.weight is None else self.weight.to(logits.dtype)
         if not self.training:
-            return nn.functional.cross_entropy(logits.float(), soft)
-        return self.method(_Logits(), logits, soft, generator=self._generator(logits.device)).total
+            return F.cross_entropy(
+                logits, target, weight, ignore_index=self.ignore_index, label_smoothing=self.label_smoothing
+            )
+        generator = None if self.stream is None else self.stream.on(logits.device)
+        if self._is_plain(logits, target):
+            network = _Logits(None)
+            if self.label_smoothing:
+                target = smooth(as_probabilities(target, logits.shape[1], dtype=logits.dtype), self.label_smoothing)
+        else:
+            soft = target.is_floating_point()
+            objective = _TorchMean(CROSS_ENTROPY if soft else self._labels, weight, self.label_smoothing, soft=soft)
+            network = _Logits(objective, dense=logits.ndim > 2)
+            logits, target = _rows(logits), _rows(target) if soft else target
+        return self.method(network, logits, target, generator=generator).total
 
-    def _generator(self, device: torch.device) -> Generator:
-        if device not in self._generators:
-            seed = torch.initial_seed() if self.seed is None else self.seed
-            self._generators[device] = Generator(device).manual_seed(seed % 2**63)
-        return self._generators[device]
+    def _is_plain(self, logits: Tensor, target: Tensor) -> bool:
+        """Return whether a loss of class probabilities is all there is to it, which is cheaper.
+
+        Looking for ignored labels is free on the CPU only; elsewhere it would wait for the device.
+        """
+        if self.weight is not None or logits.ndim > 2:
+            return False
+        if target.is_floating_point():
+            return True
+        free = target.device.type == "cpu" and not torch.compiler.is_compiling()
+        return free and not bool((target == self.ignore_index).any())
+
+    def extra_repr(self) -> str:
+        """Return the settings that are not the defaults."""
+        plain = MultiMix()
+        shown = {f.name: getattr(self.method, f.name) for f in fields(plain)}
+        shown = {name: value for name, value in shown.items() if value != getattr(plain, name)}
+        if self.weight is not None:
+            shown["weight"] = f"({len(self.weight)},)"
+        for name, default in (("ignore_index", -100), ("label_smoothing", 0.0), ("seed", None)):
+            if getattr(self, name) != default:
+                shown[name] = getattr(self, name)
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def _signature() -> inspect.Signature:
+    """Return the signature with MultiMix's settings spelt out, for help and notebooks."""
+    *own, _ = inspect.signature(MultiMixLoss.__init__).parameters.values()
+    theirs = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        for f in fields(MultiMix)
+    ]
+    return inspect.Signature([*own, *theirs])
+
+
+MultiMixLoss.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
+
+
+class _Stream(nn.Module):
+    """Generators from a seed, one for each device; their state is saved, copied and pickled with the module."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.generators: dict[torch.device, Generator] = {}
+        self.saved: dict[str, Any] = {}
+
+    def on(self, device: torch.device) -> Generator:
+        if device not in self.generators:
+            self.generators[device] = self._started(Generator(device), _rank())
+        return self.generators[device]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        states = {device.type: generator.get_state() for device, generator in self.generators.items()}
+        return {"rank": _rank(), **states} if states else self.saved
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.generators, self.saved = {}, state
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave generators behind, which cannot be pickled."""
-        return {**self.__dict__, "_generators": {}}
+        return {**self.__dict__, "generators": {}, "saved": self.get_extra_state()}
+
+    def _started(self, generator: Generator, rank: int) -> Generator:
+        saved = self.saved.get(generator.device.type)
+        if saved is None:
+            return generator.manual_seed((self.seed + rank) % 2**63)
+        generator.set_state(saved.cpu())
+        if rank == self.saved["rank"]:
+            return generator
+        # one process has written the checkpoint for all, which are not to draw alike from now on
+        drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
+        return generator.manual_seed(int(drawn) + rank)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _TorchMean(Objective):
+    """Cross-entropy with torch's mean: over the weights of class indices, over the rows of probabilities."""
+
+    def __init__(self, labels: CrossEntropy, weight: Tensor | None, share: float, *, soft: bool) -> None:
+        self.labels, self.weight, self.share, self.soft = labels, weight, share, soft
+
+    def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.labels.targets(targets, outputs, dtype=dtype)
+
+    def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        weight = outputs.new_ones(()) if self.weight is None else self.weight
+        whole = targets.sum(-1, keepdim=True)
+        # spreading mixed targets over the classes is mixing targets that have been spread
+        wanted = weight * ((1 - self.share) * targets + self.share / targets.shape[-1] * whole)
+        mass = whole[..., 0] if self.soft else (weight * targets).sum(-1)
+        return -(wanted * outputs.log_softmax(-1)).sum(-1), mass
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return self.labels.predictions(outputs)
+
+    def is_map(self, targets: Tensor) -> bool:
+        return self.labels.is_map(targets)
+
+    def known(self, targets: Tensor) -> Tensor | None:
+        return self.labels.known(targets)
 
 
 class _Logits:
@@ -67,17 +242,13 @@ class _Logits:
     head: nn.Module | None = nn.Identity()
     stages = range(1)
 
+    def __init__(self, objective: Objective | None, *, dense: bool = False) -> None:
+        self.objective, self.dense = objective, dense
+
     def __call__(self, inputs: Tensor) -> Tensor:
         return inputs
 
-    def embed(self, inputs: Tensor) -> Tensor:
-        return inputs.unsqueeze(1)
-
-    def pool(self, features: Tensor) -> Tensor:
-        return features.mean(1)
-
-    def classify(self, embeddings: Tensor) -> Tensor:
-        return embeddings
+    embed = pool = classify = __call__
 
     def mixing_at(self, stage: int, mix: Any) -> Any:
         raise ValueError(f"stage must be that of a model, got {stage}: there are only logits")
@@ -86,3 +257,55 @@ class _Logits:
 def smooth(probabilities: Tensor, share: float) -> Tensor:
     """Return class probabilities of which a share is spread over all classes, as timm spreads it."""
     return (1 - share) * probabilities + share / probabilities.shape[-1] if share else probabilities
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Return (b, k) as it is, and (b, k, d1, ...) as (b, r, k)."""
+    return values if values.ndim == 2 else values.flatten(2).transpose(1, 2)
+
+
+def _check_settings(
+    weight: object, ignore_index: object, label_smoothing: float, reduction: object, settings: Mapping[str, object]
+) -> None:
+    if weight is not None and not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a tensor (k,) of one number a class, got {weight!r}")
+    if weight is not None and not (weight.ndim == 1 and weight.is_floating_point() and _is_weight(weight)):
+        raise ValueError(
+            f"weight must be a floating-point tensor (k,), finite and not negative, not all 0, got {weight}"
+        )
+    if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
+        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
+    if reduction != "mean":
+        raise ValueError(f"reduction must be 'mean', got {reduction!r}: tuples mix examples, so none has its own loss")
+    known = [f.name for f in fields(MultiMix)]
+    for name in settings.keys() - set(known):
+        raise TypeError(f"MultiMixLoss has no setting {name!r}; beside torch's own it has {', '.join(known)}")
+
+
+def _is_weight(weight: Tensor) -> bool:
+    return bool((weight.isfinite() & (weight >= 0)).all() & weight.any())
+
+
+def _check(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> None:
+    if not (isinstance(input, Tensor) and input.is_floating_point()):
+        raise TypeError(f"input must be logits, a floating-point tensor, got {_kind(input)}")
+    if not isinstance(target, Tensor) or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(f"target must be a tensor of class indices or probabilities, got {_kind(target)}")
+    if input.ndim < 2:
+        raise ValueError(f"input must have shape (b, k) or (b, k, d1, ...), got {tuple(input.shape)}")
+    soft, labels = target.is_floating_point(), (input.shape[0], *input.shape[2:])
+    if tuple(target.shape) != (tuple(input.shape) if soft else labels):
+        raise ValueError(
+            f"target must be class indices {labels} or floating-point probabilities {tuple(input.shape)},"
+            f" got {_kind(target)} {tuple(target.shape)}"
+        )
+    if soft and ignore_index >= 0:
+        raise ValueError(f"ignore_index must be left out for probabilities, as in torch, got {ignore_index}")
+    if weight is not None and len(weight) != input.shape[1]:
+        raise ValueError(f"weight must hold one number a class, {input.shape[1]}, got {len(weight)}")
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
