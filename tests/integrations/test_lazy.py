@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from multimix._optional import require
+
 HOSTS = (
     "lightning",
     "pytorch_lightning",
@@ -22,7 +24,7 @@ def run(code):
 def test_package_imports_no_host_and_not_even_torch():
     code = f"""
 import sys, multimix, multimix.integrations as i
-assert "MultiMixTrainer" in dir(i) and "hub" in dir(i)
+assert "MultiMixTrainer" in dir(i) and "timm" in dir(i)
 heavy = sorted(set({(*HOSTS, "torch")!r}) & set(sys.modules))
 assert not heavy, heavy
 """
@@ -38,52 +40,55 @@ def test_a_host_is_imported_by_its_own_module_only():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_the_loss_needs_torch_and_jaxtyping_alone():
+    done = run("""
+import sys, torch, jaxtyping
+before = {name.partition(".")[0] for name in sys.modules}
+import multimix as mm
+mm.MultiMixLoss()(torch.randn(3, 4), torch.arange(3))
+print(sorted({name.partition(".")[0] for name in sys.modules} - before - {"multimix"} - set(sys.stdlib_module_names)))
+""")
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
 @pytest.mark.bad_input
-def test_missing_hosts_are_named_with_what_installs_them():
-    code = """
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("lightning", "needs lightning or pytorch_lightning, which is not installed: pip install lightning"),
+        ("transformers", "needs transformers, which is not installed: pip install transformers"),
+        ("timm", "needs timm, which is not installed: pip install timm"),
+        ("torchvision", "needs torchvision, which is not installed: pip install torchvision"),
+        ("sklearn", "needs sklearn, which is not installed: pip install scikit-learn"),
+    ],
+)
+def test_missing_hosts_are_named_with_what_installs_them(module, line):
+    done = run(f"""
 import sys
-from multimix.integrations._host import require_host
-for names, extra in ((("lightning.pytorch", "pytorch_lightning"), "lightning"), (("transformers",), "transformers"),
-                     (("huggingface_hub",), "hub"), (("timm",), None)):
-    for name in names:
-        sys.modules[name.partition(".")[0]] = None
-    try:
-        require_host(*names, extra=extra)
-    except ImportError as error:
-        print(error)
+sys.modules |= dict.fromkeys({HOSTS!r})  # None: as if it were not there
 try:
-    import multimix.integrations.transformers
+    import multimix.integrations.{module}
 except ImportError as error:
     print(error)
-"""
-    done = run(code)
-    assert done.stdout.splitlines() == [
-        "lightning or pytorch_lightning is not installed, which this integration is for:"
-        " pip install multimix[lightning]",
-        "transformers is not installed, which this integration is for: pip install multimix[transformers]",
-        "huggingface_hub is not installed, which this integration is for: pip install multimix[hub]",
-        "timm is not installed, which this integration is for: pip install multimix",
-        "transformers is not installed, which this integration is for: pip install multimix[transformers]",
-    ], done.stderr
+""")
+    assert done.stdout.strip() == f"multimix.integrations.{module} {line}", done.stderr
 
 
 def test_falls_back_to_the_older_name_of_lightning(tmp_path):
     (tmp_path / "pytorch_lightning.py").write_text("")
     done = run(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.modules['lightning'] = None; "
-        "from multimix.integrations._host import require_host; "
-        "print(require_host('lightning.pytorch', 'pytorch_lightning', extra='lightning').__name__)"
+        "from multimix._optional import require; "
+        "print(require('lightning.pytorch', 'pytorch_lightning', by='it').__name__)"
     )
     assert done.stdout.strip() == "pytorch_lightning", done.stderr
 
 
 def test_what_a_host_lacks_itself_is_not_hidden(tmp_path, monkeypatch):
-    from multimix.integrations._host import require_host
-
     (tmp_path / "broken_host.py").write_text("import a_module_that_is_nowhere")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="a_module_that_is_nowhere"):
-        require_host("broken_host", extra="hub")
+        require("broken_host", by="it")
 
 
 @pytest.mark.bad_input

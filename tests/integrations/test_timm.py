@@ -45,20 +45,14 @@ def test_mixing_function_equals_the_own_loop(toy, method):
     torch.testing.assert_close(toy.model.state_dict(), toy.twin.state_dict(), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("method", [mm.MultiMix(tuples=32), mm.MultiMix(alpha=(0.5, 2.0), tuples=64, balanced=True)])
-def test_loss_function_equals_the_own_loop(toy, method):
-    mine = torch.optim.SGD(toy.model.parameters(), lr=0.05)
-    losses = train_one_epoch(toy.model, toy.batches * 2, mine, MultiMixLoss(method, seed=3))
-    theirs = torch.optim.SGD(toy.twin.parameters(), lr=0.05)
-    expected = toy.own_loop(toy.adapt(toy.twin), method, toy.batches * 2, theirs, seed=3)
-    assert losses == pytest.approx(expected, abs=1e-6)
-    torch.testing.assert_close(toy.model.state_dict(), toy.twin.state_dict(), atol=1e-6, rtol=1e-5)
+def test_loss_function_is_the_packages_own():
+    assert MultiMixLoss is mm.MultiMixLoss is mm.integrations.MultiMixLoss
 
 
 @pytest.mark.parametrize(
     "way",
     [
-        lambda: {"loss_fn": MultiMixLoss(mm.MultiMix(tuples=64), label_smoothing=0.1)},
+        lambda: {"loss_fn": MultiMixLoss(tuples=64, label_smoothing=0.1)},
         lambda: {"loss_fn": SoftTargetCrossEntropy(), "mixup_fn": TimmMixup(mm.CutMix(), num_classes=4)},
     ],
     ids=["multimix", "cutmix"],
@@ -132,17 +126,10 @@ def test_network_reaches_methods_that_ask_for_it(toy):
 
 
 def test_copies_and_pickles(toy):
-    for made in (TimmMixup(mm.Mixup(), num_classes=4, seed=1), MultiMixLoss(seed=1)):
-        arguments = (toy.images, toy.labels) if isinstance(made, TimmMixup) else (toy.model(toy.images), toy.labels)
-        made(*arguments)  # has a generator now
-        one, other = pickle.loads(pickle.dumps(made)), copy.deepcopy(made)  # noqa: S301
-        torch.testing.assert_close(one(*arguments), other(*arguments))
-
-
-def test_loss_is_cross_entropy_in_eval_mode(toy):
-    logits = toy.model(toy.images)
-    expected = nn.functional.cross_entropy(logits, toy.labels, label_smoothing=0.1)
-    torch.testing.assert_close(MultiMixLoss(label_smoothing=0.1).eval()(logits, toy.labels), expected)
+    made = TimmMixup(mm.Mixup(), num_classes=4, seed=1)
+    made(toy.images, toy.labels)  # has a generator now
+    one, other = pickle.loads(pickle.dumps(made)), copy.deepcopy(made)  # noqa: S301
+    torch.testing.assert_close(one(toy.images, toy.labels), other(toy.images, toy.labels))
 
 
 @pytest.mark.bad_input
@@ -161,7 +148,3 @@ def test_bad_arguments_are_named(toy):
         TimmMixup(prob=1.5)
     with pytest.raises(ValueError, match=r"targets must lie in 0\.\.1"):
         TimmMixup(num_classes=2)(toy.images, toy.labels)
-    with pytest.raises(TypeError, match=r"method must be MultiMix, .* got CutMix"):
-        MultiMixLoss(mm.CutMix())
-    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\], got -1"):
-        MultiMixLoss(label_smoothing=-1)

@@ -83,7 +83,9 @@ class MultiMixLoss(nn.CrossEntropyLoss):
             TypeError: If a setting is unknown or of another kind, ``method`` is no MultiMix, or both are given.
             ValueError: If a setting is out of range.
         """
-        _check_settings(weight, ignore_index, label_smoothing, reduction, settings)
+        _check_weight(weight)
+        _check_settings(ignore_index, label_smoothing, reduction, seed)
+        _check_known(settings)
         if method is not None and settings:
             raise TypeError(f"give method or settings, not both, got method={method!r} and {', '.join(settings)}")
         chosen = as_method(method) if method is not None else MultiMix(**settings)
@@ -264,28 +266,34 @@ def _rows(values: Tensor) -> Tensor:
     return values if values.ndim == 2 else values.flatten(2).transpose(1, 2)
 
 
-def _check_settings(
-    weight: object, ignore_index: object, label_smoothing: float, reduction: object, settings: Mapping[str, object]
-) -> None:
-    if weight is not None and not isinstance(weight, Tensor):
+def _check_weight(weight: object) -> None:
+    if weight is None:
+        return
+    if not isinstance(weight, Tensor):
         raise TypeError(f"weight must be a tensor (k,) of one number a class, got {weight!r}")
-    if weight is not None and not (weight.ndim == 1 and weight.is_floating_point() and _is_weight(weight)):
+    usable = weight.ndim == 1 and weight.is_floating_point() and (weight.isfinite() & (weight >= 0)).all()
+    if not (usable and weight.any()):
         raise ValueError(
             f"weight must be a floating-point tensor (k,), finite and not negative, not all 0, got {weight}"
         )
+
+
+def _check_settings(ignore_index: object, label_smoothing: float, reduction: object, seed: object) -> None:
     if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
         raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
     if reduction != "mean":
         raise ValueError(f"reduction must be 'mean', got {reduction!r}: tuples mix examples, so none has its own loss")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise TypeError(f"seed must be an integer or None, got {seed!r}")
+
+
+def _check_known(settings: Mapping[str, object]) -> None:
     known = [f.name for f in fields(MultiMix)]
-    for name in settings.keys() - set(known):
-        raise TypeError(f"MultiMixLoss has no setting {name!r}; beside torch's own it has {', '.join(known)}")
-
-
-def _is_weight(weight: Tensor) -> bool:
-    return bool((weight.isfinite() & (weight >= 0)).all() & weight.any())
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise TypeError(f"MultiMixLoss has no setting {unknown[0]!r}; beside torch's it has {', '.join(known)}")
 
 
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> None:

@@ -112,11 +112,11 @@ class _Estimator(BaseEstimator):
         """Return the network's outputs (n, k) in float64, for rows as the user gives them."""
         check_is_fitted(self)
         rows = self._rows(validate_data(self, x, reset=False, dtype=np.float64))
-        device = self._device()
-        # In double precision, so that an answer does not depend on which other rows are asked about.
-        network = copy.deepcopy(self.network_).to(device, torch.float64)
+        # In double precision, so that an answer does not depend on which other rows are asked about; on the CPU, since
+        # not every device has it.
+        network = copy.deepcopy(self.network_).double()
         with torch.inference_mode():
-            batches = [network(batch.to(device, torch.float64)).cpu() for batch in rows.split(4096)]
+            batches = [network(batch.double()) for batch in rows.split(4096)]
         return torch.cat(batches).numpy()
 
     def _device(self) -> torch.device:
@@ -159,7 +159,7 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
 
     Args:
         hidden: Widths of the hidden layers; none for a linear classifier.
-        method: A method, the name of one (``multimix.lab.recipes.METHOD_NAMES``), or None for ``MultiMix()``.
+        method: A method, the name of one (``multimix.names.METHOD_NAMES``), or None for ``MultiMix()``.
         network: In place of the perceptron, a function (features, classes) -> torch.nn.Module that returns what
             ``multimix.adapt`` returned or takes.
         epochs: Passes over the data.
@@ -169,7 +169,7 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         validation: Share of the examples held out to stop early by, 0 for none.
         patience: Epochs without a better held-out loss after which training stops.
         random_state: Seed, numpy RandomState, or None.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: Where to train: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Predictions are computed on the CPU.
         verbose: 1 for a line an epoch.
 
     Attributes:
