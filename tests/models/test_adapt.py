@@ -66,22 +66,21 @@ def test_default_stages():
     [
         (
             lambda: nn.DataParallel(preact_resnet18(width=2)),
-            "model is a DataParallel; adapt the plain model first, then wrap",
+            "model is a DataParallel: .*; adapt the plain model inside, and wrap a module in Dist",
         ),
         (
             lambda: torch.compile(nn.Linear(2, 2)),
-            "model is a OptimizedModule; adapt the plain model first, then compile",
+            "model is a OptimizedModule: .*; adapt the plain model and compile its parts, one by one",
         ),
         (
             lambda: nn.Sequential(nn.LazyConv2d(3, 1), nn.Flatten(), nn.LazyLinear(2)),
             r"model has uninitialised parameters \('0.weight', '0.bias', '2.weight', \.\.\. \(4 in all\)\); run a",
         ),
-        (lambda: nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), "of no known family; .* linear layers are '1', '0'"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), "Sequential has no layer with weights that could give logits"),
         (
             lambda: timm.create_model("test_resnet", num_classes=0),
             "model: ResNet has no classifier; create it with num",
         ),
-        (lambda: timm.create_model("test_resnet", features_only=True), "FeatureListNet is of no known family"),
         (
             lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1, embed_dim=24),
             "VisionTransformerDistilled combines several classifiers, so it has no single head",
@@ -92,13 +91,12 @@ def test_default_stages():
         ),
         (
             lambda: torchvision.models.googlenet(num_classes=2, init_weights=False),
-            r"GoogLeNet has auxiliary classifiers; adapt\(model, encoder='inception5b', head='fc'\)",
+            r"GoogLeNet has auxiliary classifiers; adapt\(model, head='fc'\) trains",
         ),
         (
             lambda: torchvision.models.inception_v3(num_classes=2, init_weights=False),
-            "Inception3 has aux.*encoder='Mixed_7c'",
+            "Inception3 has aux",
         ),
-        (lambda: torchvision.models.segmentation.fcn_resnet50(weights_backbone=None), "FCN is of no known family"),
     ],
 )
 def test_models_that_are_refused(make, words):

@@ -65,7 +65,7 @@ def test_pretrained_timm_weights_are_asked_for(monkeypatch, name):
 
     monkeypatch.setattr("timm.create_model", create)
     monkeypatch.setattr("torchvision.models.get_model", create)
-    with pytest.raises(ValueError, match="Linear is of no known family"):
+    with pytest.raises(ValueError, match="Linear is a single layer; put it into"):
         build(name, num_classes=3, pretrained=True)
     expected = {"num_classes": 3, "in_chans": 3, "pretrained": True} if "timm" in name else {"weights": "DEFAULT"}
     assert asked == [(name.partition(":")[2], expected)]

@@ -47,7 +47,7 @@ def test_the_network_gives_logits_at_the_encoders_positions():
 def test_torchvisions_segmenters(make):
     make = torchvision.models.segmentation.deeplabv3_resnet50 if make == "deeplab" else make
     model = make(weights=None, weights_backbone=None, num_classes=5, aux_loss=False)
-    network = adapt(model.eval(), encoder="classifier.3", head="classifier.4", dense=True)
+    network = adapt(model.eval(), head="classifier.4", dense=True)
     images = torch.randn(2, 3, 48, 64)
     with torch.no_grad():
         logits = network(images)
@@ -133,8 +133,7 @@ def test_a_head_that_is_not_affine():
         ({"encoder": "body.0"}, r"pool\(embed\(inputs\)\) is not what enters the head"),
         ({"head": "aside"}, r"is not what leaves its head \(it is never called"),
         ({"pool": torch.sum}, "pool does not go with dense=True"),
-        ({"encoder": None}, "encoder must be given with head"),
-        ({"encoder": None, "head": None}, "dense must be given together with encoder and head"),
+        ({"encoder": None, "head": None}, "dense must be given together with head"),
     ],
 )
 def test_wrong_splits_are_found(names, words):

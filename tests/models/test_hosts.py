@@ -25,11 +25,13 @@ class TwoHeads(nn.Module):
 
 
 @pytest.mark.bad_input
-def test_of_two_heads_the_first_output_is_the_models():
+@pytest.mark.parametrize("names", [{"encoder": "body"}, {}])
+def test_of_two_heads_one_is_named(names):
     model = TwoHeads()
-    torch.testing.assert_close(adapt(model, encoder="body", head="first")(X), model(X)[0])
-    with pytest.raises(ValueError, match=r"split at its head 'second'.*shape \(3, 2\) instead of \(3, 4\)"):
-        adapt(model, encoder="body", head="second")(X)
+    for index, head in enumerate(("first", "second")):
+        torch.testing.assert_close(adapt(model, head=head, **names)(X), model(X)[index])
+    with pytest.raises(ValueError, match=r"returns what several layers give \('first', 'second'\); pass head="):
+        adapt(model)(X)
 
 
 @pytest.mark.bad_input
@@ -108,7 +110,7 @@ def test_a_distributed_model_is_refused():
     try:
         wrapped = nn.parallel.DistributedDataParallel(TwoHeads())
         with pytest.raises(
-            ValueError, match="model is a DistributedDataParallel; adapt the plain model first, then wr"
+            ValueError, match=r"model is a DistributedDataParallel: .*; adapt the plain model inside, and wr"
         ):
             adapt(wrapped, encoder="module.body", head="module.first")
     finally:

@@ -2,12 +2,14 @@
 
 from multimix.models._adapt import adapt
 from multimix.models._build import MODELS, build
+from multimix.models._network import StagedNetwork
 from multimix.models._preact import PreActResNet, WideResNet, preact_resnet18, wide_resnet16_8
 from multimix.models._synced import synchronise_batchnorm
 
 __all__ = [
     "MODELS",
     "PreActResNet",
+    "StagedNetwork",
     "WideResNet",
     "adapt",
     "build",

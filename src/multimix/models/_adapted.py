@@ -1,15 +1,20 @@
 """A model seen as a network: what the adaptors have in common."""
 
+import copy
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from typing_extensions import Self
 
+from multimix.models._affine import axes_of, is_affine
 from multimix.models._check import check_split
+from multimix.models._check_training import check_training
 from multimix.models._inputs import mask_of_lengths, padded, run
 from multimix.models._layout import Layout
 from multimix.models._network import StagedNetwork
@@ -19,7 +24,9 @@ from multimix.ops import CROSS_ENTROPY, Objective
 class AdaptedNetwork(StagedNetwork):
     """A model split into embedding, pooling and classifying; the model's parameters are shared, not copied.
 
-    On the first batch its logits are compared with the model's own (see :func:`multimix.models._check.check_split`).
+    On the first batch its logits are compared with the model's own (see :func:`multimix.models._check.check_split`), on
+    the first one in training mode what enters the head and all gradients, too
+    (:func:`multimix.models._check_training.check_training`).
 
     Attributes:
         model: The model itself.
@@ -27,11 +34,15 @@ class AdaptedNetwork(StagedNetwork):
         mask: Which positions each example of the last ``embed`` has, (b, r); None where all have all.
         grid: Height and width of the positions of the last ``embed``; (length,) of a sequence, () of a vector.
         dense: Whether there are logits at every position, instead of pooling.
+        missing: What cannot be mixed here (``positions``, ``stages``), and what to write about it.
+        encoder_name: The module whose output is embedded, where the user named one.
     """
 
     model: Any
     mask: Tensor | None
     grid: tuple[int, ...] | None
+    missing: dict[str, str]
+    encoder_name: str | None = None
 
     def __init__(
         self, model: nn.Module, *, head: str, stages: Sequence[str], width: int | None = None, prefix_tokens: int = 0
@@ -44,6 +55,8 @@ class AdaptedNetwork(StagedNetwork):
         self._prefix_tokens = prefix_tokens
         self._layouts: dict[int, Layout] = {}
         self._checked = False
+        self._checked_training = False
+        self.missing = {} if stages else {"stages": _NO_STAGES}
         self.objective: Objective = CROSS_ENTROPY
         self.mask = None
         self.grid = None
@@ -57,17 +70,16 @@ class AdaptedNetwork(StagedNetwork):
     def head(self) -> nn.Module | None:  # type: ignore[override]  # looked up by name, so that copies have their own
         """The affine layer behind ``classify``, linear or a 1x1 convolution, or None where it is anything else."""
         module = self.model.get_submodule(self.head_name)
-        return module if _is_affine(module) else None
+        return module if is_affine(module) else None
 
     def embed(self, inputs: Any) -> Float[Tensor, "b r d"]:
         """Return the encoder's output, a row for each position or token (prefix tokens included), one row for a vector.
 
         Raises:
-            ValueError: On the first batch, if this is not what the model computes.
+            ValueError: On the first batch, if this is not what the model computes or how it trains.
         """
-        if not (self._checked or torch.compiler.is_compiling()):
-            self._refuse(inputs)
-            self._check(inputs)
+        if not torch.compiler.is_compiling():
+            self._check_once(inputs)
         raw, mask = padded(self._encode(self.inputs(inputs)))
         layout = Layout.of(raw, self._width)
         self._layouts[layout.positions] = layout
@@ -82,8 +94,8 @@ class AdaptedNetwork(StagedNetwork):
         if isinstance(module, nn.Linear):
             return module(embeddings)
         rows = embeddings.reshape(-1, embeddings.shape[-1])
-        axes = _axes(module)
-        if axes and embeddings.ndim > 2 and _is_affine(module):  # all rows as positions of one map, which is far faster
+        axes = axes_of(module)
+        if axes and embeddings.ndim > 2 and is_affine(module):  # all rows as positions of one map, which is far faster
             logits = module(rows.T.reshape(1, -1, len(rows), *[1] * (axes - 1))).flatten(2).squeeze(0).T
         else:
             logits = module(rows[(..., *[None] * axes)]).flatten(1)
@@ -108,13 +120,28 @@ class AdaptedNetwork(StagedNetwork):
         """Return which positions each example has, (b, r), where the inputs say so."""
         return mask_of_lengths(inputs, features.shape[1])
 
-    def _check(self, inputs: Any) -> None:
-        self._checked = True  # the check embeds, too
+    def _check_once(self, inputs: Any) -> None:
+        # Checks embed, too: they count as done while they run.
+        if not self._checked:
+            self._refuse(inputs)
+            self._checked = True
+            with self._unless_it_fails("_checked"):
+                self._check(inputs)
+        if not self._checked_training and self.training and self._may_mix and torch.is_grad_enabled():
+            self._checked_training = True
+            with self._unless_it_fails("_checked_training"):
+                check_training(self, inputs)
+
+    @contextmanager
+    def _unless_it_fails(self, flag: str) -> Iterator[None]:
         try:
-            check_split(self, inputs)
+            yield
         except BaseException:
-            self._checked = False
+            setattr(self, flag, False)
             raise
+
+    def _check(self, inputs: Any) -> None:
+        check_split(self, inputs)
 
     def _restore(self, features: Float[Tensor, "b r d"]) -> Tensor:
         """Return positions in the model's own layout; one alone stands in for prefix tokens too."""
@@ -128,23 +155,18 @@ class AdaptedNetwork(StagedNetwork):
         seen = self._layouts.get(positions)
         return (seen or next(iter(self._layouts.values())).resized(positions)).restore(features)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy; weights that old-style weight or spectral normalisation computed come along as values."""
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor) and not value.is_leaf:  # torch copies leaves only
+                    memo[id(value)] = value.detach().clone()
+        memo[id(self)] = twin = type(self).__new__(type(self))
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
 
-_CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-
-def _axes(module: nn.Module) -> int:
-    """Return how many axes a convolution slides along, 0 for any other layer."""
-    return next((axes for axes, cls in enumerate(_CONVOLUTIONS, 1) if isinstance(module, cls)), 0)
-
-
-def _is_affine(module: nn.Module) -> bool:
-    # A subclass may compute anything else, cosines for one; timm's computes what its base does.
-    cls = type(module)
-    if "forward" in vars(module):
-        return False
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        single = {*module.kernel_size, *module.stride} == {1} and module.groups == 1 and not any(module.padding)
-        return single and cls.forward is _CONVOLUTIONS[_axes(module) - 1].forward
-    return isinstance(module, nn.Linear) and (
-        cls.forward is nn.Linear.forward or cls.__module__ == "timm.layers.linear"
-    )
+_NO_STAGES = (
+    "network: it has no stages but its inputs; name the modules to mix at, in the order in which they run: "
+    "adapt(model, ..., stages=[NAME, ...])"
+)

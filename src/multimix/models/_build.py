@@ -10,8 +10,8 @@ from torch import nn
 from multimix._optional import require
 from multimix.models._adapt import adapt
 from multimix.models._adapted import AdaptedNetwork
+from multimix.models._network import StagedNetwork
 from multimix.models._preact import preact_resnet18, wide_resnet16_8
-from multimix.protocols import Network
 
 MODELS = ("preact_resnet18", "wide_resnet16_8")
 """The names of our own networks, for small images."""
@@ -29,7 +29,7 @@ def build(
     final_norm: bool | None = None,
     pretrained: bool = False,
     image_size: int | None = None,
-) -> Network:
+) -> StagedNetwork:
     """Return a network by name; its weights are drawn from torch's global generator.
 
     Args:
@@ -64,7 +64,7 @@ def build(
     return _own(name, num_classes, in_channels, options)
 
 
-def _own(name: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> Network:
+def _own(name: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> StagedNetwork:
     _require_known(name, name, MODELS, "; other models are timm:NAME and torchvision:NAME")
     if name == "preact_resnet18":
         _require_applicable(name, options, {"width", "strides", "final_norm"})
@@ -76,7 +76,7 @@ def _own(name: str, num_classes: int, in_channels: int, options: dict[str, Any])
 
 def _timm(
     name: str, model: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]
-) -> Network:
+) -> StagedNetwork:
     timm = require("timm", by=f"model {name!r}")
 
     _require_known(name, model.partition(".")[0], timm.list_models())
@@ -93,7 +93,7 @@ def _timm(
 
 def _torchvision(
     name: str, model: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]
-) -> Network:
+) -> StagedNetwork:
     models = require("torchvision.models", by=f"model {name!r}")
 
     _require_known(name, model, models.list_models(module=models))
@@ -108,7 +108,7 @@ def _torchvision(
     )
 
 
-def _pretrained_torchvision(model: str, num_classes: int) -> Network:
+def _pretrained_torchvision(model: str, num_classes: int) -> StagedNetwork:
     models = require("torchvision.models", by=f"model {model!r}")
 
     network = adapt(models.get_model(model, weights="DEFAULT"))

@@ -1,5 +1,6 @@
 """What models take and encoders give beside plain tensors: mappings, packed sequences, nested tensors."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -22,22 +23,22 @@ def keywords(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name != "labels"}
 
 
-def first_output(output: Any) -> Tensor | PackedSequence:
-    """Return the tensor or packed sequence in an output: it may be itself, in a mapping, or the first of a tuple.
-
-    Of a mapping it is ``logits`` or, without them, ``last_hidden_state``.
+def require_keywords(model: nn.Module, inputs: Any) -> None:
+    """Raise unless a mapping of inputs, if they are one, are keywords that the model's forward takes.
 
     Raises:
-        TypeError: If there is none.
+        ValueError: With the keywords that there are.
     """
-    found = output
-    if isinstance(output, Mapping):
-        found = output.get("logits", output.get("last_hidden_state"))
-    elif isinstance(output, tuple | list) and not isinstance(output, PackedSequence) and output:
-        found = output[0]
-    if not isinstance(found, Tensor | PackedSequence):
-        raise TypeError(f"the model and its encoder must return tensors, got {type(output).__name__}")
-    return found
+    if not isinstance(inputs, Mapping):
+        return
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(**keywords(inputs))
+    except TypeError as error:
+        raise ValueError(
+            f"inputs: a mapping is passed to {type(model).__name__} as keywords, which are "
+            f"{', '.join(signature.parameters)}; got {', '.join(map(str, inputs))} ({error})"
+        ) from None
 
 
 def padded(output: Tensor | PackedSequence) -> tuple[Tensor, Tensor | None]:

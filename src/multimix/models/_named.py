@@ -1,7 +1,7 @@
 """Any model, given the names of its encoder and its head."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from multimix.models._adapted import AdaptedNetwork
-from multimix.models._inputs import MaskSource, first_output, given_mask, keywords, masked_mean
+from multimix.models._inputs import MaskSource, given_mask, masked_mean, require_keywords
 from multimix.models._names import linear_layers, listed, require_module
+from multimix.models._outputs import first_output
 from multimix.models._replay import run_until
 
 
@@ -36,7 +37,7 @@ class NamedNetwork(AdaptedNetwork):
         # With a function in between, the width of the head says nothing of the features.
         width = getattr(layer, "in_features", getattr(layer, "in_channels", None)) if pool is None else None
         super().__init__(model, head=head, stages=stages, width=width if isinstance(width, int) else None)
-        self._encoder = encoder
+        self.encoder_name: str = encoder
         self._mask_source = mask
         self._pool_takes_mask = pool is not None and _takes_mask(pool)
         if isinstance(pool, nn.Module) and pool in set(model.modules()):
@@ -45,6 +46,11 @@ class NamedNetwork(AdaptedNetwork):
             )
         else:
             self._pooling = pool
+
+    @property
+    def pools_by_mean(self) -> bool:
+        """Whether nothing was given to be done between encoder and head."""
+        return self._pooling is None
 
     def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b *r e"]:
         """Return what the given function makes of the positions, by default the mean over those that are real.
@@ -65,8 +71,8 @@ class NamedNetwork(AdaptedNetwork):
         return self._pooling(features, mask)
 
     def _encode(self, inputs: Any) -> Tensor | PackedSequence:
-        module = self.model.get_submodule(self._encoder)
-        never = f"encoder: {type(self.model).__name__} never runs {self._encoder!r} in its forward pass"
+        module = self.model.get_submodule(self.encoder_name)
+        never = f"encoder: {type(self.model).__name__} never runs {self.encoder_name!r} in its forward pass"
         output = first_output(run_until(module, lambda: self._whole(inputs), otherwise=never))
         if isinstance(module, nn.RNNBase) and not module.batch_first and isinstance(output, Tensor):
             return output.transpose(0, 1)
@@ -78,22 +84,13 @@ class NamedNetwork(AdaptedNetwork):
         return given_mask(self._mask_source, inputs, features)
 
     def _refuse(self, inputs: Any) -> None:
-        if not isinstance(inputs, Mapping):
-            return
-        signature = inspect.signature(self.model.forward)
-        try:
-            signature.bind(**keywords(inputs))
-        except TypeError as error:
-            raise ValueError(
-                f"inputs: a mapping is passed to {type(self.model).__name__} as keywords, which are "
-                f"{', '.join(signature.parameters)}; got {', '.join(map(str, inputs))} ({error})"
-            ) from None
+        require_keywords(self.model, inputs)
 
 
 def adapt_named(
     model: nn.Module,
     *,
-    encoder: str | None,
+    encoder: str,
     head: str | None,
     pool: Callable | None,
     stages: Sequence[str],
@@ -105,11 +102,6 @@ def adapt_named(
         ValueError: If a name is missing or unknown, or ``pool`` or ``mask`` cannot be copied with the network.
         TypeError: If ``pool`` cannot be called, or ``mask`` is neither a key nor a function.
     """
-    if encoder is None:
-        raise ValueError(
-            "encoder must be given with head: the dotted name of the module whose output (map, tokens or vector) is "
-            f"to be mixed; {type(model).__name__} has {listed([name for name, _ in model.named_children()])}"
-        )
     if head is None:
         raise ValueError(
             "head must be given with encoder: the dotted name of the layer that gives the logits; the linear layers of "

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from multimix.models._replay import in_checkpoint, require_hooks
 from multimix.ops import Gather
 
 
@@ -57,7 +59,8 @@ class StagedNetwork(nn.Module):
         Raises:
             ValueError: If the network has no such stage.
             TypeError: While running, if what leaves the stage is not a tensor.
-            RuntimeError: At the end, if the stage never ran: it is not called as a module, or the network is compiled.
+            RuntimeError: If the stage is inside a checkpoint; at the end, if the stage never ran: it is not called as a
+                module, or the network is compiled.
         """
         if stage not in self.stages:
             raise ValueError(f"stage must be one of {list(self.stages)}, got {stage!r}")
@@ -68,12 +71,19 @@ class StagedNetwork(nn.Module):
             nonlocal ran
             if not self._may_mix:
                 return None
+            if torch.is_grad_enabled() and in_checkpoint():
+                raise RuntimeError(
+                    f"stage {stage} ({name}) runs inside torch.utils.checkpoint, which would run it again without "
+                    "mixing; switch checkpointing off, or mix at a stage that is not inside (0, the inputs)"
+                )
             if not isinstance(output, Tensor):
                 raise TypeError(f"stage {stage} ({name}) must leave a tensor to be mixed, got {type(output).__name__}")
             ran = True
             return mix(output)
 
-        handle = self.get_submodule(name).register_forward_hook(hook)
+        module = self.get_submodule(name)
+        require_hooks(module)
+        handle = module.register_forward_hook(hook)
         try:
             yield
         finally:

@@ -1,9 +1,11 @@
 """Parts of a forward pass: up to a module, or with another function in a module's place."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch.utils.checkpoint
 from torch import nn
 
 
@@ -11,16 +13,44 @@ def run_until(module: nn.Module, run: Callable[[], Any], *, otherwise: str) -> A
     """Return the output of a module inside ``run()``, which ends there.
 
     Raises:
-        ValueError: With the text ``otherwise``, if it never runs.
+        ValueError: With the text ``otherwise``, if it never runs; if the module itself was compiled in place.
     """
-    handle = module.register_forward_hook(_stop)
-    try:
-        run()
-    except _ReachedError as reached:
-        return reached.output
-    finally:
-        handle.remove()
-    raise ValueError(otherwise)
+    return _run(lambda: module.register_forward_hook(_stop), module, run, otherwise)
+
+
+def run_into(module: nn.Module, run: Callable[[], Any], *, otherwise: str) -> Any:
+    """Return the first argument that a module is called with inside ``run()``, which ends there.
+
+    Raises:
+        ValueError: With the text ``otherwise``, if it never runs; if the module itself was compiled in place.
+    """
+    # Hooks that change what enters the module run again when it is called on its own.
+    hook = lambda: module.register_forward_pre_hook(_stop_before, with_kwargs=True, prepend=True)  # noqa: E731
+    return _run(hook, module, run, otherwise)
+
+
+def require_hooks(module: nn.Module) -> None:
+    """Raise if a module's hooks are compiled with it, so that none can be added.
+
+    Raises:
+        ValueError: With what to write instead.
+    """
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        raise ValueError(
+            f"model: this {type(module).__name__} was compiled in place, by its compile(), which no hook sees; put "
+            "torch.compile(module) in the module's place instead, or compile the modules inside it"
+        )
+
+
+def in_checkpoint() -> bool:
+    """Whether this is called from a part of a model that torch.utils.checkpoint will run again."""
+    file = torch.utils.checkpoint.__file__
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        if frame.f_code.co_filename == file:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -38,13 +68,29 @@ def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
             own["forward"] = before
 
 
-class _ReachedError(BaseException):
-    """Ends a forward pass at the encoder; not an Exception, so that no handler inside the model takes it."""
+def _run(register: Callable[[], Any], module: nn.Module, run: Callable[[], Any], otherwise: str) -> Any:
+    require_hooks(module)
+    handle = register()
+    try:
+        run()
+    except _ReachedError as reached:
+        return reached.value
+    finally:
+        handle.remove()
+    raise ValueError(otherwise)
 
-    def __init__(self, output: Any):
+
+class _ReachedError(BaseException):
+    """Ends a forward pass at a module; not an Exception, so that no handler inside the model takes it."""
+
+    def __init__(self, value: Any):
         super().__init__()
-        self.output = output
+        self.value = value
 
 
 def _stop(module: nn.Module, arguments: object, output: Any) -> None:
     raise _ReachedError(output)
+
+
+def _stop_before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    raise _ReachedError(next(iter((*arguments, *keywords.values())), None))

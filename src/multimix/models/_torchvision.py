@@ -147,8 +147,8 @@ def adapt_torchvision(model: nn.Module, family: str, stages: Sequence[str]) -> T
     known = _FAMILIES[family]
     if any(getattr(model, name, None) is not None for name in _AUXILIARY):
         raise ValueError(
-            f"model: torchvision's {family} has auxiliary classifiers; adapt(model, encoder={known.encoder[-1]!r}, "
-            "head='fc') trains its main one; aux_logits=False leaves them out"
+            f"model: torchvision's {family} has auxiliary classifiers; adapt(model, head='fc') trains its main one; "
+            "aux_logits=False leaves them out"
         )
     return TorchvisionNetwork(model, known, stages)
 
