@@ -2,21 +2,20 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from multimix.lab.data import Splits
 from multimix.lab.train import Engine, TrainConfig
-from multimix.lab.train.engine import build_network
 from multimix.lab.train.run import load_data
 from multimix.lab.train.sharded import put_together
 from multimix.models import synchronise_batchnorm
 from multimix.ops import Gather
 from multimix.protocols import Method, Teacher
+from train.tiny import in_double
 
 
 def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool = False) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool
     With ``double`` the network computes in float64; disturbed, every initial weight is changed by a share of about
     1e-7, the rounding of float32.
     """
-    with patch("multimix.lab.train.engine.build_network", _in_double if double else build_network):
+    with in_double() if double else nullcontext():
         engine = Engine(config, load_data(config))
     if disturbed:
         generator = torch.Generator().manual_seed(1)
@@ -43,17 +42,6 @@ def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool
             engine.end_epoch()
     averages = {f"average {i}": average.state_dict() for i, average in enumerate(engine.averages())}
     return put_together({"losses": losses, "weights": engine.network.state_dict(), **averages})
-
-
-class _Double(nn.Module):
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs.double()
-
-
-def _in_double(config: TrainConfig, data: Splits) -> nn.Module:
-    network = build_network(config, data).double()
-    network.inputs = _Double()
-    return network
 
 
 def join() -> None:

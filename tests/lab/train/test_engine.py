@@ -20,15 +20,8 @@ from multimix.lab.train.parallel import make_fabric
 from multimix.methods import ERM, MultiMix
 from multimix.models import build
 from multimix.protocols import Network
-from train.tiny import BATCHES, splits_of, tiny, train_all
+from train.tiny import BATCHES, Doubled, in_double, splits_of, tiny, train_all
 from train.values import assert_equal, parameters
-
-
-class Doubled(nn.Module):
-    """The images in float64."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs.double()
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +40,14 @@ def plain_network(monkeypatch) -> None:
     monkeypatch.setattr("multimix.lab.train.engine.build_network", make)
 
 
-def by_hand(config: TrainConfig, splits, losses_of: Callable[..., Tensor]) -> tuple[nn.Module, list[float]]:
+def by_hand(
+    config: TrainConfig, splits, losses_of: Callable[..., Tensor], *, double: bool = False
+) -> tuple[nn.Module, list[float]]:
     """Train in plain PyTorch with SGD and a cosine from the first step to the last."""
     torch.manual_seed(config.seed)
     network = build("preact_resnet18", num_classes=10, in_channels=1, width=2, strides=(1, 2, 2, 2))
+    if double:
+        network.double()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     generator = Generator().manual_seed(config.seed)
     batches = Batches(
@@ -102,11 +99,16 @@ def test_two_epochs_equal_a_loop_by_hand_bit_for_bit(method, splits):
 def test_erm_equals_cross_entropy_by_hand(splits):
     """No line of ours but the network and the batches; the two cross-entropies round differently."""
     config = tiny(seed=1)
-    expected, losses = by_hand(config, splits, lambda network, x, y, _: F.cross_entropy(network(x), y))
-    engine = Engine(config, splits)
-    assert train_all(engine) == pytest.approx(losses, rel=1e-4)
+
+    def loss(network: nn.Module, inputs: Tensor, targets: Tensor, _: Generator) -> Tensor:
+        return F.cross_entropy(network(inputs.double()), targets)
+
+    expected, losses = by_hand(config, splits, loss, double=True)
+    with in_double():
+        engine = Engine(config, splits)
+    assert train_all(engine) == pytest.approx(losses, rel=1e-10)
     for name, value in parameters(expected).items():
-        torch.testing.assert_close(engine.network.state_dict()[name], value, rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(engine.network.state_dict()[name], value, rtol=1e-8, atol=1e-10)
 
 
 def test_another_seed_is_another_run(splits):

@@ -99,10 +99,11 @@ def test_a_run_whose_ray_worker_is_killed_ends_as_if_nothing_had_been(tmp_path, 
     script = tmp_path / "fan_out.py"
     script.write_text(FAN_OUT, encoding="utf-8")
     (tmp_path / "out").mkdir()
+    tests = request.config.rootpath / "tests"
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=tmp_path / "out",
-        env={**os.environ, "PYTHONPATH": str(request.config.rootpath / "tests")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests / "lab")])},
         capture_output=True,
         text=True,
         check=False,
