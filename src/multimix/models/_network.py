@@ -66,12 +66,13 @@ class StagedNetwork(nn.Module):
             raise ValueError(f"stage must be one of {list(self.stages)}, got {stage!r}")
         name = self._stage_names[stage]
         ran = False
+        trains = torch.is_grad_enabled()  # out here: re-entrant checkpoints switch gradients off inside
 
         def hook(module: nn.Module, arguments: object, output: object) -> Tensor | None:
             nonlocal ran
             if not self._may_mix:
                 return None
-            if torch.is_grad_enabled() and in_checkpoint():
+            if trains and in_checkpoint():
                 raise RuntimeError(
                     f"stage {stage} ({name}) runs inside torch.utils.checkpoint, which would run it again without "
                     "mixing; switch checkpointing off, or mix at a stage that is not inside (0, the inputs)"

@@ -30,11 +30,13 @@ def run_into(module: nn.Module, run: Callable[[], Any], *, otherwise: str) -> An
 
 
 def require_hooks(module: nn.Module) -> None:
-    """Raise if a module's hooks are compiled with it, so that none can be added.
+    """Raise if a module takes no hooks: it is scripted, or its hooks are compiled with it.
 
     Raises:
         ValueError: With what to write instead.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError("model: this module is a ScriptModule, which takes no hooks; name one that is not scripted")
     if getattr(module, "_compiled_call_impl", None) is not None:
         raise ValueError(
             f"model: this {type(module).__name__} was compiled in place, by its compile(), which no hook sees; put "

@@ -75,15 +75,17 @@ def apart(network: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
     Gradients and running statistics go to those, and no hook on the network's own parameters runs.
     """
     trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    twins: dict[Tensor, Tensor] = {p: nn.Parameter(p.detach()) for p in trained.values()}
+    twins: dict[Tensor, Any] = {p: nn.Parameter(p.detach()) for p in trained.values()}
     twins |= {buffer: buffer.clone() for buffer in network.buffers()}
-    places = [own for module in network.modules() for own in (module._parameters, module._buffers)]
+    places: list[dict[str, Any]] = [
+        own for module in network.modules() for own in (module._parameters, module._buffers)
+    ]
     before = [dict(own) for own in places]
     gradients = [(parameter, parameter.grad) for parameter in trained.values()]
     try:
         for own in places:
             own.update({name: twins[value] for name, value in own.items() if value is not None and value in twins})
-        yield {name: twins[parameter] for name, parameter in trained.items()}  # type: ignore[misc]
+        yield {name: twins[parameter] for name, parameter in trained.items()}
     finally:
         for own, values in zip(places, before, strict=True):
             own.clear()

@@ -145,7 +145,8 @@ _NEEDS = "while methods need the logits themselves"
 
 def trace(network: "AdaptedNetwork", inputs: Any) -> Trace:
     """Return the trace of the network's model, in eval mode, without gradients and without a trace on the model."""
-    model, calls = network.model, []
+    model: nn.Module = network.model
+    calls: list[Call] = []
     handles = [
         module.register_forward_hook(_recorder(name, calls), with_kwargs=True)
         for name, module in model.named_modules()

@@ -269,7 +269,15 @@ def _head_name(model: Any, body: str) -> str:
         raise ValueError(
             f"model: {type(model).__name__} combines several classifiers ({listed(found)}), so it has no single head"
         )
-    return found[-1]
+    return _around(model, found)
+
+
+def _around(model: nn.Module, found: list[str]) -> str:
+    """Return the last of the layers found, or the module that adds several up, as LoRA does to a layer."""
+    parent = found[-1].rpartition(".")[0]
+    beside = [model.get_submodule(name) for name in found if parent and name.rpartition(".")[0] == parent]
+    sizes = {getattr(module, "in_features", None) for module in beside}
+    return parent if len(sizes) > 1 and not isinstance(model.get_submodule(parent), nn.Sequential) else found[-1]
 
 
 def _stage_names(model: Any, body: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Models that something else is wrapped around: what to write instead of adapting them."""
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -42,8 +43,7 @@ def refuse_unready(model: nn.Module) -> None:
 
 
 def _advice(name: str, model: nn.Module) -> str:
-    plain = getattr(model, "_orig_mod", model)
-    part = _largest_part(plain)
+    part = "" if isinstance(model, torch.jit.ScriptModule) else _largest_part(getattr(model, "_orig_mod", model))
     place = f"model[{part}]" if part.isdigit() else f"model.{part}"
     return _ADVICE[name].replace("{compile}", f"{place} = torch.compile({place})" if part else "one by one")
 
