@@ -15,10 +15,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from multimix.anatomy import read, render
-
 from multimix.lab.report import paired_table, read_records, summarise, table, with_labels
 from multimix.lab.train import from_json
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "studies"))
+
+from anatomy import read, render  # noqa: E402 (which lies there)
 
 BLOCK = re.compile(r"(<!-- records: (\S+)((?: (?!-->)\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 WORDS = ("suite", "paired", "metrics", "labels", "lengths")
@@ -26,7 +29,6 @@ ANATOMY = re.compile(r"(<!-- anatomy: (\S+) table=(\S+)(?: labels=(\S+))? -->\n)
 PAGES = ("README.md", "docs", "studies")
 FEW = 2
 """Settings that differ, up to which a candidate is told by them, else by its method as a whole."""
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def rendered(records: Path, words: dict[str, str]) -> str:

@@ -1,12 +1,13 @@
 """Measure what a step of every arm of the studies at equal seconds costs, in steps of plain training.
 
-Makes the records behind ``COSTS`` in ``seconds``: one thread, which is what a run of a study
+Makes the records behind ``COSTS`` in ``studies/seconds.py``: one thread, which is what a run of a study
 on a CPU has, rounds of one step of every arm in turn. Images of CIFAR-10 are noise of its shape. Run::
 
     python scripts/step_costs.py --out benchmarks/step-recipes-cpu.jsonl
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +17,17 @@ from multimix.lab.bench import Case, Comparison, measure, rates
 from multimix.lab.bench.step import engine_step, random_images
 from multimix.lab.cli.bench import show, write
 from multimix.lab.data import Splits
-from multimix.lab.recipes import study_named
+from multimix.lab.recipes import Study
 from multimix.lab.train import Engine, TrainConfig
 from multimix.lab.train.run import load_data
 
-STUDIES = ("digits-seconds", "cifar10-small-seconds")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "studies"))
+
+from seconds import cifar10_small_seconds, digits_seconds
 
 
-def comparison(name: str, rounds: int) -> Comparison:
+def comparison(study: Study, rounds: int) -> Comparison:
     """Return the comparison of a study's arms, each with its own network."""
-    study = study_named(name)
     plans = {label: replace(found[0], device="cpu") for label, found in study.arms.items()}
     base = plans[study.against]
     splits = data_of(base)
@@ -49,8 +51,8 @@ def main() -> None:
     device = torch.device("cpu")
     machine = rates(device)
     results = []
-    for name in STUDIES:
-        asked = comparison(name, given.rounds)
+    for study in (digits_seconds(), cifar10_small_seconds()):
+        asked = comparison(study, given.rounds)
         found = measure(asked, device)
         show(asked, found)
         results += found

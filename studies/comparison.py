@@ -5,10 +5,7 @@ from dataclasses import replace
 from typing import cast
 
 from multimix.distill import SelfDistilled
-from multimix.lab.recipes.cifar import cifar10_small
-from multimix.lab.recipes.digits import digits
-from multimix.lab.recipes.study import Study, arms
-from multimix.lab.recipes.tiny_imagenet import tiny_imagenet_small
+from multimix.lab.recipes import Study, arms, cifar10_small, digits, tiny_imagenet_small
 from multimix.lab.train import SGD, TrainConfig
 from multimix.methods import (
     ERM,
@@ -155,13 +152,3 @@ def _decays(base: TrainConfig, label: str, method: Method) -> tuple[TrainConfig,
 
 def _taught(config: TrainConfig, label: str) -> TrainConfig:
     return replace(config, label=label, method=SelfDistilled(cast("Method", config.method), warmup=True))
-
-
-COMPARISONS = (
-    digits_all,
-    cifar10_small_headline,
-    cifar10_small_settings,
-    cifar10_small_forms,
-    cifar10_small_all,
-    tiny_imagenet_small_headline,
-)

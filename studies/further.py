@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from comparison import first_candidate
-from multimix.lab.recipes.cifar import cifar10_small
-from multimix.lab.recipes.study import Study, arms
+from multimix.lab.recipes import Study, arms, cifar10_small
 from multimix.methods import ERM
 from multimix.protocols import Method
 
@@ -44,6 +43,3 @@ def fine_tune() -> Study:
 def _first(*names: str) -> dict[str, Method]:
     """Return plain training and the first candidate of each method."""
     return {"erm": ERM(), **{name: first_candidate(name) for name in names}}
-
-
-FURTHER = (cifar10_whole, fine_tune)

@@ -5,9 +5,7 @@ from dataclasses import replace
 
 from comparison import first_candidate
 from multimix.distill import SelfDistilled
-from multimix.lab.recipes.cifar import cifar10_small
-from multimix.lab.recipes.digits import digits
-from multimix.lab.recipes.study import Study, arms
+from multimix.lab.recipes import Study, arms, cifar10_small, digits
 from multimix.lab.train import TrainConfig
 from multimix.methods import ERM
 from multimix.protocols import Method
@@ -86,6 +84,3 @@ def _method(label: str) -> Method:
     plain = label.removeprefix("distilled-")
     method = first_candidate(plain)
     return method if plain == label else SelfDistilled(method, warmup=True)
-
-
-SECONDS = (digits_seconds, cifar10_small_seconds)

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from multimix.distill import SelfDistilled
-from multimix.lab.recipes.digits import digits
-from multimix.lab.recipes.study import Study, arms
+from multimix.lab.recipes import Study, arms, digits
 from multimix.lab.train import TrainConfig
 from multimix.methods import ERM, Alternate, Chain, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix
 from multimix.names import multimix_balanced
@@ -135,7 +134,7 @@ def distillation() -> Study:
         "no teacher": of,
         **{f"gamma {g:g}": SelfDistilled(of, gamma=g, warmup=True) for g in (0.25, 0.5, 0.75)},
         **{f"momentum {p:g}": SelfDistilled(of, momentum=p, warmup=True) for p in (0.9, 0.99)},
-        "no warm-up": SelfDistilled(of),
+        "no warm-up": SelfDistilled(of, warmup=False),
         "teacher mix": SelfDistilled(of, teacher="mix", warmup=True),
         "dense": SelfDistilled(DenseMultiMix(), warmup=True),
         "erm with a teacher": SelfDistilled(ERM(), warmup=True),
@@ -171,18 +170,3 @@ def _sweep(name: str, about: Callable[[], Study], methods: Mapping[str, Method])
 
 def _question(about: Callable[[], Study]) -> str:
     return (about.__doc__ or "").strip()
-
-
-ANATOMY = (
-    effective,
-    tuples,
-    length,
-    balance,
-    balance_tuples,
-    layer,
-    confidence,
-    partners,
-    dense,
-    distillation,
-    decay,
-)

@@ -4,8 +4,8 @@ Writes the records of two studies, one with a table of rows for every data set t
 digits read row by row as a sequence of 8 vectors by a small GRU. Seeds are stratified splits, and the same seed has the
 same split and the same initial weights for all methods; nothing is tuned. Run, each a few minutes on a quiet core::
 
-    python scripts/vector_studies.py tabular --out studies/tabular.jsonl
-    python scripts/vector_studies.py sequence --out studies/sequence.jsonl
+    python studies/vectors.py tabular --out studies/tabular.jsonl
+    python studies/vectors.py sequence --out studies/sequence.jsonl
 """
 
 import argparse

@@ -1,15 +1,18 @@
-"""``multimix anatomy``."""
+"""``python studies/anatomy``."""
 
 import json
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Grid
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # python has put the folder itself there
+
 from anatomy import AnatomySettings, Record, anatomise, tables
-from multimix.lab.cli._arguments import configured
-from multimix.lab.cli._parser import Parser, output_file
+from multimix.lab.cli import Parser, configured, guarded, output_file
 from multimix.lab.recipes import RECIPES
 from multimix.lab.train import TrainConfig
 from multimix.lab.train.run import load_data
@@ -21,8 +24,8 @@ _SHOWN = ("summary", "layers", "layers-balanced")
 def main(arguments: list[str]) -> None:
     """Train networks, take their gradients apart on the way, print tables and write records."""
     parser = Parser(
-        prog="multimix anatomy",
-        usage="multimix anatomy [--recipe NAME] [--methods NAME ...] [--seeds N] [--out FILE] [--FIELD VALUE ...]",
+        prog="anatomy",
+        usage="python studies/anatomy [--recipe NAME] [--methods NAME ...] [--seeds N] [--out FILE] [--FIELD VALUE]",
         description="Compare MultiMix's gradient with plain training's and with theory, by layer and over training.",
     )
     parser.add_argument("--recipe", default="digits", help=f"{', '.join(RECIPES)} (default: digits)")
@@ -35,8 +38,7 @@ def main(arguments: list[str]) -> None:
     if given.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {given.seeds}")
     settings = AnatomySettings(batches=given.batches, tuples=given.tuples)
-    prog = "multimix anatomy"
-    plans = [configured(given.recipe, name, rest, prog=prog) for name in dict.fromkeys(given.methods)]
+    plans = [configured(given.recipe, name, rest, prog="anatomy") for name in dict.fromkeys(given.methods)]
     if len({plan.title for plan in plans}) < len(plans):
         raise ValueError("methods are told apart by their labels, so --label does not go with several of them")
     runs = [replace(plan, seed=seed) for plan in plans for seed in range(given.seeds)]
@@ -68,3 +70,7 @@ def show(records: list[Record]) -> None:
         for row in table.rows:
             grid.add_row(*row)
         console.print(grid)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("anatomy", partial(main, sys.argv[1:])))

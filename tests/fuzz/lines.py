@@ -3,6 +3,7 @@
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from random import Random
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +18,7 @@ from multimix.names import METHOD_NAMES
 
 from .wrong import TINY, Wrong
 
+STUDIES = Path(__file__).parents[2] / "studies"
 TRAIN = ("train", "digits", *TINY, "--name", "run", "--quiet")
 DETECT = ("detect", "coco-mini", "--name", "run", "--quiet")
 ODD = (
@@ -144,15 +146,15 @@ def names(rng: Random) -> Iterator[Wrong]:
         yield Wrong(("train", "digits", f"--method={name}"), ("method",))
         yield Wrong((*TRAIN, f"--data={name}"), ("data",))
         yield Wrong((*TRAIN, f"--model={name}"), ("model",))
-    recipes, methods = {*RECIPES, *STUDIES}, {*METHOD_NAMES, *(f"distilled-{name}" for name in METHOD_NAMES)}
+    methods = {*METHOD_NAMES, *(f"distilled-{name}" for name in METHOD_NAMES)}
     while True:
         method = typo(rng, rng.choice(sorted(methods)), methods)
         yield Wrong((*TRAIN, "--method", method), ("method",))
-        yield Wrong(("train", typo(rng, rng.choice(list(RECIPES)), recipes)), ("recipe",))
+        yield Wrong(("train", typo(rng, rng.choice(list(RECIPES)), RECIPES)), ("recipe",))
         yield Wrong(("compare", "digits", "--methods", "erm", method), ("method",))
-        yield Wrong(("compare", typo(rng, rng.choice(list(STUDIES)), recipes)), ("recipe", "study", "--methods"))
-        yield Wrong(("anatomy", "--methods", method), ("method",))
-        yield Wrong(("anatomy", "--recipe", typo(rng, "digits", recipes)), ("recipe",))
+        yield Wrong(("compare", typo(rng, rng.choice(list(RECIPES)), RECIPES)), ("recipe",))
+        yield Wrong(("compare", f"{STUDIES}/{typo(rng, 'comparison', ())}.py"), ("file",))
+        yield Wrong(("compare", f"{STUDIES}/sweeps.py:{typo(rng, 'distillation', ())}"), ("sweeps.py",))
         yield Wrong(("detect", typo(rng, rng.choice(list(DETECTION_RECIPES)), DETECTION_RECIPES)), ("recipe",))
         yield Wrong(("bench", typo(rng, rng.choice(list(BENCHES)), BENCHES)), ("suite",))
         yield Wrong(("list", typo(rng, "methods", ())), ("unrecognized",))
@@ -163,7 +165,6 @@ def options(rng: Random) -> Iterator[Wrong]:
     of = {
         TRAIN: [*(f.name.replace("_", "-") for f in fields(TrainConfig)), "method", "resume", "optimizer.momentum"],
         ("compare", "digits", "--methods", "erm"): ["seeds", "jobs", "out", "epochs", "label"],
-        ("anatomy",): ["recipe", "methods", "seeds", "batches", "tuples"],
         ("bench", "ops"): ["out", "device"],
         DETECT: ["backbone", "records", "resume", "epochs", "min-size", "norm"],
         ("report", "nowhere"): ["out", "format", "suite", "records", "paired", "metrics"],
@@ -226,7 +227,6 @@ def numbers(rng: Random) -> Iterator[Wrong]:
     """Numbers of the commands' own options."""
     wrong: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("compare", "digits", "--methods", "erm"): (("seeds", "jobs"), (*NOT_INT, *NOT_COUNT)),
-        ("anatomy",): (("seeds", "batches", "tuples"), (*NOT_INT, *NOT_COUNT)),
         ("evaluate", "nowhere"): (("examples", "batch-size"), (*NOT_INT, *NOT_COUNT)),
         ("report", "nowhere"): (("format",), ("htm", "", "CSV", "🦊")),
         ("bench", "ops"): (("device",), ("gpu", "", "CPU", "🦊")),
@@ -242,7 +242,7 @@ def numbers(rng: Random) -> Iterator[Wrong]:
 
 def conflicts(rng: Random) -> Iterator[Wrong]:
     """Options that each are right, but not together."""
-    study = min(set(STUDIES) - set(RECIPES))
+    study = f"{STUDIES}/sweeps.py:effective"
     lines = [
         Wrong(("train", "--resume", "run", "--epochs", "3"), ("--resume",)),
         Wrong(("train", "digits", "--resume", "run"), ("--resume",)),
@@ -281,14 +281,11 @@ def conflicts(rng: Random) -> Iterator[Wrong]:
         Wrong(("compare", study, "--label", "x"), ("--label",)),
         Wrong(("compare", study, "--seed", "3"), ("--seed",)),
         Wrong(("compare", study, "--method.alpha", "1"), ("--method",)),
-        Wrong(("compare", study, "--methods", "nobody"), ("nobody",)),
+        Wrong(("compare", study, "--arms", "nobody"), ("nobody",)),
         Wrong(("compare", "digits"), ("--methods",)),
         Wrong(("compare", "digits", "--methods", "erm", "mixup", "--label", "one"), ("--label",)),
         Wrong(("compare", "digits", "--methods"), ("--methods",)),
         Wrong(("compare", "digits", "--methods", "all", "--method.alpha", "1"), ("alpha",)),
-        Wrong(("anatomy", "--methods", "erm", "mixup", "--label", "one"), ("--label",)),
-        Wrong(("anatomy", "--methods"), ("--methods",)),
-        Wrong(("anatomy", "digits"), ("digits",)),
         Wrong(("report", "nowhere", "--metrics", "nll"), ("--metrics",)),
         Wrong(("bench", "ops", "pairs"), ("pairs",)),
         Wrong(("bench",), ("suite",)),
@@ -309,7 +306,6 @@ _DASHED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("train", "digits"), "method"),
     (("train", "digits"), "name"),
     (("detect", "coco-mini"), "name"),
-    (("anatomy",), "recipe"),
     (("compare", "digits", "--methods", "erm"), "out"),
     (("evaluate", "nowhere"), "batch-size"),
     (("report", "nowhere"), "suite"),

@@ -237,8 +237,6 @@ def places(rng: Random, ground: Ground) -> Iterator[Wrong]:
         Wrong(("report", "run", "--out", "thing"), ("thing",), all_of(run, folder), "a folder"),
         Wrong(("report", "run", "--out", "thing/x.html"), ("thing",), all_of(run, file), "a file"),
         Wrong(("report", "run", "--records", "thing/r.jsonl"), ("thing",), all_of(run, file), "a file"),
-        Wrong(("anatomy", "--out", "thing", *TINY), ("thing",), folder, "a folder"),
-        Wrong(("anatomy", "--out", "thing/r.jsonl", *TINY), ("thing",), file, "a file"),
         Wrong(("bench", "ops", "--out", "thing"), ("thing",), folder, "a folder"),
         Wrong(("bench", "pairs", "--out", "thing/r.jsonl"), ("thing",), file, "a file"),
         Wrong(("detect", "--resume", "run"), ("run",), run, "a training run"),

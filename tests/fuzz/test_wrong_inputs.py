@@ -41,7 +41,7 @@ def test_there_are_hundreds_of_them_over_every_command(ground: Ground):
     found = cases(300, ground)
     assert len({wrong.key for wrong in found}) == 300
     commands = {wrong.command for wrong in found}
-    assert {"train", "evaluate", "detect", "compare", "report", "bench", "anatomy", "list", "none"} <= commands
+    assert {"train", "evaluate", "detect", "compare", "report", "bench", "list", "none"} <= commands
     assert [wrong.key for wrong in cases(300, ground)] == [wrong.key for wrong in found]
     assert [wrong.key for wrong in cases(300, ground, seed=1)] != [wrong.key for wrong in found]
 

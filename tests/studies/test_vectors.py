@@ -12,18 +12,18 @@ from sklearn.datasets import load_iris
 from multimix.lab.report import paired_table, read_records, summarise
 from multimix.methods import ERM
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "vector_studies.py"
-pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="the script is not part of the package")
+FOLDER = Path(__file__).parents[2] / "studies"
+SCRIPT = FOLDER / "vectors.py"
 
 
 @pytest.fixture
 def script(monkeypatch):
     """The script with the smallest of its data and a single epoch."""
-    spec = importlib.util.spec_from_file_location("vector_studies", SCRIPT)
+    spec = importlib.util.spec_from_file_location("vectors", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "vector_studies", script)
+    monkeypatch.setitem(sys.modules, "vectors", script)
     spec.loader.exec_module(script)
     monkeypatch.setattr(script, "TABLES", {"iris": load_iris})
     monkeypatch.setattr(script, "TABULAR", {**script.TABULAR, "epochs": 1, "hidden": (8,)})
@@ -36,7 +36,7 @@ def script(monkeypatch):
 @pytest.mark.parametrize(("case", "data"), [("tabular", "iris"), ("sequence", "digits-rows")])
 def test_records_make_the_tables_of_runs(script, monkeypatch, tmp_path, case, data):
     out = tmp_path / "new" / "records.jsonl"
-    monkeypatch.setattr(sys, "argv", ["vector_studies.py", case, "--out", str(out), "--seeds", "2"])
+    monkeypatch.setattr(sys, "argv", ["vectors.py", case, "--out", str(out), "--seeds", "2"])
     script.main()
     rows = read_records(out)
     (comparison,) = summarise(rows).comparisons

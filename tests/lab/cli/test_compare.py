@@ -9,8 +9,6 @@ import torch
 
 from cli.command import TINY
 from multimix.lab.cli.__main__ import main
-from multimix.lab.cli.compare import main as compare
-from multimix.lab.recipes import RECIPES, Study, digits
 from multimix.lab.train import from_json
 from train.tiny import events, files, steady, stopped_after, weights
 
@@ -114,9 +112,8 @@ def test_runs_with_other_settings_are_refused_and_left(multimix, compared, chang
             "compare digits --methods erm --launcher slurm --slurm array=1-3",
             "slurm must not hold array, which multimix sets itself, got 'array=1-3'",
         ),
-        ("compare cifar10-small --arms erm --methods erm", "give one of them"),
-        ("compare digits --arms erm", "unknown recipe or study 'digits'"),
-        ("compare cifar10-small --arms nothing", "--arms: study cifar10-small has no arm 'nothing'; it has erm"),
+        ("compare digits --arms erm --methods erm", "--arms names arms of a study, which is a file"),
+        ("compare digits --arms erm", "--arms names arms of a study, which is a file"),
         ("compare digits --methods erm --epoch 1", "Unrecognized options: --epoch, 1; did you mean --epochs?"),
         ("compare digits --methods erm mixup --method.alpha 1", "Unrecognized options: --method.alpha, 1"),
         ("compare digits --methods erm mixup --label x", "--label does not go with several of them"),
@@ -156,35 +153,6 @@ def test_a_run_that_fails_is_reported_and_the_same_command_goes_on(multimix, com
     shutil.rmtree("out/erm-1/model.safetensors.part")
     multimix.succeeds(LINE)
     assert runs_in(Path("out")) == runs_in(compared)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "study"),
-    [
-        (["digits-all"], True),
-        (["digits", "--methods", "erm"], False),
-        (["cifar10-small"], True),
-        (["cifar10-small", "--methods", "erm", "mixup"], False),
-        (["cifar10-small", "--methods", "all"], False),
-        (["cifar10-small", "--arms", "erm", "mixup"], True),
-        (["cifar10-small-forms", "--methods", "erm"], True),
-        (["shared", "--methods", "erm"], False),
-        (["shared", "--methods", "erm", "only an arm"], True),
-        (["shared", "--methods", "only an arm", "mixup"], False),
-    ],
-)
-def test_a_name_that_recipe_and_study_share_means_one_of_them(arguments, study, monkeypatch):
-    shared = lambda: Study(name="shared", question="", arms={"erm": (digits(),), "only an arm": (digits(),)})  # noqa: E731
-    monkeypatch.setitem(RECIPES, "shared", digits)
-    monkeypatch.setitem(STUDIES, "shared", shared)
-    found = []
-    monkeypatch.setattr(
-        "multimix.lab.cli.compare._of_study", lambda name, labels, rest, option: found.append(labels) or shared()
-    )
-    monkeypatch.setattr("multimix.lab.cli.compare._of_recipe", lambda name, methods, rest: shared())
-    monkeypatch.setattr("multimix.lab.cli.compare.runs", lambda *given, **named: None)
-    compare(arguments)
-    assert found == ([arguments[2:] or None] if study else [])
 
 
 def test_report_takes_runs_and_folders_of_runs(multimix, compared):

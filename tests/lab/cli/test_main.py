@@ -102,10 +102,10 @@ def test_wrong_commands_and_arguments(multimix, line, said):
 def test_list_names_everything_that_goes_by_a_name(multimix):
     out = multimix.succeeds("list")
     listed = {row.split()[0] for row in out.splitlines() if row.startswith("  ")}
-    recipes = {*RECIPES, *STUDIES, *DETECTION_RECIPES}
+    recipes = {*RECIPES, *DETECTION_RECIPES}
     wanted = {*(cls.name for cls in METHODS), *METHOD_NAMES, *recipes, *DATASETS, *MODELS, *(s.name for s in SUITES)}
     assert wanted | {"timm:NAME", "torchvision:NAME"} == listed
-    for heading in ("methods", "recipes", "studies", "detection recipes", "data sets", "models", "suites"):
+    for heading in ("methods", "recipes", "detection recipes", "data sets", "models", "suites"):
         assert f"\n{heading}" in f"\n{out}"
 
 

@@ -1,6 +1,7 @@
 """``multimix compare STUDY``: trials on the validation split, then the chosen candidates with every seed."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,19 @@ from cli.command import TINY
 from multimix.lab.train import from_json
 from train.tiny import events
 
-TRIED = f"compare digits-all --methods erm mixup --seeds 2 --jobs 1 --out out --quiet {TINY}"
+STUDIES = Path(__file__).parents[3] / "studies"
+TRIED = f"compare {STUDIES}/comparison.py:digits_all --arms erm mixup --seeds 2 --jobs 1 --out out --quiet {TINY}"
+SWEEP = f"compare {STUDIES}/sweeps.py:effective"
+
+
+MINE = """
+from multimix.lab.recipes import Study, arms, digits
+from multimix.methods import ERM, Mixup
+
+
+def one() -> Study:
+    return Study(name="one", question="Which?", arms=arms(digits(), {"erm": ERM(), **{}}))
+"""
 
 
 def config_of(folder: Path):
@@ -19,7 +32,7 @@ def config_of(folder: Path):
 def test_trials_choose_what_the_seeds_train(multimix):
     out = multimix.succeeds(TRIED)
     assert {path.name for path in Path("out").iterdir()} == {
-        "erm-0", "erm-1", "mixup-0", "mixup-1", "trials", "trials.jsonl", "report.html",
+        "code", "erm-0", "erm-1", "mixup-0", "mixup-1", "trials", "trials.jsonl", "report.html",
     }  # fmt: skip
     lines = [json.loads(line) for line in Path("out/trials.jsonl").read_text().splitlines()]
     assert [(line["label"], line["candidate"]) for line in lines] == [
@@ -54,23 +67,48 @@ def test_a_study_goes_on_where_it_was(multimix):
 
 
 def test_a_study_without_candidates_has_no_trials(multimix):
-    multimix.succeeds(f"compare effective --methods erm 'effective 2' --seeds 1 --jobs 1 --out out --quiet {TINY}")
-    assert {path.name for path in Path("out").iterdir()} == {"erm-0", "effective 2-0", "report.html"}
+    multimix.succeeds(f"{SWEEP} --arms erm 'effective 2' --seeds 1 --jobs 1 --out out --quiet {TINY}")
+    assert {path.name for path in Path("out").iterdir()} == {"code", "erm-0", "effective 2-0", "report.html"}
+
+
+def test_the_file_of_a_study_is_kept_and_may_go_on_growing(multimix):
+    """What it says of a run counts, not what else it says."""
+    line = f"compare mine.py --seeds 1 --jobs 1 --out out --quiet {TINY}"
+    Path("mine.py").write_text(MINE)
+    multimix.succeeds(line)
+    written = json.loads(Path("out/erm-0/config.json").read_text())
+    assert written["recipe"] == "mine.py:one"
+    assert written["code"] == {"mine.py": sha256(MINE.encode()).hexdigest()}
+    for kept in (Path("out/code/mine.py"), Path("out/erm-0/code/mine.py")):
+        assert kept.read_text() == MINE
+    stamp = Path("out/erm-0/model.safetensors").stat().st_mtime_ns
+    more = MINE.replace("{}", '{"mixup": Mixup()}')
+    Path("mine.py").write_text(more)
+    multimix.succeeds(line)
+    assert Path("out/erm-0/model.safetensors").stat().st_mtime_ns == stamp
+    assert Path("out/mixup-0/code/mine.py").read_text() == Path("out/code/mine.py").read_text() == more
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("compare efective", "unknown recipe or study 'efective'; did you mean effective"),
+        ("compare efective", "unknown recipe 'efective'"),
+        (f"compare {STUDIES}/sweep.py", f"there is no file {STUDIES}/sweep.py"),
+        (f"compare {STUDIES}/sweeps.py", "holds more than one study: say which, as in"),
+        (f"compare {STUDIES}/sweeps.py:effectiv", "sweeps.py has no 'effectiv'; it has effective, tuples"),
+        (f"compare {STUDIES}/seconds.py:COSTS", "COSTS must be a Study, or a function that returns one; got dict"),
         ("compare digits", "the following arguments are required: --methods"),
         (
-            "compare effective --methods mixup",
-            "--methods: study effective has no arm 'mixup'; it has erm, effective 1.5",
+            f"{SWEEP} --arms mixup",
+            "--arms: study effective has no arm 'mixup'; it has erm, effective 1.5",
         ),
-        ("compare effective --method.alpha 1", "--method.FIELD does not go with a study"),
-        ("compare effective --seed 3", "a study sets --label and --seed of its runs itself"),
-        ("compare digits-all --validation 0", "validation must be above 0 where candidates are chosen by it, got 0"),
+        (f"{SWEEP} --method.alpha 1", "--method.FIELD does not go with a study"),
+        (f"{SWEEP} --seed 3", "a study sets --label and --seed of its runs itself"),
+        (
+            f"compare {STUDIES}/comparison.py:digits_all --validation 0",
+            "validation must be above 0 where candidates are chosen by it, got 0",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(multimix, line, said):

@@ -14,23 +14,6 @@ def small(**changes) -> Study:
     return Study(**(given | changes))
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_study_asks_something_and_its_arms_differ(name):
-    study = study_named(name)
-    assert study.name == name
-    assert study.question
-    assert all(config.label == label for label, found in study.arms.items() for config in found)
-    settings = [repr(replace(config, label="")) for found in study.arms.values() for config in found]
-    assert len(set(settings)) == len(settings)
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_arms_of_a_study_share_their_data(name):
-    configs = [config for found in study_named(name).arms.values() for config in found]
-    shared = {(c.data, c.train_size, c.validation, c.split_seed, c.image_size, c.model, c.width) for c in configs}
-    assert len(shared) == 1
-
-
 def test_candidates_are_tried_with_a_seed_of_their_own_and_without_the_test_set():
     study = small(arms=arms(digits(), {"erm": (ERM(), ERM()), "mixup": (Mixup(0.2), Mixup(1.0))}))
     trials = study.trials()

@@ -179,7 +179,7 @@ def test_a_folder_that_another_process_leaves_in_time_is_waited_for(tmp_path, mo
         train(tiny(), tmp_path / "run", quiet=True)
     tries = iter([BlockingIOError("held"), BlockingIOError("held")])
 
-    def resume(folder: Path, *, quiet: bool) -> None:
+    def resume(folder: Path, *, quiet: bool, trust_code: bool) -> None:
         for error in tries:
             raise error
 
@@ -193,7 +193,7 @@ def test_a_folder_that_is_held_on_and_on_is_a_failure_that_may_pass(tmp_path, mo
     with stopped_after(2):
         train(tiny(), tmp_path / "run", quiet=True)
 
-    def resume(folder: Path, *, quiet: bool) -> None:
+    def resume(folder: Path, *, quiet: bool, trust_code: bool) -> None:
         raise BlockingIOError("held")
 
     monkeypatch.setattr("multimix.lab.train.launch.attempt.resume", resume)

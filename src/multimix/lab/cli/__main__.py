@@ -7,7 +7,8 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -51,11 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(command: str, arguments: list[str]) -> int:
-    """Run a known command; with MULTIMIX_DEBUG set, errors keep their traceback."""
+    """Run a known command and return its exit code."""
+    return guarded(command, partial(_call, command, arguments))
+
+
+def guarded(command: str, call: Callable[[], None]) -> int:
+    """Call and return the exit code; what goes wrong is one line, with MULTIMIX_DEBUG set it keeps its traceback."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            _call(command, arguments)
+            call()
     except SystemExit as stop:
         if said := getattr(stop, "said", None):
             return complain(f"{said}; {_GOES_ON.get(command, _GOES_ON['train'])}", int(stop.code or 0))

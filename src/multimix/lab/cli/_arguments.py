@@ -3,15 +3,16 @@
 import contextlib
 import io
 import re
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from typing import Any, TypeVar, cast
 
 import tyro
 
+from multimix.lab._code import find_made, split_reference
 from multimix.lab.recipes import recipe_named
 from multimix.lab.train import TrainConfig
 from multimix.lab.train.config import TrainingMethod
-from multimix.names import method_named
+from multimix.lab.train.own import code_of, method_from
 from multimix.protocols import Method
 
 T = TypeVar("T")
@@ -23,13 +24,22 @@ def configured(recipe: str, method: str | None, arguments: list[str], *, prog: s
     Raises:
         ValueError: If a name, a field or a value is wrong.
     """
-    config = recipe_named(recipe)
+    config = _recipe(recipe)
     if method is not None:
-        config = replace(config, method=cast("TrainingMethod", method_named(method)), label=method)
-    inner, outer = _split(arguments)
+        chosen, label = method_from(method)
+        config = replace(config, method=cast("TrainingMethod", chosen), label=label)
+    inner, outer = _split(arguments, _OWN if code_of(config.method) else _INSIDE)
     if inner:
         config = replace(config, method=_override_inside(config.method, inner, prog=prog))
     return override(config, outer, prog=prog)
+
+
+def _recipe(text: str) -> TrainConfig:
+    """Return the configuration of a recipe by its name or in a file of the user's."""
+    if not split_reference(text):
+        return recipe_named(text)
+    config, file = find_made(text, "recipe", TrainConfig)
+    return replace(config, recipe=file)
 
 
 def override(value: T, arguments: list[str], *, prog: str) -> T:
@@ -40,14 +50,37 @@ def override(value: T, arguments: list[str], *, prog: str) -> T:
         SystemExit: After ``--help``.
     """
     said = io.StringIO()
+    form = _form(value)
     try:
         with contextlib.redirect_stderr(said):
             options = (tyro.conf.AvoidSubcommands,)
-            return tyro.cli(type(value), default=value, args=arguments, config=options, prog=prog, description="")
+            changed = tyro.cli(type(form), default=form, args=arguments, config=options, prog=prog, description="")
+            return changed if form is value else _like(value, changed)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise ValueError(_one_line(said.getvalue())) from None
+
+
+def _form(value: T) -> T:
+    """Return a dataclass for tyro, which is to leave alone what holds classes of the user's: no annotation has them."""
+    held = [f.name for f in fields(cast("Any", value)) if _holds_own(getattr(value, f.name))]
+    if not held:
+        return value
+    kind: Any = type(value)
+    fixed: Any = tyro.conf.Fixed
+    own: list[tuple[str, Any, Any]] = [(name, fixed[Any], field(default=None)) for name in held]
+    form = make_dataclass(kind.__name__, own, bases=(kind,), frozen=kind.__dataclass_params__.frozen, eq=False)
+    return _like(value, value, form)
+
+
+def _holds_own(value: object) -> bool:
+    return not isinstance(value, str) and bool(code_of(value))
+
+
+def _like(value: T, given: Any, kind: Any = None) -> T:
+    """Return a ``kind``, by default that of ``value``, with what ``given`` has in its fields."""
+    return cast("T", (kind or type(value))(**{f.name: getattr(given, f.name) for f in fields(cast("Any", value))}))
 
 
 def _one_line(box: str) -> str:
@@ -68,18 +101,20 @@ def _one_line(box: str) -> str:
 
 _INSIDE = r"(method|first|then|methods\.\d+)\.(.+)"
 """Where the methods inside a method are: in its fields of these names."""
+_OWN = r"(.+)"
+"""A method of the user's own, or around one, takes all fields itself, which tyro does not see."""
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Part the arguments that reach into a method inside the method, less ``method.``, from all others."""
+def _split(arguments: list[str], inside: str) -> tuple[list[str], list[str]]:
+    """Part the arguments ``--method.INSIDE``, less ``method.``, from all others."""
     inner: list[str] = []
     outer: list[str] = []
     target = outer
     for argument in arguments:
         if argument.startswith("--"):
-            inside = re.match(rf"--method\.({_INSIDE})", argument)
-            target = inner if inside else outer
-            argument = f"--{inside[1]}" if inside else argument
+            found = re.match(rf"--method\.({inside})", argument)
+            target = inner if found else outer
+            argument = f"--{found[1]}" if found else argument
         target.append(argument)
     return inner, outer
 

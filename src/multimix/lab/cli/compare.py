@@ -4,14 +4,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from multimix.lab._code import Reference, find_made, split_reference
 from multimix.lab.cli._arguments import configured, override
 from multimix.lab.cli._parser import Parser
 from multimix.lab.cli._trials import choose
 from multimix.lab.cli.report import reference, report
-from multimix.lab.recipes import METHOD_NAMES, RECIPES, STUDIES, Study, method_named, study_named
+from multimix.lab.recipes import RECIPES, Study, recipe_named
 from multimix.lab.train import TrainConfig
+from multimix.lab.train.folder import keep_code
 from multimix.lab.train.launch import LAUNCHERS, Launch
 from multimix.lab.train.many import fitting_jobs, run_all
+from multimix.names import METHOD_NAMES
 
 _JOBS_ON_SLURM = 16
 """Tasks of an array at the same time where the command line does not say."""
@@ -25,12 +28,15 @@ def main(arguments: list[str]) -> None:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
     if given.slurm and given.launcher != "slurm":
         raise ValueError(f"--slurm goes with --launcher slurm, got --launcher {given.launcher}")
-    name = given.recipe.lower().replace("_", "-")
-    if _means_study(name, given.methods, given.arms):
-        study = _of_study(given.recipe, given.arms or given.methods, rest, option="arms" if given.arms else "methods")
-        out, jobs = Path("runs/compare", name), fitting_jobs(next(iter(study.arms.values()))[0].device)
+    file: Reference | None = None
+    out, jobs = Path("runs/compare"), 1
+    if given.methods is None and split_reference(given.recipe):
+        study, file = _of_study(given.recipe, given.arms, rest)
+        out, jobs = out / study.name, fitting_jobs(next(iter(study.arms.values()))[0].device)
+    elif given.arms is not None:
+        raise ValueError("--arms names arms of a study, which is a file: multimix compare STUDY.py --arms NAME ...")
     else:
-        study, out, jobs = _of_recipe(given.recipe, given.methods, rest), Path("runs/compare"), 1
+        study = _of_recipe(given.recipe, given.methods, rest)
     out = given.out or out
     launch = Launch(
         launcher=given.launcher,
@@ -40,21 +46,22 @@ def main(arguments: list[str]) -> None:
         scratch=out,
         slurm=given.slurm,
     )
-    runs(study, out, seeds=given.seeds or study.seeds, launch=launch)
+    runs(study, out, seeds=given.seeds or study.seeds, launch=launch, file=file)
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="multimix compare",
         usage="multimix compare RECIPE --methods NAME ... [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]\n"
-        "       multimix compare STUDY [--arms NAME ...] [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]",
+        "       multimix compare STUDY.py[:NAME] [--arms NAME ...] [--seeds N] [--jobs N] [--out FOLDER]"
+        " [--FIELD VALUE ...]",
         description="Train several methods with several seeds by one recipe, or all runs of a study;"
-        " finished runs are kept, others resumed, and those that fail do not hold up the others. Where a recipe and"
-        " a study share a name, --methods means the recipe, unless all of its names are arms of the study and not all"
-        " are methods; --arms means the study.",
+        " finished runs are kept, others resumed, and those that fail do not hold up the others.",
     )
-    parser.add_argument("recipe", help=f"or study; recipes: {', '.join(RECIPES)}; studies: {', '.join(STUDIES)}")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="see multimix list, or all; of a study: its arms")
+    parser.add_argument(
+        "recipe", help=f"{', '.join(RECIPES)}; or FILE.py[:NAME], which with --methods holds a recipe, else a study"
+    )
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="see multimix list, or all; or FILE.py[:CLASS]")
     parser.add_argument("--arms", nargs="+", metavar="NAME", help="arms of a study (default: all of them)")
     parser.add_argument("--seeds", type=int, help="runs a method, with seeds 0, 1, ... (default: 3, or the study's)")
     parser.add_argument(
@@ -80,56 +87,38 @@ def _parser() -> Parser:
     return parser
 
 
-def runs(study: Study, out: Path, *, seeds: int, launch: Launch) -> None:
-    """Bring all runs of a study to their end, trials first, and report on them."""
+def runs(study: Study, out: Path, *, seeds: int, launch: Launch, file: Reference | None = None) -> None:
+    """Bring all runs of a study to their end, trials first, and report on them; the study's file is kept with them."""
     plans = study.chosen(choose(study, out, launch))
     # Seeds go round the methods, so that a stop leaves a fair table.
     wanted = {
         out / f"{label}-{seed}": replace(plan, seed=seed) for seed in range(seeds) for label, plan in plans.items()
     }
     run_all(wanted, launch)
+    if file is not None:
+        keep_code(out / "code", file.code.sources)
     folders = [out / f"{label}-{seed}" for label in plans for seed in range(seeds)]
     report(folders, out / "report.html", paired=reference(folders, study.against))
 
 
-def _means_study(name: str, methods: list[str] | None, arms: list[str] | None) -> bool:
-    """Return whether a study is meant, and not the recipe that may have the same name."""
-    if arms is not None:
-        if methods is not None:
-            raise ValueError("--arms names arms of a study and --methods methods for a recipe; give one of them")
-        return True
-    if methods is None:
-        return name in STUDIES or name not in RECIPES
-    if name in STUDIES and name in RECIPES:
-        there = study_named(name).arms
-        return all(label in there for label in methods) and not all(map(_is_method, methods))
-    return name in STUDIES
-
-
-def _is_method(name: str) -> bool:
-    try:
-        method_named(name)
-    except ValueError:
-        return name == "all"
-    return True
-
-
-def _of_study(name: str, labels: list[str] | None, rest: list[str], *, option: str) -> Study:
-    """Return a study, or the arms that an option names, with the fields of all its runs overridden."""
-    study = study_named(name)
+def _of_study(text: str, labels: list[str] | None, rest: list[str]) -> tuple[Study, Reference]:
+    """Return a study, or some of its arms, with the fields of all its runs overridden, and its file."""
+    study, file = find_made(text, "study", Study)
     for argument in rest:
         field = argument.partition("=")[0]
         if field.startswith("--method."):
             raise ValueError("--method.FIELD does not go with a study, whose arms have methods of their own")
         if field in ("--label", "--seed"):
             raise ValueError("a study sets --label and --seed of its runs itself")
-    study = study.changed(lambda config: override(config, rest, prog=f"multimix compare {name}"))
-    return study if labels is None else _only(study, labels, option=option)
+    prog = f"multimix compare {text}"
+    study = study.changed(lambda config: replace(override(config, rest, prog=prog), recipe=file))
+    return (study if labels is None else _only(study, labels)), file
 
 
 def _of_recipe(name: str, methods: list[str] | None, rest: list[str]) -> Study:
     """Return methods by one recipe as a study without candidates."""
     if methods is None:
+        recipe_named(name)  # who forgot the options of a recipe hears of that, who mistook its name of its name
         raise ValueError("the following arguments are required: --methods; see multimix compare --help")
     names = dict.fromkeys(METHOD_NAMES if methods == ["all"] else methods)
     plans = [configured(name, method, rest, prog=f"multimix compare {name}") for method in names]
@@ -139,11 +128,11 @@ def _of_recipe(name: str, methods: list[str] | None, rest: list[str]) -> Study:
     return Study(name=name, question="", arms=arms, against="erm" if "erm" in arms else next(iter(arms)))
 
 
-def _only(study: Study, labels: Iterable[str], *, option: str) -> Study:
+def _only(study: Study, labels: Iterable[str]) -> Study:
     """Return a study with some of its arms."""
     labels = list(dict.fromkeys(labels))
     for label in labels:
         if label not in study.arms:
-            raise ValueError(f"--{option}: study {study.name} has no arm {label!r}; it has {', '.join(study.arms)}")
+            raise ValueError(f"--arms: study {study.name} has no arm {label!r}; it has {', '.join(study.arms)}")
     arms = {label: study.arms[label] for label in labels}
     return replace(study, arms=arms, against=study.against if study.against in arms else labels[0])

@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--again", action="store_true", help="measure what has been measured already, too")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images a batch; no result depends on it")
+    parser.add_argument("--trust-code", action="store_true", help="run the Python files that the runs keep")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     if {"-h", "--help"} & set(arguments):
         print(parser.format_help())
@@ -60,7 +61,12 @@ def main(arguments: list[str]) -> None:
     if given.examples is not None:
         settings = {name: replace(of, examples=of.examples or given.examples) for name, of in settings.items()}
     suites = names if given.suites == ["all"] else [suite.name for suite in suites_named(given.suites)]
-    options = {"settings": settings, "again": given.again, "batch_size": given.batch_size}
+    options = {
+        "settings": settings,
+        "again": given.again,
+        "batch_size": given.batch_size,
+        "trust_code": given.trust_code,
+    }
     for run in given.runs:
         evaluate(run, suites, quiet=given.quiet, lenient=given.suites == ["all"], **options)
 

@@ -13,10 +13,10 @@ def main(arguments: list[str]) -> None:
     """Name everything that the other commands take by name."""
     parser = Parser(prog="multimix list", description="Name methods, recipes, data sets, models and suites.")
     parser.parse_args(arguments)
-    show("methods (each also as distilled-NAME)", {name: about_method(name) for name in METHOD_NAMES})
-    show("recipes", {name: _first_line(recipe) for name, recipe in RECIPES.items()})
+    show("methods (each also as distilled-NAME; or FILE.py:CLASS)", {name: about_method(name) for name in METHOD_NAMES})
+    show("recipes (or FILE.py:FUNCTION)", {name: _first_line(recipe) for name, recipe in RECIPES.items()})
     show("detection recipes", {name: _first_line(recipe) for name, recipe in DETECTION_RECIPES.items()})
-    show("data sets", dict.fromkeys(DATASETS, ""))
+    show("data sets (or FILE.py:FUNCTION)", dict.fromkeys(DATASETS, ""))
     show("models", dict.fromkeys((*MODELS, "timm:NAME", "torchvision:NAME"), ""))
     show("suites", {suite.name: _first_line(suite) for suite in SUITES})
 

@@ -1,5 +1,6 @@
 """``multimix train``."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from multimix.lab.train import resume, train
 from multimix.lab.train.parallel import leads
 
 USAGE = """multimix train RECIPE [--method NAME] [--name RUN] [--out FOLDER] [--FIELD VALUE ...]
-       multimix train --resume RUN"""
+       multimix train --resume RUN [--trust-code]
+
+RECIPE and NAME may be FILE.py or FILE.py:NAME, a file of your own; so may --data."""
 
 
 def main(arguments: list[str]) -> None:
@@ -22,6 +25,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--name", help="of the run folder; by default recipe, method, seed and time")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue a run where its last checkpoint left it")
+    parser.add_argument("--trust-code", action="store_true", help="with --resume: run the Python files that RUN keeps")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the result")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(parser.format_help() + "\nmultimix train RECIPE --help lists every field and its value in the recipe.")
@@ -30,12 +34,15 @@ def main(arguments: list[str]) -> None:
     if given.resume:
         if rest or given.recipe or given.method or given.name:
             raise ValueError("--resume takes the run's own configuration and goes with no other argument")
-        run = resume(given.resume, quiet=given.quiet)
+        run = resume(given.resume, quiet=given.quiet, trust_code=given.trust_code)
+    elif given.trust_code:
+        raise ValueError("--trust-code goes with --resume: what this command line names is run anyway")
     elif given.recipe is None:
         raise ValueError(f"which recipe? {', '.join(RECIPES)}, or --resume RUN")
     else:
         config = configured(given.recipe, given.method, rest, prog=f"multimix train {given.recipe}")
-        name = given.name or f"{config.recipe}-{config.title}-{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+        recipe = re.sub(r"\.py:?", "-", config.recipe).strip("-")
+        name = given.name or f"{recipe}-{config.title}-{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
         run = train(config, given.out / name, quiet=given.quiet)
     if not leads():
         return

@@ -8,6 +8,7 @@ the same promise: batch i of an epoch depends on the seed, the epoch and i alone
 from multimix.lab.data._augment import Augment, Crops, normalise
 from multimix.lab.data._batches import Batches
 from multimix.lab.data._load import DATASETS, Splits, first_of, load
+from multimix.lab.data._own import own_data
 from multimix.lab.data._seeds import seed_of
 from multimix.lab.data._sets import Files, Images, ImageSet
 
@@ -23,5 +24,6 @@ __all__ = [
     "first_of",
     "load",
     "normalise",
+    "own_data",
     "seed_of",
 ]

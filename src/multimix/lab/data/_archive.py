@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from multimix.lab.data._sets import Images
 from multimix.lab.data._source import Parts, Request, one_line
 
-__all__ = ["read_archive"]
+__all__ = ["parts_of", "read_archive"]
+
+Arrays = Mapping[str, np.ndarray]
 
 
 def read_archive(path: str, request: Request) -> Parts:
@@ -34,20 +37,24 @@ def read_archive(path: str, request: Request) -> Parts:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError(f"{file} is not an .npz archive but a single array")
         with archive:
-            return _parts(archive, file)
+            return parts_of(archive, file)
 
 
-def _parts(archive: np.lib.npyio.NpzFile, file: Path) -> Parts:
-    """Read the parts; classes come from the training labels, and the others must keep to them."""
+def parts_of(archive: Arrays, file: Path | str) -> Parts:
+    """Return the sets of arrays by :func:`read_archive`'s names; classes are those of the training labels.
+
+    Raises:
+        ValueError: If one is missing, or they are not as those of an archive; ``file`` says where they are from.
+    """
     labels = _labels(archive, file, "train")
     classes = _classes(labels, file)
     train = Images(_images(archive, file, "train", len(labels)), labels, classes)
     test = _part(archive, file, "test", train)
-    has_validation = any(key.startswith("val_") for key in archive.files)
+    has_validation = any(key.startswith("val_") for key in archive)
     return Parts(train, test, _part(archive, file, "val", train) if has_validation else None)
 
 
-def _part(archive: np.lib.npyio.NpzFile, file: Path, prefix: str, train: Images) -> Images:
+def _part(archive: Arrays, file: Path | str, prefix: str, train: Images) -> Images:
     labels = _labels(archive, file, prefix)
     if int(labels.min()) < 0 or int(labels.max()) >= len(train.classes):
         span = f"{int(labels.min())}..{int(labels.max())}"
@@ -60,16 +67,16 @@ def _part(archive: np.lib.npyio.NpzFile, file: Path, prefix: str, train: Images)
     return Images(images, labels, train.classes)
 
 
-def _array(archive: np.lib.npyio.NpzFile, file: Path, key: str) -> np.ndarray:
-    if key not in archive.files:
-        raise ValueError(f"{file} has no {key}, only: {', '.join(archive.files) or 'nothing'}")
+def _array(archive: Arrays, file: Path | str, key: str) -> np.ndarray:
+    if key not in archive:
+        raise ValueError(f"{file} has no {key}, only: {', '.join(archive) or 'nothing'}")
     try:
         return archive[key]
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{file}: {key} is damaged or holds pickled objects: {one_line(error)}") from error
 
 
-def _labels(archive: np.lib.npyio.NpzFile, file: Path, prefix: str) -> torch.Tensor:
+def _labels(archive: Arrays, file: Path | str, prefix: str) -> torch.Tensor:
     key = f"{prefix}_labels"
     array = _array(archive, file, key)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -81,7 +88,7 @@ def _labels(archive: np.lib.npyio.NpzFile, file: Path, prefix: str) -> torch.Ten
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _classes(labels: torch.Tensor, file: Path) -> tuple[str, ...]:
+def _classes(labels: torch.Tensor, file: Path | str) -> tuple[str, ...]:
     """Return the names 0..k-1 of the classes; each must have an image, which finds labels that count from 1."""
     present = torch.unique(labels).tolist()
     if present != list(range(len(present))):
@@ -95,7 +102,7 @@ def _classes(labels: torch.Tensor, file: Path) -> tuple[str, ...]:
     return tuple(str(label) for label in present)
 
 
-def _images(archive: np.lib.npyio.NpzFile, file: Path, prefix: str, count: int) -> torch.Tensor:
+def _images(archive: Arrays, file: Path | str, prefix: str, count: int) -> torch.Tensor:
     """Return the images as contiguous uint8 (n, c, h, w)."""
     key = f"{prefix}_images"
     array = _array(archive, file, key)

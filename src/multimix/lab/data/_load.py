@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from multimix.lab._code import Reference, split_reference
 from multimix.lab.data._archive import read_archive
 from multimix.lab.data._folder import read_folder, small_or_files
 from multimix.lab.data._named import NAMED
+from multimix.lab.data._own import read_own
 from multimix.lab.data._seeds import seed_of
 from multimix.lab.data._sets import Files, Images, ImageSet
 from multimix.lab.data._source import IMAGENET_STATISTICS, Parts, Request, Statistics
@@ -99,6 +101,8 @@ def load(
 
 
 def _read(name: str, request: Request) -> Parts:
+    if isinstance(name, Reference):
+        return read_own(name)
     kind, colon, path = name.partition(":")
     if colon and kind in READERS:
         if not path:
@@ -106,6 +110,8 @@ def _read(name: str, request: Request) -> Parts:
         return READERS[kind](path, request)
     if name in NAMED:
         return NAMED[name](request)
+    if split_reference(name):
+        raise ValueError(f"data {name!r} is code, which is not run because a text names it; see own_data")
     near = difflib.get_close_matches(name.lower(), NAMED, n=2)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(f"unknown data set {name!r}; {hint}known are {', '.join(DATASETS)}")

@@ -9,12 +9,13 @@ from multimix.lab.recipes.digits import digits
 from multimix.lab.recipes.imagenet import imagenet, imagenet_paper
 from multimix.lab.recipes.names import RECIPES, recipe_named
 from multimix.lab.recipes.recommended import cifar10_multimix, cifar10_small_multimix, digits_multimix
-from multimix.lab.recipes.study import Study
+from multimix.lab.recipes.study import Study, arms
 from multimix.lab.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper, tiny_imagenet_small
 
 __all__ = [
     "RECIPES",
     "Study",
+    "arms",
     "cifar10",
     "cifar10_multimix",
     "cifar10_paper",

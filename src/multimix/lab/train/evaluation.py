@@ -61,6 +61,7 @@ def evaluations(
     splits: Splits | None = None,
     watch: Watch = SILENT,
     unfit: Callable[[str, str], None] | None = None,
+    trust_code: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each suite, as soon as it is written.
 
@@ -77,17 +78,18 @@ def evaluations(
         watch: Hears how far each suite is.
         unfit: Called with the name of a suite that the data do not suit and with the reason, and the suite is left out;
             None raises.
+        trust_code: Run the files of a user's own that the run keeps, if its method or data are from one.
 
     Raises:
         FileNotFoundError: If there is no finished run.
-        ValueError: If a suite is unknown, its settings do not fit the data, an optional package is missing or the run's
-            files are damaged.
+        ValueError: If a suite is unknown, its settings do not fit the data, an optional package is missing, the run's
+            files are damaged, or it needs code that is not trusted.
     """
     given = settings or {}
     chosen = {suite: given.get(suite.name) or suite.Settings() for suite in suites_named(suites)}
     run = RunFolder(folder)
-    config = run.read_config()
-    network, splits = load_network(folder, splits)
+    config = run.read_config(run.read_code("method", "data", trust_code=trust_code))
+    network, splits = load_network(folder, splits, trust_code=trust_code)
     weights = digest(run.weights)
     device = next(cast("nn.Module", network).parameters()).device
     source = source_of(config, splits, device, batch_size=batch_size)

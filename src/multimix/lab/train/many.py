@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from multimix.lab._code import digests
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import RunFolder, describe_config
 from multimix.lab.train.launch import Launch, Launcher
 from multimix.lab.train.launch.attempt import Job
 from multimix.lab.train.launch.local import Here, Pool
 from multimix.lab.train.launch.table import Board, Row, failures
+from multimix.lab.train.own import code_of, with_own_data
 from multimix.lab.train.parallel import world
 
 _POLL = 1.0
@@ -26,7 +28,7 @@ class FailedRunsError(RuntimeError):
 
 
 def check_same(folder: Path, config: TrainConfig) -> None:
-    """Raise ValueError if ``folder`` holds a run with another configuration."""
+    """Raise ValueError if ``folder`` holds a run with another configuration, or made by another user's file."""
     if not (folder / "config.json").is_file():
         return
     there, wanted = describe_config(RunFolder(folder).read_config()), describe_config(config)
@@ -36,6 +38,13 @@ def check_same(folder: Path, config: TrainConfig) -> None:
             f"run folder {folder} holds a run with another {field} ({there.get(field)!r}, not {wanted[field]!r});"
             " give another --out"
         )
+    known = RunFolder(folder).read_digests()
+    for name, digest in digests(code_of(config.method, config.data)).items():
+        if known.get(name) != digest:
+            raise ValueError(
+                f"run folder {folder} holds a run of another {name} (sha256 {known.get(name)}, not {digest});"
+                " give another --out"
+            )
 
 
 def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
@@ -48,6 +57,7 @@ def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
             begun. If every run is refused for one and the same reason.
         FailedRunsError: If runs failed in the end; a table on the error stream says why. The same call goes on.
     """
+    runs = {folder: with_own_data(config) for folder, config in runs.items()}
     for folder, config in runs.items():
         if world(config) > 1:  # its processes are copies of the command, each of which would fan out once more
             raise ValueError(

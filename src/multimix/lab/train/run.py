@@ -12,6 +12,7 @@ from multimix.lab.train.engine import Engine, build_network
 from multimix.lab.train.environment import describe
 from multimix.lab.train.folder import Facts, RunFolder
 from multimix.lab.train.log import board_writer
+from multimix.lab.train.own import code_of, with_own_data
 from multimix.lab.train.parallel import by_first, device_of, leads, shard, start, told_by_first
 from multimix.lab.train.session import LossLog, Session
 from multimix.lab.train.state import load_newest, restore_random_states
@@ -39,6 +40,7 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
     RunFolder(folder).check_free()
     if config.tensorboard:
         board_writer()
+    config = with_own_data(config)
     start(config)
     run = RunFolder(told_by_first(folder))  # whose name may hold the time
     engine = Engine(config, splits or load_data(config))
@@ -55,14 +57,19 @@ def _begun(run: RunFolder, engine: Engine) -> Iterator[None]:
         yield
 
 
-def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
+def resume(folder: Path, *, quiet: bool = False, trust_code: bool = False) -> RunFolder:
     """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
+
+    Args:
+        folder: The run.
+        quiet: Print nothing.
+        trust_code: Run the files of a user's own that the run keeps, if its method or data are from one.
 
     Raises:
         BlockingIOError: If another process trains it.
         FileNotFoundError: If there is no run in the folder.
-        ValueError: If its configuration or checkpoint is damaged or belongs to another run, or the data have changed
-            since.
+        ValueError: If its configuration or checkpoint is damaged or belongs to another run, the data have changed
+            since, or it needs code that is not trusted or has changed.
         TrainingError: If the loss turns non-finite, or memory does not suffice.
         Terminated: After SIGTERM, behind a checkpoint.
 
@@ -70,7 +77,7 @@ def resume(folder: Path, *, quiet: bool = False) -> RunFolder:
         UserWarning: If the newest checkpoint is damaged and the one before is taken.
     """
     run = RunFolder(folder)
-    config = run.read_config()
+    config = run.read_config(run.read_code("method", "data", trust_code=trust_code))
     start(config)
     with by_first(run.writing()):
         return run if told_by_first(run.finished) else _resume(run, config, quiet=quiet)
@@ -105,19 +112,29 @@ def load_data(config: TrainConfig) -> Splits:
 
 def same_data(one: TrainConfig, other: TrainConfig) -> bool:
     """Return whether two configurations load the same data set, split alike."""
-    return all(getattr(one, name) == getattr(other, name) for name in ("data", *_DATA))
+    same = all(getattr(one, name) == getattr(other, name) for name in ("data", *_DATA))
+    return same and code_of(one.data) == code_of(other.data)
 
 
-def load_network(folder: Path, splits: Splits | None = None, *, device: str = "auto") -> tuple[Network, Splits]:
+def load_network(
+    folder: Path, splits: Splits | None = None, *, device: str = "auto", trust_code: bool = False
+) -> tuple[Network, Splits]:
     """Return the trained network of a run, and its data.
+
+    Args:
+        folder: The run.
+        splits: The data, if it is loaded already.
+        device: Where to put the network.
+        trust_code: Run the file of a user's own that the run keeps, if its data are from one; the network needs none.
 
     Raises:
         FileNotFoundError: If there is no run, or it has not ended.
-        ValueError: If its files are damaged or do not fit each other, or the data have changed since.
+        ValueError: If its files are damaged or do not fit each other, the data have changed since, or they need code
+            that is not trusted or has changed.
     """
     run = RunFolder(folder)
     config = _finished_config(run)
-    splits = splits or load_data(config)
+    splits = splits or load_data(run.read_config(run.read_code("data", trust_code=trust_code)))
     facts = run.read_facts() or Facts.of(splits)
     facts.check(splits)
     return _network(run, config, facts, device), splits
@@ -125,6 +142,8 @@ def load_network(folder: Path, splits: Splits | None = None, *, device: str = "a
 
 def load_trained(folder: Path, *, device: str = "auto") -> tuple[Network, Facts]:
     """Return the trained network of a run and what it knows of its data, which need not be there.
+
+    Nothing that a user's own files hold is run: neither network nor facts are from there.
 
     Raises:
         FileNotFoundError: If there is no run, or it has not ended.

@@ -1,7 +1,8 @@
 """Ways to bring many runs to their end: in this process, in several, on Ray, on Slurm.
 
 A launcher takes jobs and says which of them have ended, and how; it knows nothing of retries, which
-:func:`multimix.lab.train.many.run_all` sees to for all of them alike. What runs have reached is read from their folders.
+:func:`multimix.lab.train.many.run_all` sees to for all of them alike. What runs have reached is read from their
+folders.
 """
 
 from collections.abc import Collection, Sequence

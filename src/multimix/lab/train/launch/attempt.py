@@ -5,11 +5,15 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from multimix.lab._code import Code
 from multimix.lab.data import Splits
+from multimix.lab.train.codec import from_json, to_json
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.environment import is_out_of_memory
 from multimix.lab.train.folder import RunFolder
+from multimix.lab.train.own import code_of
 from multimix.lab.train.run import load_data, resume, same_data, train
 from multimix.lab.train.session import TrainingError
 
@@ -34,6 +38,22 @@ class Job:
 
     folder: Path
     config: TrainConfig
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process make it, which does not know the classes of the user's own files."""
+        return (Job.of, (self.plan(),)) if code_of(self.config) else (Job, (self.folder, self.config))
+
+    def plan(self) -> dict[str, Any]:
+        """Return the job as JSON, with the user's own files that its configuration is made of."""
+        code = {name: source.decode("utf-8", "surrogateescape") for name, source in code_of(self.config).items()}
+        return {"folder": str(self.folder), "config": to_json(self.config), "code": code}
+
+    @classmethod
+    def of(cls, plan: dict[str, Any]) -> "Job":
+        """Return the job that :meth:`plan` describes; its files are run, as whoever planned it ran them."""
+        folder = Path(plan["folder"])
+        code = {name: text.encode("utf-8", "surrogateescape") for name, text in plan.get("code", {}).items()}
+        return cls(folder, from_json(plan["config"], Code(code, RunFolder(folder).code)))
 
     @property
     def finished(self) -> bool:
@@ -95,7 +115,7 @@ def attempt(job: Job, *, data: Loaded, quiet: bool = True) -> Failure | None:
 def _bring(job: Job, *, data: Loaded, quiet: bool) -> None:
     run = RunFolder(job.folder)
     if run.config_file.is_file():
-        resume(job.folder, quiet=quiet)
+        resume(job.folder, quiet=quiet, trust_code=True)  # of the command that named it, which compared the two
         return
     train(job.config, job.folder, quiet=quiet, splits=data(job.config))
 

@@ -1,7 +1,8 @@
 """A run from a plan in a file: ``python -m multimix.lab.train.launch.worker PLAN OUTCOME``, a task of Slurm.
 
-The plan holds the run folder, the configuration and the command line that asked for it; the outcome, the failure or
-null. Whoever reads outcomes knows by the lack of one that the task was cut off.
+The plan holds the run folder, the configuration, the user's own files that it is made of, and the command line that
+asked for it; the outcome, the failure or null. Whoever reads outcomes knows by the lack of one that the task was cut
+off.
 """
 
 import json
@@ -13,15 +14,13 @@ from typing import Any
 
 import torch
 
-from multimix.lab.train.codec import from_json, to_json
 from multimix.lab.train.launch.attempt import Failure, Job, Loaded, attempt
 from multimix.lab.train.state import replacing
 
 
 def write_plan(path: Path, job: Job) -> None:
     """Write what a task needs to know."""
-    plan = {"folder": str(job.folder.absolute()), "config": to_json(job.config), "command": sys.argv}
-    _write(path, plan)
+    _write(path, {**job.plan(), "folder": str(job.folder.absolute()), "command": sys.argv})
 
 
 def read_outcome(path: Path) -> Failure | None:
@@ -41,8 +40,7 @@ def main(plan: Path, outcome: Path) -> int:
     sys.argv = given["command"]
     if cores := os.environ.get("SLURM_CPUS_PER_TASK"):
         torch.set_num_threads(int(cores))
-    job = Job(Path(given["folder"]), from_json(given["config"]))
-    failure = attempt(job, data=Loaded(), quiet=False)
+    failure = attempt(Job.of(given), data=Loaded(), quiet=False)
     _write(outcome, {"failure": None if failure is None else asdict(failure)})
     return int(failure is not None)
 

@@ -10,6 +10,7 @@ from multimix.lab.recipes import cifar10_small, digits, tiny_imagenet_small
 from multimix.methods import ManifoldMixup
 from multimix.models import build
 from seconds import COSTS, within
+from studies.listed import study_named
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "step-recipes-cpu.jsonl"
 SECONDS = {"digits-seconds": digits(), "cifar10-small-seconds": cifar10_small()}

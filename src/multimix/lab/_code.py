@@ -1,0 +1,339 @@
+"""Python files of a user's own, named ``FILE.py`` or ``FILE.py:NAME`` where methods, recipes, studies and data are.
+
+A file is run from its bytes, and so are the modules beside it that it imports; who keeps those bytes, as a run folder
+does, keeps all that was run. Nothing here decides whether a file may be run: who calls :func:`run_file` has.
+"""
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from importlib.abc import MetaPathFinder, SourceLoader
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_loader
+from inspect import Parameter, isclass, isfunction, signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+Sources = Mapping[str, bytes]
+"""Files by their path below the folder of the first of them, with slashes."""
+Read = Callable[[str], bytes | None]
+"""Returns the bytes of such a path, None where there is no file."""
+Fits = Callable[[Any], bool]
+"""Says whether an object is what is looked for in a file, or may make it."""
+
+_REFERENCE = re.compile(r"([^:]+\.py)(?::(.*))?", re.DOTALL)
+
+
+def split_reference(text: str) -> tuple[str, str | None] | None:
+    """Return the file and the name (None: the only one) that ``FILE.py:NAME`` says; None of any other text."""
+    found = _REFERENCE.fullmatch(text)
+    return None if found is None else (found[1], found[2])
+
+
+def digests(sources: Sources) -> dict[str, str]:
+    """Return the SHA-256 of every file."""
+    return {name: sha256(source).hexdigest() for name, source in sources.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A file that was run."""
+
+    main: str
+    """Its name."""
+    place: Path
+    """The folder that it is from."""
+    sources: dict[str, bytes] = field(default_factory=dict)
+    """The file and what it imported beside it."""
+    modules: dict[str, ModuleType] = field(default_factory=dict)
+    """What became of each of them."""
+
+    @property
+    def path(self) -> Path:
+        """Return where the file was found."""
+        return self.place / self.main
+
+    def get(self, name: str) -> Any:
+        """Return the object of a name.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        there = vars(self.modules[self.main])
+        if name not in there:
+            raise ValueError(f"{self.path} has no {name!r}; it has {', '.join(self.own()) or 'nothing'}")
+        return there[name]
+
+    def own(self) -> dict[str, Any]:
+        """Return the public objects that the file itself makes, by name."""
+        module = self.modules[self.main]
+        return {name: value for name, value in vars(module).items() if name[0] != "_" and _is_of(value, module)}
+
+    def only(self, what: str, fits: Fits) -> str:
+        """Return the name of the only object that fits.
+
+        Raises:
+            ValueError: If there is none, or there are several.
+        """
+        own = self.own()
+        found = [name for name, value in own.items() if fits(value)]
+        if not found:
+            raise ValueError(f"{self.path} holds no {what}; it has {', '.join(own) or 'nothing'}")
+        if len(found) > 1:
+            raise ValueError(
+                f"{self.path} holds more than one {what}: say which, as in {self.path}:{found[0]}; it has"
+                f" {', '.join(found)}"
+            )
+        return found[0]
+
+
+def _is_of(value: Any, module: ModuleType) -> bool:
+    if isclass(value) or isfunction(value):
+        return value.__module__ == module.__name__
+    return not isinstance(value, ModuleType)
+
+
+@dataclass(frozen=True)
+class Code:
+    """Files that may be run."""
+
+    sources: Sources
+    """The files."""
+    place: Path
+    """The folder that they are from."""
+
+    def resolve(self, text: str) -> Any:
+        """Return what ``FILE.py:NAME`` names; the file is run, unless it has been.
+
+        Raises:
+            ValueError: If it is not there, cannot be run, or has no such name; in one line.
+        """
+        file, name = split_reference(text) or (text, None)
+        return run_file(file, self.sources.get, self.place).get(str(name))
+
+
+class Reference(str):
+    """``FILE.py:NAME`` together with the files, as a field of a configuration holds it.
+
+    A plain text of this form names a file and lets nobody run it.
+    """
+
+    code: Code
+    """The file and what lies beside it, perhaps with more files."""
+
+    def __new__(cls, text: str, code: Code) -> "Reference":
+        """Join a text and the files that it speaks of."""
+        self = super().__new__(cls, text)
+        self.code = code
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return str(self), self.code
+
+    def resolve(self) -> Any:
+        """Return what the text names, as :meth:`Code.resolve`."""
+        return self.code.resolve(self)
+
+
+def find(text: str, what: str, fits: Fits) -> Reference:
+    """Return what ``FILE.py:NAME`` refers to, or ``FILE.py`` with the only object there that fits, and run the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be run, has no such name, or several objects fit; in one line.
+    """
+    file, name = split_reference(text) or (text, None)
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    program = run_file(path.name, partial(_read, path.parent), path.parent)
+    name = program.only(what, fits) if name is None else name
+    program.get(name)
+    return Reference(f"{program.main}:{name}", Code(program.sources, program.place))
+
+
+def find_made(text: str, what: str, kind: type[T]) -> tuple[T, Reference]:
+    """Return the ``kind`` that a name in a file is, or that the function of the name returns, and the reference.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As :func:`find`; or the function raises, or returns something else.
+    """
+    reference = find(text, what, makes(kind))
+    made = called(reference)
+    if not isinstance(made, kind):
+        got = type(made).__name__ if made is not None else "None"
+        raise ValueError(f"{reference} must be a {kind.__name__}, or a function that returns one; got {got}")
+    return made, reference
+
+
+def called(reference: Reference) -> Any:
+    """Return what a function returns, and of anything else itself.
+
+    Raises:
+        ValueError: If the function raises, in one line.
+    """
+    value = reference.resolve()
+    if not isfunction(value):
+        return value
+    try:
+        return value()
+    except Exception as error:
+        raise ValueError(f"{reference}: {_said(error, reference.code.place)}") from error
+
+
+def makes(kind: type) -> Fits:
+    """Return what says whether an object is a ``kind``, or a function without arguments that may return one.
+
+    A function whose return is annotated returns what it says.
+    """
+
+    def fits(value: Any) -> bool:
+        if not isfunction(value):
+            return isinstance(value, kind)
+        said = value.__annotations__.get("return", kind)
+        name = said.__name__ if isclass(said) else str(said).rpartition(".")[2]
+        return takes_nothing(value) and name == kind.__name__
+
+    return fits
+
+
+def takes_nothing(function: Callable[..., Any]) -> bool:
+    """Return whether a function can be called without arguments."""
+    variadic = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return all(p.default is not Parameter.empty or p.kind in variadic for p in signature(function).parameters.values())
+
+
+_PROGRAMS: list[Program] = []
+"""Files that this process ran: the same bytes are not run twice, and a class is told by the file that it is from."""
+
+
+def program_of(cls: type) -> tuple[Program, str] | None:
+    """Return the program that made a class, and the class as ``FILE.py:NAME``; None of anybody else's class."""
+    for program in reversed(_PROGRAMS):
+        for file, module in program.modules.items():
+            if cls.__module__ == module.__name__ and vars(module).get(cls.__name__) is cls:
+                return program, f"{file}:{cls.__name__}"
+    return None
+
+
+def run_file(main: str, read: Read, place: Path) -> Program:
+    """Run a file whose bytes, and those of the modules beside it, ``read`` returns.
+
+    Args:
+        main: Its name.
+        read: What lies in its folder, itself included.
+        place: The folder that its ``__file__`` and messages say it is from.
+
+    Raises:
+        ValueError: If it is not there or cannot be run, in one line.
+    """
+    if read(main) is None:
+        raise ValueError(f"there is no file {place / main}")
+    for program in _PROGRAMS:
+        if program.main == main and all(read(name) == source for name, source in program.sources.items()):
+            return program
+    program = Program(main, place)
+    _run(program, read)
+    _PROGRAMS.append(program)
+    return program
+
+
+def _read(folder: Path, name: str) -> bytes | None:
+    path = folder / name
+    return path.read_bytes() if path.is_file() else None
+
+
+class _Beside(MetaPathFinder, SourceLoader):  # type: ignore[misc]
+    """Finds a program's modules and remembers the bytes of those that are run."""
+
+    def __init__(self, program: Program, read: Read) -> None:
+        self._program, self._read = program, read
+        self._files: dict[str, str] = {}
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Return how to make a module that lies beside the file."""
+        top, dot, _ = fullname.partition(".")
+        if top == "multimix" or (dot and top not in self._files):
+            return None
+        file = fullname.replace(".", "/")
+        for name in (f"{file}/__init__.py", f"{file}.py"):
+            if self._read(name) is not None:
+                return self.spec(fullname, name)
+        return None
+
+    def spec(self, fullname: str, file: str) -> ModuleSpec:
+        """Return how to make a module of a file."""
+        self._files[fullname] = file
+        spec = spec_from_loader(fullname, self, is_package=file.endswith("/__init__.py"))
+        assert spec is not None  # it is None where the loader is
+        return spec
+
+    def get_filename(self, fullname: str) -> str:
+        """Return the path that tracebacks show."""
+        return str(self._program.place / self._files[fullname])
+
+    def get_data(self, path: str) -> bytes:
+        """Return the bytes of a file, which from now on are the program's."""
+        file = Path(path).relative_to(self._program.place).as_posix()
+        known = self._program.sources
+        if file not in known:
+            source = self._read(file)
+            if source is None:
+                raise OSError(f"there is no file {path}")
+            known[file] = source
+        return known[file]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run a module, and keep it by its file."""
+        self._program.modules[self._files[module.__name__]] = module
+        super().exec_module(module)
+
+
+_BESIDE: set[str] = set()
+"""Modules that lay beside files that were run: the next file's of the same name are others."""
+
+
+def _run(program: Program, read: Read) -> None:
+    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_beside(name, read)}
+    finder = _Beside(program, read)
+    name = f"multimix_file_{Path(program.main).stem.replace('.', '_')}"  # never the name of a module of somebody else's
+    module = module_from_spec(finder.spec(name, program.main))
+    sys.modules[name] = module
+    sys.meta_path.insert(0, finder)
+    try:
+        finder.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{program.path} cannot be run: {_said(error, program.place)}") from error
+    finally:
+        sys.meta_path.remove(finder)
+        _BESIDE.update(other.__name__.partition(".")[0] for other in program.modules.values() if other is not module)
+        sys.modules.update({known: other for known, other in aside.items() if known.partition(".")[0] not in _BESIDE})
+
+
+def _is_beside(name: str, read: Read) -> bool:
+    """Return whether a module that was imported earlier would be taken for one that lies beside a file."""
+    top = name.partition(".")[0]
+    if top in _BESIDE:
+        return True
+    if top == "multimix" or top in sys.stdlib_module_names or (read(f"{top}.py") or read(f"{top}/__init__.py")) is None:
+        return False
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return file is not None and "site-packages" not in Path(file).parts
+
+
+def _said(error: BaseException, place: Path) -> str:
+    """Return an error in one line, with the line of the user's file that it is from."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} (line {error.lineno} of {Path(error.filename or '').name})"
+    text = " ".join(str(error).split())
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == place]
+    where = f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""
+    return f"{type(error).__name__}: {text}".removesuffix(": ") + where
