@@ -18,11 +18,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from typing_extensions import Self
 
-__all__ = ["SILENT", "Evaluator", "Losses", "Method", "Network", "Stateful", "Teacher", "Watch", "parts"]
+__all__ = [
+    "SILENT",
+    "Evaluator",
+    "Losses",
+    "Method",
+    "Network",
+    "Stateful",
+    "Teacher",
+    "Watch",
+    "check_network",
+    "parts",
+]
 
 T = TypeVar("T")
 
@@ -165,6 +177,46 @@ class Stateful(nn.Module):
         """Hear how much of training is done, from 0 to 1."""
 
 
+_PARTS = ("embed", "pool", "classify", "head")
+_COMPILED = "OptimizedModule"
+_INSTEAD = {
+    **dict.fromkeys(
+        ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"),
+        "wrap a module of your own that holds net and calls the method on it in its forward pass",
+    ),
+    _COMPILED: "give net as it is and compile its encoder: net.embed = torch.compile(net.embed)",
+}
+"""What to write in place of a wrapper around a network, by the wrapper's name."""
+
+
+def check_network(network: object, *also: str, called: bool = False) -> None:
+    """Raise unless a method can take ``network``: what :func:`multimix.adapt` returns, or another :class:`Network`.
+
+    Args:
+        network: What a method was called with.
+        also: Parts that not every method asks for.
+        called: The method asks for the forward pass only, which may be compiled.
+
+    Raises:
+        TypeError: If it is a class, lacks a part of a network, or is a wrapper whose own forward pass a method would
+            pass by.
+    """
+    if torch.compiler.is_compiling():
+        return
+    cls = network if isinstance(network, type) else type(network)
+    wrapper = next((base.__name__ for base in cls.__mro__ if base.__name__ in _INSTEAD), None)
+    instead = None if wrapper is None or (called and wrapper == _COMPILED) else _INSTEAD[wrapper]
+    lacking = [part for part in (*_PARTS, *also) if not hasattr(network, part)]
+    if not (lacking or instead or cls is network):
+        return
+    what = f"the class {cls.__name__}" if cls is network else cls.__name__
+    without = f", which has no {', '.join(lacking)}" if lacking and not instead and cls is not network else ""
+    raise TypeError(
+        f"network must be an adapted network, net = mm.adapt(model), got {what}{without}"
+        f"{f'; {instead}' if instead else ''}"
+    )
+
+
 def parts(method: Method) -> Iterator[Method]:
     """Yield a method and every method inside it, outermost first."""
     yield method
@@ -172,6 +224,6 @@ def parts(method: Method) -> Iterator[Method]:
         return
     for f in fields(method):
         value = getattr(method, f.name)
-        for item in value if isinstance(value, tuple) else (value,):
+        for item in value if isinstance(value, (tuple, list)) else (value,):
             if is_dataclass(item) and isinstance(item, Method):
                 yield from parts(item)

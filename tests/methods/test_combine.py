@@ -1,11 +1,14 @@
 """Alternate and Until: which method has its turn."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 from scipy import stats
 
 import toy
-from multimix.methods import ERM, Alternate, Mixup, MultiMix, Until
+from multimix.methods import ERM, Alternate, AutoMix, ManifoldMixup, Mixup, MultiMix, Until
 from multimix.protocols import Losses, Method, Teacher, parts
 
 
@@ -103,6 +106,36 @@ def test_methods_inside_are_found_outermost_first():
     method = Alternate(inner)
     assert list(parts(method)) == [method, inner[0], inner[1], inner[1].method, inner[1].then]
     assert all(isinstance(part, Method) for part in parts(method))
+
+
+def test_lists_are_as_good_as_tuples():
+    learner = AutoMix(width=4)
+    method = Alternate([learner, Mixup()], [0.3, 0.7])
+    assert method == Alternate((learner, Mixup()), (0.3, 0.7))
+    assert list(parts(method)) == [method, learner, Mixup()]
+    assert ManifoldMixup(stages=[0, 1]) == ManifoldMixup(stages=(0, 1))
+    assert hash(MultiMix(alpha=[0.5, 2.0])) == hash(MultiMix(alpha=(0.5, 2.0)))
+
+
+def test_methods_are_found_in_lists_of_methods_of_ones_own():
+    @dataclass
+    class Both:
+        name: ClassVar[str] = "both"
+        methods: list[Method]
+
+        def __call__(self, network, inputs, targets, *, generator=None, teacher=None):
+            return Losses(torch.zeros(()))
+
+    inner = [Until(Mixup()), ERM()]
+    method = Both(inner)
+    assert list(parts(method)) == [method, inner[0], inner[0].method, inner[0].then, inner[1]]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("methods", [{"a": Mixup()}, Mixup(), iter([Mixup()]), None], ids=lambda m: type(m).__name__)
+def test_other_collections_of_methods_are_refused(methods):
+    with pytest.raises(TypeError, match="methods must be a tuple of methods, got"):
+        Alternate(methods)
 
 
 @pytest.mark.bad_input

@@ -8,9 +8,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from multimix._modules import fingerprint
 from multimix.distill.ema import BufferRule, EMATeacher, as_module, check_ema
-from multimix.ops import batch_size, check_examples, check_fields, check_fit, objective_of
-from multimix.protocols import Losses, Method, Network, Stateful, Teacher
+from multimix.ops import CrossEntropy, batch_size, check_examples, check_fields, check_fit, objective_of, rows_of
+from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_network
 
 
 @dataclass(eq=False)
@@ -73,6 +74,7 @@ class SelfDistilled(Stateful):
         Raises:
             ValueError: If ``inputs`` is a sequence of other than two views.
         """
+        check_network(network)
         view, other = _two_views(inputs)
         check_examples(other, targets)
         ema = self._follow(network)
@@ -87,6 +89,8 @@ class SelfDistilled(Stateful):
         So is the gradient of the squared error.
         """
         objective = objective_of(network)
+        if isinstance(objective, CrossEntropy):
+            targets = targets if teacher_logits.ndim > 2 else rows_of(targets, teacher_logits.shape[-1])
         predictions = objective.predictions(teacher_logits.float())
         labels = objective.targets(targets, predictions.shape[-1], dtype=predictions.dtype)
         check_fit(targets, labels, predictions)
@@ -95,13 +99,13 @@ class SelfDistilled(Stateful):
     def _teacher_of(self, network: Network) -> EMATeacher:
         if self.ema is None:
             self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule, warmup=self.warmup)
-            self._seen = _fingerprint(network)
+            self._seen = fingerprint(as_module(network))
         return self.ema
 
     def _follow(self, network: Network) -> EMATeacher:
         """Absorb the optimiser's step since the last call, if there was one and nobody calls ``after_step``."""
         ema = self._teacher_of(network)
-        if not self.led and not torch.equal(self._seen, now := _fingerprint(network)):
+        if not self.led and not torch.equal(self._seen, now := fingerprint(as_module(network))):
             if not self._seen.isnan().all():
                 ema.update_(as_module(network))
             self._seen = now
@@ -111,16 +115,6 @@ class SelfDistilled(Stateful):
         """Follow a step of a loop that tells of every one; whoever goes on from here has seen them all."""
         self._teacher_of(network).update_(as_module(network))
         self._seen.fill_(float("nan"))
-
-
-def _fingerprint(network: Network) -> Tensor:
-    """Return a number for each parameter that tells whether an optimiser has stepped.
-
-    Autograd's version counters would not tell: fused optimisers pass them by, and a checkpoint has none.
-    """
-    parameters = [parameter.detach() for parameter in as_module(network).parameters()]
-    norms = [torch.linalg.vector_norm(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
-    return torch.stack([norm.double() for norm in norms])
 
 
 _ONE_VIEW = (Tensor, Mapping, PackedSequence)

@@ -1,6 +1,5 @@
 """The moving average of a network."""
 
-import copy
 from typing import Literal
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import Self
 
+from multimix._modules import copied
 from multimix.protocols import Network
 
 BufferRule = Literal["copy", "average"]
@@ -44,7 +44,7 @@ class EMATeacher(nn.Module):
         check_ema(momentum, buffer_rule)
         self.momentum, self.buffer_rule, self.warmup = momentum, buffer_rule, warmup
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-        self.network = copy.deepcopy(as_module(network)).requires_grad_(False).eval()
+        self.network = copied(as_module(network)).requires_grad_(False).eval()
 
     @torch.no_grad()
     def update_(self, network: nn.Module) -> None:

@@ -1,12 +1,59 @@
 """What the methods share that learn modules of their own beside the network."""
 
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from multimix._modules import fingerprint
+from multimix.protocols import Stateful
 
 Module = TypeVar("Module", bound=nn.Module)
+
+_PATIENCE = 5
+"""How many steps of the network's optimiser may leave a method's own parameters as they were."""
+
+
+class LearnsBeside(Stateful):
+    """Base of the methods whose own parameters somebody has to train."""
+
+    _before: tuple[Tensor, list[Tensor]] | None = None
+    """The network's fingerprint and the method's own parameters at the last look."""
+    _idle: int = 0
+    _settled: bool = False
+
+    def look_for_an_optimiser(self, network: nn.Module) -> None:
+        """Warn once if the network is trained and what is learned beside it is not.
+
+        A loop that calls ``after_step`` and one that has trained the parameters are looked at no further.
+        """
+        own = [p.detach().clone() for p in self.parameters() if p.requires_grad] if self._is_open() else []
+        if not own:
+            return
+        before, self._before = self._before, (fingerprint(network), own)
+        if before is None:
+            return
+        if len(before[1]) == len(own) and all(map(_same, before[1], own)):
+            self._idle += not _same(before[0], self._before[0])
+            if self._idle < _PATIENCE:
+                return
+            name = type(self).__name__
+            warnings.warn(
+                f"{name} learns nothing: an optimiser moves the network and not what {name} trains beside it; write"
+                " method.prepare(network) and then"
+                " torch.optim.SGD([*network.parameters(), *method.parameters()], lr=...)",
+                stacklevel=2,
+            )
+        self._before, self._settled = None, True
+
+    def _is_open(self) -> bool:
+        return torch.is_grad_enabled() and not (self._settled or self.led or torch.compiler.is_compiling())
+
+
+def _same(before: Tensor, now: Tensor) -> bool:
+    return before.shape == now.shape and before.device == now.device and torch.equal(before, now)
 
 
 def build_beside(network: object, make: Callable[[], Module], name: str) -> Module:

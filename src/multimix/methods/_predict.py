@@ -13,10 +13,12 @@ from multimix.ops import (
     check_batch,
     check_examples,
     check_fit,
+    check_generator,
     objective_of,
+    rows_of,
     soft_cross_entropy,
 )
-from multimix.protocols import Losses, Network, Teacher
+from multimix.protocols import Losses, Network, Teacher, check_network
 
 
 @runtime_checkable
@@ -54,6 +56,8 @@ class Predicts(ABC):
     The loss is the network's own ``objective``, cross-entropy if it has none.
     """
 
+    calls_only: ClassVar[bool] = False
+    """Whether the network's forward pass is all that the method asks for."""
     label_maps: ClassVar[bool] = False
     """Whether targets may differ from position to position: what mixes them mixes the positions alike."""
 
@@ -71,6 +75,7 @@ class Predicts(ABC):
         teacher: Teacher | None = None,
     ) -> Losses:
         """Return the loss of the mixed mini-batch against mixed targets and a teacher's predictions."""
+        targets = begin(network, targets, generator, called=self.calls_only)
         self.check(inputs, targets)
         mixing = self.draw(network, inputs, targets, generator)
         logits = mixing.predict(network, inputs)
@@ -85,6 +90,7 @@ class Predicts(ABC):
 class MixesInputs(Predicts):
     """Base of the methods that mix inputs before the network sees them."""
 
+    calls_only: ClassVar[bool] = True
     needs_network: ClassVar[bool] = False
     """Whether the mixing depends on the network."""
 
@@ -119,14 +125,32 @@ class MixesInputs(Predicts):
         Raises:
             ValueError: If ``num_classes`` or ``network`` is missing, or as the method itself.
         """
+        check_generator(generator)
         check_batch(inputs, targets)
         if self.needs_network and network is None:
             raise ValueError(f"network must be given: {type(self).__name__} mixes by what it makes of the inputs")
+        targets = rows_of(targets, num_classes)
         if num_classes is None and not targets.is_floating_point():
             raise ValueError("num_classes must be given for targets that are class indices")
         k = targets.shape[-1] if num_classes is None else num_classes
         mixing = self.draw(network, inputs, targets, generator)
         return mixing.mix(inputs), mixing.mix_targets(as_probabilities(targets, k))
+
+
+def begin(network: Network, targets: Tensor, generator: Generator | None, *, called: bool = False) -> Tensor:
+    """Return a step's targets, one-hot integers as probabilities, once network and generator are what they must be.
+
+    A network with outputs at every position (``dense``) takes integers (b, r) for label maps, whatever they hold.
+
+    Raises:
+        TypeError: If the network is not adapted or the generator is none.
+    """
+    check_network(network, called=called)
+    check_generator(generator)
+    if getattr(network, "dense", False) or not isinstance(objective_of(network), CrossEntropy):
+        return targets
+    weight = getattr(network.head, "weight", None)
+    return rows_of(targets, None if weight is None else len(weight)) if isinstance(targets, Tensor) else targets
 
 
 def wanted_of(network: Network, targets: Tensor, outputs: Tensor, *, label_maps: bool = False) -> Tensor:

@@ -1,6 +1,5 @@
 """AdaMixUp."""
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -8,10 +7,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from multimix.methods._learned import build_beside, check_count, check_share, network_module
-from multimix.methods._predict import InputMixing, classification_losses, wanted_of
+from multimix._modules import copied
+from multimix.methods._learned import LearnsBeside, build_beside, check_count, check_share, network_module
+from multimix.methods._predict import InputMixing, begin, classification_losses, wanted_of
 from multimix.ops import accurate, check_batch, check_fields, draw_partners, objective_of
-from multimix.protocols import Losses, Network, Stateful, Teacher
+from multimix.protocols import Losses, Network, Teacher
 
 _HIDDEN = 100
 """Units between the policy network's embedding and its three logits."""
@@ -20,7 +20,7 @@ _SPREAD = 1e-3
 
 
 @dataclass(eq=False)
-class AdaMixUp(Stateful):
+class AdaMixUp(LearnsBeside):
     r"""Mixup with weights from a learned policy that avoids mixed images which could pass for clean ones.
 
     A policy network, a copy of the network with a head of its own, sees the average of two images, each value weighed
@@ -84,7 +84,9 @@ class AdaMixUp(Stateful):
         Raises:
             ValueError: If the network's pooled embedding has another size than the discriminator was built for.
         """
+        targets = begin(network, targets, generator)
         check_batch(inputs, targets)
+        self.look_for_an_optimiser(network_module(network, "AdaMixUp"))
         drawn = self.draw(network, inputs, targets, generator)
         n = len(drawn.partners)
         embeddings = network.pool(network.embed(torch.cat([drawn.mix(inputs), inputs[n:]])))
@@ -147,7 +149,7 @@ class Policy(nn.Module):
         """Copy the network; its own head stays behind and is not trained."""
         super().__init__()
         self.width = width
-        self.trunk = copy.deepcopy(network_module(network, "AdaMixUp")).train()
+        self.trunk = copied(network_module(network, "AdaMixUp")).train()
         head = cast("Network", self.trunk).head
         if head is not None:
             head.requires_grad_(False)

@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from multimix.methods._images import check_images
-from multimix.methods._learned import build_beside, check_count, check_share, network_module
-from multimix.methods._predict import InputMixing, MixesInputs, classification_losses, wanted_of
+from multimix.methods._learned import LearnsBeside, build_beside, check_count, check_share, network_module
+from multimix.methods._predict import InputMixing, MixesInputs, begin, classification_losses, wanted_of
 from multimix.methods._unet import MixingUNet
 from multimix.ops import (
     CrossEntropy,
@@ -21,11 +21,11 @@ from multimix.ops import (
     mix_pairs,
     objective_of,
 )
-from multimix.protocols import Losses, Network, Stateful, Teacher
+from multimix.protocols import Losses, Network, Teacher
 
 
 @dataclass(eq=False)
-class AutoMix(Stateful, MixesInputs):
+class AutoMix(LearnsBeside, MixesInputs):
     r"""Let a U-Net, trained with the classifier, mix part of the images; the others stay clean.
 
     Pairs (x, x') of the first half of the mini-batch become :math:`\tilde x = G(x, x', \lambda)`, with one lambda ~
@@ -101,7 +101,9 @@ class AutoMix(Stateful, MixesInputs):
             ValueError: If the inputs are not images, have other channels than the generator, or the network is not
                 trained for classes.
         """
+        targets = begin(network, targets, generator, called=True)
         check_batch(inputs, targets)
+        self.look_for_an_optimiser(network_module(network, "AutoMix"))
         objective = objective_of(network)
         if not isinstance(objective, CrossEntropy):
             raise ValueError(f"objective must be CrossEntropy for AutoMix, a divergence of classes, got {objective!r}")

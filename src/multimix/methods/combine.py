@@ -6,9 +6,9 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Generator, Tensor
 
-from multimix.methods._predict import MixesInputs
+from multimix.methods._predict import MixesInputs, begin
 from multimix.methods.erm import ERM
-from multimix.ops import check_batch, check_fields, objective_of
+from multimix.ops import check_batch, check_fields, check_generator, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher
 
 
@@ -29,7 +29,7 @@ class Alternate:
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         check_fields(self)
-        if not isinstance(self.methods, (tuple, list)):
+        if not isinstance(self.methods, tuple):
             raise TypeError(f"methods must be a tuple of methods, got {self.methods!r}")
         if not self.methods:
             raise ValueError("methods must hold at least one method, got none")
@@ -56,6 +56,7 @@ class Alternate:
 
     def choose(self, generator: Generator | None = None) -> Method:
         """Return the method of one step."""
+        check_generator(generator)
         share = torch.tensor(self.probabilities or [1 / len(self.methods)] * len(self.methods))
         coin = torch.rand((), generator=generator, device=generator.device if generator else None).cpu()
         return self.methods[min(int((share.cumsum(0) <= coin).sum()), len(self.methods) - 1)]
@@ -96,6 +97,7 @@ class Chain:
         teacher: Teacher | None = None,
     ) -> Losses:
         """Return the losses of the second method on what the first has mixed."""
+        targets = begin(network, targets, generator, called=True)
         check_batch(inputs, targets)
         mixing = self.first.draw(network, inputs, targets, generator)
         mixed = mixing.mix_targets(objective_of(network).targets(targets, _outputs(network, targets)))

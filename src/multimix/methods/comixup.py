@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from multimix.methods._images import check_images
-from multimix.methods._predict import InputMixing, MixesInputs, _teach, classification_losses, wanted_of
+from multimix.methods._predict import InputMixing, MixesInputs, _teach, begin, classification_losses, wanted_of
 from multimix.methods._saliency import input_saliency, kept_statistics, saliency_of
 from multimix.ops import (
     check_batch,
@@ -101,6 +101,7 @@ class CoMixup(MixesInputs):
         Raises:
             ValueError: If the inputs are not images (b, c, h, w).
         """
+        targets = begin(network, targets, generator, called=True)
         check_batch(inputs, targets)
         check_images(inputs, "Co-Mixup")
         if self.clean == 0:

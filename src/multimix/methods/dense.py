@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from torch import Generator, Tensor
 
+from multimix.methods._predict import begin
 from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
 from multimix.ops import attention, check_examples, objective_of
@@ -59,6 +60,7 @@ class DenseMultiMix(TupleSettings):
 
         Targets are those of the examples or, for a network that has no pooling, of every position: (b, r), (b, h, w).
         """
+        targets = begin(network, targets, generator)
         check_examples(inputs, targets)
         embed = partial(_at_every_position, settings=self)
         student, pooled = embed(network, inputs)

@@ -14,6 +14,7 @@ class ERM(Predicts):
     """Empirical risk minimisation: nothing is mixed (equation (2) of the MultiMix paper)."""
 
     name: ClassVar[str] = "erm"
+    calls_only: ClassVar[bool] = True
     label_maps: ClassVar[bool] = True
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:

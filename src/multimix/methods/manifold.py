@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
 from multimix.ops import batch_size, check_concentration, check_fields
-from multimix.protocols import Network
+from multimix.protocols import Network, check_network
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class ManifoldMixup(Predicts):
         Raises:
             ValueError: If the network has none of the stages.
         """
+        check_network(network, "mixing_at", "stages")
         like = inputs if isinstance(inputs, Tensor) else targets
         first = 0 if isinstance(inputs, Tensor) and inputs.is_floating_point() else 1  # indices are not to be mixed
         available = [stage for stage in self.stages if stage in network.stages and stage >= first]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Generator, Tensor
 from typing_extensions import Self
 
+from multimix.methods._predict import begin
 from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
 from multimix.ops import check_examples
@@ -50,6 +51,7 @@ class MultiMix(TupleSettings):
         teacher: Teacher | None = None,
     ) -> Losses:
         """Return the mean loss of the interpolated tuples."""
+        targets = begin(network, targets, generator)
         check_examples(inputs, targets)
         embed = partial(_embedded, settings=self)
         student, pooled = embed(network, inputs)

@@ -1,6 +1,5 @@
 """SuperMix."""
 
-import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 from typing_extensions import Self
 
+from multimix._modules import copied
 from multimix.methods._images import check_images
-from multimix.methods._predict import MixesInputs, classification_losses, wanted_of
+from multimix.methods._predict import MixesInputs, begin, classification_losses, wanted_of
 from multimix.methods._saliency import evaluating
 from multimix.methods._supermix import MaskedSets, Search, Supervisor, precision_of, solved
 from multimix.ops import (
@@ -96,7 +96,7 @@ class SuperMix(Stateful, MixesInputs):
         if self.teacher is not None:
             if not isinstance(self.teacher, nn.Module):
                 raise TypeError(f"teacher must be a torch module, got {type(self.teacher).__name__}")
-            self.teacher = copy.deepcopy(self.teacher).requires_grad_(False).eval()
+            self.teacher = copied(self.teacher).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 (torch's own signature)
         """Leave the teacher in evaluation mode."""
@@ -115,6 +115,7 @@ class SuperMix(Stateful, MixesInputs):
         teacher: Teacher | None = None,
     ) -> Losses:
         """Return the cross-entropy of the mixed mini-batch against mixed targets and a teacher's predictions."""
+        targets = begin(network, targets, generator, called=True)
         check_batch(inputs, targets)
         mixing = self.draw(network if teacher is None else teacher.network, inputs, targets, generator)
         logits = mixing.predict(network, inputs)

@@ -4,10 +4,20 @@ Everything random is drawn from a ``torch.Generator``; everything here imports t
 """
 
 from multimix.ops._adain import channel_statistics, exchange_styles, mix_styles, paste_styles
+from multimix.ops._arguments import check_generator
 from multimix.ops._attention import attention, reweight
 from multimix.ops._balance import balance_gain, balance_gradient, shares_of
 from multimix.ops._barycentre import barycentre
-from multimix.ops._checks import accurate, as_probabilities, batch_size, check_batch, check_examples, no_autocast
+from multimix.ops._checks import (
+    accurate,
+    as_probabilities,
+    batch_size,
+    check_batch,
+    check_examples,
+    no_autocast,
+    rows_of,
+    widest,
+)
 from multimix.ops._comix import comix_masks
 from multimix.ops._fields import check_fields
 from multimix.ops._forms import soft_cross_entropy
@@ -65,6 +75,7 @@ __all__ = [
     "check_examples",
     "check_fields",
     "check_fit",
+    "check_generator",
     "check_mode",
     "comix_masks",
     "dense_mixed_cross_entropy",
@@ -92,6 +103,7 @@ __all__ = [
     "paste_where",
     "processes",
     "reweight",
+    "rows_of",
     "saliency_peaks",
     "scatter_tuples",
     "shares_of",
@@ -100,5 +112,6 @@ __all__ = [
     "solve_ordered_labels",
     "static_saliency",
     "transport_blocks",
+    "widest",
     "zeta_weights",
 ]

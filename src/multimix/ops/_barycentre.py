@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multimix.ops._checks import accurate, no_autocast
+from multimix.ops._checks import accurate, no_autocast, widest
 
 _REACH = {torch.float32: 60.0, torch.float64: 650.0}
 """How far the logarithm of a kernel may fall before what is left of sums that it weighs leaves the range of a dtype."""
@@ -64,8 +64,8 @@ def barycentre(
     reach = ((height - 1) ** 2 + (width - 1) ** 2) / unit  # of both axes together
     with no_autocast(masses.device.type):  # which would take these products in half precision
         shares = accurate(masses)
-        if reach > _REACH[torch.float32] and shares.device.type != "mps":
-            shares = shares.double()
+        if reach > _REACH[torch.float32]:
+            shares = shares.to(widest(shares.device))
         shares = shares / shares.sum((-2, -1), keepdim=True)
         weights = weights.to(shares.dtype)[..., None, None]
         solve = _scalings if reach <= _REACH[shares.dtype] else _logarithms

@@ -13,6 +13,21 @@ _ROW_SUM_TOLERANCE = 1e-2
 """Loose enough for weights in bfloat16, tight enough for weights that were never normalised."""
 
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_UNLABELLED = (-100, 255, -1)
+"""Class indices by which data sets and torch mark what has no label."""
+
+
+SEVERAL_LABELS = "several labels an example are for BinaryCrossEntropy"
+INTEGER_ROWS = f"integers (b, k) are taken where each row is one-hot, else give targets.argmax(1); {SEVERAL_LABELS}"
+"""What to do about targets that look like those of another objective."""
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return float64 where a device has it, else float32: Apple's have not."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def accurate(values: Tensor) -> Tensor:
     """Return half-precision values in float32, others as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
@@ -32,8 +47,8 @@ def as_probabilities(targets: Tensor, num_classes: int, *, dtype: torch.dtype = 
     """Return targets as one row of class probabilities an example.
 
     Args:
-        targets: Class indices, an integer tensor (b,), or probabilities (b, k), which are returned as they are but for
-            the dtype.
+        targets: Class indices, an integer tensor (b,), or probabilities (b, k), one-hot integers among them, which are
+            returned as they are but for the dtype.
         num_classes: How many classes there are, k.
         dtype: Of the result.
 
@@ -42,6 +57,7 @@ def as_probabilities(targets: Tensor, num_classes: int, *, dtype: torch.dtype = 
             negative or do not sum to 1.
         TypeError: If the targets are neither integer indices nor floating-point probabilities.
     """
+    targets = rows_of(targets, num_classes)
     check_targets(targets, num_classes)
     if targets.is_floating_point():
         return targets.to(dtype)
@@ -132,6 +148,18 @@ def _is_finite(values: Tensor) -> bool:
     return math.isfinite(values.sum().item()) or math.isfinite(values.sum(dtype=torch.float64).item())
 
 
+def rows_of(targets: Tensor, num_classes: int | None = None) -> Tensor:
+    """Return one-hot labels in integers, (b, k), as floating-point probabilities, and all other targets as they are."""
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    if targets.ndim != 2 or targets.dtype not in _INTEGERS or not targets.numel():
+        return targets
+    if targets.shape[1] != (num_classes or max(targets.shape[1], 2)):
+        return targets
+    one_hot = ((targets == 0) | (targets == 1)).all() & (targets.sum(1) == 1).all()
+    return targets.float() if one_hot else targets
+
+
 def check_targets(targets: Tensor, num_classes: int, *, batch: int | None = None) -> None:
     """Raise if ``targets`` cannot be the labels of ``batch`` examples in ``num_classes`` classes."""
     check_target_form(targets, num_classes, batch=batch)
@@ -144,24 +172,28 @@ def check_class_indices(targets: Tensor, num_classes: int) -> None:
         return
     low, high = (int(edge) for edge in targets.aminmax())
     if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"targets must lie in 0..{num_classes - 1} for {num_classes} classes, got {low if low < 0 else high}"
-        )
+        wrong = low if low < 0 else high
+        hint = f"; CrossEntropy(ignore_index={wrong}) leaves such labels out" if wrong in _UNLABELLED else ""
+        raise ValueError(f"targets must lie in 0..{num_classes - 1} for {num_classes} classes, got {wrong}{hint}")
 
 
 def check_target_form(targets: Tensor, num_classes: int, *, batch: int | None = None, simplex: bool = True) -> None:
     """Raise as :func:`check_targets` does, but do not look at class indices."""
     if targets.is_floating_point():
         if targets.ndim != 2 or targets.shape[1] != num_classes:
+            values = "; values to predict are for SquaredError, class indices are integers"
             raise ValueError(
                 f"targets holds probabilities and must have shape (b, {num_classes}), got {tuple(targets.shape)}"
+                f"{values if targets[:1].numel() == 1 else ''}"
             )
         if simplex:
-            _check_simplex("targets", targets)
+            _check_simplex("targets", targets, hint=f"; {SEVERAL_LABELS}")
     elif targets.is_complex() or targets.dtype == torch.bool:
-        raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}")
+        raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}; {SEVERAL_LABELS}")
     elif targets.ndim != 1:
-        raise ValueError(f"targets holds class indices and must have shape (b,), got {tuple(targets.shape)}")
+        raise ValueError(
+            f"targets holds class indices and must have shape (b,), got {tuple(targets.shape)}; {INTEGER_ROWS}"
+        )
     if batch is not None and len(targets) != batch:
         raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {batch}")
 
@@ -177,7 +209,7 @@ def check_weights(weights: Tensor, batch: int) -> None:
     _check_simplex("weights", weights)
 
 
-def _check_simplex(name: str, rows: Tensor) -> None:
+def _check_simplex(name: str, rows: Tensor, *, hint: str = "") -> None:
     if not rows.numel() or not looks_are_free(rows):
         return
     rows = rows.detach()
@@ -186,7 +218,7 @@ def _check_simplex(name: str, rows: Tensor) -> None:
         raise ValueError(f"{name} must not be negative, got {least:.4g}")
     off = max(abs(edge.item() - 1) for edge in rows.sum(-1).aminmax())
     if not off <= _ROW_SUM_TOLERANCE:  # NaN lands here too
-        raise ValueError(f"{name} must have rows that sum to 1, got a row that is off by {off:.4g}")
+        raise ValueError(f"{name} must have rows that sum to 1, got a row that is off by {off:.4g}{hint}")
 
 
 def check_logits(logits: Tensor, dims: int, name: str = "logits") -> None:

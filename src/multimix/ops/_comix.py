@@ -90,7 +90,7 @@ def comix_masks(
         Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021,
         and its code.
     """
-    search = _Search(costs.double().cpu(), affinity.double().cpu(), start.cpu(), beta, gamma, tau)
+    search = _Search(costs.cpu().double(), affinity.cpu().double(), start.cpu(), beta, gamma, tau)
     search.run(iterations)
     if settle:
         search.settle()

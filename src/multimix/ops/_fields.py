@@ -19,18 +19,29 @@ _WORDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
 def check_fields(settings: object) -> None:
     """Raise unless the fields of a dataclass hold values of their types: numbers, texts, switches, tuples of them.
 
-    Whether a number is in range, a text one of those known or a tuple of the right length is not looked at, nor are
-    fields that may hold anything else, such as a method or a module.
+    A list becomes a tuple where the field may be one, whatever it holds. Whether a number is in range, a text one of
+    those known or a tuple of the right length is not looked at, nor are fields that may hold anything else, such as a
+    method or a module.
 
     Raises:
         TypeError: If one does not, with its name, what was expected and what came.
     """
     cls: Any = type(settings)
+    for name in _tuples(cls):
+        if isinstance(value := getattr(settings, name), list):
+            object.__setattr__(settings, name, tuple(value))  # which frozen classes allow in no other way
     for name, kinds in _kinds(cls).items():
         value = getattr(settings, name)
         if not any(_is(value, kind) for kind in kinds):
             expected = " or ".join(dict.fromkeys(_called(kind) for kind in kinds))
             raise TypeError(f"{name} must be {expected}, got {value!r}")
+
+
+@cache
+def _tuples(cls: type) -> tuple[str, ...]:
+    """Return the names of the fields that may hold tuples."""
+    hints = get_type_hints(cls)
+    return tuple(f.name for f in fields(cls) if any(get_origin(kind) is tuple for kind in _parts(hints[f.name])))
 
 
 @cache

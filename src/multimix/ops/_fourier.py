@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from multimix.ops._arguments import check_generator, check_number, check_sizes
+
 
 def draw_mask(
     height: int,
@@ -25,6 +27,10 @@ def draw_mask(
     Reference:
         Harris et al., "FMix: enhancing mixed sample data augmentation", 2020, section 4.
     """
+    check_sizes(height=height, width=width)
+    check_number("lam", lam)
+    check_number("decay", decay)
+    check_generator(generator)
     if not 0 <= lam <= 1:
         raise ValueError(f"lam must lie in [0, 1], got {lam}")
     home = device if generator is None else generator.device

@@ -38,7 +38,7 @@ def solve_ordered_labels(
         minimized via graph cuts?", TPAMI 2004, for one cut.
     """
     device = unary.device
-    unary, vertical, horizontal = (t.detach().to("cpu", torch.float64) for t in (unary, vertical, horizontal))
+    unary, vertical, horizontal = (t.detach().cpu().double() for t in (unary, vertical, horizontal))
     _check(unary, vertical, horizontal)
     weights = _weights(vertical, horizontal)
     steps = unary.diff(dim=1)

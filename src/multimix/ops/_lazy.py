@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from multimix.ops._arguments import check_sizes
+
 
 @dataclass(frozen=True)
 class LazyWeights:
@@ -27,10 +29,9 @@ class LazyWeights:
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        for name in ("n", "sets"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_sizes(n=self.n)
+        if self.sets is not None:
+            check_sizes(sets=self.sets)
 
     def all(self) -> Tensor:
         """Return all of them after all: (n, b), or (sets, n, b)."""

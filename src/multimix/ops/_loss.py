@@ -28,6 +28,7 @@ from multimix.ops._checks import (
     check_weights,
     looks_are_free,
     no_autocast,
+    rows_of,
 )
 from multimix.ops._forms import commuted, plain
 from multimix.ops._fused import Problem, fused_losses
@@ -178,6 +179,8 @@ def mixed_losses(
     chunk: int | None = None,
 ) -> MixedLosses:
     """Return a mixed loss with its terms: with attention that of :func:`dense_mixed_cross_entropy`, else the other."""
+    check_logits(logits, 2 if attention is None else 3)
+    targets = rows_of(targets, logits.shape[-1])
     _check(logits, targets, weights, attention, teacher_logits, gamma=gamma, balanced=balanced, chunk=chunk)
     form = _form(impl, logits, targets=targets, weights=weights, attention=attention)
     # in full precision with the batch next to last: (b, k) as it is, (b, r, k) as (r, b, k)
@@ -260,7 +263,6 @@ def _check(
     balanced: float,
     chunk: int | None,
 ) -> None:
-    check_logits(logits, 2 if attention is None else 3)
     positions = None if attention is None else attention.shape[1]
     given = None if isinstance(weights, LazyWeights) else weights
     check_same_device(logits=logits, targets=targets, weights=given, attention=attention, teacher_logits=teacher)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from multimix.ops._attention import reweight
 from multimix.ops._balance import balance_gradient, gain_from, shares_of
-from multimix.ops._checks import accurate, check_logits, check_same_device, check_weights, no_autocast
+from multimix.ops._checks import accurate, check_logits, check_same_device, check_weights, no_autocast, rows_of
 from multimix.ops._lazy import LazyWeights
 from multimix.ops._loss import MixedLosses
-from multimix.ops._objectives import Objective, check_fit
+from multimix.ops._objectives import CrossEntropy, Objective, check_fit
 
 
 def mixed_objective(
@@ -57,6 +57,8 @@ def mixed_objective(
     _check(outputs, rows, attention, mask, teacher_outputs, gamma=gamma, balanced=float(balanced))
     outputs = accurate(outputs)
     rows = rows.to(outputs.dtype)
+    if not dense and isinstance(objective, CrossEntropy):
+        targets = rows_of(targets, outputs.shape[-1])
     wanted = objective.targets(targets, outputs.shape[-1], dtype=outputs.dtype)
     check_fit(targets, wanted, outputs)
     with no_autocast(outputs.device.type):

@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from multimix.ops._checks import accurate, check_class_indices, check_target_form, looks_are_free, no_autocast
+from multimix.ops._checks import (
+    INTEGER_ROWS,
+    accurate,
+    check_class_indices,
+    check_target_form,
+    looks_are_free,
+    no_autocast,
+)
+from multimix.ops._fields import check_fields
 
 
 class Objective(ABC):
@@ -80,6 +88,7 @@ class CrossEntropy(Objective):
     """One class out of k: softmax cross-entropy, with torch's meaning of weights and smoothing.
 
     Class indices are (b,), or (b, r) and (b, h, w) where each position has its own; probabilities (b, k), (b, r, k).
+    Methods take one-hot integers (b, k) for probabilities, unless the network has outputs at every position.
     """
 
     class_weights: tuple[float, ...] | None = None
@@ -91,6 +100,7 @@ class CrossEntropy(Objective):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         _check_positive("class_weights", self.class_weights)
         _check_share("label_smoothing", self.label_smoothing)
 
@@ -157,6 +167,7 @@ class BinaryCrossEntropy(Objective):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
+        check_fields(self)
         _check_positive("positive_weights", self.positive_weights)
         _check_share("label_smoothing", self.label_smoothing)
 
@@ -207,8 +218,10 @@ def check_fit(targets: Tensor, wanted: Tensor, outputs: Tensor) -> None:
     if len(wanted) == len(outputs) and (wanted.ndim == 2 or wanted.shape == outputs.shape):
         return
     each = " or one target a position" if outputs.ndim == 3 else ""
+    hint = f"; {INTEGER_ROWS}" if targets.ndim == 2 and not targets.is_floating_point() else ""
     raise ValueError(
         f"targets for outputs {tuple(outputs.shape)} must have shape (b,) or (b, k){each}, got {tuple(targets.shape)}"
+        f"{hint}"
     )
 
 
@@ -217,7 +230,8 @@ def _values(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
         raise TypeError(f"targets must be real numbers, got {targets.dtype}")
     values = targets.unsqueeze(-1) if targets.ndim == 1 and outputs == 1 else targets
     if values.ndim not in (2, 3) or values.shape[-1] != outputs:
-        raise ValueError(f"targets must have one number an output, (b, {outputs}), got {tuple(targets.shape)}")
+        hint = "" if targets.is_floating_point() or targets.ndim > 1 else "; class indices are for CrossEntropy"
+        raise ValueError(f"targets must have one number an output, (b, {outputs}), got {tuple(targets.shape)}{hint}")
     return values.to(dtype)
 
 
@@ -235,8 +249,6 @@ def _weights_of(name: str, values: tuple[float, ...], like: Tensor) -> Tensor:
 def _check_positive(name: str, values: tuple[float, ...] | None) -> None:
     if values is None:
         return
-    if not isinstance(values, tuple):
-        raise TypeError(f"{name} must be a tuple of numbers, got {type(values).__name__}")
     if not values or not all(0 <= value < float("inf") for value in values) or not any(values):
         raise ValueError(f"{name} must be numbers that are finite and not negative, not all 0, got {values}")
 

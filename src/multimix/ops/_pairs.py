@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from multimix.ops._arguments import check_generator, check_sizes
+
 Mode = Literal["batch", "pair", "elem"]
 """Who shares a draw: the whole mini-batch, the two examples of a pair, or nobody."""
 MODES: tuple[str, ...] = get_args(Mode)
@@ -25,6 +27,8 @@ def draw_partners(
     b: int, *, generator: Generator | None = None, device: torch.device | str | None = None
 ) -> Int[Tensor, " b"]:
     """Return a random permutation of a mini-batch: the second example of each pair."""
+    check_sizes(0, b=b)
+    check_generator(generator)
     where = device if generator is None else generator.device
     return torch.randperm(b, generator=generator, device=where).to(device)
 

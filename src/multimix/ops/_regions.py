@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from multimix.ops._arguments import check_generator, check_number, check_sizes
+
 
 class Box(NamedTuple):
     """A region of an image in pixels, ends excluded."""
@@ -48,6 +50,9 @@ def draw_box(height: int, width: int, lam: float, *, generator: Generator | None
     Reference:
         Yun et al., "CutMix", ICCV 2019, equation (2).
     """
+    check_sizes(height=height, width=width)
+    check_number("lam", lam)
+    check_generator(generator)
     if not 0 <= lam <= 1:
         raise ValueError(f"lam must lie in [0, 1], got {lam}")
     ratio = math.sqrt(1 - lam)  # rounded right, unlike a power, so that whole pixels are those of draw_boxes
@@ -62,6 +67,10 @@ def draw_box(height: int, width: int, lam: float, *, generator: Generator | None
 
 def draw_boxes(height: int, width: int, lam: Float[Tensor, " b"], *, generator: Generator | None = None) -> Boxes:
     """Return one box for each ``lam``, drawn as :func:`draw_box` draws one; on the device of ``lam``."""
+    check_sizes(height=height, width=width)
+    check_generator(generator)
+    if not isinstance(lam, Tensor) or lam.ndim != 1 or not lam.is_floating_point():
+        raise TypeError(f"lam must be a floating-point tensor of shape (b,), got {lam!r}")
     device = lam.device if generator is None else generator.device
     size = torch.tensor([[height], [width]], dtype=lam.dtype).to(lam.device, non_blocking=True)
     centres = torch.rand(2, len(lam), generator=generator, device=device).to(lam.device).mul_(size).floor_()

@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from multimix.ops._arguments import check_generator, check_number, check_sizes
+from multimix.ops._checks import looks_are_free
+
 Concentration = float | tuple[float, float]
 
 _DOUBTFUL = 127
@@ -47,11 +50,18 @@ def draw_between(
     bounds: Concentration, n: int, *, generator: Generator | None = None, device: torch.device | str | None = None
 ) -> Float[Tensor, " n"]:
     """Return n numbers drawn uniformly from ``bounds``, a range, or n copies of it if it is a number."""
+    check_sizes(0, n=n)
+    check_generator(generator)
     device = _home(generator, device)
-    if isinstance(bounds, (tuple, list)):
-        low, high = bounds
-        return torch.rand(n, generator=generator, device=device) * (high - low) + low
-    return torch.full((n,), float(bounds), device=device)
+    if not isinstance(bounds, (tuple, list)):
+        check_number("bounds", bounds)
+        return torch.full((n,), float(bounds), device=device)
+    if len(bounds) != 2:
+        raise TypeError(f"bounds must be a number or a range (low, high), got {bounds!r}")
+    for bound in bounds:
+        check_number("bounds", bound)
+    low, high = bounds
+    return torch.rand(n, generator=generator, device=device) * (high - low) + low
 
 
 def dirichlet(
@@ -79,13 +89,16 @@ def dirichlet(
 
     Raises:
         ValueError: If n or m is below 1, or ``alpha`` is not positive and finite.
+        TypeError: If n or m is no whole number, ``alpha`` no number, ``dtype`` not floating-point or ``generator`` no
+            generator.
 
     Reference:
         Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", section 3.2.
     """
-    for name, size in (("n", n), ("m", m)):
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
+    check_sizes(n=n, m=m)
+    check_generator(generator)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be floating-point, got {dtype}")
     drawn = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(alpha, Tensor):
         _check_concentrations(alpha, n)
@@ -101,6 +114,8 @@ def beta(
     n: int, alpha: float, *, generator: Generator | None = None, device: torch.device | str | None = None
 ) -> Float[Tensor, " n"]:
     """Return n numbers drawn from the symmetric distribution Beta(alpha, alpha)."""
+    check_sizes(0, n=n)
+    check_generator(generator)
     check_concentration("alpha", alpha)
     if alpha == 1:  # the default of most methods, and uniform
         return torch.rand(n, generator=generator, device=_home(generator, device)).to(device)
@@ -117,6 +132,8 @@ def scatter_tuples(
     Raises:
         ValueError: If m exceeds b.
     """
+    check_sizes(b=b)
+    check_generator(generator)
     n, m = weights.shape
     if m > b:
         raise ValueError(f"tuple_length must not exceed the mini-batch of {b}, got {m}")
@@ -127,7 +144,7 @@ def scatter_tuples(
 def _check_concentrations(alpha: Tensor, n: int) -> None:
     if alpha.shape != (n,):
         raise ValueError(f"alpha must be a number, a range or a tensor of shape ({n},), got shape {tuple(alpha.shape)}")
-    if alpha.device.type == "cpu":  # elsewhere the look would wait for the device
+    if looks_are_free(alpha):
         wrong = alpha[~(alpha.isfinite() & (alpha > 0))]
         if len(wrong):
             raise ValueError(f"alpha must be finite and greater than 0, got a tensor with {float(wrong[0]):.4g}")
@@ -145,7 +162,7 @@ def _dirichlet(alpha: Tensor, m: int, generator: Generator | None) -> Tensor:
     U^(1 / alpha). Where that could underflow, the product and the normalisation are taken in logarithms.
     """
     size = (len(alpha), m)
-    if alpha.device.type != "cpu":  # a look at alpha would wait for the device
+    if not looks_are_free(alpha):
         return _log_gamma(alpha, size, generator).softmax(1)
     low = (alpha < 1)[:, 0].nonzero()[:, 0]
     variates = _gamma(alpha.index_add(0, low, torch.ones_like(alpha[low])), size, generator)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from multimix.ops._arguments import check_generator, check_number, check_sizes
+
 
 def zeta_weights(
     b: int, gamma: float, *, generator: Generator | None = None, device: torch.device | str | None = None
@@ -16,6 +18,9 @@ def zeta_weights(
         Abhishek et al., "Multi-sample zeta-mixup: richer, more realistic synthetic samples from a p-series
         interpolant", Journal of Big Data 2024.
     """
+    check_sizes(b=b)
+    check_number("gamma", gamma)
+    check_generator(generator)
     home = device if generator is None else generator.device
     ranked = torch.rand(b, b, generator=generator, device=home).fill_diagonal_(-1).argsort(1)
     series = torch.arange(1, b + 1, dtype=torch.float32, device=home).pow_(-gamma)
