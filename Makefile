@@ -9,16 +9,34 @@ REPORTS := .stamps
 DEMO_METHODS := erm mixup cutmix manifold-mixup multimix dense-multimix distilled-multimix
 
 # One thread a worker: tests are small, and threads of several workers only get in each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS)
+RUN = -m pytest -n auto --maxprocesses $(WORKERS)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python $(RUN)
+# What walks over everything is left to test-all: other tests catch its faults, or they come with a new release of a host.
+CHOICE := -m 'not sweep'
+
+# What makes sums of single precision round otherwise: instructions of other processors, and threads.
+PROCESSORS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
+
+# The core alone, on the oldest and the newest that it says it runs on. An interpreter that is elsewhere is named so:
+# make floors PYTHON_3.10=/path/to/python3.10; one that is missing is fetched by uv, if that is there.
+FLOORS := 3.10 3.12 3.13
+PYTHON_3.10 ?= python3.10
+PYTHON_3.12 ?= python3.12
+PYTHON_3.13 ?= python3.13
+PINS_3.10 := 'torch==2.4.*' 'numpy<2'
+PINS_3.12 := torch==2.6.0 numpy==1.26.4
+PINS_3.13 := torch numpy
+CORE := tests/ops tests/methods tests/distill tests/models tests/integrations
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos tables docs lint format types layers rest shapes cov wheel lock clean
+.PHONY: help setup demo test test-all processors floors check bench chaos tables docs lint format types layers rest shapes \
+  cov wheel lock clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv and install the package with its pinned tools
 
@@ -45,13 +63,37 @@ test: $(READY)
 	$(PYTEST) $(ARGS)
 endif
 
+test-all: ## Run the tests with those that walk over every family and run examples to their end
+	$(MAKE) test CHOICE= ARGS=
+
 rest: $(READY) ## Run the tests that need no shape checks
-	$(PYTEST) --shapes without --junitxml=$(REPORTS)/tests.xml
+	$(PYTEST) $(CHOICE) --shapes without --junitxml=$(REPORTS)/tests.xml
 	@$(BIN)/python scripts/count_tests.py tests $(REPORTS)/tests.xml
 
 shapes: $(READY) ## Run the core's tests with every shape in a signature checked
-	PYTHONPATH=scripts $(PYTEST) --shapes only --jaxtyping-packages=multimix,shape_checker.check --junitxml=$(REPORTS)/shapes.xml
+	PYTHONPATH=scripts $(PYTEST) $(CHOICE) --shapes only --jaxtyping-packages=multimix,shape_checker.check --junitxml=$(REPORTS)/shapes.xml
 	@$(BIN)/python scripts/count_tests.py 'with shape checks' $(REPORTS)/shapes.xml
+
+processors: $(READY) ## Run the tests as other processors would: five settings, a line of counts each (an hour on two cores)
+	@mkdir -p $(REPORTS); failed=0; for setting in $(PROCESSORS); do \
+	  OMP_NUM_THREADS=1 env $$setting $(BIN)/python $(RUN) $(CHOICE) -q --junitxml=$(REPORTS)/$$setting.xml $(ARGS) \
+	    > $(REPORTS)/$$setting.txt 2>&1 || { failed=1; grep -E '^(FAILED|ERROR)' $(REPORTS)/$$setting.txt; }; \
+	  $(BIN)/python scripts/count_tests.py $$setting $(REPORTS)/$$setting.xml || failed=1; \
+	done; exit $$failed
+
+floors: $(FLOORS:%=floor-%) ## Run the core's tests on the oldest and the newest Python and torch (.floors, 15 GB)
+
+floor-%: .floors/%/.ready
+	@OMP_NUM_THREADS=1 .floors/$*/bin/python $(RUN) $(CHOICE) $(CORE) -q --junitxml=$(REPORTS)/floor-$*.xml $(ARGS); code=$$?; \
+	.floors/$*/bin/python scripts/count_tests.py "Python $*" $(REPORTS)/floor-$*.xml; exit $$code
+
+.PRECIOUS: .floors/%/.ready
+.floors/%/.ready: pyproject.toml
+	@if $(PYTHON_$*) -c '' 2> /dev/null; then $(PYTHON_$*) -m venv --clear .floors/$*; \
+	elif command -v uv > /dev/null; then uv venv -q --clear --seed --python $* .floors/$*; \
+	else echo "floors: '$(PYTHON_$*)' is not there; make floors PYTHON_$*=/path/to/python$*" >&2; exit 1; fi
+	@.floors/$*/bin/python -m pip install -qq -e . $(PINS_$*) hypothesis pytest pytest-timeout pytest-xdist scipy
+	@touch $@
 
 cov: $(READY) ## Run the tests and list what they leave out, file by file (half an hour)
 	$(PYTEST) --cov --cov-report=
@@ -93,12 +135,12 @@ bench: $(READY) ## Measure the core op, pairwise mixing, training steps and suit
 
 chaos: $(READY) ## Kill 50 runs, compare processes, 300 wrong inputs, a soak, a fan-out; records in benchmarks/chaos.jsonl (minutes)
 	@rm -f benchmarks/chaos.jsonl
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos --out benchmarks/chaos.jsonl $(ARGS)
+	PYTHONPATH=tests:tests/lab OMP_NUM_THREADS=1 $(BIN)/python -m chaos --out benchmarks/chaos.jsonl $(ARGS)
 
 lock: $(READY) ## Pin what .venv holds now in constraints.txt
 	$(BIN)/python scripts/lock.py
 	@touch $(READY)
 
-clean: ## Remove what the other targets made, but for .venv and runs/
+clean: ## Remove what the other targets made, but for .venv, .floors and runs/
 	rm -rf demo report.html site dist .coverage* $(REPORTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests scripts studies -name __pycache__ -type d -prune -exec rm -rf {} +

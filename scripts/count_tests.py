@@ -4,15 +4,18 @@ import sys
 from xml.etree import ElementTree
 
 
-def count(path: str) -> tuple[int, int]:
-    """Return how many tests passed and how many were skipped; the file is pytest's own, so that it can be trusted."""
-    suites = ElementTree.parse(path).getroot().iter("testsuite")
-    totals = [{key: int(suite.get(key, 0)) for key in ("tests", "errors", "failures", "skipped")} for suite in suites]
-    skipped = sum(t["skipped"] for t in totals)
-    return sum(t["tests"] - t["errors"] - t["failures"] for t in totals) - skipped, skipped
+KINDS = ("tests", "errors", "failures", "skipped")
+
+
+def count(path: str) -> str:
+    """Return how many tests passed, failed and were skipped; the file is pytest's own, so that it can be trusted."""
+    suites = list(ElementTree.parse(path).getroot().iter("testsuite"))
+    every, errors, failures, skipped = (sum(int(suite.get(kind, 0)) for suite in suites) for kind in KINDS)
+    failed = errors + failures
+    rest = {"failed": failed, "skipped": skipped}
+    return ", ".join([f"{every - failed - skipped} passed", *(f"{n} {what}" for what, n in rest.items() if n)])
 
 
 if __name__ == "__main__":
     label, path = sys.argv[1:]
-    passed, skipped = count(path)
-    print(f"{label}: {passed} passed" + (f", {skipped} skipped" if skipped else ""))
+    print(f"{label}: {count(path)}")

@@ -1,5 +1,8 @@
-"""What every test may ask for, and which tests run with shape checks."""
+"""What every test may ask for, which tests run with shape checks, and which are skipped for want of a host."""
 
+import ast
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,9 @@ TESTS = Path(__file__).parent
 SHAPED = {"ops", "methods", "models", "distill"}
 """Folders whose tests run with every shape in a signature checked, but for those with the marks below."""
 UNSHAPED = ("bad_input", "compiles")
+
+HOSTS = {"timm", "torchvision", "transformers", "lightning", "sklearn"}
+"""What the core works with but does not need: files of tests that import one are skipped where it is not installed."""
 
 pytest.register_assert_rewrite("laws")
 
@@ -23,6 +29,41 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Do not read what ``--shapes only`` leaves out anyway."""
     only = config.getoption("--shapes") == "only"
     return True if only and collection_path.parent == TESTS and collection_path.name not in SHAPED else None
+
+
+class Unhosted(pytest.Module):
+    """A file of tests whose host is not installed."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        pytest.skip(f"needs {_missing(self.path)}")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip what cannot be imported, in one line that says why."""
+    return Unhosted.from_parent(parent, path=module_path) if _missing(module_path) else None
+
+
+def _missing(path: Path) -> str | None:
+    """Return a host that a file imports, itself or by a file beside it, and that is not installed."""
+    for name in _imported(ast.parse(path.read_text(encoding="utf-8"))):
+        helper = TESTS.joinpath(*name.split(".")).with_suffix(".py")
+        if host := _missing(helper) if helper.is_file() else _absent(name.partition(".")[0]):
+            return host
+    return None
+
+
+def _absent(package: str) -> str | None:
+    return package if package in HOSTS and find_spec(package) is None else None
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules that a file names when it is imported; what functions import is their own affair."""
+    for node in tree.body:
+        for inner in ast.walk(node) if isinstance(node, ast.With | ast.Try) else [node]:
+            if isinstance(inner, ast.Import):
+                yield from (alias.name for alias in inner.names)
+            elif isinstance(inner, ast.ImportFrom) and inner.module:
+                yield inner.module
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
