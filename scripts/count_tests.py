@@ -3,7 +3,6 @@
 import sys
 from xml.etree import ElementTree
 
-
 KINDS = ("tests", "errors", "failures", "skipped")
 
 

@@ -15,6 +15,8 @@ from torch import nn
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.models import adapt
 
+pytestmark = pytest.mark.sweep
+
 CLASSES = 7
 ONES = (1, 1, 1, 1)
 DIMS = (8, 16, 24, 32)

@@ -17,6 +17,8 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer,
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.models import adapt
 
+pytestmark = pytest.mark.sweep
+
 CLASSES = 7
 tv = torchvision.models
 MBConv = partial(efficientnet.MBConvConfig, width_mult=1.0, depth_mult=1.0)

@@ -38,7 +38,7 @@ UNKNOWN = {
 """Neither known to work nor refused, as no small model of them was made."""
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in {*NAMES, *REFUSED, *UNKNOWN}])
 def test_every_other_family(name):
     """Whatever the sizes above make small is split exactly and trained."""
