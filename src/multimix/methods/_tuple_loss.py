@@ -180,7 +180,7 @@ def keep_clean(losses: Losses, share: float, pooled: Embedded | None, targets: T
     plain = classification_losses(logits, wanted, teacher, objective_of(pooled.network))
     return Losses(
         (1 - share) * losses.total + share * plain.total,
-        losses.terms | {f"clean_{name}": term for name, term in plain.terms.items()},
+        {**losses.terms, **{f"clean_{name}": term for name, term in plain.terms.items()}},
     )
 
 
