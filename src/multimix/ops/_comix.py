@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from multimix._optional import require
+
 _BLEND_BONUS = 5e-4
 """By how much the official code prefers a cell that blends two inputs to one that is as good; it decides ties."""
 _LEAST_GAIN = 1e-9
@@ -90,6 +92,7 @@ def comix_masks(
         Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021,
         and its code.
     """
+    require("numpy", by="Co-Mixup's search")
     search = _Search(costs.cpu().double(), affinity.cpu().double(), start.cpu(), beta, gamma, tau)
     search.run(iterations)
     if settle:

@@ -1,5 +1,7 @@
 """Labels of least energy on grids, by minimum cuts."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -31,12 +33,14 @@ def solve_ordered_labels(
         horizontal: Weights (b, h, w - 1) of each cell and the one to its right, not negative.
 
     Raises:
+        ImportError: If SciPy is not installed.
         ValueError: If the shapes do not fit, a value is not finite, a weight is negative or a unary cost not convex.
 
     Reference:
         Murota, "Discrete convex analysis", 2003, chapter 10; Kolmogorov and Zabih, "What energy functions can be
         minimized via graph cuts?", TPAMI 2004, for one cut.
     """
+    _sparse()  # now, and not at the first grid that cannot do without
     device = unary.device
     unary, vertical, horizontal = (t.detach().cpu().double() for t in (unary, vertical, horizontal))
     _check(unary, vertical, horizontal)
@@ -74,10 +78,8 @@ def _solve(cost: Tensor, weights: Tensor) -> Tensor:
 
 def _cut(cost: Tensor, weights: Tensor, free: Tensor) -> Tensor:
     """Return which of the free cells lie on the source's side of a minimum cut of them all."""
-    csr_array = require("scipy.sparse", by="a graph cut").csr_array
-    csgraph = require("scipy.sparse.csgraph", by="a graph cut")
-    breadth_first_order, maximum_flow = csgraph.breadth_first_order, csgraph.maximum_flow
-
+    sparse = _sparse()
+    maximum_flow, breadth_first_order = sparse.csgraph.maximum_flow, sparse.csgraph.breadth_first_order
     cells = free.flatten().nonzero()[:, 0]
     n = len(cells)
     source, sink = n, n + 1
@@ -96,12 +98,18 @@ def _cut(cost: Tensor, weights: Tensor, free: Tensor) -> Tensor:
         values += [weight[at]] * 2
     capacity = torch.cat(values)
     capacity = (capacity * (_UNITS / capacity.sum())).round().int()
-    graph = csr_array((capacity.numpy(), (torch.cat(starts).numpy(), torch.cat(ends).numpy())), shape=(n + 2, n + 2))
+    graph = sparse.csr_array(
+        (capacity.numpy(), (torch.cat(starts).numpy(), torch.cat(ends).numpy())), shape=(n + 2, n + 2)
+    )
     left = graph - maximum_flow(graph, source, sink).flow
     left.eliminate_zeros()
     reached = torch.zeros(n + 2, dtype=torch.bool)
     reached[torch.from_numpy(breadth_first_order(left, source, return_predecessors=False)).long()] = True
     return reached[:n]
+
+
+def _sparse() -> Any:
+    return require("scipy.sparse", by="PuzzleMix's graph cut")
 
 
 def _weights(vertical: Tensor, horizontal: Tensor) -> Tensor:
