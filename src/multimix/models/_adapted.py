@@ -127,7 +127,7 @@ class AdaptedNetwork(StagedNetwork):
             self._checked = True
             with self._unless_it_fails("_checked"):
                 self._check(inputs)
-        if not self._checked_training and self.training and self._may_mix and torch.is_grad_enabled():
+        if not self._checked_training and self.model.training and self._may_mix and torch.is_grad_enabled():
             self._checked_training = True
             with self._unless_it_fails("_checked_training"):
                 check_training(self, inputs)

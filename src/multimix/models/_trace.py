@@ -51,14 +51,14 @@ class Trace:
         Raises:
             ValueError: If there is none or more than one, with what follows the last linear layer.
         """
-        found = {name for output in outputs_of(self.output) if (name := self._gives(output))}
+        found = self._final()
         if len(found) > 1:
             raise ValueError(
-                f"model: {self._kind} returns what several layers give ({listed(sorted(found))}); pass head=, the one "
-                "that gives the logits"
+                f"model: {self._kind} returns what several layers give ({listed(found)}); pass head=, the one that "
+                "gives the logits"
             )
         if found:
-            return self.require_head(found.pop())
+            return self.require_head(found[0])
         linear = [call for call in self.calls if call.is_linear]
         if not linear:
             raise ValueError(f"model: {self._kind} runs no linear layer as a module; {self._make_one}")
@@ -88,6 +88,10 @@ class Trace:
             self._refuse_end(calls[0])
         return name
 
+    def _final(self) -> list[str]:
+        """Return the layers that give an output of the model."""
+        return sorted({name for output in outputs_of(self.output) if (name := self._gives(output))})
+
     def _gives(self, output: Tensor) -> str | None:
         """Return the innermost module that gives an output; the output itself before one of equal values."""
         calls = [call for call in self.calls if call.left is not None and same(output, call.left)]
@@ -98,8 +102,12 @@ class Trace:
     def _refuse_end(self, head: Call) -> None:
         after = self.calls[self.calls.index(head) + 1 :]
         leaves = [call for call in after if not any(True for _ in call.module.children())]
-        output = first_output(self.output)
         subject = f"model: {self._kind}"
+        if self._final() not in ([], [head.name]):
+            raise ValueError(f"head: {self._kind} returns what {listed(self._final())} gives, not {head.name!r}")
+        if head.left is not None and _version(head.left) != head.version:
+            raise ValueError(f"{subject} changes in place what its head {head.name!r} gives, {_NEEDS}; leave that out")
+        output = first_output(self.output)
         if head.left is None and isinstance(output, Tensor):
             self._refuse_positions(head, output)
         if leaves:

@@ -1,0 +1,184 @@
+"""What the comparison on the first batch leaves behind: nothing; and when it is made."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import multimix as mm
+from models import unusual as u
+from multimix.models import adapt
+
+BODY = {"encoder": "body", "head": "fc"}
+WAYS = pytest.mark.parametrize("names", [{}, {"head": "fc"}, BODY], ids=["alone", "head", "encoder"])
+
+
+@WAYS
+def test_it_leaves_no_trace(names):
+    model = u.Body()
+    model.fc.weight.grad = gradient = torch.ones_like(model.fc.weight)
+    before = copy.deepcopy(model.state_dict())
+    parameters = dict(model.named_parameters())
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    images = u.IMAGES.clone().requires_grad_()
+    calls = []
+    model.fc.weight.register_hook(calls.append)
+
+    network = adapt(model, **names)
+    network._check_once(images)  # what embed does before it embeds
+    assert network._checked
+    assert network._checked_training
+    assert images.grad is None
+    assert calls == []
+    assert model.fc.weight.grad is gradient
+    assert torch.equal(gradient, torch.ones_like(gradient))
+    assert all(p.grad is None for name, p in parameters.items() if name != "fc.weight")
+    assert all(dict(model.named_parameters())[name] is parameter for name, parameter in parameters.items())
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert (np.random.get_state()[1] == states[2]).all()  # noqa: NPY002
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.bad_input
+def test_gradients_are_compared_once_there_are_any():
+    network = adapt(u.Gated(), **BODY)
+    network.eval()
+    network(u.IMAGES)
+    with torch.no_grad():
+        network.train()(u.IMAGES)
+    with torch.inference_mode():
+        network(u.IMAGES)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="gradients of 'gate' differ"):
+            network(u.IMAGES)
+
+
+@WAYS
+def test_what_is_frozen(names):
+    model = u.Body().requires_grad_(False)
+    model.fc.requires_grad_(True)
+    mm.MultiMix(tuples=10)(adapt(model, **names), u.IMAGES, u.LABELS).total.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is not None] == ["fc.weight", "fc.bias"]
+    model.requires_grad_(False)
+    assert not adapt(model, **names)(u.IMAGES).requires_grad
+
+
+@WAYS
+def test_a_body_that_the_model_runs_without_gradient_trains_its_head(names):
+    model = u.Body()
+    model.forward = lambda x: model.fc(torch.no_grad()(model.features)(x))
+    mm.MultiMix(tuples=10)(adapt(model, **names), u.IMAGES, u.LABELS).total.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is not None] == ["fc.weight", "fc.bias"]
+
+
+@WAYS
+def test_under_autocast(names):
+    model = u.Body()
+    network = adapt(model, **names)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = mm.MultiMix(tuples=10)(network, u.IMAGES, u.LABELS).total
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@WAYS
+def test_inputs_keep_the_graph_that_they_come_from(names):
+    model, front = u.Body(), nn.Conv2d(3, 3, 1)
+    network = adapt(model, **names)
+    network(front(u.IMAGES)).square().sum().backward()
+    ours = front.weight.grad.clone()
+    front.zero_grad()
+    model(front(u.IMAGES)).square().sum().backward()
+    torch.testing.assert_close(ours, front.weight.grad)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_inside_a_checkpoint(reentrant):
+    torch.manual_seed(0)
+    model = u.Body()
+    network, twin = adapt(model), adapt(copy.deepcopy(model))
+    x, y = (u.IMAGES.clone().requires_grad_() for _ in range(2))
+    checkpoint(network, x, use_reentrant=reentrant).square().sum().backward()
+    twin(y).square().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+    torch.testing.assert_close(model.stem.weight.grad, twin.model.stem.weight.grad)
+
+
+def test_half_and_double_precision():
+    for dtype in (torch.float64, torch.bfloat16):
+        model = u.Body().to(dtype)
+        assert adapt(model, **BODY)(u.IMAGES.to(dtype)).dtype == dtype
+
+
+def test_double_precision_is_for_the_cpu_alone(monkeypatch):
+    moved, doubled = [], []
+    cpu, double = torch.Tensor.cpu, torch.Tensor.double
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: moved.append(cpu(tensor).clone()) or moved[-1])
+    monkeypatch.setattr(torch.Tensor, "double", lambda tensor: doubled.append(tensor) or double(tensor))
+    adapt(u.Body(), **BODY)(u.IMAGES)
+    assert doubled
+    assert all(any(tensor is other for other in moved) for tensor in doubled)
+
+
+@pytest.mark.bad_input
+@pytest.mark.filterwarnings("ignore:None of the inputs:UserWarning")
+def test_a_head_inside_reentrant_checkpointing():
+    model = u.Body()
+    model.forward = lambda x: checkpoint(lambda z: model.fc(model.body(z).mean((2, 3))), model.stem(x), **kind)
+    kind = {"use_reentrant": True}
+    with pytest.raises(ValueError, match=r"head 'fc' runs where no gradient is kept.*use_reentrant=False\)$"):
+        adapt(model)(u.IMAGES)
+    kind = {"use_reentrant": False}
+    mm.MultiMix(tuples=10)(adapt(model), u.IMAGES, u.LABELS).total.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.bad_input
+def test_what_training_mode_does_to_logits():
+    model = u.Dropped()
+    model.forward = lambda x: model.drop(model.fc(model.features(x)))
+    network = adapt(model)
+    network.eval()(u.IMAGES)
+    with pytest.raises(ValueError, match="in training mode Dropped does something to what its head 'fc' gives"):
+        network.train()(u.IMAGES)
+    model.forward = lambda x: model.fc(model.features(x)) if not model.training else model.features(x)[:, :3]
+    with pytest.raises(ValueError, match="head: Dropped never runs 'fc'"):
+        adapt(model)(u.IMAGES)
+
+
+@pytest.mark.bad_input
+def test_a_head_that_pools_behind_with_dropout_before():
+    model = u.Dropped()
+    model.forward = lambda x: model.fc(_rows(model.drop(model.body(model.stem(x))))).mean(1)
+    with pytest.raises(ValueError, match="or pass encoder='drop'"):
+        adapt(model, **BODY)(u.IMAGES)
+    network = adapt(model, encoder="drop", head="fc")
+    torch.manual_seed(0)
+    expected = model(u.IMAGES)
+    torch.manual_seed(0)
+    torch.testing.assert_close(network(u.IMAGES), expected)
+
+
+def _rows(maps):
+    return maps.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("normalised", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_copies_of_normalised_weights_are_independent(normalised):
+    model = u.Body(normalised(nn.Linear(8, u.CLASSES)))
+    network = adapt(model)
+    for method in (mm.MultiMix(tuples=10), mm.SelfDistilled(mm.MultiMix(tuples=10))):
+        method(network, u.IMAGES, u.LABELS).total.backward()
+    twin = copy.deepcopy(network.eval())
+    torch.testing.assert_close(twin(u.IMAGES), network(u.IMAGES))
+    with torch.no_grad():
+        twin.model.fc.bias.add_(1)
+    torch.testing.assert_close(twin(u.IMAGES), network(u.IMAGES) + 1)

@@ -1,0 +1,244 @@
+"""Models of no known family, split at their head: how it is found, and what a network without an encoder can do."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+import multimix as mm
+from models import unusual as u
+from multimix.models import adapt
+from multimix.protocols import Network
+
+
+@pytest.mark.parametrize("names", [{}, {"head": "fc3"}])
+def test_what_enters_the_head_is_embedded(names):
+    model = u.Tutorial().eval()
+    entered = []
+    handle = model.fc3.register_forward_pre_hook(lambda module, arguments: entered.append(arguments[0]))
+    logits = model(u.IMAGES)
+    handle.remove()
+    network = adapt(model, **names)
+    assert isinstance(network, Network)
+    features = network.embed(u.IMAGES)
+    assert features.shape == (4, 1, 8)
+    assert torch.equal(features[:, 0], entered[0])
+    assert torch.equal(network.pool(features), entered[0])
+    torch.testing.assert_close(network.classify(network.pool(features)), logits)
+    assert network.head is model.fc3
+    assert (network.stages, network.grid, network.mask) == (range(1), (), None)
+
+
+def test_nothing_behind_the_head_begins_runs():
+    class Counting(u.Body):
+        after = 0
+
+        def forward(self, x):
+            logits = super().forward(x)
+            self.after += 1
+            return logits
+
+    model = Counting()
+    network = adapt(model)
+    network(u.IMAGES)
+    compared = model.after
+    network(u.IMAGES)
+    assert model.after == compared > 0
+
+
+def test_copies_and_pickles_find_their_own_head():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    network = adapt(model)
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):  # noqa: S301
+        torch.testing.assert_close(other(u.IMAGES), model(u.IMAGES))
+        assert other.head is other.model[3]
+        assert other.head is not model[3]
+    assert list(network.state_dict()) == [f"model.{name}" for name in model.state_dict()]
+
+
+def test_the_last_to_be_written_need_not_be_the_last_to_run():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out, self.body, self.unused = nn.Linear(8, 3), nn.Linear(5, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out(input=self.body(x).relu())
+
+    model = Backwards()
+    network = adapt(model)
+    mm.MultiMix(tuples=10)(network, torch.randn(4, 5), u.LABELS).total.backward()
+    assert network.head is model.out
+    assert model.body.weight.grad.abs().max() > 0
+
+
+def test_a_head_whose_output_is_zero_everywhere():
+    model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    network = adapt(model)
+    network(torch.randn(4, 5))
+    assert network.head is model[2]
+
+
+def test_a_linear_layer_of_ones_own_is_found():
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 3))
+
+        def forward(self, x):
+            return x @ self.weight
+
+    model = u.Body(Product())
+    network = adapt(model)
+    mm.MultiMix(tuples=10)(network, u.IMAGES, u.LABELS).total.backward()
+    assert network.head_name == "fc"
+    assert network.head is None  # not known to be affine: embeddings are mixed as they are
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_stages_without_an_encoder(stage):
+    model = u.ResNet().eval()
+    network = adapt(model, head="linear", stages=["layer1", "layer2"])
+    plain = model(u.IMAGES)
+    with network.mixing_at(stage, lambda x: x.flip(0)):
+        torch.testing.assert_close(network(u.IMAGES), plain.flip(0))
+    mm.ManifoldMixup(stages=(stage,))(network, u.IMAGES, u.LABELS).total.backward()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        mm.ERM(),
+        mm.Mixup(),
+        mm.CutMix(),
+        mm.SelfDistilled(mm.MultiMix(tuples=9)),
+        mm.Alternate((mm.MultiMix(), mm.Mixup())),
+    ],
+    ids=lambda method: method.name,
+)
+def test_methods_that_mix_inputs_or_embeddings(method):
+    model = u.ResNet()
+    method(adapt(model), u.IMAGES, u.LABELS).total.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_inputs_by_keywords():
+    class Two(u.Body):
+        def forward(self, image, *, scale):
+            return self.fc(self.features(image) * scale)
+
+    model = Two().eval()
+    inputs = {"image": u.IMAGES, "scale": torch.tensor(2.0), "labels": u.LABELS}
+    network = adapt(model)
+    torch.testing.assert_close(network(inputs), model(u.IMAGES, scale=2.0))
+    with pytest.raises(ValueError, match="as keywords, which are image, scale; got image, size"):
+        adapt(model)({"image": u.IMAGES, "size": u.IMAGES})
+
+
+def test_logits_at_every_position():
+    class Enlarged(u.Convolutional):
+        def forward(self, x):
+            return {"out": F.interpolate(self.out(self.body(x)), size=x.shape[2:])}
+
+    model = Enlarged()
+    network = adapt(model, head="out", dense=True)
+    logits = network(u.IMAGES)
+    assert logits.shape == (4, 64, 3)
+    assert network.grid == (8, 8)
+    torch.testing.assert_close(logits[:, 9], model.out(model.body(u.IMAGES))[:, :, 1, 1])
+    labels = torch.arange(4 * 256).reshape(4, 16, 16) % 3
+    mm.DenseMultiMix(tuples=10)(network, u.IMAGES, labels).total.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def with_forward(forward, model=u.Body):
+    made = model()
+    made.forward = lambda x: forward(made, x)
+    return made
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("forward", "names", "words"),
+    [
+        (lambda m, x: m.fc(m.features(x)).mul_(10), {}, "changes in place what its head 'fc' gives"),
+        (lambda m, x: m.fc(m.features(x)).relu_(), {"head": "fc"}, "changes in place what its head 'fc' gives, while"),
+        (lambda m, x: m.fc(m.features(x)).sigmoid(), {}, "makes a sigmoid of what its head 'fc' gives"),
+        (lambda m, x: m.fc(m.features(x)).softmax(1), {"head": "fc"}, "makes a softmax of what its head 'fc'"),
+        (lambda m, x: m.fc(m.features(x)) ** 2, {}, "let the model return what it gives"),
+        (lambda m, x: F.linear(m.features(x), m.fc.weight), {}, "makes its logits in no layer; make the layer that"),
+        (lambda m, x: F.linear(m.features(x), m.fc.weight), {"head": "fc"}, "never runs 'fc' in its forward pass"),
+        (
+            lambda m, x: m.fc(rows(m.body(m.stem(x)))),
+            {},
+            r"logits at every position, \(4, 16, 3\); pass dense=True and",
+        ),
+        (lambda m, x: m.fc(rows(m.body(m.stem(x)))).mean(1), {}, "pools what its last linear layer 'fc' gives"),
+        (lambda m, x: m.fc(rows(m.body(m.stem(x)))).mean(1), {"head": "fc"}, "pools what its last linear layer 'fc'"),
+        (lambda m, x: dict.fromkeys("ab", m.features(x)), {}, "must return tensors, got dict of a, b"),
+        (lambda m, x: m.fc(m.features(x)), {"head": "stem"}, "Body returns what 'fc' gives, not 'stem'"),
+    ],
+)
+def test_heads_that_do_not_give_the_logits(forward, names, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        adapt(with_forward(forward), **names)(u.IMAGES)
+
+
+def rows(maps):
+    return maps.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("model", "names", "words"),
+    [
+        (u.Body, {"head": "fcc"}, "head must name a module of Body, got 'fcc'; did you mean 'fc'"),
+        (u.Body, {"head": nn.Linear(2, 2)}, "head must be the dotted name of a module, got Linear"),
+        (u.Body, {"pool": torch.sum}, "pool must be given together with encoder and head"),
+        (u.Body, {"head": "fc", "mask": "mask"}, "mask must be given together with encoder and head"),
+        (u.Body, {"dense": True}, "dense must be given together with head"),
+        (lambda: nn.Linear(5, 3), {}, "Linear is a single layer; put it into nn.Sequential"),
+        (nn.Sequential, {}, "Sequential is a single layer"),
+    ],
+)
+def test_arguments_that_do_not_go_together(model, names, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        adapt(model(), **names)
+
+
+@pytest.mark.bad_input
+def test_models_that_are_told_apart_on_the_first_batch():
+    segmenter = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=3)
+    with pytest.raises(
+        ValueError, match=r"FCN has logits at every position.* \('classifier.4' is the last linear one\)"
+    ):
+        adapt(segmenter.eval())(torch.randn(1, 3, 32, 32))
+    network = adapt(model := u.Body(), head="fc")
+    network(u.IMAGES)
+    model.features = lambda x: torch.ones(4, 5, 8)  # what later batches do is looked at, too
+    with pytest.raises(ValueError, match=r"what enters 'fc' of Body has shape \(4, 5, 8\), not one row an example"):
+        network(u.IMAGES)
+
+
+@pytest.mark.bad_input
+@pytest.mark.filterwarnings("ignore:None of the inputs:UserWarning")
+def test_a_stage_inside_a_checkpoint():
+    from models.test_twenty import timm_vit
+
+    network = adapt(timm_vit())
+    with pytest.raises(RuntimeError, match=r"stage 1 \(model.blocks.0\) runs inside torch.utils.checkpoint, which wou"):
+        mm.ManifoldMixup(stages=(1,))(network, u.IMAGES, u.LABELS)
+    for reentrant in (True, False):
+        mixed = adapt(u.Checkpointed(reentrant=reentrant), stages=["body", "stem"])
+        with pytest.raises(RuntimeError, match=r"stage 1 \(model.body\) runs inside torch.utils.checkpoint"):
+            mm.ManifoldMixup(stages=(1,))(mixed, u.IMAGES, u.LABELS)
+        mm.ManifoldMixup(stages=(2,))(mixed, u.IMAGES, u.LABELS).total.backward()
+    network.model.set_grad_checkpointing(False)
+    mm.ManifoldMixup(stages=(1,))(network, u.IMAGES, u.LABELS).total.backward()

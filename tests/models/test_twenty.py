@@ -1,0 +1,223 @@
+"""Twenty models and more, most of them hand-written: what one writes, and what comes."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+import transformers
+from torch import Tensor, nn
+
+import multimix as mm
+from models import unusual as u
+from multimix.models import adapt
+
+MULTIMIX = mm.MultiMix(tuples=10)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, how it is adapted, and what comes: it works, or a line that holds ``words``."""
+
+    what: str
+    make: Callable[[], nn.Module]
+    names: dict[str, Any] = field(default_factory=dict)
+    words: str = ""
+    inputs: Any = None
+    method: Any = MULTIMIX
+    logits: Callable[[Any], Tensor] = lambda output: output
+
+    @property
+    def line(self) -> str:
+        """What the documentation says of it."""
+        names = "".join(f", {name}={value!r}" for name, value in self.names.items()).replace("'", '"')
+        return f"| {self.what} | `adapt(model{names})` | {f'refused: `{self.words}`' if self.words else 'works'} |"
+
+
+def bert() -> nn.Module:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(num_labels=u.CLASSES, vocab_size=20, **sizes)
+    return transformers.BertForSequenceClassification(config)
+
+
+def timm_vit() -> nn.Module:
+    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=u.CLASSES, drop_rate=0.1, **sizes)
+    model.set_grad_checkpointing()
+    return model
+
+
+def compiled_part() -> nn.Module:
+    model = u.Body()
+    model.body = torch.compile(model.body, backend="eager")
+    return model
+
+
+def identity_instead() -> nn.Module:
+    model = u.LogSoftmax()
+    model.act = nn.Identity()
+    return model
+
+
+def old_weight_norm() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return u.Body(nn.utils.weight_norm(nn.Linear(8, u.CLASSES)))
+
+
+def torchvision_mobilenet() -> nn.Module:
+    return torchvision.models.mobilenet_v3_small(num_classes=u.CLASSES, width_mult=0.25)
+
+
+BODY = {"encoder": "body", "head": "fc"}
+CASES = [
+    Case("the network of PyTorch's CIFAR-10 tutorial: activations and views are functions", u.Tutorial),
+    Case("a hand-written residual network", u.ResNet),
+    Case(
+        "the same, to mix its maps",
+        u.ResNet,
+        {"encoder": "layer2", "head": "linear"},
+        method=mm.DenseMultiMix(tuples=10),
+    ),
+    Case("a hand-written residual network that drops blocks", lambda: u.ResNet(drop=0.3)),
+    Case("a vision transformer with a class token, hand-written", u.ViT),
+    Case("a GRU over words", u.Recurrent, inputs=u.WORDS),
+    Case("all convolutions, the last one 1x1", u.Convolutional),
+    Case("dropout between body and head", u.Dropped),
+    Case(
+        "the same, to mix maps",
+        u.Dropped,
+        BODY,
+        "in training mode Dropped does more between 'body' and its head 'fc' than the network",
+    ),
+    Case("`F.dropout` or noise between them, in training mode", u.Noisy),
+    Case("the same, to mix maps", u.Noisy, BODY, "something random, F.dropout for one; leave encoder= out"),
+    Case("dropout on the maps, to mix these", u.DroppedMaps, BODY, "leave encoder= out, adapt(model, head='fc'), or"),
+    Case("the same, as that line says", u.DroppedMaps, {"encoder": "drop", "head": "fc"}),
+    Case("an adapter whose gate starts at 0", u.Gated),
+    Case("the same, to mix maps", u.Gated, BODY, "does not train as itself: gradients of 'gate' differ"),
+    Case("a body inside re-entrant checkpointing", lambda: u.Checkpointed(reentrant=True)),
+    Case(
+        "the same, to mix maps",
+        lambda: u.Checkpointed(reentrant=True),
+        BODY,
+        "let the model call checkpoint(..., use_reentrant=False), or leave encoder= out",
+    ),
+    Case("the same with `use_reentrant=False`", lambda: u.Checkpointed(reentrant=False), BODY),
+    Case("returns `(features, logits)`", u.WithFeatures, logits=lambda output: output[1]),
+    Case('returns `{"features": ..., "out": ...}`', u.InMapping, logits=lambda output: output["out"]),
+    Case("returns a dataclass", u.InDataclass, logits=lambda output: output.logits),
+    Case("two heads", u.TwoHeads, {}, "returns what several layers give ('fc', 'other'); pass head="),
+    Case("the same, one named", u.TwoHeads, {"head": "other"}, logits=lambda output: output[1]),
+    Case("ends in `nn.LogSoftmax`", u.LogSoftmax, {}, "ends in LogSoftmax ('act') after its head 'fc'"),
+    Case("the same with `model.act = nn.Identity()`", identity_instead),
+    Case("ends in `F.log_softmax`", u.FunctionalLogSoftmax, {}, "makes a log-softmax of what its head 'fc' gives"),
+    Case("logits divided by a temperature", u.Temperature, {}, "makes a multiple of what its head 'fc' gives"),
+    Case("a head that is called twice", u.Siamese, {}, "calls 'fc' 2 times in a forward pass"),
+    Case(
+        "logits that are a product with the words' vectors",
+        u.TiedWords,
+        {},
+        "runs no linear layer as a module; make the layer that gives them a module of its own (nn.Linear)",
+        inputs=u.WORDS,
+    ),
+    Case("a head with LoRA around it", lambda: u.Body(u.LoRA(nn.Linear(8, u.CLASSES)))),
+    Case("a head with old-style `weight_norm`", old_weight_norm),
+    Case(
+        "`nn.DataParallel(model)`",
+        lambda: nn.DataParallel(u.Body()),
+        {},
+        "adapt the plain model inside, and wrap a module in DistributedDataParallel whose forward returns",
+    ),
+    Case(
+        "`torch.compile(model)`",
+        lambda: torch.compile(u.Body()),
+        {},
+        "adapt the plain model and compile its parts, model.body = torch.compile(model.body)",
+    ),
+    Case("the same, as that line says", compiled_part),
+    Case("a ViT of timm with dropout, `set_grad_checkpointing()`", timm_vit),
+    Case("a MobileNetV3 of torchvision, with its dropout", torchvision_mobilenet),
+    Case("a BERT of transformers", bert, inputs=u.WORDS, logits=lambda output: output.logits),
+    Case("the same, its head alone", bert, {"head": "classifier"}, inputs=u.WORDS, logits=lambda output: output.logits),
+]
+WORKING = [case for case in CASES if not case.words]
+
+
+def _inputs(case: Case) -> Any:
+    return u.IMAGES if case.inputs is None else case.inputs
+
+
+def _gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("case", WORKING, ids=[case.what for case in WORKING])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_it_is_the_model_and_trains_as_it(case):
+    alone, inputs = case.make().eval(), _inputs(case)
+    model = case.make().eval()
+    model.load_state_dict(alone.state_dict())
+    network = adapt(model, **case.names)
+    torch.testing.assert_close(network(inputs), case.logits(alone(inputs)))
+
+    network.train()
+    alone.train()
+    torch.manual_seed(1)
+    expected = _gradients(alone, F.cross_entropy(case.logits(alone(inputs)), u.LABELS))
+    torch.manual_seed(1)
+    ours = _gradients(model, mm.ERM()(network, inputs, u.LABELS).total)
+    for name, gradient in expected.items():
+        if gradient is not None:
+            torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, alone.get_buffer(name), msg=name)
+
+    model.zero_grad()
+    torch.manual_seed(1)
+    ours = _gradients(model, case.method(network, inputs, u.LABELS).total)
+    missing = {name for name, gradient in expected.items() if gradient is not None and ours[name] is None}
+    assert not missing
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("case", [case for case in CASES if case.words], ids=lambda case: case.what)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_it_is_refused_in_one_line(case):
+    torch.manual_seed(0)
+    model = case.make()
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # what it says is compared below
+        case.method(adapt(model, **case.names), _inputs(case), u.LABELS)
+    said = str(caught.value)
+    assert case.words in said
+    assert "\n" not in said
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_documentation_has_every_line():
+    page = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text(encoding="utf-8")
+    assert [case.line for case in CASES if case.line not in page] == []
+    assert len(CASES) > 20
+
+
+def test_the_advice_about_dropout_works():
+    torch.manual_seed(0)
+    model = u.Dropped()
+    with pytest.raises(ValueError, match="leave encoder= out") as caught:
+        adapt(model, **BODY)(u.IMAGES)
+    advice = "nn.Sequential(nn.AdaptiveAvgPool2d((1, None)), nn.Flatten(), model.get_submodule('drop'))"
+    assert str(caught.value).endswith(f"or pass pool={advice}")
+    network = adapt(model, **BODY, pool=eval(advice, {"nn": nn, "model": model}))  # noqa: S307  # what the line says
+    mm.DenseMultiMix(tuples=10)(network, u.IMAGES, u.LABELS).total.backward()
+    torch.manual_seed(1)
+    expected = model(u.IMAGES)
+    torch.manual_seed(1)
+    torch.testing.assert_close(network(u.IMAGES), expected)

@@ -1,0 +1,120 @@
+"""Models that are wrapped, compiled or scripted: the line that refuses them says what works."""
+
+import copy
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+import multimix as mm
+from models.unusual import IMAGES, LABELS, Body
+from multimix.models import adapt
+
+# torch's own, of what it traces
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+
+METHOD = mm.MultiMix(tuples=10)
+
+
+class Step(nn.Module):
+    """What the advice asks for: its forward pass returns the loss."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs, targets):
+        return METHOD(self.net, inputs, targets, generator=torch.Generator().manual_seed(0)).total
+
+
+@contextmanager
+def one_process():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def plain():
+    """Return a model and the gradients of its first step."""
+    torch.manual_seed(0)
+    model = Body()
+    alone = copy.deepcopy(model)
+    Step(adapt(alone))(IMAGES, LABELS).backward()
+    return model, [parameter.grad for parameter in alone.parameters()]
+
+
+def test_the_advice_about_parallel_training_works():
+    with one_process():
+        model, expected = plain()
+        for wrapper in (nn.DataParallel, nn.parallel.DistributedDataParallel):
+            with pytest.raises(ValueError, match="in DistributedDataParallel whose forward returns") as caught:
+                adapt(wrapper(copy.deepcopy(model)))
+            assert str(caught.value).endswith("whose forward returns method(net, inputs, targets).total")
+        step = nn.parallel.DistributedDataParallel(Step(adapt(model)))
+        for _ in range(2):  # the first step compares; the second must be in order, too
+            step.zero_grad()
+            step(IMAGES, LABELS).backward()
+        torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected)
+
+
+def test_the_advice_about_sharded_training_works():
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    if not hasattr(fsdp, "fully_shard"):
+        pytest.skip("this torch has no fully_shard")
+    with one_process():
+        model, expected = plain()
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+        with pytest.raises(ValueError, match="call fully_shard on a module whose forward returns method"):
+            adapt(fsdp.fully_shard(copy.deepcopy(model), mesh=mesh))
+        step = fsdp.fully_shard(Step(adapt(model)), mesh=mesh)
+        step(IMAGES, LABELS).backward()
+        torch.testing.assert_close([parameter.grad.full_tensor() for parameter in model.parameters()], expected)
+
+
+def test_the_advice_about_compiling_works():
+    model, expected = plain()
+    with pytest.raises(ValueError, match=r"compile its parts, model.body = torch.compile\(model.body\), before or aft"):
+        adapt(torch.compile(copy.deepcopy(model)))
+    network, counter = adapt(model), CompileCounter()
+    model.body = torch.compile(model.body, backend=counter)
+    loss = METHOD(network, IMAGES, LABELS, generator=torch.Generator().manual_seed(0)).total
+    loss.backward()
+    assert counter.frame_count > 0
+    torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected)
+    split = adapt(model, encoder="body", head="fc", stages=["body"])
+    for method in (mm.DenseMultiMix(tuples=10), mm.ManifoldMixup(stages=(1,))):
+        method(split, IMAGES, LABELS).total.backward()
+
+
+@pytest.mark.bad_input
+def test_what_was_compiled_in_place():
+    model = Body()
+    model.compile(backend="eager")
+    with pytest.raises(ValueError, match=r"compiled by its compile\(\): .* model.body = torch.compile\(model.body\)"):
+        adapt(model)
+    model = Body()
+    model.body.compile(backend="eager")
+    METHOD(adapt(model), IMAGES, LABELS).total.backward()
+    with pytest.raises(ValueError, match=r"this Sequential was compiled in place, .* put torch.compile\(module\) in"):
+        adapt(model, encoder="body", head="fc")(IMAGES)
+    with pytest.raises(ValueError, match="this Sequential was compiled in place"):
+        mm.ManifoldMixup(stages=(1,))(adapt(model, head="fc", stages=["body"]), IMAGES, LABELS)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.bad_input
+def test_the_advice_about_scripts_works():
+    model, expected = plain()
+    with pytest.raises(ValueError, match="ScriptModule: it takes no hooks; adapt the module that it was scripted from"):
+        adapt(torch.jit.script(model))
+    Step(adapt(model))(IMAGES, LABELS).backward()
+    torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected)
+    torch.testing.assert_close(torch.jit.script(model.eval())(IMAGES), model(IMAGES))
+    model.body = torch.jit.script(model.body)
+    Step(adapt(model))(IMAGES, LABELS).backward()
+    with pytest.raises(ValueError, match="this module is a ScriptModule, which takes no hooks"):
+        adapt(model, encoder="body", head="fc")(IMAGES)

@@ -1,0 +1,251 @@
+"""Models as people write them, each with something that an adaptor could trip over, and inputs for them."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+IMAGES = torch.linspace(-9, 9, 4 * 3 * 16 * 16).sin().reshape(4, 3, 16, 16)
+WORDS = torch.arange(4 * 7).reshape(4, 7) * 5 % 19 + 1
+LABELS = torch.tensor([0, 1, 2, 1])
+CLASSES = 3
+
+
+class Tutorial(nn.Module):
+    """The network of PyTorch's CIFAR-10 tutorial, for smaller images: activations and views are functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 8, 3)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(8 * 2 * 2, 12), nn.Linear(12, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = x.view(-1, 8 * 2 * 2)
+        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
+
+
+class Block(nn.Module):
+    def __init__(self, width, out, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(width, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out)
+        self.conv2, self.bn2 = nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out)
+        self.shortcut = nn.Conv2d(width, out, 1, stride, bias=False)
+
+    def forward(self, x):
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A residual network for small images, without a module for its pooling; blocks may be dropped in training."""
+
+    def __init__(self, drop=0.0):
+        super().__init__()
+        self.stem, self.layer1, self.layer2 = nn.Conv2d(3, 6, 3, 1, 1), Block(6, 6, 1), Block(6, 8, 2)
+        self.linear, self.drop = nn.Linear(8, CLASSES), drop
+
+    def forward(self, x):
+        x = self.stem(x)
+        kept = not self.training or torch.rand(()) >= self.drop
+        x = self.layer1(x) if kept else x
+        x = self.layer2(x)
+        return self.linear(F.avg_pool2d(x, x.shape[-1]).view(len(x), -1))
+
+
+class Body(nn.Module):
+    """A stem, a body and a linear layer; what comes between and behind them is for subclasses to say."""
+
+    def __init__(self, head=None):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, 2, 1)
+        self.body = nn.Sequential(nn.Conv2d(6, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.fc = nn.Linear(8, CLASSES) if head is None else head
+
+    def features(self, x):
+        return self.body(self.stem(x)).mean((2, 3))
+
+    def forward(self, x):
+        return self.fc(self.features(x))
+
+
+class Dropped(Body):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.fc(self.drop(self.features(x)))
+
+
+class DroppedMaps(Dropped):
+    def forward(self, x):
+        return self.fc(self.drop(self.body(self.stem(x))).mean((2, 3)))
+
+
+class Noisy(Body):
+    def forward(self, x):
+        x = self.features(x)
+        return self.fc(x + torch.randn_like(x) if self.training else x)
+
+
+class Gated(Body):
+    """Has an adapter whose gate starts at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.adapter = nn.Parameter(torch.zeros(())), nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = self.features(x)
+        return self.fc(x + self.gate * self.adapter(x))
+
+
+class Checkpointed(Body):
+    def __init__(self, *, reentrant):
+        super().__init__()
+        self.reentrant = reentrant
+
+    def features(self, x):
+        return checkpoint(self.body, self.stem(x), use_reentrant=self.reentrant).mean((2, 3))
+
+
+class WithFeatures(Body):
+    def forward(self, x):
+        features = self.features(x)
+        return features, self.fc(features)
+
+
+class InMapping(Body):
+    def forward(self, x):
+        features = self.features(x)
+        return {"features": features, "out": self.fc(features)}
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    features: Tensor
+
+
+class InDataclass(Body):
+    def forward(self, x):
+        features = self.features(x)
+        return Output(self.fc(features), features)
+
+
+class LogSoftmax(Body):
+    def __init__(self):
+        super().__init__()
+        self.act = nn.LogSoftmax(1)
+
+    def forward(self, x):
+        return self.act(self.fc(self.features(x)))
+
+
+class FunctionalLogSoftmax(Body):
+    def forward(self, x):
+        return F.log_softmax(self.fc(self.features(x)), dim=1)
+
+
+class Temperature(Body):
+    def forward(self, x):
+        return self.fc(self.features(x)) / 0.1
+
+
+class TwoHeads(Body):
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        features = self.features(x)
+        return self.fc(features), self.other(features)
+
+
+class Siamese(Body):
+    def forward(self, x):
+        return self.fc(self.features(x)) + self.fc(self.features(x.flip(-1)))
+
+
+class LoRA(nn.Module):
+    """A frozen layer, and a product of two narrow ones that starts at 0 beside it."""
+
+    def __init__(self, base, rank=2):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.lora_A, self.lora_B = nn.Linear(8, rank, bias=False), nn.Linear(rank, CLASSES, bias=False)
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, x):
+        return self.base(x) + self.lora_B(self.lora_A(x))
+
+
+class Convolutional(nn.Module):
+    """All convolutions, the head too."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.pool, self.out = nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, CLASSES, 1)
+
+    def forward(self, x):
+        return self.out(self.pool(self.body(x))).squeeze(-1).squeeze(-1)
+
+
+class Recurrent(nn.Module):
+    """A GRU that reads words; its last state is classified."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.gru, self.out = nn.Embedding(20, 6), nn.GRU(6, 8, batch_first=True), nn.Linear(8, CLASSES)
+
+    def forward(self, ids):
+        _, state = self.gru(self.table(ids))
+        return self.out(state[-1])
+
+
+class TiedWords(nn.Module):
+    """Predicts a word by the product with all words' vectors, which is no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.gru = nn.Embedding(20, 8), nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, ids):
+        _, state = self.gru(self.table(ids))
+        return F.linear(state[-1], self.table.weight)
+
+
+class Attention(nn.Module):
+    def __init__(self, width=8, heads=2):
+        super().__init__()
+        self.heads, self.norm1, self.norm2 = heads, nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, width))
+
+    def forward(self, x):
+        b, r, d = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, r, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) / math.sqrt(d // self.heads)).softmax(-1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(b, r, d))
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    """A vision transformer with a class token."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 4, 4)
+        self.cls, self.place = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 17, 8))
+        self.blocks, self.norm = nn.Sequential(Attention(), Attention()), nn.LayerNorm(8)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1) + self.place
+        return self.head(self.norm(self.blocks(x))[:, 0])
