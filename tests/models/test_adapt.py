@@ -110,9 +110,7 @@ def test_models_that_are_refused_on_the_first_batch():
     with pytest.raises(ValueError, match="Bent, split at its head 'fc', is not itself"):
         network(torch.randn(2, 3, 32, 32))
     lists = adapt(timm.create_model("coat_tiny", img_size=32, num_classes=2))
-    with pytest.raises(
-        ValueError, match="model: CoaT gives a list of features, not one tensor; pass encoder= and head="
-    ):
+    with pytest.raises(ValueError, match="model: CoaT gives a list of features, not one tensor; pass head='head', to"):
         lists(torch.randn(1, 3, 32, 32))
 
 

@@ -72,12 +72,12 @@ REFUSED = {  # what makes it, image size, what the error says
     "GoogLeNet/auxiliary": (
         partial(tv.googlenet, init_weights=False),
         64,
-        r"GoogLeNet has auxiliary classifiers; adapt\(model, encoder='inception5b', head='fc'\) trains its main one",
+        r"GoogLeNet has auxiliary classifiers; adapt\(model, head='fc'\) trains its main one",
     ),
     "Inception3/auxiliary": (
         partial(tv.inception_v3, init_weights=False),
         96,
-        r"Inception3 has auxiliary classifiers; adapt\(model, encoder='Mixed_7c', head='fc'\) trains its main one",
+        r"Inception3 has auxiliary classifiers; adapt\(model, head='fc'\) trains its main one",
     ),
 }
 SLOW = {"AlexNet", "VGG"}

@@ -73,7 +73,7 @@ def test_every_other_family(name):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("text/canine", "classifies more than the hidden states of its 'canine'.*pass encoder=, head= and pool="),
+        ("text/canine", "classifies more than the hidden states of its 'canine'.*pass head='classifier', to"),
         ("image/cvt", "classifies more than the hidden states of its 'cvt'"),
         ("image/swiftformer", r"combines several classifiers \('head', 'dist_head'\)"),
         ("image/hgnet_v2", "no classifier with one body and a head"),
@@ -84,6 +84,9 @@ def test_families_that_are_refused(name, text):
     with pytest.raises(ValueError, match=text):
         adapt(model)(batch(model))
     assert hooks(model) == []
+    if name in ("text/canine", "image/cvt"):
+        network = adapt(model, head="classifier")
+        torch.testing.assert_close(network(batch(model)), model(**batch(model)).logits)
     if name == "image/hgnet_v2":  # what the page on models advises
         network = adapt(model, encoder="encoder", head="fc")
         torch.testing.assert_close(network(batch(model)), model(**batch(model)).logits)

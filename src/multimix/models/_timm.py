@@ -62,7 +62,7 @@ class TimmNetwork(AdaptedNetwork):
         if not isinstance(features, Tensor):
             raise ValueError(
                 f"model: {type(self.model).__name__} gives a {type(features).__name__} of features, not one tensor; "
-                "pass encoder= and head=, the names of the module whose output is to be mixed and of its classifier"
+                f"pass head={self.head_name!r}, to mix maps encoder= and pool=, too"
             )
         return features
 

@@ -64,7 +64,8 @@ class TransformersNetwork(AdaptedNetwork):
             except (AttributeError, IndexError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"model: {type(self.model).__name__} classifies more than the hidden states of its {self._body!r}, "
-                    "or pools them in a way that cannot be told; pass encoder=, head= and pool="
+                    f"or pools them in a way that cannot be told; pass head={self.head_name!r}, to mix tokens "
+                    "encoder= and pool=, too"
                 ) from error
         if embeddings.ndim != 2:
             raise ValueError(
@@ -118,7 +119,7 @@ class TransformersNetwork(AdaptedNetwork):
 
     def _encode(self, inputs: Any) -> Tensor:
         arguments = self._arguments(inputs)
-        never = f"model: {type(self.model).__name__} never runs {self._body!r}; pass encoder= and head="
+        never = f"model: {type(self.model).__name__} never runs {self._body!r}; pass head={self.head_name!r}"
         body = self.model.get_submodule(self._body)
         with _mappings(self.model.config):
             output = run_until(body, lambda: self.model(**arguments), otherwise=never)
@@ -244,9 +245,8 @@ def _body_name(model: Any) -> str:
     if len(bodies) != 1:
         raise ValueError(
             f"model: {type(model).__name__} is no classifier with one body and a head; take one such as "
-            "AutoModelForSequenceClassification gives, or pass encoder=, the dotted name of the module whose output is "
-            f"to be mixed, and head=, that of the layer that gives the logits (its linear layers are "
-            f"{listed(linear_layers(model))})"
+            "AutoModelForSequenceClassification gives, or pass head=, the dotted name of the layer that gives the "
+            f"logits (its linear layers are {listed(linear_layers(model))})"
         )
     return bodies[0]
 
@@ -262,8 +262,8 @@ def _head_name(model: Any, body: str) -> str:
     if not found:
         raise ValueError(
             f"model: {type(model).__name__} has no layer of num_labels = {labels} outputs behind {body!r}; take a "
-            "classifier such as AutoModelForSequenceClassification gives, or pass encoder= and head= (its linear "
-            f"layers are {listed(linear_layers(model))})"
+            "classifier such as AutoModelForSequenceClassification gives, or pass head= (its linear layers "
+            f"are {listed(linear_layers(model))})"
         )
     if len(found) > 1 and all("." not in name for name in found):
         raise ValueError(
