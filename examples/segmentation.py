@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import multimix as mm
 
-SIDE, IGNORED = 32, 255
+SIDE, IGNORED, EPOCHS = 32, 255, 8
 
 
 class Segmenter(nn.Module):
@@ -55,7 +55,7 @@ def train(method: mm.Method, images: Tensor, maps: Tensor) -> nn.Module:
     net = mm.adapt(model, encoder="encoder", head="head", dense=True, objective=objective)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(8):
+    for _ in range(EPOCHS):
         for batch in torch.randperm(len(images), generator=generator).split(16):
             method(net, images[batch], maps[batch], generator=generator).total.backward()
             optimizer.step()

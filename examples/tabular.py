@@ -9,10 +9,12 @@ from sklearn.preprocessing import StandardScaler
 import multimix as mm
 from multimix.integrations import MultiMixClassifier, MultiMixRegressor
 
+EPOCHS = 25
+
 
 def main() -> None:
     """Print cross-validated scores on tables that come with scikit-learn."""
-    settings = {"hidden": (64, 64), "epochs": 25, "batch_size": 32, "random_state": 0}
+    settings = {"hidden": (64, 64), "epochs": EPOCHS, "batch_size": 32, "random_state": 0}
     tables = {"breast cancer": load_breast_cancer, "wine": load_wine}
     for name, load in tables.items():
         x, y = load(return_X_y=True)

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import multimix as mm
 
 MODULES = ("statistics", "socket", "tarfile", "decimal", "unittest.mock", "logging")
-LENGTH = 32
+LENGTH, EPOCHS = 32, 14
 
 
 def docstrings() -> tuple[list[list[str]], list[int]]:
@@ -53,7 +53,7 @@ def train(method: mm.Method, words: list[list[str]], labels: Tensor, known: dict
     net = mm.adapt(model)  # its inputs are a mapping; padding is known from attention_mask
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(14):
+    for _ in range(EPOCHS):
         for batch in torch.randperm(len(words), generator=generator).split(32):
             inputs = batch_of([words[i] for i in batch], known)
             method(net, inputs, labels[batch], generator=generator).total.backward()

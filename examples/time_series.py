@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 import multimix as mm
 
 KINDS = ("sine", "square", "sawtooth", "chirp")
+EPOCHS = 18
 
 
 class Recurrent(nn.Module):
@@ -50,7 +51,7 @@ def train(method: mm.Method, series: list[Tensor], kinds: Tensor) -> nn.Module:
     net = mm.adapt(model, encoder="encoder", head="head")  # packed outputs bring their own mask
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(18):
+    for _ in range(EPOCHS):
         for batch in torch.randperm(len(series), generator=generator).split(32):
             inputs = pack([series[i] for i in batch])
             method(net, inputs, kinds[batch], generator=generator).total.backward()

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 import multimix as mm
 
+EPOCHS = 25
+
 
 def images_of(digits: range) -> tuple[Tensor, Tensor]:
     """Return all images of some digits, enlarged to 32 x 32 pixels, and their classes from 0 on."""
@@ -43,7 +45,7 @@ def main() -> None:
     few, rest = shuffled[:100], shuffled[100:]
     for method in (mm.ERM(), mm.MultiMix(), mm.Alternate((mm.MultiMix(), mm.CutMix()))):
         tuned = copy.deepcopy(model)
-        train(tuned, method, x[few], y[few], epochs=25, rate=1e-3)
+        train(tuned, method, x[few], y[few], epochs=EPOCHS, rate=1e-3)
         with torch.no_grad():
             accuracy = (tuned(x[rest]).argmax(1) == y[rest]).float().mean()
         print(f"{method.name:10} test accuracy {accuracy:6.1%} (one seed, fine-tuned on {len(few)} images)")
