@@ -185,13 +185,15 @@ def test_channels_last_changes_nothing():
 
 
 @pytest.mark.compiles
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.4's own tracing
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.2, 1.0, 2.5, 0.7])])
 @pytest.mark.parametrize("shape", [(), (3,)])
-def test_a_compiled_step_is_the_step(weight, shape):
+@pytest.mark.parametrize("form", [{}, {"clean": 0.5, "balanced": True, "confidence": 0.9}], ids=["default", "balanced"])
+def test_a_compiled_step_is_the_step(weight, shape, form):
     torch.compiler.reset()
     logits, targets = sample(shape, soft=False, ignored=-100)
-    rows = mm.ops.dirichlet(20, 7, 0.4)
-    loss_of = criterion(rows, weight, label_smoothing=0.1)
+    method = Drawn(tuples=20, rows=mm.ops.dirichlet(20, 7, 0.4), **form)
+    loss_of = mm.MultiMixLoss(weight, method=method, label_smoothing=0.1)
     logits = logits.float().requires_grad_()
     compiled = torch.compile(lambda logits, targets: loss_of(logits * 2, targets), fullgraph=True, backend="aot_eager")
     ours, expected = compiled(logits, targets), loss_of(logits * 2, targets)
@@ -246,6 +248,7 @@ def test_random_numbers_are_torchs_own_without_a_seed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")  # torch 2.4 unpickling any tensor
 @pytest.mark.parametrize("way", ["state_dict", "pickle", "deepcopy"])
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_seeded_stream_goes_on_where_it_was(way, begun, tmp_path):
