@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import tyro
 
-from multimix.lab._code import find_made, split_reference
+from multimix.lab._code import find_made, program_of, split_reference
 from multimix.lab.recipes import recipe_named
 from multimix.lab.train import TrainConfig
 from multimix.lab.train.config import TrainingMethod
@@ -63,13 +63,16 @@ def override(value: T, arguments: list[str], *, prog: str) -> T:
 
 
 def _form(value: T) -> T:
-    """Return a dataclass for tyro, which is to leave alone what holds classes of the user's: no annotation has them."""
+    """Return a dataclass for tyro, whose annotations have the user's classes; what holds them deeper is left alone."""
     held = [f.name for f in fields(cast("Any", value)) if _holds_own(getattr(value, f.name))]
     if not held:
         return value
     kind: Any = type(value)
     fixed: Any = tyro.conf.Fixed
-    own: list[tuple[str, Any, Any]] = [(name, fixed[Any], field(default=None)) for name in held]
+    kinds = {name: type(getattr(value, name)) for name in held}
+    own: list[tuple[str, Any, Any]] = [
+        (name, cls if program_of(cls) else fixed[Any], field(default=None)) for name, cls in kinds.items()
+    ]
     form = make_dataclass(kind.__name__, own, bases=(kind,), frozen=kind.__dataclass_params__.frozen, eq=False)
     return _like(value, value, form)
 

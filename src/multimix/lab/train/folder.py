@@ -175,7 +175,7 @@ class RunFolder:
 
     def read_digests(self) -> dict[str, str]:
         """Return the SHA-256 of each of the user's files when the run began."""
-        return dict(self._read().get("code", {}))
+        return dict(self._read().get("code") or {})
 
     def read_config(self, code: Code | None = None) -> TrainConfig:
         """Return the configuration of the run; without its code, nothing of a user's own is run and nothing can train.

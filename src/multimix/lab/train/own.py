@@ -84,11 +84,12 @@ def with_own_data(config: TrainConfig) -> TrainConfig:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no such function, in one line.
+        ValueError: If it holds no such function, or two of the user's files have the same name; in one line.
     """
-    if isinstance(config.data, Reference) or not split_reference(config.data):
-        return config
-    return replace(config, data=own_data(config.data))
+    if not isinstance(config.data, Reference) and split_reference(config.data):
+        config = replace(config, data=own_data(config.data))
+    code_of(config)  # which finds files of the same name before anything is run for hours
+    return config
 
 
 def code_of(*parts: Any) -> dict[str, bytes]:
