@@ -110,16 +110,16 @@ def test_training_mode_is_the_definition(shape):
         assert ours.item() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("ignored", [False, True])
-def test_clean_share_is_torchs_loss(ignored):
-    logits, targets = sample((), soft=False, ignored=-100 if ignored else 2)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ignored", [-100, 2])
+def test_clean_share_is_torchs_loss(shape, ignored):
+    logits, targets = sample(shape, soft=False, ignored=ignored)
     weight = torch.rand(K, dtype=torch.float64) + 0.1
-    rows = torch.eye(7)
-    one = mm.MultiMixLoss(weight, method=Drawn(clean=1.0, tuples=7, rows=rows), label_smoothing=0.1)
-    half = mm.MultiMixLoss(weight, method=Drawn(clean=0.5, tuples=7, rows=rows), label_smoothing=0.1)
     expected = F.cross_entropy(logits, targets, weight, label_smoothing=0.1)
-    torch.testing.assert_close(one(logits, targets), expected)
-    torch.testing.assert_close(half(logits, targets), expected)
+    for share in (0.5, 1.0):  # tuples of one example each, every one of them once, have it too
+        method = Drawn(clean=share, tuples=7, rows=torch.eye(7))
+        loss_of = mm.MultiMixLoss(weight, method=method, label_smoothing=0.1)
+        torch.testing.assert_close(loss_of(logits, targets), expected)
 
 
 @pytest.mark.parametrize("given", [{"tuples": 32}, {"alpha": (0.5, 2.0), "tuples": 64, "balanced": True}])

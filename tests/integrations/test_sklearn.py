@@ -185,6 +185,13 @@ def test_regressor_of_several_targets_and_large_ones():
     assert fitted.score(x, y) > 0.8
 
 
+def test_predicts_where_the_device_it_was_trained_on_is_missing():
+    x, y = load_iris(return_X_y=True)
+    model = MultiMixClassifier(hidden=(8,), epochs=2, random_state=0, device="cpu").fit(x, y)
+    expected = model.predict_proba(x)
+    assert np.array_equal(model.set_params(device="mps").predict_proba(x), expected)  # which has no float64
+
+
 def test_pickles_and_prints(capsys):
     x, y = blobs()
     fitted = MultiMixClassifier(epochs=2, verbose=1, validation=0.2, random_state=0).fit(x, y)

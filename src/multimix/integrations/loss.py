@@ -36,14 +36,15 @@ class MultiMixLoss(nn.CrossEntropyLoss):
     """MultiMix in place of ``nn.CrossEntropyLoss``: ``loss = criterion(model(images), targets)``, as before.
 
     In training mode it is the cross-entropy of interpolated examples, in eval mode torch's own, with the same class
-    weights, smoothing and ignored labels. Interpolating embeddings and interpolating logits are the same wherever the
+    weights, smoothing and ignored labels. As with dropout, the mode is that of ``train()`` and ``eval()``, of the loss
+    itself or of the module that holds it. Interpolating embeddings and interpolating logits are the same wherever the
     classifier is affine (``nn.Linear``, a 1 x 1 convolution), as nearly every one is; the loss cannot see whether it
     is. With any other classifier (a cosine, say, or dropout after it), and for every other method, call the method on
     ``multimix.adapt(model)`` instead.
 
     Weights, smoothing and ignored labels mean what they mean in torch: with tuples of one example each, the loss is
     torch's of these examples. An ignored label says nothing in the tuples that hold it, and these count less by as much
-    as they hold of it. A mini-batch without any label has the loss 0, where torch has NaN.
+    as they hold of it. In training, a mini-batch without any label has the loss 0, where torch has NaN.
 
     Logits at every position (b, k, d1, ...), with label maps (b, d1, ...), are interpolated with those of the same
     position in other images, every position of a tuple with the same weights; there, an example whose label is ignored
