@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +104,12 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def generator() -> torch.Generator:
     """A source of randomness on the CPU, the same in every test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def cost() -> Any:
+    """The lab's way to count what a call costs; a test of the core that asks for it is skipped without the lab."""
+    return pytest.importorskip("multimix.lab.bench.cost").cost
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,6 @@ from torch.nn import functional
 
 import toy
 from multimix.distill import SelfDistilled
-from multimix.lab.bench.step import random_images
-from multimix.lab.train import SGD, Engine, TrainConfig
 from multimix.methods import ERM, Alternate
 from multimix.methods._unet import MixingUNet
 from multimix.methods.automix import AutoMix
@@ -295,14 +294,16 @@ def test_composes(reading):
     assert kinds == {frozenset({"labels"}), frozenset({"labels", "entropy", "distance"})}
 
 
-def engine(method: Method) -> Engine:
-    config = TrainConfig(
-        data="noise", method=method, optimizer=SGD(learning_rate=0.05), device="cpu", width=2, batch_size=8
+def engine(method: Method) -> Any:
+    lab = pytest.importorskip("multimix.lab.train")
+    data = pytest.importorskip("multimix.lab.bench.step")
+    config = lab.TrainConfig(
+        data="noise", method=method, optimizer=lab.SGD(learning_rate=0.05), device="cpu", width=2, batch_size=8
     )
-    return Engine(config, random_images(32, 16, classes=5))
+    return lab.Engine(config, data.random_images(32, 16, classes=5))
 
 
-def advance(run: Engine, steps: int) -> list[float]:
+def advance(run: Any, steps: int) -> list[float]:
     return [float(run.step(*batch)[0]) for _, batch in zip(range(steps), run.epoch(), strict=False)]
 
 

@@ -5,7 +5,6 @@ import torch
 
 import references
 import toy
-from multimix.lab.bench.cost import cost
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.names import method_named
 from multimix.protocols import Teacher
@@ -255,7 +254,7 @@ def test_a_head_that_is_not_affine_cannot_be_commuted_with(method, impl):
 
 
 @pytest.mark.parametrize("method", [MultiMix(300_000), DenseMultiMix(50_000), DenseMultiMix(100_000, shared=True)])
-def test_a_myriad_of_tuples_fits(method, device):
+def test_a_myriad_of_tuples_fits(method, device, cost):
     """In less memory than their weights alone would take, and with no other result than few of them have."""
     network, (inputs, targets) = toy.images().to(device).eval(), toy.batch(16, 3, 4, 6, device=device)
     losses = []
