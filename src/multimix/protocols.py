@@ -34,6 +34,7 @@ __all__ = [
     "Watch",
     "check_network",
     "parts",
+    "require_part",
 ]
 
 T = TypeVar("T")
@@ -47,10 +48,11 @@ class Network(Protocol):
         head: The affine layer behind ``classify``, or None where ``classify`` is anything but affine.
         stages: Where ``mixing_at`` can interpolate: 0 is the input, the last one the deepest.
 
-    Four further attributes are looked at where a network has them: ``objective``, what it is trained for
+    Five further attributes are looked at where a network has them: ``objective``, what it is trained for
     (:class:`multimix.ops.Objective`, else cross-entropy); ``mask``, which positions each example of the last ``embed``
     has, (b, r) of bool or None; ``grid``, the height and width of its positions; ``gather``, how tuples take in the
-    examples of other processes (:class:`multimix.ops.Gather`, or None). The inputs are a tensor, or what else the
+    examples of other processes (:class:`multimix.ops.Gather`, or None); ``missing``, why there are no ``positions`` or
+    no ``stages`` to mix, if there are none. The inputs are a tensor, or what else the
     network takes: a mapping of tensors, a packed sequence.
     """
 
@@ -215,6 +217,16 @@ def check_network(network: object, *also: str, called: bool = False) -> None:
         f"network must be an adapted network, net = mm.adapt(model), got {what}{without}"
         f"{f'; {instead}' if instead else ''}"
     )
+
+
+def require_part(network: object, part: str) -> None:
+    """Raise if a network says that it has nothing of a kind to mix, ``positions`` or ``stages``.
+
+    Raises:
+        ValueError: With what to write, which is the network's own ``missing[part]``.
+    """
+    if why := getattr(network, "missing", {}).get(part):
+        raise ValueError(why)
 
 
 def parts(method: Method) -> Iterator[Method]:

@@ -129,6 +129,17 @@ def test_methods_that_mix_inputs_or_embeddings(method):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.bad_input
+def test_methods_that_mix_maps_or_stages_say_what_to_write():
+    network = adapt(u.ResNet())
+    for method in (mm.DenseMultiMix(tuples=9), mm.AlignMix(), mm.SelfDistilled(mm.DenseMultiMix(tuples=9))):
+        with pytest.raises(ValueError, match=r"no positions to mix; .* adapt\(model, encoder=NAME, head=NAME\)"):
+            method(network, u.IMAGES, u.LABELS)
+    with pytest.raises(ValueError, match=r"no stages but its inputs; .* adapt\(model, ..., stages=\[NAME, ...\]\)"):
+        mm.ManifoldMixup()(network, u.IMAGES, u.LABELS)
+    mm.ManifoldMixup(stages=(0,))(network, u.IMAGES, u.LABELS).total.backward()
+
+
 def test_inputs_by_keywords():
     class Two(u.Body):
         def forward(self, image, *, scale):

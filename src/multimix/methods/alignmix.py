@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
 from multimix.ops import accurate, check_concentration, check_fields, no_autocast, sinkhorn
-from multimix.protocols import Network
+from multimix.protocols import Network, require_part
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class AlignMix(Predicts):
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw partners, lambda and both coins."""
+        require_part(network, "positions")
         aligns, onto_first = _two_coins(generator)
         pairing = draw_pairing(len(inputs), self.alpha, inputs, generator)
         return _Aligning(pairing, onto_first < 0.5, self) if aligns < self.prob else pairing

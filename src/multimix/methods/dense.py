@@ -10,7 +10,7 @@ from multimix.methods._predict import begin
 from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
 from multimix.ops import attention, check_examples, objective_of
-from multimix.protocols import Losses, Network, Teacher
+from multimix.protocols import Losses, Network, Teacher, require_part
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def _at_every_position(network: Network, inputs: Any, *, settings: DenseMultiMix
 
     Each position is pooled by itself, so that it is in the space that the classifier knows.
     """
+    require_part(network, "positions")
     features = network.embed(inputs)
     clean = Embedded(network, network.pool(features)) if settings.clean > 0 else None
     features, mask, held = _present(features, getattr(network, "mask", None))

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
 from multimix.ops import batch_size, check_concentration, check_fields
-from multimix.protocols import Network, check_network
+from multimix.protocols import Network, check_network, require_part
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class ManifoldMixup(Predicts):
         """Draw a stage, partners and lambda.
 
         Raises:
-            ValueError: If the network has none of the stages.
+            ValueError: If the network has none of the stages, or says that it has none but its inputs.
         """
         check_network(network, "mixing_at", "stages")
         like = inputs if isinstance(inputs, Tensor) else targets
         first = 0 if isinstance(inputs, Tensor) and inputs.is_floating_point() else 1  # indices are not to be mixed
         available = [stage for stage in self.stages if stage in network.stages and stage >= first]
+        if not any(available) and any(self.stages):  # inputs alone would be another method
+            require_part(network, "stages")
         if not available:
             raise ValueError(
                 f"stages must name a stage of the network, {list(network.stages[first:])}, got {self.stages}"

@@ -34,14 +34,12 @@ class AdaptedNetwork(StagedNetwork):
         mask: Which positions each example of the last ``embed`` has, (b, r); None where all have all.
         grid: Height and width of the positions of the last ``embed``; (length,) of a sequence, () of a vector.
         dense: Whether there are logits at every position, instead of pooling.
-        missing: What cannot be mixed here (``positions``, ``stages``), and what to write about it.
         encoder_name: The module whose output is embedded, where the user named one.
     """
 
     model: Any
     mask: Tensor | None
     grid: tuple[int, ...] | None
-    missing: dict[str, str]
     encoder_name: str | None = None
 
     def __init__(
@@ -56,7 +54,6 @@ class AdaptedNetwork(StagedNetwork):
         self._layouts: dict[int, Layout] = {}
         self._checked = False
         self._checked_training = False
-        self.missing = {} if stages else {"stages": _NO_STAGES}
         self.objective: Objective = CROSS_ENTROPY
         self.mask = None
         self.grid = None
@@ -71,6 +68,11 @@ class AdaptedNetwork(StagedNetwork):
         """The affine layer behind ``classify``, linear or a 1x1 convolution, or None where it is anything else."""
         module = self.model.get_submodule(self.head_name)
         return module if is_affine(module) else None
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
+        return {} if len(self.stages) > 1 else {"stages": _NO_STAGES}
 
     def embed(self, inputs: Any) -> Float[Tensor, "b r d"]:
         """Return the encoder's output, a row for each position or token (prefix tokens included), one row for a vector.

@@ -31,7 +31,11 @@ class HeadNetwork(AdaptedNetwork):
             width=width if isinstance(width, int) else None,
         )
         self._is_found = head is not None
-        self.missing = {"positions": _NO_POSITIONS, **self.missing}
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
+        return super().missing if self.dense else {"positions": _NO_POSITIONS, **super().missing}
 
     def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b *r d"]:
         """Return the one embedding of each example; where every position has logits, features as they are."""
@@ -39,6 +43,10 @@ class HeadNetwork(AdaptedNetwork):
 
     def _encode(self, inputs: Any) -> Tensor:
         name, model = self.head_name, type(self.model).__name__
+        if not self._is_found:
+            raise ValueError(
+                f"head: that of {model} is found on the first batch; run one before compiling, or pass head="
+            )
         never = f"head: {model} never runs {name!r} in its forward pass"
         entered = run_into(self.model.get_submodule(name), lambda: self._whole(inputs), otherwise=never)
         if not isinstance(entered, Tensor):
