@@ -212,7 +212,7 @@ def takes_nothing(function: Callable[..., Any]) -> bool:
 
 
 _PROGRAMS: list[Program] = []
-"""Files that this process ran: the same bytes are not run twice, and a class is told by the file that it is from."""
+"""Files that this process ran: one is not run twice as long as its bytes are the same, and a class is known by it."""
 
 
 def program_of(cls: type) -> tuple[Program, str] | None:
@@ -238,7 +238,8 @@ def run_file(main: str, read: Read, place: Path) -> Program:
     if read(main) is None:
         raise ValueError(f"there is no file {place / main}")
     for program in _PROGRAMS:
-        if program.main == main and all(read(name) == source for name, source in program.sources.items()):
+        same = all(read(name) == source for name, source in program.sources.items())
+        if same and (program.main, program.place) == (main, place):
             return program
     program = Program(main, place)
     _run(program, read)

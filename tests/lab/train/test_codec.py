@@ -1,12 +1,13 @@
 """Configurations as JSON: every class comes back as it was; anything else is refused by name."""
 
 import json
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
 
 from multimix.distill import SelfDistilled
+from multimix.lab._code import Code
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
 from multimix.methods import ERM, METHODS, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
 
@@ -122,6 +123,40 @@ def test_what_a_method_learns_is_not_written():
 def test_missing_fields_that_have_a_default_take_it():
     assert from_json({"type": "TrainConfig", "epochs": 4}).epochs == 4
     assert same(from_json({"type": "Mixup"}), Mixup())
+
+
+def test_names_of_earlier_records_are_read_where_the_class_has_the_new_one():
+    assert from_json({"type": "CutMix", "probability": 0.25}) == from_json({"type": "CutMix", "prob": 0.25})
+    assert from_json({"type": "CutMix", "probability": 0.25}).prob == 0.25
+    with pytest.raises(ValueError, match="Mixup has no field probability; it has alpha"):
+        from_json({"type": "Mixup", "probability": 0.25})
+
+
+def test_a_method_from_a_file_stands_unrun_without_the_file_and_is_written_as_it_was():
+    written = {"type": "SelfDistilled", "method": {"type": "mine.py:Mix", "share": [0.1, 2]}, "warmup": False}
+    found = from_json(written)
+    assert to_json(found)["method"] == written["method"]
+    assert found.method.name == "mine.py:Mix"
+    with pytest.raises(ValueError, match=r"mine\.py:Mix is code of a run's own, which is not run without trust_code"):
+        found.method(None, None, None)
+
+
+def test_a_method_from_a_file_comes_back_with_the_file(tmp_path):
+    source = b"from dataclasses import dataclass\n@dataclass\nclass Mix:\n    share: tuple = (1.0,)\n    name = 'mix'\n"
+    found = from_json({"type": "mine.py:Mix", "share": [0.1, 2]}, Code({"mine.py": source}, tmp_path))
+    assert (type(found).__name__, found.share) == ("Mix", (0.1, 2))
+    assert to_json(found) == {"type": "mine.py:Mix", "share": [0.1, 2]}
+
+
+@dataclass
+class Settings:
+    values: dict
+
+
+@pytest.mark.bad_input
+def test_settings_that_json_does_not_have_are_refused():
+    with pytest.raises(ValueError, match="a setting must be a number, a text, None, a tuple or a dataclass"):
+        to_json(Settings(values={"a": 1}))
 
 
 @pytest.mark.bad_input
