@@ -111,6 +111,15 @@ def test_inside_a_checkpoint(reentrant):
     torch.testing.assert_close(model.stem.weight.grad, twin.model.stem.weight.grad)
 
 
+def test_a_model_that_seeds_its_own_randomness_is_not_judged():
+    model = u.Noisy()
+    features = model.features
+    model.features = lambda x: (torch.seed(), features(x))[1]
+    network = adapt(model)
+    mm.MultiMix(tuples=10)(network, u.IMAGES, u.LABELS).total.backward()
+    assert network._checked_training
+
+
 def test_half_and_double_precision():
     for dtype in (torch.float64, torch.bfloat16):
         model = u.Body().to(dtype)

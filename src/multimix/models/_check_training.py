@@ -32,8 +32,8 @@ def check_training(network: "AdaptedNetwork", inputs: Any) -> None:
     """Raise unless what enters the head in training mode, and every gradient, is what it is in the model.
 
     Both run once, forwards and backwards, as the training flags stand, on parameters and buffers that stand in for
-    their own and from the same random state: neither statistics nor gradients are left behind. Networks whose
-    parameters nothing can stand in for (sharded, scripted) are not compared.
+    their own and from the same random state: neither statistics nor gradients are left behind. Not compared are models
+    whose parameters nothing can stand in for (sharded, scripted), and those that do not repeat themselves.
 
     Raises:
         ValueError: If they differ, with what differs and what to pass.
@@ -47,10 +47,11 @@ def check_training(network: "AdaptedNetwork", inputs: Any) -> None:
         theirs = _theirs(network, inputs, ours)
         if theirs.embeddings is None:
             ours = _ours(network, inputs, embeddings_count=False)
+        problem = _problem(network, inputs, ours, theirs)
+        repeats = not problem or not _differs(theirs, _theirs(network, inputs, ours))
         torch.clear_autocast_cache()
-        _compare_values(network, inputs, ours, theirs)
-    if wrong := _unlike(ours.gradients, theirs.gradients):
-        raise ValueError(_about_gradients(network, wrong, ours))
+    if problem and repeats:
+        raise ValueError(problem)
 
 
 def _ours(network: "AdaptedNetwork", inputs: Any, *, embeddings_count: bool = True) -> _Pass:
@@ -107,20 +108,36 @@ def _alike(ours: Tensor | None, theirs: Tensor | None, size: float, largest: flo
     return not float((ours.float() - theirs.float()).abs().max()) > 0.1 * size + 0.01 * largest
 
 
-def _compare_values(network: "AdaptedNetwork", inputs: Any, ours: _Pass, theirs: _Pass) -> None:
-    found = ""
-    if ours.embeddings is not None and theirs.embeddings is not None:
-        found = difference(ours.embeddings, theirs.embeddings)
-    by_name = network.encoder_name is not None
-    if not found and by_name and any(not torch.equal(a, b) for a, b in zip(ours.states, theirs.states, strict=True)):
+def _problem(network: "AdaptedNetwork", inputs: Any, ours: _Pass, theirs: _Pass) -> str:
+    """Return what is wrong, and what to write; nothing if the two are alike."""
+    found = _fed_difference(ours, theirs)
+    if not found and network.encoder_name and _draws_differ(ours, theirs):
         found = "the model draws other random numbers before its head"
     if found:
-        raise ValueError(_about_values(network, inputs, found))
+        return _about_values(network, inputs, found)
     if found := difference(ours.logits, theirs.logits):
-        raise ValueError(
+        return (
             f"model: in training mode {type(network.model).__name__} does something to what its head "
             f"{network.head_name!r} gives ({found}), which eval mode does not show; let it return that as it is"
         )
+    wrong = _unlike(ours.gradients, theirs.gradients)
+    return _about_gradients(network, wrong, ours) if wrong else ""
+
+
+def _differs(one: _Pass, other: _Pass) -> bool:
+    """Whether two passes of the same model are not alike, as of one that seeds its own randomness."""
+    values = _fed_difference(one, other) or difference(one.logits, other.logits)
+    return bool(values or _draws_differ(one, other) or _unlike(one.gradients, other.gradients))
+
+
+def _fed_difference(ours: _Pass, theirs: _Pass) -> str:
+    if ours.embeddings is None or theirs.embeddings is None:
+        return ""
+    return difference(ours.embeddings, theirs.embeddings)
+
+
+def _draws_differ(ours: _Pass, theirs: _Pass) -> bool:
+    return any(not torch.equal(a, b) for a, b in zip(ours.states, theirs.states, strict=True))
 
 
 def _about_values(network: "AdaptedNetwork", inputs: Any, found: str) -> str:

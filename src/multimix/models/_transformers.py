@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from multimix.models._adapted import AdaptedNetwork
 from multimix.models._inputs import keywords
-from multimix.models._names import linear_layers, listed
+from multimix.models._names import listed
 from multimix.models._replay import replaced, run_until
+from multimix.models._transformers_names import body_name, derives, head_name, stage_names
 from multimix.ops import CROSS_ENTROPY, BinaryCrossEntropy, Objective, SquaredError
 
 _HIDDEN = "last_hidden_state"
@@ -224,7 +225,7 @@ class _Seen:
 
 def is_transformers(model: nn.Module) -> bool:
     """Whether a model derives from transformers' ``PreTrainedModel``."""
-    return _derives(model, "PreTrainedModel")
+    return derives(model, "PreTrainedModel")
 
 
 def adapt_transformers(model: nn.Module, stages: Sequence[str]) -> TransformersNetwork:
@@ -233,89 +234,8 @@ def adapt_transformers(model: nn.Module, stages: Sequence[str]) -> TransformersN
     Raises:
         ValueError: If the model has no body or no last layer that can be told by themselves.
     """
-    body = _body_name(model)
-    head = _head_name(model, body)
-    return TransformersNetwork(model, body=body, head=head, stages=stages or _stage_names(model, body))
-
-
-def _body_name(model: Any) -> str:
-    if isinstance(getattr(model, model.base_model_prefix, None), nn.Module) and model.base_model_prefix:
-        return model.base_model_prefix
-    bodies = [name for name, child in model.named_children() if is_transformers(child)]
-    if len(bodies) != 1:
-        raise ValueError(
-            f"model: {type(model).__name__} is no classifier with one body and a head; take one such as "
-            "AutoModelForSequenceClassification gives, or pass head=, the dotted name of the layer that gives the "
-            f"logits (its linear layers are {listed(linear_layers(model))})"
-        )
-    return bodies[0]
-
-
-def _head_name(model: Any, body: str) -> str:
-    labels = model.config.num_labels
-    found = [
-        name
-        for name, module in model.named_modules()
-        if not f"{name}.".startswith(f"{body}.")
-        and getattr(module, "out_features", getattr(module, "out_channels", None)) == labels
-    ]
-    if not found:
-        raise ValueError(
-            f"model: {type(model).__name__} has no layer of num_labels = {labels} outputs behind {body!r}; take a "
-            "classifier such as AutoModelForSequenceClassification gives, or pass head= (its linear layers "
-            f"are {listed(linear_layers(model))})"
-        )
-    if len(found) > 1 and all("." not in name for name in found):
-        raise ValueError(
-            f"model: {type(model).__name__} combines several classifiers ({listed(found)}), so it has no single head"
-        )
-    return _around(model, found)
-
-
-def _around(model: nn.Module, found: list[str]) -> str:
-    """Return the last of the layers found, or the module that adds several up, as LoRA does to a layer."""
-    parent = found[-1].rpartition(".")[0]
-    beside = [model.get_submodule(name) for name in found if parent and name.rpartition(".")[0] == parent]
-    sizes = {getattr(module, "in_features", None) for module in beside}
-    return parent if len(sizes) > 1 and not isinstance(model.get_submodule(parent), nn.Sequential) else found[-1]
-
-
-def _stage_names(model: Any, body: str) -> list[str]:
-    """Return the names of the blocks: the outermost layers that transformers checkpoints, else a list of layers."""
-    module = model.get_submodule(body)
-    if type(module).__name__ in _UNMIXED:
-        return []
-    blocks = [name for name, child in module.named_modules() if _derives(child, "GradientCheckpointingLayer")]
-    blocks = [name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)]
-    blocks = blocks or _listed_blocks(module)
-    if any("decoder" in name for name in blocks) and any("encoder" in name for name in blocks):
-        return []  # one half mixed alone would meet the other half's own examples
-    if model.main_input_name == "input_ids":
-        blocks = [name for name in blocks if "vision" not in name]
-    return [f"{body}.{name}" for name in blocks]
-
-
-_UNMIXED = {
-    "ReformerModel": "two streams, of which the next block takes both",
-    "SqueezeBertModel": "channels first, in a mapping",
-    "XLNetModel": "positions first",
-}
-"""Bodies whose blocks leave no tensor with a row for each example."""
-
-
-def _listed_blocks(body: nn.Module) -> list[str]:
-    lists = [name for name, child in body.named_modules() if isinstance(child, nn.ModuleList)]
-    lists = [name for name in lists if name.rpartition(".")[2] in ("block", "blocks", "h", "layer", "layers", "stages")]
-    if not lists:
-        return []
-    name = min(lists, key=lambda name: name.count("."))
-    inside = [f"{name}.{child}" for child, _ in body.get_submodule(name).named_children()]
-    nested = [isinstance(body.get_submodule(child), nn.ModuleList) for child in inside]
-    return [] if any(nested) else inside
-
-
-def _derives(module: nn.Module, base: str) -> bool:
-    return any(cls.__name__ == base and cls.__module__.startswith("transformers.") for cls in type(module).__mro__)
+    body = body_name(model)
+    return TransformersNetwork(model, body=body, head=head_name(model, body), stages=stages or stage_names(model, body))
 
 
 def _objective_of(config: Any) -> Objective:
