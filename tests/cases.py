@@ -4,6 +4,8 @@
 """
 
 import dataclasses
+import pickle
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +123,13 @@ def step(method: Method, network: nn.Module, inputs: Any, targets: Tensor, seed:
     total = run(method, network, inputs, targets, seed).total
     total.backward()
     return total.detach(), [p.grad.clone() for p in network.parameters()]
+
+
+def pickled(value: Any) -> Any:
+    """Return what pickle makes of a value; torch 2.4 warns of itself where it loads tensors."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
+        return pickle.loads(pickle.dumps(value))  # noqa: S301
 
 
 def close(first: tuple[Tensor, list], second: tuple[Tensor, list], rtol: float = 1e-4, atol: float = 1e-6) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import toy
-from cases import Case, close, hooks, images, run, step
+from cases import Case, close, hooks, images, pickled, run, step
 from multimix.distill import SelfDistilled
 from multimix.methods import Until
 from multimix.methods._tuples import TupleSettings
@@ -246,7 +245,7 @@ def copies_are_as_good(case: Case, device: torch.device) -> None:
             run(original, network, inputs, targets)
         ways = {
             "deepcopy": copy.deepcopy,
-            "pickle": lambda m: pickle.loads(pickle.dumps(m)),  # noqa: S301
+            "pickle": pickled,
             "replace": dataclasses.replace,
             "fields": lambda m: type(m)(**{f.name: getattr(m, f.name) for f in dataclasses.fields(m)}),
         }

@@ -1,12 +1,12 @@
 """The moving average: its closed form, its buffers, and that it never learns."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 from torch import nn
 
+import cases
 import references
 import toy
 from multimix.distill import EMATeacher
@@ -127,7 +127,7 @@ def test_its_state_can_be_saved_copied_and_pickled():
     teacher.update_(network)
     fresh = EMATeacher(toy.images(seed=3), momentum=0.5)
     fresh.load_state_dict(teacher.state_dict())
-    for twin in (fresh, copy.deepcopy(teacher), pickle.loads(pickle.dumps(teacher))):  # noqa: S301
+    for twin in (fresh, copy.deepcopy(teacher), cases.pickled(teacher)):
         wander(network, 1)
         one, other = copy.deepcopy(teacher), twin
         for each in (one, other):

@@ -39,6 +39,15 @@ def test_distributed_wrappers_are_known_by_name():
             check_network(wrapper)
 
 
+class Quiet(toy.Toy):
+    """One that keeps no list of what it has seen, which torch 2.4 cannot compile."""
+
+    def embed(self, inputs):
+        for block in self.blocks:
+            inputs = block(inputs)
+        return inputs.flatten(2).transpose(1, 2)
+
+
 def _compiled(network: nn.Module) -> nn.Module:
     return torch.compile(network, backend="eager")
 
@@ -54,8 +63,7 @@ def test_a_compiled_network_is_refused_where_its_forward_pass_would_not_run(meth
 @pytest.mark.compiles
 @pytest.mark.parametrize("method", [ERM(), Mixup(), CutMix()], ids=lambda m: m.name)
 def test_a_compiled_network_will_do_where_it_is_only_called(method):
-    network, inputs, targets = cases.images()
-    network.eval()
+    network, (inputs, targets) = Quiet(nn.Conv2d(3, 6, 3), width=6, classes=5), toy.batch(7, 3, 6, 6)
     plain = cases.run(method, network, inputs, targets).total
     torch.testing.assert_close(cases.run(method, _compiled(network), inputs, targets).total, plain)
 

@@ -26,12 +26,13 @@ class Sample:
     teacher: Tensor | None = None
     gamma: float = 1.0
 
-    def loss(self, **options: Any) -> Tensor:
-        """Return what the package says."""
-        options = {"teacher_logits": self.teacher, "gamma": self.gamma} | options
+    def loss(self, logits: Tensor | None = None, **options: Any) -> Tensor:
+        """Return what the package says, of its own logits or of others."""
+        logits = self.logits if logits is None else logits
+        options = {"teacher_logits": self.teacher, "gamma": self.gamma, **options}
         if self.attention is None:
-            return ops.mixed_cross_entropy(self.logits, self.targets, self.weights, **options)
-        return ops.dense_mixed_cross_entropy(self.logits, self.targets, self.weights, self.attention, **options)
+            return ops.mixed_cross_entropy(logits, self.targets, self.weights, **options)
+        return ops.dense_mixed_cross_entropy(logits, self.targets, self.weights, self.attention, **options)
 
     def gradient(self, upstream: float = 1.0, **options: Any) -> Tensor:
         """Return the package's gradient on the logits."""

@@ -58,6 +58,7 @@ def mix_styles(
         Hong et al., "StyleMix: separating content and style for enhanced data augmentation", CVPR 2021, section 3.2.
     """
     mean, std = channel_statistics(features)
+    content, style, both = (share.to(features.dtype) for share in (content, style, both))
     ratio = std[partners] / std
     centred = features - mean
     first = both + (content - both) * ratio
