@@ -145,7 +145,8 @@ class RunFolder:
         """
         try:
             whole = self._read()
-            needed = sorted(file for part in parts for file in named_files(whole["config"].get(part)))
+            config = whole["config"] if isinstance(whole["config"], dict) else {}  # of which read_config complains
+            needed = sorted(file for part in parts for file in named_files(config.get(part)))
             kept = {str(name): str(digest) for name, digest in whole.get("code", {}).items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.config_file} cannot be read: {error}") from error
