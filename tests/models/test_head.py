@@ -6,7 +6,6 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 
 import multimix as mm
@@ -226,6 +225,7 @@ def test_arguments_that_do_not_go_together(model, names, words):
 
 @pytest.mark.bad_input
 def test_models_that_are_told_apart_on_the_first_batch():
+    torchvision = pytest.importorskip("torchvision")
     segmenter = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=3)
     with pytest.raises(
         ValueError, match=r"FCN has logits at every position.* \('classifier.4' is the last linear one\)"

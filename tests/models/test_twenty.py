@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
-import torchvision
-import transformers
 from torch import Tensor, nn
 
 import multimix as mm
@@ -42,11 +39,13 @@ class Case:
 
 def bert() -> nn.Module:
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(num_labels=u.CLASSES, vocab_size=20, **sizes)
     return transformers.BertForSequenceClassification(config)
 
 
 def timm_vit() -> nn.Module:
+    timm = pytest.importorskip("timm")
     sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
     model = timm.create_model("vit_tiny_patch16_224", num_classes=u.CLASSES, drop_rate=0.1, **sizes)
     model.set_grad_checkpointing()
@@ -72,7 +71,7 @@ def old_weight_norm() -> nn.Module:
 
 
 def torchvision_mobilenet() -> nn.Module:
-    return torchvision.models.mobilenet_v3_small(num_classes=u.CLASSES, width_mult=0.25)
+    return pytest.importorskip("torchvision").models.mobilenet_v3_small(num_classes=u.CLASSES, width_mult=0.25)
 
 
 BODY = {"encoder": "body", "head": "fc"}
