@@ -6,7 +6,7 @@ to define them, and define them as well over stand-ins, whose attributes are emp
 
 import sys
 from abc import ABCMeta
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -57,7 +57,7 @@ def _empty(name: str) -> type:
 
 
 class _StandIn(ModuleType):
-    __path__: Sequence[str] = ()
+    __path__: MutableSequence[str] = []  # noqa: RUF012 (what makes a package of it)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
