@@ -9,7 +9,8 @@ REPORTS := .stamps
 DEMO_METHODS := erm mixup cutmix manifold-mixup multimix dense-multimix distilled-multimix
 
 # One thread a worker: tests are small, and threads of several workers only get in each other's way.
-RUN = -m pytest -n auto --maxprocesses $(WORKERS)
+# A file's tests stay on one worker: what a file has trained or started for all of them is made once.
+RUN = -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python $(RUN)
 # What walks over everything is left to test-all: other tests catch its faults, or they come with a new release of a host.
 CHOICE := -m 'not sweep'

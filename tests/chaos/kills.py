@@ -34,9 +34,11 @@ def run(folder: Path, *, kills: int = 50, seed: int = 0) -> dict[str, Any]:
     """Kill runs at random moments until so many kills have hit one, resume each, and return the record."""
     dice = random.Random(seed)
     counts: Counter[str] = Counter()
-    whole = {name: _uninterrupted(config, folder / "whole" / name) for name, config in CONFIGS.items()}
+    whole: dict[str, tuple[bytes, float]] = {}
     while counts["kills"] < kills:
         name = dice.choice(list(CONFIGS))
+        if name not in whole:
+            whole[name] = _uninterrupted(CONFIGS[name], folder / "whole" / name)
         expected, seconds = whole[name]
         path = folder / f"{counts['runs']}"
         hits = _until_finished(CONFIGS[name], path, seconds, dice, most=min(3, kills - counts["kills"]), counts=counts)

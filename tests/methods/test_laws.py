@@ -1,5 +1,7 @@
 """Every method, alone and combined, against every law."""
 
+import re
+
 import pytest
 
 import cases
@@ -22,12 +24,19 @@ def test_law(law, case, device):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("refusal", cases.REFUSALS, ids=lambda refusal: refusal.name)
-def test_refusal(refusal, case):
+def test_wrong_arguments_are_named(case):
+    said = {refusal.name: answer(refusal, case) for refusal in cases.REFUSALS}
+    assert {name: text for name, (right, text) in said.items() if not right} == {}
+
+
+def answer(refusal: cases.Refusal, case: cases.Case) -> tuple[bool, str]:
+    """Whether a method refuses a wrong argument as it should, and what it says."""
     network, inputs, targets = cases.images()
-    wrong = refusal.spoil(inputs, targets)
-    with pytest.raises(refusal.error, match=refusal.message):
-        cases.run(case.make(), network, *wrong)
+    try:
+        cases.run(case.make(), network, *refusal.spoil(inputs, targets))
+    except refusal.error as error:
+        return re.search(refusal.message, str(error)) is not None, str(error)
+    return False, "nothing"
 
 
 def test_every_method_of_the_list_is_tried():

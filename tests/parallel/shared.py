@@ -108,9 +108,14 @@ def _steps(step: nn.Module, images: Tensor, labels: Tensor, *, averaged: bool) -
     return {"losses": losses, "weights": put_together(step.network.state_dict())}
 
 
+def whole(config: TrainConfig, folder: Path) -> None:
+    """Train a run without interruption."""
+    train(config, folder, quiet=True)
+
+
 def runs(config: TrainConfig, folder: Path) -> None:
     """Train a run whole, and another one that is stopped and resumed."""
-    train(config, folder / "whole", quiet=True)
+    whole(config, folder / "whole")
     with stopped_after(5):
         train(config, folder / "stopped", quiet=True)
     resume(folder / "stopped", quiet=True)

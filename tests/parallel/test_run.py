@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from multimix.lab.train.folder import RunFolder
+from parallel.shared import whole
+from parallel.together import together
 from train.tiny import weights
 
 SETTINGS = shlex.split(
@@ -45,10 +48,6 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_killed_and_stopped_it_goes_on_to_the_same_weights(tmp_path):
-    code, said, complained = ended(begin(tmp_path, *SETTINGS, "--out", ".", "--name", "whole"))
-    assert (code, complained) == (0, "")
-    assert said.count("test: accuracy") == 1  # the first process speaks, the others do not
-
     process = begin(tmp_path, *SETTINGS, "--out", ".", "--name", "run")
     wait_for(tmp_path / "run" / "last.ckpt", process)
     os.kill(children(process.pid)[0], signal.SIGKILL)
@@ -68,8 +67,10 @@ def test_killed_and_stopped_it_goes_on_to_the_same_weights(tmp_path):
     assert "stopped by SIGTERM at mini-batch" in complained
     assert "a run goes on with: multimix train --resume RUN" in complained
 
-    code, _, complained = ended(begin(tmp_path, "train", "--resume", "run", "--quiet"))
+    code, said, complained = ended(begin(tmp_path, "train", "--resume", "run", "--quiet"))
     assert (code, complained) == (0, "")
+    assert said.count("test: accuracy") == 1  # the first process speaks, the others do not
+    together(2, whole, RunFolder(tmp_path / "run").read_config(), tmp_path / "whole")
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if line["event"] == "epoch"] == list(range(1, 9))

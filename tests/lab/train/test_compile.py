@@ -65,7 +65,7 @@ def test_a_compiled_run_ends_in_a_folder_like_any_other(tmp_path):
     assert load_network(run.path)[0](torch.zeros(3, 1, 8, 8)).shape == (3, 10)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.usefixtures("_small")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_machine_code_trains():

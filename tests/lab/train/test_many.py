@@ -89,7 +89,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 @pytest.mark.timeout(900)
 def test_a_killed_worker_is_replaced_and_its_run_ends_as_if_nothing_had_been(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2 * torch.get_num_threads())  # so that each has as many as here
-    runs = {tmp_path / f"run-{seed}": tiny(seed=seed, epochs=30 if seed == 0 else 2, label="run") for seed in range(3)}
+    runs = {tmp_path / f"run-{seed}": tiny(seed=seed, epochs=12 if seed == 0 else 2, label="run") for seed in range(2)}
     killer = kill_amid(tmp_path / "run-0")
     run_all(runs, Launch(jobs=2))
     killer.join()
@@ -97,9 +97,8 @@ def test_a_killed_worker_is_replaced_and_its_run_ends_as_if_nothing_had_been(tmp
     assert [line for line in said if "tried again" in line] == [
         "run, seed 0: its process was killed by SIGKILL; it is tried again"
     ]
-    assert {line for line in said if line.endswith(("done", "retry 1"))} == {
-        "run, seed 0: retry 1", "run, seed 0: done", "run, seed 1: done", "run, seed 2: done",
-    }  # fmt: skip
+    ends = {line for line in said if line.endswith(("done", "retry 1"))}
+    assert ends == {"run, seed 0: retry 1", "run, seed 0: done", "run, seed 1: done"}
     capfd.readouterr()
     run_all({tmp_path / "alone" / folder.name: config for folder, config in runs.items()}, Launch(quiet=True))
     assert capfd.readouterr() == ("", "")
