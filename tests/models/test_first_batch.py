@@ -13,6 +13,9 @@ import multimix as mm
 from models import unusual as u
 from multimix.models import adapt
 
+# torch 2.4's own, inside checkpoint
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.cpu.amp:FutureWarning")
+
 BODY = {"encoder": "body", "head": "fc"}
 WAYS = pytest.mark.parametrize("names", [{}, {"head": "fc"}, BODY], ids=["alone", "head", "encoder"])
 

@@ -214,6 +214,9 @@ def test_a_recurrent_encoder_that_has_time_first():
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 @pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
 def test_nested_tensors_are_padded(layout):
+    if layout is torch.jagged and torch.__version__ < "2.5":
+        pytest.skip("this torch cannot pad it")
+
     class Bag(nn.Module):
         def __init__(self):
             super().__init__()

@@ -159,7 +159,7 @@ def _gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("case", WORKING, ids=[case.what for case in WORKING])
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:`torch.cpu.amp:FutureWarning")
 def test_it_is_the_model_and_trains_as_it(case):
     alone, inputs = case.make().eval(), _inputs(case)
     model = case.make().eval()
@@ -188,7 +188,7 @@ def test_it_is_the_model_and_trains_as_it(case):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("case", [case for case in CASES if case.words], ids=lambda case: case.what)
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:`torch.cpu.amp:FutureWarning")
 def test_it_is_refused_in_one_line(case):
     torch.manual_seed(0)
     model = case.make()

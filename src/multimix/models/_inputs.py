@@ -42,11 +42,18 @@ def require_keywords(model: nn.Module, inputs: Any) -> None:
 
 
 def padded(output: Tensor | PackedSequence) -> tuple[Tensor, Tensor | None]:
-    """Return features padded with zeros, (b, r, d), and which positions are real, (b, r); None if nothing tells."""
+    """Return features padded with zeros, (b, r, d), and which positions are real, (b, r); None if nothing tells.
+
+    Raises:
+        ValueError: If this torch cannot pad a nested tensor of that layout.
+    """
     if isinstance(output, PackedSequence):
         features, lengths = pad_packed_sequence(output, batch_first=True)
     elif output.is_nested:
-        features, lengths = torch.nested.to_padded_tensor(output, 0.0), cast("Tensor", _lengths(output))
+        try:
+            features, lengths = torch.nested.to_padded_tensor(output, 0.0), cast("Tensor", _lengths(output))
+        except NotImplementedError as error:  # torch before 2.5
+            raise ValueError(f"inputs: torch {torch.__version__} cannot pad nested tensors of this layout") from error
     else:
         return output, None
     return features, _until(lengths.to(features.device), features.shape[1])
