@@ -182,6 +182,7 @@ def with_forward(forward, model=u.Body):
         (lambda m, x: m.fc(m.features(x)).relu_(), {"head": "fc"}, "changes in place what its head 'fc' gives, while"),
         (lambda m, x: m.fc(m.features(x)).sigmoid(), {}, "makes a sigmoid of what its head 'fc' gives"),
         (lambda m, x: m.fc(m.features(x)).softmax(1), {"head": "fc"}, "makes a softmax of what its head 'fc'"),
+        (lambda m, x: m.fc(m.features(x))[:, 0], {}, "goes on after its last linear layer 'fc'"),
         (lambda m, x: m.fc(m.features(x)) ** 2, {}, "let the model return what it gives"),
         (lambda m, x: F.linear(m.features(x), m.fc.weight), {}, "makes its logits in no layer; make the layer that"),
         (lambda m, x: F.linear(m.features(x), m.fc.weight), {"head": "fc"}, "never runs 'fc' in its forward pass"),
@@ -221,6 +222,31 @@ def rows(maps):
 def test_arguments_that_do_not_go_together(model, names, words):
     with pytest.raises((ValueError, TypeError), match=words):
         adapt(model(), **names)
+
+
+@pytest.mark.bad_input
+def test_a_column_that_is_returned_as_numbers():
+    model = with_forward(lambda m, x: m.fc(m.features(x)).squeeze(1), lambda: u.Body(nn.Linear(8, 1)))
+    with pytest.raises(
+        ValueError, match=r"one number an example, \(4,\), where its head 'fc' gives a column, \(4, 1\);"
+    ):
+        adapt(model)(u.IMAGES)
+    model.forward = lambda x: model.fc(model.features(x))
+    network = adapt(model, objective=mm.SquaredError())
+    mm.MultiMix(tuples=10)(network, u.IMAGES, torch.ones(4, 1)).total.backward()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_nested_tensors_inside_the_model():
+    model = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 3))
+    model.forward = lambda x: model[1](torch.stack([row.mean(0) for row in model[0](nest(x)).unbind()]))
+    network = adapt(model)
+    mm.MultiMix(tuples=10)(network, torch.randn(4, 6, 5), u.LABELS).total.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def nest(x):
+    return torch.nested.as_nested_tensor([row[: 2 + i] for i, row in enumerate(x)])
 
 
 @pytest.mark.bad_input

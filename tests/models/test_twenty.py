@@ -96,7 +96,12 @@ CASES = [
         "in training mode Dropped does more between 'body' and its head 'fc' than the network",
     ),
     Case("`F.dropout` or noise between them, in training mode", u.Noisy),
-    Case("the same, to mix maps", u.Noisy, BODY, "something random, F.dropout for one; leave encoder= out"),
+    Case(
+        "the same, to mix maps",
+        u.Noisy,
+        BODY,
+        "something random or of the batch, F.dropout for one; leave encoder= out",
+    ),
     Case("dropout on the maps, to mix these", u.DroppedMaps, BODY, "leave encoder= out, adapt(model, head='fc'), or"),
     Case("the same, as that line says", u.DroppedMaps, {"encoder": "drop", "head": "fc"}),
     Case("an adapter whose gate starts at 0", u.Gated),

@@ -90,6 +90,20 @@ def test_the_advice_about_compiling_works():
         method(split, IMAGES, LABELS).total.backward()
 
 
+@pytest.mark.parametrize("names", [{}, {"head": "fc"}, {"encoder": "body", "head": "fc"}])
+def test_embed_may_be_compiled(names):
+    torch._dynamo.reset()
+    model, expected = plain()
+    network, counter = adapt(model, **names), CompileCounter()
+    network.embed = torch.compile(network.embed, backend=counter)
+    for _ in range(2):
+        network.zero_grad()
+        METHOD(network, IMAGES, LABELS, generator=torch.Generator().manual_seed(0)).total.backward()
+    assert counter.frame_count > 0
+    torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected)
+    assert network.head is model.fc
+
+
 @pytest.mark.bad_input
 def test_what_was_compiled_in_place():
     model = Body()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -80,12 +80,16 @@ class Trace:
                 "embedding; call it once, or pass encoder= and pool="
             )
         left = calls[0].left
-        if (
-            left is None
-            or _version(left) != calls[0].version
-            or not any(same(x, left) for x in outputs_of(self.output))
-        ):
+        if left is None or _version(left) != calls[0].version:
             self._refuse_end(calls[0])
+        given = [output for output in outputs_of(self.output) if same(output, left)]
+        if not given:
+            self._refuse_end(calls[0])
+        if given[0].ndim == 1:
+            raise ValueError(
+                f"model: {self._kind} returns one number an example, {tuple(left.shape[:1])}, where its head {name!r} "
+                f"gives a column, {tuple(left.shape)}; let it return the column"
+            )
         return name
 
     def _final(self) -> list[str]:
@@ -99,7 +103,7 @@ class Trace:
         itself = [call for call in calls if call.left is not None and call.left.data_ptr() == output.data_ptr()]
         return next((call.name for call in itself or calls), None)
 
-    def _refuse_end(self, head: Call) -> None:
+    def _refuse_end(self, head: Call) -> NoReturn:
         after = self.calls[self.calls.index(head) + 1 :]
         leaves = [call for call in after if not any(True for _ in call.module.children())]
         subject = f"model: {self._kind}"
@@ -172,7 +176,7 @@ def trace(network: "AdaptedNetwork", inputs: Any) -> Trace:
 def _recorder(name: str, calls: list[Call]) -> Callable[..., None]:
     def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         given = (*arguments, *keywords.values())
-        rows = isinstance(output, Tensor) and output.ndim > 1 and output.shape[1:].numel() == output.shape[1]
+        rows = _is_plain(output) and output.shape[1:].numel() == output.shape[1]
         one = rows and len(given) == 1 and isinstance(given[0], Tensor)  # larger tensors are not worth their memory
         calls.append(
             Call(
@@ -189,7 +193,11 @@ def _recorder(name: str, calls: list[Call]) -> Callable[..., None]:
 
 
 def _width(output: Any, axis: int) -> int:
-    return output.shape[axis] if isinstance(output, Tensor) and output.ndim > 1 else 0
+    return output.shape[axis] if _is_plain(output) else 0
+
+
+def _is_plain(output: Any) -> bool:
+    return isinstance(output, Tensor) and not output.is_nested and output.ndim > 1
 
 
 def _version(tensor: Tensor) -> int:
