@@ -178,5 +178,5 @@ def _picture(path: Path, caption: str) -> Picture:
         head = file.read(24)
     if len(head) < 24 or not head.startswith(_PNG):
         raise ValueError(f"{path}: not a PNG picture")
-    width, height = int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
     return Picture(path=path, caption=caption, width=width, height=height)
