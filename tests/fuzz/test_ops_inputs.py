@@ -60,6 +60,27 @@ def test_half_precision_is_worked_on_in_full(b, k, dtype, data):
     assert tolerance(dtype) > 0
 
 
+@law("rows_of", b=sizes, k=st.integers(2, 6), dtype=st.sampled_from([torch.uint8, torch.int64]), data=data)
+def test_one_hot_integers_are_rows_and_nothing_else_is_touched(b, k, dtype, data):
+    classes = torch.tensor(data.draw(st.lists(st.integers(0, k - 1), min_size=b, max_size=b)))
+    one_hot = torch.eye(k)[classes].to(dtype)
+    assert torch.equal(ops.rows_of(one_hot, k), torch.eye(k)[classes])
+    for other in (classes, one_hot.float(), 2 * one_hot, torch.ones(b, k, dtype=dtype)):
+        assert ops.rows_of(other, k) is other
+    with pytest.raises(TypeError, match="targets must be a tensor"):
+        ops.rows_of(classes.tolist(), k)
+
+
+@law("check_generator", "widest", seed=st.integers(0, 2**63 - 1))
+def test_a_seed_is_no_generator(seed):
+    ops.check_generator(torch.Generator().manual_seed(seed))
+    ops.check_generator(None)
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator or None, got .*manual_seed"):
+        ops.check_generator(seed)
+    assert ops.widest(torch.device("mps")) == torch.float32
+    assert {ops.widest(torch.device(kind)) for kind in ("cpu", "cuda")} == {torch.float64}
+
+
 @law(
     "check_batch",
     "check_examples",

@@ -1,14 +1,11 @@
 """What may go wrong around a run: memory, disks, files, clocks. Each ends in one clear error, and nothing is lost."""
 
-import multiprocessing
 import os
 import re
-import resource
 import signal
 import time
 import zipfile
-from collections.abc import Callable
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from multimix.lab.train.state import load_newest, previous, save_checkpoint
 from multimix.lab.train.stop import StopRequest, Terminated
 from multimix.lab.train.weights import save_weights
 from multimix.methods import ERM, MultiMix
+from train.faults import train_as_nobody, train_while_a_worker_dies, with_room_for
 from train.tiny import BATCHES, events, steady, stopped_after, tiny, weights
 
 CONFIG = tiny(method=MultiMix(tuples=20), checkpoint_steps=1)
@@ -92,29 +90,6 @@ def test_without_a_checkpoint_there_is_none(tmp_path):
     assert load_newest(tmp_path / "last.ckpt") is None
 
 
-def with_room_for(size: int, function: Callable[..., Any], *arguments: Any) -> tuple[str, str]:
-    """Run a function in a process whose files cannot grow past a size, as on a full disk; return its error."""
-    context = get_context("fork")
-    ours, theirs = context.Pipe()
-
-    def work() -> None:
-        torch.set_num_threads(1)  # after a fork there are no other threads to wait for
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        try:
-            function(*arguments)
-            theirs.send(("", ""))
-        except BaseException as error:
-            theirs.send((type(error).__name__, str(error)))
-
-    process = context.Process(target=work)
-    process.start()
-    assert ours.poll(60)
-    answer = ours.recv()
-    process.join()
-    return answer
-
-
 def test_a_full_disk_keeps_both_checkpoints(tmp_path):
     path = tmp_path / "last.ckpt"
     for number in range(2):
@@ -139,14 +114,14 @@ def test_a_full_disk_leaves_no_half_line(tmp_path):
     metrics = Metrics(tmp_path / "metrics.jsonl")
     metrics.write("epoch", epoch=1)
     size = metrics.path.stat().st_size
-    kind, said = with_room_for(size + 10, lambda: metrics.write("epoch", epoch=2, text="x" * 100))
+    kind, said = with_room_for(size + 10, partial(metrics.write, "epoch", epoch=2, text="x" * 100))
     assert (kind, said.startswith(f"{metrics.path} cannot be written: File too large")) == ("OSError", True)
     metrics.write("epoch", epoch=2)
     assert [event["epoch"] for event in metrics.read()] == [1, 2]
 
 
 def test_a_run_on_a_full_disk_goes_on_once_there_is_room(stopped, whole):
-    kind, said = with_room_for(3_000, lambda: resume(stopped, quiet=True))
+    kind, said = with_room_for(3_000, partial(resume, quiet=True), stopped)
     assert (kind, "cannot be written: File too large" in said) == ("OSError", True)
     resume(stopped, quiet=True)
     assert weights(stopped) == weights(whole)
@@ -158,11 +133,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(0o755)
 
-    def as_nobody() -> None:
-        os.seteuid(65534)
-        train(CONFIG, tmp_path / "run", quiet=True)
-
-    kind, said = with_room_for(10**9, as_nobody)
+    kind, said = with_room_for(10**9, train_as_nobody, CONFIG, tmp_path / "run")
     assert (kind, said) == ("PermissionError", f"[Errno 13] Permission denied: '{tmp_path / 'run'}'")
 
 
@@ -252,18 +223,8 @@ def test_a_data_worker_that_dies_is_named_and_the_run_goes_on(pictures, tmp_path
     settings = {"image_size": 8, "train_size": None, "batch_size": 8, "checkpoint_steps": 1, "workers": 1}
     config = tiny(data=f"folder:{pictures}", **settings)
     folder = tmp_path / "run"
-    real, done = Engine.step, iter(range(1, 100))
-
-    def step(self: Engine, *arguments: Any) -> Any:
-        if next(done) == 2:
-            for child in multiprocessing.active_children():
-                child.kill()
-        return real(self, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Engine, "step", step)
-        # In a process of its own: torch raises wherever the main thread is when it hears of the death.
-        kind, said = with_room_for(2**40, lambda: train(config, folder, quiet=True))
+    # In a process of its own: torch raises wherever the main thread is when it hears of the death.
+    kind, said = with_room_for(2**40, train_while_a_worker_dies, config, folder)
     assert kind == "RuntimeError"
     assert re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", said)
     assert resume(folder, quiet=True).finished

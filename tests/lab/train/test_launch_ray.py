@@ -86,7 +86,7 @@ def test_without_ray_its_extra_is_named(tmp_path, monkeypatch):
         return real(name, *given)
 
     monkeypatch.setattr("builtins.__import__", without_ray)
-    with pytest.raises(ValueError, match=r"^launcher ray needs the package: pip install 'multimix\[ray\]'$"):
+    with pytest.raises(ValueError, match=r"^launcher ray needs the package: pip install ray$"):
         run_all({tmp_path / "run": TrainConfig()}, Launch(launcher="ray"))
     assert list(tmp_path.iterdir()) == []
 

@@ -209,5 +209,5 @@ def test_what_does_not_fit_the_data_is_refused(source, trained, monkeypatch):
     with pytest.raises(ValueError, match="autoattack needs at least 4 classes, as its losses do, got 3"):
         module.require_classes(3)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'multimix\[robust\]'"):
+    with pytest.raises(ValueError, match=r"pip install pyautoattack"):
         Adversarial.of(source, AdversarialSettings(autoattack=True))

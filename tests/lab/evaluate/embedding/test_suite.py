@@ -207,7 +207,7 @@ def test_a_missing_package_is_named(monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(_picture, "distribution", absent)
-    with pytest.raises(ValueError, match=r"pip install 'multimix\[umap\]'"):
+    with pytest.raises(ValueError, match=r"pip install umap-learn"):
         Embedding.of(source(), EmbeddingSettings(picture="umap"))
 
 
