@@ -61,7 +61,7 @@ def test_help_of_a_recipe_names_every_field_and_its_value(multimix):
 
 def test_help_comes_without_waiting_for_torch():
     """A process of its own, as everything heavy has been loaded into this one."""
-    code = "import sys; from multimix.lab.cli.__main__ import main; code = main(sys.argv[1:]); print(*sys.modules); exit(code)"
+    code = "import sys; from multimix.__main__ import main; code = main(sys.argv[1:]); print(*sys.modules); exit(code)"
     done = python(code, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: multimix COMMAND" in done.stdout
