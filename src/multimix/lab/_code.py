@@ -97,7 +97,7 @@ class Program:
 def _is_of(value: Any, module: ModuleType) -> bool:
     if isclass(value) or isfunction(value):
         return value.__module__ == module.__name__
-    return not isinstance(value, ModuleType)
+    return not isinstance(value, ModuleType) and type(value).__module__ != "typing"  # ClassVar and its like
 
 
 @dataclass(frozen=True)

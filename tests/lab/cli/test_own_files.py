@@ -51,6 +51,7 @@ def test_a_run_says_and_keeps_what_it_was_made_of(trained):
     page = (trained / "report.html").read_text()
     assert "my_mix.py:MyMix" in page
     assert "my_data.py:load" in page
+    assert all(f"{name} ({digest[:8]})" in page for name, digest in KEPT.items())
 
 
 def test_fields_of_a_method_and_of_one_inside_another_can_be_overridden(multimix):

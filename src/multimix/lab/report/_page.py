@@ -291,6 +291,7 @@ def _facts(runs: Sequence[Run], rows: Sequence[Record]) -> list[tuple[str, str]]
         ("Seeds", str(len({run.config["seed"] for run in runs}))),
         ("Finished runs", f"{sum(run.finished for run in runs)} of {len(runs)}"),
         ("Test examples", " / ".join(examples)),
+        ("Own files", ", ".join(sorted({f"{name} ({sha[:8]})" for run in runs for name, sha in run.code.items()}))),
         ("Device", " / ".join(_values(runs, "device"))),
         ("PyTorch", " / ".join(_values(runs, "torch"))),
         ("Dates" if len(days) > 1 else "Date", " to ".join(dict.fromkeys([*days[:1], *days[-1:]]))),

@@ -55,6 +55,8 @@ class Run:
     """The recipe that the configuration came from."""
     version: str | None = None
     """MultiMix's version."""
+    code: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the user's own files that made it, by name."""
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     """What suites left for figures, by suite; only what belongs to the newest test."""
 
@@ -119,8 +121,14 @@ def read_run(folder: str | Path) -> Run:
         pictures=_read_pictures(folder / "pictures"),
         recipe=_text(whole.get("recipe")),
         version=_text(whole.get("multimix")),
+        code=_code_of(whole),
         evaluations=read_evaluations(folder / "evaluation", tests),
     )
+
+
+def _code_of(whole: dict[str, Any]) -> dict[str, str]:
+    code = whole.get("code")
+    return {str(name): str(digest) for name, digest in code.items()} if isinstance(code, dict) else {}
 
 
 def _text(value: Any) -> str | None:
