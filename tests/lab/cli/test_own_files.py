@@ -75,7 +75,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been_whatever_became_of_its_files(mu
     """The process is killed amid its third step, and goes on in another one from the copies."""
     lay(Path("own"))
     line = [sys.executable, "-m", "multimix", *TRAIN.split(), "--out", ".", "--name", "part"]
-    killed = subprocess.run(line, env={**os.environ, "DIES_AT": "3"}, check=False, capture_output=True)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums round by them
+    killed = subprocess.run(line, env={**os.environ, **threads, "DIES_AT": "3"}, check=False, capture_output=True)
     assert killed.returncode == -9
     assert not Path("part/model.safetensors").exists()
     lay(Path("own"), helper="STRENGTH = 0.9\n", my_mix=TOLD, my_data=TOLD, my_recipe=TOLD)
