@@ -61,7 +61,6 @@ def test_a_compiled_network_is_refused_where_its_forward_pass_would_not_run(meth
 
 
 @pytest.mark.compiles
-@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 @pytest.mark.parametrize("method", [ERM(), Mixup(), CutMix()], ids=lambda m: m.name)
 def test_a_compiled_network_will_do_where_it_is_only_called(method):
     network, (inputs, targets) = Quiet(nn.Conv2d(3, 6, 3), width=6, classes=5), toy.batch(7, 3, 6, 6)

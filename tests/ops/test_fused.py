@@ -175,7 +175,6 @@ OLD = pytest.mark.skipif(
 
 
 @pytest.mark.compiles
-@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.4 warns of itself
 @pytest.mark.parametrize("impl", ["auto", pytest.param("fused", marks=OLD)])
 @pytest.mark.parametrize("r", [None, 3])
