@@ -35,7 +35,7 @@ def cifar10_small() -> TrainConfig:
 
     4,500 training images and a validation split of 5,000; the first group halves the images, the last keeps 4 x 4
     positions. Source: our own. Command: ``multimix train cifar10-small --data npz:cifar10.npz``; what it reaches with
-    each method is what ``multimix compare studies/comparison.py:cifar10_small_headline`` measures. Hardware: 2 CPU cores.
+    each method: ``multimix compare studies/comparison.py:cifar10_small_headline``. Hardware: 2 CPU cores.
     """
     return replace(
         cifar10(),
