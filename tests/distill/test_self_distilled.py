@@ -244,9 +244,9 @@ def test_the_teacher_predicts_in_the_students_precision_and_without_a_graph(meth
         ({"method": "multimix"}, TypeError, "method must be a method such as"),
         ({"gamma": 1.5}, ValueError, r"gamma must lie in \[0, 1\], got 1.5"),
         ({"gamma": -0.1}, ValueError, r"gamma must lie in \[0, 1\], got -0.1"),
-        ({"teacher": "both"}, ValueError, "teacher must be 'predict' or 'mix', got 'both'"),
+        ({"teacher": "both"}, ValueError, "teacher must be one of predict, mix, got 'both'"),
         ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\), got 1.0"),
-        ({"buffer_rule": "none"}, ValueError, "buffer_rule must be 'copy' or 'average', got 'none'"),
+        ({"buffer_rule": "none"}, ValueError, "buffer_rule must be one of copy, average, got 'none'"),
     ],
 )
 def test_impossible_settings_are_refused(settings, error, message):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from fuzz.strategies import law
-from multimix import ops
+from multimix._declared import check_fields
 from multimix.distill import SelfDistilled
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
 from multimix.methods import ERM, METHODS, Alternate, Chain, Mixup, SuperMix, Until
@@ -160,7 +160,7 @@ def test_a_method_takes_a_value_or_names_the_field(cls, data):
         assert name in said
         assert "\n" not in said
     else:
-        ops.check_fields(method)
+        check_fields(method)
         assert not (isinstance(value, float) and math.isnan(value))
 
 

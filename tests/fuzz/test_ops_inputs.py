@@ -1,8 +1,5 @@
 """What ops take: targets, examples and settings of every form, and what they refuse by name."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import pytest
 import torch
 from hypothesis import strategies as st
@@ -129,42 +126,3 @@ def test_one_process_gathers_its_own_examples(b, d, even, data):
     assert ops.gathered(Host(), values) is values
     assert ops.gathered(object(), values) is values
     assert Host.gather.size(b, torch.device("cpu")) == b
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A field of every kind that settings have."""
-
-    count: int = 1
-    share: float = 0.5
-    name: str = "x"
-    on: bool = True
-    most: int | None = None
-    sides: tuple[int, ...] = ()
-    alpha: float | tuple[float, float] = 1.0
-    mode: Literal["a", "b"] = "a"
-    method: object = None
-
-
-TAKES: dict[str, tuple[Any, ...]] = {
-    "count": (2, -1),
-    "share": (2, -1, 0.5, float("inf")),
-    "name": ("x", ""),
-    "on": (True, False),
-    "most": (None, 2, -1),
-    "sides": ((), [], (1, 2)),
-    "alpha": (2, -1, 0.5, float("inf"), (1, 2), (0.5, 2.0), (), []),
-    "mode": ("x", ""),
-}
-"""What each field takes of the values that follow, but for the one that takes anything."""
-GIVEN = (2, -1, 0.5, float("inf"), "x", "", True, False, None, (), [], (1, 2), (0.5, 2.0), ("x",), (True,), {}, b"x")
-
-
-@law("check_fields", examples=60, name=st.sampled_from([*TAKES, "method"]), value=st.sampled_from(GIVEN))
-def test_fields_hold_values_of_their_types(name, value):
-    settings = Settings(**{name: value})
-    if name == "method" or any(type(value) is type(taken) and value == taken for taken in TAKES[name]):
-        ops.check_fields(settings)
-        return
-    with pytest.raises(TypeError, match=f"^{name} must be .*, got "):
-        ops.check_fields(settings)

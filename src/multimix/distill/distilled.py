@@ -8,9 +8,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from multimix._declared import check_fields
 from multimix._modules import fingerprint
 from multimix.distill.ema import BufferRule, EMATeacher, as_module, check_ema
-from multimix.ops import CrossEntropy, batch_size, check_examples, check_fields, check_fit, objective_of, rows_of
+from multimix.ops import CrossEntropy, batch_size, check_examples, check_fit, objective_of, rows_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_network
 
 

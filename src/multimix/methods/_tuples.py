@@ -8,16 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from multimix.ops import (
-    IMPLS,
-    Impl,
-    LazyWeights,
-    check_concentration,
-    check_fields,
-    dirichlet,
-    draw_between,
-    scatter_tuples,
-)
+from multimix._declared import check_fields
+from multimix.ops import IMPLS, Impl, LazyWeights, check_concentration, dirichlet, draw_between, scatter_tuples
 
 DEFAULT_EFFECTIVE = 2.0
 """Images that effectively enter a tuple unless told otherwise; the paper's alpha in (0.5, 2) at m = 128 means 43 to

@@ -7,10 +7,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from multimix._declared import check_fields
 from multimix._modules import copied
 from multimix.methods._learned import LearnsBeside, build_beside, check_count, check_share, network_module
 from multimix.methods._predict import InputMixing, begin, classification_losses, wanted_of
-from multimix.ops import accurate, check_batch, check_fields, draw_partners, objective_of
+from multimix.ops import accurate, check_batch, draw_partners, objective_of
 from multimix.protocols import Losses, Network, Teacher
 
 _HIDDEN = 100

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
-from multimix.ops import accurate, check_concentration, check_fields, no_autocast, sinkhorn
+from multimix.ops import accurate, check_concentration, no_autocast, sinkhorn
 from multimix.protocols import Network, require_part
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Generator, Tensor, nn
 
+from multimix._declared import check_fields
 from multimix.methods._images import check_images
 from multimix.methods._learned import LearnsBeside, build_beside, check_count, check_share, network_module
 from multimix.methods._predict import InputMixing, MixesInputs, begin, classification_losses, wanted_of
@@ -16,7 +17,6 @@ from multimix.ops import (
     beta,
     check_batch,
     check_concentration,
-    check_fields,
     draw_partners,
     mix_pairs,
     objective_of,

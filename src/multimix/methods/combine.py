@@ -6,9 +6,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._predict import MixesInputs, begin
 from multimix.methods.erm import ERM
-from multimix.ops import check_batch, check_fields, check_generator, objective_of
+from multimix.ops import check_batch, check_generator, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher
 
 

@@ -9,18 +9,11 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from multimix._declared import check_fields
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs, _teach, begin, classification_losses, wanted_of
 from multimix.methods._saliency import input_saliency, kept_statistics, saliency_of
-from multimix.ops import (
-    check_batch,
-    check_concentration,
-    check_fields,
-    comix_masks,
-    dirichlet,
-    no_autocast,
-    objective_of,
-)
+from multimix.ops import check_batch, check_concentration, comix_masks, dirichlet, no_autocast, objective_of
 from multimix.protocols import Losses, Network, Teacher
 
 _SPOT = 8

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
 from multimix.methods.mixup import draw_sharing
@@ -15,7 +16,6 @@ from multimix.ops import (
     Mode,
     beta,
     check_concentration,
-    check_fields,
     check_mode,
     draw_box,
     draw_boxes,

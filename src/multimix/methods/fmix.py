@@ -6,17 +6,10 @@ from typing import ClassVar
 
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import (
-    beta,
-    check_concentration,
-    check_fields,
-    draw_mask,
-    draw_partners,
-    mix_pairs,
-    paste_where,
-)
+from multimix.ops import beta, check_concentration, draw_mask, draw_partners, mix_pairs, paste_where
 from multimix.protocols import Network
 
 

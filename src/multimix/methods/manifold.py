@@ -6,9 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
-from multimix.ops import batch_size, check_concentration, check_fields
+from multimix.ops import batch_size, check_concentration
 from multimix.protocols import Network, check_network, require_part
 
 

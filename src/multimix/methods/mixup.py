@@ -5,17 +5,9 @@ from typing import ClassVar
 
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import (
-    Mode,
-    beta,
-    check_concentration,
-    check_fields,
-    check_mode,
-    draw_couples,
-    draw_partners,
-    mix_pairs,
-)
+from multimix.ops import Mode, beta, check_concentration, check_mode, draw_couples, draw_partners, mix_pairs
 from multimix.protocols import Network
 
 

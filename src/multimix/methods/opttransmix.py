@@ -8,17 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import (
-    accurate,
-    barycentre,
-    beta,
-    check_concentration,
-    check_fields,
-    draw_partners,
-    mix_pairs,
-)
+from multimix.ops import accurate, barycentre, beta, check_concentration, draw_partners, mix_pairs
 from multimix.protocols import Network
 
 

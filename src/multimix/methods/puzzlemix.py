@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs, classification_losses, wanted_of
 from multimix.methods._puzzle import (
@@ -22,7 +23,6 @@ from multimix.methods._saliency import input_gradient, kept_statistics, saliency
 from multimix.ops import (
     beta,
     check_concentration,
-    check_fields,
     draw_partners,
     mix_pairs,
     objective_of,

@@ -7,9 +7,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
+from multimix._declared import check_fields
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import check_fields, draw_partners, mix_pairs
+from multimix.ops import draw_partners, mix_pairs
 from multimix.protocols import Network
 
 Interpolation = Literal["nearest", "bilinear"]

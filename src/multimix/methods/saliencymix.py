@@ -8,17 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._images import check_images
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import (
-    beta,
-    check_concentration,
-    check_fields,
-    draw_partners,
-    mix_pairs,
-    saliency_peaks,
-    static_saliency,
-)
+from multimix.ops import beta, check_concentration, draw_partners, mix_pairs, saliency_peaks, static_saliency
 from multimix.protocols import Network
 
 

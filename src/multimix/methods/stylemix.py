@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder, VGGAutoencoder
 from multimix.methods._predict import InputMixing, MixesInputs
 from multimix.ops import (
     Box,
     beta,
     check_concentration,
-    check_fields,
     draw_box,
     draw_partners,
     exchange_styles,

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 from typing_extensions import Self
 
+from multimix._declared import check_fields
 from multimix._modules import copied
 from multimix.methods._images import check_images
 from multimix.methods._predict import MixesInputs, begin, classification_losses, wanted_of
@@ -21,7 +22,6 @@ from multimix.ops import (
     as_probabilities,
     check_batch,
     check_concentration,
-    check_fields,
     dirichlet,
     draw_partners,
     no_autocast,

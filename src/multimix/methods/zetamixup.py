@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
+from multimix._declared import check_fields
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import check_fields, interpolate, zeta_weights
+from multimix.ops import interpolate, zeta_weights
 from multimix.protocols import Network
 
 

@@ -19,7 +19,6 @@ from multimix.ops._checks import (
     widest,
 )
 from multimix.ops._comix import comix_masks
-from multimix.ops._fields import check_fields
 from multimix.ops._forms import soft_cross_entropy
 from multimix.ops._fourier import draw_mask
 from multimix.ops._gather import Gather, gathered, processes
@@ -73,7 +72,6 @@ __all__ = [
     "check_batch",
     "check_concentration",
     "check_examples",
-    "check_fields",
     "check_fit",
     "check_generator",
     "check_mode",

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from multimix._declared import check_fields
 from multimix.ops._checks import (
     INTEGER_ROWS,
     accurate,
@@ -21,7 +22,6 @@ from multimix.ops._checks import (
     looks_are_free,
     no_autocast,
 )
-from multimix.ops._fields import check_fields
 
 
 class Objective(ABC):
