@@ -1,21 +1,21 @@
-"""A watch that remembers what a suite tells."""
+"""A monitor that remembers what a suite tells."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from multimix.protocols import Watch
+from multimix.protocols import Monitor
 
 
-class Kept(Watch):
+class Kept(Monitor):
     """Remembers the passes over data and the figures."""
 
     def __init__(self) -> None:
         self.passes: list[str] = []
         self.figures: dict[str, dict[str, Any]] = {}
 
-    def over(self, what: str, batches: Iterable[Any]) -> Iterator[Any]:
+    def track(self, what: str, batches: Iterable[Any]) -> Iterator[Any]:
         self.passes.append(what)
-        return super().over(what, batches)
+        return super().track(what, batches)
 
-    def keep(self, name: str, data: dict[str, Any]) -> None:
+    def record(self, name: str, data: dict[str, Any]) -> None:
         self.figures[name] = data

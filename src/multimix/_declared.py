@@ -55,9 +55,9 @@ def check_fields(settings: object) -> None:
         ValueError: If it holds a value out of its range, or none of its choices.
     """
     cls: Any = type(settings)
-    for name, kinds in _kinds_of_fields(cls):
+    for name, kinds, may_be_tuple in _declared(cls):
         value = getattr(settings, name)
-        if isinstance(value, list) and any(kind.items for kind in kinds):
+        if isinstance(value, list) and may_be_tuple:
             value = tuple(value)
             object.__setattr__(settings, name, value)  # which frozen classes allow in no other way
         _check(name, value, kinds)
@@ -140,9 +140,10 @@ def _check(name: str, value: object, kinds: tuple[_Kind, ...]) -> None:
 
 
 @cache
-def _kinds_of_fields(cls: Any) -> tuple[tuple[str, tuple[_Kind, ...]], ...]:
+def _declared(cls: Any) -> tuple[tuple[str, tuple[_Kind, ...], bool], ...]:
+    """Return each field's name, the types that it allows and whether a tuple is among them."""
     hints = get_type_hints(cls, include_extras=True)
-    return tuple((f.name, _kinds(hints[f.name])) for f in fields(cls))
+    return tuple((f.name, _kinds(hints[f.name]), "tuple[" in str(hints[f.name])) for f in fields(cls))
 
 
 @cache

@@ -28,13 +28,13 @@ __all__ = [
     "Evaluator",
     "Losses",
     "Method",
+    "Monitor",
     "Network",
     "Stateful",
     "Teacher",
-    "Watch",
     "check_network",
-    "parts",
     "require_part",
+    "submethods",
 ]
 
 T = TypeVar("T")
@@ -122,28 +122,28 @@ class Method(Protocol):
         ...
 
 
-class Watch:
+class Monitor:
     """Hears from an evaluator what its metrics leave out: how far it is, and the data of its figures.
 
     This one lets everything pass; progress bars and record files are made of subclasses.
     """
 
-    def over(self, what: str, batches: Iterable[T]) -> Iterator[T]:
+    def track(self, what: str, batches: Iterable[T]) -> Iterator[T]:
         """Yield ``batches``, a pass over data that is called ``what``; a subclass shows how far it is."""
         yield from batches
 
-    def keep(self, name: str, data: dict[str, Any]) -> None:
+    def record(self, name: str, data: dict[str, Any]) -> None:
         """Take the data of a figure: lists of numbers and texts by name, ready for JSON."""
 
 
-SILENT = Watch()
+SILENT = Monitor()
 """Takes what an evaluator tells and does nothing with it."""
 
 
 class Evaluator(Protocol):
     """Measures a trained network; data and settings are given at construction."""
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield (name of the metric, value).
 
         A metric that is measured in several ways has a name of several words with slashes between, the metric's own
@@ -229,7 +229,7 @@ def require_part(network: object, part: str) -> None:
         raise ValueError(why)
 
 
-def parts(method: Method) -> Iterator[Method]:
+def submethods(method: Method) -> Iterator[Method]:
     """Yield a method and every method inside it, outermost first."""
     yield method
     if not is_dataclass(method):
@@ -238,4 +238,4 @@ def parts(method: Method) -> Iterator[Method]:
         value = getattr(method, f.name)
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if is_dataclass(item) and isinstance(item, Method):
-                yield from parts(item)
+                yield from submethods(item)

@@ -12,7 +12,7 @@ import toy
 from distill.views import seeded, views
 from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate, Mixup, MultiMix, Until
-from multimix.protocols import parts
+from multimix.protocols import submethods
 
 
 def updates_of(method: SelfDistilled) -> int:
@@ -176,7 +176,7 @@ def test_replacing_a_setting_starts_with_a_new_teacher():
 def test_methods_inside_are_found():
     inner = Until(Alternate((MultiMix(), Mixup())))
     method = SelfDistilled(inner)
-    found = list(parts(method))
+    found = list(submethods(method))
     assert found[:3] == [method, inner, inner.method]
     assert found[3:] == [*inner.method.methods, inner.then]
 
@@ -185,7 +185,7 @@ def test_until_hears_inside_of_it_that_training_ends():
     student = toy.images().eval()
     first, _, targets = views()
     method = SelfDistilled(Until(Mixup(), 0.5), gamma=1.0)
-    for part in parts(method):
+    for part in submethods(method):
         if isinstance(part, Until):
             part.at(0.6)
     total = method(student, first, targets, generator=seeded()).total

@@ -13,7 +13,7 @@ import toy
 from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate
 from multimix.methods.adamixup import AdaMixUp
-from multimix.protocols import Method, Teacher, parts
+from multimix.protocols import Method, Teacher, submethods
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -290,7 +290,7 @@ def test_composes(reading):
     network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
     distilled = SelfDistilled(AdaMixUp(), gamma=0.5, teacher=reading)
     assert isinstance(distilled, Method)
-    assert [part.name for part in parts(distilled)] == ["self-distilled", "adamixup"]
+    assert [part.name for part in submethods(distilled)] == ["self-distilled", "adamixup"]
     distilled(network, (inputs, inputs.flip(-1)), targets, generator=seeded()).total.backward()
     both = Alternate((AdaMixUp(), ERM()))
     kinds = {frozenset(both(network, inputs, targets, generator=seeded(s)).terms) for s in range(8)}

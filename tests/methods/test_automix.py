@@ -15,7 +15,7 @@ from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate
 from multimix.methods._unet import MixingUNet
 from multimix.methods.automix import AutoMix
-from multimix.protocols import Method, Teacher, parts
+from multimix.protocols import Method, Teacher, submethods
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -287,7 +287,7 @@ def test_composes(reading):
     network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
     distilled = SelfDistilled(AutoMix(width=4), gamma=0.5, teacher=reading)
     assert isinstance(distilled, Method)
-    assert [part.name for part in parts(distilled)] == ["self-distilled", "automix"]
+    assert [part.name for part in submethods(distilled)] == ["self-distilled", "automix"]
     distilled(network, (inputs, inputs.flip(-1)), targets, generator=seeded()).total.backward()
     both = Alternate((AutoMix(width=4), ERM()))
     kinds = {frozenset(both(network, inputs, targets, generator=seeded(s)).terms) for s in range(8)}

@@ -9,7 +9,7 @@ from scipy import stats
 
 import toy
 from multimix.methods import ERM, Alternate, AutoMix, ManifoldMixup, Mixup, MultiMix, Until
-from multimix.protocols import Losses, Method, Teacher, parts
+from multimix.protocols import Losses, Method, Teacher, submethods
 
 
 class Says:
@@ -104,15 +104,15 @@ def test_until_hands_everything_on():
 def test_methods_inside_are_found_outermost_first():
     inner = (MultiMix(), Until(Mixup(), 0.5))
     method = Alternate(inner)
-    assert list(parts(method)) == [method, inner[0], inner[1], inner[1].method, inner[1].then]
-    assert all(isinstance(part, Method) for part in parts(method))
+    assert list(submethods(method)) == [method, inner[0], inner[1], inner[1].method, inner[1].then]
+    assert all(isinstance(part, Method) for part in submethods(method))
 
 
 def test_lists_are_as_good_as_tuples():
     learner = AutoMix(width=4)
     method = Alternate([learner, Mixup()], [0.3, 0.7])
     assert method == Alternate((learner, Mixup()), (0.3, 0.7))
-    assert list(parts(method)) == [method, learner, Mixup()]
+    assert list(submethods(method)) == [method, learner, Mixup()]
     assert ManifoldMixup(stages=[0, 1]) == ManifoldMixup(stages=(0, 1))
     assert hash(MultiMix(alpha=[0.5, 2.0])) == hash(MultiMix(alpha=(0.5, 2.0)))
 
@@ -128,7 +128,7 @@ def test_methods_are_found_in_lists_of_methods_of_ones_own():
 
     inner = [Until(Mixup()), ERM()]
     method = Both(inner)
-    assert list(parts(method)) == [method, inner[0], inner[0].method, inner[0].then, inner[1]]
+    assert list(submethods(method)) == [method, inner[0], inner[0].method, inner[0].then, inner[1]]
 
 
 @pytest.mark.bad_input

@@ -55,7 +55,7 @@ class Bent(torchvision.models.ResNet):
 
 def test_default_stages():
     names = adapt(timm.create_model("twins_svt_small", depths=(1, 1, 1, 1), num_classes=2))._stage_names
-    assert names == ("inputs",)  # its blocks are lists, which no hook can watch
+    assert names == ("inputs",)  # its blocks are lists, which no hook can monitor
     resnet = adapt(torchvision.models.resnet18(num_classes=2))
     assert resnet._stage_names == ("inputs", "model.layer1", "model.layer2", "model.layer3", "model.layer4")
 

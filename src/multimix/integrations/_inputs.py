@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from multimix.integrations._course import Methodical, as_method
 from multimix.methods import ERM, Alternate, MixesInputs, Mixup
 from multimix.ops import as_probabilities
-from multimix.protocols import Method, Network, parts
+from multimix.protocols import Method, Network, submethods
 
 
 class InputMixer:
@@ -73,7 +73,7 @@ class InputMixer:
 
 
 def _check(method: Method, network: Network | None) -> None:
-    for part in parts(method):
+    for part in submethods(method):
         if not isinstance(part, (MixesInputs, Alternate, ERM)):
             raise TypeError(
                 f"method must mix inputs, such as Mixup() or CutMix(), got {type(part).__name__}, whose loss needs the"

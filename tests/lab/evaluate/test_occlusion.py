@@ -64,9 +64,9 @@ def source() -> Source:
 
 
 def test_its_accuracies_are_those_of_images_with_mean_colour_in_patches(source):
-    network, watch = toy.images(), Kept()
+    network, monitor = toy.images(), Kept()
     chosen = OcclusionSettings(fractions=(0.0, 0.125, 0.5), grid=4, seed=3)
-    found = dict(Occlusion.of(source, chosen)(network, watch))
+    found = dict(Occlusion.of(source, chosen)(network, monitor))
     splits = source.splits
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (splits.mean, splits.std))
     curve = []
@@ -80,9 +80,9 @@ def test_its_accuracies_are_those_of_images_with_mean_colour_in_patches(source):
     assert list(found) == ["0/accuracy", "12.5/accuracy", "50/accuracy", "area/accuracy"]
     area = (0.125 * (curve[0] + curve[1]) / 2 + 0.375 * (curve[1] + curve[2]) / 2) / 0.5
     assert list(found.values()) == pytest.approx([*curve, area], abs=1e-12)
-    assert watch.passes == ["0 % hidden", "12.5 % hidden", "50 % hidden"]
-    assert json.loads(json.dumps(watch.figures)) == watch.figures
-    assert watch.figures == {"occlusion": {"fraction": [0.0, 0.125, 0.5], "accuracy": curve, "examples": 40}}
+    assert monitor.passes == ["0 % hidden", "12.5 % hidden", "50 % hidden"]
+    assert json.loads(json.dumps(monitor.figures)) == monitor.figures
+    assert monitor.figures == {"occlusion": {"fraction": [0.0, 0.125, 0.5], "accuracy": curve, "examples": 40}}
 
 
 @pytest.mark.parametrize("batch", [1, 40])

@@ -76,13 +76,13 @@ def evaluate(run: Path, suites: Iterable[str], *, quiet: bool, lenient: bool, **
 
     Who asks for all suites is told which the run's data do not suit; who names one gets an error.
     """
-    with Passes(str(run), quiet=quiet) as watch:
+    with Passes(str(run), quiet=quiet) as monitor:
 
         def unfit(suite: str, reason: str) -> None:
-            watch.say(f"{run}: {suite}: left out: {reason}")
+            monitor.say(f"{run}: {suite}: left out: {reason}")
 
-        for result in evaluations(run, suites, watch=watch, unfit=unfit if lenient else None, **options):
-            watch.say(f"{run}: {result['suite']}: {line_of(result)}")
+        for result in evaluations(run, suites, monitor=monitor, unfit=unfit if lenient else None, **options):
+            monitor.say(f"{run}: {result['suite']}: {line_of(result)}")
     print(f"report: {page([read_run(run)], run / 'report.html')}")
 
 

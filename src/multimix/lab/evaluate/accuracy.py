@@ -10,7 +10,7 @@ from multimix.lab.evaluate.calibration.metrics import expected_calibration_error
 from multimix.lab.evaluate.predict import LabelledBatches, predict
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Accuracy:
         """Return the suite over a run's test set."""
         return cls(source.batches(source.test(settings.examples)), settings)
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield accuracy, nll and ece."""
-        logits, labels = predict(network, watch.over("test", self.batches))
+        logits, labels = predict(network, monitor.track("test", self.batches))
         yield "accuracy", float((logits.argmax(1) == labels).double().mean())
         yield "nll", negative_log_likelihood(logits, labels)
         yield "ece", expected_calibration_error(logits.double().softmax(1), labels)

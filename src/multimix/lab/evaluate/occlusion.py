@@ -14,7 +14,7 @@ from multimix.lab.evaluate.draws import per_example
 from multimix.lab.evaluate.predict import LabelledBatches, predict
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 __all__ = ["Occlusion", "OcclusionSettings", "hidden"]
 
@@ -70,19 +70,21 @@ class Occlusion:
         _check_grid(settings.grid, *part.shape[1:])
         return cls(source.batches(part), settings)
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the accuracy at each fraction, and the mean of the curve."""
         fractions, curve, examples = self.settings.fractions, [], 0
         for fraction in fractions:
             percent = f"{100 * fraction:.6g}"
-            logits, labels = predict(network, self._occluded(watch.over(f"{percent} % hidden", self.batches), fraction))
+            logits, labels = predict(
+                network, self._occluded(monitor.track(f"{percent} % hidden", self.batches), fraction)
+            )
             curve.append(float((logits.argmax(1) == labels).double().mean()))
             examples = len(labels)
             yield f"{percent}/accuracy", curve[-1]
         steps = zip(fractions, fractions[1:], curve, curve[1:], strict=False)
         area = sum((high - low) * (a + b) / 2 for low, high, a, b in steps)
         yield "area/accuracy", area / (fractions[-1] - fractions[0])
-        watch.keep("occlusion", {"fraction": list(fractions), "accuracy": curve, "examples": examples})
+        monitor.record("occlusion", {"fraction": list(fractions), "accuracy": curve, "examples": examples})
 
     def _occluded(self, batches: LabelledBatches, fraction: float) -> Iterator[tuple[Tensor, Tensor]]:
         start = 0

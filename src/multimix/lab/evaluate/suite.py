@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 from typing_extensions import Self
 
 from multimix.lab.evaluate.source import Source
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,6 @@ class Suite(Protocol):
         """
         ...
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield (name of the metric, value), as every evaluator does."""
         ...

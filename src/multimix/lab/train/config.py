@@ -18,7 +18,7 @@ from multimix.methods import (
     SuperMix,
     Until,
 )
-from multimix.protocols import Method, parts
+from multimix.protocols import Method, submethods
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -223,7 +223,7 @@ class TrainConfig:
                 "SelfDistilled takes two views of a mini-batch and other methods one: put it around all of them,"
                 " as in SelfDistilled(Until(...)), not into a part"
             )
-        if self.compile and any(isinstance(part, ManifoldMixup) for part in parts(self.method)):
+        if self.compile and any(isinstance(part, ManifoldMixup) for part in submethods(self.method)):
             raise ValueError(
                 "compile=True does not go with ManifoldMixup, which mixes inside the network through hooks"
             )
@@ -236,7 +236,7 @@ class TrainConfig:
             raise ValueError("fsdp=True shares weights out among devices: devices or nodes must be at least 2, got 1")
         if self.compile or self.channels_last:
             raise ValueError(f"fsdp=True does not go with {'compile' if self.compile else 'channels_last'}=True")
-        for part in parts(self.method):
+        for part in submethods(self.method):
             if isinstance(part, (AdaMixUp, AutoMix)):
                 raise ValueError(f"fsdp=True does not go with {part.name}, which trains a module of its own in turn")
             if isinstance(part, (PuzzleMix, CoMixup, SuperMix)):  # after which weights are let go amid the step
@@ -255,9 +255,9 @@ class TrainConfig:
 
 def _views_taken(method: Method) -> set[int]:
     """Return how many views of a mini-batch a method takes; more than one number is a contradiction."""
-    every = list(parts(method))
-    distilled = {id(inner) for part in every if isinstance(part, SelfDistilled) for inner in parts(part)}
-    innermost = [part for part in every if len(list(parts(part))) == 1]
+    every = list(submethods(method))
+    distilled = {id(inner) for part in every if isinstance(part, SelfDistilled) for inner in submethods(part)}
+    innermost = [part for part in every if len(list(submethods(part))) == 1]
     return {2 if id(part) in distilled else 1 for part in innermost}
 
 

@@ -22,7 +22,7 @@ from multimix.lab.train.state import seed_everything
 from multimix.methods import AdaMixUp, AutoMix
 from multimix.models import build, synchronise_batchnorm
 from multimix.ops import Gather
-from multimix.protocols import Method, Network, Stateful, parts
+from multimix.protocols import Method, Network, Stateful, submethods
 
 
 class TrainStep(nn.Module):
@@ -67,7 +67,7 @@ class Engine:
         """Build network, method state, optimiser and batches; all initial weights follow from the seed."""
         config = self.config
         # These two train modules of their own in turn with the network, so that a step may pass one of them by.
-        learns = any(isinstance(part, (AdaMixUp, AutoMix)) for part in parts(config.method))
+        learns = any(isinstance(part, (AdaMixUp, AutoMix)) for part in submethods(config.method))
         self.fabric = make_fabric(config, unused=learns)
         rank, self.world = shard()
         seed_everything(config.seed)
@@ -82,7 +82,7 @@ class Engine:
             if config.sync_batchnorm:
                 self.network = synchronise_batchnorm(self.network, self.fabric.device)
         self.method = copy.deepcopy(config.method)  # a configuration serves many runs; none may inherit a teacher
-        self.stateful: list[Stateful] = [part for part in parts(self.method) if isinstance(part, Stateful)]
+        self.stateful: list[Stateful] = [part for part in submethods(self.method) if isinstance(part, Stateful)]
         for part in self.stateful:
             part.prepare(cast("Network", self.network))
             part.led = True

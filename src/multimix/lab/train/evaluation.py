@@ -16,7 +16,7 @@ from multimix.lab.train.folder import RunFolder
 from multimix.lab.train.measure import source_of, test_record
 from multimix.lab.train.run import load_network
 from multimix.lab.train.weights import digest
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def evaluations(
     again: bool = False,
     batch_size: int | None = None,
     splits: Splits | None = None,
-    watch: Watch = SILENT,
+    monitor: Monitor = SILENT,
     unfit: Callable[[str, str], None] | None = None,
     trust_code: bool = False,
 ) -> Iterator[dict[str, Any]]:
@@ -75,7 +75,7 @@ def evaluations(
         again: Measure what has been measured already, too.
         batch_size: Images a batch; no result depends on it.
         splits: The data, if it is loaded already.
-        watch: Hears how far each suite is.
+        monitor: Hears how far each suite is.
         unfit: Called with the name of a suite that the data do not suit and with the reason, and the suite is left out;
             None raises.
         trust_code: Run the files of a user's own that the run keeps, if its method or data are from one.
@@ -101,7 +101,7 @@ def evaluations(
     }
     for name, suite in made.items():
         if suite is not None:
-            yield _measured(run, config, suite, network, source, weights, watch)
+            yield _measured(run, config, suite, network, source, weights, monitor)
         elif (result := kept.get(name)) is not None:
             yield result
 
@@ -126,10 +126,10 @@ def _measured(
     network: Network,
     source: Source,
     weights: str,
-    watch: Watch,
+    monitor: Monitor,
 ) -> dict[str, Any]:
     """Run a suite, write what it finds and return it."""
-    figures = Figures(watch)
+    figures = Figures(monitor)
     result = test_record(
         config,
         suite,
@@ -137,27 +137,27 @@ def _measured(
         examples=len(source.splits.test),
         weights=weights,
         device=source.device,
-        watch=figures,
+        monitor=figures,
     )
     write_result(run, result, figures.data)
     return result
 
 
-class Figures(Watch):
-    """Keeps the data of figures, and lets another watch hear the rest."""
+class Figures(Monitor):
+    """Keeps the data of figures, and lets another monitor hear the rest."""
 
-    def __init__(self, other: Watch) -> None:
+    def __init__(self, other: Monitor) -> None:
         self.data: dict[str, dict[str, Any]] = {}
         self._other = other
 
-    def over(self, what: str, batches: Iterable[T]) -> Iterator[T]:
-        """Pass ``batches`` through the other watch."""
-        return self._other.over(what, batches)
+    def track(self, what: str, batches: Iterable[T]) -> Iterator[T]:
+        """Pass ``batches`` through the other monitor."""
+        return self._other.track(what, batches)
 
-    def keep(self, name: str, data: dict[str, Any]) -> None:
+    def record(self, name: str, data: dict[str, Any]) -> None:
         """Keep the data of a figure."""
         self.data[name] = data
-        self._other.keep(name, data)
+        self._other.record(name, data)
 
 
 def write_result(run: RunFolder, result: dict[str, Any], figures: dict[str, dict[str, Any]]) -> None:

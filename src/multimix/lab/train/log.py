@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typing_extensions import Self
 
 from multimix.lab.train.state import replacing, unwritable
-from multimix.protocols import Watch
+from multimix.protocols import Monitor
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ class Display(AbstractContextManager["Display"]):
         self._console.print(line, markup=False, soft_wrap=True)
 
 
-class Passes(Watch, AbstractContextManager["Passes"]):
+class Passes(Monitor, AbstractContextManager["Passes"]):
     """Shows passes over data: a progress bar on a terminal, elsewhere a plain line for passes that take long."""
 
     def __init__(self, title: str, *, quiet: bool = False) -> None:
@@ -161,7 +161,7 @@ class Passes(Watch, AbstractContextManager["Passes"]):
         """Print a line above the bar, quiet or not."""
         (Console(highlight=False) if self._console.quiet else self._console).print(line, markup=False, soft_wrap=True)
 
-    def over(self, what: str, batches: Iterable[T]) -> Iterator[T]:
+    def track(self, what: str, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of a pass, and show how many have been taken."""
         total = len(batches) if isinstance(batches, Sized) else None
         task = self._bar.add_task(f"{self._title}: {what}", total=total)

@@ -11,7 +11,7 @@ from multimix.lab.data import Splits
 from multimix.lab.evaluate import Accuracy, Source, Suite
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.environment import commit
-from multimix.protocols import Network, Watch
+from multimix.protocols import Monitor, Network
 
 
 def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batch_size: int | None = None) -> Source:
@@ -39,7 +39,7 @@ def test_record(
     examples: int,
     weights: str | None,
     device: torch.device,
-    watch: Watch,
+    monitor: Monitor,
 ) -> dict[str, Any]:
     """Return what a suite finds out about a network, with all that the finding depends on.
 
@@ -50,10 +50,10 @@ def test_record(
         examples: Size of the test set.
         weights: Digest of the network's file, if it has one.
         device: Where the network is.
-        watch: Hears how far the suite is.
+        monitor: Hears how far the suite is.
     """
     started = time.perf_counter()
-    metrics = dict(suite(network, watch))
+    metrics = dict(suite(network, monitor))
     return {
         "suite": suite.name,
         "split": "test",

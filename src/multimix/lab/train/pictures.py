@@ -13,7 +13,7 @@ from multimix.lab.data import Batches, Splits
 from multimix.lab.evaluate.predict import evaluating
 from multimix.methods import MixesInputs
 from multimix.ops import attention
-from multimix.protocols import Method, Network, parts
+from multimix.protocols import Method, Network, submethods
 
 _SHOWN = 8
 _CELL = 64
@@ -31,7 +31,7 @@ def save_pictures(folder: Path, method: Method, network: Network, splits: Splits
     captions = {}
     folder.mkdir(exist_ok=True)
     with evaluating(network), torch.no_grad():
-        for part in parts(method):
+        for part in submethods(method):
             if (mixed := _fed(part, network, images, labels)) is not None:
                 _sheet([pixels, _denormalise(mixed, splits)]).save(folder / f"{part.name}.png")
                 captions[f"{part.name}.png"] = f"Test images (above) as {part.name} mixes them (below)."

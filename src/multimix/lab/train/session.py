@@ -265,7 +265,7 @@ class Session:
                 examples=len(self.splits.test),
                 weights=None if weights is None else digest(weights),
                 device=self.device,
-                watch=SILENT,
+                monitor=SILENT,
             )
         self.run.metrics.write("test", **record, **({"network": name} if name else {}))
 

@@ -102,7 +102,7 @@ def test_the_suite_says_its_accuracy(trained):
     passes = []
 
     class Notes:
-        def over(self, what, items):
+        def track(self, what, items):
             passes.append(what)
             return iter(items)
 

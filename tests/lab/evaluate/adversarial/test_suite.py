@@ -75,10 +75,10 @@ def test_metrics_are_those_of_the_attacks(trained):
 
 
 def test_the_curve_falls_from_clean_and_passes_the_suites_own_epsilon(trained):
-    watch = Kept()
-    found = dict(suite(trained)(trained.network, watch))
-    curve = watch.figures["epsilon_curve"]
-    assert list(watch.figures) == ["epsilon_curve"]
+    monitor = Kept()
+    found = dict(suite(trained)(trained.network, monitor))
+    curve = monitor.figures["epsilon_curve"]
+    assert list(monitor.figures) == ["epsilon_curve"]
     assert {key: curve[key] for key in ("norm", "attack", "epsilon", "examples")} == {
         "norm": "linf",
         "attack": "pgd",
@@ -89,7 +89,7 @@ def test_the_curve_falls_from_clean_and_passes_the_suites_own_epsilon(trained):
     assert curve["accuracy"][0] == found["clean/accuracy"]
     assert curve["accuracy"][2] == found["pgd/linf/accuracy"]
     assert curve["accuracy"][3] == 0
-    assert watch.passes == [
+    assert monitor.passes == [
         *dict.fromkeys(name.rpartition("/")[0] for name in METRICS),
         *(f"pgd/linf, epsilon {value * 255:.3g}/255" for value in (0.0, 0.03, 0.06, 0.2)),
     ]
@@ -102,9 +102,9 @@ def test_the_batch_size_does_not_matter(trained, size):
         pixels = trained.pixels[:9].double()
         found = []
         for batch in (9, size):
-            watch = Kept()
+            monitor = Kept()
             whole = Adversarial(parts(pixels, trained.labels[:9], batch), (0.0,) * 3, (1.0,) * 3, QUICK)
-            found.append((dict(whole(network, watch)), watch.figures))
+            found.append((dict(whole(network, monitor)), monitor.figures))
     finally:
         trained.network.float()
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-9)
@@ -141,20 +141,20 @@ def test_it_is_made_of_a_runs_test_set(source):
     assert torch.equal((pixels * 255).round(), source.splits.test.images.float())
     assert (made.mean, made.std, made.settings) == (MEAN, STD, settings)
     assert torch.cat([labels for _, labels in made.few]).bincount().tolist() == [2] * 5
-    watch = Kept()
-    dict(made(toy.images(), watch))
-    assert watch.figures["epsilon_curve"]["examples"] == 10
-    assert watch.figures["epsilon_curve"]["epsilon"] == [0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255]
+    monitor = Kept()
+    dict(made(toy.images(), monitor))
+    assert monitor.figures["epsilon_curve"]["examples"] == 10
+    assert monitor.figures["epsilon_curve"]["epsilon"] == [0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255]
     # There are not a thousand images, and fewer still are wanted.
     few = Adversarial.of(source, AdversarialSettings(examples=15))
     assert [sum(len(labels) for _, labels in batches) for batches in (few.batches, few.few)] == [15, 15]
 
 
 def test_no_curve_on_request(trained):
-    watch = Kept()
+    monitor = Kept()
     settings = AdversarialSettings(steps=1, curve=())
-    dict(suite(trained, settings=settings)(trained.network, watch))
-    assert watch.figures == {}
+    dict(suite(trained, settings=settings)(trained.network, monitor))
+    assert monitor.figures == {}
 
 
 def test_the_paper_is_the_default():

@@ -36,13 +36,13 @@ def sharp(examples: int, seed: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("batch", [1, 7, 60])
 def test_it_measures_before_and_after_scaling_whatever_the_batches(batch):
     test, validation = sharp(60, 0), sharp(40, 1)
-    watch = Kept()
-    found = dict(Calibration(pairs(*test, batch), pairs(*validation, batch))(toy.identity(4), watch))
+    monitor = Kept()
+    found = dict(Calibration(pairs(*test, batch), pairs(*validation, batch))(toy.identity(4), monitor))
     assert list(found) == ["accuracy", *METRICS, "temperature", *(f"scaled/{name}" for name in METRICS)]
     assert all(math.isfinite(value) for value in found.values())
-    assert watch.passes == ["test", "validation"]
-    assert list(watch.figures) == ["reliability", "reliability_scaled"]
-    assert json.loads(json.dumps(watch.figures)) == watch.figures
+    assert monitor.passes == ["test", "validation"]
+    assert list(monitor.figures) == ["reliability", "reliability_scaled"]
+    assert json.loads(json.dumps(monitor.figures)) == monitor.figures
     assert found == dict(Calibration(pairs(*test, 60), pairs(*validation, 40))(toy.identity(4)))
     assert found["temperature"] == fit_temperature(*validation)
     for prefix, temperature in (("", 1.0), ("scaled/", found["temperature"])):
@@ -59,10 +59,10 @@ def test_scaling_repairs_an_overconfident_network():
 
 def test_the_bins_are_what_was_asked_for():
     suite = Calibration(pairs(*sharp(50, 0), 50), None, CalibrationSettings(bins=4))
-    watch = Kept()
-    found = dict(suite(toy.identity(4), watch))
-    assert len(watch.figures["reliability"]["count"]) == 4
-    assert sum(watch.figures["reliability"]["count"]) == 50
+    monitor = Kept()
+    found = dict(suite(toy.identity(4), monitor))
+    assert len(monitor.figures["reliability"]["count"]) == 4
+    assert sum(monitor.figures["reliability"]["count"]) == 50
     assert list(found) == ["accuracy", *METRICS]
 
 
@@ -102,9 +102,9 @@ def test_a_run_without_validation_split_or_wish_is_not_scaled(splits):
         Calibration.of(source(without), CalibrationSettings()),
         Calibration.of(source(splits), CalibrationSettings(scaling=False)),
     ):
-        watch = Kept()
-        assert list(dict(suite(toy.images(), watch))) == ["accuracy", *METRICS]
-        assert list(watch.figures) == ["reliability"]
+        monitor = Kept()
+        assert list(dict(suite(toy.images(), monitor))) == ["accuracy", *METRICS]
+        assert list(monitor.figures) == ["reliability"]
 
 
 @pytest.mark.bad_input

@@ -33,8 +33,8 @@ def test_its_accuracies_are_those_of_corrupted_images(source):
     network = toy.images()
     network.train()
     chosen = CorruptionSettings(corruptions=("fog", "gaussian_noise"), severities=(5, 2), seed=3)
-    watch = Kept()
-    found = dict(Corruption.of(source, chosen)(network, watch))
+    monitor = Kept()
+    found = dict(Corruption.of(source, chosen)(network, monitor))
     assert network.training
     pixels = torch.cat([images for images, _ in source.pixels(source.test())])
     labels = source.splits.test.labels
@@ -47,8 +47,8 @@ def test_its_accuracies_are_those_of_corrupted_images(source):
     expected["mean/accuracy"] = (expected["fog/accuracy"] + expected["gaussian_noise/accuracy"]) / 2
     assert list(found) == list(expected)
     assert found == pytest.approx(expected, abs=1e-12)
-    assert watch.passes == ["clean", "fog 5", "fog 2", "gaussian_noise 5", "gaussian_noise 2"]
-    figure = watch.figures["corruption"]
+    assert monitor.passes == ["clean", "fog 5", "fog 2", "gaussian_noise 5", "gaussian_noise 2"]
+    figure = monitor.figures["corruption"]
     assert json.loads(json.dumps(figure)) == figure
     assert figure == {
         "corruptions": ["fog", "gaussian_noise"],

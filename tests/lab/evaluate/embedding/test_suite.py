@@ -54,11 +54,11 @@ def source(batch_size: int = 7, **sizes: int) -> Source:
 
 
 def test_it_yields_what_its_docstring_says():
-    watch = Kept()
-    found = dict(Embedding.of(source(), EmbeddingSettings())(toy.images(), watch))
+    monitor = Kept()
+    found = dict(Embedding.of(source(), EmbeddingSettings())(toy.images(), monitor))
     assert list(found) == METRICS
     assert all(np.isfinite(value) for value in found.values())
-    assert watch.passes == ["test"]
+    assert monitor.passes == ["test"]
     assert found["separation"] == pytest.approx(found["inter_distance"] / found["intra_distance"])
     assert found["alignment"] <= 4
     assert -8 <= found["uniformity"] <= 0
@@ -90,8 +90,8 @@ def test_no_metric_depends_on_the_batch_size(size):
 def test_knn_accuracy_is_scikit_learns_on_scaled_embeddings(reference):
     data, network = source(), toy.images()
     settings = EmbeddingSettings(reference=reference, neighbours=5, picture="none")
-    watch = Kept()
-    found = dict(Embedding.of(data, settings)(network, watch))["knn_accuracy"]
+    monitor = Kept()
+    found = dict(Embedding.of(data, settings)(network, monitor))["knn_accuracy"]
     served = {part: pooled(network, data.batches(getattr(data.splits, part))) for part in ("test", "train")}
     scaled = {part: (x / x.norm(dim=1, keepdim=True)).double().numpy() for part, (x, _) in served.items()}
     (queries, labels), others = (scaled["test"], served["test"][1].numpy()), scaled[reference]
@@ -105,16 +105,16 @@ def test_knn_accuracy_is_scikit_learns_on_scaled_embeddings(reference):
              for i, k in enumerate(keep)]
         )  # fmt: skip
     assert found == pytest.approx(right.mean())
-    assert watch.passes == (["test"] if reference == "test" else ["test", "train"])
+    assert monitor.passes == (["test"] if reference == "test" else ["test", "train"])
 
 
 def test_the_picture_is_of_so_many_images_of_each_class_and_always_the_same():
     settings = EmbeddingSettings(picture_examples=25)
     pictures = []
     for size in (7, 60):
-        watch = Kept()
-        list(Embedding.of(source(size), settings)(toy.images().double(), _Doubles(watch)))
-        pictures.append(watch.figures["picture"])
+        monitor = Kept()
+        list(Embedding.of(source(size), settings)(toy.images().double(), _Doubles(monitor)))
+        pictures.append(monitor.figures["picture"])
     picture = pictures[0]
     assert pictures[1] == picture
     assert list(picture) == ["method", "x", "y", "label", "classes"]
@@ -131,7 +131,7 @@ class _Doubles(Kept):
         super().__init__()
         self.figures = other.figures
 
-    def over(self, what, batches):
+    def track(self, what, batches):
         return ((inputs.double(), labels) for inputs, labels in batches)
 
 
@@ -139,33 +139,33 @@ def test_a_picture_keeps_neighbours_together():
     """Three far clusters on a sphere stay apart in the plane."""
     labels = torch.arange(90) % 3
     inputs = 20 * torch.eye(3)[labels] + torch.randn(90, 3, generator=torch.Generator().manual_seed(0)) / 2
-    watch = Kept()
+    monitor = Kept()
     settings = EmbeddingSettings(picture_examples=90)
     measured = Embedding(batches(inputs, labels, 90), ("a", "b", "c"), settings=settings)
-    found = dict(measured(toy.identity(3), watch))
-    drawn = np.stack([watch.figures["picture"]["x"], watch.figures["picture"]["y"]], 1)
-    agree = KNeighborsClassifier(5).fit(drawn, watch.figures["picture"]["label"])
-    assert agree.score(drawn, watch.figures["picture"]["label"]) == 1
+    found = dict(measured(toy.identity(3), monitor))
+    drawn = np.stack([monitor.figures["picture"]["x"], monitor.figures["picture"]["y"]], 1)
+    agree = KNeighborsClassifier(5).fit(drawn, monitor.figures["picture"]["label"])
+    assert agree.score(drawn, monitor.figures["picture"]["label"]) == 1
     assert found["knn_accuracy"] == 1
 
 
 def test_no_picture_where_none_is_wanted_or_there_is_nothing_to_see():
-    watch = Kept()
-    list(Embedding.of(source(), EmbeddingSettings(picture="none"))(toy.images(), watch))
+    monitor = Kept()
+    list(Embedding.of(source(), EmbeddingSettings(picture="none"))(toy.images(), monitor))
     labels = torch.arange(30) % 2
     constant = batches(torch.ones(30, 2), labels, 7)
-    found = dict(Embedding(constant, ("a", "b"))(toy.identity(2), watch))
-    assert watch.figures == {}
+    found = dict(Embedding(constant, ("a", "b"))(toy.identity(2), monitor))
+    assert monitor.figures == {}
     assert "separation" not in found  # neither within nor between is there any distance
     assert (found["alignment"], found["effective_rank"]) == (pytest.approx(0, abs=1e-20), 0)
 
 
 def test_umap_draws_where_it_is_installed():
     pytest.importorskip("umap")
-    watch = Kept()
-    list(Embedding.of(source(), EmbeddingSettings(picture="umap"))(toy.images(), watch))
-    assert watch.figures["picture"]["method"] == "umap"
-    assert len(watch.figures["picture"]["x"]) == 60
+    monitor = Kept()
+    list(Embedding.of(source(), EmbeddingSettings(picture="umap"))(toy.images(), monitor))
+    assert monitor.figures["picture"]["method"] == "umap"
+    assert len(monitor.figures["picture"]["x"]) == 60
 
 
 def test_the_network_stays_as_it_was():

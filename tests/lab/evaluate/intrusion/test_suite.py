@@ -44,8 +44,8 @@ def test_three_classes_on_a_line_by_hand():
     labels = torch.tensor([0, 1, 2, 0, 1])
     mixing = [(points[:2], labels[:2]), (points[[0, 3]], labels[[0, 3]])]
     suite = Intrusion([(points, labels)], mixing, 3, Halfway())
-    watch = Kept()
-    found = dict(suite(toy.identity(3), watch))
+    monitor = Kept()
+    found = dict(suite(toy.identity(3), monitor))
     # Nearest others of the clean ones: 1, 2, 4.5 (the means of 0.. and 10.. are 5.5 and 4.5 away), 1, 2.
     scale = (1 + 2 + 4.5 + 1 + 2) / 5
     assert found["clean/intrusion_rate"] == pytest.approx(1 / 5)
@@ -53,7 +53,7 @@ def test_three_classes_on_a_line_by_hand():
     assert found["own/intrusion_rate"] == pytest.approx(1 / 2)
     assert found["own/nearest_class_weight"] == pytest.approx(1 / 2)
     assert found["own/distance"] == pytest.approx(0.5 / scale)
-    assert sum(watch.figures["intrusion"]["own"]) == pytest.approx(1)
+    assert sum(monitor.figures["intrusion"]["own"]) == pytest.approx(1)
 
 
 def loop(mixed: Interpolated, clean: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[float, float, float]:
@@ -92,14 +92,14 @@ def test_it_is_a_search_among_all_clean_embeddings(positions, threshold):
 
 @pytest.mark.parametrize("method", [Mixup(), MultiMix(), DenseMultiMix(), Alternate((DenseMultiMix(), Mixup()))])
 def test_metrics_passes_and_figure_have_the_names_they_should(method):
-    watch = Kept()
-    found = dict(Intrusion.of(source(method), FEW)(toy.images(), watch))
+    monitor = Kept()
+    found = dict(Intrusion.of(source(method), FEW)(toy.images(), monitor))
     names = ["own", "mixup", "manifold-mixup", "multimix"]
     kinds = ["intrusion_rate", "nearest_class_weight", "distance"]
     assert list(found) == ["clean/intrusion_rate", *(f"{name}/{kind}" for name in names for kind in kinds)]
     assert all(np.isfinite(value) for value in found.values())
-    assert watch.passes == ["clean", *names]
-    figure = watch.figures["intrusion"]
+    assert monitor.passes == ["clean", *names]
+    figure = monitor.figures["intrusion"]
     assert list(figure) == ["edges", "clean", *names]
     assert len(figure["edges"]) == 51
     for name in ("clean", *names):
@@ -109,10 +109,10 @@ def test_metrics_passes_and_figure_have_the_names_they_should(method):
 
 
 def test_a_method_that_mixes_nothing_has_no_own_metrics():
-    watch = Kept()
-    found = dict(Intrusion.of(source(ERM()), FEW)(toy.images(), watch))
+    monitor = Kept()
+    found = dict(Intrusion.of(source(ERM()), FEW)(toy.images(), monitor))
     assert not any(name.startswith("own/") for name in found)
-    assert "own" not in watch.figures["intrusion"]
+    assert "own" not in monitor.figures["intrusion"]
 
 
 @pytest.mark.parametrize("size", [1, 60])
@@ -157,11 +157,11 @@ def test_the_higher_the_threshold_the_more_classes_are_third_ones():
 
 def test_where_all_embeddings_are_the_same_there_is_no_distance():
     points, labels = torch.ones(20, 3), torch.arange(20) % 3
-    watch = Kept()
+    monitor = Kept()
     suite = Intrusion([(points, labels)], [(points, labels)], 3, ERM())
-    found = dict(suite(toy.identity(3), watch))
+    found = dict(suite(toy.identity(3), monitor))
     assert not any(name.endswith("distance") for name in found)
-    assert watch.figures == {}
+    assert monitor.figures == {}
 
 
 @pytest.mark.bad_input

@@ -65,14 +65,14 @@ def write(folder: Path, boxes: Any) -> LocalisationSettings:
 
 def test_boxes_of_bright_rectangles_are_found(tmp_path):
     settings = write(tmp_path, tree(tmp_path))
-    watch = Kept()
-    found = dict(Localisation.of(source(tmp_path), settings)(bright(), watch))
+    monitor = Kept()
+    found = dict(Localisation.of(source(tmp_path), settings)(bright(), monitor))
     assert list(found) == METRICS
     # At half of the largest value the box is the rectangle itself, whose patches are the network's.
     assert found["fixed/iou70/localisation_accuracy"] == found["best/mean/localisation_accuracy"] == 1
     assert found["pointing_accuracy"] == found["measured"] == 1
     assert found["whole/localisation_accuracy"] == 0
-    figure = watch.figures["localisation"]
+    figure = monitor.figures["localisation"]
     assert list(figure) == ["threshold", "accuracy", "iou", "examples", "fixed"]
     assert (figure["iou"], figure["examples"], figure["fixed"]) == (0.5, 12, 0.5)
     assert figure["threshold"] == pytest.approx([i / 20 for i in range(20)])
@@ -140,11 +140,11 @@ def test_metrics_are_those_of_a_loop():
 def test_only_images_with_a_box_are_measured(tmp_path):
     boxes = tree(tmp_path)
     some = {name: box for i, (name, box) in enumerate(boxes.items()) if i % 3 == 0}
-    watch = Kept()
-    found = dict(Localisation.of(source(tmp_path), write(tmp_path, some))(bright(), watch))
+    monitor = Kept()
+    found = dict(Localisation.of(source(tmp_path), write(tmp_path, some))(bright(), monitor))
     assert found["measured"] == pytest.approx(4 / 12)
     assert found["fixed/localisation_accuracy"] == 1
-    assert watch.figures["localisation"]["examples"] == 4
+    assert monitor.figures["localisation"]["examples"] == 4
 
 
 def test_fewer_examples_are_those_of_the_other_suites(tmp_path):

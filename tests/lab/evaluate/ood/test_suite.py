@@ -15,7 +15,7 @@ from multimix.lab.data import Images, Splits
 from multimix.lab.evaluate import Source
 from multimix.lab.evaluate.ood import METRICS, OOD, SCORES, OODSettings
 from multimix.methods import ERM
-from multimix.protocols import Watch
+from multimix.protocols import Monitor
 
 SIDE = 8
 BUILT_IN = ("gaussian-noise", "uniform-noise", "digits")
@@ -39,17 +39,17 @@ def settings(**given: Any) -> OODSettings:
     return OODSettings(**({"ood_examples": 25, "knn_neighbours": 5} | given))
 
 
-class Kept(Watch):
+class Kept(Monitor):
     def __init__(self) -> None:
         self.figures: dict[str, dict[str, Any]] = {}
         self.passes: list[tuple[str, int]] = []
 
-    def over(self, what, batches):
+    def track(self, what, batches):
         batches = list(batches)
         self.passes.append((what, sum(len(labels) for _, labels in batches)))
         yield from batches
 
-    def keep(self, name, data):
+    def record(self, name, data):
         self.figures[name] = data
 
 

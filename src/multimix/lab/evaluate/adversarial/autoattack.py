@@ -14,7 +14,7 @@ from multimix.lab.evaluate.adversarial.attacks import no_attack
 from multimix.lab.evaluate.adversarial.balls import BALLS
 from multimix.lab.evaluate.adversarial.victim import Classifier, together
 from multimix.lab.evaluate.predict import LabelledBatches, evaluating
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 """Those of the standard version (Croce and Hein, ICML 2020, section 6), in order."""
@@ -31,7 +31,7 @@ def autoattack(
     norm: str = "linf",
     batch_size: int = 100,
     seed: int = 0,
-    watch: Watch = SILENT,
+    monitor: Monitor = SILENT,
 ) -> tuple[Tensor, Tensor]:
     """Return the images after AutoAttack's standard version, and whether each is misclassified, both on the CPU.
 
@@ -45,20 +45,20 @@ def autoattack(
         batch_size: Images attacked at a time. The attacks draw one random number after another for a whole batch, so
             that results depend on it a little.
         seed: Of those numbers.
-        watch: Hears how far each attack is.
+        monitor: Hears how far each attack is.
 
     Raises:
         ValueError: If pyautoattack is missing or there are fewer than four classes.
     """
     require_package()
-    original, labels, fooled, device, classes = _gather(network, batches, watch)
+    original, labels, fooled, device, classes = _gather(network, batches, monitor)
     require_classes(classes)
     images = original.clone()
     with evaluating(cast("Network", network)), torch.inference_mode(mode=False), _frozen(network), _undisturbed(device):
         for name in ATTACKS:
             tool = _tool(together(network), name, epsilon, norm, classes, seed, device)
             rest = (~fooled).nonzero()[:, 0]
-            for chosen in watch.over(f"AutoAttack, {name}", rest.split(batch_size) if len(rest) else ()):
+            for chosen in monitor.track(f"AutoAttack, {name}", rest.split(batch_size) if len(rest) else ()):
                 found = _attacked(tool, original[chosen], labels[chosen], epsilon, norm)
                 verdict = no_attack()(network, found.to(device), labels[chosen].to(device)).verdict
                 images[chosen], fooled[chosen] = found, verdict.fooled.cpu()
@@ -86,12 +86,12 @@ def require_classes(classes: int) -> None:
 
 
 def _gather(
-    network: Classifier, batches: LabelledBatches, watch: Watch
+    network: Classifier, batches: LabelledBatches, monitor: Monitor
 ) -> tuple[Tensor, Tensor, Tensor, torch.device, int]:
     """Return all images, labels and whether each is misclassified, on the CPU; their device; how many classes."""
     images, labels, fooled, device, classes = [], [], [], torch.device("cpu"), 0
     still = no_attack()
-    for pixels, targets in watch.over("AutoAttack, clean", batches):
+    for pixels, targets in monitor.track("AutoAttack, clean", batches):
         found = still(network, pixels, targets)
         device, classes = pixels.device, found.verdict.classes
         images.append(pixels.cpu().contiguous())

@@ -17,7 +17,7 @@ from multimix.lab.evaluate.pixels import Normalised
 from multimix.lab.evaluate.predict import LabelledBatches
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 MORE = 5
 """How many times the steps of PGD the checks for masked gradients take."""
@@ -127,22 +127,22 @@ class Adversarial:
         fewest = source.pixels(_some(test, settings, "autoattack_examples")) if settings.autoattack else None
         return cls(source.pixels(test), mean, std, settings, few=few, fewest=fewest)
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield accuracy and loss of each attack, then the checks."""
         victim = Normalised(network, self.mean, self.std)
         for name, attack in self._attacks().items():
-            score = measured(victim, attack, watch.over(name, self.batches))
+            score = measured(victim, attack, monitor.track(name, self.batches))
             yield f"{name}/accuracy", score.accuracy
             yield f"{name}/loss", score.loss
         if "linf" not in self.settings.norms:
             return
         few = self.batches if self.few is None else self.few
         for name, attack in self._checks().items():
-            yield f"{name}/accuracy", measured(victim, attack, watch.over(name, few)).accuracy
+            yield f"{name}/accuracy", measured(victim, attack, monitor.track(name, few)).accuracy
         if self.settings.curve:
-            watch.keep("epsilon_curve", self._curve(victim, few, watch))
+            monitor.record("epsilon_curve", self._curve(victim, few, monitor))
         if self.settings.autoattack:
-            yield "autoattack/linf/accuracy", self._autoattack(victim, watch)
+            yield "autoattack/linf/accuracy", self._autoattack(victim, monitor)
 
     def _attacks(self) -> dict[str, Attack]:
         of = self.settings
@@ -166,12 +166,12 @@ class Adversarial:
         free = replace(linf, epsilon=1.0, steps=steps, restarts=1, random_start=False)
         return {"pgd/linf/more_steps": replace(linf, steps=steps), "pgd/linf/unbounded": free}
 
-    def _curve(self, victim: Normalised, few: LabelledBatches, watch: Watch) -> dict[str, Any]:
+    def _curve(self, victim: Normalised, few: LabelledBatches, monitor: Monitor) -> dict[str, Any]:
         linf, points = self._linf, tuple(sorted(set(self.settings.curve)))
         scores = []
         for epsilon in points:
             attack = replace(linf, epsilon=epsilon, step=linf.step * (epsilon / linf.epsilon))
-            scores.append(measured(victim, attack, watch.over(f"pgd/linf, epsilon {epsilon * 255:.3g}/255", few)))
+            scores.append(measured(victim, attack, monitor.track(f"pgd/linf, epsilon {epsilon * 255:.3g}/255", few)))
         return {
             "norm": "linf",
             "attack": "pgd",
@@ -180,14 +180,14 @@ class Adversarial:
             "examples": scores[0].examples,
         }
 
-    def _autoattack(self, victim: Normalised, watch: Watch) -> float:
+    def _autoattack(self, victim: Normalised, monitor: Monitor) -> float:
         _, fooled = autoattack(
             victim,
             self.batches if self.fewest is None else self.fewest,
             epsilon=self.settings.pgd_epsilon,
             batch_size=self.settings.autoattack_batch_size,
             seed=self.settings.seed,
-            watch=watch,
+            monitor=monitor,
         )
         return float((~fooled).double().mean())
 

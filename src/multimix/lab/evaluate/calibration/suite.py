@@ -20,7 +20,7 @@ from multimix.lab.evaluate.calibration.temperature import fit_temperature
 from multimix.lab.evaluate.predict import LabelledBatches, predict
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 __all__ = ["Calibration", "CalibrationSettings"]
 
@@ -77,19 +77,19 @@ class Calibration:
         validation = None if part is None else source.batches(part)
         return cls(source.batches(source.test(settings.examples)), validation, settings)
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics as they are, the temperature, and the metrics with it."""
-        logits, labels = predict(network, watch.over("test", self.batches))
+        logits, labels = predict(network, monitor.track("test", self.batches))
         yield "accuracy", float((logits.argmax(1) == labels).double().mean())
         bins, metrics = self._measure(logits, labels)
-        watch.keep("reliability", bins.figure())
+        monitor.record("reliability", bins.figure())
         yield from metrics.items()
         if self.validation is None:
             return
-        temperature = fit_temperature(*predict(network, watch.over("validation", self.validation)))
+        temperature = fit_temperature(*predict(network, monitor.track("validation", self.validation)))
         yield "temperature", temperature
         bins, metrics = self._measure(logits.double() / temperature, labels)
-        watch.keep("reliability_scaled", bins.figure())
+        monitor.record("reliability_scaled", bins.figure())
         yield from ((f"scaled/{name}", value) for name, value in metrics.items())
 
     def _measure(self, logits: Tensor, labels: Tensor) -> tuple[Reliability, dict[str, float]]:

@@ -12,7 +12,7 @@ from multimix.lab.evaluate.pixels import Normalised
 from multimix.lab.evaluate.predict import LabelledBatches, predict
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 __all__ = ["Corruption", "CorruptionSettings"]
 
@@ -65,23 +65,23 @@ class Corruption:
         part = source.test(settings.examples)
         return cls(source.pixels(part), source.splits.mean, source.splits.std, settings)
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the clean accuracy, those of each corruption and the mean."""
         chosen = self.settings
         whole = cast("Network", Normalised(network, self.mean, self.std))
-        clean, examples = _accuracy(whole, watch.over("clean", self.pixels))
+        clean, examples = _accuracy(whole, monitor.track("clean", self.pixels))
         yield "clean/accuracy", clean
         table = []
         for corruption in chosen.corruptions:
             row = []
             for severity in chosen.severities:
-                batches = watch.over(f"{corruption} {severity}", self.pixels)
+                batches = monitor.track(f"{corruption} {severity}", self.pixels)
                 row.append(_accuracy(whole, _corrupted(batches, corruption, severity, chosen.seed))[0])
                 yield f"{corruption}/{severity}/accuracy", row[-1]
             yield f"{corruption}/accuracy", sum(row) / len(row)
             table.append(row)
         yield "mean/accuracy", sum(map(sum, table)) / (len(table) * len(chosen.severities))
-        watch.keep(
+        monitor.record(
             "corruption",
             {
                 "corruptions": list(chosen.corruptions),

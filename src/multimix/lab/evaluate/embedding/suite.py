@@ -17,7 +17,7 @@ from multimix.lab.evaluate.embedding._pooled import pooled
 from multimix.lab.evaluate.predict import LabelledBatches
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 _DECIMALS = 3
 _ROUNDING = 1e-12
@@ -87,9 +87,9 @@ class Embedding:
         served = None if train is None else source.batches(train)
         return cls(source.batches(test), source.splits.classes, served, settings)
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics, and keep a picture."""
-        raw, labels = pooled(network, watch.over("test", self.batches))
+        raw, labels = pooled(network, monitor.track("test", self.batches))
         embeddings = normalised(raw)
         yield "alignment", alignment(embeddings, labels)
         yield "uniformity", uniformity(embeddings)
@@ -100,18 +100,18 @@ class Embedding:
         if distances.intra > _ROUNDING:
             yield "separation", distances.inter / distances.intra
         yield "effective_rank", effective_rank(raw)
-        yield "knn_accuracy", self._neighbours_agree(network, embeddings, labels, watch)
-        self._draw(embeddings, labels, watch)
+        yield "knn_accuracy", self._neighbours_agree(network, embeddings, labels, monitor)
+        self._draw(embeddings, labels, monitor)
 
-    def _neighbours_agree(self, network: Network, embeddings: Tensor, labels: Tensor, watch: Watch) -> float:
+    def _neighbours_agree(self, network: Network, embeddings: Tensor, labels: Tensor, monitor: Monitor) -> float:
         references, theirs = embeddings, labels
         if self.train is not None:
-            raw, theirs = pooled(network, watch.over("train", self.train))
+            raw, theirs = pooled(network, monitor.track("train", self.train))
             references = normalised(raw)
         _, places = nearest(embeddings, references, self.settings.neighbours, apart=self.train is None)
         return float((vote(theirs[places], len(self.classes)) == labels).double().mean())
 
-    def _draw(self, embeddings: Tensor, labels: Tensor, watch: Watch) -> None:
+    def _draw(self, embeddings: Tensor, labels: Tensor, monitor: Monitor) -> None:
         method, most, seed = self.settings.picture, self.settings.picture_examples, self.settings.seed
         if method == "none":
             return
@@ -121,7 +121,9 @@ class Embedding:
         if points is not None:
             x, y = (column.round(_DECIMALS).tolist() for column in points.T.astype(float))
             names = list(self.classes)
-            watch.keep("picture", {"method": method, "x": x, "y": y, "label": labels[kept].tolist(), "classes": names})
+            monitor.record(
+                "picture", {"method": method, "x": x, "y": y, "label": labels[kept].tolist(), "classes": names}
+            )
 
 
 def _check_size(test: ImageSet, train: ImageSet | None, settings: EmbeddingSettings) -> None:

@@ -19,7 +19,7 @@ from multimix.methods.adamixup import PolicyMixing
 from multimix.methods.manifold import _AtStage
 from multimix.methods.mixup import draw_pairing
 from multimix.ops import as_probabilities, interpolate_positions, reweight
-from multimix.protocols import Method, Network, parts
+from multimix.protocols import Method, Network, submethods
 
 _ATTEMPTS = 10
 """Draws of a method that leaves some mini-batches as they are, until one is mixed."""
@@ -52,7 +52,7 @@ def interpolates(method: Method) -> bool:
 
     AutoMix and AdaMixUp mix by networks of their own, which a run's files do not hold: untrained they are of no use.
     """
-    return any(_mixes(part) for part in parts(method))
+    return any(_mixes(part) for part in submethods(method))
 
 
 def _mixes(method: Method) -> bool:

@@ -17,7 +17,7 @@ from multimix.lab.evaluate.predict import LabelledBatches, evaluating
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
 from multimix.methods import DenseMultiMix, Mixup, MultiMix
-from multimix.protocols import SILENT, Method, Network, Watch, parts
+from multimix.protocols import SILENT, Method, Monitor, Network, submethods
 
 _BINS = 50
 
@@ -91,21 +91,21 @@ class Intrusion:
         mixing = replace(source, batch_size=size).batches(test.subset(chosen))
         return cls(source.batches(test), mixing, source.classes, source.method, settings)
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics, and keep the distances' histogram."""
         with evaluating(network), torch.no_grad():
-            references = self._references(network, watch)
+            references = self._references(network, monitor)
             pooled = references[False]
             clean, places = nearest(pooled.embeddings[0], pooled.embeddings[0], apart=True)
             yield "clean/intrusion_rate", _share(pooled.labels[places[:, 0]] != pooled.labels)
             distances = {"clean": pooled.relative(clean)}
             for name, method in self._methods(network):
-                found = [*self._nearest(name, method, network, references, watch)]
+                found = [*self._nearest(name, method, network, references, monitor)]
                 if found:
                     far, weight = (torch.cat(values) for values in zip(*found, strict=True))
                     distances[name] = far
                     yield from self._metrics(name, far, weight)
-        _keep_histogram(watch, {name: far for name, far in distances.items() if far.isfinite().all()})
+        _record_histogram(monitor, {name: far for name, far in distances.items() if far.isfinite().all()})
 
     def _methods(self, network: Network) -> Iterator[tuple[str, Method]]:
         if interpolates(self.method):
@@ -121,10 +121,10 @@ class Intrusion:
             yield f"{name}/distance", float(far.mean())
 
     def _nearest(
-        self, name: str, method: Method, network: Network, references: "dict[bool, References]", watch: Watch
+        self, name: str, method: Method, network: Network, references: "dict[bool, References]", monitor: Monitor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield relative distance and class weight of what is nearest to each interpolated embedding."""
-        for i, (inputs, labels) in enumerate(watch.over(name, self.mixing)):
+        for i, (inputs, labels) in enumerate(monitor.track(name, self.mixing)):
             found = interpolate(
                 method,
                 network,
@@ -138,12 +138,12 @@ class Intrusion:
             if found is not None:
                 yield references[found.places is not None].find(found)
 
-    def _references(self, network: Network, watch: Watch) -> "dict[bool, References]":
+    def _references(self, network: Network, monitor: Monitor) -> "dict[bool, References]":
         """Return the clean embeddings, pooled (False) and, if the method interpolates there, at some positions."""
-        at_positions = any(isinstance(part, DenseMultiMix) for part in parts(self.method))
+        at_positions = any(isinstance(part, DenseMultiMix) for part in submethods(self.method))
         found: dict[bool, list[Tensor]] = {False: [], True: []} if at_positions else {False: []}
         labels: list[Tensor] = []
-        for inputs, targets in watch.over("clean", self.batches):
+        for inputs, targets in monitor.track("clean", self.batches):
             features = network.embed(inputs)
             labels.append(targets)
             found[False].append(network.pool(features).unsqueeze(0))
@@ -187,14 +187,14 @@ class References:
         return distances[:, 0] / self.scale if self.scale > 0 else torch.full_like(distances[:, 0], torch.inf)
 
 
-def _keep_histogram(watch: Watch, distances: dict[str, Tensor]) -> None:
+def _record_histogram(monitor: Monitor, distances: dict[str, Tensor]) -> None:
     """Keep the share of each method's distances in bins that are the same for all."""
     if not distances:
         return
     most = max(float(far.max()) for far in distances.values()) or 1.0
     counts = {name: torch.histc(far.cpu(), _BINS, 0, most) / len(far) for name, far in distances.items()}
     edges = torch.linspace(0, most, _BINS + 1, dtype=torch.float64)
-    watch.keep("intrusion", {"edges": edges.tolist(), **{name: count.tolist() for name, count in counts.items()}})
+    monitor.record("intrusion", {"edges": edges.tolist(), **{name: count.tolist() for name, count in counts.items()}})
 
 
 def _share(of: Tensor) -> float:

@@ -16,7 +16,7 @@ from multimix.lab.evaluate.localisation._places import files_of, places_in
 from multimix.lab.evaluate.predict import LabelledBatches, evaluating
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 OVERLAPS = (0.5, 0.3, 0.7)
 """Intersections over union from which on a box counts as right; the first is the usual one."""
@@ -95,10 +95,10 @@ class Localisation:
         served = source.batches(test.subset(kept))
         return cls(served, tuple(places[i] for i in kept), len(kept) / len(test), settings)
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics, and keep accuracy by threshold."""
         thresholds = np.union1d(np.arange(self.settings.thresholds) / self.settings.thresholds, self.settings.threshold)
-        overlaps, pointed, whole = self._measure(network, thresholds, watch)
+        overlaps, pointed, whole = self._measure(network, thresholds, monitor)
         fixed = int(np.searchsorted(thresholds, self.settings.threshold))
         best = []
         for least in OVERLAPS:
@@ -113,16 +113,16 @@ class Localisation:
         yield "measured", self.measured
         curve = (overlaps >= OVERLAPS[0]).mean(0).tolist()
         about = {"iou": OVERLAPS[0], "examples": len(overlaps), "fixed": self.settings.threshold}
-        watch.keep("localisation", {"threshold": thresholds.tolist(), "accuracy": curve, **about})
+        monitor.record("localisation", {"threshold": thresholds.tolist(), "accuracy": curve, **about})
 
     def _measure(
-        self, network: Network, thresholds: np.ndarray, watch: Watch
+        self, network: Network, thresholds: np.ndarray, monitor: Monitor
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return each image's overlap at each threshold, whether it is pointed at, and the whole image's overlap."""
         overlaps, pointed, whole = [], [], []
         left = iter(self.boxes)
         with evaluating(network), torch.no_grad():
-            for inputs, labels in watch.over("test", self.batches):
+            for inputs, labels in monitor.track("test", self.batches):
                 maps = score_maps(network, inputs, labels, cast("Query", self.settings.query)).cpu().numpy()
                 for scores, boxes in zip(maps, left, strict=False):
                     overlaps.append([overlap(box_above(scores, threshold), boxes) for threshold in thresholds])

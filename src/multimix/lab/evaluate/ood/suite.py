@@ -19,7 +19,7 @@ from multimix.lab.evaluate.ood.sets import defaults, is_own, labels_of, open_set
 from multimix.lab.evaluate.predict import LabelledBatches
 from multimix.lab.evaluate.source import Source
 from multimix.lab.evaluate.suite import SuiteSettings
-from multimix.protocols import SILENT, Network, Watch
+from multimix.protocols import SILENT, Monitor, Network
 
 __all__ = ["OOD", "OODSettings"]
 
@@ -113,28 +113,28 @@ class OOD:
             settings,
         )
 
-    def __call__(self, network: Network, watch: Watch = SILENT) -> Iterator[tuple[str, float]]:
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics of each set as soon as it is done, then their means.
 
         Warns:
             UserWarning: A set shares images with the test set.
         """
-        observer = self._observer(network, watch)
-        inside = observer(network, watch.over("test", self.test))
+        observer = self._observer(network, monitor)
+        inside = observer(network, monitor.track("test", self.test))
         found: dict[str, list[float]] = {}
         for name, batches in self.sets.items():
-            outside = observer(network, watch.over(name, batches))
+            outside = observer(network, monitor.track(name, batches))
             _warn_shared(name, inside, outside)
-            for metric, value in _compared(name, inside, outside, watch):
+            for metric, value in _compared(name, inside, outside, monitor):
                 found.setdefault(metric, []).append(value)
                 yield f"{name}/{metric}", value
         for metric, values in found.items():
             yield f"mean/{metric}", sum(values) / len(values)
 
-    def _observer(self, network: Network, watch: Watch) -> Observer:
+    def _observer(self, network: Network, monitor: Monitor) -> Observer:
         wanted, knn, mahalanobis = self.settings, None, None
         if self.train is not None:
-            embeddings, labels = embedded(network, watch.over("training images", self.train))
+            embeddings, labels = embedded(network, monitor.track("training images", self.train))
             if "knn" in wanted.scores:
                 knn = KNN.fit(embeddings, wanted.knn_neighbours)
             if "mahalanobis" in wanted.scores:
@@ -149,7 +149,7 @@ class OOD:
         )
 
 
-def _compared(name: str, inside: Seen, outside: Seen, watch: Watch) -> Iterator[tuple[str, float]]:
+def _compared(name: str, inside: Seen, outside: Seen, monitor: Monitor) -> Iterator[tuple[str, float]]:
     """Yield (score/metric, value) of one set and keep the data of its figure."""
     figure = {}
     for score, in_scores in inside.scores.items():
@@ -157,7 +157,7 @@ def _compared(name: str, inside: Seen, outside: Seen, watch: Watch) -> Iterator[
         figure[score] = histograms(in_scores, outside.scores[score]) | roc(taken)
         for metric, value in all_metrics(taken).items():
             yield f"{score}/{metric}", value
-    watch.keep(f"ood/{name}", {"scores": figure})
+    monitor.record(f"ood/{name}", {"scores": figure})
 
 
 def _warn_shared(name: str, inside: Seen, outside: Seen) -> None:
