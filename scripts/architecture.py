@@ -1,21 +1,23 @@
-"""Draw docs/architecture.svg, the rooms of the package in their layers, from its imports (``--check``: is it up to date?).
+"""Draw docs/architecture.svg, the rooms of the package in their layers, from its imports (``--check``: is it so yet?).
 
 The layers are those that pyproject.toml has lint-imports hold; what a room imports is read from the code.
 """
 
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWING = ROOT / "docs" / "architecture.svg"
 WIDTH, HEIGHT, ACROSS, DOWN, EDGE = 190, 66, 24, 40, 30
 """Sizes of a room, the gaps between rooms, and the margin, in pixels."""
-STYLE = """text { font: 12px sans-serif; fill: #222 } .title { font-weight: bold } .wing { font-size: 15px; font-weight: bold }
-.room { fill: #eef3fb; stroke: #4a6fa5 } .small { font-size: 10px; fill: #555 } .arrow { stroke: #8a9bb5; fill: none }"""
+STYLE = """text { font: 12px sans-serif; fill: #222 }
+.title { font-weight: bold } .wing { font-size: 15px; font-weight: bold }
+.room { fill: #eef3fb; stroke: #4a6fa5 } .small { font-size: 10px; fill: #555 }
+.arrow { stroke: #8a9bb5; fill: none }"""
 
 
 def main() -> int:
