@@ -16,15 +16,16 @@ c h w channels, height and width of an image
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 from typing_extensions import Self
 
 __all__ = [
     "SILENT",
+    "EncoderOutput",
     "Evaluator",
     "Losses",
     "Method",
@@ -33,11 +34,38 @@ __all__ = [
     "Stateful",
     "Teacher",
     "check_network",
+    "declares",
+    "encode",
+    "pool",
     "require_part",
+    "stateful",
     "submethods",
 ]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What a network embeds a mini-batch as."""
+
+    features: Float[Tensor, "b r d"]
+    """The embeddings at every position, before pooling."""
+    mask: Bool[Tensor, "b r"] | None = None
+    """Which positions each example has; None where all have all."""
+    grid: tuple[int, ...] | None = None
+    """Height and width of the positions; (length,) of a sequence, () of a vector; None where it is not known."""
+    context: Any = None
+    """What else the network's ``pool`` has to know."""
+
+    @classmethod
+    def of(cls, output: "EncoderOutput | Tensor") -> "EncoderOutput":
+        """Return an output as it is, and plain features (b, r, d) as one without mask, grid and context."""
+        return output if isinstance(output, cls) else cls(cast("Tensor", output))
+
+    def each_position(self) -> "EncoderOutput":
+        """Return every position as an example of one position: features (b * r, 1, d), without a mask."""
+        return EncoderOutput(self.features.flatten(0, 1).unsqueeze(1), context=self.context)
 
 
 @runtime_checkable
@@ -48,12 +76,12 @@ class Network(Protocol):
         head: The affine layer behind ``classify``, or None where ``classify`` is anything but affine.
         stages: Where ``mixing_at`` can interpolate: 0 is the input, the last one the deepest.
 
-    Five further attributes are looked at where a network has them: ``objective``, what it is trained for
-    (:class:`multimix.ops.Objective`, else cross-entropy); ``mask``, which positions each example of the last ``embed``
-    has, (b, r) of bool or None; ``grid``, the height and width of its positions; ``gather``, how tuples take in the
-    examples of other processes (:class:`multimix.ops.Gather`, or None); ``missing``, why there are no ``positions`` or
-    no ``stages`` to mix, if there are none. The inputs are a tensor, or what else the
-    network takes: a mapping of tensors, a packed sequence.
+    Three further attributes are looked at where a network has them: ``objective``, what it is trained for
+    (:class:`multimix.ops.Objective`, else cross-entropy); ``gather``, how tuples take in the examples of other
+    processes (:class:`multimix.ops.Gather`, or None); ``missing``, why there are no ``positions`` or no ``stages`` to
+    mix, if there are none. The inputs are a tensor, or what else the network takes: a mapping of tensors, a packed
+    sequence. A network whose positions need no mask and no grid may ``embed`` as a plain tensor (b, r, d); its ``pool``
+    then gets plain tensors, too.
     """
 
     head: nn.Module | None
@@ -63,12 +91,12 @@ class Network(Protocol):
         """Return the logits of a batch of inputs."""
         ...
 
-    def embed(self, inputs: Tensor) -> Float[Tensor, "b r d"]:
+    def embed(self, inputs: Tensor) -> EncoderOutput | Float[Tensor, "b r d"]:
         """Return the embeddings at every position, before pooling."""
         ...
 
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b e"]:
-        """Return one embedding an example; of a single position (r = 1), that position's own."""
+    def pool(self, output: Any) -> Float[Tensor, "b e"]:
+        """Return one embedding an example of what ``embed`` gives; of a single position (r = 1), that position's."""
         ...
 
     def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
@@ -104,7 +132,20 @@ class Teacher:
 
 @runtime_checkable
 class Method(Protocol):
-    """One training step's losses from one mini-batch; all randomness comes from ``generator``."""
+    """One training step's losses from one mini-batch; all randomness comes from ``generator``.
+
+    Further attributes say what a method does and needs. They are looked at where it has them (:func:`declares`):
+
+    ===================  ==============================================================================
+    ``mixes_inputs``     it has ``mix``, which returns mixed inputs and targets for somebody else's loss
+    ``needs_network``    its ``mix`` depends on the network
+    ``needs_stages``     it mixes inside the network, by hooks at its stages
+    ``needs_positions``  it mixes embeddings at every position
+    ``needs_gradients``  it takes gradients of its own in a step
+    ``trains_modules``   it trains modules of its own, and not all of them in every step
+    ``views``            how many views of a mini-batch it takes, 1 if not said
+    ===================  ==============================================================================
+    """
 
     name: ClassVar[str]
     """What command line and tables call it."""
@@ -219,6 +260,21 @@ def check_network(network: object, *also: str, called: bool = False) -> None:
     )
 
 
+_PLAIN = "plain tensor"
+"""The context of an output of a network whose ``embed`` and ``pool`` know tensors only."""
+
+
+def encode(network: Network, inputs: Any) -> EncoderOutput:
+    """Return what a network embeds inputs as, also of one that embeds as a plain tensor."""
+    output = network.embed(inputs)
+    return output if isinstance(output, EncoderOutput) else EncoderOutput(output, context=_PLAIN)
+
+
+def pool(network: Network, output: EncoderOutput) -> Float[Tensor, "b *r e"]:
+    """Return what a network pools an output of :func:`encode` to, whatever became of its features since."""
+    return network.pool(output.features if output.context == _PLAIN else output)
+
+
 def require_part(network: object, part: str) -> None:
     """Raise if a network says that it has nothing of a kind to mix, ``positions`` or ``stages``.
 
@@ -239,3 +295,13 @@ def submethods(method: Method) -> Iterator[Method]:
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if is_dataclass(item) and isinstance(item, Method):
                 yield from submethods(item)
+
+
+def declares(method: Method, name: str) -> bool:
+    """Return whether a method, or one inside it, has an attribute of this name that is true."""
+    return any(getattr(inner, name, False) for inner in submethods(method))
+
+
+def stateful(method: Method) -> "list[Stateful]":
+    """Return those of a method and the methods inside it that learn or know how far training is, outermost first."""
+    return [inner for inner in submethods(method) if isinstance(inner, Stateful)]

@@ -30,6 +30,7 @@ class SelfDistilled(Stateful):
     """
 
     name: ClassVar[str] = "self-distilled"
+    views: ClassVar[int] = 2
 
     method: Method
     """What the student trains with."""

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from multimix.methods import MultiMix
-from multimix.protocols import Losses, Method, Network, Stateful, submethods
+from multimix.protocols import Losses, Method, Network, stateful
 
 Methodical = Method | str | None
 """What the integrations take as a method: one, the name of one, or None for ``MultiMix()``."""
@@ -47,7 +47,7 @@ class Course:
     def __init__(self, method: Methodical, network: Network) -> None:
         self.method = as_method(method)
         self.network = network
-        self.learners: list[Stateful] = [part for part in submethods(self.method) if isinstance(part, Stateful)]
+        self.learners = stateful(self.method)
         self.generator: Generator | None = None
         for part in self.learners:
             part.prepare(network)

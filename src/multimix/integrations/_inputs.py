@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from multimix.integrations._course import Methodical, as_method
-from multimix.methods import ERM, Alternate, MixesInputs, Mixup
+from multimix.methods import Mixup
 from multimix.ops import as_probabilities
 from multimix.protocols import Method, Network, submethods
 
@@ -50,10 +50,10 @@ class InputMixer:
         """Return mixed inputs and class probabilities (b, k), with probability ``share``; else both unmixed."""
         generator = self.generator(inputs.device)
         mixes = share >= 1 or bool(torch.rand((), generator=generator, device=inputs.device) < share)
-        chosen: Any = self._chosen(generator) if mixes else ERM()
-        if isinstance(chosen, ERM):
+        if not mixes:
             return inputs, as_probabilities(targets, self.num_classes)
-        mixed = chosen.mix(inputs, targets, num_classes=self.num_classes, network=self.network, generator=generator)
+        method: Any = self.method
+        mixed = method.mix(inputs, targets, num_classes=self.num_classes, network=self.network, generator=generator)
         return cast("tuple[Tensor, Tensor]", mixed)
 
     def generator(self, device: torch.device) -> Generator:
@@ -65,19 +65,14 @@ class InputMixer:
             self._generators[own, device] = Generator(device).manual_seed(seed % 2**63)
         return self._generators[own, device]
 
-    def _chosen(self, generator: Generator) -> Method:
-        method = self.method
-        while isinstance(method, Alternate):
-            method = method.choose(generator)
-        return method
-
 
 def _check(method: Method, network: Network | None) -> None:
+    others = [type(part).__name__ for part in submethods(method) if not getattr(part, "mixes_inputs", False)]
+    if others:
+        raise TypeError(
+            f"method must mix inputs, such as Mixup() or CutMix(), got {others[-1]}, whose loss needs the"
+            " network's embeddings; call the method itself in place of the loss"
+        )
     for part in submethods(method):
-        if not isinstance(part, (MixesInputs, Alternate, ERM)):
-            raise TypeError(
-                f"method must mix inputs, such as Mixup() or CutMix(), got {type(part).__name__}, whose loss needs the"
-                " network's embeddings; call the method itself in place of the loss"
-            )
         if getattr(part, "needs_network", False) and network is None:
             raise ValueError(f"network must be given: {type(part).__name__} mixes by what it makes of the inputs")

@@ -1,7 +1,7 @@
 """What the methods share that classify mixed data: one draw serves the student and its teacher, or the data alone."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -18,7 +18,7 @@ from multimix.ops import (
     rows_of,
     soft_cross_entropy,
 )
-from multimix.protocols import Losses, Network, Teacher, check_network
+from multimix.protocols import Losses, Network, Teacher, check_network, encode, pool
 
 
 @runtime_checkable
@@ -78,8 +78,10 @@ class Predicts(ABC):
         targets = begin(network, targets, generator, called=self.calls_only)
         self.check(inputs, targets)
         mixing = self.draw(network, inputs, targets, generator)
-        logits = mixing.predict(network, inputs)
-        mixed = mixing.mix_targets(wanted_of(network, targets, logits, label_maps=self.label_maps))
+        observed = _Observed(network) if is_label_map(targets) else None
+        logits = mixing.predict(network if observed is None else cast("Network", observed), inputs)
+        grid = None if observed is None else observed.grid
+        mixed = mixing.mix_targets(wanted_of(network, targets, logits, grid=grid, label_maps=self.label_maps))
         return classification_losses(logits, mixed, _teach(mixing, teacher), objective_of(network))
 
     def check(self, inputs: Any, targets: Tensor) -> None:
@@ -91,6 +93,7 @@ class MixesInputs(Predicts):
     """Base of the methods that mix inputs before the network sees them."""
 
     calls_only: ClassVar[bool] = True
+    mixes_inputs: ClassVar[bool] = True
     needs_network: ClassVar[bool] = False
     """Whether the mixing depends on the network."""
 
@@ -126,7 +129,7 @@ class MixesInputs(Predicts):
             ValueError: If ``num_classes`` or ``network`` is missing, or as the method itself.
         """
         check_generator(generator)
-        check_batch(inputs, targets)
+        self.check(inputs, targets)
         if self.needs_network and network is None:
             raise ValueError(f"network must be given: {type(self).__name__} mixes by what it makes of the inputs")
         targets = rows_of(targets, num_classes)
@@ -153,13 +156,41 @@ def begin(network: Network, targets: Tensor, generator: Generator | None, *, cal
     return rows_of(targets, None if weight is None else len(weight)) if isinstance(targets, Tensor) else targets
 
 
-def wanted_of(network: Network, targets: Tensor, outputs: Tensor, *, label_maps: bool = False) -> Tensor:
-    """Return targets as rows that can be mixed, in the shape of the outputs.
+class _Observed:
+    """A network that remembers the grid of what it embeds."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.grid: tuple[int, ...] | None = None
+
+    def __call__(self, inputs: Any) -> Tensor:
+        output = encode(self._network, inputs)
+        self.grid = output.grid
+        return self._network.classify(pool(self._network, output))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+
+def is_label_map(targets: Tensor) -> bool:
+    """Whether targets are class indices at every pixel, (b, h, w)."""
+    return targets.ndim == 3 and not targets.is_floating_point()
+
+
+def wanted_of(
+    network: Network,
+    targets: Tensor,
+    outputs: Tensor,
+    *,
+    grid: tuple[int, ...] | None = None,
+    label_maps: bool = False,
+) -> Tensor:
+    """Return targets as rows that can be mixed, in the shape of the outputs, whose positions have a grid.
 
     Raises:
         ValueError: If they do not fit the outputs, or are label maps, which the method cannot mix.
     """
-    wanted = objective_of(network).targets(on_grid(network, targets, outputs), outputs.shape[-1])
+    wanted = objective_of(network).targets(on_grid(grid, targets, outputs), outputs.shape[-1])
     if wanted.ndim > 2:
         check_fit(targets, wanted, outputs)
     if wanted.ndim > 2 and not label_maps:
@@ -170,13 +201,12 @@ def wanted_of(network: Network, targets: Tensor, outputs: Tensor, *, label_maps:
     return wanted
 
 
-def on_grid(network: Network, targets: Tensor, outputs: Tensor) -> Tensor:
-    """Return label maps (b, h, w) at the positions where the network has outputs (b, r, k): the nearest labels.
+def on_grid(grid: tuple[int, ...] | None, targets: Tensor, outputs: Tensor) -> Tensor:
+    """Return label maps (b, h, w) at the positions of a grid that have outputs (b, r, k): the nearest labels.
 
     Other targets, and maps of that size, come back as they are.
     """
-    grid = getattr(network, "grid", None)
-    if outputs.ndim != 3 or targets.ndim != 3 or targets.is_floating_point() or not grid or len(grid) != 2:
+    if outputs.ndim != 3 or not is_label_map(targets) or not grid or len(grid) != 2:
         return targets
     rows, columns = (_centres(size, full, targets) for size, full in zip(grid, targets.shape[1:], strict=True))
     return targets[:, rows][:, :, columns]

@@ -45,6 +45,7 @@ class AdaMixUp(LearnsBeside):
     """
 
     name: ClassVar[str] = "adamixup"
+    trains_modules: ClassVar[bool] = True
 
     held_out: float = 0.5
     """Share of the mini-batch that only the discriminator sees (and, as second images, the mixing)."""

@@ -1,7 +1,7 @@
 """AlignMix."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from multimix._declared import check_fields
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
 from multimix.ops import accurate, check_concentration, no_autocast, sinkhorn
-from multimix.protocols import Network, require_part
+from multimix.protocols import Network, encode, pool, require_part
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class AlignMix(Predicts):
     """
 
     name: ClassVar[str] = "alignmix"
+    needs_positions: ClassVar[bool] = True
 
     alpha: float = 2.0
     """Concentration of the Beta distribution."""
@@ -81,7 +82,8 @@ class _Aligning:
     settings: AlignMix
 
     def predict(self, network: Network, inputs: Tensor) -> Tensor:
-        return network.classify(network.pool(self.mix(network.embed(inputs))))
+        output = encode(network, inputs)
+        return network.classify(pool(network, replace(output, features=self.mix(output.features))))
 
     def mix(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b r d"]:
         """Return aligned feature maps mixed; a row is a position here, where the paper has columns."""

@@ -52,6 +52,7 @@ class AutoMix(LearnsBeside, MixesInputs):
     """
 
     name: ClassVar[str] = "automix"
+    trains_modules: ClassVar[bool] = True
 
     alpha: float = 1.0
     """Concentration of the Beta distribution."""

@@ -55,6 +55,16 @@ class Alternate:
         taught = {} if teacher is None else {"teacher": teacher}
         return self.choose(generator)(network, inputs, targets, generator=generator, **taught)
 
+    @property
+    def mixes_inputs(self) -> bool:
+        """Return whether every method to choose from mixes inputs."""
+        return all(getattr(method, "mixes_inputs", False) for method in self.methods)
+
+    def mix(self, inputs: Tensor, targets: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        """Return the inputs and targets that the method drawn has mixed, with the options of :meth:`Mixup.mix`."""
+        chosen: Any = self.choose(options.get("generator"))
+        return cast("tuple[Tensor, Tensor]", chosen.mix(inputs, targets, **options))
+
     def choose(self, generator: Generator | None = None) -> Method:
         """Return the method of one step."""
         check_generator(generator)

@@ -41,6 +41,7 @@ class CoMixup(MixesInputs):
 
     name: ClassVar[str] = "co-mixup"
     needs_network: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     alpha: float = 2.0
     """Concentration of the Dirichlet prior over the inputs of a part."""

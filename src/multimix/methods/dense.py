@@ -1,6 +1,6 @@
 """Dense MultiMix."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
@@ -10,7 +10,7 @@ from multimix.methods._predict import begin
 from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
 from multimix.methods._tuples import TupleSettings
 from multimix.ops import attention, check_examples, objective_of
-from multimix.protocols import Losses, Network, Teacher, require_part
+from multimix.protocols import Losses, Network, Teacher, encode, pool, require_part
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class DenseMultiMix(TupleSettings):
     """
 
     name: ClassVar[str] = "dense-multimix"
+    needs_positions: ClassVar[bool] = True
 
     query: Literal["gap", "cam", "uniform"] = "gap"
     """What attention compares positions with: the pooled embedding, the classifier's weights of the class, or
@@ -101,12 +102,12 @@ def _at_every_position(network: Network, inputs: Any, *, settings: DenseMultiMix
     Each position is pooled by itself, so that it is in the space that the classifier knows.
     """
     require_part(network, "positions")
-    features = network.embed(inputs)
-    clean = Embedded(network, network.pool(features)) if settings.clean > 0 else None
-    features, mask, held = _present(features, getattr(network, "mask", None))
-    b, r, d = features.shape
-    positions = network.pool(features.reshape(b * r, 1, d)).reshape(b, r, -1)
-    return Embedded(network, positions, settings.confidence, settings.balanced, mask, held), clean
+    output = encode(network, inputs)
+    clean = Embedded(network, pool(network, output), grid=output.grid) if settings.clean > 0 else None
+    features, mask, held = _present(output.features, output.mask)
+    alone = replace(output, features=features, mask=mask).each_position()
+    positions = pool(network, alone).reshape(*features.shape[:2], -1)
+    return Embedded(network, positions, settings.confidence, settings.balanced, mask, held, output.grid), clean
 
 
 def _present(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:

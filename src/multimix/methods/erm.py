@@ -1,30 +1,36 @@
 """Plain training."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Generator, Tensor
 
-from multimix.methods._predict import Mixing, Predicts
+from multimix.methods._predict import InputMixing, MixesInputs
+from multimix.ops import check_examples
 from multimix.protocols import Network
 
 
 @dataclass(frozen=True)
-class ERM(Predicts):
+class ERM(MixesInputs):
     """Empirical risk minimisation: nothing is mixed (equation (2) of the MultiMix paper)."""
 
     name: ClassVar[str] = "erm"
-    calls_only: ClassVar[bool] = True
     label_maps: ClassVar[bool] = True
 
-    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
+    def check(self, inputs: Any, targets: Tensor) -> None:
+        """Raise unless inputs hold one example for each target, in whatever form the network takes them."""
+        check_examples(inputs, targets)
+
+    def draw(
+        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
+    ) -> InputMixing:
         """Draw nothing."""
         return _Nothing()
 
 
-class _Nothing:
-    def predict(self, network: Network, inputs: Tensor) -> Tensor:
-        return network(inputs)
+class _Nothing(InputMixing):
+    def mix(self, inputs: Tensor) -> Tensor:
+        return inputs
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         return targets

@@ -30,6 +30,7 @@ class ManifoldMixup(Predicts):
 
     name: ClassVar[str] = "manifold-mixup"
     label_maps: ClassVar[bool] = True
+    needs_stages: ClassVar[bool] = True
 
     alpha: float = 2.0
     """Concentration of the Beta distribution."""

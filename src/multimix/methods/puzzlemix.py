@@ -56,6 +56,7 @@ class PuzzleMix(MixesInputs):
 
     name: ClassVar[str] = "puzzlemix"
     needs_network: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     alpha: float = 1.0
     """Concentration of the Beta distribution of lambda, one a step."""

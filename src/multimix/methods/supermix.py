@@ -61,6 +61,7 @@ class SuperMix(Stateful, MixesInputs):
 
     name: ClassVar[str] = "supermix"
     needs_network: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     # A factory, since a default on the class would hide the module.
     teacher: nn.Module | None = field(default_factory=lambda: None, repr=False)

@@ -90,7 +90,7 @@ def _large_comparison(device: torch.device) -> Comparison:
     splits = random_images(256, 224, classes=1000)
 
     def case(method: Method, most: float | None = None) -> Case:
-        name = f"{method.name} n {method.tuples}" if isinstance(method, (MultiMix, DenseMultiMix)) else method.name
+        name = f"{method.name} n {method.tuples}" if hasattr(method, "tuples") else method.name
         engine = _engine(method, splits, device, model="torchvision:resnet50", precision="bf16-mixed", width=None)
         return Case(name, engine_step(engine), most)
 

@@ -6,19 +6,13 @@ from typing import Literal, get_args
 
 from multimix.distill import SelfDistilled
 from multimix.methods import (
-    AdaMixUp,
     Alternate,
     AnyMethod,
-    AutoMix,
     Chain,
-    CoMixup,
-    ManifoldMixup,
     MultiMix,
-    PuzzleMix,
-    SuperMix,
     Until,
 )
-from multimix.protocols import Method, submethods
+from multimix.protocols import Method, declares, submethods
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -223,7 +217,7 @@ class TrainConfig:
                 "SelfDistilled takes two views of a mini-batch and other methods one: put it around all of them,"
                 " as in SelfDistilled(Until(...)), not into a part"
             )
-        if self.compile and any(isinstance(part, ManifoldMixup) for part in submethods(self.method)):
+        if self.compile and declares(self.method, "needs_stages"):
             raise ValueError(
                 "compile=True does not go with ManifoldMixup, which mixes inside the network through hooks"
             )
@@ -237,9 +231,9 @@ class TrainConfig:
         if self.compile or self.channels_last:
             raise ValueError(f"fsdp=True does not go with {'compile' if self.compile else 'channels_last'}=True")
         for part in submethods(self.method):
-            if isinstance(part, (AdaMixUp, AutoMix)):
+            if getattr(part, "trains_modules", False):
                 raise ValueError(f"fsdp=True does not go with {part.name}, which trains a module of its own in turn")
-            if isinstance(part, (PuzzleMix, CoMixup, SuperMix)):  # after which weights are let go amid the step
+            if getattr(part, "needs_gradients", False):  # after which weights are let go amid the step
                 raise ValueError(f"fsdp=True does not go with {part.name}, which takes gradients of its own in a step")
 
     @property
@@ -256,9 +250,9 @@ class TrainConfig:
 def _views_taken(method: Method) -> set[int]:
     """Return how many views of a mini-batch a method takes; more than one number is a contradiction."""
     every = list(submethods(method))
-    distilled = {id(inner) for part in every if isinstance(part, SelfDistilled) for inner in submethods(part)}
+    twice = {id(inner) for part in every if getattr(part, "views", 1) > 1 for inner in submethods(part)}
     innermost = [part for part in every if len(list(submethods(part))) == 1]
-    return {2 if id(part) in distilled else 1 for part in innermost}
+    return {2 if id(part) in twice else 1 for part in innermost}
 
 
 def _check_rates(learning_rate: float, weight_decay: float) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from multimix.distill import EMATeacher, SelfDistilled
+from multimix.distill import EMATeacher
 from multimix.lab.data import Augment, Batches, Splits
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import Facts
@@ -19,10 +19,9 @@ from multimix.lab.train.optim import learning_rate, make_optimizer
 from multimix.lab.train.parallel import average_buffers, make_fabric, shard
 from multimix.lab.train.sharded import deal_optimizer, dealt, filled, put_together
 from multimix.lab.train.state import seed_everything
-from multimix.methods import AdaMixUp, AutoMix
 from multimix.models import build, synchronise_batchnorm
 from multimix.ops import Gather
-from multimix.protocols import Method, Network, Stateful, submethods
+from multimix.protocols import Method, Network, Stateful, declares, stateful
 
 
 class TrainStep(nn.Module):
@@ -67,7 +66,7 @@ class Engine:
         """Build network, method state, optimiser and batches; all initial weights follow from the seed."""
         config = self.config
         # These two train modules of their own in turn with the network, so that a step may pass one of them by.
-        learns = any(isinstance(part, (AdaMixUp, AutoMix)) for part in submethods(config.method))
+        learns = declares(config.method, "trains_modules")
         self.fabric = make_fabric(config, unused=learns)
         rank, self.world = shard()
         seed_everything(config.seed)
@@ -82,7 +81,7 @@ class Engine:
             if config.sync_batchnorm:
                 self.network = synchronise_batchnorm(self.network, self.fabric.device)
         self.method = copy.deepcopy(config.method)  # a configuration serves many runs; none may inherit a teacher
-        self.stateful: list[Stateful] = [part for part in submethods(self.method) if isinstance(part, Stateful)]
+        self.stateful = stateful(self.method)
         for part in self.stateful:
             part.prepare(cast("Network", self.network))
             part.led = True
@@ -196,8 +195,8 @@ class Engine:
         if self.ema is not None:
             yield self.ema
         for part in self.stateful:
-            if isinstance(part, SelfDistilled) and part.ema is not None:
-                yield part.ema
+            if isinstance(ema := getattr(part, "ema", None), EMATeacher):
+                yield ema
 
     def _group(self) -> tuple[int, bool]:
         """Return how many mini-batches share this optimiser step, and whether this is the last of them."""

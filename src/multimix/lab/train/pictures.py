@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -11,9 +11,8 @@ from torch.nn.functional import interpolate
 
 from multimix.lab.data import Batches, Splits
 from multimix.lab.evaluate.predict import evaluating
-from multimix.methods import MixesInputs
 from multimix.ops import attention
-from multimix.protocols import Method, Network, submethods
+from multimix.protocols import Method, Network, encode, submethods
 
 _SHOWN = 8
 _CELL = 64
@@ -35,7 +34,7 @@ def save_pictures(folder: Path, method: Method, network: Network, splits: Splits
             if (mixed := _fed(part, network, images, labels)) is not None:
                 _sheet([pixels, _denormalise(mixed, splits)]).save(folder / f"{part.name}.png")
                 captions[f"{part.name}.png"] = f"Test images (above) as {part.name} mixes them (below)."
-        features = network.embed(images)
+        features = encode(network, images).features
         if features.shape[1] > 1 and (side := int(features.shape[1] ** 0.5)) ** 2 == features.shape[1]:
             maps = attention(features).unflatten(1, (1, side, side))
             _sheet([pixels, _heat(pixels, maps)]).save(folder / "attention.png")
@@ -48,10 +47,11 @@ def save_pictures(folder: Path, method: Method, network: Network, splits: Splits
 
 def _fed(method: Method, network: Network, images: Tensor, labels: Tensor) -> Tensor | None:
     """Return what a method that mixes inputs feeds the network; None of any other method."""
-    if isinstance(method, MixesInputs):
+    mix: Any = getattr(method, "mix", None)
+    if getattr(method, "mixes_inputs", False):
         classes = network.classify(network.pool(network.embed(images[:1]))).shape[-1]
         generator = Generator(images.device).manual_seed(1)
-        mixed, _ = method.mix(images, labels, num_classes=classes, network=network, generator=generator)
+        mixed, _ = mix(images, labels, num_classes=classes, network=network, generator=generator)
         return None if torch.equal(mixed, images) else mixed
     seen: list[Tensor] = []
 
