@@ -13,7 +13,7 @@ from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate
 from multimix.methods.alignmix import AlignMix, squared_distances
 from multimix.methods.mixup import Pairing
-from multimix.ops._sinkhorn import sinkhorn
+from multimix.ops import sinkhorn
 from multimix.protocols import Teacher
 
 ALIGNED = AlignMix(prob=1.0)

@@ -12,7 +12,7 @@ import toy
 from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate
 from multimix.methods.opttransmix import OptTransMix
-from multimix.ops._barycentre import barycentre
+from multimix.ops import barycentre
 from multimix.protocols import Teacher
 
 

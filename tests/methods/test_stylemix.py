@@ -23,7 +23,7 @@ from methods.stylemix_reference import (
 from multimix.methods._adain import ClassStyles
 from multimix.methods.stylemix import Plain, StyleCutMix, StyleMix, StyleMixing, StylePasting
 from multimix.ops import Box
-from multimix.ops._adain import adain, exchange_styles, mix_styles, paste_styles
+from multimix.ops._adain import exchange_styles, mix_styles, paste_styles
 
 
 @pytest.mark.parametrize(("size", "other"), [((4, 5), (4, 5)), ((4, 5), (3, 2)), ((1, 1), (2, 2)), ((1, 1), (1, 1))])

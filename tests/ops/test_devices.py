@@ -30,7 +30,7 @@ def test_the_widest_dtype_of_a_device(kind, expected):
 @pytest.fixture
 def narrow(monkeypatch):
     """Let the CPU pass for such a device."""
-    for module in ("_modules", "ops._barycentre"):
+    for module in ("_modules", "ops._transport"):
         monkeypatch.setattr(f"multimix.{module}.widest", lambda device: ops.widest(torch.device("mps")))
 
 

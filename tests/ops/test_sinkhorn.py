@@ -6,8 +6,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from multimix.ops import _sinkhorn
-from multimix.ops._sinkhorn import sinkhorn
+from multimix.ops import _transport, sinkhorn
 
 
 def loop(cost: torch.Tensor, epsilon: float, iterations: int, tolerance: float = 0.0) -> tuple[torch.Tensor, int]:
@@ -60,7 +59,7 @@ def test_both_ways_to_iterate_are_the_same(scale, monkeypatch):
     """The rounding of float32 costs is that of their largest over epsilon."""
     cost = costs(5, 9, 9, scale, torch.float32)
     fast = sinkhorn(cost, 0.1, iterations=60)
-    monkeypatch.setattr(_sinkhorn, "_in_scalings", lambda *_: None)
+    monkeypatch.setattr(_transport, "_in_scalings", lambda *_: None)
     slow = sinkhorn(cost, 0.1, iterations=60)
     torch.testing.assert_close(fast, slow, rtol=0, atol=float(cost.max()) / 0.1 * 1e-6)
 
@@ -71,13 +70,13 @@ def test_scalings_that_leave_the_range_give_way_to_logarithms(monkeypatch):
     first, second = torch.cat([near, far[:1]]), torch.cat([near[:1], far])
     cost = (first[:, None] - second[None, :]).square()[None]
     answers = []
-    original = _sinkhorn._in_scalings
+    original = _transport._in_scalings
 
     def recording(*arguments):
         answers.append(original(*arguments))
         return answers[-1]
 
-    monkeypatch.setattr(_sinkhorn, "_in_scalings", recording)
+    monkeypatch.setattr(_transport, "_in_scalings", recording)
     plan = sinkhorn(cost.double(), 0.1, iterations=40)
     expected, _ = loop(cost, 0.1, 40)
     torch.testing.assert_close(plan, expected, rtol=1e-8, atol=1e-12)
@@ -95,22 +94,12 @@ def test_it_stops_where_the_loop_stops(scale, tolerance):
     )
 
 
-def test_marginals_are_uniform():
-    plan = sinkhorn(costs(4, 5, 8, 0.3), 0.1, iterations=2000)
-    torch.testing.assert_close(plan.sum(2), torch.full((4, 5), 1 / 5).double())
-    torch.testing.assert_close(plan.sum(1), torch.full((4, 8), 1 / 8).double())
-
-
 def test_with_little_entropy_it_is_the_assignment_of_least_cost():
     for cost in costs(4, 6, 6, 1.0):
         rows, columns = linear_sum_assignment(cost.numpy())
         expected = torch.zeros(6, 6, dtype=torch.float64)
         expected[rows, columns] = 1 / 6
         torch.testing.assert_close(sinkhorn(cost, 0.01, iterations=3000), expected, rtol=0, atol=1e-3)
-
-
-def test_where_all_costs_agree_the_plan_is_uniform():
-    torch.testing.assert_close(sinkhorn(torch.full((2, 3, 4), 7.0)), torch.full((2, 3, 4), 1 / 12))
 
 
 def test_any_number_of_leading_axes():
@@ -135,10 +124,9 @@ def test_no_gradient_passes_and_autocast_changes_nothing():
     [
         (torch.zeros(3), {}, r"cost must have shape \(\.\.\., r, s\), none of them 0, got \(3,\)"),
         (torch.zeros(2, 0, 3), {}, "cost must have shape"),
-        (torch.zeros(2, 3), {"epsilon": 0.0}, "epsilon must be finite and greater than 0, got 0"),
-        (torch.zeros(2, 3), {"epsilon": math.nan}, "epsilon must be finite and greater than 0, got nan"),
+        (torch.zeros(2, 3), {"epsilon": 0.0}, "epsilon must be above 0 and finite, got 0.0"),
         (torch.zeros(2, 3), {"iterations": 0}, "iterations must be at least 1, got 0"),
-        (torch.zeros(2, 3), {"tolerance": -1.0}, "tolerance must not be negative, got -1"),
+        (torch.zeros(2, 3), {"tolerance": math.nan}, "tolerance must be at least 0, got nan"),
     ],
 )
 def test_impossible_arguments_are_refused(cost, settings, message):

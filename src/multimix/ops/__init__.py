@@ -7,7 +7,7 @@ from multimix.ops._adain import channel_statistics, exchange_styles, mix_styles,
 from multimix.ops._arguments import check_generator
 from multimix.ops._attention import attention, reweight
 from multimix.ops._balance import balance_gain, balance_gradient, shares_of
-from multimix.ops._barycentre import barycentre
+from multimix.ops._blocks import solve_ordered_labels, transport_blocks
 from multimix.ops._checks import (
     accurate,
     as_probabilities,
@@ -20,9 +20,7 @@ from multimix.ops._checks import (
 )
 from multimix.ops._comix import comix_masks
 from multimix.ops._forms import soft_cross_entropy
-from multimix.ops._fourier import draw_mask
 from multimix.ops._gather import Gather, gathered, processes
-from multimix.ops._graph_cut import solve_ordered_labels
 from multimix.ops._interpolate import interpolate, interpolate_positions
 from multimix.ops._lazy import LazyWeights
 from multimix.ops._loss import IMPLS, Impl, MixedLosses, dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
@@ -37,11 +35,10 @@ from multimix.ops._objectives import (
     objective_of,
 )
 from multimix.ops._pairs import MODES, Mode, check_mode, draw_couples, draw_partners, mix_pairs
-from multimix.ops._regions import Box, Boxes, draw_box, draw_boxes, paste_box, paste_boxes, paste_where
+from multimix.ops._regions import Box, Boxes, draw_box, draw_boxes, draw_mask, paste_box, paste_boxes, paste_where
 from multimix.ops._simplex import alpha_for, beta, check_concentration, dirichlet, draw_between, scatter_tuples
-from multimix.ops._sinkhorn import sinkhorn
 from multimix.ops._static_saliency import saliency_peaks, static_saliency
-from multimix.ops._transport import transport_blocks
+from multimix.ops._transport import barycentre, sinkhorn
 from multimix.ops._zeta import zeta_weights
 
 __all__ = [

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from multimix.ops._regions import Box
 
-EPS = 1e-5
+_EPS = 1e-5
 """Added to each variance, so that a constant channel has a deviation to divide by."""
 
 
 def channel_statistics(
-    features: Float[Tensor, "b c h w"], eps: float = EPS
+    features: Float[Tensor, "b c h w"],
 ) -> tuple[Float[Tensor, "b c 1 1"], Float[Tensor, "b c 1 1"]]:
     """Return mean and standard deviation of each channel over the positions.
 
@@ -19,21 +19,7 @@ def channel_statistics(
     """
     correction = min(1, features.shape[-2] * features.shape[-1] - 1)
     variance, mean = torch.var_mean(features, (2, 3), correction=correction, keepdim=True)
-    return mean, (variance + eps).sqrt()
-
-
-def adain(
-    content: Float[Tensor, "b c h w"], style: Float[Tensor, "b c _h _w"], eps: float = EPS
-) -> Float[Tensor, "b c h w"]:
-    """Return ``content`` with the mean and deviation of each channel of ``style``, which may be of another size.
-
-    Reference:
-        Huang and Belongie, "Arbitrary style transfer in real-time with adaptive instance normalization", ICCV 2017,
-        equation (8).
-    """
-    mean, std = channel_statistics(content, eps)
-    new_mean, new_std = channel_statistics(style, eps)
-    return (content - mean) * (new_std / std) + new_mean
+    return mean, (variance + _EPS).sqrt()
 
 
 def mix_styles(
@@ -67,7 +53,14 @@ def mix_styles(
 
 
 def exchange_styles(features: Float[Tensor, "b c h w"], partners: Int[Tensor, " b"]) -> Float[Tensor, "b2 c h w"]:
-    """Return ``adain(f1, f2)`` of every pair and, after them, ``adain(f2, f1)``."""
+    """Return ``adain(f1, f2)`` of every pair and, after them, ``adain(f2, f1)``.
+
+    ``adain(content, style)`` is the content with the mean and the deviation of each channel of the style.
+
+    Reference:
+        Huang and Belongie, "Arbitrary style transfer in real-time with adaptive instance normalization", ICCV 2017,
+        equation (8).
+    """
     mean, std = channel_statistics(features)
     plain = (features - mean) / std
     return torch.cat([plain * std[partners] + mean[partners], plain[partners] * std + mean])
@@ -102,7 +95,6 @@ def paste_styles(
     style = style.to(images.dtype)
     restyled, partners_restyled = exchanged[: len(images)], exchanged[len(images) :]
     mixed = torch.lerp(images[partners], partners_restyled, style * blend)
-    rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-    inside = (..., rows, columns)
+    inside = (..., slice(box.top, box.bottom), slice(box.left, box.right))
     mixed[inside] = torch.lerp(images[inside], restyled[inside], (1 - style) * blend)
     return mixed

@@ -1,4 +1,4 @@
-"""Co-Mixup's choice of inputs for the cells of all outputs: the objective, and iterated modularisation to lower it.
+"""Co-Mixup's choice of inputs for the cells of all outputs, by iterated modularisation.
 
 The search handles arrays of 16 numbers thousands of times. There a call of torch takes several times as long as the
 work, so it runs on the memory of CPU tensors through ``Tensor.numpy()``, in float64: penalties are far larger than the
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from typing_extensions import TypedDict, Unpack
 
 from multimix._optional import require
 
@@ -23,39 +24,11 @@ _MOVES_PER_CELL = 8
 """A bound that is not met in practice; it ends the search where rounding would let it circle."""
 
 
-def comix_objective(
-    masks: Float[Tensor, "n h w b"],
-    costs: Float[Tensor, "b h w"],
-    affinity: Float[Tensor, "b b"],
-    *,
-    beta: float,
-    gamma: float,
-    tau: float,
-) -> Float[Tensor, ""]:
-    r"""Return what Co-Mixup minimises.
+class Turns(TypedDict, total=False):
+    """How long the outputs choose, as :func:`comix_masks` explains."""
 
-    With r = h w cells and :math:`o_i` output i's number of cells of each input, that is
-
-    .. math:: \sum_i \Big( \langle c, z_i \rangle + \frac{\beta}{2 r} \sum_{s \sim t} \|z_{is} - z_{it}\|^2
-        + \frac{\gamma}{r} \langle o_i, \theta(A \textstyle\sum_{j \ne i} o_j) \rangle \Big)
-
-    where theta leaves what exceeds tau r and makes the rest zero.
-
-    Args:
-        masks: The share of each of b inputs in every cell of each of n outputs, z.
-        costs: What a cell of each input costs, c: its negative saliency and its prior.
-        affinity: How much the inputs compete with one another, A.
-        beta: Weight of smoothness.
-        gamma: Weight of the supermodular term.
-        tau: Share of the grid from which on use by the other outputs is penalised.
-    """
-    r = masks.shape[1] * masks.shape[2]
-    down, right = masks.diff(dim=1), masks.diff(dim=2)
-    smooth = down.square().sum() + right.square().sum()
-    used = masks.sum((1, 2))
-    pressure = (used.sum(0) - used) @ affinity.T
-    crowding = (used * pressure * (pressure > tau * r)).sum()
-    return (masks * costs.permute(1, 2, 0)).sum() + beta / (2 * r) * smooth + gamma / r * crowding
+    iterations: int
+    settle: bool
 
 
 @torch.no_grad()
@@ -67,10 +40,16 @@ def comix_masks(
     beta: float,
     gamma: float,
     tau: float,
-    iterations: int = 4,
-    settle: bool = False,
+    **turns: Unpack[Turns],
 ) -> Float[Tensor, "n h w b"]:
-    """Return masks that make :func:`comix_objective` small, every cell one input or an even blend of two.
+    r"""Return masks that make Co-Mixup's objective small, every cell one input or an even blend of two.
+
+    With r = h w cells, masks z and :math:`o_i` output i's number of cells of each input, the objective is
+
+    .. math:: \sum_i \Big( \langle c, z_i \rangle + \frac{\beta}{2 r} \sum_{s \sim t} \|z_{is} - z_{it}\|^2
+        + \frac{\gamma}{r} \langle o_i, \theta(A \textstyle\sum_{j \ne i} o_j) \rangle \Big)
+
+    where theta leaves what exceeds tau r and makes the rest zero.
 
     The outputs take turns. In its turn an output sees what the others use as a cost of each input, which makes its
     problem a Potts model; it moves rectangles of cells to another input, the best one first, until none lowers its
@@ -79,14 +58,14 @@ def comix_masks(
     whole round changes nothing.
 
     Args:
-        costs: As in the objective.
-        affinity: As in the objective.
-        start: The input that each cell has at first.
-        beta: As in the objective.
-        gamma: As in the objective.
-        tau: As in the objective.
-        iterations: How many turns each output takes.
-        settle: Whether outputs that use crowded inputs take further turns at last, which the official code has not.
+        costs: What a cell of each of b inputs costs, c: its negative saliency and its prior.
+        affinity: How much the inputs compete with one another, A.
+        start: The input that each cell of each of n outputs has at first.
+        beta: Weight of smoothness.
+        gamma: Weight of the supermodular term.
+        tau: Share of the grid from which on use by the other outputs is penalised.
+        turns: ``iterations``, how many turns each output takes, 4 by default; ``settle``, whether outputs that use
+            crowded inputs take further turns at last, False by default: the official code has no such step.
 
     Reference:
         Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021,
@@ -94,9 +73,7 @@ def comix_masks(
     """
     require("numpy", by="Co-Mixup's search")
     search = _Search(costs.cpu().double(), affinity.cpu().double(), start.cpu(), beta, gamma, tau)
-    search.run(iterations)
-    if settle:
-        search.settle()
+    search.run(**turns)
     return torch.from_numpy(search.masks).reshape(*start.shape, len(costs)).to(costs)
 
 
@@ -152,17 +129,14 @@ class _Search:
         self.total = self.used.sum(0)
         self.pushed = torch.zeros(self.used.shape, dtype=torch.float64).numpy()
 
-    def run(self, iterations: int) -> None:
+    def run(self, iterations: int = 4, *, settle: bool = False) -> None:
         for iteration in range(iterations):
             if iteration and iteration == iterations - 1:
                 self.push_apart()
             moved = [self.turn(i, blend=iteration > 0) for i in range(len(self.masks))]
             if not any(moved):
                 break
-
-    def settle(self) -> None:
-        """Let the output that pays most for crowded inputs choose anew, until none pays."""
-        for _ in range(2 * len(self.masks)):
+        for _ in range(2 * len(self.masks) if settle else 0):  # the output that pays most chooses anew
             crowding = (self.used * self._crowded((self.total - self.used) @ self.affinity.T)).sum(1)
             worst = int(crowding.argmax())
             if not crowding[worst] > 0:
@@ -173,8 +147,7 @@ class _Search:
         """Let output i choose anew, given what the others use; return whether it changed."""
         used = self.used[i]
         penalty = 2 * self._crowded(self.affinity @ (self.total - used)) + self.pushed[i]
-        first, second = _blends(used) if blend else ([], [])
-        moved = self._descend(self.masks[i], self.costs + self.gamma * penalty, first, second)
+        moved = self._descend(self.masks[i], self.costs + self.gamma * penalty, _blends(used) if blend else [])
         if moved:
             new = self.masks[i].sum(0)
             self.total += new - used
@@ -192,29 +165,30 @@ class _Search:
     def _crowded(self, pressure: Any) -> Any:
         return pressure * (pressure > self.most)
 
-    def _descend(self, z: Any, costs: Any, first: list[int], second: list[int]) -> bool:
+    def _descend(self, z: Any, costs: Any, pairs: list[tuple[int, int]]) -> bool:
         """Move rectangles of z (r, b) in place, best first, until nothing is gained; return whether any moved."""
         spent = self.moves.inside @ costs
         for moved in range(_MOVES_PER_CELL * self.r):
-            pure, blends = self._energies(z, costs, spent, first, second)
+            pure, blends = self._energies(z, costs, spent, pairs)
             best = int(pure.argmin())
             gain = pure.flat[best]
-            chosen = int(blends.argmin()) if first else 0
-            if first and blends.flat[chosen] < min(gain, -_LEAST_GAIN):
-                rectangle, label = divmod(chosen, len(first))
-                z[self.moves.inside[rectangle] > 0] = 0
-                z[self.moves.inside[rectangle] > 0, first[label]] = 0.5
-                z[self.moves.inside[rectangle] > 0, second[label]] = 0.5
+            chosen = int(blends.argmin()) if pairs else 0
+            if pairs and blends.flat[chosen] < min(gain, -_LEAST_GAIN):
+                rectangle, label = divmod(chosen, len(pairs))
+                inputs: tuple[int, ...] = pairs[label]
             elif gain < -_LEAST_GAIN:
                 rectangle, label = divmod(best, pure.shape[1])
-                z[self.moves.inside[rectangle] > 0] = 0
-                z[self.moves.inside[rectangle] > 0, label] = 1
+                inputs = (label,)
             else:
                 return moved > 0
+            cells = self.moves.inside[rectangle] > 0
+            z[cells] = 0
+            for k in inputs:
+                z[cells, k] = 1 / len(inputs)
         return True
 
-    def _energies(self, z: Any, costs: Any, spent: Any, first: list[int], second: list[int]) -> tuple[Any, Any]:
-        """Return by how much the energy changes if a rectangle becomes an input (q, b), or a blend (q, blends).
+    def _energies(self, z: Any, costs: Any, spent: Any, pairs: list[tuple[int, int]]) -> tuple[Any, Any]:
+        """Return by how much the energy changes if a rectangle becomes an input (q, b), or a blend (q, pairs).
 
         Of |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, the last term and the costs (spent, of each rectangle and input) are
         linear in the new value v: blends are means of inputs.
@@ -226,17 +200,15 @@ class _Search:
         jumps = z[moves.ends[0]] - z[moves.ends[1]]
         before = moves.inside @ ((costs * z).sum(1) - _BLEND_BONUS * (norms < 0.75))
         before += self.beta / 2 * (moves.touched @ (jumps * jumps).sum(1) - moves.outside @ norms)
-        if not first:
-            linear += (self.beta / 2 * moves.border - before)[:, None]
-            return linear, linear
-        blends = (linear[:, first] + linear[:, second]) / 2
+        pure = linear + (self.beta / 2 * moves.border - before)[:, None]
+        if not pairs:
+            return pure, pure
+        blends = (linear[:, [a for a, _ in pairs]] + linear[:, [b for _, b in pairs]]) / 2
         blends += (self.beta / 4 * moves.border - before - _BLEND_BONUS * moves.size)[:, None]
-        linear += (self.beta / 2 * moves.border - before)[:, None]
-        return linear, blends
+        return pure, blends
 
 
-def _blends(used: Any) -> tuple[list[int], list[int]]:
+def _blends(used: Any) -> list[tuple[int, int]]:
     """Return the pairs among the three inputs used most, or the two if there are no more."""
     top = [k for k in (-used).argsort(kind="stable")[:3].tolist() if used[k] > 0]
-    pairs = [(a, b) for n, a in enumerate(top) for b in top[n + 1 :]]
-    return [a for a, _ in pairs], [b for _, b in pairs]
+    return [(a, b) for n, a in enumerate(top) for b in top[n + 1 :]]

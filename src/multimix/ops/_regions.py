@@ -1,4 +1,4 @@
-"""Boxes cut from one image and pasted into another."""
+"""Boxes and masks, and what they cut from one image pasted into another."""
 
 import math
 from typing import NamedTuple
@@ -50,11 +50,7 @@ def draw_box(height: int, width: int, lam: float, *, generator: Generator | None
     Reference:
         Yun et al., "CutMix", ICCV 2019, equation (2).
     """
-    check_sizes(height=height, width=width)
-    check_number("lam", lam)
-    check_generator(generator)
-    if not 0 <= lam <= 1:
-        raise ValueError(f"lam must lie in [0, 1], got {lam}")
+    _check_draw(height, width, lam, generator)
     ratio = math.sqrt(1 - lam)  # rounded right, unlike a power, so that whole pixels are those of draw_boxes
     device = generator.device if generator is not None else None
     across, along = torch.rand(2, generator=generator, device=device).tolist()
@@ -109,3 +105,49 @@ def paste_where(
     """Return images that keep their own pixels where ``kept`` is 1 and take their partner's where it is 0."""
     # Exact for these two weights, and several times as fast on a CPU as torch.where.
     return images.index_select(0, partners).lerp_(images, kept.to(images.dtype))
+
+
+def draw_mask(
+    height: int,
+    width: int,
+    lam: float,
+    decay: float,
+    *,
+    generator: Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Float[Tensor, "h w"]:
+    r"""Return a mask of 0 and 1 in which ``round(lam * h * w)`` pixels are 1, in few connected pieces.
+
+    They are the largest of a random image whose Fourier coefficients, complex normal numbers, are divided by
+    :math:`f^\mathrm{decay}`, f being their frequency, of at least one period an image.
+
+    Raises:
+        ValueError: If ``lam`` lies outside [0, 1].
+
+    Reference:
+        Harris et al., "FMix: enhancing mixed sample data augmentation", 2020, section 4.
+    """
+    _check_draw(height, width, lam, generator)
+    check_number("decay", decay)
+    home = device if generator is None else generator.device
+    image = _low_frequencies(height, width, decay, generator, home).flatten()
+    ones = image.topk(round(lam * height * width)).indices
+    return torch.zeros_like(image).index_fill_(0, ones, 1).view(height, width).to(device)
+
+
+def _low_frequencies(
+    height: int, width: int, decay: float, generator: Generator | None, device: torch.device | str | None
+) -> Float[Tensor, "h w"]:
+    down, along = torch.fft.fftfreq(height, device=device), torch.fft.fftfreq(width, device=device)
+    frequencies = torch.hypot(down.unsqueeze(1), along).clamp_(min=1 / max(height, width))
+    normal = torch.randn(height, width, 2, generator=generator, device=device)
+    # All frequencies rather than half of them: a half plane has to be weighted to be the same in every direction.
+    return torch.fft.ifft2(torch.view_as_complex(normal) * frequencies.pow_(-decay)).real
+
+
+def _check_draw(height: int, width: int, lam: float, generator: Generator | None) -> None:
+    check_sizes(height=height, width=width)
+    check_number("lam", lam)
+    check_generator(generator)
+    if not 0 <= lam <= 1:
+        raise ValueError(f"lam must lie in [0, 1], got {lam}")

@@ -1,18 +1,21 @@
-"""Labels of least energy on grids, by minimum cuts."""
+"""What PuzzleMix solves on grids of blocks: labels of least energy, by minimum cuts, and who moves where."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from multimix._declared import Ge, check
 from multimix._optional import require
 
 _UNITS = 2**30
 """What the capacities of a graph add up to at most, as whole numbers: half of what its flow may come to."""
 _ROUNDS = 4
 """How often cells that need no cut are looked for; the first rounds find most of them."""
+_AT_ONCE = 8
+"""How many places a block looks at before it asks."""
 
 
 def solve_ordered_labels(
@@ -114,14 +117,8 @@ def _sparse() -> Any:
 
 def _weights(vertical: Tensor, horizontal: Tensor) -> Tensor:
     """Return the weight of each cell's pair with its neighbour below, above, right and left, 0 beyond the edge."""
-    return torch.stack(
-        [
-            pad(vertical, (0, 0, 0, 1)),
-            pad(vertical, (0, 0, 1, 0)),
-            pad(horizontal, (0, 1)),
-            pad(horizontal, (1, 0)),
-        ]
-    )
+    below, above = pad(vertical, (0, 0, 0, 1)), pad(vertical, (0, 0, 1, 0))
+    return torch.stack([below, above, pad(horizontal, (0, 1)), pad(horizontal, (1, 0))])
 
 
 def _pull(labels: Tensor, weights: Tensor) -> Tensor:
@@ -150,3 +147,95 @@ def _check(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> None:
         bend = float(unary.diff(n=2, dim=1).amin())
         if bend < -1e-9 * float(unary.abs().amax()):
             raise ValueError(f"unary must be convex in the label, got a second difference of {bend:.4g}")
+
+
+def transport_blocks(saliency: Float[Tensor, "b h w"], seen: Bool[Tensor, "b h w"], eps: float) -> Int[Tensor, "b h w"]:
+    r"""Return for each place of a grid which block goes there, so that salient blocks are seen.
+
+    Block i gains ``saliency[i] - eps * distance(i, j)^2`` at a place j that is seen, distances being in units of the
+    longer side. A block that is seen asks for its own place, a hidden one for the nearest place that is seen; each
+    place takes the block that gains most and turns the others away, who go on to the next nearest while they gain
+    anything there. No block shows twice. Places that nobody asks for, and those not seen, keep their blocks.
+
+    Of equal distances the upper, then the left place comes first; of equal gains who asked first, then the lower index.
+
+    Args:
+        saliency: Of each block, not negative.
+        seen: Which places the mask shows.
+        eps: Cost of a move across the longer side, squared.
+
+    Returns:
+        Row-major indices 0..h w - 1, on the device of ``saliency``; the work is done on the CPU.
+
+    Raises:
+        ValueError: If ``eps`` is negative or the shapes differ.
+
+    Reference:
+        Kim et al., "Puzzle Mix", ICML 2020, algorithm 1, run until nobody asks any more. Its outcome is that of taking
+        the largest gain first, then the largest of what is left.
+    """
+    check(Annotated[float, Ge(0)], eps=eps)
+    if saliency.shape != seen.shape:
+        raise ValueError(f"seen must have the shape of saliency, {tuple(saliency.shape)}, got {tuple(seen.shape)}")
+    b, h, w = saliency.shape
+    value, shown = saliency.detach().to("cpu", torch.float32).flatten(), seen.to("cpu").flatten()
+    price = eps / max(h - 1, w - 1, 1) ** 2
+    steps = _steps(h, w, price, float(value.amax()))
+    rank = torch.zeros_like(value, dtype=torch.long)  # how many places each block has been turned away from
+    gain = torch.where(shown, value, 0.0)  # what the block that holds a place gains there
+    holder = torch.arange(b * h * w)
+    asking = (~shown & (value > price)).nonzero()[:, 0]
+    rank[asking] = 1
+    while len(asking):
+        asking, target, offer = _ask(asking, rank, value, shown, steps, (h, w))
+        taken = _take(asking, target, offer, gain)
+        place = target[taken]
+        turned_away = torch.cat([asking[~taken], holder[place]])
+        holder[place], gain[place] = asking[taken], offer[taken]
+        rank[turned_away] += 1
+        asking = turned_away
+    own = torch.arange(b).view(-1, 1, 1) * (h * w)
+    return (holder.view(b, h, w) - own).to(saliency.device)
+
+
+def _steps(h: int, w: int, price: float, most: float) -> tuple[Tensor, Tensor]:
+    """Return (down, right) of the moves that can pay, nearest first, (2, n), and what they cost, without end."""
+    down, right = torch.meshgrid(torch.arange(1 - h, h), torch.arange(1 - w, w), indexing="ij")
+    length, order = (down.square() + right.square()).flatten().sort(stable=True)
+    cost = price * length.float()
+    order, cost = order[cost <= most], cost[cost <= most]
+    moves = torch.stack([down.flatten()[order], right.flatten()[order]])
+    return pad(moves, (0, _AT_ONCE)), pad(cost, (0, _AT_ONCE), value=torch.inf)
+
+
+def _ask(
+    asking: Tensor, rank: Tensor, value: Tensor, shown: Tensor, steps: tuple[Tensor, Tensor], grid: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return who gains something at the next place that is seen, which place that is, and the gain."""
+    (h, w), (moves, cost), ahead = grid, steps, torch.arange(_AT_ONCE)
+    heard: list[tuple[Tensor, Tensor, Tensor]] = []
+    while True:
+        ranks = rank[asking].unsqueeze(1) + ahead
+        (down, right), offer = moves[:, ranks], value[asking].unsqueeze(1) - cost[ranks]
+        place, gains = asking.unsqueeze(1), offer > 0
+        y, x, target = place // w % h + down, place % w + right, place + down * w + right
+        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+        seen = gains & inside & shown[target.where(inside, 0)]
+        found, first = (seen * (_AT_ONCE - ahead)).max(1)  # the first of those ahead that is seen
+        found = found > 0
+        rank[asking] += first.where(found, _AT_ONCE)
+        at, first = found.nonzero()[:, 0], first[found]
+        heard.append((asking[at], target[at, first], offer[at, first]))
+        asking = asking[gains[:, -1] & ~found]
+        if not len(asking):
+            asks, targets, offers = zip(*heard, strict=True)
+            return torch.cat(asks), torch.cat(targets), torch.cat(offers)
+
+
+def _take(asking: Tensor, target: Tensor, offer: Tensor, gain: Tensor) -> Tensor:
+    """Return whose offer is the best their place has had."""
+    best = gain.scatter_reduce(0, target, offer, "amax")[target]
+    first = (offer == best) & (offer > gain[target])
+    lowest = torch.full_like(gain, len(gain), dtype=torch.long)
+    lowest.scatter_reduce_(0, target[first], asking[first], "amin")
+    return first & (lowest[target] == asking)

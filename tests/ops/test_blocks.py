@@ -1,0 +1,122 @@
+"""Labels on grids against every labelling there is, and blocks that move against the largest gain first."""
+
+import itertools
+
+import pytest
+import torch
+
+from multimix.ops import solve_ordered_labels, transport_blocks
+
+
+def problem(b, labels, h, w, *, seed=0, pull=0.6):
+    """Return convex unary costs and weights in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.randn(b, labels - 1, h, w, generator=generator, dtype=torch.float64).sort(dim=1).values
+    unary = torch.cat([torch.zeros(b, 1, h, w, dtype=torch.float64), steps.cumsum(1)], 1)
+    vertical = torch.rand(b, h - 1, w, generator=generator, dtype=torch.float64) * pull
+    horizontal = torch.rand(b, h, w - 1, generator=generator, dtype=torch.float64) * pull
+    return unary, vertical, horizontal
+
+
+def energy(unary, vertical, horizontal, labels):
+    """Return the energy of labellings (n, h, w) of one grid."""
+    h, w = labels.shape[1:]
+    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    pairs = (vertical * labels.double().diff(dim=1) ** 2).sum((1, 2))
+    return unary[labels, y, x].sum((1, 2)) + pairs + (horizontal * labels.double().diff(dim=2) ** 2).sum((1, 2))
+
+
+@pytest.mark.parametrize(("labels", "h", "w"), [(2, 3, 3), (3, 3, 3), (4, 2, 3), (5, 2, 2), (3, 1, 5), (3, 4, 1)])
+@pytest.mark.parametrize("pull", [0.05, 0.3, 1.5])
+def test_no_labelling_has_less_energy(labels, h, w, pull):
+    terms = problem(2, labels, h, w, seed=h, pull=pull)
+    solved = solve_ordered_labels(*terms)
+    for *one, found in zip(*terms, solved, strict=True):
+        every = torch.tensor(list(itertools.product(range(labels), repeat=h * w))).view(-1, h, w)
+        assert float(energy(*one, found[None])) == pytest.approx(float(energy(*one, every).min()), abs=1e-6)
+
+
+def test_a_strong_pull_gives_all_cells_the_label_that_is_best_in_sum():
+    unary, vertical, horizontal = problem(4, 3, 5, 6)
+    solved = solve_ordered_labels(unary, vertical + 100, horizontal + 100)
+    assert torch.equal(solved, unary.sum((2, 3)).argmin(1).view(-1, 1, 1).expand_as(solved))
+
+
+def test_grids_of_a_batch_do_not_know_each_other():
+    terms = problem(6, 3, 6, 5, pull=0.9)
+    together = solve_ordered_labels(*terms)
+    alone = torch.cat([solve_ordered_labels(*(t[i : i + 1] for t in terms)) for i in range(6)])
+    assert torch.equal(together, alone)
+
+
+def test_a_grid_of_a_single_cell_and_a_single_label():
+    unary, vertical, horizontal = problem(3, 3, 1, 1)
+    assert torch.equal(solve_ordered_labels(unary, vertical, horizontal), unary.argmin(1))
+    unary, vertical, horizontal = problem(3, 3, 4, 4)
+    assert not solve_ordered_labels(unary[:, :1], vertical, horizontal).any()
+
+
+def greedy(saliency, seen, eps):
+    """Take the largest gain over all blocks and places that are left, until there is none; in loops, one image."""
+    h, w = saliency.shape
+    side = max(h - 1, w - 1, 1)
+    pairs = []
+    for i in range(h * w):
+        for j in range(h * w):
+            if not seen[j // w, j % w]:
+                continue
+            gain = float(saliency[i // w, i % w]) - eps * ((i // w - j // w) ** 2 + (i % w - j % w) ** 2) / side**2
+            if gain > 0:
+                pairs.append((-gain, i, j))
+    result, moved = list(range(h * w)), set()
+    filled = set()
+    for _, i, j in sorted(pairs):
+        if i not in moved and j not in filled:
+            moved.add(i)
+            filled.add(j)
+            result[j] = i
+    return torch.tensor(result).view(h, w)
+
+
+@pytest.mark.parametrize(("h", "w"), [(2, 2), (4, 4), (3, 6), (7, 2), (1, 5), (5, 5)])
+@pytest.mark.parametrize("eps", [0.05, 0.8, 20.0])
+def test_the_largest_gain_comes_first(h, w, eps):
+    generator = torch.Generator().manual_seed(h)
+    saliency = torch.rand(6, h, w, generator=generator).pow(3)
+    saliency /= saliency.sum((1, 2), keepdim=True)
+    seen = torch.rand(6, h, w, generator=generator) < torch.linspace(0, 1, 6).view(-1, 1, 1)
+    moved = transport_blocks(saliency, seen, eps)
+    for i in range(6):
+        assert torch.equal(moved[i], greedy(saliency[i], seen[i], eps)), i
+
+
+def test_a_case_by_hand():
+    """The right column is seen; top left outdoes top right, bottom left does not pay for its way."""
+    saliency, seen = torch.tensor([[[0.6, 0.1], [0.2, 0.1]]]), torch.tensor([[[False, True], [False, True]]])
+    assert transport_blocks(saliency, seen, 0.3).tolist() == [[[0, 0], [2, 3]]]
+    # At half the price bottom left gains 0.05 to its right, less than who is there, and top right has nowhere to go.
+    assert transport_blocks(saliency, seen, 0.15).tolist() == [[[0, 0], [2, 3]]]
+    # For almost nothing bottom left goes in.
+    assert transport_blocks(saliency, seen, 0.01).tolist() == [[[0, 0], [2, 2]]]
+
+
+def test_nothing_salient_moves_nothing():
+    seen = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert torch.equal(transport_blocks(torch.zeros(3, 4, 4), seen, 0.8)[1], torch.arange(16).view(4, 4))
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_solved_is_refused():
+    unary, vertical, horizontal = problem(2, 3, 3, 3)
+    with pytest.raises(ValueError, match=r"vertical must have shape \(2, 2, 3\)"):
+        solve_ordered_labels(unary, vertical[:, 1:], horizontal)
+    with pytest.raises(ValueError, match="horizontal must be finite and not negative"):
+        solve_ordered_labels(unary, vertical, horizontal - 5)
+    with pytest.raises(ValueError, match="unary must be convex in the label"):
+        solve_ordered_labels(-unary, vertical, horizontal)
+    with pytest.raises(ValueError, match="unary must be finite"):
+        solve_ordered_labels(unary / 0, vertical, horizontal)
+    with pytest.raises(ValueError, match="eps must be at least 0, got -1"):
+        transport_blocks(torch.ones(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool), -1.0)
+    with pytest.raises(ValueError, match="seen must have the shape of saliency"):
+        transport_blocks(torch.ones(1, 2, 2), torch.ones(1, 2, 3, dtype=torch.bool), 1.0)
