@@ -40,6 +40,8 @@ class Embedded:
     """Which positions an example has, (b, r); None for all of them."""
     held: Tensor | None = None
     """Which of the network's positions these are, (r,), if some that no example has are left out."""
+    grid: tuple[int, ...] | None = None
+    """Height and width of the positions."""
 
     def logits(self) -> Tensor:
         """Return the logits of the clean embeddings."""
@@ -176,7 +178,7 @@ def keep_clean(losses: Losses, share: float, pooled: Embedded | None, targets: T
     logits = pooled.logits()
     with torch.no_grad():
         teacher = None if taught is None or taught.clean is None else (taught.clean.logits(), taught.gamma)
-    wanted = wanted_of(pooled.network, targets, logits, label_maps=True)
+    wanted = wanted_of(pooled.network, targets, logits, grid=pooled.grid, label_maps=True)
     plain = classification_losses(logits, wanted, teacher, objective_of(pooled.network))
     return Losses(
         (1 - share) * losses.total + share * plain.total,
@@ -222,7 +224,7 @@ def _any_objective(
         teacher_logits = None if taught is None else taught.by.all_logits()
     total, labels, teacher = mixed_objective(
         logits,
-        on_grid(student.network, targets, logits),
+        on_grid(student.grid, targets, logits),
         weights,
         objective,
         attention=attention,

@@ -4,6 +4,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,16 @@ from multimix.models._inputs import mask_of_lengths, padded, run
 from multimix.models._layout import Layout
 from multimix.models._network import StagedNetwork
 from multimix.ops import CROSS_ENTROPY, Objective
+from multimix.protocols import EncoderOutput
+
+
+@dataclass(frozen=True)
+class Context:
+    """What pooling has to know of a mini-batch."""
+
+    layout: Layout
+    seen: Any = None
+    """What the model's family keeps besides."""
 
 
 class AdaptedNetwork(StagedNetwork):
@@ -31,15 +42,11 @@ class AdaptedNetwork(StagedNetwork):
     Attributes:
         model: The model itself.
         objective: What it is trained for.
-        mask: Which positions each example of the last ``embed`` has, (b, r); None where all have all.
-        grid: Height and width of the positions of the last ``embed``; (length,) of a sequence, () of a vector.
         dense: Whether there are logits at every position, instead of pooling.
         encoder_name: The module whose output is embedded, where the user named one.
     """
 
     model: Any
-    mask: Tensor | None
-    grid: tuple[int, ...] | None
     encoder_name: str | None = None
 
     def __init__(
@@ -51,17 +58,10 @@ class AdaptedNetwork(StagedNetwork):
         self.head_name = head
         self._width = width
         self._prefix_tokens = prefix_tokens
-        self._layouts: dict[int, Layout] = {}
         self._checked = False
         self._checked_training = False
         self.objective: Objective = CROSS_ENTROPY
-        self.mask = None
-        self.grid = None
         self.dense = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what belongs to one mini-batch: a copy has its own."""
-        return {**self.__dict__, "mask": None}
 
     @property
     def head(self) -> nn.Module | None:  # type: ignore[override]  # looked up by name, so that copies have their own
@@ -74,7 +74,7 @@ class AdaptedNetwork(StagedNetwork):
         """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
         return {} if len(self.stages) > 1 else {"stages": _NO_STAGES}
 
-    def embed(self, inputs: Any) -> Float[Tensor, "b r d"]:
+    def embed(self, inputs: Any) -> EncoderOutput:
         """Return the encoder's output, a row for each position or token (prefix tokens included), one row for a vector.
 
         Raises:
@@ -82,13 +82,12 @@ class AdaptedNetwork(StagedNetwork):
         """
         if not torch.compiler.is_compiling():
             self._check_once(inputs)
-        raw, mask = padded(self._encode(self.inputs(inputs)))
-        layout = Layout.of(raw, self._width)
-        self._layouts[layout.positions] = layout
+        encoded, seen = self._encode(self.inputs(inputs))
+        raw, mask = padded(encoded)
+        layout = Layout.of(raw, self._width_of(raw))
         features = layout.flatten(raw)
         given = self._mask_of(inputs, features)
-        self.grid, self.mask = layout.grid, mask if given is None else given
-        return features
+        return EncoderOutput(features, mask if given is None else given, layout.grid, Context(layout, seen))
 
     def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
         """Return the head's output; one that is not linear sees (rows, d), a convolution (rows, d, 1, 1)."""
@@ -104,8 +103,11 @@ class AdaptedNetwork(StagedNetwork):
         return logits.reshape(*embeddings.shape[:-1], logits.shape[-1])
 
     @abstractmethod
-    def _encode(self, inputs: Any) -> Tensor | PackedSequence:
-        """Return the encoder's output in the model's own layout."""
+    def _encode(self, inputs: Any) -> tuple[Tensor | PackedSequence, Any]:
+        """Return the encoder's output in the model's own layout, and what else pooling has to know of the batch."""
+
+    def _width_of(self, raw: Tensor) -> int | None:
+        return self._width
 
     def _whole(self, inputs: Any) -> Any:
         """Return what the model itself makes of the inputs."""
@@ -145,17 +147,27 @@ class AdaptedNetwork(StagedNetwork):
     def _check(self, inputs: Any) -> None:
         check_split(self, inputs)
 
-    def _restore(self, features: Float[Tensor, "b r d"]) -> Tensor:
-        """Return positions in the model's own layout; one alone stands in for prefix tokens too."""
-        if not self._layouts:
+    def _context(self, output: EncoderOutput | Tensor) -> Context:
+        """Return what ``embed`` left in its output for ``pool``.
+
+        Raises:
+            ValueError: If the output is not from ``embed``.
+        """
+        context = EncoderOutput.of(output).context
+        if not isinstance(context, Context):
             raise ValueError(
-                "features: this network has embedded nothing yet, so it cannot know their layout; call embed first"
+                "output: this network pools features by what embed knows of their batch; pass what embed gives, "
+                "features of your own by dataclasses.replace(output, features=...)"
             )
+        return context
+
+    def _restore(self, output: EncoderOutput | Tensor) -> Tensor:
+        """Return positions in the model's own layout; one alone stands in for prefix tokens too."""
+        layout, features = self._context(output).layout, EncoderOutput.of(output).features
         if features.shape[1] == 1 and self._prefix_tokens:
             features = features.expand(-1, 1 + self._prefix_tokens, -1)
         positions = features.shape[1]
-        seen = self._layouts.get(positions)
-        return (seen or next(iter(self._layouts.values())).resized(positions)).restore(features)
+        return (layout if layout.positions == positions else layout.resized(positions)).restore(features)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return a copy; weights that old-style weight or spectral normalisation computed come along as values."""

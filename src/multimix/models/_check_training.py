@@ -24,6 +24,8 @@ class _Pass:
     logits: Tensor
     states: list[Tensor]
     gradients: dict[str, Tensor | None]
+    masked: bool
+    """Whether examples lack positions."""
     has_graph: bool
     """Whether gradients reach further than the embeddings."""
 
@@ -56,11 +58,14 @@ def check_training(network: "AdaptedNetwork", inputs: Any) -> None:
 
 def _ours(network: "AdaptedNetwork", inputs: Any, *, embeddings_count: bool = True) -> _Pass:
     with same_random_state(network), apart(network) as parameters:
-        embeddings = network.pool(network.embed(inputs))
+        output = network.embed(inputs)
+        embeddings = network.pool(output)
         states = random_states(network)
         logits = network.classify(embeddings)
         gradients = _gradients([embeddings, logits] if embeddings_count else [logits], parameters)
-    return _Pass(embeddings.detach(), logits.detach(), states, gradients, embeddings.requires_grad)
+    return _Pass(
+        embeddings.detach(), logits.detach(), states, gradients, output.mask is not None, embeddings.requires_grad
+    )
 
 
 def _theirs(network: "AdaptedNetwork", inputs: Any, ours: _Pass) -> _Pass:
@@ -77,7 +82,7 @@ def _theirs(network: "AdaptedNetwork", inputs: Any, ours: _Pass) -> _Pass:
         fed, logits = expected_of(network, output, passed, (cast("Tensor", ours.embeddings), ours.logits))
         gradients = _gradients([*fed, cast("Tensor", logits)], parameters)
     embeddings = fed[0].detach() if fed else None
-    return _Pass(embeddings, cast("Tensor", logits).detach(), states[-1], gradients, has_graph=True)
+    return _Pass(embeddings, cast("Tensor", logits).detach(), states[-1], gradients, masked=ours.masked, has_graph=True)
 
 
 def _gradients(values: list[Tensor], parameters: dict[str, nn.Parameter]) -> dict[str, Tensor | None]:
@@ -114,7 +119,7 @@ def _problem(network: "AdaptedNetwork", inputs: Any, ours: _Pass, theirs: _Pass)
     if not found and network.encoder_name and _draws_differ(ours, theirs):
         found = "the model draws other random numbers before its head"
     if found:
-        return _about_values(network, inputs, found)
+        return _about_values(network, inputs, found, masked=ours.masked)
     if found := difference(ours.logits, theirs.logits):
         return (
             f"model: in training mode {type(network.model).__name__} does something to what its head "
@@ -140,7 +145,7 @@ def _draws_differ(ours: _Pass, theirs: _Pass) -> bool:
     return any(not torch.equal(a, b) for a, b in zip(ours.states, theirs.states, strict=True))
 
 
-def _about_values(network: "AdaptedNetwork", inputs: Any, found: str) -> str:
+def _about_values(network: "AdaptedNetwork", inputs: Any, found: str, *, masked: bool) -> str:
     model, head, encoder = type(network.model).__name__, network.head_name, network.encoder_name
     if encoder is None:
         return (
@@ -151,13 +156,13 @@ def _about_values(network: "AdaptedNetwork", inputs: Any, found: str) -> str:
     named = ", ".join(f"{name!r} ({type(module).__name__})" for name, (module, _) in layers.items())
     return (
         f"encoder, pool: in training mode {model} does more between {encoder!r} and its head {head!r} than the network "
-        f"({found}): {named or 'something random or of the batch, F.dropout for one'}; {_advice(network, layers)}"
+        f"({found}): {named or 'something random or of the batch, F.dropout for one'}; {_advice(network, layers, masked=masked)}"
     )
 
 
-def _advice(network: "AdaptedNetwork", layers: dict[str, tuple[nn.Module, Tensor]]) -> str:
+def _advice(network: "AdaptedNetwork", layers: dict[str, tuple[nn.Module, Tensor]], *, masked: bool) -> str:
     leave = f"leave encoder= out, adapt(model, head={network.head_name!r})"
-    if not layers or not getattr(network, "pools_by_mean", False) or network.mask is not None:
+    if not layers or not getattr(network, "pools_by_mean", False) or masked:
         return f"{leave}, or let pool= do it, too"
     name, (_, entered) = next(iter(layers.items()))
     if entered.ndim > 2:

@@ -11,6 +11,7 @@ from multimix.models._inputs import masked_mean, require_keywords
 from multimix.models._names import linear_layers, require_module
 from multimix.models._replay import run_into
 from multimix.models._trace import trace
+from multimix.protocols import EncoderOutput
 
 
 class HeadNetwork(AdaptedNetwork):
@@ -37,11 +38,12 @@ class HeadNetwork(AdaptedNetwork):
         """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
         return super().missing if self.dense else {"positions": _NO_POSITIONS, **super().missing}
 
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b *r d"]:
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b *r d"]:
         """Return the one embedding of each example; where every position has logits, features as they are."""
+        features = EncoderOutput.of(output).features
         return features if self.dense else masked_mean(features, None)
 
-    def _encode(self, inputs: Any) -> Tensor:
+    def _encode(self, inputs: Any) -> tuple[Tensor, None]:
         name, model = self.head_name, type(self.model).__name__
         if not self._is_found:
             raise ValueError(
@@ -52,9 +54,9 @@ class HeadNetwork(AdaptedNetwork):
         if not isinstance(entered, Tensor):
             raise TypeError(f"head: {name!r} of {model} must be called with a tensor, got {type(entered).__name__}")
         if self.dense or entered.ndim == 2:
-            return entered
+            return entered, None
         if entered.ndim > 2 and entered.shape[1:].numel() == entered.shape[1]:
-            return entered.flatten(1)
+            return entered.flatten(1), None
         raise ValueError(
             f"head: what enters {name!r} of {model} has shape {tuple(entered.shape)}, not one row an example; where "
             "every position has logits, pass dense=True, and where the model pools them, encoder= and pool="

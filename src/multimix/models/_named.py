@@ -14,6 +14,7 @@ from multimix.models._inputs import MaskSource, given_mask, masked_mean, require
 from multimix.models._names import linear_layers, listed, require_module
 from multimix.models._outputs import first_output
 from multimix.models._replay import run_until
+from multimix.protocols import EncoderOutput
 
 
 class NamedNetwork(AdaptedNetwork):
@@ -52,16 +53,16 @@ class NamedNetwork(AdaptedNetwork):
         """Whether nothing was given to be done between encoder and head."""
         return self._pooling is None
 
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b *r e"]:
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b *r e"]:
         """Return what the given function makes of the positions, by default the mean over those that are real.
 
         A function of two parameters gets the mask as well, (b, r), true everywhere if there is none. Where every
         position has logits, features come back as they are.
         """
+        output = EncoderOutput.of(output)
+        features, mask = output.features, output.mask
         if self.dense:
             return features
-        # Other batches, single positions for one, are not what the mask is of.
-        mask = self.mask if self.mask is not None and self.mask.shape == features.shape[:2] else None
         if self._pooling is None:
             return masked_mean(features, mask)
         if not self._pool_takes_mask:
@@ -70,13 +71,13 @@ class NamedNetwork(AdaptedNetwork):
             mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
         return self._pooling(features, mask)
 
-    def _encode(self, inputs: Any) -> Tensor | PackedSequence:
+    def _encode(self, inputs: Any) -> tuple[Tensor | PackedSequence, None]:
         module = self.model.get_submodule(self.encoder_name)
         never = f"encoder: {type(self.model).__name__} never runs {self.encoder_name!r} in its forward pass"
         output = first_output(run_until(module, lambda: self._whole(inputs), otherwise=never))
         if isinstance(module, nn.RNNBase) and not module.batch_first and isinstance(output, Tensor):
-            return output.transpose(0, 1)
-        return output
+            return output.transpose(0, 1), None
+        return output, None
 
     def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Tensor | None:
         if self._mask_source is None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from multimix.models._replay import in_checkpoint, require_hooks
 from multimix.ops import Gather
+from multimix.protocols import EncoderOutput
 
 
 class StagedNetwork(nn.Module):
@@ -41,12 +42,15 @@ class StagedNetwork(nn.Module):
         return self.classify(self.pool(self.embed(inputs)))
 
     @abstractmethod
-    def embed(self, inputs: Any) -> Float[Tensor, "b r d"]:
+    def embed(self, inputs: Any) -> EncoderOutput:
         """Return the embeddings at every position, before pooling."""
 
     @abstractmethod
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b *r e"]:
-        """Return one embedding an example; of a single position (r = 1), that position's own."""
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b *r e"]:
+        """Return one embedding an example of an output of ``embed``, or of features (b, r, d) alone.
+
+        Of a single position (r = 1), it is that position's own.
+        """
 
     @abstractmethod
     def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multimix.models._network import StagedNetwork
+from multimix.protocols import EncoderOutput
 
 
 class PreActBlock(nn.Module):
@@ -72,7 +73,7 @@ class PreActNetwork(StagedNetwork):
         self.head = nn.Linear(widths[-1], num_classes)
         _initialise(self)
 
-    def embed(self, inputs: Float[Tensor, "b c h w"]) -> Float[Tensor, "b r d"]:
+    def embed(self, inputs: Float[Tensor, "b c h w"]) -> EncoderOutput:
         """Return the last feature map, positions row by row: r = h * w of that map.
 
         Raises:
@@ -83,11 +84,12 @@ class PreActNetwork(StagedNetwork):
         x = self.stem(self.inputs(inputs))
         for stage in self._stage_names[1:]:
             x = self.get_submodule(stage)(x)
-        return self.norm(x).flatten(2).transpose(1, 2)
+        x = self.norm(x)
+        return EncoderOutput(x.flatten(2).transpose(1, 2), grid=tuple(x.shape[2:]))
 
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b d"]:
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b d"]:
         """Return the mean over positions."""
-        return features.mean(1)
+        return EncoderOutput.of(output).features.mean(1)
 
     def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
         """Return the logits of embeddings."""

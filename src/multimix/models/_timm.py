@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from multimix.models._adapted import AdaptedNetwork
 from multimix.models._names import matching
+from multimix.protocols import EncoderOutput
 
 _STAGES = (
     ("layer[1-9]",),
@@ -43,13 +44,13 @@ _AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled", "SwiftFor
 class TimmNetwork(AdaptedNetwork):
     """A timm model, through its own ``forward_features`` and ``forward_head``."""
 
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b e"]:
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
         """Return what the model feeds its head: everything between the encoder's output and the head.
 
         Raises:
             ValueError: If the positions fit no grid that ``embed`` gave.
         """
-        x = self.model.forward_head(self._restore(features), pre_logits=True)
+        x = self.model.forward_head(self._restore(output), pre_logits=True)
         container = self.model.get_submodule(self.head_name.rpartition(".")[0])
         # timm's pre_logits stop before the normalisation that is in here with the classifier.
         layers = list(container)[:-1] if _is_norm_linear(container) else []
@@ -57,14 +58,14 @@ class TimmNetwork(AdaptedNetwork):
             x = layer(x)
         return x
 
-    def _encode(self, inputs: Tensor) -> Tensor:
+    def _encode(self, inputs: Tensor) -> tuple[Tensor, None]:
         features = self.model.forward_features(inputs)
         if not isinstance(features, Tensor):
             raise ValueError(
                 f"model: {type(self.model).__name__} gives a {type(features).__name__} of features, not one tensor; "
                 f"pass head={self.head_name!r}, to mix maps encoder= and pool=, too"
             )
-        return features
+        return features, None
 
 
 class AveragedTimmNetwork(TimmNetwork):

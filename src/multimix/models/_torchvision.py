@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from multimix.models._adapted import AdaptedNetwork
 from multimix.models._names import matching
+from multimix.protocols import EncoderOutput
 
 
 def _as_is(model: Any, x: Tensor) -> Tensor:
@@ -112,21 +113,21 @@ class TorchvisionNetwork(AdaptedNetwork):
         super().__init__(model, head=family.head + last, stages=stages or matching(model, family.stages))
         self._family = family
 
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b e"]:
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
         """Return what the model feeds its head: everything between the encoder's output and the head.
 
         Raises:
             ValueError: If the positions fit no grid that ``embed`` gave.
         """
-        x = self._family.pool(self.model, self._restore(features))
+        x = self._family.pool(self.model, self._restore(output))
         classifier = self.model.get_submodule(self._family.head)
         return classifier[:-1](x) if isinstance(classifier, nn.Sequential) else x
 
-    def _encode(self, inputs: Tensor) -> Tensor:
+    def _encode(self, inputs: Tensor) -> tuple[Tensor, None]:
         x = self._family.begin(self.model, inputs)
         for name in self._family.encoder:
             x = _run(self.model.get_submodule(name), x)
-        return x
+        return x, None
 
 
 def family_of(model: nn.Module) -> str | None:

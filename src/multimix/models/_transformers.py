@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from multimix.models._adapted import AdaptedNetwork
 from multimix.models._inputs import keywords
+from multimix.models._layout import Layout
 from multimix.models._names import listed
 from multimix.models._replay import replaced, run_until
 from multimix.models._transformers_names import body_name, derives, head_name, stage_names
 from multimix.ops import CROSS_ENTROPY, BinaryCrossEntropy, Objective, SquaredError
+from multimix.protocols import EncoderOutput
 
 _HIDDEN = "last_hidden_state"
 _POOLED = "pooler_output"
@@ -38,28 +40,22 @@ class TransformersNetwork(AdaptedNetwork):
         self._channels = getattr(model.get_submodule(head), "in_features", None)
         self._pooling: str | None = None
         self._pooled_shape: tuple[int, ...] = ()
-        self._seen: _Seen | None = None
         self.objective = _objective_of(model.config)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what belongs to one mini-batch: a copy has its own."""
-        return {**super().__getstate__(), "_seen": None}
-
-    def pool(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b e"]:
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
         """Return what the model feeds its last layer: everything between the body's hidden states and the logits.
 
         Raises:
             ValueError: If nothing was embedded yet, the positions fit no grid that ``embed`` gave, or the model has
                 logits at every position.
         """
-        if self._seen is None:
-            raise ValueError("features: this network has embedded nothing yet; call embed first")
-        b, r, _ = features.shape
-        arguments = self._seen.arguments if (b, r) == self._seen.shape else self._all_real(b, r)
-        output = self._output(self._grid(features))
+        seen: _Seen = self._context(output).seen
+        b, r, _ = EncoderOutput.of(output).features.shape
+        arguments = seen.arguments if (b, r) == seen.shape else self._all_real(seen, b, r)
+        replayed = self._output(seen, self._grid(output))
         head = self.model.get_submodule(self.head_name)
         body = self.model.get_submodule(self._body)
-        with replaced(body, lambda *_, **__: output), replaced(head, _as_it_is), _mappings(self.model.config):
+        with replaced(body, lambda *_, **__: replayed), replaced(head, _as_it_is), _mappings(self.model.config):
             try:
                 embeddings = self.model(**arguments).logits
             except (AttributeError, IndexError, KeyError, TypeError) as error:
@@ -107,18 +103,7 @@ class TransformersNetwork(AdaptedNetwork):
         finally:
             first.remove()
 
-    def embed(self, inputs: Any) -> Float[Tensor, "b r d"]:
-        """Return the body's hidden states, (b, r, d), those of a map row by row.
-
-        Raises:
-            TypeError: If the inputs are neither a mapping nor a tensor.
-            ValueError: If the main input is missing; on the first batch, if this is not what the model computes.
-        """
-        features = super().embed(inputs)
-        cast("_Seen", self._seen).shape = features.shape[:2]
-        return features
-
-    def _encode(self, inputs: Any) -> Tensor:
+    def _encode(self, inputs: Any) -> tuple[Tensor, "_Seen"]:
         arguments = self._arguments(inputs)
         never = f"model: {type(self.model).__name__} never runs {self._body!r}; pass head={self.head_name!r}"
         body = self.model.get_submodule(self._body)
@@ -129,9 +114,11 @@ class TransformersNetwork(AdaptedNetwork):
             pooled = output.get(_POOLED)
             self._pooling = _pooling_of(body, hidden, pooled)
             self._pooled_shape = () if pooled is None else pooled.shape[1:]
-        self._seen = _Seen(arguments, type(output), hidden.shape[:2])
-        self._width = self._channels if hidden.ndim == 4 else None
-        return hidden
+        positions = Layout.of(hidden, self._width_of(hidden)).positions
+        return hidden, _Seen(arguments, type(output), (len(hidden), positions))
+
+    def _width_of(self, raw: Tensor) -> int | None:
+        return self._channels if raw.ndim == 4 else None
 
     def _whole(self, inputs: Any) -> Any:
         return self.model(**self._arguments(inputs))
@@ -167,9 +154,8 @@ class TransformersNetwork(AdaptedNetwork):
             raise ValueError(f"inputs must hold {main!r}, which {name} is called with, got {listed(list(inputs))}")
         return arguments
 
-    def _all_real(self, b: int, r: int) -> dict[str, Any]:
+    def _all_real(self, seen: "_Seen", b: int, r: int) -> dict[str, Any]:
         """Return arguments of b examples of r positions without any padding, as for single positions."""
-        seen = cast("_Seen", self._seen)
         main = self.model.main_input_name
         main = main if main in seen.arguments else "inputs_embeds"
         given = seen.arguments[main]
@@ -187,7 +173,7 @@ class TransformersNetwork(AdaptedNetwork):
         weights = self.model.layer_weights.softmax(-1)
         return (torch.stack(output["hidden_states"], 1) * weights.view(-1, 1, 1)).sum(1)
 
-    def _output(self, hidden: Tensor) -> Any:
+    def _output(self, seen: "_Seen", hidden: Tensor) -> Any:
         """Return an output of the body with other hidden states, the pooled ones computed by the body's own layers."""
         body = self.model.get_submodule(self._body)
         fields: dict[str, Any] = {_HIDDEN: hidden}
@@ -197,15 +183,16 @@ class TransformersNetwork(AdaptedNetwork):
         if getattr(self.model.config, "use_weighted_layer_sum", False):
             # Weights sum to one: of equal states the mixture is the state itself.
             fields["hidden_states"] = (hidden,) * len(self.model.layer_weights)
-        return cast("_Seen", self._seen).kind(**fields)
+        return seen.kind(**fields)
 
-    def _grid(self, features: Float[Tensor, "b r d"]) -> Tensor:
+    def _grid(self, output: EncoderOutput | Tensor) -> Tensor:
         """Return features in the body's own layout; a single position stands in for class tokens too."""
-        sequence = len(self.grid or ()) == 1
-        if features.shape[1] == 1 and sequence and not cast("_Seen", self._seen).is_text:
+        output = EncoderOutput.of(output)
+        features, context = output.features, self._context(output)
+        if features.shape[1] == 1 and len(context.layout.grid) == 1 and not context.seen.is_text:
             # Enough for whatever is split off before patches are averaged; equal rows average to themselves.
             features = features.expand(-1, 3 + getattr(self.model.config, "num_register_tokens", 0), -1)
-        return self._restore(features)
+        return self._restore(replace(output, features=features))
 
 
 @dataclass

@@ -1,11 +1,13 @@
 """Embeddings of a whole data set."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from multimix.lab.evaluate.predict import LabelledBatches, NonFiniteError, evaluating
-from multimix.protocols import Network
+from multimix.protocols import EncoderOutput, Network, pool
 
 
 def pooled(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:
@@ -30,10 +32,11 @@ def pooled(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n
     return found, torch.cat(labels)
 
 
-def each_alone(network: Network, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b r e"]:
-    """Return every position pooled by itself, as Dense MultiMix classifies it."""
-    b, r, d = features.shape
-    return network.pool(features.reshape(b * r, 1, d)).unflatten(0, (b, r))
+def each_alone(network: Network, output: EncoderOutput, places: list[int] | None = None) -> Float[Tensor, "b r e"]:
+    """Return every position, or those at some places, pooled by itself, as Dense MultiMix classifies it."""
+    if places is not None:
+        output = replace(output, features=output.features[:, places], mask=None, grid=None)
+    return pool(network, output.each_position()).unflatten(0, output.features.shape[:2])
 
 
 def check_finite(embeddings: Tensor) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from multimix.methods.adamixup import PolicyMixing
 from multimix.methods.manifold import _AtStage
 from multimix.methods.mixup import draw_pairing
 from multimix.ops import as_probabilities, interpolate_positions, reweight
-from multimix.protocols import Method, Network, submethods
+from multimix.protocols import EncoderOutput, Method, Network, encode, submethods
 
 _ATTEMPTS = 10
 """Draws of a method that leaves some mini-batches as they are, until one is mixed."""
@@ -130,13 +130,13 @@ def _of_positions(
     tuples: int,
     positions: int,
 ) -> Interpolated:
-    features = network.embed(inputs)
-    places = places_of(features.shape[1], positions)
-    attention = method.attend(Embedded(network, each_alone(network, features)), targets)[:, places]
+    output = encode(network, inputs)
+    places = places_of(output.features.shape[1], positions)
+    attention = method.attend(Embedded(network, each_alone(network, output)), targets)[:, places]
     sets = 1 if method.shared else len(places)
-    drawn = method.draw_weights(len(inputs), sets * tuples, like=features, generator=generator)
+    drawn = method.draw_weights(len(inputs), sets * tuples, like=output.features, generator=generator)
     weights = reweight(drawn if method.shared else drawn.unflatten(0, (sets, tuples)), attention)
-    embeddings = interpolate_positions(weights, each_alone(network, features[:, places]))
+    embeddings = interpolate_positions(weights, each_alone(network, output, places))
     return Interpolated(embeddings, weights @ targets.to(weights.dtype), tuple(places))
 
 
@@ -179,11 +179,11 @@ class _Recorder:
     def __call__(self, inputs: Tensor) -> Tensor:
         return self.classify(self.pool(self.embed(inputs)))
 
-    def embed(self, inputs: Tensor) -> Tensor:
+    def embed(self, inputs: Tensor) -> EncoderOutput | Tensor:
         return self._network.embed(inputs)
 
-    def pool(self, features: Tensor) -> Tensor:
-        return self._network.pool(features)
+    def pool(self, output: Any) -> Tensor:
+        return self._network.pool(output)
 
     def classify(self, embeddings: Tensor) -> Tensor:
         self.seen.append(embeddings)

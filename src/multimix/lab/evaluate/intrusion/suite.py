@@ -14,10 +14,9 @@ from multimix.lab.evaluate.embedding import nearest
 from multimix.lab.evaluate.embedding._pooled import check_finite, each_alone
 from multimix.lab.evaluate.intrusion._mixed import Interpolated, LastStage, interpolate, interpolates, places_of
 from multimix.lab.evaluate.predict import LabelledBatches, evaluating
-from multimix.lab.evaluate.source import Source
-from multimix.lab.evaluate.suite import SuiteSettings
+from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.methods import DenseMultiMix, Mixup, MultiMix
-from multimix.protocols import SILENT, Method, Monitor, Network, submethods
+from multimix.protocols import SILENT, Method, Monitor, Network, encode, pool, submethods
 
 _BINS = 50
 
@@ -144,12 +143,12 @@ class Intrusion:
         found: dict[bool, list[Tensor]] = {False: [], True: []} if at_positions else {False: []}
         labels: list[Tensor] = []
         for inputs, targets in monitor.track("clean", self.batches):
-            features = network.embed(inputs)
+            output = encode(network, inputs)
             labels.append(targets)
-            found[False].append(network.pool(features).unsqueeze(0))
+            found[False].append(pool(network, output).unsqueeze(0))
             if at_positions:
-                places = places_of(features.shape[1], self.settings.positions)
-                found[True].append(each_alone(network, features[:, places]).transpose(0, 1))
+                places = places_of(output.features.shape[1], self.settings.positions)
+                found[True].append(each_alone(network, output, places).transpose(0, 1))
         return {where: References.of(values, torch.cat(labels)) for where, values in found.items()}
 
 
