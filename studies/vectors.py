@@ -28,7 +28,7 @@ from torch import Generator, Tensor, nn
 import multimix as mm
 from comparison import first_candidate
 from multimix.integrations.sklearn import MultiMixClassifier
-from multimix.lab.evaluate.calibration.metrics import expected_calibration_error, negative_log_likelihood
+from multimix.lab.evaluate.calibration import expected_calibration_error, negative_log_likelihood
 from multimix.lab.evaluate.predict import predict
 from multimix.lab.report import Record
 from multimix.lab.train import to_json

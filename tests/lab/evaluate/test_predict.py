@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import toy
-from multimix.lab.evaluate import predict
-from multimix.lab.evaluate.predict import NonFiniteError, evaluating
+from multimix.lab.evaluate.predict import NonFiniteError, evaluating, predict
 
 
 def in_batches(inputs: Tensor, labels: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:

@@ -6,7 +6,7 @@ import torch
 import toy
 from multimix.lab.data import Images, Splits
 from multimix.lab.evaluate import Normalised, Source
-from multimix.lab.evaluate.draws import per_example
+from multimix.lab.evaluate.predict import per_example
 from multimix.methods import ERM
 
 

@@ -1,12 +1,13 @@
-"""Predictions of a network on a whole data set."""
+"""Passes over a data set: predictions, embeddings, and random numbers that belong to an example."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from multimix.lab.data import seed_of
 from multimix.protocols import Network
 
 LabelledBatches = Iterable[tuple[Tensor, Tensor]]
@@ -14,7 +15,7 @@ LabelledBatches = Iterable[tuple[Tensor, Tensor]]
 
 
 class NonFiniteError(ValueError):
-    """A network's predictions are not numbers."""
+    """What a network computes is NaN or infinite."""
 
 
 def predict(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
@@ -26,20 +27,102 @@ def predict(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "
         ValueError: If there is no batch.
         NonFiniteError: If a logit is NaN or infinitely large.
     """
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
+    logits, labels = _gathered(network, batches, lambda inputs: network(inputs).float().cpu())
+    check_finite(logits, "predicts", ruled_out=True)
+    return logits, labels.cpu()
+
+
+def embed(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:
+    """Return the pooled embedding, in float32, and the label of every example, in order, where the network is.
+
+    The network embeds in eval mode and is left in the mode it came in. Apple's GPUs have no float64, in which all is
+    measured: what they compute comes back on the CPU.
+
+    Raises:
+        ValueError: If there is no batch.
+        NonFiniteError: If a value is NaN or infinite.
+    """
+
+    def pooled(inputs: Tensor) -> Tensor:
+        return with_float64(network.pool(network.embed(inputs)).float())
+
+    embeddings, labels = _gathered(network, batches, pooled)
+    check_finite(embeddings, "embeds as")
+    return embeddings, labels.to(embeddings.device)
+
+
+def _gathered(network: Network, batches: LabelledBatches, compute: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     with evaluating(network), torch.inference_mode():
-        for inputs, targets in batches:
-            logits.append(network(inputs).float().cpu())
-            labels.append(targets.cpu())
-    if not logits:
+        found = [(compute(inputs), labels) for inputs, labels in batches]
+    return concatenated(found)
+
+
+def concatenated(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """Return tensors that came batch by batch, each whole.
+
+    Raises:
+        ValueError: If there is no batch.
+    """
+    columns = tuple(zip(*batches, strict=True))
+    if not columns:
         raise ValueError("batches must hold at least one batch, got none")
-    scores = torch.cat(logits)
-    if (scores.isnan() | scores.isposinf()).any():
+    return tuple(torch.cat(column) for column in columns)
+
+
+def check_finite(values: Tensor, verb: str, *, ruled_out: bool = False) -> None:
+    """Raise unless all that a network gives is finite; logits may rule a class out by minus infinity.
+
+    Raises:
+        NonFiniteError: If it is not; ``verb`` says what the network does.
+    """
+    if not (values.clamp(min=0) if ruled_out else values).isfinite().all():
         raise NonFiniteError(
-            "the network predicts NaN or infinity: its weights, or what they make of these inputs, are not finite"
+            f"the network {verb} NaN or infinity: its weights, or what they make of these inputs, are not finite"
         )
-    return scores, torch.cat(labels)
+
+
+def accuracy(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
+    """Return the share of the examples whose largest logit, the first of several, is that of their class."""
+    return mean(logits.argmax(1) == labels)
+
+
+def mean(values: Tensor) -> float:
+    """Return the mean in float64; of truth values, the share that is true."""
+    return float(values.double().mean())
+
+
+def with_float64(values: Tensor) -> Tensor:
+    """Return values where float64 exists: on the CPU if they are on one of Apple's GPUs."""
+    return values.cpu() if values.device.type == "mps" else values
+
+
+def numbered(batches: LabelledBatches) -> Iterator[tuple[Tensor, Tensor, range]]:
+    """Yield inputs, labels and the positions of the examples in their set."""
+    start = 0
+    for inputs, labels in batches:
+        yield inputs, labels, range(start, start + len(labels))
+        start += len(labels)
+
+
+def per_example(
+    draw: Callable[[Generator], Tensor],
+    examples: Sequence[int] | range,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return what ``draw`` gives for each example, stacked (b, ...), the same in every batch and on every device.
+
+    Args:
+        draw: From a CPU generator to one example's numbers.
+        examples: Positions of the examples in their set.
+        seed: Of the whole draw.
+        device: Where the numbers go.
+    """
+    generator = Generator()
+    return torch.stack([draw(generator.manual_seed(seed_of("example", seed, example))) for example in examples]).to(
+        device
+    )
 
 
 def not_alone(inputs: Float[Tensor, "b *input"]) -> Float[Tensor, "n *input"]:

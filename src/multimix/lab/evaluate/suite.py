@@ -1,26 +1,79 @@
-"""What the suites of ``multimix evaluate`` have in common."""
+"""What the suites of ``multimix evaluate`` have in common: a run's data, settings, and what a suite is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, cast
 
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 from typing_extensions import Self
 
-from multimix.lab.evaluate.source import Source
-from multimix.protocols import SILENT, Monitor, Network
+from multimix._declared import Checked, Count
+from multimix.lab.data import Batches, ImageSet, Splits, first_of
+from multimix.lab.evaluate.predict import LabelledBatches
+from multimix.protocols import SILENT, Method, Monitor, Network
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run's data as its network takes them, in batches that start over at every iteration."""
+
+    splits: Splits
+    """The run's own data set."""
+    method: Method
+    """What the network was trained by."""
+    device: torch.device
+    """Where the batches live, which is where the network is."""
+    batch_size: int = 256
+    """Examples in a batch; no result depends on it."""
+    workers: int = 0
+    """Processes that decode images of sets too large for memory."""
+    root: str = "data"
+    """Where data sets lie that are given by name."""
+
+    @cached_property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.splits.classes)
+
+    def test(self, examples: int | None = None) -> ImageSet:
+        """Return the test set, or so many of its images, the same share of each class.
+
+        Raises:
+            ValueError: If there are not so many, or fewer are wanted than there are classes.
+        """
+        return first_of(self.splits.test, examples, what="examples")
+
+    def batches(self, split: ImageSet) -> LabelledBatches:
+        """Return a set's images as the network takes them, in order: (inputs (b, c, h, w), labels (b,))."""
+        return self._served(split, self.splits.mean, self.splits.std)
+
+    def pixels(self, split: ImageSet) -> LabelledBatches:
+        """Return a set's images in [0, 1], in order, for :class:`multimix.lab.evaluate.Normalised` networks."""
+        channels = split.shape[0]
+        return self._served(split, (0.0,) * channels, (1.0,) * channels)
+
+    def _served(self, split: ImageSet, mean: tuple[float, ...], std: tuple[float, ...]) -> LabelledBatches:
+        batches = Batches(
+            split,
+            batch_size=self.batch_size,
+            mean=mean,
+            std=std,
+            shuffle=False,
+            device=self.device,
+            workers=self.workers,
+        )
+        return cast("LabelledBatches", batches)  # of one view
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteSettings:
+class SuiteSettings(Checked):
     """What can be set of every suite."""
 
-    examples: int | None = None
+    examples: Count | None = None
     """Measure only so many test images, the same share of each class; by default all."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        if self.examples is not None and self.examples < 1:
-            raise ValueError(f"examples must be at least 1, got {self.examples}")
 
 
 class Suite(Protocol):
@@ -48,3 +101,40 @@ class Suite(Protocol):
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield (name of the metric, value), as every evaluator does."""
         ...
+
+
+class Normalised(nn.Module):
+    """A network and the normalisation of its inputs as one function of pixels in [0, 1].
+
+    What moves pixels (attacks, corruptions) is measured in pixels; a gradient passes through the normalisation.
+
+    Args:
+        network: Takes (b, c, h, w) that are normalised.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, likewise.
+
+    Raises:
+        ValueError: If mean and std are not of one length, or a std is not above 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise ValueError(
+                f"mean and std must have one number a channel, std above 0, got {tuple(mean)} and {tuple(std)}"
+            )
+        self.network = network
+        device = next((p.device for p in network.parameters()), None) if isinstance(network, nn.Module) else None
+        self.register_buffer("mean", torch.tensor(mean, device=device).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, device=device).view(-1, 1, 1))
+
+    def normalise(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return what the network itself takes."""
+        return (pixels - self.mean) / self.std
+
+    def forward(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Return the logits of images in [0, 1]."""
+        return self.network(self.normalise(pixels))

@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 
 import toy
 from multimix.lab.evaluate.calibration import fit_temperature, negative_log_likelihood
-from multimix.lab.evaluate.calibration.temperature import LIMIT
+from multimix.lab.evaluate.calibration import LIMIT
 
 
 def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from multimix.lab.data import seed_of
-from multimix.lab.evaluate.draws import per_example
+from multimix.lab.evaluate.predict import per_example
 
 
 @cache

@@ -12,8 +12,7 @@ from torch import Tensor
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.adversarial.balls import BALLS
 from multimix.lab.evaluate.adversarial.victim import Classifier, Verdict, Victim
-from multimix.lab.evaluate.draws import per_example
-from multimix.lab.evaluate.predict import NonFiniteError, evaluating
+from multimix.lab.evaluate.predict import NonFiniteError, evaluating, per_example
 from multimix.protocols import Network
 
 

@@ -13,10 +13,8 @@ from multimix.lab.data import ImageSet, first_of
 from multimix.lab.evaluate.adversarial.attacks import Attack, no_attack, one_step
 from multimix.lab.evaluate.adversarial.autoattack import autoattack, require_classes, require_package
 from multimix.lab.evaluate.adversarial.balls import BALLS
-from multimix.lab.evaluate.pixels import Normalised
 from multimix.lab.evaluate.predict import LabelledBatches
-from multimix.lab.evaluate.source import Source
-from multimix.lab.evaluate.suite import SuiteSettings
+from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
 MORE = 5

@@ -11,7 +11,7 @@ from multimix.lab.data import seed_of
 from multimix.lab.evaluate.corruption import blur, digital, noise, weather
 from multimix.lab.evaluate.corruption.levels import Level, level_of
 from multimix.lab.evaluate.corruption.noise import Draw
-from multimix.lab.evaluate.draws import per_example
+from multimix.lab.evaluate.predict import per_example
 
 __all__ = ["CORRUPTIONS", "SEVERITIES", "corrupt"]
 

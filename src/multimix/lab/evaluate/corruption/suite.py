@@ -8,10 +8,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from multimix.lab.evaluate.corruption.apply import CORRUPTIONS, SEVERITIES, check, corrupt
-from multimix.lab.evaluate.pixels import Normalised
 from multimix.lab.evaluate.predict import LabelledBatches, predict
-from multimix.lab.evaluate.source import Source
-from multimix.lab.evaluate.suite import SuiteSettings
+from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
 __all__ = ["Corruption", "CorruptionSettings"]

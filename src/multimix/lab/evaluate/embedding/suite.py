@@ -15,8 +15,7 @@ from multimix.lab.evaluate.embedding._neighbours import nearest, vote
 from multimix.lab.evaluate.embedding._picture import PICTURES, check_picture, in_plane
 from multimix.lab.evaluate.embedding._pooled import pooled
 from multimix.lab.evaluate.predict import LabelledBatches
-from multimix.lab.evaluate.source import Source
-from multimix.lab.evaluate.suite import SuiteSettings
+from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
 _DECIMALS = 3

@@ -14,7 +14,7 @@ from multimix.lab.data._folder import _pixels
 from multimix.lab.data._load import _read
 from multimix.lab.data._source import Request
 from multimix.lab.evaluate.localisation._boxes import Box, Boxes
-from multimix.lab.evaluate.source import Source
+from multimix.lab.evaluate.suite import Source
 
 _COMPARED = 8
 """Images of a set in memory that are compared with the files they are taken to be of."""

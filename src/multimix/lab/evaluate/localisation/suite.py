@@ -14,8 +14,7 @@ from multimix.lab.evaluate.localisation._boxes import read_boxes
 from multimix.lab.evaluate.localisation._maps import Query, box_above, overlap, score_maps
 from multimix.lab.evaluate.localisation._places import files_of, places_in
 from multimix.lab.evaluate.predict import LabelledBatches, evaluating
-from multimix.lab.evaluate.source import Source
-from multimix.lab.evaluate.suite import SuiteSettings
+from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
 OVERLAPS = (0.5, 0.3, 0.7)

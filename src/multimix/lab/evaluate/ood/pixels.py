@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from multimix.lab.data import normalise
 from multimix.lab.data._workers import decoded
-from multimix.lab.evaluate.draws import per_example
+from multimix.lab.evaluate.predict import per_example
 
 __all__ = ["Fitting", "Memory", "Noise", "OutBatches", "Pictures", "Pixels", "images_under"]
 

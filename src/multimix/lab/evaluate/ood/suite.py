@@ -17,8 +17,7 @@ from multimix.lab.evaluate.ood.pixels import OutBatches
 from multimix.lab.evaluate.ood.scores import KNN, SCORES, Mahalanobis
 from multimix.lab.evaluate.ood.sets import defaults, is_own, labels_of, open_set
 from multimix.lab.evaluate.predict import LabelledBatches
-from multimix.lab.evaluate.source import Source
-from multimix.lab.evaluate.suite import SuiteSettings
+from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
 __all__ = ["OOD", "OODSettings"]

@@ -1,0 +1,77 @@
+"""The suites, as they describe themselves; reading it needs no torch.
+
+A new suite is a file here, its line in ``SUITES``, and the class that measures.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from multimix.lab.evaluate.about.accuracy import ACCURACY
+from multimix.lab.evaluate.about.adversarial import ADVERSARIAL
+from multimix.lab.evaluate.about.calibration import CALIBRATION
+from multimix.lab.evaluate.about.corruption import CORRUPTION
+from multimix.lab.evaluate.about.embedding import EMBEDDING
+from multimix.lab.evaluate.about.intrusion import INTRUSION
+from multimix.lab.evaluate.about.kinds import (
+    Curve,
+    Description,
+    Figure,
+    HeatMap,
+    Histogram,
+    Metric,
+    Reliability,
+    Scatter,
+    Scores,
+    Table,
+)
+from multimix.lab.evaluate.about.localisation import LOCALISATION
+from multimix.lab.evaluate.about.occlusion import OCCLUSION
+from multimix.lab.evaluate.about.ood import OOD
+
+__all__ = [
+    "NOT_METRICS",
+    "SUITES",
+    "Curve",
+    "Description",
+    "Figure",
+    "HeatMap",
+    "Histogram",
+    "Metric",
+    "Reliability",
+    "Scatter",
+    "Scores",
+    "Table",
+    "metrics_of",
+]
+
+SUITES: dict[str, Description] = {
+    described.name: described
+    for described in (
+        ACCURACY,
+        CALIBRATION,
+        ADVERSARIAL,
+        OOD,
+        CORRUPTION,
+        OCCLUSION,
+        EMBEDDING,
+        INTRUSION,
+        LOCALISATION,
+    )
+}
+"""Every suite by its name, in the order of the report's sections: command line, records and report read this table."""
+
+NOT_METRICS = frozenset(
+    {"event", "suite", "split", "network", "epoch", "epochs", "step", "examples", "seed", "n", "label", "method"}
+    | {"data", "model", "config", "settings", "weights", "batch_size", "seconds", "date", "commit"}
+    | {"device", "threads", "python", "torch", "multimix"}
+)
+"""What a record says of a measurement; every other number in it is a metric."""
+
+
+def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of a record, by name."""
+    return {
+        name: value
+        for name, value in record.items()
+        if name not in NOT_METRICS and isinstance(value, int | float) and not isinstance(value, bool)
+    }

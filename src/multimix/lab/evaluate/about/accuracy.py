@@ -1,0 +1,28 @@
+"""What is said of clean accuracy."""
+
+from multimix.lab.evaluate.about.kinds import Description, Metric, percent
+
+ACCURACY = Description(
+    name="accuracy",
+    suite="Accuracy",
+    title="Accuracy",
+    meaning="Accuracy, NLL and ECE on the test images as they are.",
+    metrics=(
+        percent("accuracy", "Accuracy", "Share of examples whose most probable class is the true one.", "higher"),
+        Metric(
+            "nll",
+            "NLL",
+            "Negative log-likelihood (cross-entropy, in nats) of the true class, mean over examples.",
+            better="lower",
+            digits=3,
+        ),
+        percent(
+            "ece",
+            "ECE",
+            "Expected calibration error: gap between confidence and accuracy, mean over bins of confidence "
+            "weighted by their examples.",
+            "lower",
+        ),
+    ),
+    words={"erm": "ERM"},
+)

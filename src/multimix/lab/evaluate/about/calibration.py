@@ -1,0 +1,63 @@
+"""What is said of calibration."""
+
+from multimix.lab.evaluate.about.kinds import Description, Metric, Reliability, Table, percent
+
+_RARE = "classwise_ece|rms_calibration_error|overconfidence_error"
+
+CALIBRATION = Description(
+    name="calibration",
+    suite="Calibration",
+    title="Calibration",
+    meaning="Does the network know how sure it may be? Confidence is the probability of the predicted class; a "
+    "calibrated network is right as often as it is sure. Scaled logits are divided by one temperature, fitted on the "
+    "validation split.",
+    metrics=(
+        percent(
+            "mce",
+            "MCE",
+            "Maximum calibration error: the largest gap between confidence and accuracy of any bin.",
+            "lower",
+        ),
+        percent(
+            "classwise_ece",
+            "Classwise ECE",
+            "Calibration error of every class's probability, not of the most probable one's alone; mean over classes.",
+            "lower",
+            2,
+        ),
+        percent(
+            "rms_calibration_error",
+            "RMS calibration error",
+            "Root of the mean squared gap between confidence and accuracy, bins weighted by their examples.",
+            "lower",
+        ),
+        percent(
+            "overconfidence_error",
+            "Overconfidence error",
+            "Like the ECE, but only bins whose confidence exceeds their accuracy count, weighted by their confidence.",
+            "lower",
+            2,
+        ),
+        Metric(
+            "brier",
+            "Brier score",
+            "Squared distance from the predicted probabilities to the true class's one-hot vector, mean over examples.",
+            better="lower",
+            digits=3,
+        ),
+        Metric(
+            "temperature",
+            "Temperature",
+            "What logits are divided by to fit the validation split best: above 1 the network was too sure, below 1 "
+            "not sure enough.",
+        ),
+    ),
+    tables=(
+        Table(pattern=rf"((?P<line>.*)/)?(?P<metric>(?!({_RARE})$)[^/]+)", key="Logits", bare="as trained"),
+        Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]+)", key="Logits", bare="as trained", more=True),
+    ),
+    figures=(
+        Reliability(name="*_scaled", when="after temperature scaling"),
+        Reliability(when="as trained"),
+    ),
+)

@@ -1,0 +1,36 @@
+"""What is said of localisation."""
+
+from multimix.lab.evaluate.about.kinds import Curve, Description, Table, percent
+
+LOCALISATION = Description(
+    name="localisation",
+    suite="Localisation",
+    title="Localisation",
+    meaning="Does the network's attention map find the object? A box is drawn round what exceeds a threshold and "
+    "compared with the true one; the network was never trained on boxes.",
+    metrics=(
+        percent(
+            "localisation_accuracy",
+            "Localisation accuracy",
+            "Share of images whose box round the attention above a threshold overlaps a true one by half or more: "
+            "best, at the threshold that is best on these images, which flatters; fixed, at a given one; whole, of the "
+            "whole image.",
+            "higher",
+        ),
+        percent(
+            "pointing_accuracy", "Pointing accuracy", "Share of images whose largest attention lies in a box.", "higher"
+        ),
+        percent("measured", "Measured", "Share of the test images that have a box."),
+    ),
+    tables=(
+        Table(pattern=r"(?!measured$)[^/]*(/[^/]*)?"),
+        Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Box", more=True),
+    ),
+    figures=(
+        Curve(
+            x="threshold",
+            axis="Threshold",
+            title="Localisation accuracy over the threshold at which the attention map is cut",
+        ),
+    ),
+)

@@ -1,0 +1,296 @@
+"""Accuracy and calibration on clean data: how far confidence is from accuracy, and what a temperature repairs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import exp, log
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from typing_extensions import Self
+
+from multimix._declared import Count, check
+from multimix.lab.data import first_of
+from multimix.lab.evaluate.predict import LabelledBatches, accuracy, predict
+from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix.protocols import SILENT, Monitor, Network
+
+__all__ = [
+    "Accuracy",
+    "Calibration",
+    "CalibrationSettings",
+    "Reliability",
+    "brier_score",
+    "classwise_calibration_error",
+    "expected_calibration_error",
+    "fit_temperature",
+    "negative_log_likelihood",
+    "reliability",
+]
+
+BINS = 15
+"""Bins of equal width where none are asked for, as in Guo et al. (ICML 2017)."""
+LIMIT = 100.0
+"""The largest temperature looked at, and one over the smallest."""
+_ROWS = 4096
+"""Examples handled at a time as the temperature is fitted."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Examples sorted into bins by the confidence of their predictions: bin i is (i / bins, (i + 1) / bins].
+
+    The first bin holds a confidence of 0 too. Means of an empty bin are NaN.
+    """
+
+    count: Int[Tensor, " bins"]
+    """Examples in each bin."""
+    confidence: Float[Tensor, " bins"]
+    """Mean confidence in each bin."""
+    accuracy: Float[Tensor, " bins"]
+    """Share of right predictions in each bin."""
+
+    @property
+    def gap(self) -> Float[Tensor, " bins"]:
+        """Accuracy minus confidence of each bin, 0 where it is empty."""
+        return (self.accuracy - self.confidence).nan_to_num(0.0)
+
+    @property
+    def share(self) -> Float[Tensor, " bins"]:
+        """Share of the examples that each bin holds."""
+        return self.count.double() / self.count.sum()
+
+    def expected_error(self) -> float:
+        """Return the mean gap, each bin weighted by its share (ECE; Guo et al., ICML 2017)."""
+        return float((self.share * self.gap.abs()).sum())
+
+    def maximum_error(self) -> float:
+        """Return the largest gap of a bin that is not empty (MCE; Guo et al., ICML 2017)."""
+        return float(self.gap.abs().max())
+
+    def root_mean_square_error(self) -> float:
+        """Return the root of the mean squared gap, each bin weighted by its share (Hendrycks et al., ICLR 2019)."""
+        return float((self.share * self.gap.square()).sum().sqrt())
+
+    def overconfidence_error(self) -> float:
+        """Return the mean of confidence times its excess over accuracy (OE; Thulasidasan et al., NeurIPS 2019)."""
+        return float((self.share * self.confidence.nan_to_num(0.0) * (-self.gap).clamp(min=0)).sum())
+
+    def figure(self) -> dict[str, list[Any]]:
+        """Return the reliability diagram's data: edges, and of each bin confidence, accuracy (None: empty), count."""
+        confidence, accuracy = (
+            [None if value != value else value for value in means.tolist()]
+            for means in (self.confidence, self.accuracy)
+        )
+        edges = _edges(len(self.count)).tolist()
+        return {"edges": edges, "confidence": confidence, "accuracy": accuracy, "count": self.count.tolist()}
+
+
+def reliability(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS) -> Reliability:
+    """Return the predictions, binned by the probability of the class that is predicted.
+
+    Of classes that are equally probable, the first is predicted. Bins are told apart in float64: the float32 next to an
+    edge may lie on either side of it.
+
+    Raises:
+        ValueError: If there are no examples, not as many labels as examples, or ``bins`` is below 1.
+    """
+    _check("probabilities", probabilities, labels, bins)
+    confidence, predicted = probabilities.double().max(1)
+    where = _bin(confidence, bins)
+    right = (predicted == labels).double()
+    count = torch.bincount(where, minlength=bins)
+    sums = [torch.bincount(where, weights=values, minlength=bins) for values in (confidence, right)]
+    return Reliability(count, *(total / count for total in sums))
+
+
+def expected_calibration_error(
+    probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS
+) -> float:
+    """Return the mean gap between confidence and accuracy over bins of equal width (Guo et al., ICML 2017)."""
+    return reliability(probabilities, labels, bins).expected_error()
+
+
+def classwise_calibration_error(
+    probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS
+) -> float:
+    """Return the mean over classes of each class's own ECE (static; Kull et al., NeurIPS 2019).
+
+    For class j every example is binned by the probability of j, and in each bin the mean of that probability is
+    compared with the share of examples whose label is j.
+
+    Raises:
+        ValueError: As of :func:`reliability`.
+    """
+    _check("probabilities", probabilities, labels, bins)
+    total = 0.0
+    for j, column in enumerate(probabilities.double().T.contiguous()):
+        # |B| |mean of label - mean of probability| is |sum of label - sum of probability|.
+        excess = torch.bincount(_bin(column, bins), (labels == j).double() - column, minlength=bins)
+        total += float(excess.abs().sum())
+    return total / probabilities.numel()
+
+
+def negative_log_likelihood(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
+    """Return the mean of -log p(label), in nats."""
+    return float(cross_entropy(logits.double(), labels))
+
+
+def brier_score(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
+    """Return the squared distance of probabilities from the one-hot label, summed over classes (Brier, 1950).
+
+    The mean over examples lies in [0, 2]. Some divide by the number of classes, or, of two classes, look at one only.
+    """
+    p = probabilities.double()
+    of_label = p.gather(1, labels[:, None]).squeeze(1)
+    return float((p.square().sum(1) - 2 * of_label + 1).mean())
+
+
+def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
+    """Return the temperature T in [1 / 100, 100] that minimises the likelihood loss of ``softmax(logits / T)``.
+
+    The loss is convex in 1 / T, so that its minimum is where its slope is 0 (found by Brent's method, in float64).
+    Where the slope never is 0, which is so if all predictions are right (the smaller T the better) or no better than
+    chance (the larger the better), the limit is returned.
+
+    Raises:
+        ValueError: If there are no examples, or not as many labels.
+
+    Reference:
+        Guo et al., "On calibration of modern neural networks", ICML 2017, section 4.2.
+    """
+    from scipy.optimize import brentq
+
+    _check("logits", logits, labels)
+
+    def slope(log_temperature: float) -> float:
+        """Return the derivative of the total loss by 1 / T: the sum of E_p[z] - z_label."""
+        total = 0.0
+        for z, label in zip(logits.split(_ROWS), labels.split(_ROWS), strict=True):
+            # Logits count from the largest of their example: what is a constant to the loss would cost digits. A class
+            # that is ruled out (-inf) has no say in the mean.
+            z = z.double()
+            z = (z - z.amax(1, keepdim=True)).clamp(min=-1e30)
+            expected = (torch.softmax(z * exp(-log_temperature), 1) * z).sum(1)
+            total += float((expected - z.gather(1, label[:, None]).squeeze(1)).sum())
+        return total
+
+    low, high = -log(LIMIT), log(LIMIT)
+    if slope(high) >= 0:
+        return LIMIT
+    if slope(low) <= 0:
+        return 1 / LIMIT
+    return exp(brentq(slope, low, high, xtol=1e-13, rtol=1e-13))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracy (fraction), negative log-likelihood (nats) and expected calibration error (fraction, 15 bins)."""
+
+    name: ClassVar[str] = "accuracy"
+    Settings: ClassVar[type[SuiteSettings]] = SuiteSettings
+
+    batches: LabelledBatches
+    """Inputs and class indices, in any number of batches."""
+    settings: SuiteSettings = field(default_factory=SuiteSettings)
+
+    @classmethod
+    def of(cls, source: Source, settings: Any) -> Self:
+        """Return the suite over a run's test set."""
+        return cls(source.batches(source.test(settings.examples)), settings)
+
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
+        """Yield accuracy, nll and ece."""
+        logits, labels = predict(network, monitor.track("test", self.batches))
+        yield "accuracy", accuracy(logits, labels)
+        yield "nll", negative_log_likelihood(logits, labels)
+        yield "ece", expected_calibration_error(logits.double().softmax(1), labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings(SuiteSettings):
+    """What can be set of the calibration suite."""
+
+    bins: Count = BINS
+    """Bins of equal width that confidence is sorted into."""
+    scaling: bool = True
+    """Fit a temperature on the run's validation split, if it has one, and measure again with it."""
+    validation_examples: Count | None = None
+    """Fit the temperature on only so many validation images, the same share of each class; by default all."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Binned calibration errors (fractions), likelihood (nats) and Brier score (0 to 2), on clean test images.
+
+    ``accuracy``, ``nll``, ``brier``, ``ece``, ``mce``, ``classwise_ece``, ``rms_calibration_error`` and
+    ``overconfidence_error`` of the network as it is; then ``temperature``, fitted on validation images, and the same
+    under ``scaled/``, but for the accuracy, which no temperature changes. Without validation images there is nothing
+    to fit it on, and nothing scaled is measured: never is it fitted on the test set.
+    """
+
+    name: ClassVar[str] = "calibration"
+    Settings: ClassVar[type[SuiteSettings]] = CalibrationSettings
+
+    batches: LabelledBatches
+    """Inputs and class indices to measure on."""
+    validation: LabelledBatches | None = None
+    """Inputs and class indices to fit the temperature on; None: no scaling."""
+    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
+
+    @classmethod
+    def of(cls, source: Source, settings: Any) -> Self:
+        """Return the suite over a run's test set and, if it has one, its validation split.
+
+        Raises:
+            ValueError: If the run's sets hold fewer images than are wanted.
+        """
+        split = source.splits.validation if settings.scaling else None
+        validation = None
+        if split is not None:
+            validation = source.batches(first_of(split, settings.validation_examples, what="validation_examples"))
+        return cls(source.batches(source.test(settings.examples)), validation, settings)
+
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
+        """Yield the metrics as they are, the temperature, and the metrics with it."""
+        logits, labels = predict(network, monitor.track("test", self.batches))
+        yield "accuracy", accuracy(logits, labels)
+        yield from self._measure(logits, labels, monitor, "reliability")
+        if self.validation is None:
+            return
+        temperature = fit_temperature(*predict(network, monitor.track("validation", self.validation)))
+        yield "temperature", temperature
+        for name, value in self._measure(logits.double() / temperature, labels, monitor, "reliability_scaled"):
+            yield f"scaled/{name}", value
+
+    def _measure(self, logits: Tensor, labels: Tensor, monitor: Monitor, figure: str) -> Iterator[tuple[str, float]]:
+        probabilities = logits.double().softmax(1)
+        bins = reliability(probabilities, labels, self.settings.bins)
+        monitor.record(figure, bins.figure())
+        yield "nll", negative_log_likelihood(logits, labels)
+        yield "brier", brier_score(probabilities, labels)
+        yield "ece", bins.expected_error()
+        yield "mce", bins.maximum_error()
+        yield "classwise_ece", classwise_calibration_error(probabilities, labels, self.settings.bins)
+        yield "rms_calibration_error", bins.root_mean_square_error()
+        yield "overconfidence_error", bins.overconfidence_error()
+
+
+def _edges(bins: int) -> Float[Tensor, " edges"]:
+    return torch.arange(bins + 1, dtype=torch.float64) / bins
+
+
+def _bin(values: Tensor, bins: int) -> Tensor:
+    """Return each value's bin: right-closed, 0 in the first, 1 in the last."""
+    return torch.bucketize(values, _edges(bins)[1:-1].to(values.device))
+
+
+def _check(name: str, values: Tensor, labels: Tensor, bins: int = BINS) -> None:
+    check(Count, bins=bins)
+    if values.ndim != 2 or labels.shape != values.shape[:1] or not len(labels):
+        raise ValueError(
+            f"{name} must be (n, k) and labels (n,) with n at least 1, got {tuple(values.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
