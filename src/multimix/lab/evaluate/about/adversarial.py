@@ -34,11 +34,7 @@ ADVERSARIAL = Description(
     "these attacks is an upper bound of robustness.",
     metrics=(
         Metric(
-            "loss",
-            "Loss",
-            "Cross-entropy (in nats) of the true class, mean over examples.",
-            better="lower",
-            digits=3,
+            "loss", "Loss", "Cross-entropy (in nats) of the true class, mean over examples.", better="lower", digits=3
         ),
     ),
     tables=(
@@ -55,12 +51,6 @@ ADVERSARIAL = Description(
             levels=("norm", "linf"),
         ),
     ),
-    words={
-        "adversarial": "robustness",
-        "autoattack": "AutoAttack",
-        "fgsm": "FGSM",
-        "linf": "l-inf",
-        "pgd": "PGD",
-    },
+    words={"adversarial": "robustness", "autoattack": "AutoAttack", "fgsm": "FGSM", "linf": "l-inf", "pgd": "PGD"},
     note=_note,
 )

@@ -56,8 +56,5 @@ CALIBRATION = Description(
         Table(pattern=rf"((?P<line>.*)/)?(?P<metric>(?!({_RARE})$)[^/]+)", key="Logits", bare="as trained"),
         Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]+)", key="Logits", bare="as trained", more=True),
     ),
-    figures=(
-        Reliability(name="*_scaled", when="after temperature scaling"),
-        Reliability(when="as trained"),
-    ),
+    figures=(Reliability(name="*_scaled", when="after temperature scaling"), Reliability(when="as trained")),
 )

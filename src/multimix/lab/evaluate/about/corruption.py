@@ -9,11 +9,7 @@ CORRUPTION = Description(
     meaning="Accuracy on test images that are disturbed, in kinds and severities of common corruptions.",
     tables=(
         Table(pattern=r"(clean|mean)/accuracy"),
-        Table(
-            pattern=r"(?P<column>[^/]*)/accuracy",
-            title="{metric} by corruption, mean over severities",
-            more=True,
-        ),
+        Table(pattern=r"(?P<column>[^/]*)/accuracy", title="{metric} by corruption, mean over severities", more=True),
         Table(
             pattern=r"(?P<column>[^/]*)/(?P<line>[0-9]+)/accuracy",
             title="{metric} by corruption and severity",

@@ -46,10 +46,7 @@ EMBEDDING = Description(
             "higher",
         ),
     ),
-    tables=(
-        Table(pattern=r"(?!.*_distance$).*"),
-        Table(pattern=r".*", more=True),
-    ),
+    tables=(Table(pattern=r"(?!.*_distance$).*"), Table(pattern=r".*", more=True)),
     figures=(Scatter(what="embeddings"),),
     words={"tsne": "t-SNE", "umap": "UMAP", "pca": "PCA"},
 )

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -71,19 +70,16 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One kind of figure, for the data that a suite records under a name."""
+    """A figure for the data that a suite records under a name."""
 
     name: str = "*"
     """Shell pattern of the names."""
+    _keys: ClassVar[str]
 
     @property
     def keys(self) -> set[str]:
         """What the data must hold."""
-        raise NotImplementedError
-
-    def fits(self, keys: set[str], name: str | None = None) -> bool:
-        """Return whether the figure can show data with these keys, recorded under this name."""
-        return self.keys <= keys and (name is None or fnmatchcase(name, self.name))
+        return set(self._keys.format_map(vars(self)).split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +95,10 @@ class Curve(Figure):
     factor: float = 1.0
     """From the recorded places to the shown ones."""
     words: Mapping[str, str] = field(default_factory=dict)
-    """Keys that stand in axis and title, each with what to say where the data do not agree."""
+    """The keys that stand in axis and title, each with what to say where the data do not agree."""
     levels: tuple[str, str] | None = None
     """(Key, value): data that have it are differences of pixels, shown in levels of 1/255."""
-
-    @property
-    def keys(self) -> set[str]:
-        """Places and accuracy."""
-        return {self.x, "accuracy"}
+    _keys = "{x} accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +115,7 @@ class HeatMap(Figure):
     """What a column is."""
     reference: str
     """Key of the accuracy without any of it."""
-
-    @property
-    def keys(self) -> set[str]:
-        """Names and accuracy."""
-        return {self.lines, self.columns, "accuracy"}
+    _keys = "{lines} {columns} accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +124,7 @@ class Reliability(Figure):
 
     when: str
     """Of which probabilities."""
-
-    @property
-    def keys(self) -> set[str]:
-        """Edges of the bins and what is in them."""
-        return {"edges", "confidence", "accuracy", "count"}
+    _keys = "edges confidence accuracy count"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +133,7 @@ class Scores(Figure):
 
     by: str
     """The metric that tells which score is best."""
-
-    @property
-    def keys(self) -> set[str]:
-        """Scores by their names."""
-        return {"scores"}
+    _keys = "scores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,11 +142,7 @@ class Scatter(Figure):
 
     what: str
     """What the points are."""
-
-    @property
-    def keys(self) -> set[str]:
-        """Coordinates and classes."""
-        return {"x", "y", "label"}
+    _keys = "x y label"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,15 +153,7 @@ class Histogram(Figure):
     """What the values are."""
     title: str
     """What is shown."""
-
-    @property
-    def keys(self) -> set[str]:
-        """Edges of the bins."""
-        return {"edges"}
-
-
-def _silent(settings: Mapping[str, Any]) -> str:
-    return ""
+    _keys = "edges"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,5 +176,5 @@ class Description:
     """Its figures; the first that fits the data draws them."""
     words: Mapping[str, str] = field(default_factory=dict)
     """How words of its paths and data are written, where they are not simply taken over."""
-    note: Callable[[Mapping[str, Any]], str] = _silent
-    """Return what a reader of its tables has to know of its settings."""
+    note: Callable[[Mapping[str, Any]], str] | None = None
+    """Returns what a reader of its tables has to know of its settings."""

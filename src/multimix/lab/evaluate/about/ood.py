@@ -44,12 +44,5 @@ OOD = Description(
         for metric in _METRICS
     ),
     figures=(Scores(by="auroc"),),
-    words={
-        "knn": "kNN",
-        "mahalanobis": "Mahalanobis",
-        "msp": "MSP",
-        "odin": "ODIN",
-        "ood": "OOD",
-        "svhn": "SVHN",
-    },
+    words={"knn": "kNN", "mahalanobis": "Mahalanobis", "msp": "MSP", "odin": "ODIN", "ood": "OOD", "svhn": "SVHN"},
 )
