@@ -107,11 +107,11 @@ def test_on_each_device(device: torch.device) -> None:
 
 @pytest.mark.bad_input
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="crop_padding must not be negative, not -1"):
+    with pytest.raises(ValueError, match="crop_padding must be at least 0, got -1"):
         Augment(crop_padding=-1)
     with pytest.raises(ValueError, match=r"images must be uint8 .*float32"):
         normalise(torch.zeros(1, 3, 2, 2), MEAN, STD)
-    with pytest.raises(ValueError, match=r"mean must have one number for each of 3 channels, not \(1,\)"):
+    with pytest.raises(ValueError, match=r"mean must have one number for each of 3 channels, got \(1,\)"):
         normalise(pictures(1), (0.5,), STD)
     with pytest.raises(ValueError, match="std must have one number for each of 1 channels"):
         normalise(pictures(1, c=1), (0.5,), STD)

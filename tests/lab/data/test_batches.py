@@ -180,11 +180,11 @@ def test_batches_live_on_the_device(device: torch.device) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"views": 0}, "views must be at least 1, not 0"),
-        ({"workers": -1}, "workers must be at least 0, not -1"),
-        ({"shard": (2, 2)}, r"shard must be \(rank, world\)"),
-        ({"mean": (0.1, 0.2)}, "mean must have one number for each of 1 channels, not 2"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"views": 0}, "views must be at least 1, got 0"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
+        ({"shard": (2, 2)}, r"shard must be \(rank, world size\)"),
+        ({"mean": (0.1, 0.2)}, "mean must have one number for each of 1 channels, got 2"),
         ({"std": ()}, "std must have one number"),
         ({"batch_size": 24, "drop_last": True}, "23 images in batches of 24, full batches only.* no batch"),
         ({"shard": (0, 24)}, r"23 images .*shard \(0, 24\): no batch"),
@@ -198,5 +198,5 @@ def test_bad_settings_are_named(settings: dict[str, object], message: str) -> No
 @pytest.mark.bad_input
 @pytest.mark.parametrize("start", [-1, 7])
 def test_a_start_outside_the_epoch_is_refused_at_once(start: int) -> None:
-    with pytest.raises(ValueError, match=rf"start must lie in 0\.\.6, not {start}"):
+    with pytest.raises(ValueError, match=rf"start must lie in 0\.\.6, got {start}"):
         batches().epoch(0, start)

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from data.trees import Tree
 from multimix.lab.data import Augment, Batches, Files, normalise
 from multimix.lab.data._folder import class_tree
-from multimix.lab.data._pictures import augmented, read_picture
+from multimix.lab.data._images import augmented, read_image
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 # Python 3.12 and later warn when a process with threads forks, as torch's loader does.
@@ -48,7 +48,7 @@ def test_evaluation_is_torchvisions_resize_and_centre_crop(tree: Tree) -> None:
 
 
 def test_training_is_torchvisions_resized_crop_and_flip_under_a_seed_of_its_own(tree: Tree) -> None:
-    picture = read_picture(files(tree).paths[0])
+    picture = read_image(files(tree).paths[0])
     before = torch.get_rng_state()
     view = augmented(picture, 16, Augment(), 77)
     assert torch.equal(torch.get_rng_state(), before)
@@ -58,7 +58,7 @@ def test_training_is_torchvisions_resized_crop_and_flip_under_a_seed_of_its_own(
 
 
 def test_crop_and_flip_can_be_had_apart(tree: Tree) -> None:
-    picture = read_picture(files(tree).paths[0])
+    picture = read_image(files(tree).paths[0])
     centre = augmented(picture, 16, Augment(crop_padding=0, flip=False), 0)
     flips = [augmented(picture, 16, Augment(crop_padding=0), seed) for seed in range(12)]
     mirrored = [np.array_equal(np.asarray(view), np.asarray(centre)[:, ::-1]) for view in flips]
@@ -105,7 +105,7 @@ def test_a_single_image_is_a_batch(tree: Tree) -> None:
 def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
     Image.new("RGB", (5, 4), (255, 255, 255)).convert(mode).save(path)
-    picture = read_picture(str(path))
+    picture = read_image(str(path))
     assert (picture.mode, picture.size) == ("RGB", (5, 4))
     assert np.asarray(picture).min() == 255
 

@@ -136,13 +136,13 @@ def test_missing_folders_are_named(tree: Tree, tmp_path: Path) -> None:
 
 @pytest.mark.bad_input
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must hold at least two class folders, not 0"):
+    with pytest.raises(ValueError, match=r"must hold at least two class folders, got 0"):
         load(f"folder:{tmp_path}")
 
 
 @pytest.mark.bad_input
 def test_a_folder_of_one_class_is_refused(tree: Tree) -> None:
-    with pytest.raises(ValueError, match=r"pictures must hold at least two class folders, not 1: ant"):
+    with pytest.raises(ValueError, match=r"pictures must hold at least two class folders, got 1: ant"):
         load(f"folder:{tree(classes=('ant',))}")
 
 

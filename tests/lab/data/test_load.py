@@ -146,14 +146,14 @@ def test_unknown_names_get_near_ones(name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"validation": 1.0}, "validation must be a fraction, 0 <= validation < 1, not 1.0"),
-        ({"validation": -0.1}, "not -0.1"),
-        ({"validation": float("nan")}, "not nan"),
+        ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1.0"),
+        ({"validation": -0.1}, "got -0.1"),
+        ({"validation": float("nan")}, "got nan"),
         ({"validation": 0.98}, "validation=0.98 leaves too few training images: 2 of 100 .* 3 classes"),
         ({"train_size": 91}, "train_size=91 does not fit: 91 of 90 images"),
         ({"train_size": 2}, "train_size=2 does not fit: 2 of 90 .* 3 classes"),
         ({"train_size": 0}, "train_size=0 does not fit"),
-        ({"image_size": 0}, "image_size must be at least 1, not 0"),
+        ({"image_size": 0}, "image_size must be at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(uneven: str, settings: dict[str, float], message: str) -> None:

@@ -60,11 +60,11 @@ def test_to_moves_images_and_labels(device: torch.device) -> None:
             r"images must .* uint8 .*float32 of \(5, 1, 2, 2\)",
         ),
         (torch.full((5, 1, 2, 2), torch.nan), torch.zeros(5, dtype=torch.int64), "images must .* uint8"),
-        (torch.zeros(5, 2, 2, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), r"not torch.uint8 of \(5, 2, 2\)"),
+        (torch.zeros(5, 2, 2, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), r"got torch.uint8 of \(5, 2, 2\)"),
         (torch.zeros(0, 1, 2, 2, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), "non-empty"),
         (pictures(), torch.zeros(4, dtype=torch.int64), "5 images but 4 labels"),
-        (pictures(), torch.tensor([0, 1, 2, 3, 0]), r"labels must lie in 0\.\.2 for 3 classes, not 0\.\.3"),
-        (pictures(), torch.tensor([0, -1, 2, 1, 0]), r"not -1\.\.2"),
+        (pictures(), torch.tensor([0, 1, 2, 3, 0]), r"labels must lie in 0\.\.2 for 3 classes, got 0\.\.3"),
+        (pictures(), torch.tensor([0, -1, 2, 1, 0]), r"got -1\.\.2"),
         (pictures(), torch.zeros(5), "labels must be an int64 tensor .*float32"),
         (pictures(), torch.zeros(5, 1, dtype=torch.int64), r"labels must .* of \(5, 1\)"),
     ],
@@ -79,9 +79,9 @@ def test_images_refuse(images: torch.Tensor, labels: torch.Tensor, message: str)
     ("paths", "labels", "size", "message"),
     [
         ((), torch.zeros(0, dtype=torch.int64), 8, "at least one image file"),
-        (("p",), torch.tensor([3]), 8, r"0\.\.2 for 3 classes, not 3\.\.3"),
+        (("p",), torch.tensor([3]), 8, r"0\.\.2 for 3 classes, got 3\.\.3"),
         (("p", "q"), torch.tensor([0]), 8, "2 images but 1 labels"),
-        (("p",), torch.tensor([0]), 0, "image_size must be at least 1, not 0"),
+        (("p",), torch.tensor([0]), 0, "image_size must be at least 1, got 0"),
     ],
 )
 def test_files_refuse(paths: tuple[str, ...], labels: torch.Tensor, size: int, message: str) -> None:

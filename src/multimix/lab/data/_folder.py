@@ -1,56 +1,51 @@
 """Trees of image files: one folder a class, the layout of torchvision's ImageFolder."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from multimix.lab.data._sets import Files, Images
-from multimix.lab.data._source import Parts, Request
+from multimix.lab.data._images import fitted, read_image
+from multimix.lab.data._sets import Files, Images, Parts
 from multimix.lab.data._split import stratified
 
-__all__ = ["class_tree", "listed", "read_folder", "small_or_files"]
+__all__ = ["class_tree", "listed", "pixels_of", "read_folder", "small_or_files"]
 
 SMALL_SIDE = 96  # px; a set of larger images stays on the disk
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; so does a larger one
-TEST_FRACTION = 0.2  # of a folder that comes without a test part
+TEST_FRACTION = 0.2  # of a folder that comes without a test split
 
 
-def read_folder(path: str, request: Request) -> Parts:
+def read_folder(path: str, split_seed: int) -> Parts:
     """Return the sets of a folder: train/ with val/ or test/ beside it, or a single tree of classes.
 
     Where there are both val/ and test/, val/ is the validation set. A single tree gives a fifth of its images,
     stratified by ``split_seed``, to the test set.
 
     Raises:
-        FileNotFoundError: The folder, or one of its parts, is missing.
+        FileNotFoundError: The folder, or one of its splits, is missing.
         ValueError: A tree has no class, one, an empty one or other classes than train/.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"folder:{path} is not a folder")
-    return _split_tree(root) if (root / "train").is_dir() else _whole_tree(root, request.split_seed)
-
-
-def _whole_tree(root: Path, split_seed: int) -> Parts:
+    if (root / "train").is_dir():
+        train = class_tree(root / "train")
+        others = {name: class_tree(root / name, train.classes) for name in ("val", "test") if (root / name).is_dir()}
+        if not others:
+            raise FileNotFoundError(f"{root} has train/ but neither val/ nor test/ beside it")
+        test = others.pop("test" if "test" in others else "val")
+        return Parts(train, test, others.get("val"))
     whole = class_tree(root)
     size = len(whole) - max(1, round(TEST_FRACTION * len(whole)))
     try:
-        train, test = stratified(whole.labels, size, split_seed)
+        kept, held = stratified(whole.labels, size, split_seed)
     except ValueError as error:
         raise ValueError(f"{root} has too few images to split off a test set: {error}") from error
-    return Parts(whole.subset(train), whole.subset(test))
-
-
-def _split_tree(root: Path) -> Parts:
-    train = class_tree(root / "train")
-    others = {name: class_tree(root / name, train.classes) for name in ("val", "test") if (root / name).is_dir()}
-    if not others:
-        raise FileNotFoundError(f"{root} has train/ but neither val/ nor test/ beside it")
-    test = others.pop("test" if "test" in others else "val")
-    return Parts(train, test, others.get("val"))
+    return Parts(whole.subset(kept), whole.subset(held))
 
 
 def class_tree(root: Path, classes: tuple[str, ...] | None = None) -> Files:
@@ -68,7 +63,7 @@ def class_tree(root: Path, classes: tuple[str, ...] | None = None) -> Files:
         raise FileNotFoundError(f"{root} is missing")
     found = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if len(found) < 2:
-        raise ValueError(f"{root} must hold at least two class folders, not {len(found)}{_named(found)}")
+        raise ValueError(f"{root} must hold at least two class folders, got {len(found)}{_named(found)}")
     if classes is not None and found != classes:
         apart = sorted(set(found) ^ set(classes))
         raise ValueError(f"{root} must have the class folders of the training set; they differ in{_named(apart)}")
@@ -99,7 +94,7 @@ def small_or_files(parts: Parts, image_size: int | None) -> Parts:
         ValueError: An image cannot be read.
     """
     train = parts.train
-    shape = _pixels(train.paths[0], image_size).shape if isinstance(train, Files) else train.shape
+    shape = pixels_of(train.paths[0], image_size).shape if isinstance(train, Files) else train.shape
     try:
         # The training set first: it is the largest, and tells soonest.
         return parts.mapped(lambda part: _in_memory(part, image_size, shape) if isinstance(part, Files) else part)
@@ -113,29 +108,23 @@ class _NotSmallError(Exception):
 
 
 def _in_memory(files: Files, image_size: int | None, shape: tuple[int, ...]) -> Images:
-    """Decode every file.
-
-    Raises:
-        _NotSmallError: The images are large, many, or not all of ``shape`` (c, h, w).
-    """
+    """Decode every file, or raise _NotSmallError."""
     if max(shape) > SMALL_SIDE or len(files) * math.prod(shape) > MEMORY_LIMIT:
         raise _NotSmallError
     images = torch.empty((len(files), *shape), dtype=torch.uint8)
     pixels = images.numpy()  # threads do not help here: for so small an image Pillow hardly lets go of the interpreter
     for index, path in enumerate(files.paths):
-        picture = _pixels(path, image_size)
-        if picture.shape != shape:
+        image = pixels_of(path, image_size)
+        if image.shape != shape:
             raise _NotSmallError
-        pixels[index] = picture
+        pixels[index] = image
     return Images(images, files.labels, files.classes)
 
 
-def _pixels(path: str, image_size: int | None) -> np.ndarray:
+def pixels_of(path: str, image_size: int | None) -> np.ndarray:
     """Return one image (3, h, w), fitted to ``image_size`` if that is given."""
-    from multimix.lab.data._pictures import fitted, read_picture
-
-    picture = read_picture(path)
-    return np.asarray(picture if image_size is None else fitted(picture, image_size)).transpose(2, 0, 1)
+    image = read_image(path)
+    return np.asarray(image if image_size is None else fitted(image, image_size)).transpose(2, 0, 1)
 
 
 def _images_under(folder: Path) -> list[str]:
@@ -146,8 +135,6 @@ def _images_under(folder: Path) -> list[str]:
     return [path for path, _ in found if not Path(path).name.startswith(".")]
 
 
-def _named(names: tuple[str, ...] | list[str]) -> str:
+def _named(names: Sequence[str]) -> str:
     """Return the first few names for the end of a message."""
-    if not names:
-        return ""
-    return f": {', '.join(names[:5])}" + (", ..." if len(names) > 5 else "")
+    return f": {', '.join(names[:5])}{', ...' * (len(names) > 5)}" if names else ""

@@ -1,58 +1,78 @@
-"""From the name or path of a data set to its training, validation and test parts."""
+"""Data sets by name or path: the named ones, and what every source has in common."""
 
 import difflib
-from collections.abc import Callable
+import pickle
+import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from multimix._declared import Count, Interval, check
 from multimix.lab._code import Reference, split_reference
-from multimix.lab.data._archive import read_archive
-from multimix.lab.data._folder import read_folder, small_or_files
-from multimix.lab.data._named import NAMED
-from multimix.lab.data._own import read_own
-from multimix.lab.data._seeds import seed_of
-from multimix.lab.data._sets import Files, Images, ImageSet
-from multimix.lab.data._source import IMAGENET_STATISTICS, Parts, Request, Statistics
-from multimix.lab.data._split import stratified
+from multimix.lab.data._arrays import read_archive, read_own
+from multimix.lab.data._folder import class_tree, listed, read_folder, small_or_files
+from multimix.lab.data._sets import Files, Images, ImageSet, Parts, Splits, Statistics, one_line
+from multimix.lab.data._split import first_of, seed_of, stratified
 
-__all__ = ["DATASETS", "Splits", "first_of", "load"]
+__all__ = ["DATASETS", "load", "parts_of"]
 
-READERS: dict[str, Callable[[str, Request], Parts]] = {"folder": read_folder, "npz": read_archive}
+IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, AssertionError, tarfile.TarError, pickle.UnpicklingError)
+"""What torchvision raises for files that are absent, damaged or out of reach."""
 
-DATASETS: tuple[str, ...] = (*NAMED, *(f"{kind}:PATH" for kind in READERS))
+
+@dataclass(frozen=True)
+class _Named:
+    """A data set that torchvision reads."""
+
+    cls: str
+    """Of torchvision.datasets."""
+    splits: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
+    """Its arguments for the training and the test set."""
+    folder: str = ""
+    """Below the root."""
+    statistics: Statistics | None = None
+    classes: tuple[str, ...] | None = None
+    """Their names, where torchvision has none."""
+
+    def read(self, name: str, root: Path, *, download: bool) -> Parts:
+        """Return its sets."""
+        train, test = (self._opened(name, root / self.folder, split | {"download": download}) for split in self.splits)
+        classes = self.classes or tuple(train.classes)
+        return Parts(_images(train, classes), _images(test, classes), statistics=self.statistics)
+
+    def _opened(self, name: str, root: Path, options: dict[str, Any]) -> Any:
+        """Return torchvision's data set, or say in one line what to do where it is not there."""
+        from torchvision import datasets
+
+        try:
+            return getattr(datasets, self.cls)(root=str(root), **options)
+        except UNREADABLE as error:
+            reason = one_line(error)
+            if options["download"]:
+                raise FileNotFoundError(
+                    f"{name} could not be downloaded into {root}: {reason}; or pass npz:PATH"
+                ) from error
+            advice = "pass --download (download=True) to fetch it, or npz:PATH to read an archive of your own"
+            raise FileNotFoundError(f"{name} is not, or not whole, under {root}: {advice} ({reason})") from error
+
+
+_TORCHVISION = {
+    "cifar10": _Named("CIFAR10", statistics=((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))),
+    "cifar100": _Named("CIFAR100", statistics=((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))),
+    "svhn": _Named("SVHN", ({"split": "train"}, {"split": "test"}), folder="svhn", classes=tuple("0123456789")),
+    "fashion-mnist": _Named("FashionMNIST"),
+}
+_TREES = {"tiny-imagenet": ("tiny-imagenet-200", None), "imagenet": ("imagenet", IMAGENET_STATISTICS)}
+"""Folder below the root and statistics of the data sets that are trees of files."""
+_KINDS = ("folder", "npz")
+
+DATASETS: tuple[str, ...] = ("digits", *_TORCHVISION, *_TREES, *(f"{kind}:PATH" for kind in _KINDS))
 """Everything ``load`` takes; of the last two, PATH stands for a path."""
-
-
-@dataclass(frozen=True, eq=False)
-class Splits:
-    """The parts of a data set, and what to normalise them with."""
-
-    name: str
-    """What was loaded, as given to ``load``."""
-    train: ImageSet
-    """Images to train on."""
-    validation: ImageSet | None
-    """Images to choose by, held out of the training set or the source's own; None where ``validation`` is 0."""
-    test: ImageSet
-    """Images to report on."""
-    mean: tuple[float, ...]
-    """Mean of each channel, for pixels in [0, 1]: the field's constants for cifar10, cifar100 and imagenet (ImageNet's
-    for any ``Files``), else that of ``train``."""
-    std: tuple[float, ...]
-    """Standard deviation of each channel, likewise; 1 for a channel that never varies."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The name of every class, in the order of the labels."""
-        return self.train.classes
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (c, h, w) of one image."""
-        return self.train.shape
 
 
 def load(
@@ -82,39 +102,100 @@ def load(
             where.
         TypeError: The name is no text, or the root no path.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"data must be the name of a data set, got {name!r}")
-    if not isinstance(root, (str, Path)):
-        raise TypeError(f"root must be a path, got {root!r}")
-    if not 0 <= validation < 1:
-        raise ValueError(f"validation must be a fraction, 0 <= validation < 1, not {validation}")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1, not {image_size}")
-    parts = _read(name, Request(Path(root).expanduser(), download, split_seed))
+    check(Annotated[float, Interval(ge=0, lt=1)], validation=validation)
+    check(Count | None, image_size=image_size)
+    parts = parts_of(name, root, split_seed=split_seed, download=download)
     if parts.validation is None and validation > 0:
         parts = _held_out(parts, validation, split_seed)
     parts = replace(parts, train=first_of(parts.train, train_size, what="train_size", split_seed=split_seed))
     # Chosen first and decoded after, so that memory holds no image that is left out, nor any image twice.
-    parts = _resized(small_or_files(parts, image_size), image_size)
+    parts = small_or_files(parts, image_size)
+    if image_size is not None:
+        parts = parts.mapped(lambda part: _resized(part, image_size))
     mean, std = parts.statistics or _statistics(parts.train)
     return Splits(name, parts.train, parts.validation, parts.test, mean, std)
 
 
-def _read(name: str, request: Request) -> Parts:
+def parts_of(name: str, root: str | Path, *, split_seed: int = 0, download: bool = False) -> Parts:
+    """Return the sets of a source as they are there, before anything is held out or decoded; the rest as :func:`load`.
+
+    Raises:
+        FileNotFoundError: The data set is not where it should be.
+        ValueError: The name is unknown, or the data are damaged.
+        TypeError: The name is no text, or the root no path.
+    """
+    check(str, data=name)
+    if not isinstance(root, (str, Path)):
+        raise TypeError(f"root must be a path, got {root!r}")
     if isinstance(name, Reference):
         return read_own(name)
+    root = Path(root).expanduser()
     kind, colon, path = name.partition(":")
-    if colon and kind in READERS:
+    if colon and kind in _KINDS:
         if not path:
             raise ValueError(f"data set {name!r} lacks its path: {kind}:PATH")
-        return READERS[kind](path, request)
-    if name in NAMED:
-        return NAMED[name](request)
+        return read_archive(path) if kind == "npz" else read_folder(path, split_seed)
+    if name == "digits":
+        return _digits()
+    if name in _TORCHVISION:
+        return _TORCHVISION[name].read(name, root, download=download)
+    if name in _TREES:
+        return _tree(name, root)
     if split_reference(name):
         raise ValueError(f"data {name!r} is code, which is not run because a text names it; see own_data")
-    near = difflib.get_close_matches(name.lower(), NAMED, n=2)
+    near = difflib.get_close_matches(name.lower(), DATASETS, n=2)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(f"unknown data set {name!r}; {hint}known are {', '.join(DATASETS)}")
+
+
+def _digits() -> Parts:
+    """Return scikit-learn's 1797 handwritten digits, 8x8 grey, with a stratified fifth as a fixed test set.
+
+    The 17 grey levels v = 0..16 become the bytes round(v * 255 / 16).
+    """
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    pixels = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8))[:, None]
+    whole = Images(pixels, torch.from_numpy(data.target.astype(np.int64)), tuple(map(str, data.target_names)))
+    train, test = stratified(whole.labels, round(0.8 * len(whole)), 0)
+    return Parts(whole.subset(train), whole.subset(test))
+
+
+def _images(dataset: Any, classes: tuple[str, ...]) -> Images:
+    """Return a torchvision data set's pixels as (n, c, h, w), whichever way it keeps them."""
+    pixels = torch.as_tensor(dataset.data)
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.shape[1] != 3:
+        pixels = pixels.permute(0, 3, 1, 2)
+    labels = dataset.labels if hasattr(dataset, "labels") else dataset.targets
+    return Images(pixels.contiguous(), torch.as_tensor(labels, dtype=torch.int64), classes)
+
+
+def _tree(name: str, root: Path) -> Parts:
+    """Return train/ and val/, the test set; the latter as a tree, or as TinyImageNet comes: images and annotations."""
+    folder, statistics = _TREES[name]
+    root = root / folder
+    if not root.is_dir():
+        advice = "unpack it there (train/ and val/ with a folder a class; there is no download), or pass folder:PATH"
+        raise FileNotFoundError(f"{name} is not under {root}: {advice}")
+    train = class_tree(root / "train")
+    annotations = root / "val" / "val_annotations.txt"
+    test = _annotated(annotations, train.classes) if annotations.is_file() else class_tree(root / "val", train.classes)
+    return Parts(train, test, statistics=statistics)
+
+
+def _annotated(annotations: Path, classes: tuple[str, ...]) -> Files:
+    """List val/images by the lines ``file<TAB>class<TAB>box`` of TinyImageNet's annotations."""
+    index = {name: label for label, name in enumerate(classes)}
+    pairs = []
+    for number, line in enumerate(annotations.read_text().splitlines(), 1):
+        name, wnid, *_ = (*line.split("\t"), "")
+        if wnid not in index:
+            raise ValueError(f"{annotations}, line {number}: {wnid!r} is not a class folder of train/")
+        pairs.append((str(annotations.parent / "images" / name), index[wnid]))
+    return listed(pairs, classes, annotations)
 
 
 def _held_out(parts: Parts, fraction: float, split_seed: int) -> Parts:
@@ -127,41 +208,14 @@ def _held_out(parts: Parts, fraction: float, split_seed: int) -> Parts:
     return replace(parts, train=parts.train.subset(kept), validation=parts.train.subset(held))
 
 
-def first_of(images: ImageSet, size: int | None, *, what: str, split_seed: int = 0) -> ImageSet:
-    """Return so many images of a set, the same share of each class; all of them if ``size`` is None.
+def _resized(part: ImageSet, size: int) -> ImageSet:
+    """Bring in-memory images that came in another size to ``size`` squared."""
+    if isinstance(part, Files) or part.shape[1:] == (size, size):
+        return part
+    from torchvision.transforms.v2.functional import resize
 
-    Args:
-        images: The set.
-        size: How many.
-        what: What the caller's user calls ``size``.
-        split_seed: Fixes which.
-
-    Raises:
-        ValueError: There are not so many, or not one for each class.
-    """
-    if size is None or size == len(images):
-        return images
-    try:
-        kept, _ = stratified(images.labels, size, seed_of("train_size", split_seed))
-    except ValueError as error:
-        raise ValueError(f"{what}={size} does not fit: {error}") from error
-    return images.subset(kept)
-
-
-def _resized(parts: Parts, image_size: int | None) -> Parts:
-    """Bring in-memory images that came in another size to ``image_size`` squared."""
-    if image_size is None:
-        return parts
-
-    def sized(part: ImageSet) -> ImageSet:
-        if isinstance(part, Files) or part.shape[1:] == (image_size, image_size):
-            return part
-        from torchvision.transforms.v2.functional import resize
-
-        chunks = [resize(chunk, [image_size, image_size], antialias=True) for chunk in part.images.split(1024)]
-        return Images(torch.cat(chunks), part.labels, part.classes)
-
-    return parts.mapped(sized)
+    chunks = [resize(chunk, [size, size], antialias=True) for chunk in part.images.split(1024)]
+    return Images(torch.cat(chunks), part.labels, part.classes)
 
 
 def _statistics(train: ImageSet) -> Statistics:

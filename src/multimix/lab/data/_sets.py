@@ -1,13 +1,18 @@
-"""The two kinds of labelled image set: uint8 tensors in memory, and files that are decoded when asked for."""
+"""Labelled images, in memory or in files, and the splits of a data set."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-__all__ = ["Files", "ImageSet", "Images"]
+from multimix._declared import Checked, Count
+
+__all__ = ["Files", "ImageSet", "Images", "Parts", "Splits", "Statistics", "one_line"]
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, for pixels in [0, 1]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,7 @@ class Images:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8 or self.images.numel() == 0:
             shape = tuple(self.images.shape)
             raise ValueError(
-                f"images must be a non-empty uint8 tensor (size, c, h, w), not {self.images.dtype} of {shape}"
+                f"images must be a non-empty uint8 tensor (size, c, h, w), got {self.images.dtype} of {shape}"
             )
         _check_labels(self.labels, len(self.images), len(self.classes))
         object.__setattr__(self, "images", self.images.contiguous())
@@ -58,7 +63,7 @@ class Images:
 
 
 @dataclass(frozen=True, eq=False)
-class Files:
+class Files(Checked):
     """Labelled image files, decoded to RGB of one size when a batch asks for them.
 
     Raises:
@@ -71,14 +76,13 @@ class Files:
     """Class indices, on the CPU."""
     classes: tuple[str, ...]
     """The name of every class, in the order of the indices."""
-    image_size: int = 224
+    image_size: Count = 224
     """Height and width of the decoded images."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.paths:
-            raise ValueError("paths must name at least one image file")
-        if self.image_size < 1:
-            raise ValueError(f"image_size must be at least 1, not {self.image_size}")
+            raise ValueError("paths must name at least one image file, got none")
         _check_labels(self.labels, len(self.paths), len(self.classes))
 
     def __len__(self) -> int:
@@ -93,18 +97,68 @@ class Files:
         """Return the files at ``indices``, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         paths = tuple(self.paths[i] for i in chosen.tolist())
-        return Files(paths, self.labels.index_select(0, chosen), self.classes, self.image_size)
+        return replace(self, paths=paths, labels=self.labels.index_select(0, chosen))
 
 
 ImageSet = Images | Files
 
 
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The splits of a data set, and what to normalise them with."""
+
+    name: str
+    """What was loaded, as given to ``load``."""
+    train: ImageSet
+    """Images to train on."""
+    validation: ImageSet | None
+    """Images to choose by, held out of the training set or the source's own; None where ``validation`` is 0."""
+    test: ImageSet
+    """Images to report on."""
+    mean: tuple[float, ...]
+    """Mean of each channel, for pixels in [0, 1]: the field's constants for cifar10, cifar100 and imagenet (ImageNet's
+    for any ``Files``), else that of ``train``."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel, likewise; 1 for a channel that never varies."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of every class, in the order of the labels."""
+        return self.train.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (c, h, w) of one image."""
+        return self.train.shape
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a source holds, before a validation split is held out of the training images."""
+
+    train: ImageSet
+    test: ImageSet
+    validation: ImageSet | None = None
+    """The source's own, where it has one."""
+    statistics: Statistics | None = None
+    """Those the field uses, where it agrees on some."""
+
+    def mapped(self, change: Callable[[ImageSet], ImageSet]) -> "Parts":
+        """Return the parts with ``change`` made to each set."""
+        validation = None if self.validation is None else change(self.validation)
+        return replace(self, train=change(self.train), test=change(self.test), validation=validation)
+
+
+def one_line(error: Exception) -> str:
+    """Return another library's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _check_labels(labels: Tensor, size: int, classes: int) -> None:
-    """Raise ValueError unless ``labels`` are int64 class indices (size,) below ``classes``."""
     if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise ValueError(f"labels must be an int64 tensor (size,), not {labels.dtype} of {tuple(labels.shape)}")
+        raise ValueError(f"labels must be an int64 tensor (size,), got {labels.dtype} of {tuple(labels.shape)}")
     if len(labels) != size:
         raise ValueError(f"labels must be as many as the images: {size} images but {len(labels)} labels")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        raise ValueError(f"labels must lie in 0..{classes - 1} for {classes} classes, not {low}..{high}")
+        raise ValueError(f"labels must lie in 0..{classes - 1} for {classes} classes, got {low}..{high}")

@@ -1,12 +1,25 @@
-"""Stratified choices among labelled images, fixed by a seed."""
+"""Seeds, and stratified choices among labelled images that a seed fixes."""
+
+import hashlib
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from multimix.lab.data._seeds import generator_for
+from multimix.lab.data._sets import ImageSet
 
-__all__ = ["shares", "stratified"]
+__all__ = ["first_of", "generator_for", "seed_of", "shares", "stratified"]
+
+
+def seed_of(*parts: int | str) -> int:
+    """Return a seed in [0, 2**63) that is the same for the same parts on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator_for(*parts: int | str) -> torch.Generator:
+    """Return a fresh CPU generator seeded by the parts."""
+    return torch.Generator().manual_seed(seed_of(*parts))
 
 
 def shares(counts: list[int], size: int) -> list[int]:
@@ -49,3 +62,24 @@ def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int) -> tuple[
     for members, count in zip(by_class.split(counts.tolist()), taken, strict=True):
         mask[members[:count]] = True
     return mask.nonzero().flatten(), (~mask).nonzero().flatten()
+
+
+def first_of(images: ImageSet, size: int | None, *, what: str, split_seed: int = 0) -> ImageSet:
+    """Return so many images of a set, the same share of each class; all of them if ``size`` is None.
+
+    Args:
+        images: The set.
+        size: How many.
+        what: What the caller's user calls ``size``.
+        split_seed: Fixes which.
+
+    Raises:
+        ValueError: There are not so many, or not one for each class.
+    """
+    if size is None or size == len(images):
+        return images
+    try:
+        kept, _ = stratified(images.labels, size, seed_of("train_size", split_seed))
+    except ValueError as error:
+        raise ValueError(f"{what}={size} does not fit: {error}") from error
+    return images.subset(kept)

@@ -51,8 +51,8 @@ def batches_of(
         batch_size=config.batch_size,
         channels=channels,
         seed=config.seed,
-        train=train,
-        flip=config.flip,
+        shuffle=train,
+        flip=train and config.flip,
         device=device,
         workers=config.workers,
     )

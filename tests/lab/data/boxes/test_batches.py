@@ -50,7 +50,7 @@ def test_a_mirrored_image_has_mirrored_boxes(boxes):
     """What is inside a box stays inside."""
     mirrored = 0
     for epoch in range(3):
-        for images, parts in served(BoxBatches(boxes, batch_size=4, train=True, seed=1), epoch):
+        for images, parts in served(BoxBatches(boxes, batch_size=4, shuffle=True, flip=True, seed=1), epoch):
             for image, box in zip(images, parts, strict=True):
                 left, top, right, bottom = box[0].int().tolist()
                 flipped = right > 20
@@ -69,28 +69,30 @@ def test_mirrored_twice_is_as_before():
 
 
 def test_an_epoch_can_be_had_again_from_any_batch_and_by_any_workers(boxes):
-    whole = served(BoxBatches(boxes, batch_size=5, train=True, seed=3), 2)
+    whole = served(BoxBatches(boxes, batch_size=5, shuffle=True, flip=True, seed=3), 2)
     torch.manual_seed(99)
-    again = BoxBatches(boxes, batch_size=5, train=True, seed=3)
+    again = BoxBatches(boxes, batch_size=5, shuffle=True, flip=True, seed=3)
     same(served(again, 2, start=1), whole[1:])
-    same(served(BoxBatches(boxes, batch_size=5, train=True, seed=3, workers=1), 2), whole)
+    same(served(BoxBatches(boxes, batch_size=5, shuffle=True, flip=True, seed=3, workers=1), 2), whole)
     assert sorted(len(part) for part, _ in whole) == [2, 5, 5]
 
 
 def test_order_and_mirroring_change_with_epoch_and_seed(boxes):
     def lefts(seed, epoch):
         return [
-            float(b[0, 0]) for _, p in served(BoxBatches(boxes, batch_size=12, train=True, seed=seed), epoch) for b in p
+            float(b[0, 0])
+            for _, p in served(BoxBatches(boxes, batch_size=12, shuffle=True, flip=True, seed=seed), epoch)
+            for b in p
         ]
 
     assert len({tuple(lefts(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
-    plain = BoxBatches(boxes, batch_size=12, train=True, flip=False)
+    plain = BoxBatches(boxes, batch_size=12, shuffle=True)
     assert sorted(float(b[0, 0]) for _, p in served(plain) for b in p) == list(range(1, 13))
 
 
 def test_the_global_generator_is_left_alone(boxes):
     before = torch.get_rng_state()
-    served(BoxBatches(boxes, batch_size=5, train=True))
+    served(BoxBatches(boxes, batch_size=5, shuffle=True, flip=True))
     assert torch.equal(torch.get_rng_state(), before)
 
 

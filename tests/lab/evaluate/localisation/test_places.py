@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from multimix.lab.data import Files, Images
-from multimix.lab.data._pictures import EVALUATION_RATIO, fitted
+from multimix.lab.data._images import EVALUATION_RATIO, fitted
 from multimix.lab.evaluate.localisation import read_boxes
 from multimix.lab.evaluate.localisation._places import fitted_boxes, places_in
 

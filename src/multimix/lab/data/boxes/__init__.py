@@ -5,7 +5,7 @@ Boxes are (left, top, right, bottom) in pixels, continuous: the whole image is (
 """
 
 from multimix.lab.data.boxes._batches import BoxBatch, BoxBatches
-from multimix.lab.data.boxes._load import load_boxes
+from multimix.lab.data.boxes._read import load_boxes
 from multimix.lab.data.boxes._sets import BoxSet, Objects, Photo
 
 __all__ = ["BoxBatch", "BoxBatches", "BoxSet", "Objects", "Photo", "load_boxes"]

@@ -20,8 +20,6 @@ TOLERANCE = 1.0
 LEAST_SIDE = 0.01
 """Boxes narrower or lower than so many pixels have no area: in single precision there may be nothing left of them."""
 
-Box = tuple[float, float, float, float]
-
 
 class Photo(NamedTuple):
     """One image file."""
@@ -55,6 +53,10 @@ class Objects:
     def __getitem__(self, chosen: slice | Tensor) -> "Objects":
         """Return some of the objects."""
         return Objects(self.boxes[chosen], self.labels[chosen], self.areas[chosen], self.ignored[chosen])
+
+    def to(self, device: torch.device | str) -> "Objects":
+        """Return the objects on a device."""
+        return Objects(*(x.to(device) for x in (self.boxes, self.labels, self.areas, self.ignored)))
 
     def flipped(self, width: int) -> "Objects":
         """Return the objects of the image of that width mirrored left to right."""
@@ -102,7 +104,7 @@ class BoxSet:
         """
         image = torch.arange(len(self)).repeat_interleave(self.counts)
         wanted = ~self.objects.ignored
-        counts = torch.zeros_like(self.counts).index_add_(0, image[wanted], torch.ones_like(image[wanted]))
+        counts = torch.bincount(image[wanted], minlength=len(self))
         kept = [photo for photo, count in zip(self.photos, counts.tolist(), strict=True) if count]
         if not kept:
             raise ValueError(f"{self.name} has no object to train on")
@@ -118,8 +120,11 @@ class Draft:
 
     name: str
     rule: Rule
+    classes: tuple[str, ...] | None
+    """None: all that occur, in alphabetical order."""
     photos: list[Photo] = field(default_factory=list)
-    rows: list[tuple[Box, int, float, bool]] = field(default_factory=list)
+    rows: list[tuple[list[float], str, float, bool]] = field(default_factory=list)
+    """Box, class, area and whether it is ignored of every object."""
     counts: list[int] = field(default_factory=list)
     empty: int = 0
     clipped: int = 0
@@ -129,23 +134,24 @@ class Draft:
         self.photos.append(photo)
         self.counts.append(0)
 
-    def add(self, box: Sequence[float], label: int, *, area: float | None, ignored: bool) -> None:
+    def add(self, box: Sequence[float], name: str, *, area: float | None, ignored: bool) -> None:
         """Add an object of the current image; one whose box has no area is counted and left out.
 
         Raises:
-            ValueError: If the box is no box, or leaves the image by more than ``TOLERANCE``.
+            ValueError: If the class is unknown, or the box is none or leaves the image by more than ``TOLERANCE``.
         """
-        photo = self.photos[-1]
-        inside = _bounded(box, photo)
-        self.clipped += inside != tuple(box)
+        if self.classes is not None and name not in self.classes:
+            raise ValueError(f"class {name!r} is not among {', '.join(self.classes)}")
+        inside = _bounded(box, self.photos[-1])
+        self.clipped += inside != list(box)
         width, height = inside[2] - inside[0], inside[3] - inside[1]
         if min(width, height) < LEAST_SIDE:
             self.empty += 1
             return
-        self.rows.append((inside, label, width * height if area is None else area, ignored))
+        self.rows.append((inside, name, width * height if area is None else area, ignored))
         self.counts[-1] += 1
 
-    def finish(self, classes: tuple[str, ...]) -> BoxSet:
+    def finish(self) -> BoxSet:
         """Return the set.
 
         Raises:
@@ -158,30 +164,26 @@ class Draft:
             notes.append(f"{self.name}: {self.empty} boxes without an area left out")
         if self.clipped:
             notes.append(f"{self.name}: {self.clipped} boxes that left their image by at most {TOLERANCE:g} px clipped")
+        boxes, names, areas, ignored = zip(*self.rows, strict=True) if self.rows else ((), (), (), ())
+        classes = tuple(sorted(set(names))) if self.classes is None else self.classes
+        labels = {name: label for label, name in enumerate(classes, 1)}
         objects = Objects(
-            torch.tensor([row[0] for row in self.rows], dtype=torch.float32).reshape(-1, 4),
-            torch.tensor([row[1] for row in self.rows], dtype=torch.int64),
-            torch.tensor([row[2] for row in self.rows], dtype=torch.float32),
-            torch.tensor([row[3] for row in self.rows], dtype=torch.bool),
+            torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            torch.tensor([labels[name] for name in names], dtype=torch.int64),
+            torch.tensor(areas, dtype=torch.float32),
+            torch.tensor(ignored, dtype=torch.bool),
         )
-        return BoxSet(
-            self.name, self.rule, classes, tuple(self.photos), objects, torch.tensor(self.counts), tuple(notes)
-        )
+        counts = torch.tensor(self.counts)
+        return BoxSet(self.name, self.rule, classes, tuple(self.photos), objects, counts, tuple(notes))
 
 
-def _bounded(box: Sequence[float], photo: Photo) -> Box:
+def _bounded(box: Sequence[float], photo: Photo) -> list[float]:
     """Return a box with what is at most ``TOLERANCE`` outside of its image cut off."""
     left, top, right, bottom = box
+    said = f"(left, top, right, bottom) = ({', '.join(f'{edge:g}' for edge in box)})"
     if not all(map(math.isfinite, box)) or right < left or bottom < top:
-        raise ValueError(f"(left, top, right, bottom) = {_shown(box)} is no box")
+        raise ValueError(f"{said} is no box")
     if min(left, top) < -TOLERANCE or right > photo.width + TOLERANCE or bottom > photo.height + TOLERANCE:
-        raise ValueError(
-            f"(left, top, right, bottom) = {_shown(box)} is outside the image of {photo.width} x {photo.height} px"
-        )
+        raise ValueError(f"{said} is outside the image of {photo.width} x {photo.height} px")
     limit = (photo.width, photo.height) * 2
-    clipped = [min(max(edge, 0), most) for edge, most in zip(box, limit, strict=True)]
-    return clipped[0], clipped[1], clipped[2], clipped[3]
-
-
-def _shown(box: Sequence[float]) -> str:
-    return f"({', '.join(f'{edge:g}' for edge in box)})"
+    return [min(max(edge, 0), most) for edge, most in zip(box, limit, strict=True)]

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multimix.lab.data import Files, ImageSet
-from multimix.lab.data._folder import _pixels
-from multimix.lab.data._load import _read
-from multimix.lab.data._source import Request
+from multimix.lab.data._folder import pixels_of
+from multimix.lab.data._load import parts_of
 from multimix.lab.evaluate.localisation._boxes import Box, Boxes
 from multimix.lab.evaluate.suite import Source
 
@@ -34,7 +33,7 @@ def files_of(source: Source) -> Files:
             "localisation needs images from files, with a box for each: runs on tiny-imagenet, imagenet or "
             f"folder:PATH have them, {name} has none"
         )
-    found = _read(name, Request(Path(source.root).expanduser(), download=False, split_seed=0)).test
+    found = parts_of(name, source.root).test
     if not isinstance(found, Files) or not _same(found, test):
         raise ValueError(
             f"the test images of {name} are not the files found there now: the files have changed since, or the test "
@@ -51,8 +50,8 @@ def _same(files: Files, test: ImageSet) -> bool:
 
 
 def _decoded(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    pixels = _pixels(path, None)
-    return pixels if pixels.shape == shape else _pixels(path, shape[-1])
+    pixels = pixels_of(path, None)
+    return pixels if pixels.shape == shape else pixels_of(path, shape[-1])
 
 
 def places_in(test: ImageSet, files: Files, boxes: Boxes) -> list[Float[np.ndarray, "count 4"]]:
@@ -101,7 +100,7 @@ def fitted_boxes(
     from torchvision import tv_tensors
     from torchvision.transforms.v2 import functional
 
-    from multimix.lab.data._pictures import EVALUATION_RATIO
+    from multimix.lab.data._images import EVALUATION_RATIO
 
     shorter = round(size * (1.0 if in_memory else EVALUATION_RATIO))
     given = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=shape)

@@ -9,10 +9,9 @@ from typing import Protocol, cast
 import torch
 from jaxtyping import UInt8
 from torch import Generator, Tensor
-from torch.utils.data import Dataset
 
 from multimix.lab.data import normalise
-from multimix.lab.data._workers import decoded
+from multimix.lab.data._batches import decoded
 from multimix.lab.evaluate.predict import per_example
 
 __all__ = ["Fitting", "Memory", "Noise", "OutBatches", "Pictures", "Pixels", "images_under"]
@@ -77,9 +76,9 @@ class Fitting:
         """Return the image in a file, scaled as the run's own test images are."""
         from torchvision.transforms.v2.functional import pil_to_tensor
 
-        from multimix.lab.data._pictures import fitted, read_picture  # as the run's own files are read
+        from multimix.lab.data._images import fitted, read_image  # as the run's own files are read
 
-        picture = read_picture(path)
+        picture = read_image(path)
         _, height, width = self.shape
         if height == width and not self.crop:
             picture = fitted(picture, height, ratio=self.ratio)
@@ -153,14 +152,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, indices: list[int]) -> Tensor | str:
-        """Return the images at ``indices``, or which file cannot be read."""
-        from multimix.lab.data._pictures import UnreadableError
-
-        try:
-            return torch.stack([self.fitting.picture(self.paths[index], index) for index in indices])
-        except UnreadableError as error:
-            return str(error)
+    def __getitem__(self, indices: list[int]) -> Tensor:
+        """Return the images at ``indices``."""
+        return torch.stack([self.fitting.picture(self.paths[index], index) for index in indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +181,7 @@ class OutBatches:
         positions = range(len(self.pixels))
         chunks = [list(positions[start : start + self.batch_size]) for start in positions[:: self.batch_size]]
         workers = 0 if isinstance(self.pixels, Memory) else self.workers
-        for images in decoded(cast("Dataset[Tensor | str]", self.pixels), chunks, workers=workers):
+        for images in decoded(self.pixels.__getitem__, chunks, workers=workers):
             inputs = normalise(images.to(self.device), self.mean, self.std)
             yield inputs, torch.zeros(len(inputs), dtype=torch.int64, device=self.device)
 

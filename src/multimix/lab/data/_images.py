@@ -1,15 +1,36 @@
-"""Random crop and flip of a whole batch at once, each image with parameters of its own."""
+"""Image files to pixels, and random crops and flips: of one image of a file, and of a whole batch at once."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Int64, UInt8
+from PIL import Image
 from torch import Generator, Tensor
 
-__all__ = ["Augment", "Crops", "normalise"]
+from multimix._declared import Checked, Ge
+from multimix.lab.data._sets import one_line
+
+__all__ = [
+    "EVALUATION_RATIO",
+    "Augment",
+    "Crops",
+    "UnreadableError",
+    "augmented",
+    "fitted",
+    "normalise",
+    "read_image",
+]
+
+EVALUATION_RATIO = 256 / 224
+"""Of the scaled shorter side to the centre crop, as usual with ImageNet."""
+
+
+class UnreadableError(ValueError):
+    """A file is not an image that can be read."""
 
 
 class Crops(NamedTuple):
@@ -22,13 +43,9 @@ class Crops(NamedTuple):
     mirrored: Bool[Tensor, " b"]
     """Whether the crop is flipped left to right."""
 
-    def dealt(self, rank: int, world: int) -> "Crops":
-        """Return every world-th of them, from number ``rank`` on."""
-        return Crops(*(part[rank::world] for part in self))
-
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class Augment(Checked):
     """Random crop from zero padding, then a horizontal flip of every other image on average.
 
     The usual augmentation of small images (He et al. 2016, arXiv 1512.03385, section 4.2). Padding is zero in pixels,
@@ -39,14 +56,10 @@ class Augment:
         ValueError: ``crop_padding`` is negative.
     """
 
-    crop_padding: int = 4
+    crop_padding: Annotated[int, Ge(0)] = 4
     """Zeros added on each side before the crop; 0 leaves the crop out."""
     flip: bool = True
     """Whether each image is mirrored with probability one half."""
-
-    def __post_init__(self) -> None:
-        if self.crop_padding < 0:
-            raise ValueError(f"crop_padding must not be negative, not {self.crop_padding}")
 
     def __call__(
         self,
@@ -58,14 +71,16 @@ class Augment:
     ) -> Float32[Tensor, "b c h w"]:
         """Return the images augmented and normalised; ``generator`` lives on their device and gives all randomness.
 
-        Those of one shard (rank, world) are augmented as in the batch of all shards, of which they are every world-th.
+        Those of one shard (rank, world size) are augmented as in the batch of all shards, of which they are every
+        world-th.
 
         Raises:
             ValueError: As ``normalise``.
         """
         if self.crop_padding or self.flip:
             rank, world = shard
-            images = self.apply(images, self.draw(len(images) * world, generator).dealt(rank, world))
+            crops = self.draw(len(images) * world, generator)
+            images = self.apply(images, Crops(*(part[rank::world] for part in crops)))
         return normalise(images, mean, std)
 
     def draw(self, size: int, generator: Generator) -> Crops:
@@ -97,16 +112,54 @@ def normalise(
         ValueError: The images are not uint8, or ``mean`` and ``std`` have not one number a channel.
     """
     if images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8 (pixels in 0..255), not {images.dtype}")
+        raise ValueError(f"images must be uint8 (pixels in 0..255), got {images.dtype}")
     centre, spread = (_per_channel(name, value, images) for name, value in (("mean", mean), ("std", std)))
     return images.float().mul_(1 / (255 * spread)).sub_(centre / spread)
 
 
 def _per_channel(name: str, value: Tensor | Sequence[float], images: Tensor) -> Tensor:
-    """Return ``value`` as a (c, 1, 1) tensor beside the images."""
     tensor = torch.as_tensor(value, dtype=torch.float32, device=images.device)
     if tensor.shape != images.shape[1:2]:
         raise ValueError(
-            f"{name} must have one number for each of {images.shape[1]} channels, not {tuple(tensor.shape)}"
+            f"{name} must have one number for each of {images.shape[1]} channels, got {tuple(tensor.shape)}"
         )
     return tensor.view(-1, 1, 1)
+
+
+def read_image(path: str) -> Image.Image:
+    """Return the image at ``path`` in RGB.
+
+    Raises:
+        UnreadableError: The file is missing, is no image, is damaged, or would take gigabytes of memory; the message
+            names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UnreadableError(f"{path} cannot be read as an image: {one_line(error)}") from error
+
+
+def fitted(image: Image.Image, size: int, *, ratio: float = 1.0) -> Image.Image:
+    """Scale the shorter side to ``ratio * size`` and cut the centre square of ``size`` out."""
+    from torchvision.transforms.v2 import functional  # whose import takes seconds
+
+    resized = functional.resize(image, [round(size * ratio)], antialias=True)
+    return functional.center_crop(resized, [size, size])
+
+
+def augmented(image: Image.Image, size: int, augment: Augment, seed: int) -> Image.Image:
+    """Return a random view of ``size`` squared: a resized crop (none if ``crop_padding`` is 0), then perhaps a flip.
+
+    Torch's global CPU generator, which torchvision draws from, is seeded and afterwards put back.
+    """
+    from torchvision.transforms import v2
+
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the accelerators for good.
+        torch.default_generator.manual_seed(seed)
+        if augment.crop_padding:
+            image = v2.RandomResizedCrop(size, antialias=True)(image)
+        else:
+            image = fitted(image, size, ratio=EVALUATION_RATIO)
+        return v2.RandomHorizontalFlip()(image) if augment.flip else image

@@ -1,0 +1,263 @@
+"""COCO-format folders, ``annotations/instances_SPLIT.json`` and images, and VOC-format ones, an XML file an image."""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
+
+from multimix._declared import Count, Ge, check
+from multimix.lab.data.boxes._sets import BoxSet, Draft, Photo
+
+__all__ = ["load_boxes"]
+
+Entry = dict[str, Any]
+_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+
+
+def load_boxes(spec: str, split: str, *, classes: tuple[str, ...] | None = None) -> BoxSet:
+    """Return a split of a COCO-format or VOC-format folder.
+
+    COCO's labels are 1..k in the order of the category ids, which need not be consecutive; images lie in ``SPLIT``,
+    ``images/SPLIT``, ``images`` or the folder itself, the first of them that is there. Boxes (x, y, width, height)
+    become (left, top, right, bottom); crowds are ignored objects.
+
+    VOC's labels are the names in alphabetical order, which is VOC's own. VOC counts pixels from 1 and a box holds its
+    last one: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax), so that widths are VOC's xmax - xmin +
+    1. Difficult objects are ignored objects.
+
+    Args:
+        spec: ``coco:PATH``, or ``voc:PATH`` with more paths after commas, which are joined as VOC2007 and VOC2012 are
+            to "07+12".
+        split: What ``annotations/instances_SPLIT.json`` or ``ImageSets/Main/SPLIT.txt`` is called, such as trainval.
+        classes: Those that a network knows; by default all of the set.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a file is damaged, something comes twice or is unknown, a box is none or outside its image, or
+            the classes are not those; the message names the file and the entry.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in ("coco", "voc") or not rest:
+        raise ValueError(f"data must be coco:PATH or voc:PATH[,PATH...], got {spec!r}")
+    if kind == "voc":
+        return _read_voc([Path(path) for path in rest.split(",")], split, classes)
+    boxes = _read_coco(Path(rest), split)
+    if classes is not None and boxes.classes != classes:
+        raise ValueError(
+            f"{boxes.name} has {_some(boxes.classes)}, but {_some(classes)} in the same order were expected"
+        )
+    return boxes
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' * (len(classes) > 4)})"
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Say of what is refused inside where it stands."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _existing(folder: Path, what: str) -> Path:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}, where {what} should be")
+    return folder
+
+
+def _content(file: Path) -> bytes:
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    return file.read_bytes()
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Return the names in a folder; one listing is far quicker than asking for each of 100,000 files."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries}
+
+
+def _refuse_outside(name: str) -> None:
+    path = Path(name)
+    if not name or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"the name of a file in its folder was expected, got {name!r}")
+
+
+def _read_coco(folder: Path, split: str) -> BoxSet:
+    file = _existing(folder / "annotations", "COCO annotations") / f"instances_{split}.json"
+    text = _content(file)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    with _at(str(file)):
+        if not isinstance(content, dict):
+            raise ValueError("an object with images, annotations and categories was expected")
+        classes = _categories(content)
+        draft = Draft(f"coco:{folder} {split}", "coco", tuple(classes.values()))
+        images = _by_id(content, "images")
+        annotations = _by_image(content, images, classes)
+        choices = (folder / split, folder / "images" / split, folder / "images", folder)
+        place = next(choice for choice in choices if choice.is_dir())
+        present = _names_in(place)
+        for key, entry in images.items():
+            with _at(f"image {key}"):
+                draft.begin(_photo(key, entry, place, present))
+            for annotation in annotations[key]:
+                with _at(f"annotation {annotation['id']} of image {key}"):
+                    _add(draft, annotation, classes)
+    return draft.finish()
+
+
+def _by_id(content: Entry, kind: str) -> dict[int, Entry]:
+    """Return the entries of a kind by their ids."""
+    entries = content.get(kind)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"a list of objects was expected under {kind!r}")
+    found: dict[int, Entry] = {}
+    for number, entry in enumerate(entries):
+        with _at(f"{kind}[{number}]"):
+            check(int, id=(key := entry.get("id")))
+        if key in found:
+            raise ValueError(f"id {key} comes twice among the {kind}")
+        found[key] = entry
+    return found
+
+
+def _categories(content: Entry) -> dict[int, str]:
+    """Return the classes by the ids of their categories, in the order of these."""
+    names: dict[int, str] = {}
+    for key, entry in sorted(_by_id(content, "categories").items()):
+        with _at(f"category {key}"):
+            check(str, name=(name := entry.get("name")))
+        if name in names.values():
+            raise ValueError(f"two categories have the name {name!r}")
+        names[key] = name
+    return names
+
+
+def _by_image(content: Entry, images: dict[int, Entry], classes: dict[int, str]) -> dict[int, list[Entry]]:
+    """Return the annotations by the image that they belong to."""
+    grouped: dict[int, list[Entry]] = defaultdict(list)
+    for key, entry in _by_id(content, "annotations").items():
+        image, category = entry.get("image_id"), entry.get("category_id")
+        with _at(f"annotation {key}"):
+            check(int, image_id=image, category_id=category)
+            if image not in images:
+                raise ValueError(f"image_id {image} is not among the images")
+            if category not in classes:
+                raise ValueError(f"category_id {category} of image {image} is not among the categories")
+        grouped[image].append(entry)
+    return grouped
+
+
+def _photo(key: int, entry: Entry, folder: Path, present: set[str]) -> Photo:
+    name, height, width = (entry.get(field) for field in ("file_name", "height", "width"))
+    check(str, file_name=name)
+    check(Count, height=height, width=width)
+    with _at("file_name"):
+        _refuse_outside(name)
+    if name not in present and not (folder / name).is_file():
+        raise FileNotFoundError(f"image {key}: there is no file {folder / name}")
+    return Photo(str(folder / name), str(key), height, width)
+
+
+def _add(draft: Draft, entry: Entry, classes: dict[int, str]) -> None:
+    box, crowd, area = entry.get("bbox"), entry.get("iscrowd", 0), entry.get("area")
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(f"bbox must be [x, y, width, height], got {box!r}")
+    if crowd not in (0, 1):
+        raise ValueError(f"iscrowd must be 0 or 1, got {crowd!r}")
+    check(tuple[float, ...], bbox=box)
+    check(Annotated[float, Ge(0)] | None, area=area)
+    left, top, width, height = box
+    name = classes[entry["category_id"]]
+    draft.add((left, top, left + width, top + height), name, area=area, ignored=bool(crowd))
+
+
+def _read_voc(folders: Sequence[Path], split: str, classes: tuple[str, ...] | None) -> BoxSet:
+    draft = Draft(f"voc:{','.join(map(str, folders))} {split}", "voc", classes)
+    for folder in folders:
+        images = _existing(folder / "JPEGImages", "VOC images")
+        annotations = _existing(folder / "Annotations", "VOC annotations")
+        present = _names_in(images)
+        for name in _listed(_existing(folder / "ImageSets" / "Main", "VOC splits") / f"{split}.txt"):
+            file = annotations / f"{name}.xml"
+            root = _parsed(file)
+            image = next((name + ending for ending in _ENDINGS if name + ending in present), None)
+            if image is None:
+                raise FileNotFoundError(f"{file}: there is no image {images / name}.jpg")
+            with _at(str(file)):
+                height, width = (_whole(root, f"size/{side}") for side in ("height", "width"))
+                draft.begin(Photo(str(images / image), name, height, width))
+                for number, part in enumerate(root.findall("object"), 1):
+                    _add_object(draft, part, number)
+    return draft.finish()
+
+
+def _listed(file: Path) -> list[str]:
+    """Return the images that a split names."""
+    names: dict[str, None] = {}
+    for number, line in enumerate(_content(file).decode("utf-8").splitlines(), 1):
+        if not (words := line.split()):
+            continue
+        with _at(f"{file}, line {number}"):
+            if len(words) > 1:
+                raise ValueError(f"the name of one image was expected, got {line.strip()!r}")
+            _refuse_outside(words[0])
+            if words[0] in names:
+                raise ValueError(f"image {words[0]} comes twice")
+        names[words[0]] = None
+    if not names:
+        raise ValueError(f"{file} names no image")
+    return list(names)
+
+
+class _Builder(TreeBuilder):
+    """Refuses a document type, where entities that grow without bound are declared."""
+
+    def doctype(self, *_: object) -> NoReturn:
+        raise ValueError("an annotation needs no document type, and this one has one")
+
+
+def _parsed(file: Path) -> Element:
+    parser = XMLParser(target=_Builder())
+    try:
+        parser.feed(_content(file))
+        return parser.close()
+    except (ParseError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def _add_object(draft: Draft, part: Element, number: int) -> None:
+    name = (part.findtext("name") or "").strip()
+    if not name:
+        raise ValueError(f"object {number}: a name was expected")
+    with _at(f"object {number} ({name})"):
+        difficult = (part.findtext("difficult") or "0").strip()
+        if difficult not in ("0", "1"):
+            raise ValueError(f"difficult must be 0 or 1, got {difficult!r}")
+        left, top, right, bottom = (_number(part, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax"))
+        draft.add((left - 1, top - 1, right, bottom), name, area=None, ignored=difficult == "1")
+
+
+def _number(part: Element, path: str) -> float:
+    text = part.findtext(path)
+    try:
+        return float(text or "")
+    except ValueError:
+        raise ValueError(f"{path} must be a number, got {text!r}") from None
+
+
+def _whole(part: Element, path: str) -> int:
+    value = _number(part, path)
+    if not (value >= 1 and value.is_integer()):
+        raise ValueError(f"{path} must be a whole number of at least 1, got {value:g}")
+    return int(value)
