@@ -23,6 +23,7 @@ from multimix.methods import (
     PuzzleMix,
 )
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError, draw_partners
+from multimix.protocols import EncoderOutput
 
 TUPLES = 40
 LEARNS_FOR_CLASSES = {"automix", "stylecutmix"}
@@ -133,21 +134,19 @@ class Tagger(toy.Toy):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             super().__init__(nn.Embedding(11, d), nn.Linear(d, d), width=d, classes=classes)
-        self.mask = None
 
     def embed(self, inputs):
         tokens = inputs["tokens"] if isinstance(inputs, Mapping) else inputs
-        self.mask = tokens != 0
         hidden = tokens
         for block in self.blocks:
             hidden = block(hidden)
-        return hidden
+        return EncoderOutput(hidden, tokens != 0)
 
-    def pool(self, features):
-        if features.shape[1] == 1:
-            return features.squeeze(1)
-        weights = self.mask / self.mask.sum(1, keepdim=True)
-        return torch.einsum("br,brd->bd", weights, features)
+    def pool(self, output):
+        if output.features.shape[1] == 1:
+            return output.features.squeeze(1)
+        weights = output.mask / output.mask.sum(1, keepdim=True)
+        return torch.einsum("br,brd->bd", weights, output.features)
 
 
 def sentences(length=6):
@@ -197,7 +196,7 @@ def test_labels_of_positions_are_those_of_the_positions_that_are_left():
     totals = []
     for more in (0, 5):
         network = Tagger()
-        network.pool = lambda features: features
+        network.pool = lambda output: output.features
         padded = [nn.functional.pad(t, (0, more)) for t in (tokens, labels)]
         totals.append(DenseMultiMix(TUPLES)(network, *padded, generator=generator()).total)
     torch.testing.assert_close(*totals)
@@ -224,10 +223,12 @@ class Segmenter(toy.Toy):
             torch.manual_seed(0)
             super().__init__(nn.Conv2d(3, 6, 3, stride=2, padding=1), width=6, classes=5)
         self.objective = objective
-        self.grid = (3, 4)
 
-    def pool(self, features):
-        return features
+    def embed(self, inputs):
+        return EncoderOutput(super().embed(inputs), grid=(3, 4))
+
+    def pool(self, output):
+        return output.features
 
 
 MAPPERS = {

@@ -14,15 +14,15 @@ def test_own_models_by_name(name):
     network = build(name, num_classes=4, in_channels=1, width=2)
     assert isinstance(network, Network)
     assert isinstance(network, PreActResNet | WideResNet)
-    assert network(torch.randn(3, 1, 8, 8)).shape == (3, 4)
+    assert network(torch.randn(3, 1, 8, 8)).features.shape == (3, 4)
 
 
 def test_settings_reach_our_own_models():
     network = build("preact_resnet18", num_classes=5, width=3, strides=(1, 1, 1, 2), final_norm=False)
     assert isinstance(network.norm, nn.Identity)
-    assert network.embed(torch.randn(1, 3, 8, 8)).shape == (1, 16, 24)
+    assert network.embed(torch.randn(1, 3, 8, 8)).features.shape == (1, 16, 24)
     wide = build("wide_resnet16_8", num_classes=5, width=2, strides=(2, 2, 2))
-    assert wide.embed(torch.randn(2, 3, 8, 8)).shape == (2, 1, 128)
+    assert wide.embed(torch.randn(2, 3, 8, 8)).features.shape == (2, 1, 128)
     assert build("wide_resnet16_8", num_classes=10).head.in_features == 512
     assert isinstance(build("preact_resnet18", num_classes=10).norm, nn.Sequential)
 

@@ -32,12 +32,12 @@ def test_the_network_gives_logits_at_the_encoders_positions():
     network = adapt(model, encoder="body", head="out", dense=True)
     logits = network(IMAGES)
     assert logits.shape == (2, 24, 4)
-    assert network.grid == (4, 6)
+    assert network.embed(IMAGES).grid == (4, 6)
     assert network.head is model.out
     maps = model.out(model.body(IMAGES))
     for j in range(24):
         torch.testing.assert_close(logits[:, j], maps[:, :, j // 6, j % 6])
-    features = network.embed(IMAGES)
+    features = network.embed(IMAGES).features
     assert torch.equal(network.pool(features), features)
     singles = features.flatten(0, 1).unsqueeze(1)
     torch.testing.assert_close(network.classify(network.pool(singles))[:, 0], logits.flatten(0, 1))
@@ -51,10 +51,10 @@ def test_torchvisions_segmenters(make):
     images = torch.randn(2, 3, 48, 64)
     with torch.no_grad():
         logits = network(images)
-        maps = logits.transpose(1, 2).unflatten(2, network.grid)
+        maps = logits.transpose(1, 2).unflatten(2, (6, 8))
         enlarged = F.interpolate(maps, size=(48, 64), mode="bilinear", align_corners=False)
         torch.testing.assert_close(enlarged, model(images)["out"], rtol=1e-4, atol=1e-5)
-    assert network.grid == (6, 8)
+    assert network.embed(images).grid == (6, 8)
     network.train()
     labels = torch.randint(0, 5, (2, 48, 64))
     mm.DenseMultiMix(tuples=8)(network, images, labels).total.backward()
@@ -90,7 +90,7 @@ def test_labels_of_tokens_with_a_mask():
     expected = model(**inputs)["logits"]
     torch.manual_seed(1)
     torch.testing.assert_close(network(inputs), expected)
-    assert network.mask.sum(1).tolist() == [4, 2]
+    assert network.embed(inputs).mask.sum(1).tolist() == [4, 2]
     mm.DenseMultiMix(tuples=8)(network, inputs, torch.randint(0, 4, (2, 4))).total.backward()
     assert model.table.weight.grad[[6, 7]].abs().max() == 0
     assert model.table.weight.grad[[0, 3, 4]].abs().max() > 0

@@ -1,6 +1,7 @@
 """Every family of transformers is split, or refused with what to do instead."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,10 +52,11 @@ def test_every_other_family(name):
     network = adapt(model).eval()
     with torch.no_grad():
         torch.testing.assert_close(network(inputs), expected, rtol=1e-4, atol=1e-4)
-        features = network.embed(inputs)
-        positions = features.flatten(0, 1).unsqueeze(1)[:6]
-        everywhere = network.pool(positions.expand(-1, features.shape[1], -1))
-        torch.testing.assert_close(network.pool(positions), everywhere, rtol=1e-3, atol=1e-3)
+        output = network.embed(inputs)
+        r, alone = output.features.shape[1], output.each_position()
+        alone = replace(alone, features=alone.features[:6])
+        everywhere = network.pool(replace(alone, features=alone.features.expand(-1, r, -1)))
+        torch.testing.assert_close(network.pool(alone), everywhere, rtol=1e-3, atol=1e-3)
         for stage in network.stages[1:]:
             with network.mixing_at(stage, lambda x: x.flip(0)):
                 torch.testing.assert_close(network(inputs), expected.flip(0), rtol=1e-3, atol=1e-3)

@@ -1,6 +1,7 @@
 """The same laws for timm's and torchvision's models: the network is the model, split."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -119,9 +120,10 @@ def test_network_is_the_model(evaluated):
     assert adapt(network) is network
     with torch.no_grad():
         expected = model(images)
-        features = network.embed(images)
+        output = network.embed(images)
+        features = output.features
         before = features.clone()
-        embeddings = network.pool(features)
+        embeddings = network.pool(output)
         assert features.ndim == 3
         assert embeddings.ndim == 2
         assert torch.equal(features, before)
@@ -181,13 +183,14 @@ def test_head(evaluated):
 def test_a_single_position_is_pooled_by_itself(evaluated):
     _, _, network, images = evaluated
     with torch.no_grad():
-        features = network.embed(images)
-        positions = features.flatten(0, 1).unsqueeze(1)[:6]
-        each = network.pool(positions)
-        assert each.shape == (len(positions), network.pool(features).shape[1])
+        output = network.embed(images)
+        r, alone = output.features.shape[1], output.each_position()
+        alone = replace(alone, features=alone.features[:6])
+        each = network.pool(alone)
+        assert each.shape == (len(alone.features), network.pool(output).shape[1])
         assert torch.isfinite(each).all()
         # A position by itself is what an image gives that looks the same everywhere.
-        everywhere = network.pool(positions.expand(-1, features.shape[1], -1))
+        everywhere = network.pool(replace(alone, features=alone.features.expand(-1, r, -1)))
         torch.testing.assert_close(each, everywhere, rtol=1e-4, atol=1e-4)
 
 
@@ -245,10 +248,12 @@ def test_positions_are_row_major(name, last, channels_last):
     maps = []
     model.get_submodule(last).register_forward_hook(lambda module, arguments, output: maps.append(output.detach()))
     model.eval()(images)
-    features = adapt(model).embed(images)
+    output = adapt(model).embed(images)
+    features = output.features
     grid = maps[0] if channels_last else maps[0].permute(0, 2, 3, 1)
     rows, columns = grid.shape[1:3]
     assert rows * columns > 1
+    assert output.grid == (rows, columns)
     assert features.shape == (3, rows * columns, grid.shape[3])
     for j in range(rows * columns):
         assert torch.equal(features[:, j], grid[:, j // columns, j % columns])
@@ -257,22 +262,22 @@ def test_positions_are_row_major(name, last, channels_last):
 @pytest.mark.parametrize(("name", "prefix"), [("timm/vit-registers", 4), ("timm/vit-token", 1), ("torchvision/vit", 1)])
 def test_prefix_tokens_are_kept(name, prefix):
     model, images = make(name)
-    assert adapt(model.eval()).embed(images).shape == (3, prefix + 16, 24)
+    assert adapt(model.eval()).embed(images).features.shape == (3, prefix + 16, 24)
 
 
 def test_class_token_pooling_takes_the_first_row():
     model, images = make("torchvision/vit")
     network = adapt(model.eval())
-    features = network.embed(images)
-    assert torch.equal(network.pool(features), features[:, 0])
-    assert torch.equal(network.pool(features[:, 5:6]), features[:, 5])
+    output = network.embed(images)
+    assert torch.equal(network.pool(output), output.features[:, 0])
+    assert torch.equal(network.pool(output.each_position()), output.features.flatten(0, 1))
 
 
 def test_average_pooling_skips_prefix_tokens():
     model, images = make("timm/vit-registers")
     network = adapt(model.eval())
-    features = network.embed(images)
-    torch.testing.assert_close(network.pool(features), model.fc_norm(features[:, 4:].mean(1)))
+    output = network.embed(images)
+    torch.testing.assert_close(network.pool(output), model.fc_norm(output.features[:, 4:].mean(1)))
 
 
 def test_other_grids_can_be_pooled():
@@ -280,22 +285,22 @@ def test_other_grids_can_be_pooled():
     network = adapt(model.eval())
     wide = torch.cat([images, images], dim=3)
     small, large = network.embed(images), network.embed(wide)
-    assert (small.shape[1], large.shape[1]) == (4, 6)
+    assert (small.features.shape[1], large.features.shape[1]) == (4, 6)
     with torch.no_grad():
         torch.testing.assert_close(network.classify(network.pool(small)), model(images))
         torch.testing.assert_close(network.classify(network.pool(large)), model(wide))
-    torch.testing.assert_close(network.pool(large[:, :1].expand(-1, 9, -1)), large[:, 0])
+    square = replace(large, features=large.features[:, :1].expand(-1, 9, -1), grid=None)
+    torch.testing.assert_close(network.pool(square), large.features[:, 0])
 
 
 @pytest.mark.bad_input
 def test_positions_that_fit_no_grid():
     model, images = make("torchvision/resnet18")
     network = adapt(model.eval())
-    with pytest.raises(ValueError, match="embedded nothing yet"):
+    with pytest.raises(ValueError, match="pass what embed gives"):
         network.pool(torch.randn(2, 4, 512))
-    network(images)
     with pytest.raises(ValueError, match=r"as many positions as embed gave, 4 on a grid \(2, 2\), or one; got 3"):
-        network.pool(torch.randn(2, 3, 512))
+        network.pool(replace(network.embed(images), features=torch.randn(2, 3, 512)))
 
 
 @pytest.mark.parametrize(

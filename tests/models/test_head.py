@@ -23,13 +23,14 @@ def test_what_enters_the_head_is_embedded(names):
     handle.remove()
     network = adapt(model, **names)
     assert isinstance(network, Network)
-    features = network.embed(u.IMAGES)
+    output = network.embed(u.IMAGES)
+    features = output.features
     assert features.shape == (4, 1, 8)
     assert torch.equal(features[:, 0], entered[0])
     assert torch.equal(network.pool(features), entered[0])
     torch.testing.assert_close(network.classify(network.pool(features)), logits)
     assert network.head is model.fc3
-    assert (network.stages, network.grid, network.mask) == (range(1), (), None)
+    assert (network.stages, output.grid, output.mask) == (range(1), (), None)
 
 
 def test_nothing_behind_the_head_begins_runs():
@@ -161,7 +162,7 @@ def test_logits_at_every_position():
     network = adapt(model, head="out", dense=True)
     logits = network(u.IMAGES)
     assert logits.shape == (4, 64, 3)
-    assert network.grid == (8, 8)
+    assert network.embed(u.IMAGES).grid == (8, 8)
     torch.testing.assert_close(logits[:, 9], model.out(model.body(u.IMAGES))[:, :, 1, 1])
     labels = torch.arange(4 * 256).reshape(4, 16, 16) % 3
     mm.DenseMultiMix(tuples=10)(network, u.IMAGES, labels).total.backward()

@@ -53,7 +53,7 @@ def test_a_map_is_pooled_by_its_mean():
     network = adapt(model, encoder="features", head="out")
     assert isinstance(network, Network)
     assert network.stages == range(1)
-    features = network.embed(IMAGES)
+    features = network.embed(IMAGES).features
     maps = model.features(IMAGES)
     assert features.shape == (2, 35, 6)
     assert torch.equal(features[:, 9], maps[:, :, 1, 2])
@@ -98,7 +98,7 @@ def test_tokens_with_the_models_own_pooling(output, way):
     network = adapt(model, encoder="wrapped", head="out", pool=pools[way])
     x = torch.randn(3, 5, 8)
     expected = model(x)["logits"] if output == "mapping" else model(x)
-    assert network.embed(x).shape == (3, 6, 8)
+    assert network.embed(x).features.shape == (3, 6, 8)
     torch.testing.assert_close(network(x), expected)
 
     twin = copy.deepcopy(network)
@@ -168,7 +168,7 @@ def test_layouts(encoder, shape, positions):
 
     model, inputs = Model(), torch.randn(shape)
     network = adapt(model, encoder="encoder", head="out")
-    assert network.embed(inputs).shape == (3, positions, 6)
+    assert network.embed(inputs).features.shape == (3, positions, 6)
     torch.testing.assert_close(network(inputs), model(inputs))
 
 
@@ -250,7 +250,7 @@ def test_a_known_model_may_be_split_by_name():
     model = torchvision.models.resnet18(num_classes=5).eval()
     network = adapt(model, encoder="layer3.1", head="fc", pool=Rest(model), stages=["layer1", "layer2", "layer3"])
     images = torch.randn(2, 3, 32, 32)
-    assert network.embed(images).shape == (2, 4, 256)
+    assert network.embed(images).features.shape == (2, 4, 256)
     assert network.stages == range(4)
     torch.testing.assert_close(network(images), model(images))
 

@@ -88,7 +88,7 @@ def test_timm_has_as_many_parameters():
 def test_shapes(network, side, width):
     network = network()
     assert isinstance(network, Network)
-    features = network.embed(torch.randn(2, 3, 32, 32))
+    features = network.embed(torch.randn(2, 3, 32, 32)).features
     assert features.shape == (2, side * side, width)
     assert network.pool(features).shape == (2, width)
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
@@ -100,7 +100,7 @@ def test_positions_are_row_major():
     network = preact_resnet18(width=4, in_channels=1).eval()
     maps = []
     network.norm.register_forward_hook(lambda module, arguments, output: maps.append(output))
-    features = network.embed(torch.randn(2, 1, 24, 40))
+    features = network.embed(torch.randn(2, 1, 24, 40)).features
     assert maps[0].shape == (2, 32, 3, 5)
     for j in range(15):
         torch.testing.assert_close(features[:, j], maps[0][:, :, j // 5, j % 5], rtol=0, atol=0)
@@ -109,7 +109,7 @@ def test_positions_are_row_major():
 def test_forward_is_the_three_parts_and_pooling_a_mean():
     network = preact_resnet18(width=4).eval()
     images = torch.randn(3, 3, 16, 16)
-    features = network.embed(images)
+    features = network.embed(images).features
     torch.testing.assert_close(network.pool(features), features.sum(1) / features.shape[1])
     torch.testing.assert_close(network.pool(features[:, 2:3]), features[:, 2], rtol=0, atol=0)
     assert torch.equal(network(images), network.classify(network.pool(features)))
@@ -117,8 +117,8 @@ def test_forward_is_the_three_parts_and_pooling_a_mean():
 
 def test_final_norm_decides_the_sign_of_features():
     images = torch.randn(4, 3, 16, 16)
-    assert preact_resnet18(width=4).embed(images).min() >= 0
-    assert preact_resnet18(width=4, final_norm=False).embed(images).min() < 0
+    assert preact_resnet18(width=4).embed(images).features.min() >= 0
+    assert preact_resnet18(width=4, final_norm=False).embed(images).features.min() < 0
 
 
 def test_convolutions_start_with_he_normal_over_the_fan_out():

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,9 +41,9 @@ def test_network_is_the_model(evaluated):
     with torch.no_grad():
         for inputs in (padded(model), batch(model)):
             expected = model(**inputs).logits
-            features = network.embed(inputs)
+            output = network.embed(inputs)
             before = features.clone()
-            embeddings = network.pool(features)
+            embeddings = network.pool(output)
             assert (features.ndim, embeddings.ndim) == (3, 2)
             assert torch.equal(features, before)
             torch.testing.assert_close(network.classify(embeddings), expected, rtol=1e-5, atol=1e-5)
@@ -109,14 +110,17 @@ def test_head_is_the_last_layer(evaluated):
 def test_a_single_position_is_pooled_by_itself(evaluated):
     _, model, network = evaluated
     with torch.no_grad():
-        features = network.embed(padded(model))
-        positions = features.flatten(0, 1).unsqueeze(1)[:6]
-        each = network.pool(positions)
-        assert each.shape == (len(positions), network.pool(features).shape[1])
+        output = network.embed(padded(model))
+        r, alone = output.features.shape[1], output.each_position()
+        alone = replace(alone, features=alone.features[:6])
+        each = network.pool(alone)
+        assert each.shape == (len(alone.features), network.pool(output).shape[1])
         # A position by itself is what an example gives that looks the same everywhere.
-        everywhere = network.pool(positions.expand(-1, features.shape[1], -1))
+        everywhere = network.pool(replace(alone, features=alone.features.expand(-1, r, -1)))
         torch.testing.assert_close(each, everywhere, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(each[:3], network.pool(positions[:3]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            each[:3], network.pool(replace(alone, features=alone.features[:3])), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_stages_mix(evaluated):
@@ -136,17 +140,16 @@ def test_stages_mix(evaluated):
 def test_mask_says_which_positions_are_real(evaluated):
     name, model, network = evaluated
     inputs = padded(model)
-    features = network.embed(inputs)
+    output = network.embed(inputs)
     if "attention_mask" not in inputs:
-        assert network.mask is None
+        assert output.mask is None
     elif name in TEXTS:
-        assert torch.equal(network.mask, inputs["attention_mask"].bool())
+        assert torch.equal(output.mask, inputs["attention_mask"].bool())
     else:
         samples = inputs["attention_mask"].sum(1)
         frames = ((samples - 10) // 5 + 1 - 3) // 2 + 1  # of the two convolutions above
-        assert torch.equal(network.mask, torch.arange(features.shape[1]) < frames[:, None])
-    network.embed(inputs[model.main_input_name])
-    assert network.mask is None
+        assert torch.equal(output.mask, torch.arange(output.features.shape[1]) < frames[:, None])
+    assert network.embed(inputs[model.main_input_name]).mask is None
 
 
 @pytest.mark.parametrize("name", [*TEXTS, "audio/wav2vec2", "audio/hubert", "audio/wavlm"])

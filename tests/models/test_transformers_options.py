@@ -94,7 +94,7 @@ def test_inputs_of_another_kind():
     model = make("text/bert")
     with pytest.raises(TypeError, match=r"mapping of the keyword arguments .* or its 'input_ids' as a tensor, got str"):
         adapt(model)("a sentence")
-    with pytest.raises(ValueError, match="embedded nothing yet"):
+    with pytest.raises(ValueError, match="pass what embed gives"):
         adapt(model).pool(torch.randn(2, 3, 32))
     network = adapt(model)
     with pytest.raises(TypeError, match=r"stage 0 \(inputs\) must leave a tensor"), network.mixing_at(0, torch.flip):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 import toy
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.ops import CrossEntropy, Gather, SquaredError, gathered
-from multimix.protocols import Method, Teacher
+from multimix.protocols import EncoderOutput, Method, Teacher
 from parallel.jobs import each, gathered_back, losses_and_gradients, normalised
 from parallel.together import together
 
@@ -94,8 +94,15 @@ def test_alone_everything_comes_back_as_it_is():
 
 
 def test_masked_positions_are_refused():
-    network = toy.images()
-    network.gather, network.mask = Gather(), torch.tensor([[True] * 9, [True] * 8 + [False]])
+    class Masked(toy.Toy):
+        def embed(self, inputs):
+            return EncoderOutput(super().embed(inputs), torch.tensor([[True] * 9, [True] * 8 + [False]]))
+
+        def pool(self, output):
+            return output.features.mean(1)
+
+    network = Masked(torch.nn.Conv2d(3, 6, 3, stride=2, padding=1), width=6, classes=5)
+    network.gather = Gather()
     with pytest.raises(ValueError, match="masked positions cannot be gathered across processes"):
         DenseMultiMix(tuples=3)(network, *toy.batch(2, 3, 6, 6))
 

@@ -64,7 +64,7 @@ def test_the_last_map_is_what_the_classifier_pools():
         images = torch.randn(2, 3, 64, 64)
         with torch.no_grad():
             last = pyramid(net).eval().body(images)["norm"]
-            assert torch.equal(last.flatten(2).transpose(1, 2), net.embed(images))
+            assert torch.equal(last.flatten(2).transpose(1, 2), net.embed(images).features)
 
 
 @pytest.mark.parametrize(
