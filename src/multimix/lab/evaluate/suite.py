@@ -76,6 +76,13 @@ class SuiteSettings(Checked):
     """Measure only so many test images, the same share of each class; by default all."""
 
 
+def check_each_once(**choices: Sequence[object]) -> None:
+    """Raise ValueError unless at least one thing is chosen, and none twice."""
+    for name, chosen in choices.items():
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError(f"{name} must be at least one, each once, got {', '.join(map(str, chosen)) or 'none'}")
+
+
 class Suite(Protocol):
     """An evaluator that can be made of a finished run: a frozen dataclass of data and settings."""
 

@@ -10,8 +10,7 @@ from torch.nn.functional import cross_entropy
 import toy
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.adversarial import fgsm, pgd
-from multimix.lab.evaluate.adversarial.attacks import Attack, Attacked, no_attack
-from multimix.lab.evaluate.adversarial.victim import Verdict, Victim
+from multimix.lab.evaluate.adversarial.attacks import Attack, Attacked, Victim, no_attack
 from multimix.lab.evaluate.predict import NonFiniteError
 
 STRONG = {"epsilon": 0.06, "step": 0.02, "steps": 7}
@@ -117,15 +116,14 @@ def test_being_fooled_counts_before_the_margin():
     """With many classes the odds may be worse for an image that is still right than for one that is not."""
 
     def attacked(margins: list[float], fooled: list[bool], mark: float) -> Attacked:
-        verdict = Verdict(torch.tensor(margins), torch.tensor(fooled), 5)
-        return Attacked(torch.full((len(margins), 1), mark), verdict)
+        return Attacked(torch.full((len(margins), 1), mark), torch.tensor(margins), torch.tensor(fooled), 5)
 
-    first = attacked([0.5, 0.5, 0.5, 9.0], [False, False, False, True], 1)
+    kept = attacked([0.5, 0.5, 0.5, 9.0], [False, False, False, True], 1)
     second = attacked([0.1, 0.6, 0.4], [True, False, False], 2)
-    kept = first.tried_again(torch.tensor([0, 1, 2]), second)
+    kept.keep_worse(torch.tensor([0, 1, 2]), second)
     assert kept.pixels.flatten().tolist() == [2, 2, 1, 1]
-    assert kept.verdict.fooled.tolist() == [True, False, False, True]
-    torch.testing.assert_close(kept.verdict.margin, torch.tensor([0.1, 0.6, 0.5, 9.0]))
+    assert kept.fooled.tolist() == [True, False, False, True]
+    torch.testing.assert_close(kept.margin, torch.tensor([0.1, 0.6, 0.5, 9.0]))
 
 
 def test_float32_finds_what_float64_finds(trained):
@@ -216,7 +214,7 @@ def test_the_gradient_of_a_single_image_is_right(trained):
     """By differences; torch's own of this network, for one image on a CPU, is wrong in eval mode."""
     network, pixels, labels = double(trained, 3)
     for image, label in zip(pixels.split(1), labels.split(1), strict=True):
-        victim = Victim(network.eval(), label, int(label))
+        victim = Victim(network.eval(), label)
         found = victim.gradient(image)
         for place in [(0, 0, 0, 0), (0, 1, 3, 4), (0, 2, 7, 7)]:
             nudge = torch.zeros_like(image)
@@ -228,14 +226,14 @@ def test_the_gradient_of_a_single_image_is_right(trained):
 
 def test_gradients_of_a_batch_are_those_of_its_images(trained):
     network, pixels, labels = double(trained, 5)
-    together = Victim(network, labels, 4).gradient(pixels)
-    alone = [Victim(network, t, 4).gradient(p) for p, t in zip(pixels.split(1), labels.split(1), strict=True)]
+    together = Victim(network, labels).gradient(pixels)
+    alone = [Victim(network, t).gradient(p) for p, t in zip(pixels.split(1), labels.split(1), strict=True)]
     torch.testing.assert_close(together, torch.cat(alone))
 
 
 def test_the_margin_is_the_odds_and_gives_the_cross_entropy():
     logits, labels = toy.batch(20, 6, classes=6)
-    verdict = Victim(lambda x: x, labels, 5).judge(logits * 5)
+    verdict = Victim(lambda x: x, labels).judge(logits * 5)
     probability = (logits * 5).double().softmax(1).gather(1, labels[:, None])[:, 0]
     torch.testing.assert_close(verdict.margin.double(), (1 / probability - 1).log(), atol=1e-5, rtol=1e-5)
     expected = cross_entropy(logits.double() * 5, labels, reduction="none")
@@ -259,7 +257,7 @@ def test_passes_are_as_many_as_steps_and_one_and_fooled_images_rest(trained):
     assert [len(seen) for seen in network.seen] == [60] * 5
     network.seen.clear()
     Attack(0.05, 0.02, 4, restarts=2)(network, pixels, labels)
-    left = int((~found.verdict.fooled).sum())
+    left = int((~found.fooled).sum())
     assert 1 < left < 60
     assert [len(seen) for seen in network.seen] == [60] * 5 + [left] * 5
     network.seen.clear()

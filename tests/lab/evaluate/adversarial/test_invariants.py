@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import toy
 from multimix.lab.evaluate.adversarial import fgsm, pgd
-from multimix.lab.evaluate.adversarial.balls import L2, Linf
+from multimix.lab.evaluate.adversarial.attacks import L2, Linf
 
 
 def length(change: Tensor, norm: str) -> Tensor:
@@ -185,9 +185,9 @@ def test_each_device_finds_the_same(device, trained):
 
 
 BAD = {
-    "epsilon must be a finite number of at least 0, got -1": {"epsilon": -1},
-    "epsilon must be a finite number": {"epsilon": float("nan")},
-    "step must be a finite number above 0, got 0": {"step": 0},
+    "epsilon must be at least 0 and finite, got -1": {"epsilon": -1},
+    "epsilon must be at least 0 and finite, got nan": {"epsilon": float("nan")},
+    "step must be above 0, got 0": {"step": 0},
     "steps must be at least 1, got 0": {"steps": 0},
     "restarts must be at least 1, got 0": {"restarts": 0},
     "norm must be one of linf, l2, got 'l3'": {"norm": "l3"},

@@ -174,10 +174,10 @@ def test_one_norm_alone_is_what_it_is_beside_the_other(trained, norm):
 
 
 BAD = {
-    "norms must be one or more of linf, l2, each once, got": {"norms": ("linf", "l1")},
-    "norms must be one or more": {"norms": ()},
+    "norms must hold values that each must be one of linf, l2": {"norms": ("linf", "l1")},
+    "norms must be at least one, each once, got none": {"norms": ()},
     "autoattack needs linf among norms": {"norms": ("l2",), "autoattack": True},
-    "fgsm_epsilon must be a finite number above 0, got 0": {"fgsm_epsilon": 0},
+    "fgsm_epsilon must be above 0 and finite, got 0": {"fgsm_epsilon": 0},
     "pgd_epsilon must be": {"pgd_epsilon": -1},
     "pgd_step must be": {"pgd_step": float("inf")},
     "l2_epsilon must be": {"l2_epsilon": float("nan")},
@@ -185,7 +185,7 @@ BAD = {
     "steps must be at least 1, got 0": {"steps": 0},
     "restarts must be at least 1": {"restarts": 0},
     "restarts must be 1 where no start is random, got 2": {"restarts": 2, "random_start": False},
-    "curve must hold finite numbers of at least 0": {"curve": (0.0, -0.1)},
+    "curve must hold values that each must be at least 0 and finite": {"curve": (0.0, -0.1)},
     "curve_examples must be at least 1": {"curve_examples": 0},
     "autoattack_examples must be at least 1": {"autoattack_examples": 0},
     "autoattack_batch_size must be at least 1": {"autoattack_batch_size": 0},
@@ -204,7 +204,7 @@ def test_impossible_settings_are_refused(message):
 def test_what_does_not_fit_the_data_is_refused(source, trained, monkeypatch):
     with pytest.raises(ValueError, match="curve_examples=3 does not fit"):
         Adversarial.of(source, AdversarialSettings(curve_examples=3))
-    with pytest.raises(ValueError, match="batches must hold at least one image, got none"):
+    with pytest.raises(ValueError, match="batches must hold at least one batch, got none"):
         dict(Adversarial([], MEAN, STD)(trained.network))
     with pytest.raises(ValueError, match="autoattack needs at least 4 classes, as its losses do, got 3"):
         module.require_classes(3)

@@ -10,10 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from multimix.lab.evaluate.adversarial.attacks import no_attack
-from multimix.lab.evaluate.adversarial.balls import BALLS
-from multimix.lab.evaluate.adversarial.victim import Classifier, together
-from multimix.lab.evaluate.predict import LabelledBatches, evaluating
+from multimix.lab.evaluate.adversarial.attacks import BALLS, Classifier, Norm, no_attack, together
+from multimix.lab.evaluate.predict import LabelledBatches, concatenated, evaluating
 from multimix.protocols import SILENT, Monitor, Network
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -28,7 +26,7 @@ def autoattack(
     batches: LabelledBatches,
     *,
     epsilon: float,
-    norm: str = "linf",
+    norm: Norm = "linf",
     batch_size: int = 100,
     seed: int = 0,
     monitor: Monitor = SILENT,
@@ -51,78 +49,52 @@ def autoattack(
         ValueError: If pyautoattack is missing or there are fewer than four classes.
     """
     require_package()
-    original, labels, fooled, device, classes = _gather(network, batches, monitor)
+    device, classes, clean = torch.device("cpu"), 0, []
+    for pixels, targets in monitor.track("AutoAttack, clean", batches):
+        judged = no_attack()(network, pixels, targets)
+        device, classes = pixels.device, judged.classes
+        clean.append((pixels.cpu().contiguous(), targets.cpu().long(), judged.fooled.cpu()))
+    original, labels, fooled = concatenated(clean)
     require_classes(classes)
     images = original.clone()
     with evaluating(cast("Network", network)), torch.inference_mode(mode=False), _frozen(network), _undisturbed(device):
+        tool = _tool(network, epsilon, norm, classes, seed, device)
         for name in ATTACKS:
-            tool = _tool(together(network), name, epsilon, norm, classes, seed, device)
+            tool.attacks_to_run = [name]
             rest = (~fooled).nonzero()[:, 0]
             for chosen in monitor.track(f"AutoAttack, {name}", rest.split(batch_size) if len(rest) else ()):
-                found = _attacked(tool, original[chosen], labels[chosen], epsilon, norm)
-                verdict = no_attack()(network, found.to(device), labels[chosen].to(device)).verdict
-                images[chosen], fooled[chosen] = found, verdict.fooled.cpu()
+                found, _ = tool.run_standard_evaluation(original[chosen], labels[chosen], batch_size=len(chosen))
+                images[chosen] = BALLS[norm](original[chosen], epsilon).inside(found)
+                judged = no_attack()(network, images[chosen].to(device), labels[chosen].to(device))
+                fooled[chosen] = judged.fooled.cpu()
     return images, fooled
 
 
 def require_package() -> None:
-    """Refuse to go on without pyautoattack.
-
-    Raises:
-        ValueError: If it is not there.
-    """
+    """Raise ValueError if pyautoattack is not installed."""
     if importlib.util.find_spec("pyautoattack") is None:
         raise ValueError("autoattack needs the package pyautoattack: pip install pyautoattack")
 
 
 def require_classes(classes: int) -> None:
-    """Refuse too few classes.
-
-    Raises:
-        ValueError: If there are fewer than four.
-    """
+    """Raise ValueError if there are fewer than four classes."""
     if classes < LEAST_CLASSES:
         raise ValueError(f"autoattack needs at least {LEAST_CLASSES} classes, as its losses do, got {classes}")
 
 
-def _gather(
-    network: Classifier, batches: LabelledBatches, monitor: Monitor
-) -> tuple[Tensor, Tensor, Tensor, torch.device, int]:
-    """Return all images, labels and whether each is misclassified, on the CPU; their device; how many classes."""
-    images, labels, fooled, device, classes = [], [], [], torch.device("cpu"), 0
-    still = no_attack()
-    for pixels, targets in monitor.track("AutoAttack, clean", batches):
-        found = still(network, pixels, targets)
-        device, classes = pixels.device, found.verdict.classes
-        images.append(pixels.cpu().contiguous())
-        labels.append(targets.cpu().long())
-        fooled.append(found.verdict.fooled.cpu())
-    if not images:
-        raise ValueError("batches must hold at least one batch, got none")
-    return torch.cat(images), torch.cat(labels), torch.cat(fooled), device, classes
-
-
-def _tool(
-    network: Classifier, name: str, epsilon: float, norm: str, classes: int, seed: int, device: torch.device
-) -> Any:
+def _tool(network: Classifier, epsilon: float, norm: Norm, classes: int, seed: int, device: torch.device) -> Any:
     from pyautoattack import AutoAttack
 
-    tool = AutoAttack(network, eps=epsilon, norm=_NORMS[norm], seed=seed, version="standard", device=device)
-    tool.attacks_to_run = [name]
+    tool = AutoAttack(together(network), eps=epsilon, norm=_NORMS[norm], seed=seed, version="standard", device=device)
     targets = min(tool.apgd_targeted.n_target_classes, classes - 1)
     tool.apgd_targeted.n_target_classes = tool.fab.n_target_classes = targets
     return tool
 
 
-def _attacked(tool: Any, pixels: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
-    found, _ = tool.run_standard_evaluation(pixels, labels, batch_size=len(pixels))
-    return BALLS[norm](pixels, epsilon).inside(found)
-
-
 @contextmanager
 def _frozen(network: Classifier) -> Iterator[None]:
     """Keep gradients from the parameters: fab-t calls ``backward``."""
-    parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
+    parameters = network.parameters() if isinstance(network, nn.Module) else ()
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

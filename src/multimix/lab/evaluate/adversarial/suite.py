@@ -1,20 +1,18 @@
 """Accuracy under attack."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from multimix._declared import Count, Positive
 from multimix.lab.data import ImageSet, first_of
-from multimix.lab.evaluate.adversarial.attacks import Attack, no_attack, one_step
+from multimix.lab.evaluate.adversarial.attacks import Attack, Distance, Norm, check_restarts, no_attack, one_step
 from multimix.lab.evaluate.adversarial.autoattack import autoattack, require_classes, require_package
-from multimix.lab.evaluate.adversarial.balls import BALLS
-from multimix.lab.evaluate.predict import LabelledBatches
-from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings
+from multimix.lab.evaluate.predict import LabelledBatches, concatenated, mean, numbered
+from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
 MORE = 5
@@ -25,67 +23,44 @@ MORE = 5
 class AdversarialSettings(SuiteSettings):
     """What attacks may do, in pixels from 0 to 1; the l-inf numbers are those of the paper's protocol."""
 
-    norms: tuple[str, ...] = ("linf", "l2")
+    norms: tuple[Norm, ...] = ("linf", "l2")
     """Which balls to attack in; without linf there is no curve, check or AutoAttack."""
-    fgsm_epsilon: float = 8 / 255
+    fgsm_epsilon: Positive = 8 / 255
     """How far FGSM moves each pixel."""
-    pgd_epsilon: float = 4 / 255
+    pgd_epsilon: Positive = 4 / 255
     """How far PGD and AutoAttack may move each pixel."""
-    pgd_step: float = 2 / 255
+    pgd_step: Positive = 2 / 255
     """How far one step of PGD moves each pixel."""
-    l2_epsilon: float = 0.5
+    l2_epsilon: Positive = 0.5
     """How long the change by l2 FGSM and PGD may be."""
-    l2_step: float = 0.05
+    l2_step: Positive = 0.05
     """How long one step of l2 PGD is."""
-    steps: int = 20
+    steps: Count = 20
     """Steps of PGD."""
-    restarts: int = 1
+    restarts: Count = 1
     """How often PGD tries, each time from another start."""
     random_start: bool = True
     """Start PGD at a random point of the ball rather than at the image."""
     seed: int = 0
     """Fixes the random starts."""
-    curve: tuple[float, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)
+    curve: tuple[Distance, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)
     """How far l-inf PGD may go at each point of the curve; its step keeps its share of that. Empty: no curve."""
-    curve_examples: int = 500
+    curve_examples: Count = 500
     """Images behind the curve and the checks for masked gradients, the same share of each class; at most all."""
     autoattack: bool = False
     """Run AutoAttack as well (pip install pyautoattack); far slower than all else together."""
-    autoattack_examples: int = 1000
+    autoattack_examples: Count = 1000
     """Images for AutoAttack, the same share of each class; at most all."""
-    autoattack_batch_size: int = 100
+    autoattack_batch_size: Count = 100
     """Images that AutoAttack takes at a time, which its random numbers depend on."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         super().__post_init__()
-        if not self.norms or len(set(self.norms)) < len(self.norms) or not set(self.norms) <= set(BALLS):
-            raise ValueError(f"norms must be one or more of {', '.join(BALLS)}, each once, got {self.norms}")
+        check_each_once(norms=self.norms)
         if self.autoattack and "linf" not in self.norms:
             raise ValueError(f"autoattack needs linf among norms, got {self.norms}")
-        for name in ("fgsm_epsilon", "pgd_epsilon", "pgd_step", "l2_epsilon", "l2_step"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a finite number above 0, got {value}")
-        for name in ("steps", "restarts", "curve_examples", "autoattack_examples", "autoattack_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError(f"restarts must be 1 where no start is random, got {self.restarts}")
-        if any(not (math.isfinite(value) and value >= 0) for value in self.curve):
-            raise ValueError(f"curve must hold finite numbers of at least 0, got {self.curve}")
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a network does under an attack."""
-
-    accuracy: float
-    """Fraction of the images that it classifies rightly."""
-    loss: float
-    """Mean cross-entropy, in nats."""
-    examples: int
-    """How many images."""
+        check_restarts(self.restarts, self.random_start)
 
 
 @dataclass(frozen=True)
@@ -129,18 +104,23 @@ class Adversarial:
         """Yield accuracy and loss of each attack, then the checks."""
         victim = Normalised(network, self.mean, self.std)
         for name, attack in self._attacks().items():
-            score = measured(victim, attack, monitor.track(name, self.batches))
-            yield f"{name}/accuracy", score.accuracy
-            yield f"{name}/loss", score.loss
+            fooled, losses = measured(victim, attack, monitor.track(name, self.batches))
+            yield f"{name}/accuracy", mean(~fooled)
+            yield f"{name}/loss", mean(losses)
         if "linf" not in self.settings.norms:
             return
         few = self.batches if self.few is None else self.few
         for name, attack in self._checks().items():
-            yield f"{name}/accuracy", measured(victim, attack, monitor.track(name, few)).accuracy
+            yield f"{name}/accuracy", mean(~measured(victim, attack, monitor.track(name, few))[0])
         if self.settings.curve:
             monitor.record("epsilon_curve", self._curve(victim, few, monitor))
         if self.settings.autoattack:
-            yield "autoattack/linf/accuracy", self._autoattack(victim, monitor)
+            fewest = self.batches if self.fewest is None else self.fewest
+            size, seed = self.settings.autoattack_batch_size, self.settings.seed
+            _, fooled = autoattack(
+                victim, fewest, epsilon=self.settings.pgd_epsilon, batch_size=size, seed=seed, monitor=monitor
+            )
+            yield "autoattack/linf/accuracy", mean(~fooled)
 
     def _attacks(self) -> dict[str, Attack]:
         of = self.settings
@@ -165,48 +145,26 @@ class Adversarial:
         return {"pgd/linf/more_steps": replace(linf, steps=steps), "pgd/linf/unbounded": free}
 
     def _curve(self, victim: Normalised, few: LabelledBatches, monitor: Monitor) -> dict[str, Any]:
-        linf, points = self._linf, tuple(sorted(set(self.settings.curve)))
-        scores = []
+        linf, points = self._linf, sorted(set(self.settings.curve))
+        accuracies, examples = [], 0
         for epsilon in points:
             attack = replace(linf, epsilon=epsilon, step=linf.step * (epsilon / linf.epsilon))
-            scores.append(measured(victim, attack, monitor.track(f"pgd/linf, epsilon {epsilon * 255:.3g}/255", few)))
-        return {
-            "norm": "linf",
-            "attack": "pgd",
-            "epsilon": list(points),
-            "accuracy": [score.accuracy for score in scores],
-            "examples": scores[0].examples,
-        }
-
-    def _autoattack(self, victim: Normalised, monitor: Monitor) -> float:
-        _, fooled = autoattack(
-            victim,
-            self.batches if self.fewest is None else self.fewest,
-            epsilon=self.settings.pgd_epsilon,
-            batch_size=self.settings.autoattack_batch_size,
-            seed=self.settings.seed,
-            monitor=monitor,
-        )
-        return float((~fooled).double().mean())
+            batches = monitor.track(f"pgd/linf, epsilon {epsilon * 255:.3g}/255", few)
+            fooled, _ = measured(victim, attack, batches)
+            accuracies.append(mean(~fooled))
+            examples = len(fooled)
+        about = {"norm": "linf", "attack": "pgd", "examples": examples}
+        return {**about, "epsilon": points, "accuracy": accuracies}
 
 
-def measured(victim: Normalised, attack: Attack, batches: LabelledBatches) -> Score:
-    """Return how a network does on the attacked images of all batches.
+def measured(victim: Normalised, attack: Attack, batches: LabelledBatches) -> tuple[Tensor, ...]:
+    """Return of all attacked images whether the network is fooled (n,), and the cross-entropy in nats (n,).
 
     Raises:
         ValueError: If there is no batch.
     """
-    fooled: list[Tensor] = []
-    losses: list[Tensor] = []
-    seen = 0
-    for pixels, labels in batches:
-        verdict = attack(victim, pixels, labels, range(seen, seen + len(labels))).verdict
-        seen += len(labels)
-        fooled.append(verdict.fooled.cpu())
-        losses.append(verdict.loss.cpu())
-    if not seen:
-        raise ValueError("batches must hold at least one image, got none")
-    return Score(float((~torch.cat(fooled)).double().mean()), float(torch.cat(losses).mean()), seen)
+    found = (attack(victim, pixels, labels, examples) for pixels, labels, examples in numbered(batches))
+    return concatenated([(each.fooled.cpu(), each.loss.cpu()) for each in found])
 
 
 def _some(test: ImageSet, settings: AdversarialSettings, what: str) -> ImageSet:
