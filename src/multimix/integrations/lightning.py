@@ -1,6 +1,5 @@
 """MultiMix in Lightning: a module made of a model and a method, or a callback beside a module of one's own."""
 
-import math
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -8,13 +7,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from multimix._optional import require
-from multimix.integrations._course import Course, Methodical, as_method
+from multimix.integrations._training import MethodLike, TrainingMethod, as_method, cosine_schedule
 from multimix.models import adapt
 from multimix.ops import CrossEntropy, objective_of
-from multimix.protocols import Losses, Network
+from multimix.protocols import Network
 
 pl: Any = require("lightning.pytorch", "pytorch_lightning", by=__name__)
 
@@ -39,7 +38,7 @@ class MultiMixModule(pl.LightningModule):
     def __init__(
         self,
         model: nn.Module,
-        method: Methodical = None,
+        method: MethodLike = None,
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
@@ -64,13 +63,12 @@ class MultiMixModule(pl.LightningModule):
         """
         super().__init__()
         network = adapt(model)
-        self._course = Course(method, network)
+        self._training = TrainingMethod(method, network)
         self.network = cast("nn.Module", network)
-        self.learners = nn.ModuleList(_trained(self._course))
+        self.learners = nn.ModuleList(_trained(self._training))
         self._optimizer, self._scheduler = optimizer, scheduler
         self._rates: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
         self._seed, self._unpack = seed, unpack or _pair
-        self._drawn: dict[str, Any] | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -80,7 +78,7 @@ class MultiMixModule(pl.LightningModule):
     @property
     def method(self) -> Any:
         """Return the method in use, a copy of the one given."""
-        return self._course.method
+        return self._training.method
 
     def forward(self, inputs: Any) -> Tensor:
         """Return the model's logits."""
@@ -88,18 +86,16 @@ class MultiMixModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Seed the method's generator, or take its state from the checkpoint."""
-        _start(self._course, self._seed, self)
-        self._course.draw_from(self._drawn)
-        self._drawn = None
+        _start(self._training, self._seed, self)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the method's loss."""
-        return _step(self, self._course, self._unpack(batch), "train_loss")
+        return _step(self, self._training, self._unpack(batch))
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Step, and let the method follow."""
         super().optimizer_step(*arguments, **options)
-        self._course.after_step()
+        self._training.after_step()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the loss and the accuracy of clean inputs."""
@@ -117,20 +113,19 @@ class MultiMixModule(pl.LightningModule):
         if self._scheduler is not None:
             schedule = self._scheduler(optimizer, int(steps))
         elif self._optimizer is None and steps < float("inf"):
-            schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+            schedule = cosine_schedule(optimizer, steps)
         else:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the method knows."""
-        checkpoint[_KEY] = self._course.state()
+        checkpoint[_KEY] = self._training.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the method what it knew, the state of its generator once training starts."""
         if (saved := checkpoint.get(_KEY)) is not None:
-            self._course.load(saved)
-            self._drawn = saved["generator"]
+            self._training.load_state_dict(saved)
 
     def _judge(self, stage: str, batch: Any) -> None:
         inputs, targets = self._unpack(batch)
@@ -155,7 +150,7 @@ class MultiMixCallback(pl.Callback):
 
     def __init__(
         self,
-        method: Methodical = None,
+        method: MethodLike = None,
         *,
         model: str = "model",
         encoder: str | None = None,
@@ -178,10 +173,9 @@ class MultiMixCallback(pl.Callback):
         self.method = as_method(method)
         self.model, self.seed, self.unpack = model, seed, unpack or _pair
         self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool}
-        self._course: Course | None = None
-        self._saved: dict[str, Any] | None = None
-        self._active = False
-        self._replaced: Any = None
+        self._training: TrainingMethod | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._replaced: dict[str, Any] | None = None
         self._steps: int | None = None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -193,24 +187,18 @@ class MultiMixCallback(pl.Callback):
         """
         if not pl_module.automatic_optimization:
             raise ValueError("module must leave optimisation to Lightning (automatic_optimization), or call the method")
-        course = Course(self.method, self._network(pl_module))
-        if course.parameters():
+        training = TrainingMethod(self.method, self._network(pl_module))
+        if training.parameters():
             raise ValueError(
-                f"method {course.method.name} learns parameters of its own, which the module's optimiser does not know;"
+                f"method {self.method.name} learns parameters of its own, which the module's optimiser does not know;"
                 " use MultiMixModule"
             )
-        self._course = course
-        _start(course, self.seed, pl_module)
-        if self._saved is not None:
-            course.load(self._saved)
-        self._saved = None
-
-        def training_step(batch: Any, batch_idx: int) -> Tensor:
-            return _step(pl_module, course, self.unpack(batch), "train_loss")
-
-        self._replaced = vars(pl_module).get("training_step")
-        self._active = True
-        pl_module.training_step = training_step
+        if self._loaded is not None:
+            training.load_state_dict(self._loaded)
+        self._training, self._loaded = training, None
+        _start(training, self.seed, pl_module)
+        self._replaced = {name: step for name, step in vars(pl_module).items() if name == "training_step"}
+        pl_module.training_step = lambda batch, batch_idx: _step(pl_module, training, self.unpack(batch))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Note how many steps the optimiser has behind it, now that a checkpoint has told."""
@@ -218,25 +206,28 @@ class MultiMixCallback(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
         """Let the method follow if the optimiser has stepped; callbacks that save come later."""
-        if self._course is not None and trainer.global_step != self._steps:
-            self._course.after_step()
+        if self._training is not None and trainer.global_step != self._steps:
+            self._training.after_step()
             self._steps = trainer.global_step
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own ``training_step`` back."""
-        self._restore(pl_module)
+        if self._replaced is not None:
+            vars(pl_module).pop("training_step")
+            vars(pl_module).update(self._replaced)
+            self._replaced = None
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Give the module its own ``training_step`` back."""
-        self._restore(pl_module)
+        self.teardown(trainer, pl_module, "fit")
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the method knows."""
-        return {} if self._course is None else self._course.state()
+        return {} if self._training is None else self._training.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what the method knew until training starts."""
-        self._saved = state_dict or None
+        self._loaded = state_dict or None
 
     def _network(self, pl_module: Any) -> Network:
         try:
@@ -248,35 +239,27 @@ class MultiMixCallback(pl.Callback):
             ) from error
         return adapt(model, **self._split)
 
-    def _restore(self, pl_module: Any) -> None:
-        if not self._active:
-            return
-        vars(pl_module).pop("training_step", None)
-        if self._replaced is not None:
-            pl_module.training_step = self._replaced
-        self._active, self._replaced = False, None
 
-
-def _trained(course: Course) -> list[nn.Module]:
+def _trained(training: TrainingMethod) -> list[nn.Module]:
     """Return the innermost parts that learn parameters; Lightning warns of modules in eval mode, as teachers are."""
     found: list[nn.Module] = []
-    for part in reversed(course.learners):
+    for part in reversed(training.learners):
         known = {id(p) for other in found for p in other.parameters()}
         if any(p.requires_grad and id(p) not in known for p in part.parameters()):
             found.append(part)
     return found
 
 
-def _start(course: Course, seed: int | None, module: Any) -> None:
+def _start(training: TrainingMethod, seed: int | None, module: Any) -> None:
     if seed is None:
         seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
-    course.start(seed + module.global_rank, module.device)
+    training.start(seed + module.global_rank, module.device)
 
 
-def _step(module: Any, course: Course, batch: tuple[Any, Tensor], name: str) -> Tensor:
-    course.at(module.trainer.global_step, module.trainer.estimated_stepping_batches)
-    losses: Losses = course(*batch)
-    module.log(name, losses.total.detach(), batch_size=len(batch[1]), prog_bar=True)
+def _step(module: Any, training: TrainingMethod, batch: tuple[Any, Tensor]) -> Tensor:
+    training.progress(module.trainer.global_step, module.trainer.estimated_stepping_batches)
+    losses = training(*batch)
+    module.log("train_loss", losses.total.detach(), batch_size=len(batch[1]), prog_bar=True)
     terms = {f"train_{key}": term for key, term in losses.terms.items()}
     module.log_dict(terms, batch_size=len(batch[1]))
     return losses.total

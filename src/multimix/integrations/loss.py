@@ -1,7 +1,6 @@
 """MultiMix in a loop of one's own, as the loss in place of cross-entropy."""
 
 import inspect
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from typing_extensions import TypedDict, Unpack
 
-from multimix.integrations._course import as_method
+from multimix._declared import Fraction, check
+from multimix.integrations._training import as_method, smooth
 from multimix.methods import MultiMix
 from multimix.methods._tuples import Spread
 from multimix.ops import CROSS_ENTROPY, CrossEntropy, Impl, Objective, accurate, as_probabilities
@@ -85,8 +85,17 @@ class MultiMixLoss(nn.CrossEntropyLoss):
             ValueError: If a setting is out of range.
         """
         _check_weight(weight)
-        _check_settings(ignore_index, label_smoothing, reduction, seed)
-        _check_known(settings)
+        check(int, ignore_index=ignore_index)
+        check(Fraction, label_smoothing=label_smoothing)
+        check(int | None, seed=seed)
+        if reduction != "mean":
+            raise ValueError(
+                f"reduction must be 'mean', got {reduction!r}: tuples mix examples, so none has its own loss"
+            )
+        known = [f.name for f in fields(MultiMix)]
+        for name in settings:
+            if name not in known:
+                raise TypeError(f"MultiMixLoss has no setting {name!r}; beside torch's it has {', '.join(known)}")
         if method is not None and settings:
             raise TypeError(f"give method or settings, not both, got method={method!r} and {', '.join(settings)}")
         chosen = as_method(method) if method is not None else MultiMix(**settings)
@@ -257,11 +266,6 @@ class _Logits:
         raise ValueError(f"stage must be that of a model, got {stage}: there are only logits")
 
 
-def smooth(probabilities: Tensor, share: float) -> Tensor:
-    """Return class probabilities of which a share is spread over all classes, as timm spreads it."""
-    return (1 - share) * probabilities + share / probabilities.shape[-1] if share else probabilities
-
-
 def _rows(values: Tensor) -> Tensor:
     """Return (b, k) as it is, and (b, k, d1, ...) as (b, r, k)."""
     return values if values.ndim == 2 else values.flatten(2).transpose(1, 2)
@@ -277,24 +281,6 @@ def _check_weight(weight: object) -> None:
         raise ValueError(
             f"weight must be a floating-point tensor (k,), finite and not negative, not all 0, got {weight}"
         )
-
-
-def _check_settings(ignore_index: object, label_smoothing: float, reduction: object, seed: object) -> None:
-    if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
-        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
-    if reduction != "mean":
-        raise ValueError(f"reduction must be 'mean', got {reduction!r}: tuples mix examples, so none has its own loss")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise TypeError(f"seed must be an integer or None, got {seed!r}")
-
-
-def _check_known(settings: Mapping[str, object]) -> None:
-    known = [f.name for f in fields(MultiMix)]
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise TypeError(f"MultiMixLoss has no setting {unknown[0]!r}; beside torch's it has {', '.join(known)}")
 
 
 def _check(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> None:

@@ -1,9 +1,12 @@
 """MultiMix as scikit-learn estimators, for tables of numbers."""
 
 import copy
+import math
 import sys
-from collections.abc import Callable
-from typing import Any, cast
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -11,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from multimix._declared import Count, Ge, Interval, Positive, check
 from multimix._optional import require
-from multimix.integrations._course import Course, Methodical
-from multimix.integrations._tabular import Fit, tabular_network
+from multimix.integrations._training import MethodLike, TrainingMethod, cosine_schedule
 from multimix.models import adapt
 from multimix.ops import SquaredError
 from multimix.protocols import Network
@@ -30,14 +33,25 @@ _FAR = 1e6
 """Standard deviations beyond which a number is taken for this one, so that float32 holds its square."""
 
 
+def perceptron(features: int, outputs: int, hidden: Sequence[int]) -> Network:
+    """Return a multi-layer perceptron that can be mixed after every layer; none looks across the mini-batch."""
+    layers = [nn.Sequential(nn.Linear(i, o), nn.LayerNorm(o), nn.GELU()) for i, o in pairwise((features, *hidden))]
+    head = nn.Linear(hidden[-1] if hidden else features, outputs)
+    model = nn.Sequential(OrderedDict(encoder=nn.Sequential(*layers), head=head))
+    return adapt(model, encoder="encoder", head="head", stages=[f"encoder.{i}" for i in range(len(layers))])
+
+
 class _Estimator(BaseEstimator):
     """What classifier and regressor share: settings, scaling, one loop, and predictions."""
+
+    _loss: Callable[[Tensor, Tensor], Tensor]
+    """Tells how good held-out predictions are."""
 
     def __init__(
         self,
         hidden: tuple[int, ...] = (256, 256),
         *,
-        method: Methodical = None,
+        method: MethodLike = None,
         network: Callable[[int, int], nn.Module] | None = None,
         epochs: int = 50,
         batch_size: int = 128,
@@ -69,41 +83,84 @@ class _Estimator(BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.scaler_ = StandardScaler().fit(x)
         rows = self._rows(x)
-        cuda = [device] if device.type == "cuda" else []
         # Initial weights and dropout know no other randomness than the global one, which is the caller's.
-        with torch.random.fork_rng(devices=cuda):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            network = self._network(x.shape[1], outputs)
-            module = cast("nn.Module", network).to(device)
-            course = Course(self.method, network)
-            course.start(seed, device)
+            network: Any = self._network(x.shape[1], outputs)
+            network.to(device)
+            training = TrainingMethod(self.method, network)
+            training.start(seed, device)
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
             held = round(self.validation * len(rows))
-            kept, out = (part.sort().values for part in (order[held:], order[:held]))
+            out, kept = (part.sort().values for part in (order[:held], order[held:]))
             if self.validation and not (held and len(kept)):
                 raise ValueError(f"validation={self.validation} of {len(rows)} samples leaves none on one side")
-            held_out = (rows[out].to(device), targets[out].to(device)) if held else None
-            self.loss_curve_ = self._fit_loop()(
-                course, rows[kept].to(device), targets[kept].to(device), held_out, self._loss
-            )
-        self.network_ = module.cpu().eval()
+            held_out, trained_on = ((rows[part].to(device), targets[part].to(device)) for part in (out, kept))
+            self.loss_curve_ = list(self._epochs(training, *trained_on, held_out))
+        self.network_ = network.cpu().eval()
         self.n_epochs_ = len(self.loss_curve_)
+
+    def _epochs(
+        self, training: TrainingMethod, rows: Tensor, targets: Tensor, held_out: tuple[Tensor, Tensor]
+    ) -> Iterator[float]:
+        """Train, and yield the mean loss of every epoch; the best weights stay if rows are held out."""
+        network = training.network
+        optimizer = torch.optim.AdamW(self._groups([*network.parameters(), *training.parameters()]))
+        steps = self.epochs * math.ceil(len(rows) / self.batch_size)
+        schedule = cosine_schedule(optimizer, steps)
+        best, best_weights, waited, judged = math.inf, None, 0, None
+        for epoch in range(self.epochs):
+            network.train()
+            total = torch.zeros((), device=rows.device)
+            order = torch.randperm(len(rows), generator=training.generator, device=rows.device)
+            for batch in order.split(self.batch_size):
+                training.progress(schedule.last_epoch, steps)
+                loss = training(rows[batch], targets[batch]).total
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+                training.after_step()
+                total += loss.detach() * len(batch)
+            mean = float(total) / len(rows)
+            if len(held_out[0]):
+                judged = self._judge(network, *held_out)
+                waited += 1
+                if judged < best:
+                    best, best_weights, waited = judged, copy.deepcopy(network.state_dict()), 0
+            self._report(epoch, mean, judged)
+            yield mean
+            if waited >= self.patience:
+                break
+        if best_weights is not None:
+            network.load_state_dict(best_weights)
+
+    def _groups(self, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+        """Return parameters so that decay spares biases and normalisation."""
+        trained = [p for p in parameters if p.requires_grad]
+        matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+        return [
+            {"params": group, "lr": self.learning_rate, "weight_decay": decay}
+            for group, decay in ((matrices, self.weight_decay), (others, 0.0))
+            if group
+        ]
+
+    @torch.no_grad()
+    def _judge(self, network: nn.Module, rows: Tensor, targets: Tensor) -> float:
+        return float(self._loss(network.eval()(rows), targets))
+
+    def _report(self, epoch: int, loss: float, held_out: float | None) -> None:
+        if self.verbose:
+            beside = "" if held_out is None else f", held out {held_out:.4f}"
+            sys.stdout.write(f"epoch {epoch + 1} of {self.epochs}: loss {loss:.4f}{beside}\n")
 
     def _network(self, features: int, outputs: int) -> Network:
         if self.network is None:
-            return tabular_network(features, outputs, self.hidden)
+            return perceptron(features, outputs, self.hidden)
         module = self.network(features, outputs)
         if not isinstance(module, nn.Module):
             raise TypeError(f"network must return a torch.nn.Module, got {type(module).__name__}")
         return adapt(module)
-
-    def _fit_loop(self) -> Fit:
-        return Fit(
-            self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.patience, report=self._report
-        )
-
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def _rows(self, x: NDArray) -> Tensor:
         return torch.from_numpy(np.clip(self.scaler_.transform(x), -_FAR, _FAR).astype(np.float32))
@@ -132,23 +189,12 @@ class _Estimator(BaseEstimator):
         return device
 
     def _check_settings(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            _check_count(name, getattr(self, name))
-        if not isinstance(self.hidden, (tuple, list)):
-            raise TypeError(f"hidden must be a tuple of layer widths, got {self.hidden!r}")
-        for width in self.hidden:
-            _check_count("every width in hidden", width)
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be finite and greater than 0, got {self.learning_rate}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
-        if not 0 <= self.validation < 1:
-            raise ValueError(f"validation must lie in [0, 1), got {self.validation}")
-
-    def _report(self, epoch: int, loss: float, held_out: float | None) -> None:
-        if self.verbose:
-            beside = "" if held_out is None else f", held out {held_out:.4f}"
-            sys.stdout.write(f"epoch {epoch + 1} of {self.epochs}: loss {loss:.4f}{beside}\n")
+        """Refuse impossible settings; scikit-learn asks that this waits for ``fit``."""
+        check(tuple[Count, ...], hidden=self.hidden)
+        check(Count, epochs=self.epochs, batch_size=self.batch_size, patience=self.patience)
+        check(Positive, learning_rate=self.learning_rate)
+        check(Annotated[float, Ge(0)], weight_decay=self.weight_decay)
+        check(Annotated[float, Interval(ge=0, lt=1)], validation=self.validation)
 
 
 class MultiMixClassifier(ClassifierMixin, _Estimator):
@@ -180,6 +226,8 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         n_epochs_: How many there were.
     """
 
+    _loss = staticmethod(nn.functional.cross_entropy)
+
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on rows (n, d) and their classes (n,).
 
@@ -204,9 +252,6 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         best = self._outputs(X).argmax(-1)
         return self.classes_[best]
 
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(outputs, targets)
-
 
 class MultiMixRegressor(RegressorMixin, _Estimator):
     """A multi-layer perceptron for tables of which the targets are values, mixed like the inputs; squared error.
@@ -221,6 +266,8 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
         loss_curve_: Mean training loss of every epoch, for standardised targets.
         n_epochs_: How many there were.
     """
+
+    _loss = staticmethod(nn.functional.mse_loss)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on rows (n, d) and their values, (n,) or (n, k).
@@ -254,13 +301,3 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
         network = super()._network(features, outputs)
         network.objective = SquaredError()  # type: ignore[attr-defined]  # an attribute that methods look for
         return network
-
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return nn.functional.mse_loss(outputs, targets)
-
-
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")

@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from multimix._declared import Fraction, check
 from multimix._optional import require
-from multimix.integrations._course import Methodical
-from multimix.integrations._inputs import InputMixer
-from multimix.integrations.loss import MultiMixLoss, smooth
+from multimix.integrations._training import InputMixer, MethodLike, smooth
+from multimix.integrations.loss import MultiMixLoss
 from multimix.protocols import Network
 
 __all__ = ["MultiMixLoss", "TimmMixup"]
@@ -26,7 +26,7 @@ class TimmMixup:
 
     def __init__(
         self,
-        method: Methodical = None,
+        method: MethodLike = None,
         *,
         prob: float = 1.0,
         label_smoothing: float = 0.1,
@@ -49,9 +49,7 @@ class TimmMixup:
             ValueError: If a setting is impossible.
         """
         self._mixer = InputMixer(method, num_classes, seed=seed, network=network)
-        for name, value in (("prob", prob), ("label_smoothing", label_smoothing)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        check(Fraction, prob=prob, label_smoothing=label_smoothing)
         self.mixup_prob, self.label_smoothing, self.num_classes = prob, label_smoothing, num_classes
         self.mixup_enabled = True
 

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from multimix._optional import require
-from multimix.integrations._course import Methodical
-from multimix.integrations._inputs import InputMixer
+from multimix.integrations._training import InputMixer, MethodLike
 from multimix.protocols import Network
 
 require("torchvision", by=__name__)
@@ -21,7 +20,7 @@ class MixTransform(nn.Module):
     """
 
     def __init__(
-        self, method: Methodical = None, *, num_classes: int, seed: int | None = None, network: Network | None = None
+        self, method: MethodLike = None, *, num_classes: int, seed: int | None = None, network: Network | None = None
     ) -> None:
         """Take a method.
 
@@ -66,7 +65,7 @@ class MixCollate:
     has a generator of its own, seeded from torch's seed there.
     """
 
-    def __init__(self, method: Methodical = None, *, num_classes: int, seed: int | None = None) -> None:
+    def __init__(self, method: MethodLike = None, *, num_classes: int, seed: int | None = None) -> None:
         """Take a method; arguments as in :class:`MixTransform`.
 
         A network has no place in a loader: methods that need one are refused.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multimix._optional import require
-from multimix.integrations._course import Course, Methodical, as_method
+from multimix.integrations._training import MethodLike, TrainingMethod, as_method, smooth
 from multimix.models import adapt
 from multimix.ops import as_probabilities
 
@@ -42,7 +42,7 @@ class MultiMixTrainer(hf.Trainer):
         model: nn.Module | None = None,
         args: Any = None,
         *positional: Any,
-        method: Methodical = None,
+        method: MethodLike = None,
         encoder: str | None = None,
         head: str | None = None,
         pool: Callable | None = None,
@@ -67,14 +67,13 @@ class MultiMixTrainer(hf.Trainer):
         """
         if options.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func must be left out: method computes the loss")
-        given = as_method(method)
-        super().__init__(model, args, *positional, **options)
-        self._given = given
+        self._given = as_method(method)
         self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool}
+        self._training: TrainingMethod | None = None
+        self._checkpoint: Path | None = None
+        super().__init__(model, args, *positional, **options)
         self._refuse_spread()
         self.model_accepts_loss_kwargs = False  # or older Trainers would take the loss for a sum over the step
-        self._course: Course | None = None
-        self._resumed: Path | None = None
         if self.model_init is None:
             self._prepare()
         self.add_callback(_Follow(self))
@@ -82,14 +81,14 @@ class MultiMixTrainer(hf.Trainer):
     @property
     def method(self) -> Any:
         """Return the method in use."""
-        return self._given if self._course is None else self._course.method
+        return self._given if self._training is None else self._training.method
 
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
         """Train as the Trainer does; a checkpoint gives the method its state back, too."""
         folder = resume_from_checkpoint
         if folder is True:
             folder = hf.trainer_utils.get_last_checkpoint(self.args.output_dir)
-        self._resumed = Path(folder) if folder else None
+        self._checkpoint = Path(folder) if folder else None
         return super().train(resume_from_checkpoint, *arguments, **options)
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
@@ -117,35 +116,36 @@ class MultiMixTrainer(hf.Trainer):
         """
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, **options)
-        course = self._prepare()
-        course.at(self.state.global_step, self.state.max_steps)
-        given, targets = self._parts(inputs)
+        training = self._prepare()
+        training.progress(self.state.global_step, self.state.max_steps)
+        given, targets = self._inputs_and_targets(inputs)
         with self.accelerator.autocast():  # accelerate puts it around the model's own forward, which is not called
-            loss = course(given, targets).total
+            loss = training(given, targets).total
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def _parts(self, inputs: Mapping[str, Any]) -> tuple[Any, Tensor]:
-        """Return what the network sees and its targets."""
+    def _inputs_and_targets(self, batch: Mapping[str, Any]) -> tuple[Any, Tensor]:
         name = self.label_names[0] if self.label_names else "labels"
-        if inputs.get(name) is None:
-            raise ValueError(f"inputs must hold {name!r} to train with a method, got {', '.join(inputs)}")
-        given = {key: value for key, value in inputs.items() if key != name}
-        targets = inputs[name]
+        if batch.get(name) is None:
+            raise ValueError(f"inputs must hold {name!r} to train with a method, got {', '.join(batch)}")
+        inputs = {key: value for key, value in batch.items() if key != name}
+        targets = batch[name]
         share = self.args.label_smoothing_factor
         if share and not targets.is_floating_point():
-            classes = self.model.config.num_labels
-            targets = (1 - share) * as_probabilities(targets, classes) + share / classes
-        values = list(given.values())
-        alone = len(values) == 1 and isinstance(values[0], Tensor) and values[0].is_floating_point()
-        return (values[0] if alone else given), targets
+            targets = smooth(as_probabilities(targets, self.model.config.num_labels), share)
+        first = next(iter(inputs.values()), None)
+        alone = len(inputs) == 1 and isinstance(first, Tensor) and first.is_floating_point()
+        return (first if alone else inputs), targets
 
-    def _prepare(self) -> Course:
+    def _prepare(self) -> TrainingMethod:
         """Return the method with the model that there is now; ``model_init`` makes a new one for each training."""
-        course = self._course
-        if course is None or getattr(course.network, "model", course.network) is not self.model:
-            course = self._course = Course(self._given, adapt(self.model, **self._split))
-            course.start(self.args.seed + self.args.process_index, self.args.device)
-        return course
+        training = self._training
+        if training is None or getattr(training.network, "model", training.network) is not self.model:
+            training = self._training = TrainingMethod(self._given, adapt(self.model, **self._split))
+            self._start(training)
+        return training
+
+    def _start(self, training: TrainingMethod) -> None:
+        training.start(self.args.seed + self.args.process_index, self.args.device)
 
     def _refuse_spread(self) -> None:
         spread = self.args.world_size > 1 or self.args.n_gpu > 1
@@ -156,35 +156,26 @@ class MultiMixTrainer(hf.Trainer):
                 " method in a loop of your own"
             )
 
-    def _begin(self) -> None:
-        """Start from the method's first random number, or from where a checkpoint left it."""
-        course = self._prepare()
-        course.start(self.args.seed + self.args.process_index, self.args.device)
-        if self._resumed is None:
-            return
-        file = self._resumed / STATE_FILE
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no {STATE_FILE} in {self._resumed}: MultiMixTrainer did not write it")
-        course.load(torch.load(file, map_location="cpu", weights_only=True))
-        self._resumed = None
-
-    def _write(self, folder: Path) -> None:
-        if self._course is not None and folder.is_dir():
-            torch.save(self._course.state(), folder / STATE_FILE)
-
 
 class _Follow(hf.TrainerCallback):
-    """Lets the method follow the optimiser, and writes its state beside checkpoints."""
+    """Lets the method follow the optimiser; its state is written beside checkpoints and read from there."""
 
     def __init__(self, trainer: MultiMixTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._begin()
+        training = self.trainer._prepare()
+        if (folder := self.trainer._checkpoint) is not None:
+            if not (folder / STATE_FILE).is_file():
+                raise FileNotFoundError(f"there is no {STATE_FILE} in {folder}: MultiMixTrainer did not write it")
+            training.load_state_dict(torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True))
+            self.trainer._checkpoint = None
+        self.trainer._start(training)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._prepare().after_step()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self.trainer._write(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            torch.save(self.trainer._prepare().state_dict(), folder / STATE_FILE)

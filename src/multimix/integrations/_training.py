@@ -1,0 +1,170 @@
+"""What the hosts share: a method by name or object, its training in another library's loop, and mixing inputs alone."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from multimix._declared import Count, check
+from multimix.methods import ERM, Mixup, MultiMix
+from multimix.ops import as_probabilities
+from multimix.protocols import Losses, Method, Network, Stateful, submethods
+
+MethodLike = Method | str | None
+"""What the integrations take as a method: one, the name of one, or None for the default."""
+
+
+def as_method(method: MethodLike, default: type = MultiMix) -> Any:
+    """Return a method of the caller's own: a copy, so that one object may serve many runs.
+
+    Raises:
+        TypeError: If it is neither a method nor a name.
+        ValueError: If no method has that name.
+    """
+    if method is None:
+        return default()
+    if isinstance(method, str):
+        from multimix.names import method_named
+
+        return method_named(method)
+    if isinstance(method, type) or not isinstance(method, Method):
+        raise TypeError(f"method must be a method such as {default.__name__}(), its name, or None, got {method!r}")
+    return copy.deepcopy(method)
+
+
+def cosine_schedule(optimizer: Optimizer, steps: float) -> LambdaLR:
+    """Return a schedule that lowers the learning rate to 0 along half a cosine."""
+    return LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+class TrainingMethod:
+    """A method, the network that it trains, its own state, and its generator.
+
+    A host calls :meth:`start` once it knows the device; then, for each mini-batch, ``progress``, the object itself, and
+    ``after_step`` when the optimiser has stepped.
+    """
+
+    def __init__(self, method: MethodLike, network: Network) -> None:
+        self.method = as_method(method)
+        self.network: Any = network
+        self.learners = [part for part in submethods(self.method) if isinstance(part, Stateful)]
+        self.generator: Generator | None = None
+        self._loaded: dict[str, Any] | None = None
+        for part in self.learners:
+            part.prepare(network)
+
+    def start(self, seed: int, device: torch.device | str) -> None:
+        """Move the method's state to a device and make a generator there, in the state that was loaded, if any.
+
+        A state from another kind of device is left out, as none fits both.
+        """
+        for part in self.learners:
+            part.to(device)
+        self.generator = Generator(device).manual_seed(seed % 2**63)
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and loaded["device"] == self.generator.device.type:
+            self.generator.set_state(loaded["state"].cpu())
+
+    def progress(self, step: int, steps: float) -> None:
+        """Tell the method how much of training is done, where the number of steps is known."""
+        if 0 < steps < math.inf:
+            for part in self.learners:
+                part.at(min(step / steps, 1.0))
+
+    def __call__(self, inputs: Any, targets: Tensor) -> Losses:
+        """Return the losses of a mini-batch."""
+        return self.method(self.network, inputs, targets, generator=self.generator)
+
+    def after_step(self) -> None:
+        """Let the method follow the network once the optimiser has stepped."""
+        for part in self.learners:
+            part.after_step(self.network)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the method's own parameters, to be trained beside the network's."""
+        every = (p for part in self.learners for p in part.parameters() if p.requires_grad)
+        return list({id(p): p for p in every}.values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds: tensors, numbers and texts only."""
+        drawn = self.generator and {"device": self.generator.device.type, "state": self.generator.get_state()}
+        return {"learners": [dict(part.state_dict()) for part in self.learners], "generator": drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what a checkpoint holds; the generator's state counts from the next :meth:`start` on.
+
+        Raises:
+            ValueError: If it is another method's.
+        """
+        try:
+            for part, saved in zip(self.learners, state["learners"], strict=True):
+                part.load_state_dict(saved)
+            self._loaded = state["generator"]
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"checkpoint is of another method: {' '.join(str(error).split())[:160]}") from error
+
+
+class InputMixer:
+    """A method that mixes inputs, for hosts that compute the loss themselves, with one generator for each device.
+
+    A generator is seeded from torch's own seed, which differs between the workers of a dataloader and between ranks
+    that seeded themselves, and is not drawn from; a copy that lands in another process starts anew there.
+    """
+
+    def __init__(
+        self, method: MethodLike, num_classes: int, *, seed: int | None = None, network: Network | None = None
+    ) -> None:
+        """Take a method that mixes inputs, or an ``Alternate`` of such and ``ERM``.
+
+        Raises:
+            TypeError: If the method does not mix inputs, or ``num_classes`` is no integer.
+            ValueError: If ``num_classes`` is below 1, no method has that name, or it needs a network.
+        """
+        self.method = as_method(method, Mixup)
+        for part in submethods(self.method):
+            if not (hasattr(part, "mix") or hasattr(part, "choose") or part.name == ERM.name):
+                raise TypeError(
+                    f"method must mix inputs, such as Mixup() or CutMix(), got {type(part).__name__}, whose loss needs"
+                    " the network's embeddings; call the method itself in place of the loss"
+                )
+            if getattr(part, "needs_network", False) and network is None:
+                raise ValueError(f"network must be given: {type(part).__name__} mixes by what it makes of the inputs")
+        check(Count, num_classes=num_classes)
+        self.num_classes, self.seed, self.network = num_classes, seed, network
+        self._generators: dict[tuple[int, torch.device], Generator] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave generators behind, which cannot be pickled and would be the same in every worker."""
+        return {**self.__dict__, "_generators": {}}
+
+    def __call__(self, inputs: Tensor, targets: Tensor, *, share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return mixed inputs and class probabilities (b, k), with probability ``share``; else both unmixed."""
+        generator = self.generator(inputs.device)
+        mixes = share >= 1 or bool(torch.rand((), generator=generator, device=inputs.device) < share)
+        method = self.method if mixes else ERM()
+        while hasattr(method, "choose"):
+            method = method.choose(generator)
+        if method.name == ERM.name:
+            return inputs, as_probabilities(targets, self.num_classes)
+        mixed: tuple[Tensor, Tensor] = method.mix(
+            inputs, targets, num_classes=self.num_classes, network=self.network, generator=generator
+        )
+        return mixed
+
+    def generator(self, device: torch.device) -> Generator:
+        """Return the source of randomness on a device, in this process."""
+        worker = torch.utils.data.get_worker_info()
+        own = worker.seed if worker else -1  # differs between workers, and between epochs unless they are kept
+        if (own, device) not in self._generators:
+            seed = (self.seed or 0) + own if worker else torch.initial_seed() if self.seed is None else self.seed
+            self._generators[own, device] = Generator(device).manual_seed(seed % 2**63)
+        return self._generators[own, device]
+
+
+def smooth(probabilities: Tensor, share: float) -> Tensor:
+    """Return class probabilities of which a share is spread over all classes, as timm spreads it."""
+    return (1 - share) * probabilities + share / probabilities.shape[-1] if share else probabilities
