@@ -24,6 +24,9 @@ _BETAS, _TINY = (0.9, 0.99), 1e-8
 _VGG_CONVOLUTIONS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
 _DECODER_CONVOLUTIONS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
 """Indices of the layers with weights in the official files."""
+_VGG_SHAPES = [(3, 3, 1), *((after, before, 3) for before, after in pairwise((3, 64, 64, 128, 128, *[256] * 4, 512)))]
+_DECODER_SHAPES = [(after, before, 3) for before, after in pairwise((512, *[256] * 4, 128, 128, 64, 64, 3))]
+"""Channels after and before, and side, of those layers."""
 _SAME_CLASS = 2.0
 """Added to the distance of a class from itself, as the official code does, so that it is not zero."""
 
@@ -147,8 +150,7 @@ class SmallAutoencoder(Autoencoder):
         )
         for i, shape in enumerate(self.shapes):
             features = _convolve(features, parts[2 * i].view(shape), parts[2 * i + 1], mode="replicate")
-            if i + 1 < len(self.shapes):
-                features = features.relu()
+            features = features if i + 1 == len(self.shapes) else features.relu()
         return pixel_shuffle(features, 2)
 
     @torch.no_grad()
@@ -189,19 +191,6 @@ class VGGAutoencoder(Autoencoder):
 
     def _decode(self, features: Tensor) -> Tensor:
         return cast("Tensor", self.decoder(features))
-
-
-def _vgg_shapes() -> list[tuple[int, int, int]]:
-    widths = [3, 64, 64, 128, 128, 256, 256, 256, 256, 512]
-    return [(3, 3, 1), *((after, before, 3) for before, after in pairwise(widths))]
-
-
-def _decoder_shapes() -> list[tuple[int, int, int]]:
-    widths = [512, 256, 256, 256, 256, 128, 128, 64, 64, 3]
-    return [(after, before, 3) for before, after in pairwise(widths)]
-
-
-_VGG_SHAPES, _DECODER_SHAPES = _vgg_shapes(), _decoder_shapes()
 
 
 def _read(name: str, path: str, indices: tuple[int, ...], shapes: list[tuple[int, int, int]]) -> list[Convolution]:

@@ -2,11 +2,12 @@
 
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from multimix._declared import Checked
 from multimix._modules import fingerprint
 from multimix.protocols import Stateful
 
@@ -16,8 +17,10 @@ _PATIENCE = 5
 """How many steps of the network's optimiser may leave a method's own parameters as they were."""
 
 
-class LearnsBeside(Stateful):
+class LearnsBeside(Stateful, Checked):
     """Base of the methods whose own parameters somebody has to train."""
+
+    trains_modules: ClassVar[bool] = True
 
     _before: tuple[Tensor, list[Tensor]] | None = None
     """The network's fingerprint and the method's own parameters at the last look."""
@@ -29,7 +32,9 @@ class LearnsBeside(Stateful):
 
         A loop that calls ``after_step`` and one that has trained the parameters are looked at no further.
         """
-        own = [p.detach().clone() for p in self.parameters() if p.requires_grad] if self._is_open() else []
+        if not torch.is_grad_enabled() or self._settled or self.led or torch.compiler.is_compiling():
+            return
+        own = [p.detach().clone() for p in self.parameters() if p.requires_grad]
         if not own:
             return
         before, self._before = self._before, (fingerprint(network), own)
@@ -47,9 +52,6 @@ class LearnsBeside(Stateful):
                 stacklevel=2,
             )
         self._before, self._settled = None, True
-
-    def _is_open(self) -> bool:
-        return torch.is_grad_enabled() and not (self._settled or self.led or torch.compiler.is_compiling())
 
 
 def _same(before: Tensor, now: Tensor) -> bool:
@@ -74,15 +76,3 @@ def network_module(network: object, name: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a torch module for {name}, got {type(network).__name__}")
     return network
-
-
-def check_share(name: str, value: float, *, with_one: bool) -> None:
-    """Raise ValueError for a share of the mini-batch that leaves nothing to be mixed."""
-    if not (0 < value <= 1 if with_one else 0 <= value < 1):
-        raise ValueError(f"{name} must lie in {'(0, 1]' if with_one else '[0, 1)'}, got {value}")
-
-
-def check_count(name: str, value: int | None) -> None:
-    """Raise ValueError unless ``value`` is None or a positive whole number."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -1,16 +1,17 @@
 """AdaMixUp."""
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from multimix._declared import check_fields
+from multimix._declared import Count, Interval
 from multimix._modules import copied
-from multimix.methods._learned import LearnsBeside, build_beside, check_count, check_share, network_module
-from multimix.methods._predict import InputMixing, begin, classification_losses, wanted_of
+from multimix.methods._images import uniform
+from multimix.methods._learned import LearnsBeside, build_beside, network_module
+from multimix.methods._predict import InputMixing, _teach, begin, classification_losses, wanted_of
 from multimix.ops import accurate, check_batch, draw_partners, objective_of
 from multimix.protocols import Losses, Network, Teacher
 
@@ -45,18 +46,15 @@ class AdaMixUp(LearnsBeside):
     """
 
     name: ClassVar[str] = "adamixup"
-    trains_modules: ClassVar[bool] = True
 
-    held_out: float = 0.5
+    held_out: Annotated[float, Interval(ge=0, lt=1)] = 0.5
     """Share of the mini-batch that only the discriminator sees (and, as second images, the mixing)."""
-    width: int | None = None
+    width: Count | None = None
     """Size of the network's pooled embedding; by default what its last linear layer takes."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_count("width", self.width)
-        check_fields(self)
-        check_share("held_out", self.held_out, with_one=False)
+        super().__post_init__()
         self.policy: Policy | None = None
         self.discriminator: nn.Linear | None = None
 
@@ -94,12 +92,9 @@ class AdaMixUp(LearnsBeside):
         embeddings = network.pool(network.embed(torch.cat([drawn.mix(inputs), inputs[n:]])))
         logits = network.classify(embeddings[: 2 * n])
         wanted = drawn.mix_targets(wanted_of(network, targets, logits))
-        taught = None
-        if teacher is not None:
-            with torch.no_grad():
-                taught = drawn.predict(teacher.network, teacher.inputs), teacher.gamma
-        losses = classification_losses(logits, wanted, taught, objective_of(network))
-        intrusion = self._tell_apart(embeddings, n)
+        losses = classification_losses(logits, wanted, _teach(drawn, teacher), objective_of(network))
+        clean = torch.arange(len(embeddings), device=embeddings.device) >= n
+        intrusion = cross_entropy(accurate(cast("nn.Linear", self.discriminator)(embeddings)), clean.long())
         return Losses(losses.total + intrusion, {**losses.terms, "intrusion": intrusion.detach()})
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "PolicyMixing":
@@ -111,16 +106,8 @@ class AdaMixUp(LearnsBeside):
         first, second = inputs[:n], inputs[partners]
         average = (_noise(first, generator) * first + _noise(first, generator) * second) / 2
         region = cast("Policy", self.policy)(average)
-        home = generator.device if generator is not None else inputs.device
-        uniform = torch.rand(n, generator=generator, device=home).to(region)
-        lam = region[:, 0] + uniform * region[:, 1]
+        lam = region[:, 0] + uniform(n, generator=generator, like=inputs).to(region) * region[:, 1]
         return PolicyMixing(partners, lam.clamp(max=1))  # which rounding could exceed
-
-    def _tell_apart(self, embeddings: Tensor, mixed: int) -> Tensor:
-        """Return the cross-entropy of telling the first embeddings, of mixed inputs, from the others."""
-        clean = torch.ones(len(embeddings), dtype=torch.long, device=embeddings.device)
-        clean[:mixed] = 0
-        return cross_entropy(accurate(cast("nn.Linear", self.discriminator)(embeddings)), clean)
 
 
 @dataclass(frozen=True)
@@ -172,13 +159,10 @@ class Policy(nn.Module):
 
 
 def _embedding_width(network: Network) -> int:
-    modules = network_module(network, "AdaMixUp").modules()
-    head = network.head
+    head, modules = network.head, network_module(network, "AdaMixUp").modules()
     if isinstance(head, nn.Conv2d):
         return head.in_channels
-    if isinstance(head, nn.Linear):
-        return head.in_features
-    linear = [module for module in modules if isinstance(module, nn.Linear)]
+    linear = [head] if isinstance(head, nn.Linear) else [m for m in modules if isinstance(m, nn.Linear)]
     if not linear:
         raise ValueError("width must be given to AdaMixUp: the network has no linear layer to read it from")
     return linear[-1].in_features

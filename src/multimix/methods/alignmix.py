@@ -1,22 +1,22 @@
 """AlignMix."""
 
-import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from multimix._declared import check_fields
+from multimix._declared import Checked, Count, Fraction, Ge, Positive
+from multimix.methods._images import uniform
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
-from multimix.ops import accurate, check_concentration, no_autocast, sinkhorn
+from multimix.ops import accurate, no_autocast, sinkhorn
 from multimix.protocols import Network, encode, pool, require_part
 
 
 @dataclass(frozen=True)
-class AlignMix(Predicts):
+class AlignMix(Predicts, Checked):
     r"""Mix pairs of last feature maps after aligning one with the other; half of the steps mix the inputs instead.
 
     Positions of the two maps :math:`A, A'` are matched by entropic optimal transport between uniform marginals, the
@@ -36,34 +36,21 @@ class AlignMix(Predicts):
     name: ClassVar[str] = "alignmix"
     needs_positions: ClassVar[bool] = True
 
-    alpha: float = 2.0
+    alpha: Positive = 2.0
     """Concentration of the Beta distribution."""
-    prob: float = 0.5
+    prob: Fraction = 0.5
     """Share of the steps that mix aligned feature maps; the others mix the inputs."""
-    epsilon: float = 0.1
+    epsilon: Positive = 0.1
     """Weight of the plan's entropy, in units of the cost."""
-    iterations: int = 100
+    iterations: Count = 100
     """Most iterations of Sinkhorn's algorithm."""
-    tolerance: float = 0.1
+    tolerance: Annotated[float, Ge(0)] = 0.1
     """Stop once a potential changes by less: its absolute change summed over positions, averaged over pairs."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        check_fields(self)
-        check_concentration("alpha", self.alpha)
-        if not 0 <= self.prob <= 1:
-            raise ValueError(f"prob must lie in [0, 1], got {self.prob}")
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise ValueError(f"epsilon must be finite and greater than 0, got {self.epsilon}")
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
-        if not self.tolerance >= 0:  # NaN lands here too
-            raise ValueError(f"tolerance must not be negative, got {self.tolerance}")
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw partners, lambda and both coins."""
         require_part(network, "positions")
-        aligns, onto_first = _two_coins(generator)
+        aligns, onto_first = uniform(2, generator=generator).tolist()
         pairing = draw_pairing(len(inputs), self.alpha, inputs, generator)
         return _Aligning(pairing, onto_first < 0.5, self) if aligns < self.prob else pairing
 
@@ -106,7 +93,3 @@ def squared_distances(first: Float[Tensor, "b r d"], second: Float[Tensor, "b s 
     first, second = first - centre, second - centre
     norms = first.square().sum(2).unsqueeze(2) + second.square().sum(2).unsqueeze(1)
     return torch.baddbmm(norms, first, second.mT, alpha=-2).clamp_(min=0)
-
-
-def _two_coins(generator: Generator | None) -> list[float]:
-    return torch.rand(2, generator=generator, device=generator.device if generator else None).tolist()

@@ -1,27 +1,22 @@
 """AutoMix, the learned barycentre of Zhu et al."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import max_pool2d, pad
 
-from multimix._declared import check_fields
-from multimix.methods._images import check_images
-from multimix.methods._learned import LearnsBeside, build_beside, check_count, check_share, network_module
-from multimix.methods._predict import InputMixing, MixesInputs, begin, classification_losses, wanted_of
-from multimix.methods._unet import MixingUNet
-from multimix.ops import (
-    CrossEntropy,
-    accurate,
-    beta,
-    check_batch,
-    check_concentration,
-    draw_partners,
-    mix_pairs,
-    objective_of,
-)
+from multimix._declared import Count, Interval, Positive
+from multimix.methods._images import PairMixing, Weight, check_images
+from multimix.methods._learned import LearnsBeside, build_beside, network_module
+from multimix.methods._predict import MixesInputs, _teach, begin, classification_losses, wanted_of
+from multimix.ops import CrossEntropy, accurate, beta, check_batch, draw_partners, mix_pairs, objective_of
 from multimix.protocols import Losses, Network, Teacher
+
+_REDUCTION = 16
+"""Channels of the generator's first level to one hidden unit of a gate."""
 
 
 @dataclass(eq=False)
@@ -52,28 +47,21 @@ class AutoMix(LearnsBeside, MixesInputs):
     """
 
     name: ClassVar[str] = "automix"
-    trains_modules: ClassVar[bool] = True
 
-    alpha: float = 1.0
+    alpha: Positive = 1.0
     """Concentration of the Beta distribution."""
-    distance_weight: float = 1.5
+    distance_weight: Weight = 1.5
     """Weight w of the distance of a mixed image to the two that it is made of."""
-    share: float = 0.5
+    share: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """Share of the mini-batch that is mixed, at least one image."""
-    width: int = 16
+    width: Count = 16
     """Channels of the generator at the images' own size."""
-    channels: int | None = None
+    channels: Count | None = None
     """Channels of the images; by default those that the network's first convolution takes."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_concentration("alpha", self.alpha)
-        check_count("width", self.width)
-        check_count("channels", self.channels)
-        check_fields(self)
-        if not 0 <= self.distance_weight < float("inf"):
-            raise ValueError(f"distance_weight must be finite and not negative, got {self.distance_weight}")
-        check_share("share", self.share, with_one=True)
+        super().__post_init__()
         self.unet: MixingUNet | None = None
 
     def prepare(self, network: Network) -> None:
@@ -112,11 +100,7 @@ class AutoMix(LearnsBeside, MixesInputs):
         mixed = drawn.mix(inputs)
         logits = network(mixed)
         wanted = drawn.mix_targets(wanted_of(network, targets, logits))
-        taught = None
-        if teacher is not None:
-            with torch.no_grad():
-                taught = drawn.predict(teacher.network, teacher.inputs), teacher.gamma
-        losses = classification_losses(logits, wanted, taught, objective)
+        losses = classification_losses(logits, wanted, _teach(drawn, teacher), objective)
         entropy = torch.special.entr(wanted).sum(-1).mean()
         distance = drawn.distance(inputs, mixed)
         labels_weight = 1.0 if teacher is None else teacher.gamma
@@ -126,37 +110,28 @@ class AutoMix(LearnsBeside, MixesInputs):
     def draw(
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
     ) -> "Generating":
-        """Draw pairs, lambda, and whose features survive in the generator.
-
-        Raises:
-            ValueError: If the inputs are not images (b, c, h, w), have other channels than the generator, or there is
-                neither a generator nor a network to build it for.
-        """
+        """Draw pairs, lambda, and whose features survive in the generator, which is built if there is none."""
         check_images(inputs, "AutoMix")
-        unet = self._unet_for(network)
+        if self.unet is None:
+            if network is None:
+                raise ValueError("network must be given to AutoMix, here or to prepare: its generator is not built yet")
+            self.prepare(network)
+        unet = cast("MixingUNet", self.unet)
         if inputs.shape[1] != unet.channels:
             raise ValueError(f"inputs must have {unet.channels} channels for AutoMix, got {tuple(inputs.shape)}")
-        place = {"generator": generator, "device": inputs.device}
-        partners = draw_partners(max(int(len(inputs) * self.share), 1), **place)  # type: ignore[arg-type]
-        lam = beta(1, self.alpha, **place)[0]  # type: ignore[arg-type]
-        orders = [draw_partners(d, **place) for d in unet.levels]  # type: ignore[arg-type]
-        return Generating(unet, partners, lam, [order < (lam * len(order)).round() for order in orders])
-
-    def _unet_for(self, network: Network | None) -> MixingUNet:
-        if self.unet is None and network is None:
-            raise ValueError("network must be given to AutoMix, here or to prepare: its generator is not built yet")
-        if self.unet is None:
-            self.prepare(cast("Network", network))
-        return cast("MixingUNet", self.unet)
+        place: dict[str, Any] = {"generator": generator, "device": inputs.device}
+        partners = draw_partners(max(int(len(inputs) * self.share), 1), **place)
+        lam = beta(1, self.alpha, **place)[0]
+        orders = [draw_partners(d, **place) for d in unet.levels]
+        return Generating(partners, lam, unet, [order < (lam * len(order)).round() for order in orders])
 
 
 @dataclass(frozen=True)
-class Generating(InputMixing):
-    """Who of the first images is mixed with whom, by which weight, and whose features survive in the generator."""
+class Generating(PairMixing):
+    """Pairs of the first images, and whose features survive in the generator."""
 
-    unet: MixingUNet
-    partners: Tensor
     lam: Tensor
+    unet: "MixingUNet"
     masks: list[Tensor]
 
     def mix(self, inputs: Tensor) -> Tensor:
@@ -190,3 +165,92 @@ def _image_channels(network: nn.Module) -> int:
         if isinstance(module, nn.Conv2d):
             return module.in_channels
     raise ValueError("channels must be given to AutoMix: the network has no convolution to read them from")
+
+
+class MixingUNet(nn.Module):
+    """Mix images in a small U-Net: at each level, complementary sets of channels survive of either image.
+
+    Works on images of any size: an axis of a single position is not halved any more. Batch normalisation always takes
+    the statistics of the mini-batch.
+
+    Attributes:
+        levels: Channels at each level, from the images' own size down.
+    """
+
+    def __init__(self, channels: int, width: int = 16):
+        """Make a generator for images with ``channels`` channels, with ``width`` channels at their own size."""
+        super().__init__()
+        self.channels = channels
+        self.levels = [width, 2 * width, 4 * width, 8 * width, 8 * width]
+        inside = [channels, *self.levels[:-1]]
+        joined = [width, width, 2 * width, 4 * width]
+        self.down = nn.ModuleList(
+            nn.Sequential(*_convolutions(i, o), _Gate(o)) for i, o in zip(inside, self.levels, strict=True)
+        )
+        self.merge = nn.ModuleList(nn.Sequential(*_convolutions(2 * d, d)) for d in self.levels)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(d, d, 2, stride=2) for d in self.levels[:-1])
+        self.join = nn.ModuleList(
+            nn.Sequential(*_convolutions(2 * i, o)) for i, o in zip(self.levels[:-1], joined, strict=True)
+        )
+        self.out = nn.Sequential(nn.Conv2d(width, channels, 1), _BatchNorm(channels))
+
+    def forward(self, images: Tensor, partners: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        """Return images (n, c, h, w) mixed with their partners (n,).
+
+        ``masks`` holds for each level which channels are the image's own, 1, and which are its partner's, 0.
+        """
+        merged = []
+        for level, (down, merge, mask) in enumerate(zip(self.down, self.merge, masks, strict=True)):
+            features = down(_halve(images) if level else images)
+            own = mask.to(features.dtype)[:, None, None]
+            images = features * own  # only what is kept goes on to the next level
+            merged.append(merge(torch.cat([images, features[partners] * (1 - own)], 1)))
+        mixed = merged.pop()
+        for level in reversed(range(len(merged))):
+            upper = _fit(self.up[level](mixed), merged[level])
+            mixed = self.join[level](torch.cat([merged[level], upper], 1))
+        return self.out(mixed)
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the mini-batch alone; a single value a channel, which has no spread, is only scaled."""
+
+    def __init__(self, d: int):
+        super().__init__(d, track_running_stats=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if values.numel() == values.shape[1]:
+            return values * self.weight[:, None, None] + self.bias[:, None, None]
+        return super().forward(values)
+
+
+class _Gate(nn.Module):
+    """Squeeze and excitation: scale channels by what their averages say."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        hidden = max(d // _REDUCTION, 1)
+        self.score = nn.Sequential(
+            nn.Linear(d, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, d, bias=False), nn.Sigmoid()
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * self.score(features.mean((2, 3)))[:, :, None, None]
+
+
+def _convolutions(inside: int, outside: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for d in (inside, outside):
+        layers += [nn.Conv2d(d, outside, 3, padding=1), _BatchNorm(outside), nn.LeakyReLU(0.2)]
+    return layers
+
+
+def _halve(features: Tensor) -> Tensor:
+    """Return maxima of blocks of two by two; an axis of a single position stays."""
+    return max_pool2d(features, [min(2, size) for size in features.shape[-2:]])
+
+
+def _fit(features: Tensor, like: Tensor) -> Tensor:
+    """Return features padded with zeros, or cropped, to the size of others."""
+    down, right = (like.shape[axis] - features.shape[axis] for axis in (-2, -1))
+    return pad(features, [right // 2, right - right // 2, down // 2, down - down // 2])

@@ -1,6 +1,5 @@
 """Co-Mixup."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -9,11 +8,10 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from multimix._declared import check_fields
-from multimix.methods._images import check_images
+from multimix._declared import Checked, Count, Fraction, Positive
+from multimix.methods._images import Weight, check_images, input_gradient, kept_statistics, saliency_of
 from multimix.methods._predict import InputMixing, MixesInputs, _teach, begin, classification_losses, wanted_of
-from multimix.methods._saliency import input_saliency, kept_statistics, saliency_of
-from multimix.ops import check_batch, check_concentration, comix_masks, dirichlet, no_autocast, objective_of
+from multimix.ops import check_batch, comix_masks, dirichlet, no_autocast, objective_of
 from multimix.protocols import Losses, Network, Teacher
 
 _SPOT = 8
@@ -22,12 +20,12 @@ _LEAST_PRIOR = 1e-8
 
 
 @dataclass(frozen=True)
-class CoMixup(MixesInputs):
+class CoMixup(MixesInputs, Checked):
     """Assemble as many mixed images as there are images, each cell of a grid from any of them, all jointly.
 
     The mini-batch is cut into parts. Within a part every cell of every output takes one input or an even blend of two,
     such that the cells are salient, their borders few, and no input crowds several outputs; see
-    :func:`multimix.ops._comix.comix_objective`. Targets are mixed by the share of cells. Where the grid does
+    :func:`multimix.ops.comix_masks`. Targets are mixed by the share of cells. Where the grid does
     not divide a side of the images, its cells differ by one pixel; a side of fewer pixels than cells has one cell a
     pixel.
 
@@ -43,43 +41,28 @@ class CoMixup(MixesInputs):
     needs_network: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
 
-    alpha: float = 2.0
+    alpha: Positive = 2.0
     """Concentration of the Dirichlet prior over the inputs of a part."""
-    beta: float = 0.32
+    beta: Weight = 0.32
     """Weight of smoothness."""
-    gamma: float = 1.0
+    gamma: Weight = 1.0
     """Weight of the supermodular term, which keeps several outputs from using the same inputs."""
-    tau: float = 0.83
+    tau: Weight = 0.83
     """Share of the grid from which on that term counts what other outputs use of an input."""
-    eta: float = 0.05
+    eta: Weight = 0.05
     """Weight of the logarithm of the prior."""
-    omega: float = 0.001
+    omega: Fraction = 0.001
     """Share of the distance between salient spots in how inputs compete; the rest is the input with itself."""
-    grid: int = 4
+    grid: Count = 4
     """Cells along each side."""
-    part: int = 20
+    part: Count = 20
     """Most images that are mixed with one another; the last part takes what is left."""
-    iterations: int = 4
+    iterations: Count = 4
     """How often each output chooses."""
     settle: bool = False
     """Let outputs that are left with crowded inputs choose again at last; the official code has no such step."""
-    clean: float = 1.0
+    clean: Weight = 1.0
     """Weight of the cross-entropy of the plain images."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        check_concentration("alpha", self.alpha)
-        for name in ("grid", "part", "iterations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        check_fields(self)
-        for name in ("beta", "gamma", "tau", "eta", "clean"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be finite and at least 0, got {value}")
-        if not 0 <= self.omega <= 1:
-            raise ValueError(f"omega must lie in [0, 1], got {self.omega}")
 
     def __call__(
         self,
@@ -113,24 +96,15 @@ class CoMixup(MixesInputs):
         return Losses(mixed.total + self.clean * loss, {**mixed.terms, "clean": loss.detach()})
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Assembly":
-        """Draw the prior and a start, and choose the inputs of all cells.
-
-        Raises:
-            ValueError: If the inputs are not images (b, c, h, w).
-        """
+        """Draw the prior and a start, and choose the inputs of all cells."""
         check_images(inputs, "Co-Mixup")
-        return self.mixing(input_saliency(cast("Network", network), inputs, targets), generator)
+        gradient = input_gradient(cast("Network", network), inputs, targets)
+        return self.mixing(saliency_of(gradient), generator)
 
     def mixing(self, saliency: Float[Tensor, "b h w"], generator: Generator | None = None) -> "Assembly":
-        """Return the mixing of images of which the saliency is known.
-
-        Args:
-            saliency: Not negative, of any scale.
-            generator: Source of randomness.
-        """
+        """Return the mixing of images of which the saliency, not negative and of any scale, is known."""
         saliency = saliency.detach().nan_to_num(0.0, 0.0, 0.0)
-        spots = _salient_spots(saliency).cpu()
-        cells = _share_of_cells(saliency, self.grid).cpu()
+        spots, cells = _salient_spots(saliency).cpu(), _share_of_cells(saliency, self.grid).cpu()
         chosen = [
             self._choose(cells[at : at + self.part], spots[at : at + self.part], generator) + at
             for at in range(0, len(cells), self.part)
@@ -141,9 +115,8 @@ class CoMixup(MixesInputs):
         """Return the two inputs, the same one twice or two different ones, of every cell of a part's outputs."""
         b, r = len(cells), cells[0].numel()
         prior = dirichlet(1, b, self.alpha, generator=generator).cpu()[0]
-        start = torch.randint(
-            b, tuple(cells.shape), generator=generator, device=generator.device if generator else None
-        )
+        home = generator.device if generator else None
+        start = torch.randint(b, tuple(cells.shape), generator=generator, device=home)
         masks = comix_masks(
             -cells - self.eta / r * (prior + _LEAST_PRIOR).log()[:, None, None],
             _affinity(spots, self.omega),
@@ -154,9 +127,7 @@ class CoMixup(MixesInputs):
             iterations=self.iterations,
             settle=self.settle,
         )
-        first = masks.argmax(-1)
-        second = b - 1 - masks.flip(-1).argmax(-1)
-        return torch.stack([first, second])
+        return torch.stack([masks.argmax(-1), b - 1 - masks.flip(-1).argmax(-1)])
 
 
 @dataclass(frozen=True)
@@ -206,7 +177,7 @@ def _salient_spots(saliency: Float[Tensor, "b h w"]) -> Int[Tensor, "b 2"]:
     return torch.stack([where // means.shape[2], where % means.shape[2]], 1)
 
 
-def _affinity(spots: Int[Tensor, "b 2"], omega: float) -> Float[Tensor, "b b"]:
+def _affinity(spots: Int[Tensor, "b 2"], omega: Fraction) -> Float[Tensor, "b b"]:
     """Return how inputs compete: ``(1 - omega) I`` plus omega times city-block distances whose mean over rows is 1."""
     distance = (spots[:, None] - spots).abs().sum(-1).double()
     scale = len(spots) / distance.sum().clamp_min(1)  # no two spots apart: no distance at all

@@ -1,22 +1,20 @@
 """OptTransMix."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from multimix._declared import check_fields
-from multimix.methods._images import check_images
-from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import accurate, barycentre, beta, check_concentration, draw_partners, mix_pairs
+from multimix._declared import Checked, Count, Positive
+from multimix.methods._images import PairMixing, check_images
+from multimix.methods._predict import MixesInputs
+from multimix.ops import accurate, barycentre, beta, draw_partners
 from multimix.protocols import Network
 
 
 @dataclass(frozen=True)
-class OptTransMix(MixesInputs):
+class OptTransMix(MixesInputs, Checked):
     r"""Move the pixels of one image towards another: the Wasserstein barycentre of each pair; targets are mixed.
 
     In each channel of a pair, the smaller of the two minima is subtracted from both images, and what is left is a
@@ -41,30 +39,17 @@ class OptTransMix(MixesInputs):
 
     name: ClassVar[str] = "opttransmix"
 
-    alpha: float = 1.0
+    alpha: Positive = 1.0
     """Concentration of the Beta distribution."""
-    epsilon: float = 0.004
+    epsilon: Positive = 0.004
     """Strength of the entropy; a squared length, the image's longer side being 1. It blurs by its half."""
-    iterations: int = 50
+    iterations: Count = 50
     """Iterations of the solver."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        check_fields(self)
-        check_concentration("alpha", self.alpha)
-        if not 0 < self.epsilon < math.inf:
-            raise ValueError(f"epsilon must be finite and greater than 0, got {self.epsilon}")
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
 
     def draw(
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
     ) -> "Transport":
-        """Draw partners and lambda.
-
-        Raises:
-            ValueError: If the inputs are not images (b, c, h, w).
-        """
+        """Draw partners and lambda."""
         check_images(inputs, "OptTransMix")
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         lam = beta(1, self.alpha, generator=generator, device=inputs.device)[0]
@@ -72,11 +57,10 @@ class OptTransMix(MixesInputs):
 
 
 @dataclass(frozen=True)
-class Transport(InputMixing):
-    """Who is mixed with whom, the weight of the first, and how the barycentre is solved for."""
+class Transport(PairMixing):
+    """Pairs, and how their barycentre is solved for."""
 
-    partners: Int[Tensor, " b"]
-    lam: Float[Tensor, ""]
+    lam: Tensor
     epsilon: float
     iterations: int
 
@@ -92,7 +76,3 @@ class Transport(InputMixing):
         mixed = barycentre(masses, weights.expand(*masses.shape[:3]), epsilon=self.epsilon, iterations=self.iterations)
         total = (weights.view(-1, 1, 1) * sums).sum(2)
         return (offset.squeeze(2) + total * mixed).to(inputs.dtype)
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the class probabilities mixed linearly."""
-        return mix_pairs(targets, self.partners, self.lam)

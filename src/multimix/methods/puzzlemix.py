@@ -2,38 +2,33 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
+from torch.nn.functional import avg_pool2d
 
-from multimix._declared import check_fields
-from multimix.methods._images import check_images
-from multimix.methods._predict import InputMixing, MixesInputs, classification_losses, wanted_of
-from multimix.methods._puzzle import (
-    block_sizes,
-    energy,
-    largest_divisor,
-    move_pixels,
-    pool_saliency,
-    source_pixels,
-    spread,
+from multimix._declared import Checked, Count, Fraction, Ge, MinLen, Positive
+from multimix.methods._images import (
+    PairMixing,
+    Weight,
+    check_images,
+    input_gradient,
+    kept_statistics,
+    saliency_of,
+    uniform,
 )
-from multimix.methods._saliency import input_gradient, kept_statistics, saliency_of
-from multimix.ops import (
-    beta,
-    check_concentration,
-    draw_partners,
-    mix_pairs,
-    objective_of,
-    solve_ordered_labels,
-    transport_blocks,
-)
+from multimix.methods._predict import MixesInputs, classification_losses, wanted_of
+from multimix.ops import beta, draw_partners, objective_of, solve_ordered_labels, transport_blocks
 from multimix.protocols import Losses, Network, Teacher
+
+_LEAST = 1e-4
+"""Least lambda and 1 - lambda that the prior looks at: beyond, its logarithm would outweigh everything else."""
 
 
 @dataclass(frozen=True)
-class PuzzleMix(MixesInputs):
+class PuzzleMix(MixesInputs, Checked):
     r"""Show the salient blocks of both images of a pair: a mask by graph cut, blocks moved to where they are seen.
 
     The mask z of a pair has one of ``labels`` values between 0 and 1 on each block of a random grid and minimises
@@ -58,51 +53,32 @@ class PuzzleMix(MixesInputs):
     needs_network: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
 
-    alpha: float = 1.0
+    alpha: Positive = 1.0
     """Concentration of the Beta distribution of lambda, one a step."""
-    labels: int = 3
+    labels: Annotated[int, Ge(2)] = 3
     """How many values the mask can take on a block, from 0 to 1."""
-    beta: float = 1.2
+    beta: Weight = 1.2
     """Weight of the mask's smoothness."""
-    gamma: float = 0.5
+    gamma: Weight = 0.5
     """Weight of the smoothness of the image across a change of the mask, relative to ``beta``."""
-    eta: float = 0.2
+    eta: Weight = 0.2
     """Weight of the prior that the mask's mean be lambda."""
-    grids: tuple[int, ...] = (2, 4, 8, 16)
+    grids: Annotated[tuple[Count, ...], MinLen(1)] = (2, 4, 8, 16)
     """How many blocks lie along the shorter side of an image, one of them drawn each step."""
-    patch: int = 4
+    patch: Count = 4
     """Side, in pixels, of the patches whose difference is the cost of a border; at most a block."""
     transport: bool = True
     """Whether blocks move to where the mask shows them."""
-    transport_eps: float = 0.8
+    transport_eps: Weight = 0.8
     """Cost of a block's move across the image, in shares of saliency."""
-    transport_size: int | None = 4
+    transport_size: Count | None = 4
     """Largest side, in pixels, of what moves as one; None moves the mask's own blocks."""
-    adversarial: float = 0.0
+    adversarial: Fraction = 0.0
     """Probability that the first, and that the second, images of a step are perturbed against the network."""
-    adversarial_eps: float = 10.0
+    adversarial_eps: Weight = 10.0
     """Largest perturbation of a pixel, in 255ths of its range."""
-    clean: float = 0.0
+    clean: Weight = 0.0
     """Weight of the loss of the images as they are, beside that of the mixed ones."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        check_concentration("alpha", self.alpha)
-        for name in ("beta", "gamma", "eta", "transport_eps", "adversarial_eps", "clean"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
-        for name, least in (("labels", 2), ("patch", 1), ("transport_size", 1)):
-            value = getattr(self, name)
-            if name == "transport_size" and value is None:
-                continue
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        check_fields(self)
-        if not 0 <= self.adversarial <= 1:
-            raise ValueError(f"adversarial must lie in [0, 1], got {self.adversarial}")
-        if not self.grids or not all(isinstance(n, int) and n >= 1 for n in self.grids):
-            raise ValueError(f"grids must hold integers of at least 1, got {self.grids!r}")
 
     def __call__(
         self,
@@ -124,39 +100,54 @@ class PuzzleMix(MixesInputs):
         return replace(losses, total=losses.total + self.clean * clean, terms={**losses.terms, "clean": clean.detach()})
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Puzzle":
-        """Draw partners, lambda, a grid and perturbations; cut the masks and move the blocks.
-
-        Raises:
-            ValueError: If the inputs are not images (b, c, h, w), or there is no network.
-        """
+        """Draw partners, lambda, a grid and perturbations; cut the masks and move the blocks."""
         check_images(inputs, "PuzzleMix")
         if network is None:
             raise ValueError("network must be given: PuzzleMix mixes by its input gradient")
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         lam = beta(1, self.alpha, generator=generator, device=inputs.device)[0]
         sizes = block_sizes(inputs.shape[2], inputs.shape[3], self.grids)
-        size = sizes[min(int(_uniform(generator) * len(sizes)), len(sizes) - 1)]
+        size = sizes[min(int(float(uniform(generator=generator)) * len(sizes)), len(sizes) - 1)]
         scale = Scale.of(inputs)
         gradient, noise = self._look(network, inputs, targets, scale, generator)
         saliency = saliency_of(gradient)
-        mask = self._cut(scale.pixels(inputs), saliency, partners, lam, size)
+        mask = self._cut(scale.pixels(inputs), pool_saliency(saliency, size), partners, lam)
         source = self._transport(mask, saliency, partners, size) if self.transport else None
-        return Puzzle(partners, spread(mask, size), source, noise, scale)
+        mask = spread(mask, size)
+        return Puzzle(partners, mask.mean((1, 2)), mask, source, noise, scale)
 
-    def _cut(self, pixels: Tensor, saliency: Tensor, partners: Tensor, lam: Tensor, size: int) -> Tensor:
-        """Return the mask of each pair, one value a block."""
-        terms = energy(
-            pixels,
-            pool_saliency(saliency, size),
-            partners,
-            lam,
-            labels=self.labels,
-            beta=self.beta,
-            gamma=self.gamma,
-            eta=self.eta,
-            patch=self.patch,
-        )
-        return solve_ordered_labels(*terms).to(pixels.dtype) / (self.labels - 1)
+    def _cut(
+        self,
+        pixels: Float[Tensor, "b c h w"],
+        shares: Float[Tensor, "b y x"],
+        partners: Int[Tensor, " b"],
+        lam: Float[Tensor, ""],
+    ) -> Float[Tensor, "b y x"]:
+        """Return each pair's mask of least energy, one value a block, from pixels in [0, 1] and shares of saliency."""
+        rows, columns = shares.shape[1:]
+        size = pixels.shape[-1] // columns
+        smooth = self.beta / (16 * min(rows, columns))
+        # What choosing the first or the second image costs: the saliency of the other one, and half of each border.
+        first, second = shares[partners].clone(), shares.clone()
+        patch = largest_divisor(size, self.patch)
+        patches = avg_pool2d(pixels, patch)
+        weights = []
+        for axis in (1, 2):
+            borders = _borders(patches if axis == 1 else patches.transpose(2, 3), partners, size // patch)
+            both, neither, leaving, entering = (border if axis == 1 else border.transpose(1, 2) for border in borders)
+            half = smooth * self.gamma / 2
+            cells = shares.shape[axis] - 1
+            first.narrow(axis, 0, cells).add_(leaving + both, alpha=half)
+            second.narrow(axis, 0, cells).add_(entering + neither, alpha=half)
+            first.narrow(axis, 1, cells).add_(entering + both, alpha=half)
+            second.narrow(axis, 1, cells).add_(leaving + neither, alpha=half)
+            # Where both images have an edge, a change of mask may pay; it must not, or there would be no exact cut.
+            weight = smooth + half * (leaving + entering - both - neither)
+            weights.append(weight.clamp_min(0) / (self.labels - 1) ** 2)
+        share = torch.linspace(0, 1, self.labels, device=shares.device).view(1, -1, 1, 1)
+        unary = share * first.unsqueeze(1) + (1 - share) * second.unsqueeze(1)
+        unary = unary + self.eta * _prior(lam, self.labels).view(1, -1, 1, 1) / (rows * columns)
+        return solve_ordered_labels(unary, *weights).to(pixels.dtype) / (self.labels - 1)
 
     def _transport(self, mask: Tensor, saliency: Tensor, partners: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Return which pixel of the first and of the second image goes where."""
@@ -172,22 +163,22 @@ class PuzzleMix(MixesInputs):
         """Return the gradient on the inputs, and what perturbs the first and the second image of each pair."""
         if not self.adversarial:
             return input_gradient(network, inputs, targets), (None, None)
-        first, second = (_uniform(generator) < self.adversarial for _ in range(2))
+        first, second = (float(uniform(generator=generator)) < self.adversarial for _ in range(2))
         if not (first or second):
             return input_gradient(network, inputs, targets), (None, None)
-        where = generator.device if generator else inputs.device
-        noise = torch.rand(inputs.shape, generator=generator, device=where).to(inputs.device)
+        noise = uniform(*inputs.shape, generator=generator, like=inputs)
         eps = scale.width * (self.adversarial_eps / 255)
         noise = scale.clamp(inputs + (2 * noise - 1) * eps) - inputs
         gradient = input_gradient(network, inputs + noise, targets)
         # A step that outdoes the largest perturbation a little, as in fast adversarial training.
         noise = noise + scale.width * ((self.adversarial_eps + 2) / 255) * gradient.sign()
-        noise = _uniform(generator) * noise.clamp(-eps, eps)
+        noise = float(uniform(generator=generator)) * noise.clamp(-eps, eps)
         return gradient, (noise if first else None, noise if second else None)
 
 
-class Scale(NamedTuple):
-    """Where the pixels of a mini-batch lie, in each channel."""
+@dataclass(frozen=True)
+class Scale:
+    """Where the pixels of a mini-batch lie, in each channel (c, 1, 1)."""
 
     low: Tensor
     high: Tensor
@@ -195,29 +186,28 @@ class Scale(NamedTuple):
     @classmethod
     def of(cls, inputs: Tensor) -> "Scale":
         """Return the least and the largest value of each channel."""
-        return cls(*inputs.detach().float().transpose(0, 1).flatten(1).aminmax(dim=1))
+        low, high = inputs.detach().float().transpose(0, 1).flatten(1).aminmax(dim=1)
+        return cls(low.view(-1, 1, 1), high.view(-1, 1, 1))
 
     @property
     def width(self) -> Tensor:
-        """Return the range of each channel (c, 1, 1), 1 where all pixels are the same."""
+        """Return the range of each channel, 1 where all pixels are the same."""
         width = self.high - self.low
-        return torch.where(width > 0, width, 1).view(-1, 1, 1)
+        return torch.where(width > 0, width, 1)
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """Return inputs in [0, 1], in float32."""
-        return (inputs.detach().float() - self.low.view(-1, 1, 1)) / self.width
+        return (inputs.detach().float() - self.low) / self.width
 
     def clamp(self, inputs: Tensor) -> Tensor:
         """Return inputs with pixels beyond the range brought back to it."""
-        low, high = (edge.to(inputs.dtype).view(-1, 1, 1) for edge in self)
-        return torch.minimum(torch.maximum(inputs, low), high)
+        return torch.minimum(torch.maximum(inputs, self.low.to(inputs.dtype)), self.high.to(inputs.dtype))
 
 
 @dataclass(frozen=True)
-class Puzzle(InputMixing):
-    """Whose blocks go where, and what is seen of them."""
+class Puzzle(PairMixing):
+    """Pairs, whose blocks go where, and what is seen of them."""
 
-    partners: Tensor
     mask: Tensor
     """Weight of the first image of each pair at each pixel (b, h, w)."""
     source: tuple[Tensor, Tensor] | None
@@ -234,13 +224,81 @@ class Puzzle(InputMixing):
             first, second = (move_pixels(x, source) for x, source in zip((first, second), self.source, strict=True))
         return torch.lerp(second, first, self.mask.unsqueeze(1).to(inputs.dtype))
 
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the class probabilities mixed by the mean of the mask."""
-        return mix_pairs(targets, self.partners, self.mask.mean((1, 2)))
-
     def _perturbed(self, inputs: Tensor, noise: Tensor | None) -> Tensor:
         return inputs if noise is None else self.scale.clamp(inputs + noise.to(inputs.dtype))
 
 
-def _uniform(generator: Generator | None) -> float:
-    return float(torch.rand((), generator=generator, device=generator.device if generator else None))
+def block_sizes(height: int, width: int, grids: tuple[int, ...]) -> list[int]:
+    """Return the sides of square blocks that tile an image, with one of ``grids`` blocks along the shorter side.
+
+    Where none does, the side that comes closest from below, or else the largest that tiles the image.
+    """
+    short, both = min(height, width), math.gcd(height, width)
+    fitting = [short // n for n in grids if short % n == 0 and both % (short // n) == 0]
+    if fitting:
+        return fitting
+    tiling = [size for size in range(1, both + 1) if both % size == 0]
+    return [next((size for size in tiling if short // size <= max(grids)), both)]
+
+
+def largest_divisor(of: int, at_most: int) -> int:
+    """Return the largest divisor of a number that does not exceed another."""
+    return next(d for d in range(min(of, at_most), 0, -1) if of % d == 0)
+
+
+def pool_saliency(saliency: Float[Tensor, "b h w"], size: int) -> Float[Tensor, "b y x"]:
+    """Return each block's share of its image's saliency, equal where an image has none."""
+    pooled = avg_pool2d(saliency.unsqueeze(1), size)[:, 0]
+    total = pooled.sum((1, 2), keepdim=True)
+    return torch.where(total > 0, pooled / total, 1 / pooled[0].numel())
+
+
+def _borders(patches: Tensor, partners: Tensor, per_block: int) -> tuple[Tensor, ...]:
+    """Return the differences across horizontal borders of blocks (b, rows - 1, columns), by who is above and below.
+
+    In this order: the first image on both sides, the second on both, first above second, second above first.
+    """
+    above, below = patches[:, :, per_block - 1 : -1 : per_block], patches[:, :, per_block::per_block]
+    both = _difference(above, below, per_block)
+    return (
+        both,
+        both[partners],
+        _difference(above, below[partners], per_block),
+        _difference(above[partners], below, per_block),
+    )
+
+
+def _difference(one: Tensor, other: Tensor, per_block: int) -> Tensor:
+    return (one - other).abs().mean(1).unflatten(2, (-1, per_block)).mean(3)
+
+
+def _prior(lam: Tensor, labels: int) -> Tensor:
+    """Return minus the logarithm of the binomial distribution whose mean is lam."""
+    lam, n = lam.float().clamp(_LEAST, 1 - _LEAST), labels - 1
+    count = torch.arange(labels, device=lam.device)
+    ways = torch.tensor([math.log(math.comb(n, i)) for i in range(labels)], device=lam.device)
+    return -(ways + count * lam.log() + (n - count) * (-lam).log1p())
+
+
+def spread(blocks: Tensor, size: int) -> Tensor:
+    """Return a value for each pixel from one for each block (..., y, x)."""
+    return blocks.repeat_interleave(size, -2).repeat_interleave(size, -1)
+
+
+def source_pixels(blocks: Int[Tensor, "b y x"], size: int) -> Int[Tensor, "b h w"]:
+    """Return which pixel goes where, row-major, if these blocks of side ``size`` do."""
+    columns = blocks.shape[2]
+    corner = (blocks // columns * columns * size + blocks % columns) * size
+    inside = torch.arange(size, device=blocks.device)
+    offset = inside.view(-1, 1) * columns * size + inside
+    return (
+        (spread(corner, size).unflatten(1, (-1, size)).unflatten(3, (-1, size)) + offset.view(size, 1, size))
+        .flatten(3)
+        .flatten(1, 2)
+    )
+
+
+def move_pixels(images: Float[Tensor, "b c h w"], source: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
+    """Return images whose pixels come from the places given."""
+    index = source.flatten(1).unsqueeze(1).expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, index).view_as(images)

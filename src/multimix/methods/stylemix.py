@@ -2,26 +2,17 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from multimix._declared import check_fields
+from multimix._declared import Checked, Count, Fraction, Ge, Positive
 from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder, VGGAutoencoder
+from multimix.methods._images import PairMixing, Weight, uniform
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import (
-    Box,
-    beta,
-    check_concentration,
-    draw_box,
-    draw_partners,
-    exchange_styles,
-    mix_pairs,
-    mix_styles,
-    paste_styles,
-)
-from multimix.protocols import Losses, Network, Stateful, Teacher
+from multimix.ops import Box, beta, draw_box, draw_partners, exchange_styles, mix_styles, paste_styles
+from multimix.protocols import Network, Stateful
 
 _VGG_SIZE = 224
 """Side of the images for which the official weights were made."""
@@ -33,44 +24,35 @@ brought, so that delta means the same with either."""
 
 
 @dataclass(eq=False)
-class _Styles(Stateful, MixesInputs):
+class _Styles(Stateful, MixesInputs, Checked):
     """What StyleMix and StyleCutMix share: an autoencoder, its settings, and the coin."""
 
-    prob: float = 0.2
+    prob: Fraction = 0.2
     """Share of the steps that are mixed; the others are plain."""
-    r: float = 0.7
+    r: Fraction = 0.7
     """How much the content decides about the label; the style has ``1 - r``."""
-    alpha1: float = 0.5
+    alpha1: Positive = 0.5
     """Concentration of the Beta distribution of the shares of content and style."""
     encoder: str | None = None
     """File of VGG-19 weights as published with pytorch-AdaIN (``vgg_normalised.pth``); none for the small one."""
     decoder: str | None = None
     """File of the weights of its decoder (``decoder.pth``)."""
-    size: int | None = None
+    size: Count | None = None
     """Shorter side to which images are scaled for the autoencoder; as they are by default, 224 with VGG."""
-    learning_rate: float = 0.005
+    learning_rate: Weight = 0.005
     """Step of the small decoder's Adam; 0 keeps it as it is."""
-    warmup: int = 50
+    warmup: Annotated[int, Ge(0)] = 50
     """Further steps that the small decoder takes on the first mini-batch it sees."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_fields(self)
-        check_concentration("alpha1", self.alpha1)
-        for name in ("prob", "r"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        super().__post_init__()
         if (self.encoder is None) != (self.decoder is None):
             raise ValueError(
                 f"encoder and decoder must be given together, got encoder={self.encoder!r}, decoder={self.decoder!r}"
             )
-        least = 1 if self.encoder is None else _LEAST_VGG_SIZE
-        if self.size is not None and self.size < least:
-            raise ValueError(f"size must be at least {least}, got {self.size}")
-        if not 0 <= self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be finite and not negative, got {self.learning_rate}")
-        if self.warmup < 0:
-            raise ValueError(f"warmup must not be negative, got {self.warmup}")
+        if self.encoder is not None and self.size is not None and self.size < _LEAST_VGG_SIZE:
+            raise ValueError(f"size must be at least {_LEAST_VGG_SIZE} with files of weights, got {self.size}")
         self.autoencoder: Autoencoder | None = None
 
     def prepare(self, network: Network | None) -> None:
@@ -86,37 +68,26 @@ class _Styles(Stateful, MixesInputs):
                 else VGGAutoencoder(self.encoder, self.decoder, self.size or _VGG_SIZE)
             )
 
-    def forward(
-        self,
-        network: Network,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
-        """Return the cross-entropy of the mixed mini-batch.
-
-        Raises:
-            ValueError: If the inputs are not images (b, c, h, w) of one channel or three.
-        """
-        return MixesInputs.__call__(self, network, inputs, targets, generator=generator, teacher=teacher)
+    forward = MixesInputs.__call__
 
     def draw(
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
     ) -> InputMixing:
-        """Draw whether to mix and, if so, partners and shares, once the small autoencoder has learnt from the inputs.
-
-        Raises:
-            ValueError: If the inputs are not images (b, c, h, w) of one channel or three.
-        """
-        autoencoder = self._ready(inputs)
-        home = generator.device if generator else None
-        if float(torch.rand((), generator=generator, device=home)) >= self.prob:
+        """Draw whether to mix and, if so, partners and shares, once the small autoencoder has learnt from them."""
+        if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
+            raise ValueError(
+                f"inputs must be images of shape (b, c, h, w) for {type(self).__name__}, with 1 or 3 channels, "
+                f"got {tuple(inputs.shape)}"
+            )
+        self.prepare(None)
+        assert self.autoencoder is not None
+        if next(self.autoencoder.buffers(), inputs).device != inputs.device:
+            self.to(inputs.device)
+        if float(uniform(generator=generator)) >= self.prob:
             return Plain()
         if self.training and not torch.is_inference_mode_enabled():
-            self._learn(autoencoder, inputs, targets)
-        return self._draw(autoencoder, inputs, targets, generator)
+            self._learn(self.autoencoder, inputs, targets)
+        return self._draw(self.autoencoder, inputs, targets, generator)
 
     @abstractmethod
     def _draw(
@@ -128,19 +99,6 @@ class _Styles(Stateful, MixesInputs):
         """Learn from a mini-batch that is about to be mixed."""
         if self.learning_rate > 0:
             autoencoder.learn(inputs, self.learning_rate, self.warmup)
-
-    def _ready(self, inputs: Tensor) -> Autoencoder:
-        """Return the autoencoder, on the device of the inputs."""
-        if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
-            raise ValueError(
-                f"inputs must be images of shape (b, c, h, w) for {type(self).__name__}, with 1 or 3 channels, "
-                f"got {tuple(inputs.shape)}"
-            )
-        self.prepare(None)
-        assert self.autoencoder is not None
-        if next(self.autoencoder.buffers(), inputs).device != inputs.device:
-            self.to(inputs.device)
-        return self.autoencoder
 
 
 @dataclass(eq=False)
@@ -172,11 +130,9 @@ class StyleMix(_Styles):
     ) -> "StyleMixing":
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         content, style = beta(2, self.alpha1, generator=generator, device=inputs.device)
-        home = inputs.device if generator is None else generator.device
-        uniform = torch.rand((), generator=generator, device=home).to(inputs.device)
         least = (content + style - 1).clamp(min=0)
-        both = torch.lerp(least, torch.minimum(content, style), uniform)
-        return StyleMixing(autoencoder, partners, content, style, both, self.r)
+        both = torch.lerp(least, torch.minimum(content, style), uniform(generator=generator, like=inputs))
+        return StyleMixing(partners, torch.lerp(style, content, self.r), autoencoder, content, style, both)
 
 
 @dataclass(eq=False)
@@ -198,25 +154,21 @@ class StyleCutMix(_Styles):
 
     name: ClassVar[str] = "stylecutmix"
 
-    prob: float = 0.5
+    prob: Fraction = 0.5
     """Share of the steps that are mixed; the others are plain."""
-    alpha1: float = 1.0
+    alpha1: Positive = 1.0
     """Concentration of the Beta distributions of the box and of the share of style."""
-    alpha2: float = 0.8
+    alpha2: Positive = 0.8
     """Concentration of the Beta distribution of gamma, where that is drawn."""
-    gamma: Literal["beta", "auto"] | float = "beta"
+    gamma: Literal["beta", "auto"] | Fraction = "beta"
     """How much of a restyled image is the original: drawn from Beta(alpha2, alpha2) each step; for each pair
     ``tanh(distance / delta)`` of the styles of its classes, as far as they have been seen; or a number."""
-    delta: float = 3.0
+    delta: Positive = 3.0
     """Scale of the distance of styles, for ``auto``; the official code has 3 for CIFAR-100 and 1 for CIFAR-10."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         super().__post_init__()
-        check_concentration("alpha2", self.alpha2)
-        check_concentration("delta", self.delta)
-        if self.gamma not in ("beta", "auto") and not (isinstance(self.gamma, (int, float)) and 0 <= self.gamma <= 1):
-            raise ValueError(f"gamma must be 'beta', 'auto' or a number in [0, 1], got {self.gamma!r}")
         scale = _MEAN_DISTANCE if self.encoder is None else None
         self.styles = ClassStyles(scale) if self.gamma == "auto" else None
 
@@ -233,8 +185,9 @@ class StyleCutMix(_Styles):
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         style, share = beta(2, self.alpha1, generator=generator, device=inputs.device)
         box = draw_box(height, width, 1 - float(share), generator=generator)
-        gamma = self._gamma(targets, partners, generator)
-        return StylePasting(autoencoder, partners, box, box.area / (height * width), style, gamma, self.r)
+        gamma, area = self._gamma(targets, partners, generator), box.area / (height * width)
+        lam = self.r * area + (1 - self.r) * (gamma * area + (1 - gamma) * style)
+        return StylePasting(partners, lam, autoencoder, box, style, gamma)
 
     def _gamma(self, targets: Tensor, partners: Tensor, generator: Generator | None) -> Tensor:
         """Return one blend for all, or one a pair."""
@@ -246,20 +199,13 @@ class StyleCutMix(_Styles):
 
 
 @dataclass(frozen=True)
-class StyleMixing(InputMixing):
-    """Who is mixed with whom, in which proportions, by which autoencoder."""
+class StyleMixing(PairMixing):
+    """Pairs, in which proportions their features are mixed, and by which autoencoder."""
 
     autoencoder: Autoencoder
-    partners: Tensor
     content: Tensor
     style: Tensor
     both: Tensor
-    r: float
-
-    @property
-    def lam(self) -> Tensor:
-        """Return the weight of the first label."""
-        return torch.lerp(self.style, self.content, self.r)
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the decoded mixtures of features."""
@@ -267,37 +213,21 @@ class StyleMixing(InputMixing):
         mixed = mix_styles(features, self.partners, self.content, self.style, self.both)
         return self.autoencoder.decode(mixed, inputs)
 
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the mixed class probabilities."""
-        return mix_pairs(targets, self.partners, self.lam)
-
 
 @dataclass(frozen=True)
-class StylePasting(InputMixing):
-    """Whose box goes where, in which styles; gamma is one for all, or one a pair."""
+class StylePasting(PairMixing):
+    """Pairs, whose box goes where, in which styles; gamma is one for all, or one a pair."""
 
     autoencoder: Autoencoder
-    partners: Tensor
     box: Box
-    area: float
     style: Tensor
     gamma: Tensor
-    r: float
-
-    @property
-    def lam(self) -> Tensor:
-        """Return the weight of the first label: one for all, or one a pair."""
-        return self.r * self.area + (1 - self.r) * (self.gamma * self.area + (1 - self.gamma) * self.style)
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the images, pasted and restyled."""
         exchanged = exchange_styles(self.autoencoder.encode(inputs), self.partners)
         exchanged = self.autoencoder.decode(exchanged, inputs)
         return paste_styles(inputs, exchanged, self.partners, self.box, self.style, self.gamma)
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the mixed class probabilities."""
-        return mix_pairs(targets, self.partners, self.lam)
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,34 @@
 """SuperMix."""
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, cast
+from typing import Annotated, ClassVar, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import interpolate, one_hot
 from typing_extensions import Self
 
-from multimix._declared import check_fields
+from multimix._declared import Checked, Count, Fraction, Ge, Positive, check
 from multimix._modules import copied
-from multimix.methods._images import check_images
-from multimix.methods._predict import MixesInputs, begin, classification_losses, wanted_of
-from multimix.methods._saliency import evaluating
-from multimix.methods._supermix import MaskedSets, Search, Supervisor, precision_of, solved
+from multimix.methods._images import Weight, check_images, evaluating
+from multimix.methods._predict import InputMixing, MixesInputs, _teach, begin, classification_losses, wanted_of
 from multimix.ops import (
     accurate,
     as_probabilities,
     check_batch,
-    check_concentration,
     dirichlet,
     draw_partners,
     no_autocast,
     objective_of,
 )
 from multimix.protocols import Losses, Network, Stateful, Teacher
+
+_LEAST_STEP, _MOST_STEP = 1e-4, 2000.0
+"""Bounds on the step's length, those of the official code."""
+
+Supervisor = Callable[[Tensor], Tensor]
 
 
 class MixedSet(NamedTuple):
@@ -39,7 +40,7 @@ class MixedSet(NamedTuple):
 
 
 @dataclass(eq=False)
-class SuperMix(Stateful, MixesInputs):
+class SuperMix(Stateful, MixesInputs, Checked):
     r"""Mix sets of images under masks chosen so that a trained teacher sees all of them in the right proportion.
 
     Weights :math:`\lambda \sim \mathrm{Dir}(\alpha)` of a set's images make the distribution
@@ -66,34 +67,24 @@ class SuperMix(Stateful, MixesInputs):
     # A factory, since a default on the class would hide the module.
     teacher: nn.Module | None = field(default_factory=lambda: None, repr=False)
     """A trained network from images to logits, of which a frozen copy is kept."""
-    images: int = 2
+    images: Annotated[int, Ge(2)] = 2
     """How many images make up a set; in a smaller mini-batch some of them enter more than once."""
-    alpha: float = 3.0
+    alpha: Positive = 3.0
     """Concentration of the Dirichlet distribution."""
-    side: int = 8
+    side: Count = 8
     """Cells along a side of a mask; 16 for ImageNet."""
-    sparsity: float = 25.0
+    sparsity: Weight = 25.0
     """Weight lambda_s of the term that wants masks of zeros and ones."""
-    sigma: float = 1.0
+    sigma: Weight = 1.0
     """Standard deviation of the smoothing, in cells; 2 for ImageNet."""
-    iterations: int = 50
+    iterations: Count = 50
     """Most steps for one mini-batch."""
-    tolerance: float = 0.3
+    tolerance: Fraction = 0.3
     """Share of the sets that may be left unsolved when the search ends early."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings, and freeze a copy of the teacher."""
-        check_fields(self)
-        check_concentration("alpha", self.alpha)
-        for name, least in (("images", 2), ("side", 1), ("iterations", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("sparsity", "sigma"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be finite and not negative, got {value}")
-        if not 0 <= self.tolerance <= 1:
-            raise ValueError(f"tolerance must lie in [0, 1], got {self.tolerance}")
+        super().__post_init__()
         if self.teacher is not None:
             if not isinstance(self.teacher, nn.Module):
                 raise TypeError(f"teacher must be a torch module, got {type(self.teacher).__name__}")
@@ -121,11 +112,7 @@ class SuperMix(Stateful, MixesInputs):
         mixing = self.draw(network if teacher is None else teacher.network, inputs, targets, generator)
         logits = mixing.predict(network, inputs)
         mixed = mixing.mix_targets(wanted_of(network, targets, logits))
-        if teacher is None:
-            return classification_losses(logits, mixed, None, objective_of(network))
-        with torch.no_grad():
-            taught = mixing.predict(teacher.network, teacher.inputs)
-        return classification_losses(logits, mixed, (taught, teacher.gamma), objective_of(network))
+        return classification_losses(logits, mixed, _teach(mixing, teacher), objective_of(network))
 
     def mix(
         self,
@@ -140,12 +127,10 @@ class SuperMix(Stateful, MixesInputs):
         network = cast("Network | None", self.teacher) if network is None else network
         return super().mix(inputs, targets, num_classes=num_classes, network=network, generator=generator)
 
-    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> MaskedSets:
-        """Draw sets and weights, and search for the masks with the teacher or, if there is none, the network.
-
-        Raises:
-            ValueError: If the inputs are not images (b, c, h, w), or there is neither teacher nor network.
-        """
+    def draw(
+        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
+    ) -> "MaskedSets":
+        """Draw sets and weights, and search for the masks with the teacher or, if there is none, the network."""
         return self._search(self._supervisor(network), inputs, generator)[0]
 
     def generate(
@@ -169,8 +154,7 @@ class SuperMix(Stateful, MixesInputs):
         """
         if self.teacher is None:
             raise ValueError("teacher must be given to generate mixed sets: SuperMix(teacher)")
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
+        check(Count, count=count)
         lots = (self._lot(inputs, targets, num_classes, generator) for inputs, targets in batches)
         return _first(count, lots)
 
@@ -192,7 +176,9 @@ class SuperMix(Stateful, MixesInputs):
         return supervisor
 
     @torch.no_grad()
-    def _search(self, supervisor: Supervisor, inputs: Tensor, generator: Generator | None) -> tuple[MaskedSets, Tensor]:
+    def _search(
+        self, supervisor: Supervisor, inputs: Tensor, generator: Generator | None
+    ) -> tuple["MaskedSets", Tensor]:
         """Return the sets with their masks, and the class distributions that these are for."""
         check_images(inputs, "SuperMix")
         b, inputs = len(inputs), inputs.detach()
@@ -203,14 +189,61 @@ class SuperMix(Stateful, MixesInputs):
         weights = dirichlet(b, self.images, self.alpha, generator=generator, device=inputs.device)
         even = torch.zeros(b, self.images, self.side, self.side, device=inputs.device, dtype=accurate(inputs[:0]).dtype)
         sets = MaskedSets(members, weights, even)
-        search = Search(self.sparsity, self.sigma, self.iterations, self.tolerance)
         images = inputs.to(precision_of(supervisor, inputs))  # which autocast alone would have made up for
         with evaluating(supervisor), no_autocast(inputs.device.type):
             logits = supervisor(images)
             if logits.ndim != 2 or len(logits) != b:
                 raise ValueError(f"teacher must return logits of shape ({b}, k), got {tuple(logits.shape)}")
             wanted = sets.mix_targets(one_hot(logits.argmax(1), logits.shape[1]).to(weights.dtype))
-            return MaskedSets(members, weights, search.run(supervisor, images, sets, wanted)), wanted
+            return MaskedSets(members, weights, self.solve(supervisor, images, sets, wanted)), wanted
+
+    @torch.no_grad()
+    def solve(self, supervisor: Supervisor, images: Tensor, sets: "MaskedSets", wanted: Tensor) -> Tensor:
+        """Return values of masks for which the supervisor sees the wanted classes (b, k), from those given on.
+
+        A set is solved when its wanted classes rank before all others; it is then left alone, and no longer computed.
+        """
+        values, active = sets.values.clone(), torch.arange(len(images), device=images.device)
+        for step in range(self.iterations):
+            current = values[active].requires_grad_()
+            with torch.enable_grad():
+                masks = masks_of(current, *images.shape[-2:])
+                logits = accurate(_in_company(supervisor, compose(images, sets.members[:, active], masks)))
+                losses = objective(logits, wanted[active], masks, self.sparsity)
+                (gradient,) = torch.autograd.grad(losses.sum(), current)
+            moved = newton_step(current.detach(), losses.detach(), gradient, self.sigma)
+            # Even masks would solve many a set; the official code takes one step before it looks.
+            unsolved = ~solved(logits.detach(), wanted[active]) if step else torch.ones_like(active, dtype=torch.bool)
+            active, moved = active[unsolved], moved[unsolved]
+            if len(active) <= (self.tolerance * len(images) if step else 0):
+                break
+            values[active] = moved
+        return values
+
+
+@dataclass(frozen=True)
+class MaskedSets(InputMixing):
+    """Which examples make up each set, how their targets are weighed, and where each one shows."""
+
+    members: Int[Tensor, "m b"]
+    """For each example the set that it leads: itself first."""
+    weights: Float[Tensor, "b m"]
+    """Of the members' targets."""
+    values: Float[Tensor, "b m s s"]
+    """The masks before upsampling, sigmoid and normalisation."""
+
+    def masks(self, height: int, width: int) -> Float[Tensor, "b m h w"]:
+        """Return the masks of images of this size; they sum to one over the members of a set."""
+        return masks_of(self.values, height, width)
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return one mixed image for each set."""
+        return compose(inputs, self.members, self.masks(*inputs.shape[-2:]))
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the members' class probabilities, weighed."""
+        weights = self.weights.to(targets.dtype)
+        return sum((w[:, None] * targets[i] for w, i in zip(weights.T, self.members, strict=True)), 0 * targets)
 
 
 def _first(count: int, lots: Iterator[MixedSet]) -> Iterator[MixedSet]:
@@ -220,3 +253,82 @@ def _first(count: int, lots: Iterator[MixedSet]) -> Iterator[MixedSet]:
         count -= len(lot.images)
         if count <= 0:
             return
+
+
+def masks_of(values: Float[Tensor, "b m s s"], height: int, width: int) -> Float[Tensor, "b m h w"]:
+    """Return values upsampled bilinearly, through a sigmoid, over their sum over the members of a set."""
+    with no_autocast(values.device.type):
+        down, across = (_upsampling(values, size) for size in (height, width))
+        masks = (down @ values @ across.mT).sigmoid()
+        return masks / masks.sum(1, keepdim=True)
+
+
+def compose(images: Tensor, members: Int[Tensor, "m b"], masks: Float[Tensor, "b m h w"]) -> Tensor:
+    """Return the sum of each set's images under their masks."""
+    masks = masks.to(images.dtype)
+    mixed = masks[:, :1] * images[members[0]]
+    for j in range(1, len(members)):
+        mixed = mixed + masks[:, j : j + 1] * images[members[j]]
+    return mixed
+
+
+def objective(
+    logits: Float[Tensor, "b k"], wanted: Float[Tensor, "b k"], masks: Float[Tensor, "b m h w"], sparsity: float
+) -> Float[Tensor, " b"]:
+    """Return, for each set, KL(wanted || prediction) + sparsity * mean |m (m - 1)|."""
+    wanted = wanted.to(logits.dtype)
+    divergence = (torch.xlogy(wanted, wanted) - wanted * logits.log_softmax(1)).sum(1)
+    return divergence + sparsity * (masks * (1 - masks)).mean((1, 2, 3))
+
+
+def newton_step(
+    values: Float[Tensor, "b m s s"], losses: Float[Tensor, " b"], gradient: Float[Tensor, "b m s s"], sigma: float
+) -> Float[Tensor, "b m s s"]:
+    """Return the values after a step along the smoothed gradient, to where the linearised objective is zero."""
+    smooth = blur(gradient, sigma)
+    slope = (gradient * smooth).sum((1, 2, 3))
+    length = (losses.to(slope.dtype).abs() / (slope + 1e-10)).clamp(_LEAST_STEP, _MOST_STEP)
+    return values - length[:, None, None, None] * smooth
+
+
+def solved(logits: Float[Tensor, "b k"], wanted: Float[Tensor, "b k"]) -> Bool[Tensor, " b"]:
+    """Return whether the q wanted classes are the q most likely ones, whatever their order."""
+    among = wanted > 0
+    least = logits.masked_fill(~among, torch.inf).amin(1)
+    return least > logits.masked_fill(among, -torch.inf).amax(1)
+
+
+def blur(values: Float[Tensor, "b m s s"], sigma: float) -> Float[Tensor, "b m s s"]:
+    """Return values smoothed by a Gaussian that is cut off at two and a half standard deviations, zeros outside."""
+    s = values.shape[-1]
+    where = torch.arange(s, device=values.device, dtype=values.dtype)
+    reach = int(5 * sigma) // 2
+    if reach == 0:
+        return values
+    taps = torch.arange(-reach, reach + 1, device=values.device, dtype=values.dtype)
+    total = (-(taps**2) / (2 * sigma**2)).exp().sum()
+    apart = (where[:, None] - where).abs()
+    weights = (-(apart**2) / (2 * sigma**2)).exp().masked_fill(apart > reach, 0) / total
+    with no_autocast(values.device.type):
+        return weights @ values @ weights.mT
+
+
+def precision_of(network: object, inputs: Tensor) -> torch.dtype:
+    """Return the dtype of a network's parameters, or of the inputs if it has none."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return next((p.dtype for p in parameters if p.is_floating_point()), inputs.dtype)
+
+
+def _in_company(supervisor: Supervisor, images: Tensor) -> Tensor:
+    """Return the logits of images, a single one doubled.
+
+    On a CPU torch 2.14 returns wrong gradients of batch normalisation for a mini-batch of one when what comes back
+    lies channels last, as it does from a mean over positions (b, r, d).
+    """
+    return supervisor(images) if len(images) > 1 else supervisor(torch.cat([images, images]))[:1]
+
+
+def _upsampling(values: Float[Tensor, "b m s s"], size: int) -> Float[Tensor, "size s"]:
+    """Return bilinear upsampling of one axis as a matrix, whose products, unlike torch's own, repeat on a GPU."""
+    eye = torch.eye(values.shape[-1], device=values.device, dtype=values.dtype)
+    return interpolate(eye[None], size, mode="linear")[0].mT

@@ -1,21 +1,19 @@
 """Zeta-mixup."""
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 
-from multimix._declared import check_fields
+from multimix._declared import Checked, Positive
 from multimix.methods._predict import InputMixing, MixesInputs
 from multimix.ops import interpolate, zeta_weights
 from multimix.protocols import Network
 
 
 @dataclass(frozen=True)
-class ZetaMixup(MixesInputs):
+class ZetaMixup(MixesInputs, Checked):
     r"""Mix each input with all others of the mini-batch, in weights that fall off as a power of a random rank.
 
     The weights of output i are :math:`1, 2^{-\gamma}, 3^{-\gamma}, \dots`, normalised to a sum of 1; the largest is
@@ -28,16 +26,8 @@ class ZetaMixup(MixesInputs):
 
     name: ClassVar[str] = "zeta-mixup"
 
-    gamma: float = 2.8
+    gamma: Positive = 2.8
     """How fast the weights fall off; from 1.73 on an input weighs at least as much as all others together."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        check_fields(self)
-        if not isinstance(self.gamma, Real) or isinstance(self.gamma, bool):
-            raise TypeError(f"gamma must be a number, got {self.gamma!r}")
-        if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"gamma must be finite and greater than 0, got {self.gamma}")
 
     def draw(
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
