@@ -133,8 +133,8 @@ def test_no_images_are_no_trouble():
     ("pixels", "name", "severity", "message"),
     [
         (torch.zeros(1, 3, 8, 8), "rain", 1, "unknown corruption rain; known are gaussian_noise, "),
-        (torch.zeros(1, 3, 8, 8), "fog", 0, "severity must be one of 1 to 5, got 0"),
-        (torch.zeros(1, 3, 8, 8), "fog", 6, "severity must be one of 1 to 5, got 6"),
+        (torch.zeros(1, 3, 8, 8), "fog", 0, "severity must be one of 1, 2, 3, 4, 5, got 0"),
+        (torch.zeros(1, 3, 8, 8), "fog", 6, "severity must be one of 1, 2, 3, 4, 5, got 6"),
         (torch.zeros(1, 3, 8, 8).byte(), "fog", 1, "pixels must be floating-point images .* got torch.uint8"),
         (torch.zeros(3, 8, 8), "fog", 1, r"got torch.float32 \(3, 8, 8\)"),
         (torch.zeros(1, 3, 3, 8), "fog", 1, "of at least 4 x 4 pixels"),

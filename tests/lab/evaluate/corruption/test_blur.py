@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from multimix.lab.evaluate.corruption import corrupt
-from multimix.lab.evaluate.corruption.blur import moved
+from multimix.lab.evaluate.corruption.effects import moved
 from multimix.lab.evaluate.corruption.levels import level_of
 
 

@@ -83,7 +83,7 @@ def test_it_measures_all_fifteen_at_five_severities(source):
         ({"corruptions": ()}, "corruptions must be at least one, each once, got"),
         ({"corruptions": ("fog", "fog")}, "corruptions must be at least one, each once, got"),
         ({"severities": ()}, "severities must be at least one, each once, got"),
-        ({"severities": (1, 6)}, "severity must be one of 1 to 5, got 6"),
+        ({"severities": (1, 6)}, "severities must hold values that each must be one of 1, 2, 3, 4, 5"),
         ({"examples": 0}, "examples must be at least 1, got 0"),
     ],
 )

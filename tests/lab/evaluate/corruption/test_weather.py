@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage, stats
 
 from multimix.lab.evaluate.corruption import corrupt
-from multimix.lab.evaluate.corruption.blur import moved
+from multimix.lab.evaluate.corruption.effects import moved
 from multimix.lab.evaluate.corruption.levels import level_of
 from multimix.lab.evaluate.corruption.weather import _ICE, _panes, plasma
 

@@ -1,18 +1,102 @@
-"""Accuracy under common corruptions."""
+"""The fifteen common corruptions by name, and accuracy under them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from functools import partial
+from typing import Any, ClassVar, Literal, cast, get_args
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Self
 
-from multimix.lab.evaluate.corruption.apply import CORRUPTIONS, SEVERITIES, check, corrupt
-from multimix.lab.evaluate.predict import LabelledBatches, predict
-from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings
+from multimix._declared import check
+from multimix.lab.data import seed_of
+from multimix.lab.evaluate.corruption import effects, weather
+from multimix.lab.evaluate.corruption.levels import Level, level_of
+from multimix.lab.evaluate.predict import LabelledBatches, accuracy, numbered, per_example, predict
+from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
-__all__ = ["Corruption", "CorruptionSettings"]
+_SMALLEST = 4
+"""Images have to be larger than what is moved about in them."""
+
+CORRUPTIONS: dict[str, Callable[[Tensor, Level, effects.Draw], Tensor]] = {
+    f.__name__: f
+    for f in (
+        effects.gaussian_noise,
+        effects.shot_noise,
+        effects.impulse_noise,
+        effects.defocus_blur,
+        effects.glass_blur,
+        effects.motion_blur,
+        effects.zoom_blur,
+        weather.snow,
+        weather.frost,
+        weather.fog,
+        weather.brightness,
+        effects.contrast,
+        effects.elastic_transform,
+        effects.pixelate,
+        effects.jpeg_compression,
+    )
+}
+"""Every corruption by its name, in the order of Hendrycks and Dietterich (ICLR 2019, arXiv 1903.12261)."""
+
+
+Severity = Literal[1, 2, 3, 4, 5]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""From hardly to strongly corrupted."""
+
+
+@torch.no_grad()
+def corrupt(
+    pixels: Float[Tensor, "b c h w"], name: str, severity: int, *, examples: Sequence[int] | range, seed: int = 0
+) -> Float[Tensor, "b c h w"]:
+    """Return images under one of the fifteen common corruptions.
+
+    What is random belongs to the seed, the corruption and the example, not to the batch, nor to the device, nor to the
+    severity: of one example, all severities share their random numbers.
+
+    Args:
+        pixels: Images in [0, 1]; RGB where c is 3.
+        name: One of ``CORRUPTIONS``.
+        severity: 1 to 5. What they mean depends on the images' size (:mod:`multimix.lab.evaluate.corruption.levels`).
+        examples: Each image's position in its set.
+        seed: Of all that is random.
+
+    Returns:
+        Images in [0, 1] in the dtype of ``pixels``, without gradient.
+
+    Raises:
+        ValueError: If there is no such corruption or severity, or pixels are not images in [0, 1], one an example.
+    """
+    _check_name(name)
+    check(Severity, severity=severity)
+    _check_pixels(pixels, len(examples))
+    if not len(pixels):
+        return pixels
+    draw = partial(per_example, examples=examples, seed=seed_of("corruption", name, seed), device=pixels.device)
+    exact = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
+    corrupted = CORRUPTIONS[name](exact, level_of(name, severity, *pixels.shape[2:]), draw)
+    return corrupted.clamp(0, 1).to(pixels.dtype)
+
+
+def _check_name(name: str) -> None:
+    if name not in CORRUPTIONS:
+        raise ValueError(f"unknown corruption {name}; known are {', '.join(CORRUPTIONS)}")
+
+
+def _check_pixels(pixels: Tensor, examples: int) -> None:
+    if pixels.ndim != 4 or not pixels.is_floating_point() or min(pixels.shape[2:]) < _SMALLEST:
+        raise ValueError(
+            f"pixels must be floating-point images (b, c, h, w) of at least {_SMALLEST} x {_SMALLEST} pixels, "
+            f"got {pixels.dtype} {tuple(pixels.shape)}"
+        )
+    if len(pixels) != examples:
+        raise ValueError(f"examples must name one position an image, got {examples} for {len(pixels)} images")
+    if len(pixels) and not (pixels.amin() >= 0 and pixels.amax() <= 1):
+        raise ValueError(f"pixels must lie in [0, 1], got {float(pixels.amin()):g} to {float(pixels.amax()):g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +105,7 @@ class CorruptionSettings(SuiteSettings):
 
     corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
     """Which of the fifteen common corruptions."""
-    severities: tuple[int, ...] = SEVERITIES
+    severities: tuple[Severity, ...] = SEVERITIES
     """How strong, from 1 to 5."""
     seed: int = 0
     """Of all that is random in the corruptions."""
@@ -29,12 +113,9 @@ class CorruptionSettings(SuiteSettings):
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         super().__post_init__()
-        for what, values in (("corruptions", self.corruptions), ("severities", self.severities)):
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{what} must be at least one, each once, got {values}")
-        for corruption in self.corruptions:
-            for severity in self.severities:
-                check(corruption, severity)
+        check_each_once(corruptions=self.corruptions, severities=self.severities)
+        for name in self.corruptions:
+            _check_name(name)
 
 
 @dataclass(frozen=True)
@@ -60,47 +141,28 @@ class Corruption:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
-        part = source.test(settings.examples)
-        return cls(source.pixels(part), source.splits.mean, source.splits.std, settings)
+        pixels = source.pixels(source.test(settings.examples))
+        return cls(pixels, source.splits.mean, source.splits.std, settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the clean accuracy, those of each corruption and the mean."""
-        chosen = self.settings
+        names, severities = self.settings.corruptions, self.settings.severities
         whole = cast("Network", Normalised(network, self.mean, self.std))
-        clean, examples = _accuracy(whole, monitor.track("clean", self.pixels))
+        logits, labels = predict(whole, monitor.track("clean", self.pixels))
+        clean, table = accuracy(logits, labels), []
         yield "clean/accuracy", clean
-        table = []
-        for corruption in chosen.corruptions:
+        for name in names:
             row = []
-            for severity in chosen.severities:
-                batches = monitor.track(f"{corruption} {severity}", self.pixels)
-                row.append(_accuracy(whole, _corrupted(batches, corruption, severity, chosen.seed))[0])
-                yield f"{corruption}/{severity}/accuracy", row[-1]
-            yield f"{corruption}/accuracy", sum(row) / len(row)
+            for severity in severities:
+                batches = self._corrupted(monitor.track(f"{name} {severity}", self.pixels), name, severity)
+                row.append(accuracy(*predict(whole, batches)))
+                yield f"{name}/{severity}/accuracy", row[-1]
+            yield f"{name}/accuracy", sum(row) / len(row)
             table.append(row)
-        yield "mean/accuracy", sum(map(sum, table)) / (len(table) * len(chosen.severities))
-        monitor.record(
-            "corruption",
-            {
-                "corruptions": list(chosen.corruptions),
-                "severities": list(chosen.severities),
-                "accuracy": table,
-                "clean": clean,
-                "examples": examples,
-            },
-        )
+        yield "mean/accuracy", sum(map(sum, table)) / (len(table) * len(severities))
+        about = {"corruptions": list(names), "severities": list(severities)}
+        monitor.record("corruption", {**about, "accuracy": table, "clean": clean, "examples": len(labels)})
 
-
-def _accuracy(network: Network, batches: LabelledBatches) -> tuple[float, int]:
-    """Return the share of right predictions, and of how many."""
-    logits, labels = predict(network, batches)
-    return float((logits.argmax(1) == labels).double().mean()), len(labels)
-
-
-def _corrupted(batches: LabelledBatches, name: str, severity: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield corrupted batches; an image's position in the set is what its random numbers hang on."""
-    start = 0
-    for pixels, labels in batches:
-        examples = range(start, start + len(labels))
-        yield corrupt(pixels, name, severity, examples=examples, seed=seed), labels
-        start += len(labels)
+    def _corrupted(self, batches: LabelledBatches, name: str, severity: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for pixels, labels, examples in numbered(batches):
+            yield corrupt(pixels, name, severity, examples=examples, seed=self.settings.seed), labels

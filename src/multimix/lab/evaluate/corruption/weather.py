@@ -8,12 +8,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from multimix.lab.data import seed_of
-from multimix.lab.evaluate.corruption.blur import moved
+from multimix.lab.evaluate.corruption.effects import Draw, along, moved, zoom
 from multimix.lab.evaluate.corruption.levels import Level
-from multimix.lab.evaluate.corruption.noise import Draw
-from multimix.lab.evaluate.corruption.resample import along, zoom
-
-__all__ = ["brightness", "fog", "frost", "plasma", "snow"]
 
 _LUMA = (0.299, 0.587, 0.114)
 

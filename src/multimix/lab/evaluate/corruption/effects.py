@@ -1,0 +1,301 @@
+"""Noise, blur and digital corruptions: each a function of images, one severity's parameters and random numbers."""
+
+import io
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn.functional import conv2d, grid_sample, pad
+
+from multimix.lab.evaluate.corruption.levels import Level
+
+Draw = Callable[[Callable[[Generator], Tensor]], Tensor]
+"""Asks for each example's random numbers: from what one generator gives to the stack of a batch, on its device."""
+
+_NEGLIGIBLE = 1e-6
+"""Weights below it would not change a 32-bit pixel that anyone could tell."""
+_ONE_MATRIX = 1024
+"""Images of up to so many pixels go through one matrix: at 32 x 32 pixels several times faster than one by one."""
+_KEPT = 64
+"""Matrices of each kind that are kept; a run over all corruptions at one size needs fewer."""
+
+
+def along(
+    pixels: Float[Tensor, "*any h w"], rows: Float[Tensor, "i h"], columns: Float[Tensor, "j w"]
+) -> Float[Tensor, "*any i j"]:
+    """Return ``rows @ pixels @ columns.T`` of each image, as two large products."""
+    across = pixels @ columns.to(pixels).T
+    return (across.mT @ rows.to(pixels).T).mT
+
+
+@lru_cache(_KEPT)
+def gaussian(
+    size: int, sigma: float, truncate: float = 4.0, border: Literal["nearest", "reflect"] = "nearest"
+) -> Float[Tensor, "size size"]:
+    """Return SciPy's Gaussian blur of an axis, cut off at ``truncate * sigma``, as a matrix."""
+    from scipy.ndimage import gaussian_filter1d
+
+    return torch.from_numpy(gaussian_filter1d(np.eye(size), sigma, axis=0, mode=border, truncate=truncate))
+
+
+@lru_cache(_KEPT)
+def zoom(size: int, factor: float) -> Float[Tensor, "size size"]:
+    """Return SciPy's linear enlargement of the middle of an axis, cut to the axis's length, as a matrix."""
+    from scipy import ndimage
+
+    part = math.ceil(size / factor)
+    top = (size - part) // 2
+    # By rounding, the last place may lie beyond the last pixel: "nearest" keeps it from being black.
+    large = ndimage.zoom(np.eye(size)[top : top + part], (factor, 1), order=1, mode="nearest")
+    trim = (len(large) - size) // 2
+    return torch.from_numpy(large[trim : trim + size].copy())
+
+
+@lru_cache(_KEPT)
+def box(size: int, new: int) -> Float[Tensor, "new size"]:
+    """Return Pillow's resize of an axis by means over boxes, as a matrix."""
+    from PIL import Image
+
+    pixels = Image.fromarray(np.eye(size, dtype=np.float32))
+    return torch.from_numpy(np.array(pixels.resize((size, new), Image.Resampling.BOX)))
+
+
+def gaussian_noise(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Add normal noise; ``level`` is its standard deviation."""
+    (sigma,) = level
+    noise = draw(lambda generator: torch.randn(pixels.shape[1:], generator=generator))
+    return torch.add(pixels, noise.to(pixels.dtype), alpha=sigma)
+
+
+def shot_noise(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Count photons: a Poisson number with mean ``photons * value`` of each value, over ``photons``, the level."""
+    (photons,) = level
+    # Always in float32 on the CPU, where it is the same for every device.
+    rates = iter(pixels.to("cpu", torch.float32) * photons)
+    counts = draw(lambda generator: torch.poisson(next(rates), generator=generator))
+    return counts.to(pixels.dtype) / photons
+
+
+def impulse_noise(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Make values 0 or 1, half of them each; ``level`` is the share of values hit."""
+    (share,) = level
+    chance = draw(lambda generator: torch.rand(pixels.shape[1:], generator=generator))
+    return pixels.masked_fill(chance < share / 2, 0.0).masked_fill(chance >= 1 - share / 2, 1.0)
+
+
+def defocus_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Average over a disk; ``level`` is its radius and the sigma of the blur that softens its edge."""
+    kernel = _disk(*level).to(pixels)
+    reach = len(kernel) // 2
+    b, c, h, w = pixels.shape
+    planes = pixels.reshape(b * c, 1, h, w)
+    return conv2d(_reflected(planes, reach), kernel[None, None]).view(b, c, h, w)
+
+
+@lru_cache(16)
+def _disk(radius: float, sigma: float) -> Float[Tensor, "s s"]:
+    """Return the pixels within a radius, blurred by a Gaussian of 3 x 3 or 5 x 5 pixels, without empty borders."""
+    small = radius <= 8
+    half = 8 if small else math.ceil(radius)
+    offsets = torch.arange(-half, half + 1, dtype=torch.float64)
+    disk = ((offsets[:, None] ** 2 + offsets**2) <= radius**2).double()
+    reach = 1 if small else 2
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma).square())
+    taps = taps / taps.sum()
+    edge = _reflected((disk / disk.sum())[None, None], reach)
+    kernel = conv2d(conv2d(edge, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))[0, 0]
+    full = int((kernel[half] > _NEGLIGIBLE).sum()) // 2
+    return kernel[half - full : half + full + 1, half - full : half + full + 1]
+
+
+def _reflected(planes: Float[Tensor, "n 1 h w"], reach: int) -> Tensor:
+    """Add a border in which the image is reflected about its last pixel, as often as a small image needs it."""
+    while reach > 0:
+        step = min(reach, planes.shape[-1] - 1, planes.shape[-2] - 1)
+        planes = pad(planes, (step, step, step, step), mode="reflect")
+        reach -= step
+    return planes
+
+
+def glass_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Blur, let pixels take a near one's place, and blur again; ``level``: sigma, how near, and how often.
+
+    The benchmark's code means to swap pairs of pixels one after the other, from the last row up, but its assignment
+    copies: each pixel becomes what its partner is by then, and the partner stays. The published sets are made so.
+    """
+    sigma, reach, rounds = level
+    b, c, h, w = pixels.shape
+    blur = gaussian(h, sigma), gaussian(w, sigma)
+    pixels = along(pixels, *blur)
+    for step in _glass(draw, (int(rounds), h, w), int(reach)):
+        pixels = pixels.flatten(2).gather(2, step.flatten(1)[:, None].expand(b, c, h * w)).view(b, c, h, w)
+    return along(pixels, *blur)
+
+
+def _glass(draw: Draw, shape: tuple[int, int, int], reach: int) -> list[Int[Tensor, "b h w"]]:
+    """Return where every pixel comes from in each round, as places in the flat image."""
+    rounds, h, w = shape
+    shifts = draw(lambda g: torch.randint(-reach, reach, (rounds, 2, h, w), generator=g, dtype=torch.int16)).long()
+    device = shifts.device
+    rows, columns = (torch.arange(n, device=device) for n in (h, w))
+    here = rows[:, None] * w + columns
+    moves = ((rows > reach) & (rows <= h - reach))[:, None] & ((columns > reach) & (columns <= w - reach))
+    partners = here + torch.where(moves, shifts[:, :, 0] * w + shifts[:, :, 1], 0)
+    return [_in_turn(partners[:, i]) for i in range(rounds)]
+
+
+def _in_turn(partners: Int[Tensor, "b h w"]) -> Int[Tensor, "b h w"]:
+    """Return where each pixel comes from if, from the last to the first, each copies its partner.
+
+    A partner further on has been given its own partner's value before: such chains are followed to their end, all at
+    once, by doubling.
+    """
+    flat = partners.flatten(1)
+    here = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+    later = torch.where(flat > here, flat, here)
+    while True:
+        further = later.gather(1, later)
+        if torch.equal(further, later):
+            return flat.gather(1, later).view_as(partners)
+        later = further
+
+
+def motion_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Smear each image in a direction within 45 degrees of the horizontal; ``level``: radius and sigma."""
+    angles = draw(lambda generator: torch.rand(1, generator=generator, dtype=torch.float64) * 90 - 45)
+    return moved(pixels, level[0], level[1], angles.squeeze(1))
+
+
+def moved(
+    pixels: Float[Tensor, "b c h w"], radius: float, sigma: float, degrees: Float[Tensor, " b"]
+) -> Float[Tensor, "b c h w"]:
+    """Return a mean over the pixels that lie in a direction, weighted by half a Gaussian (ImageMagick's motion blur).
+
+    Whole pixels are taken, up to ``2 * radius`` away; beyond the border the last one is repeated.
+    """
+    b, c, h, w = pixels.shape
+    steps = torch.arange(2 * math.ceil(radius) + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (steps / sigma).square())
+    weights = weights / weights.sum()
+    weights = weights[weights > _NEGLIGIBLE]
+    turned = torch.deg2rad(degrees.cpu().double())[:, None] * torch.ones(len(weights), dtype=torch.float64)
+    steps = steps[: len(weights)]
+    down, right = (torch.ceil(steps * f(turned) - 0.5).long().to(pixels.device) for f in (torch.sin, torch.cos))
+    rows, columns = (torch.arange(n, device=pixels.device) for n in (h, w))
+    flat, out = pixels.flatten(2), torch.zeros_like(pixels).flatten(2)
+    for i, weight in enumerate(weights.tolist()):
+        y = (rows + down[:, i, None]).clamp(0, h - 1)
+        x = (columns + right[:, i, None]).clamp(0, w - 1)
+        places = (y[:, :, None] * w + x[:, None]).view(b, 1, h * w).expand(b, c, h * w)
+        out.add_(flat.gather(2, places), alpha=weight)
+    return out.view(b, c, h, w)
+
+
+def zoom_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Average the image and its enlargements by 1, 1 + step, ...; ``level``: step and how many."""
+    count, (b, c, h, w) = int(level[1]), pixels.shape
+    step = (1 + level[0]) - 1  # as numpy.arange steps: the last digit decides how 26 * 1.25 is rounded
+    factors = tuple(1 + i * step for i in range(count))
+    if h * w <= _ONE_MATRIX:
+        total = (pixels.reshape(b * c, h * w) @ _zooms(h, w, factors).to(pixels)).view_as(pixels)
+    else:
+        total = torch.zeros_like(pixels)
+        for factor in factors:
+            total += along(pixels, zoom(h, factor), zoom(w, factor))
+    return (pixels + total) / (count + 1)
+
+
+@lru_cache(8)
+def _zooms(h: int, w: int, factors: tuple[float, ...]) -> Float[Tensor, "hw hw"]:
+    """Return the sum of enlargements of whole images, as one matrix from pixels to pixels, in float32."""
+    total = torch.zeros(h * w, h * w, dtype=torch.float64)
+    for factor in factors:
+        total += torch.kron(zoom(h, factor), zoom(w, factor))
+    return total.T.float().contiguous()
+
+
+def contrast(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Pull every value towards its channel's mean; ``level`` is what is left of the distance."""
+    (left,) = level
+    return torch.lerp(pixels.mean((2, 3), keepdim=True), pixels, left)
+
+
+def pixelate(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Shrink by means over boxes and enlarge by repetition; ``level`` is the share of the side that is left."""
+    (share,) = level
+    sides = [(size, max(int(size * share), 1)) for size in pixels.shape[2:]]
+    small = along(pixels, *(box(size, new) for size, new in sides))
+    return along(small, *(box(new, size) for size, new in sides))
+
+
+def jpeg_compression(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Compress and decompress as a JPEG file; ``level`` is the quality.
+
+    Images are rounded to 8 bits before. Of three channels an RGB file is made, of others one grey file each.
+    """
+    (quality,) = level
+    images = pixels if pixels.shape[1] == 3 else pixels.flatten(0, 1)[:, None]
+    bytewise = (images * 255).round().to("cpu", torch.uint8).movedim(1, -1).contiguous()
+    files = b"".join(_through_jpeg(image, int(quality)) for image in bytewise.squeeze(-1).numpy())
+    read = torch.frombuffer(bytearray(files), dtype=torch.uint8).view(bytewise.shape)
+    return read.to(pixels).div(255).movedim(-1, 1).reshape(pixels.shape)
+
+
+def _through_jpeg(image: Any, quality: int) -> bytes:
+    """Return the pixels of an array (h, w) or (h, w, 3) after it was a JPEG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return Image.open(file, formats=("JPEG",)).tobytes()
+
+
+def elastic_transform(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Shear the image at random and then displace every pixel by a smooth random field.
+
+    ``level``, in shares of the shorter side: size and smoothness (sigma) of the displacements, and how far each of the
+    three points that fix the shear may move.
+    """
+    h, w = pixels.shape[2:]
+    size, sigma, shift = (share * min(h, w) for share in level)
+    drawn = draw(lambda g: torch.rand(2 * h * w + 6, generator=g) * 2 - 1)
+    pixels = _sheared(pixels, drawn[:, :6].reshape(-1, 3, 2) * shift)
+    if not size:
+        return pixels
+    smooth = gaussian(h, sigma, 3.0, "reflect"), gaussian(w, sigma, 3.0, "reflect")
+    moves = along(drawn[:, 6:].reshape(-1, 2, h, w), *smooth) * size
+    return _sampled(pixels, _grid(h, w, moves) + moves.movedim(1, -1), corners=False)
+
+
+def _sheared(pixels: Tensor, moves: Float[Tensor, "b 3 2"]) -> Tensor:
+    """Return images under the affine map that moves three points (x, y) around the middle."""
+    h, w = pixels.shape[2:]
+    reach = min(h, w) // 3
+    middle = torch.tensor([w // 2, h // 2], dtype=torch.float64)
+    corners = torch.tensor([[1, 1], [1, -1], [-1, -1]], dtype=torch.float64)
+    before = middle + reach * corners
+    after = before + moves.cpu().double()
+    # Where a pixel (x, y, 1) of the result comes from: the map from the moved points to the old ones.
+    back = torch.linalg.solve(torch.cat([after, torch.ones(len(after), 3, 1, dtype=torch.float64)], -1), before)
+    back = back.to(moves)
+    grid = _grid(h, w, moves).view(1, h * w, 2)
+    places = torch.baddbmm(back[:, 2:], grid.expand(len(back), -1, -1), back[:, :2])
+    return _sampled(pixels, places.view(-1, h, w, 2), corners=True)
+
+
+def _grid(h: int, w: int, like: Tensor) -> Float[Tensor, "h w 2"]:
+    """Return each pixel's place (x, y)."""
+    y, x = (torch.arange(n, device=like.device, dtype=like.dtype) for n in (h, w))
+    return torch.stack(torch.broadcast_tensors(x, y[:, None]), -1)
+
+
+def _sampled(pixels: Tensor, places: Float[Tensor, "b h w 2"], *, corners: bool) -> Tensor:
+    """Return images at places (x, y) in pixels, reflected about the middle (corners) or the edge of the last pixel."""
+    sizes = torch.tensor([pixels.shape[3], pixels.shape[2]]).to(places)
+    scaled = places * 2 / (sizes - 1).clamp(min=1) - 1 if corners else (places * 2 + 1) / sizes - 1
+    return grid_sample(pixels, scaled.to(pixels.dtype), padding_mode="reflection", align_corners=corners)
