@@ -14,7 +14,7 @@ def test_own_models_by_name(name):
     network = build(name, num_classes=4, in_channels=1, width=2)
     assert isinstance(network, Network)
     assert isinstance(network, PreActResNet | WideResNet)
-    assert network(torch.randn(3, 1, 8, 8)).features.shape == (3, 4)
+    assert network(torch.randn(3, 1, 8, 8)).shape == (3, 4)
 
 
 def test_settings_reach_our_own_models():

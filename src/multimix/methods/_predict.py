@@ -191,9 +191,9 @@ def wanted_of(
         ValueError: If they do not fit the outputs, or are label maps, which the method cannot mix.
     """
     wanted = objective_of(network).targets(on_grid(grid, targets, outputs), outputs.shape[-1])
-    if wanted.ndim > 2:
+    if wanted.ndim > 2 and (label_maps or outputs.ndim < 3):
         check_fit(targets, wanted, outputs)
-    if wanted.ndim > 2 and not label_maps:
+    elif wanted.ndim > 2:
         raise ValueError(
             "targets must be one row an example: this method does not mix label maps; ERM, Mixup, ManifoldMixup and"
             " DenseMultiMix do"
