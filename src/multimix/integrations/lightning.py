@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from multimix._optional import require
 from multimix.integrations._training import MethodLike, TrainingMethod, as_method, cosine_schedule
 from multimix.models import adapt
 from multimix.ops import CrossEntropy, objective_of
-from multimix.protocols import Network
 
 pl: Any = require("lightning.pytorch", "pytorch_lightning", by=__name__)
 
@@ -62,9 +61,8 @@ class MultiMixModule(pl.LightningModule):
             unpack: A function of a batch that returns (inputs, targets).
         """
         super().__init__()
-        network = adapt(model)
-        self._training = TrainingMethod(method, network)
-        self.network = cast("nn.Module", network)
+        self._training = TrainingMethod(method, adapt(model))
+        self.network: nn.Module = self._training.network
         self.learners = nn.ModuleList(_trained(self._training))
         self._optimizer, self._scheduler = optimizer, scheduler
         self._rates: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
@@ -187,7 +185,14 @@ class MultiMixCallback(pl.Callback):
         """
         if not pl_module.automatic_optimization:
             raise ValueError("module must leave optimisation to Lightning (automatic_optimization), or call the method")
-        training = TrainingMethod(self.method, self._network(pl_module))
+        try:
+            model = pl_module.get_submodule(self.model)
+        except AttributeError as error:
+            have = ", ".join(name for name, _ in pl_module.named_children())
+            raise ValueError(
+                f"model must name a module of {type(pl_module).__name__} ({have}), got {self.model!r}"
+            ) from error
+        training = TrainingMethod(self.method, adapt(model, **self._split))
         if training.parameters():
             raise ValueError(
                 f"method {self.method.name} learns parameters of its own, which the module's optimiser does not know;"
@@ -229,19 +234,9 @@ class MultiMixCallback(pl.Callback):
         """Keep what the method knew until training starts."""
         self._loaded = state_dict or None
 
-    def _network(self, pl_module: Any) -> Network:
-        try:
-            model = pl_module.get_submodule(self.model)
-        except AttributeError as error:
-            have = ", ".join(name for name, _ in pl_module.named_children())
-            raise ValueError(
-                f"model must name a module of {type(pl_module).__name__} ({have}), got {self.model!r}"
-            ) from error
-        return adapt(model, **self._split)
-
 
 def _trained(training: TrainingMethod) -> list[nn.Module]:
-    """Return the innermost parts that learn parameters; Lightning warns of modules in eval mode, as teachers are."""
+    """Return the innermost parts that learn parameters: Lightning warns of teachers, which are in eval mode."""
     found: list[nn.Module] = []
     for part in reversed(training.learners):
         known = {id(p) for other in found for p in other.parameters()}
@@ -267,7 +262,8 @@ def _step(module: Any, training: TrainingMethod, batch: tuple[Any, Tensor]) -> T
 
 def _pair(batch: Any) -> tuple[Any, Tensor]:
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        return batch[0], batch[1]
+        inputs, targets = batch
+        return inputs, targets
     raise ValueError(
         f"batch must be a pair (inputs, targets), got {type(batch).__name__}; pass unpack=, a function that makes one"
     )

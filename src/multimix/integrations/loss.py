@@ -251,8 +251,7 @@ class _TorchMean(Objective):
 class _Logits:
     """A network whose embeddings are its logits already: the affine head has been applied, and it is the identity."""
 
-    head: nn.Module | None = nn.Identity()
-    stages = range(1)
+    head = nn.Identity()
 
     def __init__(self, objective: Objective | None, *, dense: bool = False) -> None:
         self.objective, self.dense = objective, dense
@@ -261,9 +260,6 @@ class _Logits:
         return inputs
 
     embed = pool = classify = __call__
-
-    def mixing_at(self, stage: int, mix: Any) -> Any:
-        raise ValueError(f"stage must be that of a model, got {stage}: there are only logits")
 
 
 def _rows(values: Tensor) -> Tensor:

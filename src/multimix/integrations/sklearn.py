@@ -5,6 +5,7 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from multimix._declared import Count, Ge, Interval, Positive, check
+from multimix._declared import Count, Ge, Interval, Positive, check_fields
 from multimix._optional import require
 from multimix.integrations._training import MethodLike, TrainingMethod, cosine_schedule
 from multimix.models import adapt
@@ -41,44 +42,31 @@ def perceptron(features: int, outputs: int, hidden: Sequence[int]) -> Network:
     return adapt(model, encoder="encoder", head="head", stages=[f"encoder.{i}" for i in range(len(layers))])
 
 
+@dataclass(eq=False, repr=False)
 class _Estimator(BaseEstimator):
     """What classifier and regressor share: settings, scaling, one loop, and predictions."""
 
-    _loss: Callable[[Tensor, Tensor], Tensor]
-    """Tells how good held-out predictions are."""
+    hidden: tuple[Count, ...] = (256, 256)
+    _: KW_ONLY
+    method: MethodLike = None
+    network: Callable[[int, int], nn.Module] | None = None
+    epochs: Count = 50
+    batch_size: Count = 128
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    validation: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    patience: Count = 10
+    random_state: Any = None
+    device: Any = "auto"
+    verbose: Any = 0
 
-    def __init__(
-        self,
-        hidden: tuple[int, ...] = (256, 256),
-        *,
-        method: MethodLike = None,
-        network: Callable[[int, int], nn.Module] | None = None,
-        epochs: int = 50,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        validation: float = 0.0,
-        patience: int = 10,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.method = method
-        self.network = network
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.validation = validation
-        self.patience = patience
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return how far held-out predictions are off."""
+        raise NotImplementedError
 
     def _train(self, x: NDArray, targets: Tensor, outputs: int) -> None:
         """Learn targets, class indices (n,) or values (n, k), from rows that have been checked."""
-        self._check_settings()
+        check_fields(copy.copy(self))  # a copy, as a list of widths would become a tuple
         device = self._device()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.scaler_ = StandardScaler().fit(x)
@@ -188,14 +176,6 @@ class _Estimator(BaseEstimator):
             raise ValueError(f"device {self.device!r} is not there: torch sees no CUDA device")
         return device
 
-    def _check_settings(self) -> None:
-        """Refuse impossible settings; scikit-learn asks that this waits for ``fit``."""
-        check(tuple[Count, ...], hidden=self.hidden)
-        check(Count, epochs=self.epochs, batch_size=self.batch_size, patience=self.patience)
-        check(Positive, learning_rate=self.learning_rate)
-        check(Annotated[float, Ge(0)], weight_decay=self.weight_decay)
-        check(Annotated[float, Interval(ge=0, lt=1)], validation=self.validation)
-
 
 class MultiMixClassifier(ClassifierMixin, _Estimator):
     """A multi-layer perceptron for tables, trained with MultiMix or any other method.
@@ -226,8 +206,6 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         n_epochs_: How many there were.
     """
 
-    _loss = staticmethod(nn.functional.cross_entropy)
-
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on rows (n, d) and their classes (n,).
 
@@ -252,6 +230,9 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         best = self._outputs(X).argmax(-1)
         return self.classes_[best]
 
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, targets)
+
 
 class MultiMixRegressor(RegressorMixin, _Estimator):
     """A multi-layer perceptron for tables of which the targets are values, mixed like the inputs; squared error.
@@ -266,8 +247,6 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
         loss_curve_: Mean training loss of every epoch, for standardised targets.
         n_epochs_: How many there were.
     """
-
-    _loss = staticmethod(nn.functional.mse_loss)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on rows (n, d) and their values, (n,) or (n, k).
@@ -301,3 +280,6 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
         network = super()._network(features, outputs)
         network.objective = SquaredError()  # type: ignore[attr-defined]  # an attribute that methods look for
         return network
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.mse_loss(outputs, targets)
