@@ -16,9 +16,9 @@ from multimix.lab.detect import DetectConfig, DetectFolder, detect, detect_boxes
 from multimix.lab.detect.engine import DetectEngine
 from multimix.lab.evaluate.detection import coco_metrics
 from multimix.lab.report import read_run
+from multimix.lab.runs.checkpoint import load_newest
+from multimix.lab.runs.environment import Terminated
 from multimix.lab.train import TrainingError
-from multimix.lab.train.state import load_newest
-from multimix.lab.train.stop import Terminated
 from train.tiny import events, files, weights
 
 _VARYING = {"seconds", "images_per_second", "step_seconds", "peak_mib", "date", "commit"}
@@ -145,7 +145,7 @@ def test_a_run_on_voc_is_measured_by_vocs_rules(backbone, voc, tmp_path):
 
 
 def test_random_weights_are_others_than_the_runs(backbone, coco, tmp_path):
-    from multimix.lab.detect.data import load_splits
+    from multimix.lab.detect.folder import load_splits
     from multimix.lab.detect.run import _backbone
 
     config = small(backbone, coco, trainable_stages=None)
@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_line(backbone, coco, tmp
 
 @pytest.mark.bad_input
 def test_a_missing_package_is_named_before_anything_is_trained(backbone, coco, tmp_path, monkeypatch):
-    monkeypatch.setattr("multimix.lab.evaluate.detection._coco.find_spec", lambda name: None)
+    monkeypatch.setattr("multimix.lab.evaluate.detection.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install faster-coco-eval"):
         detect(small(backbone, coco), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
@@ -177,7 +177,7 @@ def test_a_missing_package_is_named_before_anything_is_trained(backbone, coco, t
 
 @pytest.mark.bad_input
 def test_vocs_rules_need_no_package(backbone, voc, tmp_path, monkeypatch):
-    monkeypatch.setattr("multimix.lab.evaluate.detection._coco.find_spec", lambda name: None)
+    monkeypatch.setattr("multimix.lab.evaluate.detection.find_spec", lambda name: None)
     with stopped_after(0):
         detect(small(backbone, voc), tmp_path / "run", quiet=True)
 

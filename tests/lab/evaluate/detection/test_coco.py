@@ -110,7 +110,7 @@ def test_nothing_to_find_is_said(capsys):
 
 @pytest.mark.bad_input
 def test_the_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("multimix.lab.evaluate.detection._coco.find_spec", lambda name: None)
+    monkeypatch.setattr("multimix.lab.evaluate.detection.find_spec", lambda name: None)
     assert importlib.util.find_spec("faster_coco_eval")
     with pytest.raises(ValueError, match=r"needs faster-coco-eval: pip install faster-coco-eval"):
         require_coco()
