@@ -109,7 +109,7 @@ def generator() -> torch.Generator:
 @pytest.fixture
 def cost() -> Any:
     """The lab's way to count what a call costs; a test of the core that asks for it is skipped without the lab."""
-    return pytest.importorskip("multimix.lab.bench.cost").cost
+    return pytest.importorskip("multimix.lab.bench.timing").cost
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 """Python files of a user's own, named ``FILE.py`` or ``FILE.py:NAME`` where methods, recipes, studies and data are.
 
 A file is run from its bytes, and so are the modules beside it that it imports; who keeps those bytes, as a run folder
-does, keeps all that was run. Nothing here decides whether a file may be run: who calls :func:`run_file` has.
+does, keeps all that was run. Nothing here decides whether a file may be run: who calls :func:`find` or
+:meth:`Code.resolve` has.
 """
 
 import re
@@ -9,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
@@ -44,60 +44,43 @@ def digests(sources: Sources) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A file that was run."""
+    """A file that was run, what it imported beside it, and what became of each."""
 
     main: str
-    """Its name."""
     place: Path
     """The folder that it is from."""
     sources: dict[str, bytes] = field(default_factory=dict)
-    """The file and what it imported beside it."""
     modules: dict[str, ModuleType] = field(default_factory=dict)
-    """What became of each of them."""
-
-    @property
-    def path(self) -> Path:
-        """Return where the file was found."""
-        return self.place / self.main
 
     def get(self, name: str) -> Any:
-        """Return the object of a name.
-
-        Raises:
-            ValueError: If there is none.
-        """
+        """Return the object of a name, or raise ValueError."""
         there = vars(self.modules[self.main])
         if name not in there:
-            raise ValueError(f"{self.path} has no {name!r}; it has {', '.join(self.own()) or 'nothing'}")
+            raise ValueError(f"{self.place / self.main} has no {name!r}; it has {', '.join(self.own()) or 'nothing'}")
         return there[name]
 
     def own(self) -> dict[str, Any]:
         """Return the public objects that the file itself makes, by name."""
         module = self.modules[self.main]
-        return {name: value for name, value in vars(module).items() if name[0] != "_" and _is_of(value, module)}
+
+        def made_here(value: Any) -> bool:
+            if isclass(value) or isfunction(value):
+                return value.__module__ == module.__name__
+            return not isinstance(value, ModuleType) and type(value).__module__ != "typing"  # ClassVar and its like
+
+        return {name: value for name, value in vars(module).items() if name[0] != "_" and made_here(value)}
 
     def only(self, what: str, fits: Fits) -> str:
-        """Return the name of the only object that fits.
-
-        Raises:
-            ValueError: If there is none, or there are several.
-        """
-        own = self.own()
+        """Return the name of the only object that fits, or raise ValueError."""
+        own, path = self.own(), self.place / self.main
         found = [name for name, value in own.items() if fits(value)]
         if not found:
-            raise ValueError(f"{self.path} holds no {what}; it has {', '.join(own) or 'nothing'}")
+            raise ValueError(f"{path} holds no {what}; it has {', '.join(own) or 'nothing'}")
         if len(found) > 1:
             raise ValueError(
-                f"{self.path} holds more than one {what}: say which, as in {self.path}:{found[0]}; it has"
-                f" {', '.join(found)}"
+                f"{path} holds more than one {what}: say which, as in {path}:{found[0]}; it has {', '.join(found)}"
             )
         return found[0]
-
-
-def _is_of(value: Any, module: ModuleType) -> bool:
-    if isclass(value) or isfunction(value):
-        return value.__module__ == module.__name__
-    return not isinstance(value, ModuleType) and type(value).__module__ != "typing"  # ClassVar and its like
 
 
 @dataclass(frozen=True)
@@ -116,7 +99,7 @@ class Code:
             ValueError: If it is not there, cannot be run, or has no such name; in one line.
         """
         file, name = split_reference(text) or (text, None)
-        return run_file(file, self.sources.get, self.place).get(str(name))
+        return _program(file, self.sources.get, self.place).get(str(name))
 
 
 class Reference(str):
@@ -153,7 +136,12 @@ def find(text: str, what: str, fits: Fits) -> Reference:
     path = Path(file).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    program = run_file(path.name, partial(_read, path.parent), path.parent)
+
+    def read(name: str) -> bytes | None:
+        beside = path.parent / name
+        return beside.read_bytes() if beside.is_file() else None
+
+    program = _program(path.name, read, path.parent)
     name = program.only(what, fits) if name is None else name
     program.get(name)
     return Reference(f"{program.main}:{name}", Code(program.sources, program.place))
@@ -224,17 +212,8 @@ def program_of(cls: type) -> tuple[Program, str] | None:
     return None
 
 
-def run_file(main: str, read: Read, place: Path) -> Program:
-    """Run a file whose bytes, and those of the modules beside it, ``read`` returns.
-
-    Args:
-        main: Its name.
-        read: What lies in its folder, itself included.
-        place: The folder that its ``__file__`` and messages say it is from.
-
-    Raises:
-        ValueError: If it is not there or cannot be run, in one line.
-    """
+def _program(main: str, read: Read, place: Path) -> Program:
+    """Return the program of a file, run unless it has been: ``read`` returns its bytes and those beside it."""
     if read(main) is None:
         raise ValueError(f"there is no file {place / main}")
     for program in _PROGRAMS:
@@ -245,11 +224,6 @@ def run_file(main: str, read: Read, place: Path) -> Program:
     _run(program, read)
     _PROGRAMS.append(program)
     return program
-
-
-def _read(folder: Path, name: str) -> bytes | None:
-    path = folder / name
-    return path.read_bytes() if path.is_file() else None
 
 
 class _Beside(MetaPathFinder, SourceLoader):  # type: ignore[misc]
@@ -265,10 +239,8 @@ class _Beside(MetaPathFinder, SourceLoader):  # type: ignore[misc]
         if top == "multimix" or (dot and top not in self._files):
             return None
         file = fullname.replace(".", "/")
-        for name in (f"{file}/__init__.py", f"{file}.py"):
-            if self._read(name) is not None:
-                return self.spec(fullname, name)
-        return None
+        found = (name for name in (f"{file}/__init__.py", f"{file}.py") if self._read(name) is not None)
+        return self.spec(fullname, name) if (name := next(found, "")) else None
 
     def spec(self, fullname: str, file: str) -> ModuleSpec:
         """Return how to make a module of a file."""
@@ -312,7 +284,7 @@ def _run(program: Program, read: Read) -> None:
     try:
         finder.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{program.path} cannot be run: {_said(error, program.place)}") from error
+        raise ValueError(f"{program.place / program.main} cannot be run: {_said(error, program.place)}") from error
     finally:
         sys.meta_path.remove(finder)
         _BESIDE.update(other.__name__.partition(".")[0] for other in program.modules.values() if other is not module)
@@ -334,7 +306,6 @@ def _said(error: BaseException, place: Path) -> str:
     """Return an error in one line, with the line of the user's file that it is from."""
     if isinstance(error, SyntaxError):
         return f"{error.msg} (line {error.lineno} of {Path(error.filename or '').name})"
-    text = " ".join(str(error).split())
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == place]
     where = f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""
-    return f"{type(error).__name__}: {text}".removesuffix(": ") + where
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ") + where

@@ -1,6 +1,7 @@
 """Trained networks in folders that Hugging Face's hub understands: safetensors, a JSON file and a model card."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -8,16 +9,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import jinja2
 from torch import nn
 
 from multimix import __version__
 from multimix._optional import require
-from multimix.lab._card import model_card, normal_records
+from multimix.lab.evaluate.about import metrics_of
 from multimix.lab.train import load_trained
 from multimix.lab.train.folder import Facts, RunFolder
 from multimix.lab.train.weights import digest, load_weights, save_weights
 from multimix.models import build
 from multimix.protocols import Network
+
+Record = dict[str, Any]
 
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
@@ -46,11 +50,13 @@ def save_pretrained(
         TypeError: If an argument is of another kind.
     """
     target = Path(folder)
-    records = normal_records(record)
+    records = _records(record)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"folder {target} exists and is not empty")
     if isinstance(source, (str, Path)):
-        return _save_run(RunFolder(Path(source)), target, records, config)
+        if config is not None:
+            raise ValueError("config must be left out: a run has its own")
+        return _save_run(RunFolder(Path(source)), target, records)
     if not isinstance(source, nn.Module):
         raise TypeError(f"source must be a network or the folder of a run, got {type(source).__name__}")
     return _save_network(source, target, records, config)
@@ -113,21 +119,27 @@ def load_pretrained(
     """
     folder = _folder(source, revision)
     weights, found = _own_file(folder, _WEIGHTS), _read(folder)
-    if network is None:
-        network, facts = _built(folder, found, device)
-        return network, facts
-    module = cast("nn.Module", network)
+    trained_on, config = found.get("trained_on"), found.get("network")
+    facts = Facts(**{name: tuple(value) for name, value in trained_on.items()}) if trained_on else None
+    if network is None and "config" in found:
+        if facts is None:
+            raise ValueError(f"{folder / _CONFIG} must say what the run was trained on, and has no trained_on")
+        run = found["config"]
+        _check_model_name(run.get("model") if isinstance(run, dict) else run)
+        return load_trained(folder, device=device)
+    if network is None and config is None:
+        raise ValueError(f"network must be given: {folder} holds weights and not how to build what they are of")
+    module = cast("nn.Module", _build(config) if network is None else network)
     load_weights(weights, module)
-    return cast("Network", module.to(device)), _facts(found)
+    return cast("Network", module.to(device)), facts
 
 
-def _save_run(run: RunFolder, target: Path, records: list[dict[str, Any]], config: Mapping[str, Any] | None) -> Path:
-    if config is not None:
-        raise ValueError("config must be left out: a run has its own")
+def _save_run(run: RunFolder, target: Path, records: list[Record]) -> Path:
     network, facts = load_trained(run.path, device="cpu")
     settings = run.read_config()
     found = json.loads(run.config_file.read_text(encoding="utf-8"))
-    data = _without_path(settings.data)
+    kind, _, path = settings.data.partition(":")
+    data = f"{kind}:{Path(path).name}" if path else kind
     found["config"] |= {"data": data, "root": "data"}  # where data lay on this machine is nobody's business
     found["trained_on"] = {name: list(value) for name, value in vars(facts).items()}
     rows = {
@@ -141,33 +153,33 @@ def _save_run(run: RunFolder, target: Path, records: list[dict[str, Any]], confi
         "epochs": settings.epochs,
         "seed": settings.seed,
     }
-    card = model_card(
-        f"{settings.model} trained with {settings.title}",
-        records=records or _own_records(run),
-        rows=rows,
-        usage=_usage("network, facts"),
-        data=data,
-    )
+    name, weights = f"{settings.model} trained with {settings.title}", digest(run.weights)
+    own = [
+        event
+        for event in run.metrics.read()
+        if event["event"] == "test" and event.get("weights") == weights and event.get("suite") == "accuracy"
+    ]
+    card = _card(name, records or _records(own), rows=rows, result="network, facts", network=False, data=data)
     return _write(cast("nn.Module", network), target, found, card)
 
 
-def _save_network(
-    network: nn.Module, target: Path, records: list[dict[str, Any]], config: Mapping[str, Any] | None
-) -> Path:
-    if config is not None:
-        _check_builds(config, network)
-    name = "a network" if config is None else str(config["name"])
-    model = getattr(network, "model", network)
-    rows = {"network": type(model).__name__ if config is None else name}
-    rows |= {key: value for key, value in (config or {}).items() if key != "name"}
+def _save_network(network: nn.Module, target: Path, records: list[Record], config: Mapping[str, Any] | None) -> Path:
+    if config is None:
+        rows = {"network": type(getattr(network, "model", network)).__name__}
+    else:
+        built = cast("nn.Module", _build(config))
+        made, given = ({name: v.shape for name, v in module.state_dict().items()} for module in (built, network))
+        if made != given:
+            raise ValueError(f"config builds another network than source: {dict(config)}")
+        rows = {"network": config["name"], **{key: value for key, value in config.items() if key != "name"}}
     data = next((str(record["data"]) for record in records if record.get("data")), None)
-    usage = _usage("network, _", "" if config is not None else ", network=net")
-    card = model_card(f"{rows['network']} trained with MultiMix", records=records, rows=rows, usage=usage, data=data)
+    name = f"{rows['network']} trained with MultiMix"
+    card = _card(name, records, rows=rows, result="network, _", network=config is None, data=data)
     found = {"multimix": __version__, "network": None if config is None else dict(config)}
     return _write(network, target, found, card)
 
 
-def _write(network: nn.Module, target: Path, found: dict[str, Any], card: str) -> Path:
+def _write(network: nn.Module, target: Path, found: Record, card: str) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     try:
         save_weights(target / _WEIGHTS, network)
@@ -177,30 +189,6 @@ def _write(network: nn.Module, target: Path, found: dict[str, Any], card: str) -
         shutil.rmtree(target)  # a half-written folder would pass for a whole one; it was empty before
         raise
     return target
-
-
-def _own_records(run: RunFolder) -> list[dict[str, Any]]:
-    """Return what was measured of exactly these weights."""
-    weights = digest(run.weights)
-    return normal_records(
-        [
-            {name: value for name, value in event.items() if name != "event"}
-            for event in run.metrics.read()
-            if event["event"] == "test" and event.get("weights") == weights and event.get("suite") == "accuracy"
-        ]
-    )
-
-
-def _usage(names: str, more: str = "") -> str:
-    lines = ["from multimix.integrations import load_pretrained"]
-    if more:
-        lines += ["", "net = ...  # the same network, with any weights"]
-    return "\n".join([*lines, f'{names} = load_pretrained("owner/name"{more})', "logits = network(images)"])
-
-
-def _without_path(data: str) -> str:
-    kind, _, path = data.partition(":")
-    return f"{kind}:{Path(path).name}" if path else kind
 
 
 def _folder(source: Path | str, revision: str | None) -> Path:
@@ -220,12 +208,7 @@ def _check_repo(repo_id: object) -> None:
 
 
 def _own_file(folder: Path, name: str) -> Path:
-    """Return a file of a folder.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it leads out of the folder, or there are pickles in its place.
-    """
+    """Return a file of a folder, unless it is not there, leads out of it, or there are pickles in its place."""
     file = folder / name
     if not file.is_file():
         pickles = sorted(other.name for other in folder.iterdir() if other.suffix in _PICKLES)
@@ -238,7 +221,7 @@ def _own_file(folder: Path, name: str) -> Path:
     return file
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> Record:
     file = _own_file(folder, _CONFIG)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -247,21 +230,6 @@ def _read(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or "multimix" not in found:
         raise ValueError(f"{file} was not written by multimix")
     return found
-
-
-def _built(folder: Path, found: dict[str, Any], device: str) -> tuple[Network, Facts | None]:
-    if "config" in found:
-        if not found.get("trained_on"):
-            raise ValueError(f"{folder / _CONFIG} must say what the run was trained on, and has no trained_on")
-        config = found["config"]
-        _check_model_name(config.get("model") if isinstance(config, dict) else config)
-        return load_trained(folder, device=device)
-    config = found.get("network")
-    if config is None:
-        raise ValueError(f"network must be given: {folder} holds weights and not how to build what they are of")
-    network = _build(config)
-    load_weights(folder / _WEIGHTS, cast("nn.Module", network))
-    return cast("Network", cast("nn.Module", network).to(device)), None
 
 
 def _build(config: Any) -> Network:
@@ -282,13 +250,109 @@ def _check_model_name(name: object) -> None:
         raise ValueError(f"the model's name must be a plain one, timm:NAME or torchvision:NAME, got {name!r}")
 
 
-def _check_builds(config: Mapping[str, Any], network: nn.Module) -> None:
-    built = cast("nn.Module", _build(config)).state_dict()
-    given = network.state_dict()
-    if {name: tuple(value.shape) for name, value in built.items()} != {n: tuple(v.shape) for n, v in given.items()}:
-        raise ValueError(f"config builds another network than source: {dict(config)}")
+def _records(record: Any) -> list[Record]:
+    """Return one or several records as a list; those of the form (metric, value) by the metric's name."""
+    if record is None:
+        return []
+    several = [record] if isinstance(record, Mapping) else record
+    if not isinstance(several, list | tuple) or not all(isinstance(item, Mapping) for item in several):
+        raise TypeError(f"record must be a mapping or a list of them, got {type(record).__name__}")
+    found = []
+    for item in map(dict, several):
+        if "metric" in item and "value" in item:
+            item = {str(item.pop("metric")): item.pop("value"), **item}
+        found.append(item)
+        if not metrics_of(item):
+            raise ValueError(f"record must hold a metric such as accuracy, got only {', '.join(item) or 'nothing'}")
+        for name, value in metrics_of(item).items():
+            if not math.isfinite(value):
+                raise ValueError(f"record must hold finite numbers, got {name} = {value}")
+    return found
 
 
-def _facts(found: dict[str, Any]) -> Facts | None:
-    given = found.get("trained_on")
-    return None if not given else Facts(**{name: tuple(value) for name, value in given.items()})
+_SHOWN = ("seed", "n", "examples", "epoch", "device", "torch", "commit", "date")
+_TEMPLATE = """\
+---
+library_name: multimix
+pipeline_tag: image-classification
+tags: [multimix, mixup, pytorch, image-classification]
+{% if measured %}
+model-index:
+- name: {{ name | tojson }}
+  results:
+{% for metric, value, record in measured %}
+  - task: {type: image-classification}
+    dataset:
+      name: {{ data | tojson }}
+      type: {{ data | tojson }}
+      split: {{ record.split | default("test") | tojson }}
+    metrics: [{type: {{ metric | tojson }}, value: {{ value | tojson }}}]
+{% endfor %}
+{% endif %}
+---
+
+# {{ name | cell }}
+
+Weights of a network trained with MultiMix, a library of mixup methods for PyTorch.
+
+| | |
+| :--- | :--- |
+{% for key, value in rows.items() if value is not none %}
+| {{ key }} | {{ value | cell }} |
+{% endfor %}
+
+## Measured
+
+{% if measured %}
+| Metric | Value | {{ shown | join(" | ") }} |
+| :--- | ---: |{{ " :--- |" * shown | length }}
+{% for metric, value, record in measured %}
+| {{ metric | cell }} | {{ value | number(metric) }} | {{ record | about | join(" | ") }} |
+{% endfor %}
+{% else %}
+No record of a measurement came with these weights, so there are no numbers here.
+{% endif %}
+
+## Use
+
+```python
+from multimix.integrations import load_pretrained
+{% if network %}
+
+net = ...  # the same network, with any weights
+{% endif %}
+{{ result }} = load_pretrained("owner/name"{{ ", network=net" if network }})
+logits = network(images)
+```
+
+The weights are in safetensors; nothing in this repository is a pickle or is run when they are loaded.
+"""
+
+
+def _card(name: str, records: list[Record], *, rows: Record, result: str, network: bool, data: str | None) -> str:
+    """Return the text of a README.md: what was measured, with what it depends on, and nothing else.
+
+    The metadata before it are what the hub reads; JSON's texts are YAML's, too.
+    """
+    measured = [(metric, value, record) for record in records for metric, value in metrics_of(record).items()]
+    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"cell": _cell, "number": _number, "about": _about}
+    card = environment.from_string(_TEMPLATE)
+    return card.render(
+        name=name, measured=measured, rows=rows, shown=_SHOWN, result=result, network=network, data=data or "unknown"
+    )
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _number(value: float, metric: str) -> str:
+    percent = metric.rpartition("/")[2] in ("accuracy", "ece") and 0 <= value <= 1
+    return f"{100 * value:.2f} %" if percent else f"{value:.4g}"
+
+
+def _about(record: Record) -> list[str]:
+    """Return what a measurement depends on, a cell for each of what is shown."""
+    known = {"n": 1 if "seed" in record else None, "epoch": record.get("epochs"), **record}
+    return ["not recorded" if known.get(name) is None else _cell(known[name]) for name in _SHOWN]

@@ -3,12 +3,8 @@
 import pytest
 import torch
 
-from multimix.lab.bench.pairs import against_timm, others_against_timm, pair_comparisons
-from multimix.methods.cutmix import CutMix
-from multimix.methods.fmix import FMix
-from multimix.methods.mixup import Mixup
-from multimix.methods.resizemix import ResizeMix
-from multimix.methods.zetamixup import ZetaMixup
+from multimix.lab.bench import pairs
+from multimix.methods import METHODS, CutMix, FMix, MixesInputs, Mixup
 
 CPU = torch.device("cpu")
 
@@ -16,7 +12,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("cls", [Mixup, CutMix])
 def test_every_case_returns_images_and_soft_targets(cls, mode):
-    comparison = against_timm(cls, mode, 4, 6, 5, 3, CPU)
+    comparison = pairs.against_timm(cls, mode, 4, 6, 5, 3, CPU)
     assert comparison.rounds == 3
     assert [case.most for case in comparison.cases if case.most] == [1.0 if mode == "batch" else 1.5]
     for case in (comparison.baseline, *comparison.cases):
@@ -26,15 +22,18 @@ def test_every_case_returns_images_and_soft_targets(cls, mode):
         torch.testing.assert_close(targets.sum(1), torch.ones(4))
 
 
-@pytest.mark.parametrize("cls", [FMix, ResizeMix, ZetaMixup])
-def test_the_others_too(cls):
-    comparison = others_against_timm(cls, 4, 6, 5, 3, CPU)
-    for case in (comparison.baseline, *comparison.cases):
-        images, targets = case.call()
-        assert (images.shape, targets.shape) == ((4, 3, 6, 6), (4, 5))
-
-
-def test_both_sizes_and_all_modes_have_their_turn():
-    names = [make().name for make in pair_comparisons(CPU)[:9]]
-    assert len(pair_comparisons(CPU)) == 18
-    assert len(set(names)) == 9
+def test_every_method_that_mixes_inputs_alone_has_its_turn_at_both_sizes(monkeypatch):
+    monkeypatch.setattr(pairs, "SIZES", ((4, 6, 5, 3), (4, 7, 5, 3)))
+    made = [make() for make in pairs.pair_comparisons(CPU)]
+    names = [comparison.name for comparison in made]
+    assert names[: len(names) // 2] == names[len(names) // 2 :]
+    modes = {f"{name} and soft targets, {mode}" for name in ("mixup", "cutmix") for mode in ("batch", "pair", "elem")}
+    alone = [
+        cls for cls in METHODS if issubclass(cls, MixesInputs) and not cls.needs_network and not hasattr(cls, "prepare")
+    ]
+    assert set(names) == modes | {f"{cls.name} and soft targets" for cls in alone if cls not in (Mixup, CutMix)}
+    assert FMix in alone
+    for comparison in made[len(modes) : len(names) // 2]:
+        for case in (comparison.baseline, *comparison.cases):
+            images, targets = case.call()
+            assert (images.shape, targets.shape) == ((4, 3, 6, 6), (4, 5))

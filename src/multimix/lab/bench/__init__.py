@@ -1,11 +1,10 @@
 """Speed as ratios within one run: interleaved, after warm-up, medians with spread, one record a case."""
 
-from multimix.lab.bench.compare import Case, Comparison, Least, Result, measure
-from multimix.lab.bench.cost import Rates, rates
 from multimix.lab.bench.ops import op_comparisons
 from multimix.lab.bench.pairs import pair_comparisons
 from multimix.lab.bench.step import step_comparisons
 from multimix.lab.bench.suites import suite_comparisons
+from multimix.lab.bench.timing import Case, Comparison, Rates, Result, measure, rates
 
 SUITES = {
     "ops": op_comparisons,
@@ -19,7 +18,6 @@ __all__ = [
     "SUITES",
     "Case",
     "Comparison",
-    "Least",
     "Rates",
     "Result",
     "measure",

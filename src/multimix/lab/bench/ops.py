@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
-from multimix.lab.bench.compare import Case, Comparison, Least
+from multimix.lab.bench.timing import Case, Comparison
 from multimix.ops import (
     Impl,
     LazyWeights,
@@ -60,12 +60,19 @@ class Problem:
         return call
 
     @property
-    def least(self) -> Least:
+    def shape(self) -> dict[str, int]:
+        """Return the sizes, r of the dense form alone."""
+        (n, b), (*_, d) = self.weights.shape, self.features.shape
+        dense = {} if self.features.ndim == 2 else {"r": self.features.shape[1]}
+        return {"b": b, **dense, "d": d, "k": self.head.out_features, "n": n}
+
+    @property
+    def least(self) -> tuple[float, float]:
         """Return the products of the head, three, and of the clean logits, two; inputs read, gradients written."""
-        (n, b), d, k = self.weights.shape, self.features.shape[-1], self.head.out_features
-        r = 1 if self.features.ndim == 2 else self.features.shape[1]
+        b, d, k, n = (self.shape[name] for name in "bdkn")
+        r = self.shape.get("r", 1)
         multiply_adds = 3 * r * b * d * k + 2 * r * n * b * k
-        return Least(2 * multiply_adds, 4 * (2 * self.features.numel() + 2 * d * k + n * b))
+        return 2 * multiply_adds, 4 * (2 * self.features.numel() + 2 * d * k + n * b)
 
 
 def problem(b: int, d: int, k: int, n: int, device: torch.device, *, r: int | None = None) -> Problem:
@@ -88,47 +95,31 @@ def problem(b: int, d: int, k: int, n: int, device: torch.device, *, r: int | No
 def op_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     """Return the comparisons of the core op and of the draw, each to be made when its turn comes."""
     sizes = ((16, 64, 10, 100), (128, 512, 10, 1000), (128, 512, 100, 1000), (128, 512, 100, 20_000))
+    make = partial(problem, device=device)
     return [
-        lambda: against_naive(128, 512, 100, 1000, device, most=1 / 4, rounds=101),
-        lambda: against_naive(128, 2048, 1000, 1000, device, most=1 / 5, rounds=21),
-        lambda: against_naive(128, 2048, 1000, 1000, device, r=49, most=1 / 5, memory_most=1 / 10, rounds=3),
-        lambda: many_tuples(128, 512, 100, (10_000, 1_000_000), device),
+        lambda: against_naive(make(128, 512, 100, 1000), most=1 / 4, rounds=101),
+        lambda: against_naive(make(128, 2048, 1000, 1000), most=1 / 5, rounds=21),
+        lambda: against_naive(make(128, 2048, 1000, 1000, r=49), most=1 / 5, memory_most=1 / 10, rounds=3),
+        lambda: many_tuples(make(128, 512, 100, 1), (10_000, 1_000_000)),
         lambda: draw(1000, 128, (0.5, 2.0), device, most=1 / 3),
         lambda: draw(1000, 128, 1 / 126, device),
-        *(partial(implementations, *size, device) for size in sizes),
-        lambda: implementations(128, 512, 10, 1000, device, r=16, rounds=21),
-        lambda: implementations(128, 512, 1000, 1000, device, rounds=21),
+        *(lambda size=size: implementations(make(*size)) for size in sizes),
+        lambda: implementations(make(128, 512, 10, 1000, r=16), rounds=21),
+        lambda: implementations(make(128, 512, 1000, 1000), rounds=21),
     ]
 
 
-def against_naive(
-    b: int,
-    d: int,
-    k: int,
-    n: int,
-    device: torch.device,
-    *,
-    r: int | None = None,
-    most: float,
-    memory_most: float | None = None,
-    rounds: int = 15,
-) -> Comparison:
+def against_naive(p: Problem, *, most: float, memory_most: float | None = None, rounds: int = 15) -> Comparison:
     """Compare ``auto`` with the naive form, forward and backward, hard labels."""
-    p = problem(b, d, k, n, device, r=r)
-    name = "mixed cross-entropy" if r is None else "dense mixed cross-entropy"
-    return Comparison(
-        f"{name}, forward and backward",
-        {"b": b, "d": d, "k": k, "n": n} if r is None else {"b": b, "r": r, "d": d, "k": k, "n": n},
-        Case("naive", p.gradients(p.naive)),
-        (Case("auto", p.gradients(p.loss), most, memory_most),),
-        rounds,
-        p.least,
-    )
+    name = "mixed cross-entropy" if p.attention is None else "dense mixed cross-entropy"
+    cases = (Case("auto", p.gradients(p.loss), most, memory_most),)
+    naive = Case("naive", p.gradients(p.naive))
+    return Comparison(f"{name}, forward and backward", p.shape, naive, cases, rounds, p.least)
 
 
-def many_tuples(b: int, d: int, k: int, counts: tuple[int, int], device: torch.device) -> Comparison:
+def many_tuples(p: Problem, counts: tuple[int, int]) -> Comparison:
     """Compare the memory of few and of many tuples, drawn inside the loss."""
-    p = problem(b, d, k, 1, device)
+    b, device = len(p.labels), p.labels.device
     generator = Generator(device).manual_seed(0)
 
     def case(n: int, memory_most: float | None = None) -> Case:
@@ -136,31 +127,17 @@ def many_tuples(b: int, d: int, k: int, counts: tuple[int, int], device: torch.d
         return Case(f"n {n}", p.gradients(lambda: p.loss(weights=lazy)), memory_most=memory_most)
 
     few, many = counts
-    shape = {"b": b, "d": d, "k": k}
+    shape = {name: p.shape[name] for name in "bdk"}
     return Comparison("tuples drawn inside the loss, forward and backward", shape, case(few), (case(many, 1.1),), 2)
 
 
-def implementations(
-    b: int, d: int, k: int, n: int, device: torch.device, *, r: int | None = None, rounds: int = 51
-) -> Comparison:
+def implementations(p: Problem, *, rounds: int = 51) -> Comparison:
     """Compare what ``impl`` can be."""
-    p = problem(b, d, k, n, device, r=r)
-    cases = [
-        Case("commuted", p.gradients(lambda: p.loss("commuted"))),
-        Case("fused", p.gradients(lambda: p.loss("fused"))),
-    ]
-    if device.type == "cuda":
-        compiled = torch.compile(lambda: p.loss("commuted"))
-        cases.append(Case("commuted, compiled", p.gradients(compiled)))
+    plain, *cases = [Case(impl, p.gradients(partial(p.loss, impl))) for impl in ("plain", "commuted", "fused")]
+    if p.labels.device.type == "cuda":
+        cases.append(Case("commuted, compiled", p.gradients(torch.compile(lambda: p.loss("commuted")))))
         cases.append(Case("fused, CUDA graph", _graphed(p)))
-    return Comparison(
-        "implementations, forward and backward",
-        {"b": b, "d": d, "k": k, "n": n} if r is None else {"b": b, "r": r, "d": d, "k": k, "n": n},
-        Case("plain", p.gradients(lambda: p.loss("plain"))),
-        tuple(cases),
-        rounds,
-        p.least,
-    )
+    return Comparison("implementations, forward and backward", p.shape, plain, tuple(cases), rounds, p.least)
 
 
 def draw(

@@ -2,17 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from multimix.lab.bench.compare import Case, Comparison
-from multimix.methods._predict import MixesInputs
-from multimix.methods.cutmix import CutMix
-from multimix.methods.fmix import FMix
-from multimix.methods.mixup import Mixup
-from multimix.methods.resizemix import ResizeMix
-from multimix.methods.zetamixup import ZetaMixup
+from multimix.lab.bench.timing import Case, Comparison
+from multimix.methods import METHODS, CutMix, MixesInputs, Mixup
 from multimix.ops import Mode, as_probabilities
 
 MODES_MOST: dict[Mode, float] = {"batch": 1.0, "pair": 1.5, "elem": 1.5}
@@ -22,10 +18,16 @@ SIZES = ((128, 32, 100, 401), (32, 224, 1000, 61))
 
 
 def pair_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
-    """Return the comparisons of pairwise mixing with timm's, each to be made when its turn comes."""
+    """Return the comparisons of pairwise mixing with timm's, each to be made when its turn comes.
+
+    Of every method that mixes inputs and asks for no network.
+    """
+    chosen = [
+        cls for cls in METHODS if issubclass(cls, MixesInputs) and not cls.needs_network and not hasattr(cls, "prepare")
+    ]
     makers: list[Callable[..., Comparison]] = [
         *(partial(against_timm, cls, mode) for cls in (Mixup, CutMix) for mode in MODES_MOST),
-        *(partial(others_against_timm, cls) for cls in (FMix, ResizeMix, ZetaMixup)),
+        *(partial(others_against_timm, cls) for cls in chosen if cls not in (Mixup, CutMix)),
     ]
     return [partial(make, *size, device) for size in SIZES for make in makers]
 
@@ -37,39 +39,35 @@ def against_timm(
 
     timm checks nothing, and mixes in place.
     """
-    images, labels = _batch(b, side, classes, device)
+    batch = _batch(b, side, classes, device)
     cases = [
-        Case(mode, _op(cls(mode=mode), images, labels, classes), MODES_MOST[mode]),
-        Case(f"{mode}, checked", _checked(cls(mode=mode), images, labels, classes)),
+        Case(mode, _op(cls(mode=mode), *batch, classes), MODES_MOST[mode]),
+        Case(f"{mode}, checked", _checked(cls(mode=mode), *batch, classes)),
     ]
     if mode != "batch":
-        cases.append(Case(f"timm, {mode}", _timm(cls, images, labels, classes, mode)))
-    baseline = Case("timm, batch", _timm(cls, images, labels, classes, "batch"))
-    return Comparison(f"{cls.name} and soft targets, {mode}", _shape(images, classes), baseline, tuple(cases), rounds)
+        cases.append(Case(f"timm, {mode}", _timm(cls, *batch, classes, mode)))
+    baseline = Case("timm, batch", _timm(cls, *batch, classes, "batch"))
+    name = f"{cls.name} and soft targets, {mode}"
+    return Comparison(name, {"b": b, "side": side, "k": classes}, baseline, tuple(cases), rounds)
 
 
 def others_against_timm(
-    cls: type[FMix | ResizeMix | ZetaMixup], b: int, side: int, classes: int, rounds: int, device: torch.device
+    cls: type[MixesInputs], b: int, side: int, classes: int, rounds: int, device: torch.device
 ) -> Comparison:
     """Compare a method that timm does not have with timm's mixup in batch mode, arguments checked."""
-    images, labels = _batch(b, side, classes, device)
-    return Comparison(
-        f"{cls.name} and soft targets",
-        _shape(images, classes),
-        Case("timm, mixup", _timm(Mixup, images, labels, classes, "batch")),
-        (Case(cls.name, _checked(cls(), images, labels, classes)),),
-        rounds,
+    batch, method = _batch(b, side, classes, device), cls()
+    name: str = getattr(method, "name", "")
+    timm, ours = (
+        Case("timm, mixup", _timm(Mixup, *batch, classes, "batch")),
+        Case(name, _checked(method, *batch, classes)),
     )
+    return Comparison(f"{name} and soft targets", {"b": b, "side": side, "k": classes}, timm, (ours,), rounds)
 
 
 def _batch(b: int, side: int, classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
     generator = Generator(device).manual_seed(0)
     images = torch.randn(b, 3, side, side, generator=generator, device=device)
     return images, torch.randint(classes, (b,), generator=generator, device=device)
-
-
-def _shape(images: Tensor, classes: int) -> dict[str, int]:
-    return {"b": len(images), "side": images.shape[-1], "k": classes}
 
 
 def _op(method: Mixup | CutMix, images: Tensor, labels: Tensor, classes: int) -> Callable[[], object]:
@@ -87,7 +85,7 @@ def _checked(method: MixesInputs, images: Tensor, labels: Tensor, classes: int) 
     return lambda: method.mix(images, labels, num_classes=classes, generator=generator)
 
 
-def _timm(cls: type, images: Tensor, labels: Tensor, classes: int, mode: str) -> Callable[[], object]:
+def _timm(cls: type[Any], images: Tensor, labels: Tensor, classes: int, mode: str) -> Callable[[], object]:
     """Return timm's own call on images of its own, since it mixes them in place."""
     from timm.data.mixup import Mixup as Timm
 

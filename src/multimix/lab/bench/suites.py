@@ -5,28 +5,12 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from multimix.lab.bench.compare import Case, Comparison
+from multimix.lab import evaluate
 from multimix.lab.bench.step import random_images
-from multimix.lab.evaluate import (
-    OOD,
-    Accuracy,
-    Adversarial,
-    AdversarialSettings,
-    Calibration,
-    Corruption,
-    CorruptionSettings,
-    Embedding,
-    EmbeddingSettings,
-    Occlusion,
-    OcclusionSettings,
-    OODSettings,
-    Source,
-    Suite,
-    SuiteSettings,
-)
-from multimix.lab.evaluate.predict import LabelledBatches
+from multimix.lab.bench.timing import Case, Comparison
+from multimix.lab.evaluate import AdversarialSettings, CorruptionSettings, OODSettings, Source, Suite
 from multimix.methods import ERM
 from multimix.models import build
 from multimix.protocols import Network
@@ -34,8 +18,14 @@ from multimix.protocols import Network
 MOST = 1.1
 """The bar: the most that a suite may take of its passes' time."""
 IMAGES = 256
-STEPS = 4
-"""Of PGD; what a step costs does not depend on their number."""
+
+_ATTACKED = AdversarialSettings(steps=4, curve=(), curve_examples=10)
+"""What a step of PGD costs does not depend on their number."""
+_OUT = OODSettings(
+    sets=("gaussian-noise", "uniform-noise"),
+    scores=("msp", "max_logit", "energy", "knn", "mahalanobis"),  # they need no gradient, and share one pass
+    ood_examples=IMAGES,
+)
 
 
 def suite_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
@@ -46,39 +36,34 @@ def suite_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     width = 16 if device.type == "cpu" else 64
     network = build("preact_resnet18", num_classes=10, in_channels=3, width=width, image_size=32)
     cast("nn.Module", network).to(device).eval()
-    splits = random_images(IMAGES, 32, classes=10)
-    source = Source(splits, ERM(), device)
+    source = Source(random_images(IMAGES, 32, classes=10), ERM(), device)
     shape = {"model": "preact_resnet18", "width": width, "images": IMAGES, "px": 32, "k": 10}
-    bench = partial(_comparison, source, network, shape)
-    once = AdversarialSettings(steps=STEPS, curve=(), curve_examples=10)
-    sets = OODSettings(sets=("gaussian-noise", "uniform-noise"), scores=_PLAIN, ood_examples=IMAGES)
-    return [
-        partial(bench, Accuracy, SuiteSettings(), forward=1),
-        partial(bench, Calibration, Calibration.Settings(), forward=1),
-        partial(bench, Adversarial, once, **_attack_passes(once)),
+    occlusion = evaluate.OcclusionSettings()
+    # How often each passes over the test set: forward only, and to a gradient of its inputs.
+    plans: list[tuple[type[Suite], Any, float, float]] = [
+        (evaluate.Accuracy, evaluate.SuiteSettings(), 1, 0),
+        (evaluate.Calibration, evaluate.CalibrationSettings(), 1, 0),
+        (evaluate.Adversarial, _ATTACKED, *_attack_passes(_ATTACKED)),
         # Those of the test set, of two other sets, and of the training images that two of the scores know.
-        partial(bench, OOD, sets, forward=4),
+        (evaluate.OOD, _OUT, 4, 0),
         *(
-            partial(bench, Corruption, CorruptionSettings(corruptions=(name,)), forward=6)
+            (evaluate.Corruption, CorruptionSettings(corruptions=(name,)), 6, 0)
             for name in CorruptionSettings().corruptions
         ),
-        partial(bench, Occlusion, OcclusionSettings(), forward=len(OcclusionSettings().fractions)),
-        partial(bench, Embedding, EmbeddingSettings(picture="none"), forward=1),
+        (evaluate.Occlusion, occlusion, len(occlusion.fractions), 0),
+        (evaluate.Embedding, evaluate.EmbeddingSettings(picture="none"), 1, 0),
     ]
+    return [partial(_comparison, source, network, shape, *plan) for plan in plans]
 
 
-_PLAIN = ("msp", "max_logit", "energy", "knn", "mahalanobis")
-"""The scores that need no gradient: they share one pass."""
-
-
-def _attack_passes(settings: AdversarialSettings) -> dict[str, float]:
-    """Return how often the adversarial suite passes over the test set: with a gradient, and forward only.
+def _attack_passes(settings: AdversarialSettings) -> tuple[float, float]:
+    """Return how often the adversarial suite passes over the test set.
 
     FGSM takes a gradient an image and PGD one a step, in two norms each, and the two checks five times as many of a few
     images; each attack is judged by a forward pass, and so are the clean images.
     """
     few = settings.curve_examples / IMAGES
-    return {"gradient": 2 + 2 * settings.steps + 10 * settings.steps * few, "forward": 5 + 2 * few}
+    return 5 + 2 * few, 2 + 2 * settings.steps + 10 * settings.steps * few
 
 
 def _comparison(
@@ -86,43 +71,33 @@ def _comparison(
     network: Network,
     shape: dict[str, Any],
     cls: type[Suite],
-    settings: SuiteSettings,
-    *,
+    settings: Any,
     forward: float,
-    gradient: float = 0,
+    gradient: float,
 ) -> Comparison:
     suite = cls.of(source, settings)
-    what = ", ".join(settings.corruptions) if isinstance(settings, CorruptionSettings) else cls.name
-    batches = [(inputs.clone(), labels) for inputs, labels in source.batches(source.test())]
+    batches = [inputs.clone() for inputs, _ in source.batches(source.test())]
+    what = ", ".join(getattr(settings, "corruptions", ())) or cls.name
     return Comparison(
         f"evaluation, {cls.name}",
         {**shape, "forward": round(forward, 3), "gradient": round(gradient, 3)},
-        Case("bare passes", lambda: passes(network, batches, forward=forward, gradient=gradient)),
+        Case("bare passes", lambda: bare_passes(network, batches, forward=forward, gradient=gradient)),
         (Case(what, lambda: dict(suite(network)), MOST),),
         rounds=5,
     )
 
 
-def passes(network: Network, batches: LabelledBatches, *, forward: float, gradient: float = 0) -> None:
-    """Pass batches through a network so often: forward only, and to the gradient of the inputs.
-
-    A part of a pass takes that part of each batch.
-    """
-    for part in _parts(gradient):
-        for inputs, _ in batches:
-            leaf = inputs[: max(2, round(part * len(inputs)))].detach().requires_grad_()
-            torch.autograd.grad(network(leaf).sum(), leaf)
+def bare_passes(network: Network, batches: list[torch.Tensor], *, forward: float, gradient: float) -> None:
+    """Pass batches through a network so often; a part of a pass takes that part of each batch."""
+    for leaf in _parts(batches, gradient):
+        leaf = leaf.detach().requires_grad_()
+        torch.autograd.grad(network(leaf).sum(), leaf)
     with torch.inference_mode():
-        for part in _parts(forward):
-            for inputs, _ in batches:
-                _used(network(inputs[: max(2, round(part * len(inputs)))]))
+        for inputs in _parts(batches, forward):
+            network(inputs).float().cpu()  # where every suite needs them
 
 
-def _parts(times: float) -> list[float]:
+def _parts(batches: list[torch.Tensor], times: float) -> list[torch.Tensor]:
     whole, rest = divmod(times, 1)
-    return [1.0] * int(whole) + ([rest] if rest > 1e-9 else [])
-
-
-def _used(logits: Tensor) -> Tensor:
-    """Return the logits on the CPU, where every suite needs them."""
-    return logits.float().cpu()
+    some = [inputs[: max(2, round(rest * len(inputs)))] for inputs in batches] if rest > 1e-9 else []
+    return batches * int(whole) + some
