@@ -21,13 +21,13 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from multimix.lab.evaluate.embedding import normalised, pooled
+from multimix.lab.evaluate.embedding import normalised
 from multimix.lab.evaluate.ood.pixels import OutBatches
 from multimix.lab.evaluate.ood.sets import open_set
 from multimix.lab.evaluate.ood.suite import OODSettings
-from multimix.lab.evaluate.predict import predict
+from multimix.lab.evaluate.predict import embed, predict
+from multimix.lab.runs.environment import commit
 from multimix.lab.train import load_network
-from multimix.lab.train.environment import commit
 from multimix.lab.train.folder import RunFolder
 from multimix.lab.train.measure import source_of
 
@@ -114,7 +114,7 @@ def main(folder: Path, out: Path) -> None:
     )
     others = OutBatches(pixels, source.batch_size, splits.mean, splits.std, device, 0)
     logits, labels = predict(network, test)
-    embeddings, _ = pooled(network, test)
+    embeddings, _ = embed(network, test)
     rows = [
         *of_predictions(logits, labels),
         *of_embeddings(embeddings.cpu(), labels),

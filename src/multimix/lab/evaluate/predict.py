@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from multimix.lab.data import seed_of
-from multimix.protocols import Network
+from multimix.protocols import EncoderOutput, Network, pool
 
 LabelledBatches = Iterable[tuple[Tensor, Tensor]]
 """Inputs (b, ...) and class indices (b,), in any number of batches that start over at every iteration."""
@@ -51,6 +52,13 @@ def embed(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n 
     return embeddings, labels.to(embeddings.device)
 
 
+def each_position(network: Network, output: EncoderOutput, places: list[int] | None = None) -> Float[Tensor, "b r e"]:
+    """Return every position, or those at some places, pooled by itself, as Dense MultiMix classifies it."""
+    if places is not None:
+        output = replace(output, features=output.features[:, places], mask=None, grid=None)
+    return pool(network, output.each_position()).unflatten(0, output.features.shape[:2])
+
+
 def _gathered(network: Network, batches: LabelledBatches, compute: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     with evaluating(network), torch.inference_mode():
         found = [(compute(inputs), labels) for inputs, labels in batches]
@@ -87,7 +95,7 @@ def accuracy(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
 
 
 def mean(values: Tensor) -> float:
-    """Return the mean in float64; of truth values, the share that is true."""
+    """Return the mean in float64: of truth values, the share that is true."""
     return float(values.double().mean())
 
 

@@ -10,9 +10,8 @@ from scipy.spatial.distance import pdist
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor
 
+from multimix.lab.evaluate import embedding
 from multimix.lab.evaluate.embedding import (
-    _geometry,
-    _neighbours,
     alignment,
     class_distances,
     effective_rank,
@@ -44,7 +43,7 @@ def points(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(params=[1, 100, 1 << 23])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(_neighbours, "_BLOCK", request.param)
+    monkeypatch.setattr(embedding, "_BLOCK", request.param)
     return request.param
 
 
@@ -164,4 +163,4 @@ def test_what_has_no_answer_is_refused():
 def test_scaling_leaves_zero_alone():
     scaled = normalised(torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0]]))
     assert scaled.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [1, 0]]
-    assert _geometry.SHARPNESS == 2
+    assert embedding.SHARPNESS == 2

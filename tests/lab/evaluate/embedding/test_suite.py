@@ -13,17 +13,16 @@ from listening import Kept
 from multimix import ERM
 from multimix.lab.data import Images, Splits
 from multimix.lab.evaluate import Source
+from multimix.lab.evaluate import embedding as module
 from multimix.lab.evaluate.embedding import (
     Embedding,
     EmbeddingSettings,
-    _picture,
     alignment,
     class_distances,
     effective_rank,
-    pooled,
     uniformity,
 )
-from multimix.lab.evaluate.predict import NonFiniteError
+from multimix.lab.evaluate.predict import NonFiniteError, embed
 
 METRICS = [
     "alignment",
@@ -70,7 +69,7 @@ def test_it_yields_what_its_docstring_says():
 def test_each_metric_is_taken_on_the_embeddings_its_definition_names():
     data, network = source(), toy.images()
     found = dict(Embedding.of(data, EmbeddingSettings(picture="none"))(network))
-    raw, labels = pooled(network, data.batches(data.splits.test))
+    raw, labels = embed(network, data.batches(data.splits.test))
     scaled = raw.double() / raw.double().norm(dim=1, keepdim=True)
     assert found["effective_rank"] == pytest.approx(effective_rank(raw))
     assert found["alignment"] == pytest.approx(alignment(scaled, labels))
@@ -92,7 +91,7 @@ def test_knn_accuracy_is_scikit_learns_on_scaled_embeddings(reference):
     settings = EmbeddingSettings(reference=reference, neighbours=5, picture="none")
     monitor = Kept()
     found = dict(Embedding.of(data, settings)(network, monitor))["knn_accuracy"]
-    served = {part: pooled(network, data.batches(getattr(data.splits, part))) for part in ("test", "train")}
+    served = {part: embed(network, data.batches(getattr(data.splits, part))) for part in ("test", "train")}
     scaled = {part: (x / x.norm(dim=1, keepdim=True)).double().numpy() for part, (x, _) in served.items()}
     (queries, labels), others = (scaled["test"], served["test"][1].numpy()), scaled[reference]
     theirs = served[reference][1].numpy()
@@ -185,7 +184,7 @@ def test_impossible_settings_are_refused():
         EmbeddingSettings(picture="pca")
     with pytest.raises(ValueError, match="reference must be one of test, train, got 'validation'"):
         EmbeddingSettings(reference="validation")
-    with pytest.raises(ValueError, match="seed must not be negative"):
+    with pytest.raises(ValueError, match="seed must be at least 0"):
         EmbeddingSettings(seed=-1)
 
 
@@ -198,7 +197,7 @@ def test_data_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="a class with two images for alignment"):
         Embedding.of(source(n=5), EmbeddingSettings(neighbours=2))
     with pytest.raises(ValueError, match="at least one batch"):
-        pooled(toy.images(), [])
+        embed(toy.images(), [])
 
 
 @pytest.mark.bad_input
@@ -206,7 +205,7 @@ def test_a_missing_package_is_named(monkeypatch):
     def absent(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(_picture, "distribution", absent)
+    monkeypatch.setattr(module, "distribution", absent)
     with pytest.raises(ValueError, match=r"pip install umap-learn"):
         Embedding.of(source(), EmbeddingSettings(picture="umap"))
 
@@ -214,4 +213,4 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_embeddings_that_are_no_numbers_are_said_so():
     network = toy.identity(3)
     with pytest.raises(NonFiniteError, match="embeds as NaN or infinity"):
-        pooled(network, [(torch.full((2, 3), torch.nan), torch.tensor([0, 1]))])
+        embed(network, [(torch.full((2, 3), torch.nan), torch.tensor([0, 1]))])

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from multimix.distill import SelfDistilled
-from multimix.lab.evaluate.embedding._pooled import each_alone
+from multimix.lab.evaluate.predict import each_position
 from multimix.methods import ERM, AdaMixUp, Alternate, AutoMix, Chain, DenseMultiMix, ManifoldMixup, MultiMix, Until
 from multimix.methods._predict import InputMixing, Mixing, Predicts
 from multimix.methods._tuple_loss import Embedded
@@ -132,11 +132,11 @@ def _of_positions(
 ) -> Interpolated:
     output = encode(network, inputs)
     places = places_of(output.features.shape[1], positions)
-    attention = method.attend(Embedded(network, each_alone(network, output)), targets)[:, places]
+    attention = method.attend(Embedded(network, each_position(network, output)), targets)[:, places]
     sets = 1 if method.shared else len(places)
     drawn = method.draw_weights(len(inputs), sets * tuples, like=output.features, generator=generator)
     weights = reweight(drawn if method.shared else drawn.unflatten(0, (sets, tuples)), attention)
-    embeddings = interpolate_positions(weights, each_alone(network, output, places))
+    embeddings = interpolate_positions(weights, each_position(network, output, places))
     return Interpolated(embeddings, weights @ targets.to(weights.dtype), tuple(places))
 
 

@@ -11,9 +11,8 @@ from typing_extensions import Self
 
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.embedding import nearest
-from multimix.lab.evaluate.embedding._pooled import check_finite, each_alone
 from multimix.lab.evaluate.intrusion._mixed import Interpolated, LastStage, interpolate, interpolates, places_of
-from multimix.lab.evaluate.predict import LabelledBatches, evaluating
+from multimix.lab.evaluate.predict import LabelledBatches, check_finite, each_position, evaluating
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.methods import DenseMultiMix, Mixup, MultiMix
 from multimix.protocols import SILENT, Method, Monitor, Network, encode, pool, submethods
@@ -148,7 +147,7 @@ class Intrusion:
             found[False].append(pool(network, output).unsqueeze(0))
             if at_positions:
                 places = places_of(output.features.shape[1], self.settings.positions)
-                found[True].append(each_alone(network, output, places).transpose(0, 1))
+                found[True].append(each_position(network, output, places).transpose(0, 1))
         return {where: References.of(values, torch.cat(labels)) for where, values in found.items()}
 
 
@@ -167,7 +166,7 @@ class References:
     def of(cls, batches: Iterable[Tensor], labels: Tensor) -> "References":
         """Gather batches (p, b, d)."""
         embeddings = torch.cat(list(batches), 1).float()
-        check_finite(embeddings)
+        check_finite(embeddings, "embeds as")
         distances = torch.cat([nearest(values, values, apart=True)[0] for values in embeddings])
         return cls(embeddings, labels, float(distances.mean()))
 
@@ -175,7 +174,7 @@ class References:
         """Return, of each interpolated embedding, relative distance and class weight of the nearest clean one."""
         found = []
         for values, weights, clean in zip(mixed.embeddings, mixed.weights, self.embeddings, strict=True):
-            check_finite(values)
+            check_finite(values, "embeds as")
             far, places = nearest(values.float(), clean)
             found.append((self.relative(far), weights.gather(1, self.labels[places])[:, 0].double()))
         far, weight = (torch.cat(values) for values in zip(*found, strict=True))

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from multimix.lab.evaluate.embedding._pooled import each_alone
+from multimix.lab.evaluate.predict import each_position
 from multimix.ops import attention
 from multimix.protocols import Network, encode
 
@@ -34,7 +34,7 @@ def score_maps(
     Raises:
         ValueError: If the network has no map, or no affine head for ``cam``.
     """
-    features = each_alone(network, encode(network, inputs))
+    features = each_position(network, encode(network, inputs))
     height, width = inputs.shape[-2:]
     prefix, rows, columns = grid_of(features.shape[1], height, width)
     weights = _class_weights(network, labels) if query == "cam" else None

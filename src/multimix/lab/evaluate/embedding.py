@@ -1,0 +1,344 @@
+"""What the geometry of a network's embeddings says of its classes; all in float64."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize, pdist
+from typing_extensions import Self
+
+from multimix._declared import Count, Ge
+from multimix.lab.data import ImageSet
+from multimix.lab.data._split import stratified
+from multimix.lab.evaluate.predict import LabelledBatches, embed, mean
+from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix.protocols import SILENT, Monitor, Network
+
+__all__ = [
+    "ClassDistances",
+    "Embedding",
+    "EmbeddingSettings",
+    "alignment",
+    "by_class",
+    "class_distances",
+    "effective_rank",
+    "in_plane",
+    "nearest",
+    "normalised",
+    "uniformity",
+    "vote",
+]
+
+SHARPNESS = 2.0
+"""The t of uniformity, as in the paper's experiments."""
+_BLOCK = 1 << 23
+"""Distances held at a time: 64 MiB."""
+_PERPLEXITY = 30
+"""Neighbours that t-SNE keeps near, or as many as a third of a small set."""
+_NEIGHBOURS = 15
+"""Neighbours that UMAP keeps near, or as many as there are."""
+_DECIMALS = 3
+_ROUNDING = 1e-12
+
+
+class ClassDistances(NamedTuple):
+    """Euclidean distances within and between classes."""
+
+    intra: float
+    """Mean distance of a class's examples to their mean, averaged over classes."""
+    inter: float
+    """Mean distance between the means of two classes, over all pairs of classes."""
+    nearest: float
+    """Least distance between the means of two classes."""
+
+
+def normalised(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Return embeddings scaled to length 1, in float64; one of length 0 stays as it is."""
+    return normalize(embeddings.double(), dim=1, eps=1e-300)
+
+
+def alignment(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> float:
+    r"""Return the mean squared distance of two examples of one class.
+
+    The mean of :math:`\|x - y\|^2` over all unordered pairs of different examples with the same label, every pair
+    weighing the same, so that a class of twice the size weighs about four times as much. Computed without the pairs:
+    those of a class with :math:`n` examples and mean :math:`\mu` sum to :math:`n \sum_i \|x_i - \mu\|^2`.
+
+    Raises:
+        ValueError: If no class has two examples.
+
+    Reference:
+        Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
+        hypersphere", ICML 2020, arXiv 2005.10242, section 4.1 with alpha = 2, positive pairs being those of one class.
+    """
+    sizes, means, own = by_class(embeddings, labels)
+    pairs = int((sizes * (sizes - 1) / 2).sum())
+    if pairs == 0:
+        raise ValueError("labels must have a class with at least two examples for alignment, got none")
+    squares = (embeddings.double() - means[own]).square().sum(1)
+    return float((sizes[own] * squares).sum()) / pairs
+
+
+def uniformity(embeddings: Float[Tensor, "n d"]) -> float:
+    r"""Return :math:`\log \mathrm{mean} \exp(-2 \|x - y\|^2)` over all unordered pairs of different examples.
+
+    Exact: every pair enters, and no example is paired with itself.
+
+    Raises:
+        ValueError: If there are fewer than two examples.
+
+    Reference:
+        Wang and Isola, arXiv 2005.10242, section 4.1 with t = 2.
+    """
+    n = len(embeddings)
+    if n < 2:
+        raise ValueError(f"embeddings must be at least two for uniformity, got {n}")
+    values = embeddings.double()
+    total = values.new_zeros(())
+    for start, block in _blocks(values, n):  # a block of rows meets itself and what comes after it
+        squared = _squared_distances(block, values[start:]).clamp_min_(0)
+        total += squared.mul_(-SHARPNESS).exp_().triu_(1).sum()
+    # exp(-2 * 4) is the least that a pair of unit vectors can add: the sum cannot vanish for them.
+    return math.log(float(total) / (n * (n - 1) / 2))
+
+
+def class_distances(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> ClassDistances:
+    """Return the distances within and between the classes that occur.
+
+    Raises:
+        ValueError: If fewer than two classes occur.
+    """
+    sizes, means, own = by_class(embeddings, labels)
+    if len(sizes) < 2:
+        raise ValueError(f"labels must be of at least two classes for distances between them, got {len(sizes)}")
+    distances = (embeddings.double() - means[own]).norm(dim=1)
+    within = torch.zeros_like(sizes).index_add_(0, own, distances) / sizes
+    between = pdist(means)
+    return ClassDistances(float(within.mean()), float(between.mean()), float(between.min()))
+
+
+def effective_rank(embeddings: Float[Tensor, "n d"]) -> float:
+    r"""Return the effective rank of the centred embeddings: how many directions they spread in, from 1 up.
+
+    :math:`\exp(-\sum_i p_i \log p_i)` where :math:`p_i` are the singular values divided by their sum. Those that are
+    zero but for rounding are left out; of embeddings that are all the same none remains, and the rank is 0.
+
+    Reference:
+        Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007, definition 1.
+    """
+    values = embeddings.double()
+    singular = torch.linalg.svdvals(values - values.mean(0))
+    # The scale is that of the values before they were centred, whose rounding centring leaves behind.
+    smallest = max(values.shape) * torch.finfo(values.dtype).eps * float(values.norm())
+    singular = singular[singular > smallest]
+    if not len(singular):
+        return 0.0
+    return float(torch.special.entr(singular / singular.sum()).sum().exp())
+
+
+def by_class(
+    embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"], Int[Tensor, " n"]]:
+    """Return size (k,) and mean (k, d) of each class that occurs, and whose each example is (n,)."""
+    _, own, sizes = labels.unique(return_inverse=True, return_counts=True)
+    values = embeddings.double()
+    sums = values.new_zeros(len(sizes), values.shape[1]).index_add_(0, own, values)
+    sizes = sizes.double()
+    return sizes, sums / sizes.unsqueeze(1), own
+
+
+def nearest(
+    queries: Float[Tensor, "n d"], references: Float[Tensor, "m d"], count: int = 1, *, apart: bool = False
+) -> tuple[Float[Tensor, "n count"], Int[Tensor, "n count"]]:
+    """Return the Euclidean distances to the nearest references and which they are, nearest first.
+
+    Args:
+        queries: Where to look from.
+        references: What to find.
+        count: How many for each query.
+        apart: Queries and references are the same examples in the same order, none of which is its own neighbour.
+
+    Raises:
+        ValueError: If there are fewer than ``count`` references, or ``apart`` is said of different numbers of examples.
+    """
+    n, m = len(queries), len(references)
+    if apart and n != m:
+        raise ValueError(f"queries and references must be the same examples to be apart, got {n} and {m}")
+    if not 1 <= count <= m - apart:
+        raise ValueError(f"count must be between 1 and the {m - apart} references there are, got {count}")
+    centre = references.double().mean(0)  # distances do not depend on it, the rounding of their expansion does
+    there = references.double() - centre
+    found = []
+    for start, block in _blocks(queries, m):
+        squared = _squared_distances(block.double() - centre, there)
+        if apart:
+            squared[:, start : start + len(block)].fill_diagonal_(torch.inf)
+        found.append(squared.topk(count, dim=1, largest=False))
+    squared, places = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return squared.clamp_min(0).sqrt(), places
+
+
+def vote(labels: Int[Tensor, "n count"], classes: int) -> Int[Tensor, " n"]:
+    """Return the class that most neighbours have; of equally many, the one with the lowest index."""
+    votes = torch.zeros(len(labels), classes, dtype=torch.int64, device=labels.device)
+    return votes.scatter_add_(1, labels, torch.ones_like(labels)).argmax(1)
+
+
+def _blocks(rows: Tensor, columns: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield rows whose distances to so many columns are held at a time, and where they start."""
+    size = max(1, _BLOCK // columns)
+    yield from ((start, rows[start : start + size]) for start in range(0, len(rows), size))
+
+
+def _squared_distances(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """Return all squared Euclidean distances; rounding may leave those of equal points slightly off 0."""
+    norms = first.square().sum(1).unsqueeze(1) + second.square().sum(1)
+    return torch.addmm(norms, first, second.mT, alpha=-2)
+
+
+def check_picture(method: str) -> None:
+    """Raise ValueError if the package for a picture is not there, with the command that installs it."""
+    try:
+        if method == "umap":
+            distribution("umap-learn")  # by this name, since others are imported as umap too
+    except PackageNotFoundError:
+        raise ValueError("picture=umap needs the package umap-learn: pip install umap-learn, or picture=tsne") from None
+
+
+def in_plane(embeddings: Float[Tensor, "n d"], method: str, *, seed: int) -> Float[np.ndarray, "n 2"] | None:
+    """Return where t-SNE or UMAP puts each embedding; None where there is nothing to spread out.
+
+    Args:
+        embeddings: At least 4 of them for a picture, not all the same.
+        method: ``tsne`` or ``umap``.
+        seed: Fixes the outcome, on one machine.
+    """
+    values = embeddings.cpu().double().numpy()
+    n, d = values.shape
+    if n < 4 or np.ptp(values, axis=0).max() < 1e-12:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numerical trifles and of threads, none of which a reader can act on
+        if method == "umap":
+            from umap import UMAP
+
+            reducer: Any = UMAP(n_neighbors=min(_NEIGHBOURS, n - 1), random_state=seed, n_jobs=1)
+            return reducer.fit_transform(values)
+        from sklearn.manifold import TSNE
+
+        tsne = TSNE(perplexity=min(_PERPLEXITY, (n - 1) / 3), init="pca" if d > 1 else "random", random_state=seed)
+        return tsne.fit_transform(values.astype(np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSettings(SuiteSettings):
+    """What can be set of the embedding suite."""
+
+    neighbours: Count = 20
+    """Nearest examples that vote on a class, k of the kNN accuracy."""
+    reference: Literal["test", "train"] = "test"
+    """Among whom an example's neighbours are looked for: test, the other test images; train, the training images."""
+    picture: Literal["tsne", "umap", "none"] = "tsne"
+    """How the embeddings are drawn: tsne, umap (pip install umap-learn) or none."""
+    picture_examples: Count = 1000
+    """Draw at most so many test images, the same share of each class."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Fixes which images are drawn and where."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Alignment, uniformity, distances of classes, effective rank and kNN accuracy of the pooled embeddings.
+
+    All but the effective rank are taken on embeddings scaled to length 1, so that they compare between networks:
+    ``alignment`` (mean squared distance of two examples of a class, 0 to 4; the lower, the tighter), ``uniformity``
+    (nats, -8 to 0; the lower, the more evenly spread), ``intra_distance``, ``inter_distance``, ``min_inter_distance``
+    (0 to 2), ``separation`` (inter / intra; left out where intra is 0), ``effective_rank`` (directions, at most the
+    embedding's size; of centred embeddings as they are), ``knn_accuracy`` (fraction).
+    """
+
+    name: ClassVar[str] = "embedding"
+    Settings: ClassVar[type[SuiteSettings]] = EmbeddingSettings
+
+    batches: LabelledBatches
+    """Test inputs and class indices, in any number of batches."""
+    classes: tuple[str, ...]
+    """The name of every class."""
+    train: LabelledBatches | None = None
+    """Training inputs and class indices, to look for neighbours in; None takes the other test examples."""
+    settings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+
+    @classmethod
+    def of(cls, source: Source, settings: Any) -> Self:
+        """Return the suite over a run's test set.
+
+        Raises:
+            ValueError: If there are too few images or a package is missing.
+        """
+        test = source.test(settings.examples)
+        train = source.splits.train if settings.reference == "train" else None
+        check_picture(settings.picture)
+        _check_size(test, train, settings)
+        served = None if train is None else source.batches(train)
+        return cls(source.batches(test), source.splits.classes, served, settings)
+
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
+        """Yield the metrics, and keep a picture."""
+        raw, labels = embed(network, monitor.track("test", self.batches))
+        embeddings = normalised(raw)
+        yield "alignment", alignment(embeddings, labels)
+        yield "uniformity", uniformity(embeddings)
+        distances = class_distances(embeddings, labels)
+        yield "intra_distance", distances.intra
+        yield "inter_distance", distances.inter
+        yield "min_inter_distance", distances.nearest
+        if distances.intra > _ROUNDING:
+            yield "separation", distances.inter / distances.intra
+        yield "effective_rank", effective_rank(raw)
+        yield "knn_accuracy", self._neighbours_agree(network, embeddings, labels, monitor)
+        self._draw(embeddings, labels, monitor)
+
+    def _neighbours_agree(self, network: Network, embeddings: Tensor, labels: Tensor, monitor: Monitor) -> float:
+        references, theirs = embeddings, labels
+        if self.train is not None:
+            raw, theirs = embed(network, monitor.track("train", self.train))
+            references = normalised(raw)
+        _, places = nearest(embeddings, references, self.settings.neighbours, apart=self.train is None)
+        return mean(vote(theirs[places], len(self.classes)) == labels)
+
+    def _draw(self, embeddings: Tensor, labels: Tensor, monitor: Monitor) -> None:
+        method, most, seed = self.settings.picture, self.settings.picture_examples, self.settings.seed
+        if method == "none":
+            return
+        kept = torch.arange(len(labels)) if len(labels) <= most else stratified(labels.cpu(), most, seed)[0]
+        kept = kept.to(labels.device)
+        points = in_plane(embeddings[kept], method, seed=seed)
+        if points is not None:
+            x, y = (column.round(_DECIMALS).tolist() for column in points.T.astype(float))
+            about = {"label": labels[kept].tolist(), "classes": list(self.classes)}
+            monitor.record("picture", {"method": method, "x": x, "y": y, **about})
+
+
+def _check_size(test: ImageSet, train: ImageSet | None, settings: EmbeddingSettings) -> None:
+    """Raise ValueError where a metric or the picture would lack images."""
+    occurring = len(test.labels.unique())
+    if occurring < 2:
+        raise ValueError("the test set must have images of at least two classes for distances between them, got one")
+    if len(test) <= occurring:
+        raise ValueError("the test set must have a class with two images for alignment, got one image for each class")
+    others = len(test) - 1 if train is None else len(train)
+    if settings.neighbours > others:
+        raise ValueError(
+            f"neighbours={settings.neighbours} must be at most {others}, the images they are looked for in"
+        )
+    if settings.picture != "none" and settings.picture_examples < min(occurring, len(test)):
+        raise ValueError(
+            f"picture_examples={settings.picture_examples} must be at least {occurring}, one for each class"
+        )
