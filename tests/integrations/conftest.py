@@ -9,6 +9,13 @@ from torch import nn
 
 import multimix as mm
 
+METHODS = {
+    "multimix": lambda: mm.MultiMix(tuples=32),
+    "mixup": mm.Mixup,
+    "distilled": lambda: mm.SelfDistilled(mm.MultiMix(tuples=32), momentum=0.5),
+    "until": lambda: mm.Until(mm.Mixup(), fraction=0.5),
+}
+
 
 class HandWritten(nn.Module):
     def __init__(self, classes=4):
@@ -22,21 +29,43 @@ class HandWritten(nn.Module):
         return self.out(self.body(images).mean((2, 3)))
 
 
-def own_loop(net, method, batches, optimizer, *, seed, accumulate=1, steps=None):
+def own_loop(net, method, batches, *, lr=0.05, seed=3, accumulate=1):
     """The three lines of the README, with the hooks that a loop may call; returns every loss."""
+    model = getattr(net, "model", net)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(seed)
-    found, step = [], 0
-    for at, (inputs, targets) in enumerate(batches, 1):
-        if isinstance(method, nn.Module) and steps:
-            method.at(step / steps)
+    found, steps = [], len(batches) // accumulate
+    for at, (inputs, targets) in enumerate(batches):
+        if isinstance(method, nn.Module):
+            method.at(at // accumulate / steps)
         losses = method(net, inputs, targets, generator=generator)
         (losses.total / accumulate).backward()
         found.append(losses.total.item())
-        if at % accumulate == 0:
+        if (at + 1) % accumulate == 0:
             optimizer.step()
             optimizer.zero_grad()
-            step += 1
     return found
+
+
+def train(model, batches, criterion, mix=None):
+    """A loop that knows of no method: cross-entropy of what is mixed, or a loss that mixes; returns every loss."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    found = []
+    for inputs, targets in batches:
+        if mix is not None:
+            inputs, targets = mix(inputs, targets)
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+@pytest.fixture(params=METHODS.values(), ids=METHODS)
+def method(request):
+    """A function that makes one of a few methods."""
+    return request.param
 
 
 @pytest.fixture
@@ -52,5 +81,7 @@ def toy():
         model=model,
         twin=copy.deepcopy(model),
         adapt=lambda model: mm.adapt(model, encoder="body", head="out"),
+        methods=METHODS,
         own_loop=own_loop,
+        train=train,
     )

@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 import multimix as mm
-from multimix.integrations._tabular import tabular_network
+from multimix.integrations.sklearn import perceptron as tabular_network
 from multimix.integrations.sklearn import MultiMixClassifier, MultiMixRegressor
 from multimix.names import METHOD_NAMES
 

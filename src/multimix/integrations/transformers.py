@@ -70,9 +70,16 @@ class MultiMixTrainer(hf.Trainer):
         self._given = as_method(method)
         self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool}
         self._training: TrainingMethod | None = None
+        self._trained: nn.Module | None = None
         self._checkpoint: Path | None = None
         super().__init__(model, args, *positional, **options)
-        self._refuse_spread()
+        spread = self.args.world_size > 1 or self.args.n_gpu > 1
+        if spread or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise ValueError(
+                "args must train in one process on one device (no DDP, DataParallel, FSDP or DeepSpeed), got"
+                f" {self.args.world_size} processes with {self.args.n_gpu} GPUs; set CUDA_VISIBLE_DEVICES, or call the"
+                " method in a loop of your own"
+            )
         self.model_accepts_loss_kwargs = False  # or older Trainers would take the loss for a sum over the step
         if self.model_init is None:
             self._prepare()
@@ -138,23 +145,14 @@ class MultiMixTrainer(hf.Trainer):
 
     def _prepare(self) -> TrainingMethod:
         """Return the method with the model that there is now; ``model_init`` makes a new one for each training."""
-        training = self._training
-        if training is None or getattr(training.network, "model", training.network) is not self.model:
-            training = self._training = TrainingMethod(self._given, adapt(self.model, **self._split))
-            self._start(training)
-        return training
+        if self._training is None or self._trained is not self.model:
+            self._training = TrainingMethod(self._given, adapt(self.model, **self._split))
+            self._trained = self.model
+            self._start(self._training)
+        return self._training
 
     def _start(self, training: TrainingMethod) -> None:
         training.start(self.args.seed + self.args.process_index, self.args.device)
-
-    def _refuse_spread(self) -> None:
-        spread = self.args.world_size > 1 or self.args.n_gpu > 1
-        if spread or self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise ValueError(
-                "args must train in one process on one device (no DDP, DataParallel, FSDP or DeepSpeed), got"
-                f" {self.args.world_size} processes with {self.args.n_gpu} GPUs; set CUDA_VISIBLE_DEVICES, or call the"
-                " method in a loop of your own"
-            )
 
 
 class _Follow(hf.TrainerCallback):

@@ -1,0 +1,188 @@
+"""Mixing of inputs in the loops of timm and torchvision."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from timm.data.mixup import Mixup as TimmOwn
+from timm.data.mixup import mixup_target
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+import multimix as mm
+from multimix.integrations.timm import MultiMixLoss, TimmMixup
+from multimix.integrations.torchvision import MixCollate, MixTransform
+
+MIXES = {
+    "mixup": mm.Mixup,
+    "cutmix": mm.CutMix,
+    "alternate": lambda: mm.Alternate((mm.Mixup(), mm.CutMix(), mm.ERM())),
+    "nested": lambda: mm.Alternate((mm.methods.FMix(), mm.Alternate((mm.methods.ResizeMix(), mm.Mixup(mode="elem"))))),
+}
+
+
+def plain_timm(method, **options):
+    return TimmMixup(method, label_smoothing=0.0, **options)
+
+
+def collated(method, **options):
+    """A collate function as one of images and labels."""
+    collate = MixCollate(method, **options)
+    return lambda images, labels: collate(list(zip(images, labels, strict=True)))
+
+
+ways = pytest.mark.parametrize("way", [plain_timm, MixTransform, collated])
+methods = pytest.mark.parametrize("method", MIXES.values(), ids=MIXES)
+
+
+@ways
+@methods
+def test_equals_the_own_loop(toy, way, method):
+    losses = toy.train(toy.model, toy.batches * 2, nn.CrossEntropyLoss(), way(method(), num_classes=4, seed=3))
+    expected = toy.own_loop(toy.adapt(toy.twin), method(), toy.batches * 2)
+    assert losses == pytest.approx(expected, abs=1e-6)
+    torch.testing.assert_close(toy.model.state_dict(), toy.twin.state_dict(), atol=1e-6, rtol=0)
+
+
+@ways
+@methods
+@pytest.mark.parametrize("b", [1, 2, 7])
+def test_any_batch_size_and_nothing_given_is_changed(toy, way, method, b):
+    images, labels = toy.images[:b], toy.labels[:b]
+    kept = images.clone(), labels.clone()
+    mixed, soft = way(method(), num_classes=4)(images, labels)
+    assert mixed.shape == images.shape
+    assert soft.shape == (b, 4)
+    torch.testing.assert_close(soft.sum(1), torch.ones(b))
+    assert torch.equal(images, kept[0])
+    assert torch.equal(labels, kept[1])
+
+
+@pytest.mark.parametrize("cls", [TimmMixup, MixTransform])
+def test_copies_and_pickles_start_anew_from_the_seed(toy, cls):
+    made = cls(num_classes=4, seed=1)  # input mixup, unless told otherwise
+    first = made(toy.images, toy.labels)
+    assert not torch.equal(first[0], made(toy.images, toy.labels)[0])
+    for again in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), cls("mixup", num_classes=4, seed=1)):  # noqa: S301
+        torch.testing.assert_close(again(toy.images, toy.labels), first)
+
+
+def test_generator_follows_torchs_seed_without_drawing_from_it(toy):
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    first = TimmMixup(mm.Mixup(), num_classes=4)(toy.images, toy.labels)
+    assert torch.equal(torch.get_rng_state(), state)
+    again = TimmMixup(mm.Mixup(), num_classes=4, seed=7)(toy.images, toy.labels)
+    torch.testing.assert_close(first, again)
+
+
+def test_lambda_weighs_the_first_example():
+    # Inputs that are their own labels: what the inputs hold of the first, the labels hold, too.
+    labels = torch.arange(5)
+    images = nn.functional.one_hot(labels, 5).float().view(5, 5, 1, 1)
+    mixed, soft = plain_timm(mm.Mixup(), num_classes=5)(images, labels)
+    torch.testing.assert_close(mixed.flatten(1), soft)
+
+
+def test_smooths_labels_as_timm_does_once_disabled(toy):
+    ours = TimmMixup(mm.Mixup(), num_classes=4)
+    ours.mixup_enabled = False
+    images, soft = ours(toy.images, toy.labels)
+    assert torch.equal(images, toy.images)
+    torch.testing.assert_close(soft, mixup_target(toy.labels, 4, 1.0, 0.1))
+
+
+def test_has_what_timms_script_reads(toy):
+    assert MultiMixLoss is mm.MultiMixLoss is mm.integrations.MultiMixLoss
+    ours, timms = TimmMixup(), TimmOwn()
+    for name in ("mixup_enabled", "mix_prob", "label_smoothing", "num_classes"):
+        assert getattr(ours, name) == getattr(timms, name)
+    ours.mix_prob = 0.0
+    assert ours.mixup_prob == 0.0
+    assert torch.equal(ours(toy.images, toy.labels)[0], toy.images)
+
+
+def test_probability_is_that_of_mixing(toy):
+    mixup_fn = TimmMixup(mm.Mixup(), prob=0.3, num_classes=4)
+    mixed = sum(not torch.equal(mixup_fn(*toy.batches[0])[0], toy.batches[0][0]) for _ in range(400))
+    assert 0.22 * 400 < mixed < 0.38 * 400
+
+
+@pytest.mark.parametrize("cls", [TimmMixup, MixTransform])
+def test_network_reaches_methods_that_ask_for_it(toy, cls):
+    mix = cls(mm.methods.PuzzleMix(grids=(2, 4)), num_classes=4, network=toy.adapt(toy.model))
+    mixed, soft = mix(*toy.batches[0])
+    assert mixed.shape == toy.batches[0][0].shape
+    assert soft.shape == (9, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("seed", [None, 5])
+def test_workers_mix_differently_and_again_alike(seed):
+    same = TensorDataset(torch.randn(4, 3, 2, 2).repeat(4, 1, 1, 1), torch.arange(4).repeat(4))
+    collate = MixCollate(mm.Mixup(), num_classes=4, seed=seed)
+    collate([same[0], same[1]])  # the generator of this process must not be inherited
+
+    def epoch(loader):
+        return [soft for _, soft in loader]
+
+    def mixing():
+        generator = torch.Generator().manual_seed(0)
+        return DataLoader(same, batch_size=4, collate_fn=collate, num_workers=2, generator=generator)
+
+    loader = mixing()
+    first, second = epoch(loader), epoch(loader)
+    assert len({str(soft.tolist()) for soft in [*first, *second]}) == 8
+    torch.testing.assert_close(epoch(mixing()), first)
+
+
+def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
+    choice = v2.RandomChoice([MixTransform(mm.CutMix(), num_classes=4), v2.MixUp(num_classes=4)])
+    for _ in range(4):
+        images, soft = choice(tv_tensors.Image(toy.images), toy.labels)
+        assert images.shape == toy.images.shape
+        torch.testing.assert_close(soft.sum(1), torch.ones(36))
+    mix = MixTransform(mm.Mixup(), num_classes=4, seed=0)
+    assert repr(mix) == f"MixTransform({mm.Mixup()!r}, num_classes=4)"
+    mixed, soft = mix((tv_tensors.Image(toy.images), toy.labels))
+    assert type(mixed) is torch.Tensor
+    torch.testing.assert_close((mixed, soft), plain_timm(mm.Mixup(), num_classes=4, seed=0)(toy.images, toy.labels))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (
+            {"method": mm.MultiMix()},
+            TypeError,
+            r"method must mix inputs, such as Mixup\(\) or CutMix\(\), got MultiMix",
+        ),
+        ({"method": mm.Alternate((mm.Mixup(), mm.ManifoldMixup()))}, TypeError, "got ManifoldMixup"),
+        ({"method": "puzzlemix"}, ValueError, "network must be given: PuzzleMix"),
+        ({"num_classes": 4.0}, TypeError, r"num_classes must be an integer, got 4\.0"),
+        ({"num_classes": 0}, ValueError, "num_classes must be at least 1, got 0"),
+    ],
+)
+@pytest.mark.parametrize("cls", [TimmMixup, MixTransform, MixCollate])
+def test_bad_settings_are_named(cls, given, error, message):
+    with pytest.raises(error, match=message):
+        cls(**{"num_classes": 4, **given})
+
+
+@pytest.mark.bad_input
+def test_bad_arguments_are_named(toy):
+    for name in ("prob", "label_smoothing"):
+        with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\], got 1.5"):
+            TimmMixup(**{name: 1.5})
+    with pytest.raises(ValueError, match=r"targets must lie in 0\.\.1"):
+        TimmMixup(num_classes=2)(toy.images, toy.labels)
+    with pytest.raises(ValueError, match="inputs must be images and labels of a mini-batch, got Tensor"):
+        MixTransform(num_classes=4)(toy.images)
+    with pytest.raises(ValueError, match="got nothing"):
+        MixTransform(num_classes=4)()
+    with pytest.raises(TypeError, match=r"inputs must be floating-point, got torch\.uint8"):
+        MixTransform(num_classes=4)((255 * toy.images).byte(), toy.labels)
