@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from multimix.lab.report import metric, read_records, read_run, records, suites, summarise, table, write_records
-from multimix.lab.report._layout import plans
+from multimix.lab.report._tables import plans
 from report.factory import ended, outcome
 from report.suites import Suite, all_suites
 from report.test_tables import record

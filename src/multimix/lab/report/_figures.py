@@ -1,15 +1,25 @@
-"""Figures: how training went, and where every seed ended."""
+"""Figures of training: how it went, and where every seed ended."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from multimix.lab.report._lines import WIDTH, Curve, curve, height, paint_curves, seeds
-from multimix.lab.report._metrics import decimals, metric
+from multimix.lab.report._drawing import (
+    INK,
+    Axes,
+    Figure,
+    Line,
+    draw,
+    legend_height,
+    line_of,
+    look,
+    name_ticks,
+    paint_lines,
+    seeds_in_words,
+    write,
+)
 from multimix.lab.report._runs import Run
 from multimix.lab.report._summary import Cell, Comparison, row_names
-from multimix.lab.report._svg import INK, Axes, Figure, draw, look, write
-from multimix.lab.report._text import clean, shortened
+from multimix.lab.report._words import clean, decimals, metric
 
 
 def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy") -> Figure | None:
@@ -25,29 +35,29 @@ def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy
     Raises:
         ValueError: The runs differ in data, model or length.
     """
-    settings = {(run.config["data"], run.config["model"], run.config["epochs"]) for run in runs}
+    settings = {run.setting for run in runs}
     if len(settings) > 1:
         raise ValueError(f"runs: expected one data set, model and number of epochs, got {sorted(settings)}")
-    curves = _curves(runs, metric_name)
-    if not curves:
-        return None
     shown = metric(metric_name)
-    ends = [curve.mean[-1] for curve in curves]
+    lines = _lines(runs, metric_name, shown.factor)
+    if not lines:
+        return None
+    ends = [line.mean[-1] for line in lines]
     digits = decimals(shown, ends)
-    listing = "; ".join(f"{curve.name} {end:.{digits}f}" for curve, end in zip(curves, ends, strict=True))
+    listing = "; ".join(f"{line.name} {end:.{digits}f}" for line, end in zip(lines, ends, strict=True))
     alt = f"Line chart: {shown.quantity} over epochs, one line a method. Mean at the last epoch drawn: {listing}."
-    caption = f"{shown.title} over epochs{seeds(curves)}."
+    caption = f"{shown.title} over epochs{seeds_in_words(lines)}."
     if metric_name == "train_loss":
         caption += " Each method minimises a loss of its own: compare shapes, not levels."
-    limits = None if metric_name == "train_loss" else _focus(curves)
+    limits = None if metric_name == "train_loss" else _focus(lines)
     if limits:
         caption += " The axis spans the last two thirds; earlier values may lie beyond it."
-    svg = draw(
-        lambda axes: _paint_epochs(axes, curves, shown.quantity, limits),
-        size=(WIDTH, height([curve.name for curve in curves])),
-        alt=alt,
-    )
-    return Figure(svg, alt, caption)
+
+    def paint(axes: Axes) -> None:
+        paint_lines(axes, lines, "Epoch", shown.quantity, limits)
+        axes.locator_params(axis="x", integer=True)
+
+    return draw(paint, height=legend_height([line.name for line in lines]), alt=alt, caption=caption)
 
 
 def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure | None:
@@ -58,28 +68,29 @@ def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure |
     """
     shown = metric(metric_name)
     rows = [(clean(row.name), _scaled(row.cells.get(metric_name), shown.factor)) for row in comparison.rows]
-    if not any(cell for _, cell in rows):
+    cells = [(name, cell) for name, cell in rows if cell]
+    if not cells:
         return None
-    digits = decimals(shown, (cell.mean for _, cell in rows if cell))
-    listing = "; ".join(f"{name} {_words(cell, digits)}" for name, cell in rows if cell)
-    alt = f"Dot plot: {shown.quantity} of every seed, one line a method. Means: {listing}."
-    several = any(cell.n > 1 for _, cell in rows if cell)
+    digits = decimals(shown, (cell.mean for _, cell in cells))
+    listing = "; ".join(f"{name} {_words(cell, digits)}" for name, cell in cells)
+    several = any(cell.n > 1 for _, cell in cells)
     reading = "a dot a seed" + (", the bar at their mean, the line one standard deviation to either side" * several)
-    caption = f"{shown.title} on the test split at the last epoch: {reading}."
-    beside_curves = height([name for name, _ in rows])
-    size = (WIDTH, max(0.9 + 0.36 * len(rows), min(beside_curves, 0.9 + 0.75 * len(rows))))
-    return Figure(draw(lambda axes: _paint_dots(axes, rows, shown.quantity), size=size, alt=alt), alt, caption)
+    beside_curves = legend_height([name for name, _ in rows])
+    return draw(
+        lambda axes: _paint_dots(axes, rows, shown.quantity),
+        height=max(0.9 + 0.36 * len(rows), min(beside_curves, 0.9 + 0.75 * len(rows))),
+        alt=f"Dot plot: {shown.quantity} of every seed, one line a method. Means: {listing}.",
+        caption=f"{shown.title} on the test split at the last epoch: {reading}.",
+    )
 
 
-def _curves(runs: Sequence[Run], name: str) -> list[Curve]:
-    factor = metric(name).factor
-    names = row_names((run.label, run.settings_hash) for run in runs)
-    curves: list[Curve | None] = []
+def _lines(runs: Sequence[Run], name: str, factor: float) -> list[Line]:
+    names = row_names(run.kind for run in runs)
+    lines = []
     for index, (kind, label) in enumerate(names.items()):
-        series = [_series(run, name, factor) for run in runs if (run.label, run.settings_hash) == kind]
-        series = [one for one in series if one]
-        curves.append(curve(clean(label), index, series))
-    return [one for one in curves if one]
+        series = [_series(run, name, factor) for run in runs if run.kind == kind]
+        lines.append(line_of(clean(label), index, [one for one in series if one]))
+    return [line for line in lines if line]
 
 
 def _series(run: Run, name: str, factor: float) -> dict[float, float]:
@@ -91,26 +102,21 @@ def _series(run: Run, name: str, factor: float) -> dict[float, float]:
     }
 
 
-def _focus(curves: Sequence[Curve]) -> tuple[float, float] | None:
+def _focus(lines: Sequence[Line]) -> tuple[float, float] | None:
     """Return limits that show the last two thirds of training well, where its beginning would press them flat."""
-    length = max(curve.places[-1] for curve in curves)
-    whole = [value for curve in curves for values in curve.values for value in values if math.isfinite(value)]
-    late = [
-        value
-        for curve in curves
-        for epoch, values in zip(curve.places, curve.values, strict=True)
+    length = max(line.places[-1] for line in lines)
+    points = [
+        (epoch, value)
+        for line in lines
+        for epoch, values in zip(line.places, line.values, strict=True)
         for value in values
-        if epoch > length / 3 and math.isfinite(value)
+        if math.isfinite(value)
     ]
+    whole, late = [value for _, value in points], [value for epoch, value in points if epoch > length / 3]
     if length < 6 or not late or max(late) - min(late) > 0.6 * (max(whole) - min(whole)):
         return None
     margin = 0.06 * (max(late) - min(late)) or 0.01 * abs(late[0]) or 1.0
     return min(late) - margin, max(late) + margin
-
-
-def _paint_epochs(axes: Axes, curves: Sequence[Curve], quantity: str, limits: tuple[float, float] | None) -> None:
-    paint_curves(axes, curves, "Epoch", quantity, limits)
-    axes.locator_params(axis="x", integer=True)
 
 
 def _scaled(cell: Cell | None, factor: float) -> Cell | None:
@@ -125,38 +131,21 @@ def _words(cell: Cell, digits: int) -> str:
 
 
 def _paint_dots(axes: Axes, rows: Sequence[tuple[str, Cell | None]], quantity: str) -> None:
+    edge = {"markeredgecolor": INK, "markeredgewidth": 0.4}
     for index, (_, cell) in enumerate(rows):
         if cell is None:
             continue
-        style = look(index)
+        color, marker = look(index).color, look(index).marker
         if cell.std is not None:
-            axes.plot(
-                [cell.mean - cell.std, cell.mean + cell.std],
-                [index, index],
-                color=style.color,
-                linewidth=2.2,
-                alpha=0.75,
-            )
+            ends = [cell.mean - cell.std, cell.mean + cell.std]
+            axes.plot(ends, [index, index], color=color, linewidth=2.2, alpha=0.75)
         axes.plot([cell.mean], [index], color=INK, marker="|", markersize=13, markeredgewidth=1.8, linestyle="none")
-        axes.plot(cell.values, [index] * cell.n, **_dot(style.color, style.marker))
+        dots = {"color": color, "marker": marker, "markersize": 5.5, "linestyle": "none", "alpha": 0.85}
+        axes.plot(cell.values, [index] * cell.n, **dots, **edge)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     write(axes.xaxis.label, quantity)
     axes.locator_params(axis="x", nbins=5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_yticks(range(len(rows)), [shortened(name, 24) for name, _ in rows])
-    for text in axes.get_yticklabels():
-        text.set_parse_math(False)
-
-
-def _dot(color: str, marker: str) -> dict[str, Any]:
-    return {
-        "color": color,
-        "marker": marker,
-        "markersize": 5.5,
-        "markeredgecolor": INK,
-        "markeredgewidth": 0.4,
-        "linestyle": "none",
-        "alpha": 0.85,
-    }
+    name_ticks(axes.yaxis, range(len(rows)), [name for name, _ in rows], 24)

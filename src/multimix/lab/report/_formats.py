@@ -1,9 +1,17 @@
 """The formats of tables: from a grid of texts to what people paste."""
 
+import csv
+import io
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from markupsafe import Markup, escape
+
+from multimix.lab.report._words import clean
+
+Format = Literal["markdown", "html", "csv", "latex", "plain"]
 
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")
 _HTML = Markup(
@@ -54,63 +62,86 @@ class Grid:
     title: str = ""
     """What this table has that its neighbours have not."""
 
+    @property
+    def words(self) -> str:
+        """Heading and note."""
+        return f"{self.heading}. {self.note}".rstrip()
+
+    def sides(self, left: Any, right: Any) -> list[Any]:
+        """Return ``left`` for every column of words and ``right`` for every other."""
+        return [left] * self.names + [right] * (len(self.titles) - self.names)
+
+
+def check_format(fmt: str) -> None:
+    """Raise ValueError if there is no such format."""
+    if fmt not in get_args(Format):
+        raise ValueError(f"fmt: expected one of {', '.join(get_args(Format))}, got {fmt!r}")
+
+
+def rendered(grids: Iterable[Grid], fmt: Format) -> str:
+    """Return tables one below the other, in any format but ``csv``."""
+    return "\n".join(_RENDERERS[fmt](grid) for grid in grids)
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as CSV; no text in it is taken for a formula by a spreadsheet."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([_inert(value) for value in row] for row in rows)
+    return out.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return f"'{clean(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else clean(value)
+
 
 def html(grid: Grid) -> str:
     """Return a table with its caption, ready to stand in a page."""
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(title) for title in grid.titles)
     body = Markup("\n").join(Markup("<tr>{}</tr>").format(Markup("").join(_html_cells(row))) for row in grid.rows)
-    words = f"{grid.heading}. {grid.note}".rstrip()
     title = Markup('<p class="what">{}</p>\n').format(grid.title) if grid.title else ""
     kind = "results keyed" if grid.names > 1 else "results"
-    return str(_HTML.format(title=title, heading=grid.heading, words=words, kind=kind, head=head, body=body))
+    return _HTML.format(title=title, heading=grid.heading, words=grid.words, kind=kind, head=head, body=body)
 
 
 def _html_cells(row: list[Text]) -> list[Markup]:
-    cells = [Markup('<th scope="row">{}</th>').format(row[0].text)]
-    for cell in row[1:]:
-        inner = Markup("<strong>{}</strong>").format(cell.text) if cell.best else escape(cell.text)
-        cells.append(Markup("<td>{}</td>").format(inner))
-    return cells
+    inner = [Markup("<strong>{}</strong>").format(cell.text) if cell.best else escape(cell.text) for cell in row]
+    return [Markup('<th scope="row">{}</th>').format(inner[0]), *map(Markup("<td>{}</td>").format, inner[1:])]
 
 
-def markdown(grid: Grid) -> str:
-    """Return a table as GitHub and the like take it."""
-
+def _markdown(grid: Grid) -> str:
     def escaped(text: str) -> str:
         return _MARKDOWN.sub(lambda found: "\\" + found.group(), text)
 
-    def line(texts: list[str]) -> str:
-        return f"| {' | '.join(texts)} |"
-
-    body = [
-        line([f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text) for cell in row]) for row in grid.rows
+    lines = [
+        [escaped(title) for title in grid.titles],
+        grid.sides(":---", "---:"),
+        *([f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text) for cell in row] for row in grid.rows),
     ]
-    rule = line([":---"] * grid.names + ["---:"] * (len(grid.titles) - grid.names))
     title = f"**{escaped(grid.heading)}.** {grid.note}".rstrip()
-    return "\n".join([title, "", line([escaped(text) for text in grid.titles]), rule, *body]) + "\n"
+    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
-def latex(grid: Grid) -> str:
-    """Return a floating table with booktabs' rules."""
-
+def _latex(grid: Grid) -> str:
     def escaped(text: str) -> str:
         return "".join(_LATEX.get(letter, letter) for letter in text)
 
-    def line(texts: list[str]) -> str:
+    def line(texts: Iterable[str]) -> str:
         return f"{' & '.join(texts)} \\\\"
 
     body = [
-        line([f"\\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text) for cell in row])
+        line(f"\\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text) for cell in row)
         for row in grid.rows
     ]
     return "\n".join(
         [
             "\\begin{table}",
             "\\centering",
-            f"\\caption{{{escaped(f'{grid.heading}. {grid.note}'.rstrip())}}}",
-            f"\\begin{{tabular}}{{{'l' * grid.names + 'r' * (len(grid.titles) - grid.names)}}}",
+            f"\\caption{{{escaped(grid.words)}}}",
+            f"\\begin{{tabular}}{{{''.join(grid.sides('l', 'r'))}}}",
             "\\toprule",
-            line([escaped(text) for text in grid.titles]),
+            line(map(escaped, grid.titles)),
             "\\midrule",
             *body,
             "\\bottomrule",
@@ -120,16 +151,24 @@ def latex(grid: Grid) -> str:
     )
 
 
-def plain(grid: Grid) -> str:
+def _plain(grid: Grid) -> str:
     """Return a table for a terminal."""
-    head = [title + " " for title in grid.titles]
-    body = [[cell.text + ("*" if cell.best else " ") for cell in row] for row in grid.rows]
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    sides = [str.ljust] * grid.names + [str.rjust] * (len(widths) - grid.names)
-    lines = [
-        "  ".join(side(text, width) for side, text, width in zip(sides, row, widths, strict=True)).rstrip()
-        for row in [head, *body]
+    lines = [[title + " " for title in grid.titles]]
+    lines += [[cell.text + ("*" if cell.best else " ") for cell in row] for row in grid.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * (width - 1) + " " for width in widths])
+    sides = grid.sides(str.ljust, str.rjust)
+    aligned = [
+        "  ".join(side(text, width) for side, text, width in zip(sides, line, widths, strict=True)).rstrip()
+        for line in lines
     ]
-    rule = "  ".join("-" * (width - 1) + " " for width in widths).rstrip()
     note = f"\n{grid.note.replace('Bold', '*')}" if grid.note else ""
-    return "\n".join([grid.heading, "", lines[0], rule, *lines[1:]]) + note + "\n"
+    return "\n".join([grid.heading, "", *aligned]) + note + "\n"
+
+
+_RENDERERS: dict[str, Callable[[Grid], str]] = {
+    "markdown": _markdown,
+    "html": html,
+    "latex": _latex,
+    "plain": _plain,
+}

@@ -1,21 +1,17 @@
 """Differences between methods seed by seed: what two runs share, as first weights and order of images, cancels."""
 
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from multimix.lab.report import _formats
-from multimix.lab.report._formats import Grid, Text
-from multimix.lab.report._known import QUALITY, Metric
-from multimix.lab.report._metrics import decimals, spoken
-from multimix.lab.report._metrics import metric as described
+from multimix.lab.evaluate.about import Metric
+from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, html, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Setting, Summary
-from multimix.lab.report._tables import Format, check_format, inert, unlike
-from multimix.lab.report._text import clean, listed, unknown
+from multimix.lab.report._tables import named, unlike
+from multimix.lab.report._words import QUALITY, clean, decimals, listed, spoken, unknown
+from multimix.lab.report._words import metric as described
 
 _USUAL = tuple(known.name for known in QUALITY)
 _NOTE = (
@@ -88,13 +84,12 @@ def paired_table(
     check_format(fmt)
     if fmt == "csv":
         return _csv(summary, against, metrics)
-    render: Callable[[Grid], str] = getattr(_formats, fmt)
-    return "\n".join(render(grid) for grid in _grids(summary, against, metrics).values())
+    return rendered(_grids(summary, against, metrics).values(), fmt)
 
 
 def paired_html(summary: Summary, against: str, *, metrics: Sequence[str] | None = None) -> dict[Setting, Markup]:
     """Return the tables of ``paired_table`` by data, model and epochs, ready to stand in a page."""
-    return {setting: Markup(_formats.html(grid)) for setting, grid in _grids(summary, against, metrics).items()}
+    return {setting: html(grid) for setting, grid in _grids(summary, against, metrics).items()}
 
 
 def _row(comparison: Comparison, against: str) -> Row:
@@ -111,29 +106,32 @@ def _row(comparison: Comparison, against: str) -> Row:
 
 
 def _difference(row: Row, base: Row, metric: str) -> Difference:
-    ours, theirs = (_by_seed(one.cells.get(metric)) for one in (row, base))
-    seeds = tuple(seed for seed in ours if seed in theirs)
-    cell = Cell(seeds, tuple(ours[seed] - theirs[seed] for seed in seeds))
-    mean = cell.mean if seeds else math.nan
-    low, high = _interval(cell)
-    return Difference(row.name, cell.n, mean, cell.std, low, high, seeds, cell.values)
+    nothing = Cell((), ())
+    ours, theirs = (one.cells.get(metric, nothing) for one in (row, base))
+    known = dict(zip(theirs.seeds, theirs.values, strict=True))
+    values = {seed: value - known[seed] for seed, value in zip(ours.seeds, ours.values, strict=True) if seed in known}
+    cell = Cell(tuple(values), tuple(values.values()))
+    mean = cell.mean if values else math.nan
+    half = _half_width(cell)
+    low, high = (None, None) if half is None else (mean - half, mean + half)
+    return Difference(row.name, cell.n, mean, cell.std, low, high, cell.seeds, cell.values)
 
 
-def _by_seed(cell: Cell | None) -> dict[int, float]:
-    return dict(zip(cell.seeds, cell.values, strict=True)) if cell else {}
-
-
-def _interval(cell: Cell) -> tuple[float | None, float | None]:
+def _half_width(cell: Cell) -> float | None:
     if cell.std is None:
-        return None, None
+        return None
     from scipy.special import stdtrit  # not above: most reports compare nothing, and SciPy takes its time
 
-    half = float(stdtrit(cell.n - 1, 0.975)) * cell.std / math.sqrt(cell.n)
-    return cell.mean - half, cell.mean + half
+    return float(stdtrit(cell.n - 1, 0.975)) * cell.std / math.sqrt(cell.n)
 
 
-def _compared(summary: Summary, against: str) -> list[Comparison]:
-    """Return the comparisons that have the method and another; say what is missing where there is none."""
+Differences = dict[str, tuple[Difference, ...]]
+
+
+def _compared(
+    summary: Summary, against: str, metrics: Sequence[str] | None
+) -> list[tuple[Comparison, Row, Differences]]:
+    """Return the comparisons that have a table, with the row compared with and the differences by metric."""
     if not summary.comparisons:
         raise ValueError("nothing to compare: no finished run has a record")
     there = [one for one in summary.comparisons if any(against in (row.name, row.label) for row in one.rows)]
@@ -142,55 +140,44 @@ def _compared(summary: Summary, against: str) -> list[Comparison]:
     found = [one for one in there if len(one.rows) > 1]
     if not found:
         raise ValueError(f"against: expected a method that another can be compared with, got {clean(against)!r} alone")
-    return found
-
-
-def _columns(comparisons: Sequence[Comparison], metrics: Sequence[str] | None) -> list[tuple[str, ...]]:
-    """Return the metrics of each comparison's table; say which there are where it would have none."""
-    measured = dict.fromkeys(name for one in comparisons for name in one.metrics)
-    for name in metrics or ():
-        if name not in measured:
-            raise ValueError(unknown("metrics", name, measured))
-    chosen = dict.fromkeys(_USUAL if metrics is None else metrics)
-    if not chosen.keys() & measured.keys():
-        usual = "" if metrics is not None else f", and {listed(_USUAL)} are not among them"
-        raise ValueError(f"metrics: expected some of {clean(', '.join(measured))}, got none{usual}")
-    return [tuple(name for name in chosen if name in one.metrics) for one in comparisons]
-
-
-def _tables(
-    summary: Summary, against: str, metrics: Sequence[str] | None
-) -> list[tuple[Comparison, dict[str, tuple[Difference, ...]]]]:
-    """Return the differences by metric, of each comparison that has any."""
-    found = _compared(summary, against)
+    chosen = _chosen(list(dict.fromkeys(name for one in found for name in one.metrics)), metrics)
     return [
-        (one, {name: paired(one, name, against) for name in names})
-        for one, names in zip(found, _columns(found, metrics), strict=True)
-        if names
+        (one, _row(one, against), {name: paired(one, name, against) for name in chosen if name in one.metrics})
+        for one in found
+        if set(chosen) & set(one.metrics)
     ]
 
 
+def _chosen(measured: Sequence[str], metrics: Sequence[str] | None) -> list[str]:
+    """Return the columns; say which there are where there would be none."""
+    for name in metrics or ():
+        if name not in measured:
+            raise ValueError(unknown("metrics", name, measured))
+    chosen = list(dict.fromkeys(_USUAL if metrics is None else metrics))
+    if not set(chosen) & set(measured):
+        usual = "" if metrics is not None else f", and {listed(_USUAL)} are not among them"
+        raise ValueError(f"metrics: expected some of {clean(', '.join(measured))}, got none{usual}")
+    return chosen
+
+
 def _grids(summary: Summary, against: str, metrics: Sequence[str] | None) -> dict[Setting, Grid]:
-    return {
-        (one.data, one.model, one.epochs): _grid(one, _row(one, against), columns)
-        for one, columns in _tables(summary, against, metrics)
-    }
+    found = _compared(summary, against, metrics)
+    return {comparison.setting: _grid(comparison, base, columns) for comparison, base, columns in found}
 
 
-def _grid(comparison: Comparison, base: Row, columns: dict[str, tuple[Difference, ...]]) -> Grid:
+def _grid(comparison: Comparison, base: Row, columns: Differences) -> Grid:
     lines = list(zip(*columns.values(), strict=True))
     shared = [max(one.n for one in line) for line in lines]
     texts = [_column(described(name), column, shared) for name, column in columns.items()]
-    what = ", ".join(clean(words) for words in (comparison.title, comparison.suite) if words)
     several = max(shared) > 1
     spread = "mean [95 % interval]" if several else "no interval, since no two seeds are shared"
     return Grid(
-        heading=f"{what}: difference to {clean(base.name)} with the same seed, {spread}",
-        note=" ".join(words for words in (_NOTE if several else "", unlike(comparison)) if words),
+        heading=f"{named(comparison)}: difference to {clean(base.name)} with the same seed, {spread}",
+        note=" ".join(filter(None, (_NOTE if several else "", unlike(comparison)))),
         titles=["Method", "n", *(_title(described(name)) for name in columns)],
         rows=[
-            [Text(clean(line[0].label)), Text(str(n)), *(column[at] for column in texts)]
-            for at, (line, n) in enumerate(zip(lines, shared, strict=True))
+            [Text(clean(line[0].label)), Text(str(n)), *cells]
+            for line, n, *cells in zip(lines, shared, *texts, strict=True)
         ],
     )
 
@@ -232,28 +219,18 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _csv(summary: Summary, against: str, metrics: Sequence[str] | None) -> str:
-    tables = _tables(summary, against, metrics)
-    names = list(dict.fromkeys(name for _, columns in tables for name in columns))
+    tables = _compared(summary, against, metrics)
+    names = list(dict.fromkeys(name for _, _, columns in tables for name in columns))
     parts = ("mean", "std", "low", "high", "n")
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
+    lines = [
         ["data", "model", "epochs", "label", "against"]
-        + [inert(f"{name}_difference_{part}") for name in names for part in parts]
-    )
-    for comparison, columns in tables:
-        base = _row(comparison, against)
-        others = [row for row in comparison.rows if row is not base]
-        for at, row in enumerate(others):
-            about = [inert(comparison.data), inert(comparison.model), comparison.epochs]
+        + [f"{name}_difference_{part}" for name in names for part in parts]
+    ]
+    for comparison, base, columns in tables:
+        for at, row in enumerate(row for row in comparison.rows if row is not base):
             found = [columns[name][at] if name in columns else None for name in names]
-            numbers = [_exact(one, part) for one in found for part in parts]
-            writer.writerow([*about, inert(row.name), inert(base.name), *numbers])
-    return out.getvalue()
-
-
-def _exact(one: Difference | None, part: str) -> str:
-    if one is None or one.n == 0:
-        return "0" if part == "n" else ""
-    value = getattr(one, part)
-    return "" if value is None else repr(value)
+            numbers = [
+                getattr(one, part) if one and one.n else 0 if part == "n" else "" for one in found for part in parts
+            ]
+            lines.append([*comparison.setting, row.name, base.name, *numbers])
+    return csv_text(lines)

@@ -1,32 +1,28 @@
 """Flat records: one number each, with everything needed to know where it came from."""
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multimix.lab.report._files import read_lines, write_whole
-from multimix.lab.report._known import KNOWN
-from multimix.lab.report._runs import Run
-from multimix.lab.report._text import unknown
+from multimix.lab.evaluate.about import metrics_of
+from multimix.lab.report._runs import Run, read_lines
+from multimix.lab.report._words import clean, unknown
 
 Record = dict[str, Any]
 
-_ABOUT = frozenset(
-    {"event", "suite", "split", "network", "epoch", "step", "examples", "seed", "label", "device", "torch", "multimix"}
-    | {"python", "commit", "date", "seconds", "batch_size", "threads", "settings", "weights"}
-)
 MAIN = ("accuracy", "cost")
 """The suites whose metrics go by their names alone; those of any other carry its name in front."""
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "metric": (str,),
-    "value": (int, float),
-    "seed": (int,),
-    "label": (str,),
-    "data": (str,),
-    "model": (str,),
-    "epochs": (int,),
-    "config": (str,),
+_FIELDS: dict[str, Any] = {
+    "metric": str,
+    "value": int | float,
+    "seed": int,
+    "label": str,
+    "data": str,
+    "model": str,
+    "epochs": int,
+    "config": str,
 }
 
 
@@ -64,8 +60,14 @@ def read_records(path: str | Path) -> list[Record]:
     if not path.is_file():
         raise FileNotFoundError(f"records file {str(path)!r} does not exist")
     rows = []
-    for number, row in read_lines(path):
-        _check(row, f"{path}, line {number}")
+    for where, row in read_lines(path):
+        for name, kind in _FIELDS.items():
+            value = row.get(name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                expected = "int or float" if name == "value" else kind.__name__
+                raise ValueError(f"{where}: {name}: expected {expected}, got {value!r}")
+        if not isinstance(row.get("settings"), dict | None):
+            raise ValueError(f"{where}: settings: expected an object, got {row['settings']!r}")
         rows.append(row)
     return rows
 
@@ -89,54 +91,57 @@ def with_labels(records: Iterable[Record], labels: Sequence[str]) -> list[Record
     return [row for label in dict.fromkeys(labels) for row in found[label]]
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part.
+
+    Raises:
+        ValueError: ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: expected a file to write, got a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def method_name(method: Any) -> str:
     """Return a nested method as its types: ``SelfDistilled(DenseMultiMix)``, ``Alternate(MultiMix, Mixup)``."""
     if not isinstance(method, dict):
         return ""
-    inner = [name for value in method.values() for name in _inner_names(value)]
+    values = [item for value in method.values() for item in (value if isinstance(value, list) else [value])]
+    inner = [method_name(value) for value in values if isinstance(value, dict) and "type" in value]
     return str(method.get("type", "method")) + (f"({', '.join(inner)})" if inner else "")
-
-
-def _inner_names(value: Any) -> list[str]:
-    items: Sequence[Any] = value if isinstance(value, list) else [value]
-    return [method_name(item) for item in items if isinstance(item, dict) and "type" in item]
-
-
-def _check(row: Record, where: str) -> None:
-    for name, kinds in _FIELDS.items():
-        value = row.get(name)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise ValueError(f"{where}: {name}: expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
-    if not isinstance(row.get("settings"), dict | None):
-        raise ValueError(f"{where}: settings: expected an object, got {row['settings']!r}")
 
 
 def _of(run: Run) -> list[Record]:
     found: dict[str, Record] = {}
     for event in run.tests:
         if event.get("epoch", run.config["epochs"]) == run.config["epochs"]:
-            found |= {name: _record(run, name, value, event) for name, value in _measured(event).items()}
-    cost = {"event": "end", "suite": "cost", **(run.end or {})}
-    costs = {name: value for name, value in cost.items() if _is_number(value) and (name in KNOWN or name not in _ABOUT)}
-    found |= {name: _record(run, name, value, cost) for name, value in costs.items()}
+            prefix = _prefix(event)
+            found |= {
+                prefix + name: _record(run, prefix + name, value, event) for name, value in metrics_of(event).items()
+            }
+    end = {"event": "end", "suite": "cost", **(run.end or {})}
+    found |= {name: _record(run, name, value, end) for name, value in metrics_of(end, "seconds").items()}
     return list(found.values())
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _measured(event: dict[str, Any]) -> dict[str, int | float]:
-    """Return the metrics of a test event under names that cannot be mistaken for each other."""
+def _prefix(event: dict[str, Any]) -> str:
+    """Return what tells a test event's metrics from those of others: suite, network and split."""
     suite = str(event.get("suite") or "accuracy")
     words = [event.get("network"), event.get("split", "test")]
     prefix = "".join(f"{word}_" for word in words if word not in (None, "test", "student", "model"))
-    if suite not in MAIN:
-        prefix = f"{suite}/{prefix}"
-    return {prefix + name: value for name, value in event.items() if name not in _ABOUT and _is_number(value)}
+    return prefix if suite in MAIN else f"{suite}/{prefix}"
 
 
-def _record(run: Run, name: str, value: int | float, event: dict[str, Any]) -> Record:
+def _record(run: Run, name: str, value: float, event: dict[str, Any]) -> Record:
     about = {**run.environment, **{key: kept for key, kept in event.items() if kept is not None}}
     return {
         "metric": name,
@@ -151,3 +156,67 @@ def _record(run: Run, name: str, value: int | float, event: dict[str, Any]) -> R
         **{key: about.get(key) for key in ("commit", "device", "torch", "date", "examples", "suite")},
         "settings": event.get("settings"),
     }
+
+
+def kind_of(row: Record) -> tuple[str, str]:
+    """Return label and settings, which make the kind of a run."""
+    return row["label"], row["config"]
+
+
+def suite_of(row: Record) -> str:
+    """Return what measured."""
+    return str(row.get("suite") or "accuracy")
+
+
+def variant(settings: Mapping[str, Any] | None) -> str:
+    """Return a suite's settings as text that is the same for the same settings; what is None counts as not there."""
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    return json.dumps(given, sort_keys=True, default=str)
+
+
+def variants(rows: Sequence[Record]) -> list[str]:
+    """Return for every record which rows of a table it may share.
+
+    That is the empty text where all records of its label, configuration and suite were measured alike. What has no
+    settings, as the cost of training, goes with what else the same run has.
+    """
+    texts = [variant(row.get("settings")) for row in rows]
+    found: dict[Any, set[str]] = {}
+    for row, text in zip(rows, texts, strict=True):
+        found.setdefault((kind_of(row), row.get("suite")), set()).add(text)
+    split = [len(found[kind_of(row), row.get("suite")]) > 1 for row in rows]
+    runs = {
+        (kind_of(row), row["seed"]): text
+        for row, text, apart in zip(rows, texts, split, strict=True)
+        if apart and row.get("suite") in MAIN
+    }
+    return [
+        text if apart else runs.get((kind_of(row), row["seed"]), "") if row.get("suite") == "cost" else ""
+        for row, text, apart in zip(rows, texts, split, strict=True)
+    ]
+
+
+def unequal(rows: Iterable[Record]) -> tuple[str, ...]:
+    """Return the names of settings that are not the same for all records of one suite."""
+    suites: dict[Any, list[str]] = {}
+    for row in rows:
+        if row.get("suite") != "cost":
+            suites.setdefault(row.get("suite"), []).append(variant(row.get("settings")))
+    return tuple(sorted({name for texts in suites.values() for name in _differing(texts)}))
+
+
+def difference(text: str, others: Iterable[str]) -> str:
+    """Return in words what a variant has of its own: ``steps 40``."""
+    given = json.loads(text or "{}")
+    values = {name: given.get(name) for name in _differing(others)}
+    return clean(", ".join(f"{name} {_value(value)}" for name, value in values.items()))
+
+
+def _differing(variants: Iterable[str]) -> list[str]:
+    settings = [json.loads(text or "{}") for text in dict.fromkeys(variants)]
+    names = sorted({name for given in settings for name in given})
+    return [name for name in names if any(given.get(name) != settings[0].get(name) for given in settings)]
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value).replace("null", "none")

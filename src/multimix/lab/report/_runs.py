@@ -1,13 +1,13 @@
-"""Run folders, as the training engine leaves them."""
+"""Run folders, as training and evaluation leave them."""
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multimix.lab.report._evaluations import Evaluation, read_evaluations
-from multimix.lab.report._files import read_lines, read_object
+Events = tuple[dict[str, Any], ...]
 
 # The seed, names, and where or how often things are read and written do not make a run another experiment.
 _NOT_SETTINGS = frozenset(
@@ -34,6 +34,22 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """The figures of one suite of one run, as data."""
+
+    suite: str
+    """Its name."""
+    settings: dict[str, Any]
+    """What it was set to."""
+    weights: str | None
+    """Digest of the network's weights."""
+    date: str
+    """When it was measured."""
+    figures: dict[str, dict[str, Any]]
+    """Data by the figure's name."""
+
+
+@dataclass(frozen=True)
 class Run:
     """One training run: one method, one seed."""
 
@@ -43,9 +59,9 @@ class Run:
     """The full configuration: label, data, model, seed, epochs, method and the rest."""
     environment: dict[str, Any]
     """Versions, device, commit, date and command; empty where the run died before writing it."""
-    epochs: tuple[dict[str, Any], ...]
+    epochs: Events
     """One event an epoch, in order; where a resumed run repeats an epoch, the later one."""
-    tests: tuple[dict[str, Any], ...]
+    tests: Events
     """The test events, in order of writing."""
     end: dict[str, Any] | None
     """The event that closes a finished run; None of an unfinished one."""
@@ -71,6 +87,11 @@ class Run:
         return self.end is not None
 
     @property
+    def setting(self) -> tuple[str, str, int]:
+        """Data, model and epochs: what methods that are compared have in common."""
+        return self.config["data"], self.config["model"], self.config["epochs"]
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The configuration less seed, label and places: what must be equal for two runs to be averaged."""
         return {
@@ -84,6 +105,11 @@ class Run:
         """Ten hexadecimal digits that stand for ``settings``."""
         text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Label and settings: runs of one kind differ in the seed alone."""
+        return self.label, self.settings_hash
 
 
 def read_run(folder: str | Path) -> Run:
@@ -107,36 +133,67 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{str(folder)!r}: expected a run folder, got a file")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{str(folder)!r} is not a MultiMix run: it holds no config.json")
-    whole = read_object(folder / "config.json")
-    config = _checked_config(folder / "config.json", whole)
+    whole = _read_object(folder / "config.json")
     environment = folder / "environment.json"
     epochs, tests, end = _read_events(folder / "metrics.jsonl")
+    code = whole.get("code")
     return Run(
         folder=folder,
-        config=config,
-        environment=read_object(environment) if environment.is_file() else {},
+        config=_checked_config(folder / "config.json", whole.get("config")),
+        environment=_read_object(environment) if environment.is_file() else {},
         epochs=epochs,
         tests=tests,
         end=end,
         pictures=_read_pictures(folder / "pictures"),
-        recipe=_text(whole.get("recipe")),
-        version=_text(whole.get("multimix")),
-        code=_code_of(whole),
-        evaluations=read_evaluations(folder / "evaluation", tests),
+        recipe=None if whole.get("recipe") is None else str(whole["recipe"]),
+        version=None if whole.get("multimix") is None else str(whole["multimix"]),
+        code={str(name): str(digest) for name, digest in code.items()} if isinstance(code, dict) else {},
+        evaluations=_read_evaluations(folder / "evaluation", tests),
     )
 
 
-def _code_of(whole: dict[str, Any]) -> dict[str, str]:
-    code = whole.get("code")
-    return {str(name): str(digest) for name, digest in code.items()} if isinstance(code, dict) else {}
+def read_lines(path: Path, *, killed: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file and line, JSON object) of a JSON-lines file; blank lines are skipped.
+
+    Args:
+        path: The file.
+        killed: Leave out a last line that has no line end and cannot be read: the trace of a writer that was killed.
+
+    Raises:
+        ValueError: A line is not a JSON object; the message names file and line.
+    """
+    lines = path.read_bytes().split(b"\n")
+    if killed and not _is_json(lines[-1]):
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield where, _object(line, where)
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
-def _checked_config(path: Path, whole: dict[str, Any]) -> dict[str, Any]:
-    config = whole.get("config")
+def _read_object(path: Path) -> dict[str, Any]:
+    return _object(path.read_bytes(), str(path))
+
+
+def _object(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _checked_config(path: Path, config: Any) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{path}: not a MultiMix run's configuration, which has an object under 'config'")
     if config.get("type") == "DetectConfig":
@@ -148,18 +205,18 @@ def _checked_config(path: Path, whole: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _read_events(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...], dict[str, Any] | None]:
-    if not path.is_file():
-        return (), (), None
+def _read_events(path: Path) -> tuple[Events, Events, dict[str, Any] | None]:
     epochs: dict[int, dict[str, Any]] = {}
     tests: list[dict[str, Any]] = []
     end = None
-    for number, event in read_lines(path, killed=True):
-        kind = event.get("event")
+    for where, event in read_lines(path, killed=True) if path.is_file() else ():
+        kind, epoch = event.get("event"), event.get("epoch")
         if not isinstance(kind, str):
-            raise ValueError(f"{path}, line {number}: expected a text under 'event', got {kind!r}")
+            raise ValueError(f"{where}: expected a text under 'event', got {kind!r}")
         if kind == "epoch":
-            epochs[_epoch(path, number, event)] = event
+            if not isinstance(epoch, int) or isinstance(epoch, bool):
+                raise ValueError(f"{where}: epoch: expected a whole number, got {epoch!r}")
+            epochs[epoch] = event
             end = None  # a finished run that was taken further is unfinished again
         elif kind == "test":
             tests.append(event)
@@ -168,23 +225,44 @@ def _read_events(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str
     return tuple(epochs[key] for key in sorted(epochs)), tuple(tests), end
 
 
-def _epoch(path: Path, number: int, event: dict[str, Any]) -> int:
-    epoch = event.get("epoch")
-    if not isinstance(epoch, int) or isinstance(epoch, bool):
-        raise ValueError(f"{path}, line {number}: epoch: expected a whole number, got {epoch!r}")
-    return epoch
-
-
 def _read_pictures(folder: Path) -> tuple[Picture, ...]:
-    captions = read_object(folder / "captions.json") if (folder / "captions.json").is_file() else {}
-    paths = sorted(folder.glob("*.png"))
-    return tuple(_picture(path, str(captions.get(path.name, path.stem))) for path in paths)
+    captions = _read_object(folder / "captions.json") if (folder / "captions.json").is_file() else {}
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        with path.open("rb") as file:
+            head = file.read(24)
+        if len(head) < 24 or not head.startswith(_PNG):
+            raise ValueError(f"{path}: not a PNG picture")
+        width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+        found.append(Picture(path, str(captions.get(path.name, path.stem)), width, height))
+    return tuple(found)
 
 
-def _picture(path: Path, caption: str) -> Picture:
-    with path.open("rb") as file:
-        head = file.read(24)
-    if len(head) < 24 or not head.startswith(_PNG):
-        raise ValueError(f"{path}: not a PNG picture")
-    width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-    return Picture(path=path, caption=caption, width=width, height=height)
+def _read_evaluations(folder: Path, tests: Sequence[dict[str, Any]]) -> dict[str, Evaluation]:
+    """Return the figures of suites by suite, as far as they are of the suite's newest test.
+
+    Those of other weights or settings, or with no test yet because the writer was stopped between the two, are left
+    out.
+    """
+    newest = {event.get("suite"): event for event in tests if event.get("network") is None}
+    kept = {}
+    for path in sorted(folder.glob("*.json")):
+        found = _read_evaluation(path)
+        test = newest.get(found.suite)
+        if test and (test.get("weights"), test.get("settings") or {}) == (found.weights, found.settings):
+            kept[found.suite] = found
+    return kept
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    whole = _read_object(path)
+    kinds: dict[str, Any] = {"suite": str, "weights": str | None, "settings": dict | None, "figures": dict}
+    for name, kind in kinds.items():
+        if not isinstance(whole.get(name), kind):
+            expected = getattr(kind, "__name__", kind)
+            raise ValueError(f"{path}: {name}: expected {expected}, got {whole.get(name)!r:.60}")
+    for name, data in whole["figures"].items():
+        if not isinstance(data, dict):
+            raise ValueError(f"{path}: figures.{name}: expected an object, got {data!r:.60}")
+    settings, date = whole.get("settings") or {}, str(whole.get("date") or "")
+    return Evaluation(whole["suite"], settings, whole.get("weights"), date, whole["figures"])

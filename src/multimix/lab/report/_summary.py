@@ -3,15 +3,14 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
 
-from multimix.lab.report._layout import in_sections
-from multimix.lab.report._metrics import in_order
-from multimix.lab.report._records import MAIN, Record
-from multimix.lab.report._text import counted, listed
-from multimix.lab.report._variants import Kind, difference, unequal, variants
+from multimix.lab.evaluate.about import SUITES
+from multimix.lab.report._records import MAIN, Record, difference, kind_of, suite_of, unequal, variants
+from multimix.lab.report._words import counted, in_order, listed
 
 Setting = tuple[str, str, int]
+Kind = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Cell:
     @property
     def mean(self) -> float:
         """The mean over seeds; NaN where a value is not finite."""
-        return math.fsum(self.values) / self.n if all(map(math.isfinite, self.values)) else math.nan
+        return fmean(self.values) if all(map(math.isfinite, self.values)) else math.nan
 
     @property
     def std(self) -> float | None:
@@ -86,10 +85,14 @@ class Comparison:
     """The shortest length of training, where lengths differ."""
 
     @property
+    def setting(self) -> Setting:
+        """Data, model and epochs."""
+        return self.data, self.model, self.epochs
+
+    @property
     def title(self) -> str:
         """Data, model and epochs in words."""
-        lengths = f"{'' if self.shortest is None else f'{self.shortest} to '}{counted(self.epochs, 'epoch')}"
-        return f"{self.data}, {self.model}, {lengths}"
+        return title_of(*self.setting, shortest=self.shortest)
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,15 @@ class Summary:
     """In the order in which they first appear in the records."""
 
 
+def title_of(data: str, model: str, epochs: int, *, shortest: int | None = None) -> str:
+    """Return data, model and epochs in words."""
+    return f"{data}, {model}, {'' if shortest is None else f'{shortest} to '}{counted(epochs, 'epoch')}"
+
+
 def suites(records: Iterable[Record]) -> tuple[str, ...]:
     """Return the suites that have tables of their own: the known ones in the page's order, then any other."""
-    return tuple(in_sections(dict.fromkeys(suite for row in records if (suite := _suite(row)) not in MAIN)))
+    found = dict.fromkeys(suite for row in records if (suite := suite_of(row)) not in MAIN)
+    return (*(suite for suite in SUITES if suite in found), *(suite for suite in found if suite not in SUITES))
 
 
 def summarise(
@@ -149,16 +158,12 @@ def row_names(kinds: Iterable[Kind]) -> dict[Kind, str]:
     }
 
 
-def _suite(row: Record) -> str:
-    return str(row.get("suite") or "accuracy")
-
-
 def _measured_by(rows: list[Record], suite: str | None, *, every: bool) -> list[Record]:
     if suite is None:
-        return rows if every else [row for row in rows if _suite(row) in MAIN]
-    found = [row for row in rows if _suite(row) == suite]
+        return rows if every else [row for row in rows if suite_of(row) in MAIN]
+    found = [row for row in rows if suite_of(row) == suite]
     if not found:
-        there = listed(list(suites(rows))) or "none with a table of its own"
+        there = listed(suites(rows)) or "none with a table of its own"
         raise ValueError(f"suite: no record of {suite!r}; there are {there}")
     return found
 
@@ -169,19 +174,23 @@ def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | No
         columns = tuple(present) if suite else in_order(present)
     else:
         columns = tuple(dict.fromkeys(name for name in metrics if name in present))
-    names = row_names((row["label"], row["config"]) for row in group)
-    lengths = {(row["label"], row["config"]): row["epochs"] for row in group}
+    names = row_names(map(kind_of, group))
+    lengths = {kind_of(row): row["epochs"] for row in group}
     longest, shortest = max(lengths.values()), min(lengths.values())
     if longest != shortest:
         names = {kind: f"{name} ({counted(lengths[kind], 'epoch')})" for kind, name in names.items()}
-    members: dict[tuple[Kind, str], list[Record]] = {}
+    members: dict[Kind, dict[str, list[Record]]] = {kind: {} for kind in names}
     for row, text in zip(group, variants(group), strict=True):
-        members.setdefault(((row["label"], row["config"]), text), []).append(row)
+        members[kind_of(row)].setdefault(text, []).append(row)
     rows = [
-        Row(_name(names[kind], kind, text, members), *kind, _cells(found, columns), text)
-        for kind in names
-        for (other, text), found in members.items()
-        if other == kind
+        Row(
+            f"{names[kind]} ({difference(text, found)})" if len(found) > 1 else names[kind],
+            *kind,
+            _cells(own, columns),
+            text,
+        )
+        for kind, found in members.items()
+        for text, own in found.items()
     ]
     return Comparison(
         data=group[0]["data"],
@@ -195,26 +204,15 @@ def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | No
     )
 
 
-def _name(name: str, kind: Kind, text: str, members: Iterable[tuple[Kind, str]]) -> str:
-    """Return a row's name with what its suite was set to, where that tells it from others of its kind."""
-    texts = [other for same, other in members if same == kind]
-    return f"{name} ({difference(text, texts)})" if len(texts) > 1 else name
-
-
 def _cells(rows: list[Record], columns: Sequence[str]) -> dict[str, Cell]:
-    cells = {}
-    for name in columns:
-        latest = _latest([row for row in rows if row["metric"] == name])
-        if latest:
-            seeds = sorted(latest)
-            cells[name] = Cell(tuple(seeds), tuple(float(latest[seed]["value"]) for seed in seeds))
-    return cells
-
-
-def _latest(rows: list[Record]) -> dict[int, Any]:
-    latest: dict[int, Any] = {}
+    """Return the cells of one row, each seed's latest value."""
+    latest: dict[str, dict[int, Record]] = {name: {} for name in columns}
     for row in rows:
-        before = latest.get(row["seed"])
+        before = latest[row["metric"]].get(row["seed"])
         if before is None or str(row.get("date") or "") >= str(before.get("date") or ""):
-            latest[row["seed"]] = row
-    return latest
+            latest[row["metric"]][row["seed"]] = row
+    return {
+        name: Cell(tuple(sorted(found)), tuple(float(found[seed]["value"]) for seed in sorted(found)))
+        for name, found in latest.items()
+        if found
+    }

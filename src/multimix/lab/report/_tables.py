@@ -1,23 +1,22 @@
-"""Tables of a summary, in the formats people paste them into."""
+"""Tables of a summary: which metric stands where, and what the cells say."""
 
-import csv
-import io
 import math
-from collections.abc import Callable, Iterable
-from typing import Literal, get_args
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 from markupsafe import Markup
 
-from multimix.lab.report import _formats
-from multimix.lab.report._formats import Grid, Text
-from multimix.lab.report._layout import Plan, plans
-from multimix.lab.report._metrics import capital, decimals, metric
+from multimix.lab.evaluate.about import SUITES, Table
+from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, html, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Summary
-from multimix.lab.report._text import clean, counted, listed
+from multimix.lab.report._words import capital, clean, counted, decimals, in_words, listed, metric
 
-Format = Literal["markdown", "html", "csv", "latex", "plain"]
-BEST = "Bold: best mean of its column, which says nothing about significance."
-_BEST_OF_KEY = "Bold: best mean of its column among lines of equal {key}, which says nothing about significance."
+BEST = "Bold: best mean of its column{among}, which says nothing about significance."
+_WIDEST = 10  # columns that a table of a suite which nobody described may have side by side
+_MAIN = Table(pattern=".*")
+_UNDESCRIBED = Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Measure")
 
 
 def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) -> str:
@@ -43,69 +42,122 @@ def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) ->
         raise ValueError("nothing to tabulate: no finished run has a record")
     if fmt == "csv":
         return _csv(summary)
-    render: Callable[[Grid], str] = getattr(_formats, fmt)
-    grids = [grid for one in summary.comparisons for grid in (*_grids(one), *(_grids(one, more=True) if whole else ()))]
-    return "\n".join(render(grid) for grid in grids)
+    pairs = map(_grids, summary.comparisons)
+    return rendered(chain.from_iterable((*main, *more) if whole else main for main, more in pairs), fmt)
 
 
-def check_format(fmt: str) -> None:
-    """Raise ValueError if there is no such format."""
-    if fmt not in get_args(Format):
-        raise ValueError(f"fmt: expected one of {', '.join(get_args(Format))}, got {fmt!r}")
+def html_tables(comparison: Comparison) -> tuple[list[Markup], list[Markup]]:
+    """Return one comparison's tables, ready to stand in a page: the main ones, and those with all the rest."""
+    main, more = _grids(comparison)
+    return [html(grid) for grid in main], [html(grid) for grid in more]
 
 
-def html_tables(comparison: Comparison, *, more: bool = False) -> list[Markup]:
-    """Return one comparison's tables, ready to stand in a page: the main ones, or those with all the rest."""
-    return [Markup(_formats.html(grid)) for grid in _grids(comparison, more=more)]
+@dataclass(frozen=True)
+class Plan:
+    """One table: which metric stands in which line and column."""
+
+    title: str
+    """What the table shows; empty where its columns say it."""
+    key: str
+    """Heading of what tells the lines of one method apart; empty where there is one line a method."""
+    columns: tuple[str, ...]
+    """Headings."""
+    lines: tuple[tuple[str, tuple[str | None, ...]], ...]
+    """(Words of the line, the metric of every column)."""
+    more: bool = False
+    """Whether it is for those who want to know everything."""
 
 
-def _grids(comparison: Comparison, *, more: bool = False) -> list[Grid]:
-    """Return the tables; where a suite's metrics are all for those who want everything, they are the main ones."""
-    all_plans = plans(comparison.suite, comparison.metrics)
-    main = [plan for plan in all_plans if not plan.more] or all_plans
-    rest = [plan for plan in all_plans if plan not in main]
-    return [_grid(comparison, plan) for plan in (rest if more else main)]
+def plans(suite: str | None, names: Sequence[str]) -> list[Plan]:
+    """Return the tables of a suite: together they hold every metric.
+
+    Args:
+        suite: Its name; None of the main table.
+        names: Names of metrics as recorded.
+    """
+    paths = {name: name.removeprefix(f"{suite}/" if suite else "") for name in names}
+    if suite in SUITES:
+        tables = SUITES[suite].tables
+    else:
+        tables = (_MAIN if suite is None or len(paths) <= _WIDEST else _UNDESCRIBED,)
+    found = []
+    for one in (*tables, Table(pattern=".*", more=True)):
+        chosen = {name: path for name, path in paths.items() if re.fullmatch(one.pattern, path, re.DOTALL)}
+        if chosen:
+            plan = _plan(one, chosen)
+            shown = {name for _, line in plan.lines for name in line}
+            paths = {name: path for name, path in paths.items() if name not in shown}
+            found.append(plan)
+    return found
 
 
-def _seeds(rows: Iterable[Row]) -> str:
-    """Return how many seeds the rows have: ``n = 3 seeds``, or ``n = 2 to 3 seeds`` where they differ."""
-    counts = sorted({len(row.seeds) for row in rows})
-    return f"n = {f'{counts[0]} to ' if len(counts) > 1 else ''}{counted(counts[-1], 'seed')}"
+def _plan(table: Table, paths: dict[str, str]) -> Plan:
+    places: dict[tuple[str, str], str] = {}
+    for name, path in paths.items():
+        groups = re.fullmatch(table.pattern, path, re.DOTALL).groupdict()  # type: ignore[union-attr]
+        places[groups.get("line") or "", groups.get("metric", groups.get("column", path)) or ""] = name
+    title = table.title.format(metric=metric(next(iter(paths.values())).rpartition("/")[2]).heading)
+    lines, columns = _in_order(line for line, _ in places), _in_order((column for _, column in places), table.first)
+    if "<column>" in table.pattern:
+        headings = [table.column.format(capital(in_words(column))) for column in columns]
+    elif "<metric>" in table.pattern and len(lines) > 1:
+        headings = [metric(column).heading for column in columns]
+    else:
+        flat = tuple(metric(path).heading for path in paths.values())
+        return Plan(title, "", flat, (("", tuple(paths)),), table.more)
+    cells = [(in_words(line) or table.bare, tuple(places.get((line, column)) for column in columns)) for line in lines]
+    return Plan(title, table.key, tuple(headings), tuple(cells), table.more)
+
+
+def _in_order(words: Iterable[str], first: str | None = None) -> list[str]:
+    """Return words once each: numbers ascending, others as they come but for the one that stands first."""
+    found = sorted(dict.fromkeys(words), key=lambda word: word != first)
+    return sorted(found, key=float) if all(re.fullmatch(r"[0-9]+(\.[0-9]+)?", word) for word in found) else found
+
+
+def _grids(comparison: Comparison) -> tuple[list[Grid], list[Grid]]:
+    """Return the main tables and the others; where all are for those who want everything, they are the main ones."""
+    found = plans(comparison.suite, comparison.metrics)
+    main, more = ([_grid(comparison, plan) for plan in found if plan.more is which] for which in (False, True))
+    return (main, more) if main else (more, [])
 
 
 def _grid(comparison: Comparison, plan: Plan) -> Grid:
+    key = plan.key
     lines = [
-        (row, key, names)
-        for key, names in plan.lines
+        (row, words, [row.cells.get(name or "") for name in names])
+        for words, names in plan.lines
         for row in comparison.rows
-        if not plan.key or any(name in row.cells for name in names)
+        if not key or any(name in row.cells for name in names)
     ]
-    columns = [_column(lines, index) for index in range(len(plan.columns))]
+    shown = [next(filter(None, names)) for names in zip(*(line for _, line in plan.lines), strict=True)]
+    columns = [_column(lines, index, name) for index, name in enumerate(shown)]
     rows = [
-        [Text(clean(row.name)), *[Text(key)] * bool(plan.key), Text(str(len(row.seeds))), *(one[at] for one in columns)]
-        for at, (row, key, _) in enumerate(lines)
+        [Text(clean(row.name)), *[Text(words)] * bool(key), Text(str(len(row.seeds))), *(one[at] for one in columns)]
+        for at, (row, words, _) in enumerate(lines)
     ]
+    best = BEST.format(among=f" among lines of equal {key.lower()}" if key else "")
     return Grid(
-        heading=_heading(comparison, plan),
-        note=_note(comparison, plan),
-        titles=["Method", *[plan.key] * bool(plan.key), "n", *plan.columns],
+        heading=_heading(comparison, plan.title),
+        note=" ".join(filter(None, (best if len(comparison.rows) > 1 else "", unlike(comparison)))),
+        titles=["Method", *[key] * bool(key), "n", *plan.columns],
         rows=rows,
-        names=2 if plan.key else 1,
+        names=2 if key else 1,
         title=capital(plan.title),
     )
 
 
-def _heading(comparison: Comparison, plan: Plan) -> str:
-    several = max(len(row.seeds) for row in comparison.rows) > 1
-    spread = "mean ± sample standard deviation over" if several else "no spread,"
-    what = [clean(comparison.title), *([clean(comparison.suite)] if comparison.suite else [])]
-    when = f"{plan.title}; last epoch" if plan.title else "last epoch"
-    return f"{', '.join(what)}: {when}, {spread} {_seeds(comparison.rows)}"
+def _heading(comparison: Comparison, title: str) -> str:
+    counts = sorted({len(row.seeds) for row in comparison.rows})
+    spread = "mean ± sample standard deviation over" if counts[-1] > 1 else "no spread,"
+    seeds = f"{f'{counts[0]} to ' if len(counts) > 1 else ''}{counted(counts[-1], 'seed')}"
+    when = f"{title}; last epoch" if title else "last epoch"
+    return f"{named(comparison)}: {when}, {spread} n = {seeds}"
 
 
-def _note(comparison: Comparison, plan: Plan) -> str:
-    best = _BEST_OF_KEY.format(key=plan.key.lower()) if plan.key else BEST
-    return " ".join(words for words in (best if len(comparison.rows) > 1 else "", unlike(comparison)) if words)
+def named(comparison: Comparison) -> str:
+    """Return data, model, epochs and suite, as captions begin."""
+    return ", ".join(clean(words) for words in (comparison.title, comparison.suite) if words)
 
 
 def unlike(comparison: Comparison) -> str:
@@ -114,22 +166,16 @@ def unlike(comparison: Comparison) -> str:
     return f"Not measured alike: rows differ in {listed(names)}." if names else ""
 
 
-def _column(lines: list[tuple[Row, str, tuple[str | None, ...]]], index: int) -> list[Text]:
-    """Return a column as text; lines of different keys do not compete for the best mean."""
-    cells = [row.cells.get(names[index] or "") for row, _, names in lines]
-    shown = metric(next(names[index] for _, _, names in lines if names[index]) or "")
-    digits = decimals(shown, (cell.mean * shown.factor for cell in cells if cell))
-    best = {
-        key: _best(
-            [cell.mean * shown.factor for cell, line in zip(cells, lines, strict=True) if cell and line[1] == key],
-            shown.better,
-            digits,
-        )
-        for key in dict.fromkeys(key for _, key, _ in lines)
-    }
-    return [
-        _cell_text(row, cell, shown.factor, digits, best[key]) for (row, key, _), cell in zip(lines, cells, strict=True)
-    ]
+def _column(lines: Sequence[tuple[Row, str, list[Cell | None]]], index: int, name: str) -> list[Text]:
+    """Return a column as text; lines of different words do not compete for the best mean."""
+    shown = metric(name)
+    means: dict[str, list[float]] = {words: [] for _, words, _ in lines}
+    for _, words, cells in lines:
+        if cell := cells[index]:
+            means[words].append(cell.mean * shown.factor)
+    digits = decimals(shown, chain.from_iterable(means.values()))
+    best = {words: _best(values, shown.better, digits) for words, values in means.items()}
+    return [_cell_text(row, cells[index], shown.factor, digits, best[words]) for row, words, cells in lines]
 
 
 def _best(means: list[float], better: str | None, digits: int) -> str | None:
@@ -157,32 +203,14 @@ def _number(value: float, digits: int) -> str:
 def _csv(summary: Summary) -> str:
     names = list(dict.fromkeys(name for comparison in summary.comparisons for name in comparison.metrics))
     variants = any(row.variant for comparison in summary.comparisons for row in comparison.rows)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
+    lines = [
         ["data", "model", "epochs", "label", "config", *["settings"] * variants, "n"]
-        + [inert(f"{name}_{part}") for name in names for part in ("mean", "std", "n")]
-    )
+        + [f"{name}_{part}" for name in names for part in ("mean", "std", "n")]
+    ]
     for comparison in summary.comparisons:
         for row in comparison.rows:
-            about = [
-                inert(comparison.data),
-                inert(comparison.model),
-                comparison.epochs,
-                inert(row.label),
-                row.config,
-            ]
-            about += [inert(row.variant)] * variants
-            writer.writerow([*about, len(row.seeds), *(part for name in names for part in _parts(row.cells.get(name)))])
-    return out.getvalue()
-
-
-def _parts(cell: Cell | None) -> list[str]:
-    if cell is None:
-        return ["", "", "0"]
-    return [repr(cell.mean), "" if cell.std is None else repr(cell.std), str(cell.n)]
-
-
-def inert(text: str) -> str:
-    """Return text that a spreadsheet will not take for a formula."""
-    return f"'{clean(text)}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else clean(text)
+            cells = [row.cells.get(name) for name in names]
+            numbers = [part for cell in cells for part in ((cell.mean, cell.std, cell.n) if cell else ("", "", 0))]
+            about = [*comparison.setting, row.label, row.config, *[row.variant] * variants]
+            lines.append([*about, len(row.seeds), *numbers])
+    return csv_text(lines)

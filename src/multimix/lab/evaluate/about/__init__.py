@@ -68,10 +68,12 @@ NOT_METRICS = frozenset(
 """What a record says of a measurement; every other number in it is a metric."""
 
 
-def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of a record, by name."""
+def metrics_of(record: Mapping[str, Any], *besides: str) -> dict[str, float]:
+    """Return the metrics of a record, by name; ``besides`` are metrics too."""
     return {
         name: value
         for name, value in record.items()
-        if name not in NOT_METRICS and isinstance(value, int | float) and not isinstance(value, bool)
+        if (name in besides or name not in NOT_METRICS)
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
     }

@@ -62,7 +62,7 @@ class Table:
     """The line of metrics whose path has no words for it."""
     column: str = "{}"
     """Heading of a column made of its words."""
-    first: str = ""
+    first: str | None = None
     """The column that stands before the others."""
     more: bool = False
     """Whether it is for those who want to know everything."""

@@ -1,0 +1,294 @@
+"""One way of drawing for every kind of figure that a suite can describe; scores have a module of their own."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from multimix.lab.evaluate.about import Curve, HeatMap, Histogram, Reliability, Scatter
+from multimix.lab.report._data import Data, Drawn, alike, bins, mean, numbers, shares, texts
+from multimix.lab.report._drawing import (
+    COLORS,
+    DASHED,
+    INK,
+    PAPER,
+    Axes,
+    Canvas,
+    Figure,
+    Line,
+    add_legend,
+    draw,
+    draw_panels,
+    legend_height,
+    line_of,
+    look,
+    name_ticks,
+    paint_lines,
+    seeds_in_words,
+)
+from multimix.lab.report._words import capital, counted, in_words, listed, metric, shortened
+
+_MOST_POINTS = 1500  # more make the page heavy and the figure a stain
+_MOST_NAMES = 10  # classes that a legend can tell apart
+# Ten of each, so that classes differ by marker alone; filled and open in turn, the likest shapes far apart.
+_CLASS_MARKERS = ("o", "x", "^", "s", "+", "v", "D", "*", "1", "P")
+_CLASS_COLORS = (*COLORS, "#b3589a", "#6f8f1f")
+
+
+def draw_curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
+    """Draw accuracy over something that grows, one line a method."""
+    every = [data for row in rows for data in row.data]
+    said = {key: _said(every, key, default) for key, default in kind.words.items()}
+    levels = kind.levels is not None and all(data.get(kind.levels[0]) == kind.levels[1] for data in every)
+    factor = 255.0 if levels else kind.factor
+    axis, title = (" ".join(text.format_map(said).split()) for text in (kind.axis, kind.title))
+    axis += " (1/255)" * levels
+    found = [line_of(row.name, row.index, [_series(data, kind.x, factor) for data in row.data]) for row in rows]
+    lines = [line for line in found if line]
+    if not lines:
+        return []
+    ends = "; ".join(f"{line.name} {line.mean[0]:.1f} to {line.mean[-1]:.1f}" for line in lines)
+    first, last = lines[0].places[0], lines[0].places[-1]
+    counts = {data.get("examples") for data in every}
+    count = counts.pop() if len(counts) == 1 else None
+
+    def paint(axes: Axes) -> None:
+        paint_lines(axes, lines, axis, metric("accuracy").quantity)
+        if levels:
+            axes.locator_params(axis="x", integer=True, steps=[1, 2, 4, 8, 10])
+
+    return [
+        draw(
+            paint,
+            height=legend_height([line.name for line in lines]),
+            alt=f"Line chart: {title}, one line a method. {axis} from {first:.4g} to {last:.4g}: {ends}.",
+            caption=f"{title}{seeds_in_words(lines)}."
+            + (f" Measured on {count} test images." if isinstance(count, int) else ""),
+        )
+    ]
+
+
+def _said(every: Sequence[Data], key: str, default: str) -> str:
+    """Return in words what all data say under a key."""
+    values = {value if isinstance(value := data.get(key), str) else "" for data in every}
+    return (in_words(values.pop()) if len(values) == 1 else "") or default
+
+
+def _series(data: Data, x: str, factor: float) -> dict[float, float]:
+    places = numbers(data, x)
+    values = numbers(data, "accuracy", len(places))
+    return {
+        round(place * factor, 9): 100 * value for place, value in zip(places.tolist(), values.tolist(), strict=True)
+    }
+
+
+def draw_heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
+    """Draw accuracy by line and column, one figure a method, all with the same shades."""
+    cells = [_cells(kind, row) for row in rows]
+    finite = [value for one in cells for value in one[np.isfinite(one)]]
+    if not finite:
+        return []
+    limits = (10 * math.floor(min(finite) / 10), max(10 * math.ceil(max(finite) / 10), 10))
+    return [_heat_map(kind, row, one, limits) for row, one in zip(rows, cells, strict=True)]
+
+
+def _cells(kind: HeatMap, row: Drawn) -> np.ndarray:
+    """Return the cells in percent, mean over the seeds that have the lines and columns of the lowest."""
+    names = [(texts(data, kind.lines), texts(data, kind.columns)) for data in row.data]
+    size = tuple(map(len, names[0]))
+    same = [data for data, own in zip(row.data, names, strict=True) if own == names[0]]
+    return 100 * mean([numbers(data, "accuracy", *size) for data in same], axis=0)
+
+
+def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float, float]) -> Figure:
+    lines = [capital(in_words(name)) for name in texts(row.data[0], kind.lines)]
+    columns = texts(row.data[0], kind.columns)
+    steps = "; ".join(
+        f"{kind.column} {name} {value:.1f}" for name, value in zip(columns, mean(cells, axis=0), strict=True)
+    )
+    means = mean(cells, axis=1)
+    worst = int(np.nan_to_num(means, nan=np.inf).argmin())
+    reference = 100 * mean([value for data in row.data if isinstance(value := data.get(kind.reference), float)])
+    several = f", mean of {counted(len(row.seeds), 'seed')}" if len(row.seeds) > 1 else ""
+    without = f" Without {kind.line} {reference:.1f} %." if math.isfinite(reference) else ""
+    what = f"accuracy (%) by {kind.line} and {kind.column}"
+
+    def paint(axes: Axes) -> None:
+        _paint_cells(axes, cells, limits)
+        name_ticks(axes.xaxis, np.arange(len(columns)) + 0.5, columns)
+        name_ticks(axes.yaxis, np.arange(len(lines)) + 0.5, lines, 22)
+        axes.set_xlabel(capital(kind.column))
+
+    return draw(
+        paint,
+        height=0.75 + 0.29 * len(lines),
+        alt=f"Heat map of {row.name}: {what}. Mean over {kind.lines}: {steps}. Hardest: {lines[worst]} "
+        f"{means[worst]:.1f}.",
+        caption=f"{row.name}: {what}{several}; the darker, the lower.{without}",
+    )
+
+
+def _paint_cells(axes: Axes, cells: np.ndarray, limits: tuple[float, float]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    norm, shades = Normalize(*limits), colormaps["cividis"]
+    axes.pcolormesh(cells, cmap=shades, norm=norm, edgecolors="none")
+    for (line, column), value in np.ndenumerate(cells):
+        if math.isfinite(value):
+            # Of the shade's own contrast, not the page's ink: the shades are the same in the dark.
+            ink = "#000000" if _luminance(shades(norm(value))) > 0.2 else "#ffffff"
+            axes.text(column + 0.5, line + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=10.5)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    _bare(axes)
+
+
+def _bare(axes: Axes) -> None:
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _luminance(color: tuple[float, ...]) -> float:
+    """Return the relative luminance of an sRGB colour (WCAG 2)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def draw_reliability(kind: Reliability, rows: Sequence[Drawn]) -> list[Figure]:
+    """Draw accuracy beside confidence in every bin, and how many examples it holds, one figure a method."""
+    return [_reliability(kind, row) for row in rows]
+
+
+def _reliability(kind: Reliability, row: Drawn) -> Figure:
+    edges, same = 100 * bins(row.data[0]), alike(row)
+    count = np.array([numbers(data, "count", len(edges) - 1) for data in same])
+    total = count.sum(0)
+    sure, right = (_weighted(same, key, count) for key in ("confidence", "accuracy"))
+    gap = np.nansum(abs(sure - right) * total) / (total.sum() or 1.0)
+    listing = "; ".join(f"{a:.0f} % sure, {b:.0f} % right" for a, b, n in zip(sure, right, total, strict=True) if n)
+    several = f", {counted(len(row.seeds), 'seed')} pooled" if len(row.seeds) > 1 else ""
+    return draw_panels(
+        lambda canvas: _paint_bins(canvas, edges, (sure, right, total), look(row.index).color),
+        height=4.6,
+        alt=f"Reliability diagram of {row.name}, {kind.when}: accuracy by confidence. {listing or 'No examples'}.",
+        caption=f"{row.name}, {kind.when}{several}: a bar is as high as the accuracy of the examples in its bin of "
+        "confidence; hatched is its gap to their mean confidence, and on the dashed line there is none. Mean gap "
+        f"{gap:.1f} %, bins weighted by their examples, whose shares stand below.",
+    )
+
+
+def _weighted(seeds: Sequence[Data], key: str, count: np.ndarray) -> np.ndarray:
+    """Return the mean over seeds in percent, weighted by their examples; NaN in an empty bin."""
+    values = np.array([numbers(data, key, count.shape[1]) for data in seeds])
+    total = count.sum(0)
+    weighted = np.where((count != 0) & np.isfinite(values), values, 0.0) * count
+    return 100 * np.where(total != 0, weighted.sum(0) / np.where(total != 0, total, 1), np.nan)
+
+
+def _paint_bins(canvas: Canvas, edges: np.ndarray, inside: tuple[np.ndarray, ...], color: str) -> None:
+    above, below = canvas.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
+    lefts, widths, (sure, right, count) = edges[:-1], np.diff(edges), inside
+    box = {"align": "edge", "edgecolor": INK, "linewidth": 0.8}
+    for at in np.flatnonzero(count):
+        above.bar(lefts[at], right[at], widths[at], color=color, alpha=0.65, **box)
+        low, high = sorted((sure[at], right[at]))
+        above.bar(lefts[at], high - low, widths[at], bottom=low, fill=False, hatch="////", **box)
+    above.plot([0, 100], [0, 100], color=INK, linestyle=DASHED, linewidth=1.2)
+    above.set_xlim(edges[0], edges[-1])
+    above.set_ylim(0, 100)
+    above.set_ylabel("Accuracy (%)")
+    below.bar(lefts, shares(count), widths, color=color, **box)
+    below.set_ylabel("Examples (%)")
+    below.set_xlabel("Confidence (%)")
+
+
+def draw_scatter(kind: Scatter, rows: Sequence[Drawn]) -> list[Figure]:
+    """Draw the points of every method's lowest seed in the plane."""
+    return [_scatter(kind, row) for row in rows]
+
+
+def _scatter(kind: Scatter, row: Drawn) -> Figure:
+    data = row.data[0]
+    x = numbers(data, "x")
+    y, label = (numbers(data, key, len(x)) for key in ("y", "label"))
+    if not all(own.is_integer() and own >= 0 for own in label.tolist()):
+        raise ValueError(f"label: expected numbers of classes, got {label.tolist()!r:.60}")
+    classes = texts(data, "classes") if "classes" in data else []
+    step = -(-len(x) // _MOST_POINTS) or 1
+    points, labels = np.stack([x, y])[:, ::step], label[::step].astype(int)
+    present, named = sorted(set(labels.tolist())), len(classes) <= _MOST_NAMES
+    names = [classes[own] if own < len(classes) else str(own) for own in present]
+    method = data.get("method")
+    plane = in_words(method) if method in ("tsne", "umap", "pca") else "a plane"
+    known = f": {listed(classes)}" if named and classes else ""
+    telling = "names stand at the middle of their class" if named else "classes share markers and colours"
+    fewer = f" {len(labels)} of {len(x)} points are drawn." if len(labels) < len(x) else ""
+
+    def paint(axes: Axes) -> None:
+        groups = [points[:, labels == own] for own in present]
+        handles = [_paint_class(axes, own, group) for own, group in zip(present, groups, strict=True)]
+        if named:
+            for group, name in zip(groups, names, strict=True):
+                _sign(axes, np.median(group, axis=1), shortened(name, 10))
+            add_legend(axes, handles, names, _columns(names))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_aspect("equal", adjustable="datalim")
+        _bare(axes)
+
+    images, kinds = counted(len(labels), "image"), counted(len(present), "class").replace("classs", "classes")
+    return draw(
+        paint,
+        height=4.1 + (0.24 * -(-len(classes) // _columns(classes)) if named else 0),
+        alt=f"Scatter plot of {row.name}'s {kind.what} in the plane ({plane}): {images} of {kinds}{known}.",
+        caption=f"{row.name}: {kind.what} of test images in the plane ({plane}); {telling}. How far groups lie apart "
+        f"and how large they are means little.{fewer}{row.one_of}",
+    )
+
+
+def _paint_class(axes: Axes, label: int, points: np.ndarray) -> Any:
+    marker, color = _CLASS_MARKERS[label % len(_CLASS_MARKERS)], _CLASS_COLORS[label % len(_CLASS_COLORS)]
+    style = {"markersize": 3.6, "markeredgewidth": 0.9, "alpha": 0.8}
+    return axes.plot(*points, linestyle="none", marker=marker, color=color, **style)[0]
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Return in how many columns a legend of names has room."""
+    return max(1, min(5, 44 // (max(map(len, names), default=1) + 7)))
+
+
+def _sign(axes: Axes, place: np.ndarray, name: str) -> None:
+    """Write a class's name at the middle of its points, on a ground that follows the page's."""
+    ground = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": INK, "linewidth": 0.6, "alpha": 0.85}
+    axes.text(*place, name, ha="center", va="center", color=INK, fontsize=10.5, parse_math=False, bbox=ground)
+
+
+def draw_histograms(kind: Histogram, rows: Sequence[Drawn]) -> list[Figure]:
+    """Draw how often values lie in bins as one line for every key but the edges, one figure a method."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.data[0] if key != "edges"))
+    return [figure for row in rows for figure in _histogram(kind, row, keys)]
+
+
+def _histogram(kind: Histogram, row: Drawn, keys: list[str]) -> list[Figure]:
+    edges, same = bins(row.data[0]), alike(row)
+    size, middles = len(edges) - 1, tuple(((edges[:-1] + edges[1:]) / 2).tolist())
+    lines = []
+    for key, values in row.data[0].items():
+        if key != "edges" and isinstance(values, list) and len(values) == size:
+            pooled = np.mean([shares(numbers(data, key, size)) for data in same if key in data], axis=0)
+            lines.append(Line(in_words(key), keys.index(key), middles, tuple((part,) for part in pooled.tolist())))
+    if not lines:
+        return []
+    listing = "; ".join(f"{line.name} {middles[line.mean.index(max(line.mean))]:.3g}" for line in lines)
+    several = f", {counted(len(same), 'seed')} pooled" if len(same) > 1 else ""
+    return [
+        draw(
+            lambda axes: paint_lines(axes, lines, kind.axis, "Share (%)"),
+            height=legend_height([line.name for line in lines]),
+            alt=f"Histogram of {row.name}: {kind.axis}. Most frequent: {listing}.",
+            caption=f"{row.name}{several}: {kind.title}{row.one_of if len(same) < len(row.seeds) else ''}",
+        )
+    ]

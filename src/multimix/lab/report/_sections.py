@@ -1,0 +1,210 @@
+"""What the page says and shows of every suite, and how runs and suites were set."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import Any
+
+from markupsafe import Markup
+
+from multimix.lab.evaluate import about
+from multimix.lab.evaluate.about import SUITES
+from multimix.lab.report import _kinds as kinds
+from multimix.lab.report._data import Drawn
+from multimix.lab.report._drawing import Figure
+from multimix.lab.report._records import Record, kind_of, method_name, suite_of, variant
+from multimix.lab.report._runs import Run
+from multimix.lab.report._scores import draw_scores
+from multimix.lab.report._summary import Comparison, Row, Summary, row_names, suites
+from multimix.lab.report._tables import html_tables
+from multimix.lab.report._words import clean, listed, suite_title
+
+Pairs = list[tuple[str, str]]
+
+_UNKNOWN = "A suite that this version of MultiMix does not describe; shown as recorded."
+_VISIBLE = 6  # figures of one kind that stand open
+_RENDERERS: dict[type[about.Figure], Callable[[Any, Sequence[Drawn]], list[Figure]]] = {
+    about.Curve: kinds.draw_curve,
+    about.HeatMap: kinds.draw_heat_maps,
+    about.Histogram: kinds.draw_histograms,
+    about.Reliability: kinds.draw_reliability,
+    about.Scatter: kinds.draw_scatter,
+}
+
+
+@dataclass
+class Article:
+    """One comparison's part of a section."""
+
+    title: str
+    tables: list[Markup]
+    more_tables: list[Markup]
+    note: str
+    """How the suite was set."""
+    figures: list[Figure] = field(default_factory=list)
+    more_figures: list[Figure] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Why a figure is not there."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One suite on the page."""
+
+    anchor: str
+    title: str
+    words: str
+    articles: list[Article]
+
+
+def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[Section]:
+    """Return a section for every suite.
+
+    Args:
+        summaries: What each suite found, by its name, in the page's order.
+        runs: The finished runs behind them.
+    """
+    return [
+        Section(
+            anchor=f"suite-{number}",
+            title=suite_title(suite),
+            words=SUITES[suite].meaning if suite in SUITES else _UNKNOWN,
+            articles=[_article(comparison, suite, runs) for comparison in summary.comparisons],
+        )
+        for number, (suite, summary) in enumerate(summaries.items(), start=1)
+    ]
+
+
+def _article(comparison: Comparison, suite: str, runs: Sequence[Run]) -> Article:
+    rows = _measured(comparison, suite, runs)
+    found = [evaluation for row in rows for evaluation in row.data]
+    described = SUITES.get(suite)
+    note = described.note(found[0]["settings"]) if described and described.note and found else ""
+    article = Article(clean(comparison.title), *html_tables(comparison), clean(note))
+    for name in dict.fromkeys(name for evaluation in found for name in evaluation["figures"]):
+        drawn = [
+            Drawn(
+                row.name, row.index, [(seed, one["figures"][name]) for seed, one in row.seeds if name in one["figures"]]
+            )
+            for row in rows
+        ]
+        try:
+            figures, more = _figures(suite, name, [row for row in drawn if row.seeds], comparison)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            article.left_out.append(clean(f"The figure {name} cannot be drawn: {error}."))
+        else:
+            article.figures += figures
+            article.more_figures += more
+    return article
+
+
+def _measured(comparison: Comparison, suite: str, runs: Sequence[Run]) -> list[Drawn]:
+    """Return the rows with their seeds' evaluations; a method looks the same in all sections of a comparison."""
+    own = [run for run in runs if run.setting == comparison.setting]
+    places = {kind: index for index, kind in enumerate(dict.fromkeys(run.kind for run in own))}
+    taken: set[int] = set()
+    rows = []
+    for row in comparison.rows:
+        index = places.get((row.label, row.config), len(places))
+        while index in taken:
+            index = max(index, len(places) - 1) + 1
+        taken.add(index)
+        rows.append(Drawn(clean(row.name), index, _seeds(row, suite, own)))
+    return rows
+
+
+def _seeds(row: Row, suite: str, runs: Iterable[Run]) -> list[tuple[int, dict[str, Any]]]:
+    found = [
+        (run.config["seed"], vars(run.evaluations[suite]))
+        for run in runs
+        if run.kind == (row.label, row.config) and suite in run.evaluations
+    ]
+    alike = [pair for pair in found if row.variant in ("", variant(pair[1]["settings"]))]
+    return sorted(alike, key=lambda pair: pair[0])
+
+
+def _figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Comparison) -> tuple[list[Figure], list[Figure]]:
+    """Draw a figure as its suite describes it, else as any suite does that has data of this form."""
+    keys = set.intersection(*(set(data) for row in rows for data in row.data))
+    own = SUITES[suite].figures if suite in SUITES else ()
+    for kind in chain(own, *(described.figures for described in SUITES.values())):
+        if kind.keys <= keys and fnmatchcase(name, kind.name):
+            if isinstance(kind, about.Scores):
+                return draw_scores(kind, name, rows, comparison)
+            drawn = _RENDERERS[type(kind)](kind, rows)
+            return drawn[:_VISIBLE], drawn[_VISIBLE:]
+    return [], []
+
+
+def settings_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what runs of one comparison share, what each method has of its own, and what else differs.
+
+    Where a setting outside the method differs, more than the methods is compared.
+    """
+    first: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        first.setdefault(run.kind, run)
+    flat = {kind: dict(flatten(run.settings)) for kind, run in first.items()}
+    shared = _shared(list(flat.values()))
+    methods = [
+        {
+            "name": clean(name),
+            "method": clean(method_name(first[kind].config["method"])),
+            "config": kind[1],
+            "own": [pair for pair in flat[kind].items() if pair[0] not in shared],
+        }
+        for kind, name in row_names(first).items()
+    ]
+    differing = {name for method in methods for name, _ in method["own"] if not name.startswith("method.")}
+    return {"shared": list(shared.items()), "methods": methods, "unequal": sorted(differing)}
+
+
+def _shared(settings: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Return what all have, in the first one's order; several methods share nothing of what is inside ``method``."""
+    first, *others = settings
+    return {
+        name: value
+        for name, value in first.items()
+        if all(other.get(name) == value for other in others) and not (others and name.startswith("method."))
+    }
+
+
+def evaluations_of(rows: Sequence[Record]) -> list[tuple[str, Pairs]]:
+    """Return (suite, its settings); those of clean accuracy are only there where they are not the defaults."""
+    found = {
+        suite: _suite_settings(row for row in rows if suite_of(row) == suite) for suite in ("accuracy", *suites(rows))
+    }
+    if all(value in ("", "null", "–") for _, value in found["accuracy"]):
+        del found["accuracy"]
+    return [(suite_title(suite), pairs) for suite, pairs in found.items()]
+
+
+def _suite_settings(rows: Iterable[Record]) -> Pairs:
+    """Return settings as (name, value); where rows of the table differ, every value with its labels."""
+    kinds: dict[Any, dict[str, str]] = {}
+    for row in rows:
+        given = dict(flatten(row.get("settings") or {}))
+        kinds.setdefault((*kind_of(row), json.dumps(given)), given)
+    pairs = []
+    for name in dict.fromkeys(name for given in kinds.values() for name in given):
+        labels: dict[str, dict[str, None]] = {}
+        for (label, _, _), given in kinds.items():
+            labels.setdefault(given.get(name, "–"), {})[clean(label)] = None
+        several = "; ".join(f"{value} ({listed(list(who))})" for value, who in labels.items())
+        pairs.append((name, several if len(labels) > 1 else next(iter(labels))))
+    return pairs
+
+
+def flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted name, value as text) of nested settings."""
+    if isinstance(value, dict):
+        inside: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        inside = enumerate(value)
+    else:
+        yield name, clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        return
+    for key, inner in inside:
+        yield from flatten(inner, f"{name}.{key}" if name else clean(str(key)))
