@@ -137,6 +137,7 @@ class Method(Protocol):
     Further attributes say what a method does and needs. They are looked at where it has them (:func:`declares`):
 
     ===================  ==============================================================================
+    ``mixes``            it mixes something; of one that mixes by a module of its own, once that is there
     ``mixes_inputs``     it has ``mix``, which returns mixed inputs and targets for somebody else's loss
     ``needs_network``    its ``mix`` depends on the network
     ``needs_stages``     it mixes inside the network, by hooks at its stages

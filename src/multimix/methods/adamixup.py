@@ -58,6 +58,11 @@ class AdaMixUp(LearnsBeside):
         self.policy: Policy | None = None
         self.discriminator: nn.Linear | None = None
 
+    @property
+    def mixes(self) -> bool:
+        """Whether the policy is built: an untrained one mixes nothing of use."""
+        return self.policy is not None
+
     def prepare(self, network: Network) -> None:
         """Build policy and discriminator, unless there are some.
 
@@ -159,7 +164,7 @@ class Policy(nn.Module):
 
 
 def _embedding_width(network: Network) -> int:
-    head, modules = network.head, network_module(network, "AdaMixUp").modules()
+    modules, head = network_module(network, "AdaMixUp").modules(), network.head
     if isinstance(head, nn.Conv2d):
         return head.in_channels
     linear = [head] if isinstance(head, nn.Linear) else [m for m in modules if isinstance(m, nn.Linear)]

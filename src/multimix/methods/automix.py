@@ -64,6 +64,11 @@ class AutoMix(LearnsBeside, MixesInputs):
         super().__post_init__()
         self.unet: MixingUNet | None = None
 
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        """Whether the generator is built: an untrained one mixes nothing of use."""
+        return self.unet is not None
+
     def prepare(self, network: Network) -> None:
         """Build the generator, unless there is one.
 

@@ -16,6 +16,7 @@ class ERM(MixesInputs):
 
     name: ClassVar[str] = "erm"
     label_maps: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
 
     def check(self, inputs: Any, targets: Tensor) -> None:
         """Raise unless inputs hold one example for each target, in whatever form the network takes them."""

@@ -10,8 +10,7 @@ from torch import Generator, Tensor
 
 import toy
 from multimix import SelfDistilled
-from multimix.lab.evaluate.intrusion import interpolate, interpolates
-from multimix.lab.evaluate.intrusion._mixed import LastStage, places_of
+from multimix.lab.evaluate.intrusion import LastStage, interpolate, places_of
 from multimix.methods import (
     ERM,
     METHODS,
@@ -37,6 +36,7 @@ from multimix.methods import (
     ZetaMixup,
 )
 from multimix.ops import soft_cross_entropy
+from multimix.protocols import declares
 
 CLASSES, SIZE = 5, 12
 
@@ -67,14 +67,16 @@ def batch(seed: int = 3) -> tuple[Tensor, Tensor]:
     return toy.batch(SIZE, 3, 8, 8, classes=CLASSES, seed=seed)
 
 
-def mixed(
-    method: Any, *, seed: int = 0, tuples: int = SIZE, positions: int = 99, network: toy.Toy | None = None
-) -> Any:
+def mixes(method: Any) -> bool:
+    return declares(method, "mixes")
+
+
+def mixed(method: Any, *, seed: int = 0, positions: int = 99, network: toy.Toy | None = None) -> Any:
     network = toy.images().eval() if network is None else network
     generator = Generator().manual_seed(seed)
     with torch.no_grad():
         return interpolate(
-            method, network, *batch(), classes=CLASSES, generator=generator, tuples=tuples, positions=positions
+            method, network, *batch(), classes=CLASSES, generator=generator, positions=positions
         )
 
 
@@ -99,10 +101,10 @@ def test_interpolations_have_the_loss_that_the_method_trains_with(method):
 
 @pytest.mark.parametrize("method", [*WHOLE_BATCH, StyleMix(prob=1.0), StyleCutMix(), CoMixup()], ids=repr)
 def test_weights_are_probabilities_of_every_embedding(method):
-    found = mixed(copy.deepcopy(method), tuples=SIZE - 2)
+    found = mixed(copy.deepcopy(method))
     p, n, _ = found.embeddings.shape
     assert found.weights.shape == (p, n, CLASSES)
-    assert n <= SIZE - 2
+    assert n <= SIZE
     assert (found.weights >= 0).all()
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(p, n))
     assert not found.embeddings.requires_grad
@@ -117,10 +119,10 @@ def test_every_method_is_heard_of():
 @pytest.mark.parametrize("method", [AutoMix(), AdaMixUp()], ids=lambda m: m.name)
 def test_methods_with_networks_of_their_own_count_once_these_are_there(method):
     network = toy.images().eval()
-    assert not interpolates(method)
+    assert not mixes(method)
     assert mixed(method) is None
     method.prepare(network)
-    assert interpolates(method)
+    assert mixes(method)
     found = mixed(method, network=network)
     assert found.embeddings.shape[1] <= SIZE // 2  # the others are clean
     assert (found.weights < 1).any()
@@ -156,7 +158,7 @@ def test_a_draw_that_mixes_nothing_is_drawn_again():
     ids=lambda m: m.name,
 )
 def test_a_method_around_a_method_interpolates_as_that_one(method, inner):
-    assert interpolates(method)
+    assert mixes(method)
     assert torch.equal(mixed(method).embeddings, mixed(inner).embeddings)
 
 
@@ -164,8 +166,8 @@ def test_of_several_methods_each_is_drawn():
     both = Alternate((DenseMultiMix(), Mixup()))
     kinds = [mixed(both, seed=seed).places is None for seed in range(40)]
     assert 10 < sum(kinds) < 30
-    assert not interpolates(Alternate((ERM(), ERM())))
-    assert interpolates(Alternate((ERM(), Mixup())))
+    assert not mixes(Alternate((ERM(), ERM())))
+    assert mixes(Alternate((ERM(), Mixup())))
     assert mixed(ERM()) is None
 
 

@@ -12,8 +12,7 @@ import toy
 from listening import Kept
 from multimix.lab.data import Images, Splits
 from multimix.lab.evaluate import Source
-from multimix.lab.evaluate.intrusion import Interpolated, Intrusion, IntrusionSettings
-from multimix.lab.evaluate.intrusion.suite import References
+from multimix.lab.evaluate.intrusion import Interpolated, Intrusion, IntrusionSettings, References
 from multimix.methods import ERM, Alternate, DenseMultiMix, Mixup, MultiMix, StyleMix
 from multimix.methods._predict import Predicts
 from multimix.methods.mixup import Pairing

@@ -1,48 +1,201 @@
 """Manifold intrusion: interpolated embeddings that land among the examples of a class that was not mixed in."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 from typing_extensions import Self
 
+from multimix._declared import Count, Ge, Interval
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.embedding import nearest
-from multimix.lab.evaluate.intrusion._mixed import Interpolated, LastStage, interpolate, interpolates, places_of
-from multimix.lab.evaluate.predict import LabelledBatches, check_finite, each_position, evaluating
+from multimix.lab.evaluate.predict import LabelledBatches, check_finite, each_position, evaluating, mean
 from multimix.lab.evaluate.suite import Source, SuiteSettings
-from multimix.methods import DenseMultiMix, Mixup, MultiMix
-from multimix.protocols import SILENT, Method, Monitor, Network, encode, pool, submethods
+from multimix.methods import ManifoldMixup, Mixup, MultiMix
+from multimix.methods._predict import InputMixing, Mixing, Predicts
+from multimix.methods.manifold import _AtStage
+from multimix.methods.mixup import draw_pairing
+from multimix.ops import as_probabilities, interpolate_positions, reweight
+from multimix.protocols import (
+    SILENT,
+    EncoderOutput,
+    Method,
+    Monitor,
+    Network,
+    declares,
+    encode,
+    pool,
+    submethods,
+)
 
+__all__ = ["Interpolated", "Intrusion", "IntrusionSettings", "LastStage", "interpolate"]
+
+_ATTEMPTS = 10
+"""Draws of a method that leaves some mini-batches as they are, until one is mixed."""
 _BINS = 50
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """Interpolated embeddings of one mini-batch, pooled (p = 1) or at each of p positions."""
+
+    embeddings: Float[Tensor, "p n d"]
+    weights: Float[Tensor, "p n k"]
+    """How much of each class is in them; rows sum to 1."""
+    places: tuple[int, ...] | None = None
+    """The positions, by their numbers on the network's map; None of pooled embeddings."""
+
+
+@dataclass(frozen=True)
+class LastStage(Predicts):
+    """Manifold mixup at the network's last stage, each pair with a lambda of its own, uniform in [0, 1]."""
+
+    name: ClassVar[str] = ManifoldMixup.name
+
+    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
+        """Draw partners and lambdas: those that Mixup draws from the same generator."""
+        return _AtStage(network.stages[-1], draw_pairing(len(inputs), 1.0, inputs, generator, "elem"))
+
+
+def interpolate(
+    method: Any,
+    network: Network,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    classes: int,
+    generator: Generator,
+    positions: int = 1,
+) -> Interpolated | None:
+    """Return what a method interpolates of a mini-batch, at most as much as it has examples; None if that is nothing.
+
+    The draws are those of a training step, in eval mode if the network is. Of a method made of methods it is the inner
+    one's: of Alternate one that is drawn, of Until the first, of Chain the second's on inputs that the first mixed.
+
+    Args:
+        method: Interpolates.
+        network: Embeds.
+        inputs: A mini-batch.
+        labels: Class indices (b,), or probabilities (b, k).
+        classes: How many there are, k.
+        generator: Source of randomness.
+        positions: Most positions of the map, for a method that interpolates at each.
+    """
+    for _ in range(_ATTEMPTS):
+        inner, targets = _inner(method, generator), as_probabilities(labels, classes)
+        if hasattr(inner, "first"):  # Chain
+            mixing = inner.first.draw(network, inputs, labels, generator)
+            mixed, shared = mixing.mix(inputs), mixing.mix_targets(targets)
+            how: dict[str, Any] = {"classes": classes, "generator": generator, "positions": positions}
+            return interpolate(inner.then, network, mixed, shared, **how)
+        if hasattr(inner, "encode"):
+            return _of_tuples(inner, network, inputs, targets, generator, positions)
+        if getattr(inner, "mixes", False):
+            mixing = inner.draw(network, inputs, labels, generator)
+            if (found := _of_examples(mixing, network, inputs, targets)) is not None:
+                return found
+    return None
+
+
+def _inner(method: Any, generator: Generator) -> Any:
+    """Return the method that a method around methods lets have a step."""
+    while True:
+        if hasattr(method, "choose"):
+            method = method.choose(generator)
+        elif hasattr(method, "method"):
+            method = method.method
+        else:
+            return method
+
+
+def _of_tuples(
+    method: Any, network: Network, inputs: Tensor, targets: Tensor, generator: Generator, positions: int
+) -> Interpolated:
+    """Return as many tuples as there are examples, at some positions if the method interpolates there."""
+    n, own = len(inputs), method.encode(network, inputs)
+    attention = method.attend(network, own, targets)
+    if attention is None:
+        values, places = own.values.unsqueeze(1), None
+        weights = method.draw_weights(n, n, like=values, generator=generator).unsqueeze(0)
+    else:
+        places = places_of(own.values.shape[1], positions)
+        values, sets = own.values[:, places], None if own.sets is None else len(places)
+        drawn = method.draw_weights(n, n * (sets or 1), like=values, generator=generator)
+        weights = reweight(drawn.unflatten(0, (sets, n)) if sets else drawn, attention[:, places])
+    return Interpolated(
+        interpolate_positions(weights, values),
+        weights @ targets.to(weights.dtype),
+        None if places is None else tuple(places),
+    )
+
+
+def places_of(r: int, most: int) -> list[int]:
+    """Return so many of r positions, evenly over the map; all if there are no more."""
+    return torch.linspace(0, r - 1, min(r, most)).round().long().tolist()
+
+
+def _of_examples(mixing: Mixing, network: Network, inputs: Tensor, targets: Tensor) -> Interpolated | None:
+    """Return what a mixing feeds the classifier, less the examples that it leaves as they are."""
+    weights = mixing.mix_targets(targets)
+    if isinstance(mixing, InputMixing):
+        mixed = mixing.mix(inputs)
+        paired = mixed[: len(getattr(mixing, "partners", mixed))]  # of some methods clean ones follow
+        rows = (paired != inputs[: len(paired)]).flatten(1).any(1).nonzero().flatten()
+        if not len(rows):
+            return None
+        embeddings, weights = network.pool(network.embed(mixed[rows])), weights[rows]
+    else:
+        recorder = _Recorder(network)
+        mixing.predict(recorder, inputs)
+        (embeddings,) = recorder.seen
+    n = len(inputs)
+    return Interpolated(embeddings[:n].unsqueeze(0), weights[:n].unsqueeze(0))
+
+
+class _Recorder:
+    """A network that remembers what it is given to classify."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.head, self.stages = network.head, network.stages
+        self.seen: list[Tensor] = []
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return self.classify(self.pool(self.embed(inputs)))
+
+    def embed(self, inputs: Tensor) -> EncoderOutput | Tensor:
+        return self._network.embed(inputs)
+
+    def pool(self, output: Any) -> Tensor:
+        return self._network.pool(output)
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        self.seen.append(embeddings)
+        return self._network.classify(embeddings)
+
+    def mixing_at(self, stage: int, mix: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
+        return self._network.mixing_at(stage, mix)
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntrusionSettings(SuiteSettings):
     """What can be set of the intrusion suite."""
 
-    mixing_batches: int = 32
+    mixing_batches: Count = 32
     """Mini-batches that each method mixes, each into at most as many interpolated embeddings as it has examples."""
-    mixing_batch: int = 128
+    mixing_batch: Annotated[int, Ge(2)] = 128
     """Examples in a mini-batch that is mixed; it is part of what is measured."""
-    threshold: float = 0.01
+    threshold: Annotated[float, Interval(gt=0, le=1)] = 0.01
     """Share of an interpolated embedding from which on a class counts as mixed in."""
-    positions: int = 8
+    positions: Count = 8
     """Most positions of the map that are looked at, evenly over it, of a method that interpolates at each."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Fixes the mini-batches and how they are mixed."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        super().__post_init__()
-        for name, least in (("mixing_batches", 1), ("mixing_batch", 2), ("positions", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold must lie in (0, 1], got {self.threshold}")
 
 
 @dataclass(frozen=True)
@@ -95,9 +248,9 @@ class Intrusion:
             references = self._references(network, monitor)
             pooled = references[False]
             clean, places = nearest(pooled.embeddings[0], pooled.embeddings[0], apart=True)
-            yield "clean/intrusion_rate", _share(pooled.labels[places[:, 0]] != pooled.labels)
+            yield "clean/intrusion_rate", mean(pooled.labels[places[:, 0]] != pooled.labels)
             distances = {"clean": pooled.relative(clean)}
-            for name, method in self._methods(network):
+            for name, method in self._methods():
                 found = [*self._nearest(name, method, network, references, monitor)]
                 if found:
                     far, weight = (torch.cat(values) for values in zip(*found, strict=True))
@@ -105,16 +258,16 @@ class Intrusion:
                     yield from self._metrics(name, far, weight)
         _record_histogram(monitor, {name: far for name, far in distances.items() if far.isfinite().all()})
 
-    def _methods(self, network: Network) -> Iterator[tuple[str, Method]]:
-        if interpolates(self.method):
+    def _methods(self) -> Iterator[tuple[str, Method]]:
+        if declares(self.method, "mixes"):
             yield "own", copy.deepcopy(self.method)  # some learn as they mix
         yield Mixup.name, Mixup(mode="elem")  # a lambda for each pair tells more than one for all
         yield LastStage.name, LastStage()
         yield MultiMix.name, MultiMix()
 
     def _metrics(self, name: str, far: Tensor, weight: Tensor) -> Iterator[tuple[str, float]]:
-        yield f"{name}/intrusion_rate", _share(weight < self.settings.threshold)
-        yield f"{name}/nearest_class_weight", float(weight.mean())
+        yield f"{name}/intrusion_rate", mean(weight < self.settings.threshold)
+        yield f"{name}/nearest_class_weight", mean(weight)
         if far.isfinite().all():
             yield f"{name}/distance", float(far.mean())
 
@@ -130,7 +283,6 @@ class Intrusion:
                 labels,
                 classes=self.classes,
                 generator=_generator(self.settings.seed, "mix", i),
-                tuples=len(inputs),
                 positions=self.settings.positions,
             )
             if found is not None:
@@ -138,7 +290,9 @@ class Intrusion:
 
     def _references(self, network: Network, monitor: Monitor) -> "dict[bool, References]":
         """Return the clean embeddings, pooled (False) and, if the method interpolates there, at some positions."""
-        at_positions = any(isinstance(part, DenseMultiMix) for part in submethods(self.method))
+        at_positions = any(
+            hasattr(inner, "encode") and declares(inner, "needs_positions") for inner in submethods(self.method)
+        )
         found: dict[bool, list[Tensor]] = {False: [], True: []} if at_positions else {False: []}
         labels: list[Tensor] = []
         for inputs, targets in monitor.track("clean", self.batches):
@@ -193,10 +347,6 @@ def _record_histogram(monitor: Monitor, distances: dict[str, Tensor]) -> None:
     counts = {name: torch.histc(far.cpu(), _BINS, 0, most) / len(far) for name, far in distances.items()}
     edges = torch.linspace(0, most, _BINS + 1, dtype=torch.float64)
     monitor.record("intrusion", {"edges": edges.tolist(), **{name: count.tolist() for name, count in counts.items()}})
-
-
-def _share(of: Tensor) -> float:
-    return float(of.double().mean())
 
 
 def _generator(seed: int, what: str, number: int) -> Generator:
