@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 
 import toy
 from multimix.lab.evaluate.localisation import box_above, overlap, score_maps
-from multimix.lab.evaluate.localisation._maps import grid_of
+from multimix.lab.evaluate.localisation import grid_of
 
 
 def bright(patch: int = 4) -> toy.Toy:

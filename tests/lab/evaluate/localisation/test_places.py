@@ -11,7 +11,7 @@ from PIL import Image
 from multimix.lab.data import Files, Images
 from multimix.lab.data._images import EVALUATION_RATIO, fitted
 from multimix.lab.evaluate.localisation import read_boxes
-from multimix.lab.evaluate.localisation._places import fitted_boxes, places_in
+from multimix.lab.evaluate.localisation import fitted_boxes, places_in
 
 
 def test_the_three_kinds_of_file_say_the_same(tmp_path):

@@ -199,9 +199,9 @@ def test_files_that_have_changed_are_refused(tmp_path):
 
 @pytest.mark.bad_input
 def test_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match="query must be gap or cam, got 'max'"):
+    with pytest.raises(ValueError, match="query must be one of gap, cam, got 'max'"):
         LocalisationSettings(query="max")
     with pytest.raises(ValueError, match=r"threshold must lie in \[0, 1\], got 1.5"):
         LocalisationSettings(threshold=1.5)
-    with pytest.raises(ValueError, match="thresholds must be between 1 and 200, got 0"):
+    with pytest.raises(ValueError, match=r"thresholds must lie in \[1, 200\], got 0"):
         LocalisationSettings(thresholds=0)

@@ -1,0 +1,395 @@
+"""Weakly supervised localisation: whether a network's attention finds the object that it was never told the place of.
+
+A box is (x0, y0, x1, y1) in pixels of the image file, from its upper left corner: a box around the one pixel in that
+corner is (0, 0, 1, 1).
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import interpolate
+from typing_extensions import Self
+
+from multimix._declared import Fraction, Interval
+from multimix.lab.data import Files, ImageSet, first_of
+from multimix.lab.data._folder import pixels_of
+from multimix.lab.data._load import parts_of
+from multimix.lab.evaluate.predict import LabelledBatches, each_position, evaluating
+from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix.ops import attention
+from multimix.protocols import SILENT, Monitor, Network, encode
+
+__all__ = ["Localisation", "LocalisationSettings", "box_above", "overlap", "read_boxes", "score_maps"]
+
+Query = Literal["gap", "cam"]
+Box = tuple[float, float, float, float]
+Boxes = dict[str, list[Box]]
+"""The boxes of each image, by what the file calls the image."""
+
+OVERLAPS = (0.5, 0.3, 0.7)
+"""Intersections over union from which on a box counts as right; the first is the usual one."""
+_COMPARED = 8
+"""Images of a set in memory that are compared with the files they are taken to be of."""
+_MOST_PREFIX_TOKENS = 8
+_FLAT = 1e-6
+"""A map that varies by less, relative to its largest value, says nothing."""
+_HEADER = ["file", "x0", "y0", "x1", "y1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalisationSettings(SuiteSettings):
+    """What can be set of the localisation suite."""
+
+    boxes: str | None = None
+    """File of boxes: .json, .csv or TinyImageNet's val_annotations.txt, which is also looked for beside its images."""
+    query: Query = "gap"
+    """What attention compares positions with: gap, the pooled embedding; cam, the classifier's weights of the true
+    class."""
+    threshold: Fraction = 0.2
+    """Where the map is cut for the fixed/ metrics, between its least value, 0, and its largest, 1."""
+    thresholds: Annotated[int, Interval(ge=1, le=200)] = 20
+    """Thresholds 0, 1/n, 2/n and so on that best/ metrics choose from."""
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """How often the box around a network's attention is right; all metrics are fractions of the images with a box.
+
+    ``fixed/localisation_accuracy``: the box around the largest part of the map above one threshold has an intersection
+    over union of at least 0.5 with a true one. ``best/localisation_accuracy``: the same at the threshold that is best
+    on these very images (MaxBoxAcc), which flatters. ``fixed/iou30/``, ``fixed/iou70/``, ``best/iou30/`` and
+    ``best/iou70/``: with 0.3 and 0.7 for 0.5. ``best/mean/``: the mean of the best for 0.3, 0.5 and 0.7 (MaxBoxAccV2).
+    ``whole/``: the whole image as the box, at 0.5, for scale. ``pointing_accuracy``: the map's largest value lies in a
+    true box. ``measured``: the share of the test images that have a box.
+
+    Reference:
+        Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020, arXiv 2007.04178;
+        pointing: Zhang et al., "Top-down neural attention by excitation backprop", arXiv 1608.00507, without its
+        tolerance of 15 pixels.
+    """
+
+    name: ClassVar[str] = "localisation"
+    Settings: ClassVar[type[SuiteSettings]] = LocalisationSettings
+
+    batches: LabelledBatches
+    """Inputs and class indices of the images with a box, in any number of batches."""
+    boxes: tuple[np.ndarray, ...]
+    """The true boxes (count, 4) of each image, in pixels of the inputs."""
+    measured: float = 1.0
+    """Share of the test images that are in the batches."""
+    settings: LocalisationSettings = field(default_factory=LocalisationSettings)
+
+    @classmethod
+    def of(cls, source: Source, settings: Any) -> Self:
+        """Return the suite over those images of a run's test set that have a box.
+
+        Raises:
+            ValueError: If the images have no files or no boxes, or a box does not fit its image.
+        """
+        files = cast("Files", first_of(files_of(source), settings.examples, what="examples"))
+        test = source.test(settings.examples)
+        boxes = read_boxes(_file_of_boxes(source, settings))
+        places = places_in(test, files, boxes)
+        kept = [i for i, place in enumerate(places) if len(place)]
+        if not kept:
+            raise ValueError(
+                f"boxes: none of the {len(test)} test images has a box in sight; the file names {next(iter(boxes))}, "
+                f"an image is called {Path(files.paths[0]).name}"
+            )
+        served = source.batches(test.subset(kept))
+        return cls(served, tuple(places[i] for i in kept), len(kept) / len(test), settings)
+
+    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
+        """Yield the metrics, and keep accuracy by threshold."""
+        thresholds = np.union1d(np.arange(self.settings.thresholds) / self.settings.thresholds, self.settings.threshold)
+        overlaps, pointed, whole = self._measure(network, thresholds, monitor)
+        fixed = int(np.searchsorted(thresholds, self.settings.threshold))
+        best = []
+        for least in OVERLAPS:
+            accuracy = (overlaps >= least).mean(0)
+            words = "" if least == OVERLAPS[0] else f"iou{least * 100:.0f}/"
+            best.append(float(accuracy.max()))
+            yield f"fixed/{words}localisation_accuracy", float(accuracy[fixed])
+            yield f"best/{words}localisation_accuracy", best[-1]
+        yield "best/mean/localisation_accuracy", sum(best) / len(best)
+        yield "whole/localisation_accuracy", float((whole >= OVERLAPS[0]).mean())
+        yield "pointing_accuracy", float(pointed.mean())
+        yield "measured", self.measured
+        curve = (overlaps >= OVERLAPS[0]).mean(0).tolist()
+        about = {"iou": OVERLAPS[0], "examples": len(overlaps), "fixed": self.settings.threshold}
+        monitor.record("localisation", {"threshold": thresholds.tolist(), "accuracy": curve, **about})
+
+    def _measure(
+        self, network: Network, thresholds: np.ndarray, monitor: Monitor
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return each image's overlap at each threshold, whether it is pointed at, and the whole image's overlap."""
+        overlaps, pointed, whole = [], [], []
+        left = iter(self.boxes)
+        with evaluating(network), torch.no_grad():
+            for inputs, labels in monitor.track("test", self.batches):
+                maps = score_maps(network, inputs, labels, self.settings.query).cpu().numpy()
+                for scores, boxes in zip(maps, left, strict=False):
+                    overlaps.append([overlap(box_above(scores, threshold), boxes) for threshold in thresholds])
+                    pointed.append(_points_at(scores, boxes))
+                    whole.append(overlap(np.array([0, 0, *scores.shape[::-1]], dtype=float), boxes))
+        return np.array(overlaps), np.array(pointed), np.array(whole)
+
+
+def _points_at(scores: np.ndarray, boxes: np.ndarray) -> bool:
+    """Return whether the centre of the map's largest pixel, the first if there are several, lies in a box."""
+    y, x = np.unravel_index(scores.argmax(), scores.shape)
+    centre = np.array([x + 0.5, y + 0.5])
+    return bool(((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:])).all(1).any())
+
+
+def _file_of_boxes(source: Source, settings: LocalisationSettings) -> str:
+    if settings.boxes is not None:
+        return settings.boxes
+    annotations = Path(source.root).expanduser() / "tiny-imagenet-200" / "val" / "val_annotations.txt"
+    if source.splits.name == "tiny-imagenet" and annotations.is_file():
+        return str(annotations)
+    raise ValueError(
+        f"localisation needs boxes, and {source.splits.name} brings none: give boxes=FILE (.json or .csv with a box "
+        "for each test image, or TinyImageNet's val_annotations.txt)"
+    )
+
+
+def score_maps(
+    network: Network, inputs: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], query: Query = "gap"
+) -> Float[Tensor, "b h w"]:
+    """Return the attention of every image over its pixels, from 0 where it is least to 1 where it is most.
+
+    The attention over the positions of the network's map (:func:`multimix.ops.attention`, ReLU), each position pooled
+    by itself as Dense MultiMix has it, brought to the image's size bilinearly, then shifted and scaled. An image whose
+    map is flat scores 1 everywhere. With ``cam`` the query is the classifier's weights of the image's true class.
+
+    Raises:
+        ValueError: If the network has no map, or no affine head for ``cam``.
+    """
+    features = each_position(network, encode(network, inputs))
+    height, width = inputs.shape[-2:]
+    prefix, rows, columns = grid_of(features.shape[1], height, width)
+    weights = _class_weights(network, labels) if query == "cam" else None
+    over_positions = attention(features[:, prefix:], query=query, class_weights=weights)
+    maps = interpolate(
+        over_positions.unflatten(1, (1, rows, columns)), size=(height, width), mode="bilinear", align_corners=False
+    )[:, 0]
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    varies = high - low > _FLAT * high
+    return torch.where(varies, (maps - low) / torch.where(varies, high - low, 1), 1)
+
+
+def grid_of(positions: int, height: int, width: int) -> tuple[int, int, int]:
+    """Return how many positions come before the map (class tokens and the like), and the map's rows and columns.
+
+    Raises:
+        ValueError: If no map of the image's proportions has so many positions.
+    """
+    for prefix in range(_MOST_PREFIX_TOKENS + 1):
+        cells = positions - prefix
+        rows = round(max(cells, 0) ** 0.5 * (height / width) ** 0.5)
+        columns = cells // rows if rows else 0
+        if cells > 1 and rows * columns == cells and rows * width == columns * height:
+            return prefix, rows, columns
+    raise ValueError(
+        f"localisation needs a map of positions: this network embeds images of {height}x{width} at {positions}, which "
+        "is no map of those proportions"
+    )
+
+
+def _class_weights(network: Network, labels: Tensor) -> Tensor:
+    if network.head is None:
+        raise ValueError("query=cam needs a network with an affine head, whose weights are the class queries")
+    return cast("Tensor", network.head.weight).flatten(1)[labels]
+
+
+def box_above(scores: Float[np.ndarray, "h w"], threshold: float) -> Float[np.ndarray, " 4"]:
+    """Return the box around the largest connected part of a map that is at or above a threshold.
+
+    Pixels that touch at a corner are connected. Of parts of one size it is the first from the top; where nothing is
+    above, the box is empty.
+    """
+    from scipy import ndimage
+
+    parts, count = ndimage.label(scores >= threshold, np.ones((3, 3)))  # all eight neighbours
+    if count == 0:
+        return np.zeros(4)
+    largest = int(np.bincount(parts.ravel())[1:].argmax()) if count > 1 else 0
+    rows, columns = ndimage.find_objects(parts)[largest]
+    return np.array([columns.start, rows.start, columns.stop, rows.stop], dtype=float)
+
+
+def overlap(box: Float[np.ndarray, " 4"], boxes: Float[np.ndarray, "count 4"]) -> float:
+    """Return the largest intersection over union of a box with any of several, in [0, 1]."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    shared = (high - low).clip(0).prod(1)
+    both = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared
+    return float((shared / both).max())
+
+
+def read_boxes(path: str) -> Boxes:
+    """Return the boxes of a file.
+
+    ``.json``: an object with a box, or a list of boxes, for each image. ``.csv``: a line ``file,x0,y0,x1,y1`` and
+    below it one line a box. ``.txt``: TinyImageNet's ``val_annotations.txt``, whose boxes name their first and last
+    pixels.
+
+    Raises:
+        ValueError: If there is no such file, it is of another kind, or a box is none; the line says which.
+    """
+    file = Path(path).expanduser()
+    reader = _READERS.get(file.suffix)
+    if reader is None:
+        raise ValueError(f"boxes must be a file that ends in {', '.join(_READERS)}, got {path}")
+    if not file.is_file():
+        raise ValueError(f"boxes: there is no file {path}")
+    found: Boxes = {}
+    for name, values in reader(file):
+        found.setdefault(name, []).append(_checked(values, f"{path}, {name}"))
+    if not found:
+        raise ValueError(f"boxes: there is no box in {path}")
+    return found
+
+
+def _of_json(file: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"boxes: {file} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"boxes: {file} must hold an object with a box for each image, got {type(data).__name__}")
+    for name, value in data.items():
+        several = isinstance(value, list) and value and isinstance(value[0], list)
+        yield from ((name, box) for box in (value if several else [value]))
+
+
+def _of_csv(file: Path) -> Iterator[tuple[str, Any]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = csv.reader(lines)
+        if (header := next(rows, [])) != _HEADER:
+            raise ValueError(f"boxes: {file} must begin with {','.join(_HEADER)}, got {','.join(header)}")
+        yield from ((row[0], row[1:]) for row in rows if row)
+
+
+def _of_annotations(file: Path) -> Iterator[tuple[str, Any]]:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        name, _, *box = line.split("\t")
+        x0, y0, x1, y1 = _checked(box, f"{file}, {name}", least=0)
+        yield name, (x0, y0, x1 + 1, y1 + 1)
+
+
+_READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
+    ".json": _of_json,
+    ".csv": _of_csv,
+    ".txt": _of_annotations,
+}
+
+
+def _checked(values: Any, where: str, *, least: float = 1e-9) -> Box:
+    try:
+        x0, y0, x1, y1 = (float(value) for value in values)
+        if not (x0 >= 0 and y0 >= 0 and x1 - x0 >= least and y1 - y0 >= least):  # NaN lands here too
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"boxes: {where} must have x0, y0, x1, y1 with 0 <= x0 < x1, 0 <= y0 < y1, got {values}"
+        ) from None
+    return x0, y0, x1, y1
+
+
+def files_of(source: Source) -> Files:
+    """Return the files that the test images come from, in their order.
+
+    Raises:
+        ValueError: If the images come from no files, or these are not what they were when the run began.
+    """
+    test, name = source.splits.test, source.splits.name
+    if isinstance(test, Files):
+        return test
+    if not (name.startswith("folder:") or name == "tiny-imagenet"):
+        raise ValueError(
+            "localisation needs images from files, with a box for each: runs on tiny-imagenet, imagenet or "
+            f"folder:PATH have them, {name} has none"
+        )
+    found = parts_of(name, source.root).test
+    if not isinstance(found, Files) or not _same(found, test):
+        raise ValueError(
+            f"the test images of {name} are not the files found there now: the files have changed since, or the test "
+            "set was split off with another split_seed than 0; put it into a folder test/ beside train/"
+        )
+    return found
+
+
+def _same(files: Files, test: ImageSet) -> bool:
+    if isinstance(test, Files) or not torch.equal(files.labels, test.labels.cpu()):
+        return False
+    chosen = np.linspace(0, len(files) - 1, min(_COMPARED, len(files))).round().astype(int).tolist()
+    return all(np.array_equal(_decoded(files.paths[i], test.shape), test.images[i].cpu()) for i in chosen)
+
+
+def _decoded(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    pixels = pixels_of(path, None)
+    return pixels if pixels.shape == shape else pixels_of(path, shape[-1])
+
+
+def places_in(test: ImageSet, files: Files, boxes: Boxes) -> list[Float[np.ndarray, "count 4"]]:
+    """Return the boxes of every test image as the network sees it; an image may have none.
+
+    Args:
+        test: The images, in memory or not.
+        files: Where they come from.
+        boxes: By file name, or by class and file name where several files share one: ``class/name``.
+
+    Raises:
+        ValueError: If a box lies outside its image, or a name is that of several files.
+    """
+    names = [Path(path) for path in files.paths]
+    counts = Counter(name.name for name in names)
+    if several := [name for name in boxes if counts[name] > 1]:
+        raise ValueError(
+            f"boxes: {several[0]} is the name of {counts[several[0]]} test images; give it with its class, "
+            f"CLASS/{several[0]}"
+        )
+    found = []
+    for path in names:
+        own = [*boxes.get(f"{path.parent.name}/{path.name}", ()), *boxes.get(path.name, ())]
+        found.append(_seen(path, own, test) if own else np.empty((0, 4)))
+    return found
+
+
+def _seen(path: Path, boxes: Sequence[Box], test: ImageSet) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        width, height = picture.size
+    if outside := [box for box in boxes if box[2] > width or box[3] > height]:
+        raise ValueError(f"boxes: {path.name} is of {width}x{height} pixels, its box {outside[0]} lies outside")
+    values = torch.tensor(boxes, dtype=torch.float64)
+    rows, columns = test.shape[1:]
+    if isinstance(test, Files) or (height, width) != (rows, columns):
+        values = fitted_boxes(values, (height, width), rows, in_memory=not isinstance(test, Files))
+    return values[(values[:, 2] > values[:, 0]) & (values[:, 3] > values[:, 1])].numpy()
+
+
+def fitted_boxes(
+    boxes: Float[Tensor, "count 4"], shape: tuple[int, int], size: int, *, in_memory: bool
+) -> Float[Tensor, "count 4"]:
+    """Return boxes in an image of ``shape`` (h, w) as they are once it is scaled and cut to ``size`` squared."""
+    from torchvision import tv_tensors
+    from torchvision.transforms.v2 import functional
+
+    from multimix.lab.data._images import EVALUATION_RATIO
+
+    shorter = round(size * (1.0 if in_memory else EVALUATION_RATIO))
+    given = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=shape)
+    cut = functional.center_crop(functional.resize(given, [shorter]), [size, size])
+    return torch.Tensor(cut.as_subclass(torch.Tensor)).clamp(0, size)
