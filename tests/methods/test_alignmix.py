@@ -1,7 +1,5 @@
 """AlignMix against loops in float64 and cases worked by hand, given what it drew."""
 
-import math
-
 import pytest
 import torch
 from scipy import stats
@@ -9,18 +7,12 @@ from torch.nn import functional
 
 import references
 import toy
-from multimix.distill import SelfDistilled
-from multimix.methods import ERM, Alternate
+from methods.shared import problem, same_gradients, seeded
 from multimix.methods.alignmix import AlignMix, squared_distances
 from multimix.methods.mixup import Pairing
 from multimix.ops import sinkhorn
-from multimix.protocols import Teacher
 
 ALIGNED = AlignMix(prob=1.0)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def drawn_with(method, inputs, onto_first):
@@ -47,9 +39,7 @@ def plan_of(first, second, settings):
 @pytest.mark.parametrize("onto_first", [False, True])
 @pytest.mark.parametrize(("b", "shape"), [(1, (6, 6)), (7, (6, 6)), (4, (4, 9))])
 def test_aligned_mixing_equals_the_loop(b, shape, onto_first, soft):
-    network = toy.images().double().eval()
-    inputs, targets = toy.batch(b, 3, *shape, dtype=torch.float64)
-    probabilities = toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+    network, inputs, given, probabilities = problem(b, *shape, soft=soft)
     method = AlignMix(prob=1.0, iterations=23, tolerance=0.0)
     seed, drawn = drawn_with(method, inputs, onto_first)
     lam, partners = float(drawn.pairing.lam), drawn.pairing.partners
@@ -63,26 +53,8 @@ def test_aligned_mixing_equals_the_loop(b, shape, onto_first, soft):
         )
     logits = network.classify(torch.stack(mixed).mean(1))
     truth = references.soft_cross_entropy(logits, references.pairs(probabilities, partners, lam))
-    ours = method(network, inputs, probabilities if soft else targets, generator=seeded(seed)).total
-    parameters = list(network.parameters())
-    torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
-    for mine, wanted in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(truth, parameters), strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("onto_first", [False, True])
-def test_aligning_undoes_a_permutation_of_positions(onto_first):
-    """The partner shows the same at other places: moved onto the first it is the first, whatever lambda."""
-    generator = seeded(1)
-    first = 5 * torch.randn(9, 4, generator=generator)
-    second = first[torch.randperm(9, generator=generator)]
-    assert not torch.equal(first, second)
-    features, partners = torch.stack([first, second]), torch.tensor([1, 0])
-    _, drawn = drawn_with(ALIGNED, torch.zeros(2, 3), onto_first)
-    drawn = type(drawn)(Pairing(partners, torch.tensor(0.3)), onto_first, AlignMix(tolerance=0.0))
-    expected = features if onto_first else features[partners]
-    torch.testing.assert_close(drawn.mix(features), expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(drawn.pairing.mix(features), expected, atol=0.1)
+    ours = method(network, inputs, given, generator=seeded(seed)).total
+    same_gradients(ours, truth, network.parameters())
 
 
 def test_a_case_worked_by_hand():
@@ -98,15 +70,6 @@ def test_a_case_worked_by_hand():
 def _aligning(pairing, onto_first):
     _, drawn = drawn_with(ALIGNED, torch.zeros(2, 3), onto_first)
     return type(drawn)(pairing, onto_first, ALIGNED)
-
-
-def test_mean_pooling_does_not_see_the_first_form():
-    """The columns of R sum to one, so the pooled map is that of mixing without alignment: a property of the method."""
-    maps = toy.batch(7, 9, 4)[0]
-    pairing = ALIGNED.draw(None, maps, None, seeded()).pairing
-    moved = _aligning(pairing, onto_first=True).mix(maps)
-    assert not torch.allclose(moved, pairing.mix(maps), atol=0.1)
-    torch.testing.assert_close(moved.mean(1), pairing.mix(maps).mean(1), rtol=1e-4, atol=1e-5)
 
 
 def test_the_other_steps_are_mixup():
@@ -135,27 +98,10 @@ def test_what_is_drawn():
     assert stats.binomtest(rare, 500, 0.2).pvalue > 1e-3
 
 
-def test_the_plan_gets_no_gradient():
-    maps = toy.batch(3, 5, 4)[0].requires_grad_()
-    assert not ALIGNED.plan(maps, maps.flip(0)).requires_grad
-    pairing = Pairing(torch.tensor([0, 1, 2]), torch.tensor(1.0))
-    _aligning(pairing, onto_first=True).mix(maps).sum().backward()
-    torch.testing.assert_close(maps.grad, torch.ones_like(maps))  # lambda = 1: only the map itself is left
-
-
 def test_costs_are_squared_distances_far_from_the_origin_too():
     first, second = toy.batch(3, 5, 4)[0] + 300, toy.batch(3, 7, 4, seed=1)[0] + 300
     expected = torch.cdist(first.double(), second.double()).square()
     torch.testing.assert_close(squared_distances(first, second).double(), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_constant_images_are_aligned_evenly():
-    network = toy.images(norm=False, kernel=1)
-    inputs, targets = torch.ones(4, 3, 6, 6), torch.tensor([0, 0, 0, 0])
-    maps = network.embed(inputs)
-    torch.testing.assert_close(ALIGNED.plan(maps, maps), torch.full((4, 9, 9), 1 / 81))
-    total = ALIGNED(network, inputs, targets, generator=seeded()).total
-    torch.testing.assert_close(total, functional.cross_entropy(network(inputs), targets))
 
 
 def test_half_precision_is_aligned_in_float32():
@@ -166,54 +112,3 @@ def test_half_precision_is_aligned_in_float32():
     cost = squared_distances(maps.float(), maps.float().flip(0))
     torch.testing.assert_close(plan, sinkhorn(cost, 0.1, iterations=100, tolerance=0.1))
     assert mixed.dtype == torch.bfloat16
-
-
-def test_feature_vectors_have_a_single_position():
-    network = toy.vectors()
-    inputs, targets = toy.batch(7, 8)
-    pairing = ALIGNED.draw(network, inputs, targets, seeded()).pairing
-    logits = network.classify(pairing.mix(network.pool(network.embed(inputs))))
-    expected = functional.cross_entropy(logits, pairing.mix(toy.one_hot(targets)))
-    torch.testing.assert_close(ALIGNED(network, inputs, targets, generator=seeded()).total, expected)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_teacher_aligns_its_own_features_with_the_same_draw(seed):
-    student, teacher = toy.images().eval(), toy.images(seed=1).eval()
-    inputs, targets = toy.batch(7, 3, 6, 6)
-    other = toy.batch(7, 3, 6, 6, seed=5)[0]
-    drawn = ALIGNED.draw(student, inputs, targets, seeded(seed))
-    logits = drawn.predict(student, inputs)
-    own = teacher.embed(other)
-    partners, seen = drawn.pairing.partners, student.embed(inputs)
-    assert not torch.allclose(ALIGNED.plan(own, own[partners]), ALIGNED.plan(seen, seen[partners]), atol=1e-3)
-    taught = functional.cross_entropy(logits, teacher.classify(teacher.pool(drawn.mix(own))).detach().softmax(-1))
-    labels = functional.cross_entropy(logits, drawn.mix_targets(toy.one_hot(targets)))
-    ours = ALIGNED(student, inputs, targets, generator=seeded(seed), teacher=Teacher(teacher, other, 0.3))
-    torch.testing.assert_close(ours.total, 0.3 * labels + 0.7 * taught)
-
-
-@pytest.mark.parametrize("wrap", [SelfDistilled, lambda m: Alternate((m, ERM()))], ids=["distilled", "alternate"])
-def test_it_composes(wrap):
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    method = wrap(ALIGNED)
-    for seed in range(4):
-        assert method(network, inputs, targets, generator=seeded(seed)).total.isfinite()
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"alpha": 0.0}, "alpha must be finite and greater than 0"),
-        ({"prob": 1.5}, r"prob must lie in \[0, 1\], got 1.5"),
-        ({"prob": math.nan}, r"prob must lie in \[0, 1\], got nan"),
-        ({"epsilon": 0.0}, "epsilon must be finite and greater than 0, got 0"),
-        ({"epsilon": math.inf}, "epsilon must be finite and greater than 0, got inf"),
-        ({"iterations": 0}, "iterations must be at least 1, got 0"),
-        ({"tolerance": -0.1}, "tolerance must not be negative, got -0.1"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        AlignMix(**settings)

@@ -5,19 +5,12 @@ import math
 import pytest
 import torch
 from scipy import stats
-from torch.nn import functional
 
 import references
 import toy
-from multimix.distill import SelfDistilled
-from multimix.methods import ERM, Alternate
+from methods.shared import problem, seeded
 from multimix.methods.opttransmix import OptTransMix
 from multimix.ops import barycentre
-from multimix.protocols import Teacher
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def log_sum(values):
@@ -63,9 +56,6 @@ def deltas(places, shape, dtype=torch.float64):
     return masses
 
 
-# ------------------------------------------------------------------------------------------------------ barycentre
-
-
 EPSILONS = [0.5, 0.05, 0.004, 0.002, 0.001, 1e-5]
 """For float32, float64 and logarithms, by products of lines, of the shorter lines, and by sums."""
 
@@ -102,33 +92,6 @@ def test_two_points_meet_at_the_weighted_mean(epsilon, dtype):
     torch.testing.assert_close(ours.double(), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_a_weight_of_one_blurs_by_half_of_epsilon():
-    image, epsilon = positive(2, 11, 11), 0.004
-    ours = barycentre(image, torch.tensor([1.0, 0.0]), epsilon=epsilon, iterations=5)
-    place = torch.arange(11, dtype=torch.float64) / 10
-    kernel = (-((place - place.view(-1, 1)) ** 2) / (2 * epsilon / 2)).exp()
-    kernel = kernel / kernel.sum(0)  # each pixel's mass is spread over the image
-    torch.testing.assert_close(ours, kernel @ (image[0] / image[0].sum()) @ kernel.T, rtol=1e-9, atol=1e-12)
-
-
-def test_images_and_their_weights_have_no_order_and_the_plane_no_direction():
-    masses, weights = positive(3, 8, 6), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
-    ours = barycentre(masses, weights, epsilon=0.01, iterations=20)
-    order = [2, 0, 1]
-    torch.testing.assert_close(barycentre(masses[order], weights[order], epsilon=0.01, iterations=20), ours)
-    for turn in (lambda x: x.mT, lambda x: x.flip(-1), lambda x: x.flip(-2)):
-        torch.testing.assert_close(barycentre(turn(masses), weights, epsilon=0.01, iterations=20), turn(ours))
-
-
-def test_a_moved_image_meets_itself_half_way():
-    """Between an image and itself six pixels further, the barycentre is the image three pixels on, blurred."""
-    blob = positive(4, 4)
-    first, half, second = (functional.pad(blob, (at, 26 - at, 10, 10)) for at in (8, 11, 14))
-    ours = barycentre(torch.stack([first, second]), torch.tensor([0.5, 0.5]), epsilon=0.002, iterations=200)
-    wanted = barycentre(torch.stack([half, half]), torch.tensor([0.5, 0.5]), epsilon=0.002, iterations=200)
-    torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-3 * float(wanted.max()))
-
-
 @pytest.mark.parametrize("epsilon", [0.5, 0.02, 0.002, 1e-3])
 def test_gradients_are_those_of_differences(epsilon):
     masses = positive(2, 3, 2) + 0.1
@@ -145,17 +108,12 @@ def test_autocast_changes_nothing(epsilon, device):
         assert torch.equal(barycentre(masses, weights, epsilon=epsilon, iterations=5), plain)
 
 
-# ---------------------------------------------------------------------------------------------------------- method
-
-
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(("b", "shape"), [(1, (4, 4)), (2, (4, 3)), (3, (2, 5))])
 def test_opttransmix_equals_the_loop(b, shape, soft):
-    network = toy.images().double().eval()
-    inputs, targets = toy.batch(b, 3, *shape, dtype=torch.float64)
-    probabilities = toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+    network, inputs, given, probabilities = problem(b, *shape, soft=soft)
     method = OptTransMix(alpha=2.0, epsilon=0.05, iterations=6)
-    drawn = method.draw(network, inputs, targets, seeded(3))
+    drawn = method.draw(network, inputs, given, seeded(3))
     lam = float(drawn.lam)
     mixed = torch.zeros_like(inputs)
     for i, partner in enumerate(drawn.partners.tolist()):
@@ -168,34 +126,8 @@ def test_opttransmix_equals_the_loop(b, shape, soft):
     torch.testing.assert_close(drawn.mix(inputs), mixed, rtol=1e-6, atol=1e-6)
     wanted = references.pairs(probabilities, drawn.partners, lam)
     truth = references.soft_cross_entropy(network(mixed), wanted)
-    ours = method(network, inputs, probabilities if soft else targets, generator=seeded(3)).total
+    ours = method(network, inputs, given, generator=seeded(3)).total
     torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-6)
-
-
-def test_the_mean_of_each_channel_is_mixed_linearly():
-    inputs = toy.batch(5, 3, 8, 6)[0]
-    drawn = OptTransMix().draw(None, inputs, None, seeded())
-    wanted = references.pairs(inputs, drawn.partners, float(drawn.lam)).mean((2, 3))
-    torch.testing.assert_close(drawn.mix(inputs).mean((2, 3)), wanted.to(inputs.dtype), rtol=1e-5, atol=1e-5)
-
-
-def test_standardised_images_are_mixed_as_those_they_were():
-    inputs, means, stds = torch.rand(5, 3, 8, 6), torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.1
-    drawn = OptTransMix().draw(None, inputs, None, seeded())
-    ours = drawn.mix((inputs - means) / stds) * stds + means
-    torch.testing.assert_close(ours, drawn.mix(inputs), rtol=0, atol=1e-5)
-
-
-def test_what_is_bright_moves():
-    """A spot on black and the same spot elsewhere: one spot in between, where mixup has two."""
-    inputs = torch.stack([deltas([(4, 2)] * 3, (16, 16)), deltas([(10, 14)] * 3, (16, 16))]).float()
-    lam = 0.5
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("multimix.methods.opttransmix.beta", lambda n, alpha, **_: torch.tensor([lam]))
-        patch.setattr("multimix.methods.opttransmix.draw_partners", lambda n, **_: torch.tensor([1, 0]))
-        mixed, labels = OptTransMix().mix(inputs, torch.tensor([0, 1]), num_classes=2, generator=seeded())
-    assert {divmod(int(at), 16) for at in mixed.flatten(2).argmax(2).flatten()} == {(7, 8)}
-    torch.testing.assert_close(labels, torch.full((2, 2), lam))
 
 
 def test_lambda_is_beta_and_one_a_step():
@@ -220,71 +152,3 @@ def test_constant_images_are_mixed_linearly(shape, values):
         assert mixed.isfinite().all()
         torch.testing.assert_close(mixed, wanted.float(), rtol=0, atol=tolerance)
         torch.testing.assert_close(mixed.mean((2, 3)), wanted.float().mean((2, 3)), rtol=0, atol=1e-6)
-
-
-def test_half_precision_stays_close():
-    inputs = toy.batch(3, 3, 8, 6)[0].bfloat16()
-    drawn = OptTransMix().draw(None, inputs, None, seeded())
-    mixed = drawn.mix(inputs)
-    assert mixed.dtype == torch.bfloat16
-    torch.testing.assert_close(mixed.float(), drawn.mix(inputs.float()), rtol=0.01, atol=0.01)
-
-
-def test_gradients_reach_the_pixels():
-    inputs = toy.batch(2, 1, 3, 2, dtype=torch.float64)[0].requires_grad_()
-    drawn = OptTransMix(epsilon=0.05, iterations=3).draw(None, inputs, None, seeded())
-    weights = torch.rand(2, 1, 3, 2, generator=seeded(), dtype=torch.float64)
-    (ours,) = torch.autograd.grad((drawn.mix(inputs) * weights).sum(), inputs)
-    step = 1e-5
-    for at in [(0, 0, 0, 1), (0, 0, 2, 1), (1, 0, 1, 0)]:
-        moved = torch.zeros_like(inputs)
-        moved[at] = step
-        difference = (drawn.mix(inputs + moved) - drawn.mix(inputs - moved)).mul(weights).sum() / (2 * step)
-        torch.testing.assert_close(ours[at], difference.detach(), rtol=1e-4, atol=1e-7)
-
-
-def test_a_teacher_predicts_on_its_own_view_mixed_alike():
-    student, teacher = toy.images().eval(), toy.images(seed=1).eval()
-    inputs, targets = toy.batch(5, 3, 6, 6)
-    other = toy.batch(5, 3, 6, 6, seed=5)[0]
-    drawn = OptTransMix().draw(student, inputs, targets, seeded())
-    logits = drawn.predict(student, inputs)
-    taught = functional.cross_entropy(logits, drawn.predict(teacher, other).detach().softmax(-1))
-    labels = functional.cross_entropy(logits, drawn.mix_targets(toy.one_hot(targets)))
-    ours = OptTransMix()(student, inputs, targets, generator=seeded(), teacher=Teacher(teacher, other, 0.3))
-    torch.testing.assert_close(ours.total, 0.3 * labels + 0.7 * taught)
-
-
-@pytest.mark.parametrize("wrap", [lambda m: SelfDistilled(m, 0.3), lambda m: Alternate((m, ERM()))])
-def test_it_can_be_part_of_another_method(wrap):
-    network, (inputs, targets) = toy.images(), toy.batch(5, 3, 6, 6)
-    totals = [wrap(OptTransMix())(network.eval(), inputs, targets, generator=seeded(1)).total for _ in range(2)]
-    assert totals[0].isfinite()
-    assert torch.equal(*totals)
-
-
-# ------------------------------------------------------------------------------------------------------- bad input
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"alpha": 0.0}, "alpha must be finite and greater than 0"),
-        ({"epsilon": 0.0}, "epsilon must be finite and greater than 0, got 0.0"),
-        ({"epsilon": float("nan")}, "epsilon must be finite and greater than 0, got nan"),
-        ({"epsilon": float("inf")}, "epsilon must be finite and greater than 0, got inf"),
-        ({"iterations": 0}, "iterations must be at least 1, got 0"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        OptTransMix(**settings)
-
-
-@pytest.mark.bad_input
-def test_features_are_refused():
-    with pytest.raises(
-        ValueError, match=r"inputs must be images of shape \(b, c, h, w\) for OptTransMix, got \(7, 8\)"
-    ):
-        OptTransMix()(toy.vectors(), *toy.batch(7, 8))

@@ -5,13 +5,8 @@ import torch
 from scipy import stats
 
 import toy
-from multimix.distill import SelfDistilled
-from multimix.methods import ERM, Alternate
+from methods.shared import seeded
 from multimix.methods.resizemix import Patching, ResizeMix
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def loop(images, drawn):
@@ -40,34 +35,16 @@ def test_it_equals_the_loop(b, shape, soft):
         )
         assert torch.equal(mixed, loop(images, drawn))
         share = drawn.size[0] * drawn.size[1] / (shape[0] * shape[1])
-        truth = torch.stack([(1 - share) * probabilities[i] + share * probabilities[j] for i, j in pairs(drawn)])
+        truth = torch.stack(
+            [(1 - share) * probabilities[i] + share * probabilities[j] for i, j in enumerate(drawn.partners)]
+        )
         torch.testing.assert_close(wanted, truth)
-
-
-def pairs(drawn):
-    return enumerate(drawn.partners.tolist())
-
-
-def test_the_share_is_that_of_the_pixels_pasted():
-    """Images of a single colour each: the mean of a mixed one is its share of either."""
-    colours = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 9, 14).contiguous()
-    for seed in range(20):
-        drawn = ResizeMix().draw(None, colours, None, seeded(seed))
-        torch.testing.assert_close(drawn.mix(colours).mean((1, 2, 3)), drawn.mix_targets(torch.arange(5.0)))
-
-
-def test_by_hand_the_whole_partner_is_there():
-    images = torch.arange(32.0).view(2, 1, 4, 4)
-    places = torch.tensor([1, 0]), torch.tensor([2, 0])
-    mixed = Patching(torch.tensor([1, 0]), (2, 2), *places, 0.75).mix(images)
-    assert mixed[0, 0].tolist() == [[0, 1, 2, 3], [4, 5, 16, 18], [8, 9, 24, 26], [12, 13, 14, 15]]
-    assert mixed[1, 0].tolist() == [[0, 2, 18, 19], [8, 10, 22, 23], [24, 25, 26, 27], [28, 29, 30, 31]]
 
 
 def test_bilinear_averages_what_a_pixel_covers():
     """A chessboard made half as large is grey, by the filter's weights at the edge and in the middle alike."""
     board = (torch.arange(8).view(-1, 1) + torch.arange(8)).remainder(2).double().expand(2, 1, 8, 8)
-    drawn = Patching(torch.tensor([1, 0]), (4, 4), torch.tensor([0, 4]), torch.tensor([0, 4]), 0.75, "bilinear")
+    drawn = Patching(torch.tensor([1, 0]), 0.75, (4, 4), torch.tensor([0, 4]), torch.tensor([0, 4]), "bilinear")
     mixed = drawn.mix(board)
     torch.testing.assert_close(mixed[0, 0, :4, :4], torch.full((4, 4), 0.5, dtype=torch.float64), rtol=0, atol=0.05)
     assert set(mixed[0, 0, 4:].flatten().tolist()) == {0.0, 1.0}
@@ -98,49 +75,3 @@ def test_without_a_pixel_to_paste_the_image_stays(shape):
     assert torch.equal(mixed, images)
     assert mixed.data_ptr() != images.data_ptr()
     assert torch.equal(wanted, toy.one_hot(targets))
-
-
-def test_at_full_size_the_partner_replaces_the_image():
-    images, targets = toy.batch(7, 3, 6, 6)
-    drawn = ResizeMix(scales=(1.0, 1.0)).draw(None, images, targets, seeded())
-    assert torch.equal(drawn.mix(images), images[drawn.partners])
-    assert drawn.lam == 0
-
-
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_precisions_and_layouts(dtype, interpolation):
-    images, targets = toy.batch(7, 3, 10, 6)
-    method = ResizeMix(interpolation=interpolation)
-    truth, _ = method.mix(images, targets, num_classes=5, generator=seeded(1))
-    cast = images.to(dtype).contiguous(memory_format=torch.channels_last)
-    mixed, _ = method.mix(cast, targets, num_classes=5, generator=seeded(1))
-    assert mixed.dtype == dtype
-    torch.testing.assert_close(mixed.float(), truth, rtol=2e-2, atol=2e-2)
-
-
-def test_it_composes():
-    inputs, targets = toy.batch(7, 3, 6, 6)
-    for method in (SelfDistilled(ResizeMix(), 0.3), Alternate((ResizeMix(), ERM()))):
-        network = toy.images()
-        method(network, inputs, targets, generator=seeded()).total.backward()
-        assert all(p.grad.isfinite().all() for p in network.parameters())
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize("scales", [(0.8, 0.1), (-0.1, 0.5), (0.1, 1.1), (0.1, float("nan")), (0.5,), 0.5, None])
-def test_impossible_scales_are_refused(scales):
-    with pytest.raises(ValueError, match=r"scales must be \(low, high\) with 0 <= low <= high <= 1, got"):
-        ResizeMix(scales=scales)
-
-
-@pytest.mark.bad_input
-def test_an_unknown_interpolation_is_refused():
-    with pytest.raises(ValueError, match="interpolation must be nearest or bilinear, got 'cubic'"):
-        ResizeMix(interpolation="cubic")
-
-
-@pytest.mark.bad_input
-def test_it_names_itself_where_it_needs_images():
-    with pytest.raises(ValueError, match=r"images of shape \(b, c, h, w\) for ResizeMix, got \(7, 8\)"):
-        ResizeMix().mix(*toy.batch(7, 8), num_classes=5)

@@ -169,7 +169,7 @@ class PuzzleMix(MixesInputs, Checked):
         noise = uniform(*inputs.shape, generator=generator, like=inputs)
         eps = scale.width * (self.adversarial_eps / 255)
         noise = scale.clamp(inputs + (2 * noise - 1) * eps) - inputs
-        gradient = input_gradient(network, inputs + noise, targets)
+        gradient = input_gradient(network, (inputs + noise).to(inputs.dtype), targets)
         # A step that outdoes the largest perturbation a little, as in fast adversarial training.
         noise = noise + scale.width * ((self.adversarial_eps + 2) / 255) * gradient.sign()
         noise = float(uniform(generator=generator)) * noise.clamp(-eps, eps)

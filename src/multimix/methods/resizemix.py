@@ -79,6 +79,7 @@ class Patching(PairMixing):
     def _small(self, images: Tensor) -> Tensor:
         if self.interpolation == "nearest":
             return interpolate(images, self.size, mode="nearest")
-        # In float32 at least: torch has no such filter in half precision on a CPU.
-        wide = images.to(torch.promote_types(images.dtype, torch.float32))
+        # In float32 at least, as torch has no such filter in half precision on a CPU, and not channels last, where
+        # torch 2.14 gets images that become one pixel wide wrong.
+        wide = images.contiguous().to(torch.promote_types(images.dtype, torch.float32))
         return interpolate(wide, self.size, mode="bilinear", antialias=True).to(images.dtype)

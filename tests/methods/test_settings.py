@@ -1,0 +1,117 @@
+"""Settings that no method can have, one for each field that is checked."""
+
+import math
+
+import pytest
+
+from multimix.methods import (
+    AdaMixUp,
+    AlignMix,
+    AutoMix,
+    CoMixup,
+    FMix,
+    OptTransMix,
+    PuzzleMix,
+    ResizeMix,
+    SaliencyMix,
+    StyleCutMix,
+    StyleMix,
+    SuperMix,
+    ZetaMixup,
+)
+
+POSITIVE, WEIGHT, FRACTION, COUNT = (
+    (0.0, r"must be above 0 and finite, got 0\.0"),
+    (math.inf, "must be at least 0 and finite, got inf"),
+    (1.5, r"must lie in \[0, 1\], got 1\.5"),
+    (0, "must be at least 1, got 0"),
+)
+RANGES = {
+    AdaMixUp: {"held_out": (1.0, r"must lie in \[0, 1\), got 1\.0"), "width": COUNT},
+    AlignMix: {
+        "alpha": POSITIVE,
+        "prob": FRACTION,
+        "epsilon": POSITIVE,
+        "iterations": COUNT,
+        "tolerance": (-0.1, r"must be at least 0, got -0\.1"),
+    },
+    AutoMix: {
+        "alpha": POSITIVE,
+        "distance_weight": WEIGHT,
+        "share": (0.0, r"must lie in \(0, 1\], got 0\.0"),
+        "width": COUNT,
+        "channels": COUNT,
+    },
+    CoMixup: {
+        "alpha": POSITIVE,
+        **dict.fromkeys(("beta", "gamma", "tau", "eta", "clean"), WEIGHT),
+        "omega": FRACTION,
+        **dict.fromkeys(("grid", "part", "iterations"), COUNT),
+    },
+    FMix: {"alpha": POSITIVE, "decay": WEIGHT},
+    OptTransMix: {"alpha": POSITIVE, "epsilon": POSITIVE, "iterations": COUNT},
+    PuzzleMix: {
+        "alpha": POSITIVE,
+        "labels": (1, "must be at least 2, got 1"),
+        **dict.fromkeys(("beta", "gamma", "eta", "transport_eps", "adversarial_eps", "clean"), WEIGHT),
+        "grids": ((), r"must hold at least 1, got \(\)"),
+        "patch": COUNT,
+        "transport_size": COUNT,
+        "adversarial": FRACTION,
+    },
+    ResizeMix: {
+        "scales": ((0.8, 0.1), r"must be \(low, high\) with low <= high, got"),
+        "interpolation": ("cubic", "must be one of nearest, bilinear, got 'cubic'"),
+    },
+    SaliencyMix: {
+        "alpha": POSITIVE,
+        "prob": FRACTION,
+        "levels": ((1.0, 0.0), r"must be None or \(black, white\) with black < white"),
+    },
+    StyleMix: {
+        "alpha1": POSITIVE,
+        "prob": FRACTION,
+        "r": FRACTION,
+        "encoder": ("vgg.pth", "and decoder must be given together"),
+        "size": COUNT,
+        "learning_rate": WEIGHT,
+        "warmup": (-1, "must be at least 0, got -1"),
+    },
+    StyleCutMix: {
+        "alpha1": POSITIVE,
+        "alpha2": POSITIVE,
+        "prob": FRACTION,
+        "delta": POSITIVE,
+        "gamma": ("fixed", "must be one of beta, auto, got 'fixed'"),
+    },
+    SuperMix: {
+        "images": (1, "must be at least 2, got 1"),
+        "alpha": POSITIVE,
+        **dict.fromkeys(("side", "iterations"), COUNT),
+        **dict.fromkeys(("sparsity", "sigma"), WEIGHT),
+        "tolerance": FRACTION,
+    },
+    ZetaMixup: {"gamma": POSITIVE},
+}
+CASES = [(cls, name, *case) for cls, fields in RANGES.items() for name, case in fields.items()]
+FURTHER = [
+    (ResizeMix, "scales", (-0.1, 0.5), r"must hold values that each must lie in \[0, 1\]"),
+    (ResizeMix, "scales", (0.5,), r"must be \(low, high\) with low <= high"),
+    (SaliencyMix, "levels", (0.0,), "must be None or"),
+    (SaliencyMix, "levels", (0.0, math.inf), "must be None or"),
+    (PuzzleMix, "grids", (0, 2), "must hold values that each must be at least 1"),
+    (StyleCutMix, "gamma", 1.1, r"must lie in \[0, 1\], got 1\.1"),
+]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("cls", "name", "value", "message"), CASES + FURTHER)
+def test_impossible_settings_are_refused(cls, name, value, message):
+    with pytest.raises(ValueError, match=f"^{name} {message}"):
+        cls(**{name: value})
+
+
+@pytest.mark.bad_input
+def test_files_of_weights_need_images_that_are_large_enough():
+    with pytest.raises(ValueError, match="size must be at least 16 with files of weights, got 8"):
+        StyleMix(size=8, encoder="a", decoder="b")
