@@ -31,8 +31,8 @@ from multimix.integrations.sklearn import MultiMixClassifier
 from multimix.lab.evaluate.calibration import expected_calibration_error, negative_log_likelihood
 from multimix.lab.evaluate.predict import predict
 from multimix.lab.report import Record
+from multimix.lab.runs.environment import describe
 from multimix.lab.train import to_json
-from multimix.lab.train.environment import describe
 from multimix.methods import ERM
 from multimix.protocols import Method, Network
 

@@ -12,9 +12,9 @@ from anatomy.geometry import geometry
 from anatomy.measure import AnatomySettings, Finding, findings
 from anatomy.probe import Probe
 from multimix.lab.data import Batches, Splits, first_of
+from multimix.lab.runs.checkpoint import random_states, restore_random_states
+from multimix.lab.runs.environment import describe
 from multimix.lab.train import Engine, TrainConfig
-from multimix.lab.train.environment import describe
-from multimix.lab.train.state import random_states, restore_random_states
 from multimix.protocols import Network
 
 Record = dict[str, Any]

@@ -18,7 +18,7 @@ import torch
 
 from chaos import fanout, kills, parity, soak
 from fuzz import wrong_inputs
-from multimix.lab.train.environment import commit
+from multimix.lab.runs.environment import commit
 
 PARTS: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {
     "kills": lambda folder: [kills.run(folder, kills=50)],

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from multimix.distill import SelfDistilled
+from multimix.lab.runs.loop import LossLog
 from multimix.lab.train import Engine
 from multimix.lab.train.run import load_data
-from multimix.lab.train.session import LossLog
 from multimix.methods import Alternate, CutMix, DenseMultiMix, MultiMix
 from train.tiny import tiny
 

@@ -103,4 +103,5 @@ def begin_detection(folder: Path, backbone: Path) -> None:
     facts = run.read_facts()
     assert facts is not None
     config = DetectConfig(backbone="run", data="coco:coco", device="cpu", channels=8, hidden=8, min_size=(32,))
-    DetectFolder(folder).begin(config, Origin(run.read_config(), facts, "0" * 16), ("cat", "dog"))
+    origin = Origin(run.read_config(), facts, "0" * 16)
+    DetectFolder(folder).create(config, classes=("cat", "dog"), backbone=origin.described())

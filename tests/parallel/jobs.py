@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from multimix.lab.train import Engine, TrainConfig
+from multimix.lab.train.parallel import gathered_state
 from multimix.lab.train.run import load_data
-from multimix.lab.train.sharded import put_together
 from multimix.models import synchronise_batchnorm
 from multimix.ops import Gather
 from multimix.protocols import Method, Teacher
@@ -41,7 +41,7 @@ def steps(config: TrainConfig, count: int, double: bool = False, disturbed: bool
         else:
             engine.end_epoch()
     averages = {f"average {i}": average.state_dict() for i, average in enumerate(engine.averages())}
-    return put_together({"losses": losses, "weights": engine.network.state_dict(), **averages})
+    return gathered_state({"losses": losses, "weights": engine.network.state_dict(), **averages})
 
 
 def join() -> None:

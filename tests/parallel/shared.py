@@ -16,8 +16,8 @@ import multimix as mm
 import toy
 from multimix.lab.train import Engine, TrainConfig, resume, train
 from multimix.lab.train.engine import TrainStep
+from multimix.lab.train.parallel import gathered_state, shard_module
 from multimix.lab.train.run import load_data
-from multimix.lab.train.sharded import put_together, share_out
 from multimix.protocols import Method
 from parallel.jobs import share
 from train.tiny import stopped_after
@@ -86,7 +86,7 @@ def both(model: str, method: str) -> dict[str, Any]:
     for name in ("shared", "alike"):
         step = TrainStep(copy.deepcopy(network), copy.deepcopy(METHODS[method]), [])
         if name == "shared":
-            share_out(step, init_device_mesh("cpu", (dist.get_world_size(),)))
+            shard_module(step, init_device_mesh("cpu", (dist.get_world_size(),)))
         found[name] = _steps(step, share(images), share(labels), averaged=name == "alike")
         found[name]["blocks"] = [path for path, part in step.named_modules() if type(part).__name__.startswith("FSDP")]
     return found
@@ -105,7 +105,7 @@ def _steps(step: nn.Module, images: Tensor, labels: Tensor, *, averaged: bool) -
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total.item())
-    return {"losses": losses, "weights": put_together(step.network.state_dict())}
+    return {"losses": losses, "weights": gathered_state(step.network.state_dict())}
 
 
 def whole(config: TrainConfig, folder: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from chaos.parity import BAR, CASES, compare
-from multimix.lab.train.parallel import start
+from multimix.lab.train.parallel import start_processes
 from parallel.jobs import largest_difference, steps
 from parallel.together import together
 from train.tiny import tiny
@@ -42,11 +42,11 @@ def test_running_statistics_and_teachers_stay_in_step_without_synchronised_batch
 def test_what_cannot_be_shared_out_is_refused_before_a_process_is_started(changes, message, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
     with pytest.raises(ValueError, match=message):
-        start(tiny(**{"devices": 2, **changes}))
+        start_processes(tiny(**{"devices": 2, **changes}))
 
 
 @pytest.mark.bad_input
 def test_one_of_several_processes_with_a_configuration_of_one_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ValueError, match="devices and nodes must say that there are 4 processes, got 1 device"):
-        start(tiny())
+        start_processes(tiny())

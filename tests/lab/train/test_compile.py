@@ -61,7 +61,7 @@ def test_a_compiled_network_learns_what_the_plain_one_does_and_its_teachers_are_
 def test_a_compiled_run_ends_in_a_folder_like_any_other(tmp_path):
     run = train(tiny(compile=True, method=CutMix(), ema=0.9), tmp_path / "run", quiet=True)
     assert run.finished
-    assert (run.pictures / "cutmix.png").is_file()
+    assert (run.figures / "cutmix.png").is_file()
     assert load_network(run.path)[0](torch.zeros(3, 1, 8, 8)).shape == (3, 10)
 
 

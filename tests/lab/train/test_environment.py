@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from multimix.lab.train import environment
+from multimix.lab.runs import environment
 
 
 def git(folder: Path, *arguments: str) -> str:

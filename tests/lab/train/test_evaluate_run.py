@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from multimix.lab.data import Images
 from multimix.lab.evaluate import SuiteSettings
-from multimix.lab.train import engine, evaluate_run, load_network, load_trained, train
+from multimix.lab.train import evaluate_run, load_network, load_trained, train
+from multimix.lab.train import network as networks
 from train.tiny import events, files, steady, stopped_after, tiny
 
 _MEASURED = ("accuracy", "nll", "ece", "examples", "epoch", "seed", "suite", "split", "device", "torch")
@@ -47,7 +48,7 @@ def test_nothing_but_the_records_changes(run):
 def test_what_is_measured_already_is_not_measured_again(run, monkeypatch):
     (first,) = evaluate_run(run)
     before = files(run)
-    monkeypatch.setattr("multimix.lab.train.evaluation.test_record", None)
+    monkeypatch.setattr("multimix.lab.train.evaluation.suite_record", None)
     assert evaluate_run(run) == [first]
     assert files(run) == before
 
@@ -98,8 +99,8 @@ def test_a_trained_network_needs_neither_its_data_nor_a_download(run, monkeypatc
     whole["config"] |= {"pretrained": True, "data": "npz:gone.npz"}
     (run / "config.json").write_text(json.dumps(whole))
     asked = []
-    real = engine.build
-    monkeypatch.setattr(engine, "build", lambda *a, **k: asked.append(k["pretrained"]) or real(*a, **k))
+    real = networks.build
+    monkeypatch.setattr(networks, "build", lambda *a, **k: asked.append(k["pretrained"]) or real(*a, **k))
     network, facts = load_trained(run, device="cpu")
     assert asked == [False]
     assert (facts.classes, facts.shape, facts.mean) == (splits.classes, splits.shape, splits.mean)

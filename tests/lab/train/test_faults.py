@@ -14,11 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from multimix.lab.runs.checkpoint import load_newest, previous, save_checkpoint, save_weights
+from multimix.lab.runs.environment import StopRequest, Terminated
+from multimix.lab.runs.folder import Metrics
 from multimix.lab.train import Engine, TrainingError, resume, train
-from multimix.lab.train.log import Metrics
-from multimix.lab.train.state import load_newest, previous, save_checkpoint
-from multimix.lab.train.stop import StopRequest, Terminated
-from multimix.lab.train.weights import save_weights
 from multimix.methods import ERM, MultiMix
 from train.faults import train_as_nobody, train_while_a_worker_dies, with_room_for
 from train.tiny import BATCHES, events, steady, stopped_after, tiny, weights

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from multimix.lab.train import Engine, train
 from multimix.lab.train.engine import build_network
-from multimix.lab.train.initial import initialise
+from multimix.lab.train.network import initialise
 from train.tiny import splits_of, tiny, train_all
 
 

@@ -9,9 +9,8 @@ import sys
 import pytest
 
 from multimix.lab.train import TrainConfig
-from multimix.lab.train.launch import Launch
+from multimix.lab.train.launch import Launch, run_all
 from multimix.lab.train.launch.ray import share
-from multimix.lab.train.many import run_all
 
 SMALL, LARGE = {"CPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}
 
@@ -23,7 +22,7 @@ from threading import Thread
 import torch
 
 from multimix.lab.train.launch import Launch
-from multimix.lab.train.many import run_all
+from multimix.lab.train.launch import run_all
 from train.test_many import kill_amid
 from train.tiny import steady, tiny, weights
 

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from multimix.lab.train.launch import Launch
-from multimix.lab.train.launch.attempt import Failure, Job
-from multimix.lab.train.launch.slurm import OnSlurm, parsed, script
-from multimix.lab.train.launch.worker import main as work
-from multimix.lab.train.launch.worker import read_outcome, write_plan
-from multimix.lab.train.many import run_all
+from multimix.lab.train.launch import Launch, run_all
+from multimix.lab.train.launch.job import Failure, Job
+from multimix.lab.train.launch.slurm import OnSlurm, parsed, read_outcome, script, work, write_plan
 from train.tiny import steady, tiny, weights
 
 SBATCH = """#!{python}
@@ -66,7 +63,7 @@ def cluster(tmp_path, monkeypatch) -> Path:
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setattr("multimix.lab.train.many._POLL", 0.05)
+    monkeypatch.setattr("multimix.lab.train.launch._POLL", 0.05)
     monkeypatch.setattr("multimix.lab.train.launch.slurm._EVERY", 0.0)
     monkeypatch.chdir(tmp_path)
     return folder
@@ -117,7 +114,7 @@ def test_the_script_passes_the_warning_on_and_waits_for_the_run(tmp_path, monkey
     task.terminate()
     assert task.wait(30) == 3
     assert (tmp_path / "out").read_text().splitlines() == [
-        "-m multimix.lab.train.launch.worker a folder/plans/5.json a folder/outcomes/5.json",
+        "-c from multimix.lab.train.launch.slurm import work; work() a folder/plans/5.json a folder/outcomes/5.json",
         "saved",
     ]
 
@@ -141,11 +138,17 @@ def test_a_task_runs_its_plan_and_writes_its_outcome(tmp_path, monkeypatch):
     good, bad = Job(tmp_path / "run", tiny(epochs=1)), Job(tmp_path / "bad", tiny(data="npz:nowhere.npz"))
     for name, job in (("good", good), ("bad", bad)):
         write_plan(tmp_path / f"{name}.json", job)
-    assert work(tmp_path / "good.json", tmp_path / "outcome.json") == 0
+
+    def ended(plan: str) -> int:
+        with pytest.raises(SystemExit) as end:
+            work([str(tmp_path / f"{plan}.json"), str(tmp_path / "outcome.json")])
+        return end.value.code
+
+    assert ended("good") == 0
     assert read_outcome(tmp_path / "outcome.json") is None
     assert good.finished
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["command"] == "multimix compare x"
-    assert work(tmp_path / "bad.json", tmp_path / "outcome.json") == 1
+    assert ended("bad") == 1
     failure = read_outcome(tmp_path / "outcome.json")
     assert (failure.final, failure.wrong) == (True, True)
     assert "nowhere.npz" in failure.reason

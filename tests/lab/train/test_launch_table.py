@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from multimix.lab.train.launch.attempt import Failure, Job
+from multimix.lab.train.launch.job import Failure, Job
 from multimix.lab.train.launch.table import Board, Row, failures, table
 from train.tiny import tiny
 

@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from multimix.lab.train import Engine, TrainConfig, train
-from multimix.lab.train.launch import Launch
-from multimix.lab.train.launch.attempt import Job, Loaded, attempt
-from multimix.lab.train.many import FailedRunsError, run_all
+from multimix.lab.train.launch import FailedRunsError, Launch, run_all
+from multimix.lab.train.launch.job import Job, Loaded, attempt
 from train.tiny import steady, stopped_after, tiny, weights
 
 PARENT = """
 import sys, time
 from pathlib import Path
 from multimix.lab.train import TrainConfig
-from multimix.lab.train.launch.attempt import Job
+from multimix.lab.train.launch.job import Job
 from multimix.lab.train.launch.local import Pool
 
 if __name__ == "__main__":
@@ -115,7 +114,7 @@ def failing(config: TrainConfig, folder: Path, error: Exception, monkeypatch) ->
         begun.append(folder)
         raise error
 
-    monkeypatch.setattr("multimix.lab.train.launch.attempt.train", fail)
+    monkeypatch.setattr("multimix.lab.train.launch.job.train", fail)
     return begun
 
 
@@ -182,7 +181,7 @@ def test_a_folder_that_another_process_leaves_in_time_is_waited_for(tmp_path, mo
         for error in tries:
             raise error
 
-    monkeypatch.setattr("multimix.lab.train.launch.attempt.resume", resume)
+    monkeypatch.setattr("multimix.lab.train.launch.job.resume", resume)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert attempt(Job(tmp_path / "run", tiny()), data=Loaded()) is None
     assert list(tries) == []
@@ -195,8 +194,8 @@ def test_a_folder_that_is_held_on_and_on_is_a_failure_that_may_pass(tmp_path, mo
     def resume(folder: Path, *, quiet: bool, trust_code: bool) -> None:
         raise BlockingIOError("held")
 
-    monkeypatch.setattr("multimix.lab.train.launch.attempt.resume", resume)
-    monkeypatch.setattr("multimix.lab.train.launch.attempt._PATIENCE", 0.0)
+    monkeypatch.setattr("multimix.lab.train.launch.job.resume", resume)
+    monkeypatch.setattr("multimix.lab.train.launch.job._PATIENCE", 0.0)
     failure = attempt(Job(tmp_path / "run", tiny()), data=Loaded())
     assert (failure.reason, failure.final) == ("held", False)
 
@@ -207,7 +206,7 @@ def test_a_folder_that_is_held_on_and_on_is_a_failure_that_may_pass(tmp_path, mo
     [
         ({"launcher": "cloud"}, "launcher must be one of local, ray, slurm, got 'cloud'"),
         ({"jobs": 0}, "jobs must be at least 1, got 0"),
-        ({"retries": -1}, "retries must not be negative, got -1"),
+        ({"retries": -1}, "retries must be at least 0, got -1"),
         ({"slurm": "time=1"}, "options of Slurm go with launcher slurm, not local; got 'time=1'"),
     ],
 )

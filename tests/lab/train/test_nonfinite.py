@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from multimix.lab.runs.checkpoint import load_checkpoint
+from multimix.lab.runs.loop import LossLog
 from multimix.lab.train import SGD, Engine, TrainingError, resume, train
-from multimix.lab.train.session import LossLog
-from multimix.lab.train.state import load_checkpoint
 from multimix.methods import ERM, MultiMix
 from multimix.protocols import Losses, Network
 from train.tiny import BATCHES, events, splits_of, tiny, weights

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from multimix.lab.runs.optim import learning_rate, make_optimizer
 from multimix.lab.train import SGD, AdamW, Cosine, Step
-from multimix.lab.train.optim import learning_rate, make_optimizer
 from train.tiny import tiny
 
 S = 4

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from multimix.distill import SelfDistilled
+from multimix.lab.runs.folder import Metrics
 from multimix.lab.train import AdamW, Cosine, engine, resume, to_json, train
-from multimix.lab.train.log import Metrics
 from multimix.methods import ERM, Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
 from train.tiny import BATCHES, Stopped, events, files, steady, stopped_after, tiny, weights
 
@@ -145,7 +145,8 @@ def test_global_random_states_go_on_too(tmp_path, monkeypatch):
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from multimix.lab.train import from_json, state, train
+from multimix.lab.runs import checkpoint
+from multimix.lab.train import from_json, train
 
 syncs = 0
 
@@ -155,7 +156,7 @@ def fsync(_):
     if syncs == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-state.os.fsync = fsync
+checkpoint.os.fsync = fsync
 train(from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), quiet=True)
 """
 
@@ -276,8 +277,8 @@ def test_the_checkpoint_of_other_classes_is_refused(stopped, tmp_path):
         (b"\xff\xfe", r"config\.json cannot be read: "),
         (b"[]", r"config\.json cannot be read: "),
         (b"{}", r"config\.json cannot be read: 'config'"),
-        (b'{"config": 3}', r"config\.json holds a int, not a training configuration"),
-        (b'{"config": {"type": "ERM"}}', r"config\.json holds a ERM, not a training configuration"),
+        (b'{"config": 3}', r"config\.json holds a int, not a TrainConfig"),
+        (b'{"config": {"type": "ERM"}}', r"config\.json holds a ERM, not a TrainConfig"),
         (b'{"config": {"type": "TrainConfig", "method": 3}}', r"config\.json cannot be read: method must be a method"),
         (b'{"config": {"type": "TrainConfig", "epochs": "3"}}', r"config\.json cannot be read: epochs must be an int"),
     ],

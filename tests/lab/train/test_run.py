@@ -190,13 +190,13 @@ def test_pictures_show_what_methods_that_mix_inputs_feed_the_network(tmp_path):
     method = Alternate((Mixup(), MultiMix(tuples=5), DenseMultiMix(tuples=5), CutMix()))
     # A map of 2 x 2 positions is left of 8 x 8 pixels by one stride less.
     run = train(tiny(method=method, epochs=1, strides=(1, 1, 2, 2)), tmp_path / "run", quiet=True)
-    captions = json.loads((run.pictures / "captions.json").read_text())
-    shown = {path.name for path in run.pictures.glob("*.png")}
+    captions = json.loads((run.figures / "captions.json").read_text())
+    shown = {path.name for path in run.figures.glob("*.png")}
     assert set(captions) == shown
     assert {"mixup.png", "cutmix.png", "attention.png"} <= shown
     assert not {"multimix.png", "dense-multimix.png"} & shown
     for name in shown:
-        pixels = np.asarray(Image.open(run.pictures / name))
+        pixels = np.asarray(Image.open(run.figures / name))
         height, width = pixels.shape[:2]
         assert (height * 4, pixels.ndim) == (width, 3)  # two rows of eight
         assert pixels.std() > 10
@@ -205,12 +205,12 @@ def test_pictures_show_what_methods_that_mix_inputs_feed_the_network(tmp_path):
 
 def test_pictures_of_plain_training_show_attention_alone(tmp_path):
     run = train(tiny(epochs=1, strides=(1, 1, 2, 2)), tmp_path / "run", quiet=True)
-    assert {path.name for path in run.pictures.iterdir()} == {"attention.png", "captions.json"}
+    assert {path.name for path in run.figures.iterdir()} == {"attention.png", "captions.json"}
 
 
 def test_one_position_has_no_attention_to_show(tmp_path):
     run = train(tiny(epochs=1), tmp_path / "run", quiet=True)
-    assert files(run.pictures) == {"captions.json": b"{}"}
+    assert files(run.figures) == {"captions.json": b"{}"}
 
 
 def test_the_same_configuration_gives_the_same_weights(tmp_path):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from multimix.lab.train import state
-from multimix.lab.train.state import (
+from multimix.lab.runs import checkpoint as checkpoints
+from multimix.lab.runs.checkpoint import (
     FORMAT,
     load_checkpoint,
     random_states,
@@ -85,7 +85,7 @@ def test_what_stops_a_write_is_what_is_said(cause):
             return super().write(data)
 
     with pytest.raises(type(cause), match=str(cause)):
-        state._save({"network": torch.zeros(100_000)}, Stopped())
+        checkpoints._save({"network": torch.zeros(100_000)}, Stopped())
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, OSError])

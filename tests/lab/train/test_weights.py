@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from multimix.lab.train.weights import digest, load_weights, save_weights
+from multimix.lab.runs.checkpoint import digest, load_weights, save_weights
 
 
 class Tied(nn.Module):

@@ -1,26 +1,30 @@
-"""A detection run's moving parts, and one step of it."""
+"""A detection run's moving parts, one step of it, and what it measures."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from multimix.lab.data.boxes import BoxBatch
+from multimix.lab.data.boxes import BoxBatch, BoxSet
 from multimix.lab.detect.config import DetectConfig
-from multimix.lab.detect.data import BoxSplits, batches_of
-from multimix.lab.detect.folder import Origin
-from multimix.lab.detect.model import build_detector, losses_of
-from multimix.lab.train import TrainConfig
-from multimix.lab.train.engine import Position, build_network
-from multimix.lab.train.optim import learning_rate, make_optimizer
-from multimix.lab.train.state import seed_everything
+from multimix.lab.detect.folder import BoxSplits, DetectFolder, Origin, batches_of
+from multimix.lab.detect.model import build_detector, detect_boxes, losses_of
+from multimix.lab.evaluate.detection import coco_metrics, voc_metrics
+from multimix.lab.runs.checkpoint import digest, save_weights, seed_everything
+from multimix.lab.runs.display import Display
+from multimix.lab.runs.environment import device_named
+from multimix.lab.runs.loop import Position, Task
+from multimix.lab.runs.optim import make_optimizer
+from multimix.lab.train.measure import measured_at
+from multimix.lab.train.network import build_network
 from multimix.protocols import Network
 
 
-class DetectEngine:
+class DetectEngine(Task):
     """Everything that changes during a run.
 
     Args:
@@ -33,6 +37,10 @@ class DetectEngine:
         ValueError: If backbone and configuration do not fit each other, or the device is not there.
     """
 
+    config: DetectConfig
+    weights_entry: ClassVar[str] = "detector"
+    saves_memory: ClassVar[str] = "A smaller batch_size, smaller images (min_size and max_size) or a larger finest"
+
     def __init__(self, config: DetectConfig, origin: Origin, splits: BoxSplits, network: Network | None = None) -> None:
         self.config, self.splits, self.at = config, splits, Position()
         self.device = device_named(config.device)
@@ -41,39 +49,74 @@ class DetectEngine:
             network = fresh_network(origin)
         detector = build_detector(config, network, origin.facts, classes=len(splits.train.classes))
         self.detector = detector.to(self.device).train()
-        channels = origin.facts.shape[0]
-        self.channels = channels
-        self.batches = batches_of(config, splits.train.trainable(), channels=channels, device=self.device, train=True)
+        self.channels = origin.facts.shape[0]
+        trained = splits.train.trainable()
+        self.batches = batches_of(config, trained, channels=self.channels, device=self.device, train=True)
         self.optimizer = make_optimizer(config.optimizer, self.detector.parameters())
-        self._set_learning_rate()
+        self.set_learning_rate()
 
-    @property
-    def rate(self) -> float:
-        """Return the learning rate in force."""
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def epoch(self) -> Iterator[BoxBatch]:
+    def epoch(self) -> Iterator[tuple[BoxBatch]]:
         """Yield what is left of the epoch under way."""
-        return self.batches.epoch(self.at.epoch, start=self.at.batch)
+        for batch in super().epoch():
+            yield (batch,)
 
     def step(self, batch: BoxBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Train on one mini-batch and return the loss and its terms, detached; a loss not finite changes nothing."""
-        terms = losses_of(self.detector, batch)
+        """Train on one mini-batch and return the loss and its terms, detached."""
+        terms = {name.removeprefix("loss_"): term for name, term in losses_of(self.detector, batch).items()}
         total = torch.stack(list(terms.values())).sum()
-        if bool(total.isfinite()):
-            self.optimizer.zero_grad()
-            total.backward()
-            if self.config.clip is not None:
-                clip_grad_norm_(self.detector.parameters(), self.config.clip)
-            self.optimizer.step()
+        self.optimizer.zero_grad()
+        total.backward()
+        if self.config.clip is not None:
+            clip_grad_norm_(self.detector.parameters(), self.config.clip)
+        self.optimizer.step()
         self.at.batch += 1
         self.at.step += 1
-        self._set_learning_rate()
+        self.set_learning_rate()
         return total.detach(), {name: term.detach() for name, term in terms.items()}
 
-    def end_epoch(self) -> None:
-        """Go on to the next epoch."""
-        self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+    def images(self, batch: BoxBatch) -> int:
+        """Return how many images a mini-batch has."""
+        return len(batch.images)
+
+    def begin(self, run: DetectFolder, *, quiet: bool) -> None:
+        """Measure the detector before it is trained."""
+        if self.config.evaluate_before and self.at.step == 0:
+            self._measure(run, "before", quiet=quiet)
+
+    def conclude(self, run: DetectFolder, *, quiet: bool) -> None:
+        """Write the weights, and measure the detector once more."""
+        save_weights(run.weights, self.detector)
+        self._measure(run, "after", quiet=quiet, weights=digest(run.weights))
+
+    def _measure(self, run: DetectFolder, when: str, *, quiet: bool, **more: Any) -> None:
+        """Measure on every set, but for those that an interrupted run has measured already."""
+        sets = {"test": self.splits.test, **({"train": self.splits.train} if self.config.evaluate_train else {})}
+        there = {(event["when"], event["split"]) for event in run.metrics.read("detection")}
+        for split, boxes in sets.items():
+            if (when, split) not in there:
+                found = {"when": when, "split": split, **self._measured(boxes, f"{when}: {split}", quiet=quiet)}
+                run.metrics.write("detection", **found, **more)
+
+    def _measured(self, boxes: BoxSet, title: str, *, quiet: bool) -> dict[str, Any]:
+        """Return what the detector finds in a set, by the rules of its kind, with all that it depends on."""
+        started = time.perf_counter()
+        batches = batches_of(self.config, boxes, channels=self.channels, device=self.device)
+        with Display(self.config.title, quiet=quiet) as display:
+            found, truths = detect_boxes(self.detector, display.track(title, batches))
+        rule = coco_metrics if boxes.rule == "coco" else voc_metrics
+        metrics, each = rule(found, truths, boxes.classes)
+        return {
+            "rule": boxes.rule,
+            **metrics,
+            "classes": each,
+            "detections": sum(len(image.scores) for image in found),
+            "objects": int((~boxes.objects.ignored).sum()),
+            "ignored": int(boxes.objects.ignored.sum()),
+            "examples": len(boxes),
+            "step": self.at.step,
+            "seed": self.config.seed,
+            **measured_at(self.device, started),
+        }
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs, besides the global random states."""
@@ -83,44 +126,12 @@ class DetectEngine:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state`.
-
-        Raises:
-            ValueError: If it belongs to another detector or optimiser.
-        """
-        try:
-            self.detector.load_state_dict(state["detector"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.at = Position(*state["at"])
-        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"the checkpoint belongs to another run: {' '.join(str(error).split())[:160]}") from error
-        self._set_learning_rate()
-
-    def _set_learning_rate(self) -> None:
-        # It asks for a schedule, an optimiser and epochs, which this configuration has under the same names.
-        config = cast("TrainConfig", self.config)
-        rate = learning_rate(config, self.at.step, steps_per_epoch=len(self.batches))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned, but for the position."""
+        self.detector.load_state_dict(state["detector"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def fresh_network(origin: Origin) -> Network:
     """Return the origin's network with random weights from torch's global generator."""
     return cast("Network", build_network(replace(origin.config, pretrained=False), origin.facts))
-
-
-def device_named(name: str) -> torch.device:
-    """Return the device that a configuration names.
-
-    Raises:
-        ValueError: If it is unknown or not there.
-    """
-    kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
-    there = torch.cuda.device_count()
-    if kind == "cuda" and int(index or 0) >= there:
-        raise ValueError(f"device {name!r} is not there: torch sees {there} CUDA device{'s' * (there != 1)}")
-    on_gpu = kind == "cuda" or (kind == "auto" and there > 0)
-    return torch.device(f"cuda:{int(index or 0)}" if on_gpu else "cpu")

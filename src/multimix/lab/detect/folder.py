@@ -1,12 +1,17 @@
-"""The folder of a detection run: like a training run's, with another configuration."""
+"""The folder of a detection run, and the images that it is about."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from multimix import __version__
+import torch
+
+from multimix.lab.data.boxes import BoxBatches, BoxSet, load_boxes
 from multimix.lab.detect.config import DetectConfig
-from multimix.lab.train import TrainConfig, from_json, to_json
-from multimix.lab.train.folder import Facts, RunFolder
+from multimix.lab.evaluate.detection import require_coco
+from multimix.lab.runs.codec import from_json, to_json
+from multimix.lab.runs.folder import Folder
+from multimix.lab.train.config import TrainConfig
+from multimix.lab.train.folder import Facts
 
 
 @dataclass(frozen=True)
@@ -20,59 +25,75 @@ class Origin:
     weights: str
     """Digest of its weights."""
 
+    def described(self) -> dict[str, Any]:
+        """Return this as JSON."""
+        return {"config": to_json(self.config), "trained_on": vars(self.facts), "weights": self.weights}
 
-class DetectFolder(RunFolder):
+
+class DetectFolder(Folder):
     """The files of one detection run."""
 
-    def begin(self, config: DetectConfig, origin: Origin, classes: tuple[str, ...]) -> None:
-        """Make the folder and write the configuration, with all that building the detector again takes.
-
-        Raises:
-            FileExistsError: If the folder holds anything already.
-            OSError: If it cannot be written.
-        """
-        self.claim()
-        self.write_json(
-            self.config_file,
-            {
-                "multimix": __version__,
-                "recipe": config.recipe,
-                "config": {**to_json(config), "label": config.title},
-                "classes": classes,
-                "backbone": {
-                    "config": to_json(origin.config),
-                    "trained_on": asdict(origin.facts),
-                    "weights": origin.weights,
-                },
-            },
-        )
-
     def read_detection(self) -> tuple[DetectConfig, Origin, tuple[str, ...]]:
-        """Return what :meth:`begin` wrote.
+        """Return configuration, origin of the backbone and names of the classes.
 
         Raises:
             FileNotFoundError: If this is not a run folder.
             ValueError: If its configuration is damaged or that of another kind of run.
         """
-        try:
-            whole = self._read()
-            return _config(whole["config"]), _origin(whole["backbone"]), tuple(map(str, whole["classes"]))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{self.config_file} is not that of a detection run: {error}") from error
+        config = self.read_as(DetectConfig)
+        with self.reading() as whole:
+            given = whole["backbone"]
+            facts = Facts(**{name: tuple(value) for name, value in given["trained_on"].items()})
+            return config, Origin(_trained(given["config"]), facts, str(given["weights"])), tuple(whole["classes"])
 
 
-def _config(given: dict[str, Any]) -> DetectConfig:
-    if given.get("type") != "DetectConfig":
-        raise ValueError(f"it holds a {given.get('type')}, not a DetectConfig")
-    values = {name: from_json(value) for name, value in given.items() if name != "type"}
-    if unknown := sorted(set(values) - {f.name for f in fields(DetectConfig)}):
-        raise ValueError(f"DetectConfig has no field {', '.join(unknown)}")
-    return DetectConfig(**values)
-
-
-def _origin(given: dict[str, Any]) -> Origin:
-    config = from_json(given["config"])
+def _trained(given: Any) -> TrainConfig:
+    config = from_json(given)
     if not isinstance(config, TrainConfig):
         raise ValueError("its backbone has no training configuration")
-    facts = Facts(**{name: tuple(value) for name, value in given["trained_on"].items()})
-    return Origin(config, facts, str(given["weights"]))
+    return config
+
+
+@dataclass(frozen=True)
+class BoxSplits:
+    """What a run trains and is measured on."""
+
+    train: BoxSet
+    """All training images and all their objects."""
+    test: BoxSet
+    """The images to measure on."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what was left out or mended."""
+        return list(dict.fromkeys([*self.train.trainable().notes, *self.test.notes]))
+
+
+def load_splits(config: DetectConfig) -> BoxSplits:
+    """Return the configured images.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a file is damaged, the two splits have different classes, or a package is missing.
+    """
+    train = load_boxes(config.data, config.train_split)
+    test = load_boxes(config.test_data or config.data, config.test_split, classes=train.classes)
+    if "coco" in (train.rule, test.rule):
+        require_coco()
+    return BoxSplits(train, test)
+
+
+def batches_of(
+    config: DetectConfig, boxes: BoxSet, *, channels: int, device: torch.device, train: bool = False
+) -> BoxBatches:
+    """Return the batches to train on, or those to measure on."""
+    return BoxBatches(
+        boxes,
+        batch_size=config.batch_size,
+        channels=channels,
+        seed=config.seed,
+        shuffle=train,
+        flip=train and config.flip,
+        device=device,
+        workers=config.workers,
+    )

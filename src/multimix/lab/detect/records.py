@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from multimix.lab.detect.folder import DetectFolder
-from multimix.lab.train import to_json
-from multimix.lab.train.state import replacing
+from multimix.lab.runs.codec import to_json
+from multimix.lab.runs.folder import write_json_lines
 
 _ABOUT = frozenset(
     {"event", "when", "split", "rule", "classes", "step", "seed", "seconds", "weights", "examples"}
@@ -59,9 +59,7 @@ def write_detection_records(path: Path, run: DetectFolder) -> None:
     Raises:
         ValueError: If the run has not ended.
     """
-    lines = "".join(json.dumps(record) + "\n" for record in detection_records(run))
-    with replacing(path) as file:
-        file.write(lines.encode())
+    write_json_lines(path, list(detection_records(run)))
 
 
 def _numbers(event: dict[str, Any]) -> dict[str, float]:

@@ -1,25 +1,20 @@
 """A detection run from its configuration to its weights: train, resume, load."""
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import nn
 
 from multimix.lab.detect.config import DetectConfig
-from multimix.lab.detect.data import BoxSplits, load_splits
-from multimix.lab.detect.engine import DetectEngine, device_named, fresh_network
-from multimix.lab.detect.folder import DetectFolder, Origin
+from multimix.lab.detect.engine import DetectEngine, fresh_network
+from multimix.lab.detect.folder import DetectFolder, Origin, load_splits
 from multimix.lab.detect.model import build_detector
-from multimix.lab.detect.session import DetectSession
+from multimix.lab.runs import loop
+from multimix.lab.runs.checkpoint import digest, load_weights
+from multimix.lab.runs.environment import device_named
 from multimix.lab.train import load_trained
-from multimix.lab.train.environment import describe
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.session import LossLog
-from multimix.lab.train.state import load_newest, restore_random_states
-from multimix.lab.train.weights import digest, load_weights
 from multimix.protocols import Network
 
 
@@ -35,16 +30,18 @@ def detect(config: DetectConfig, folder: Path, *, quiet: bool = False) -> Detect
         FileExistsError: If the folder holds anything.
         FileNotFoundError: If the backbone's run or the data is not there.
         ValueError: If configuration, backbone and data do not fit each other, or a package is missing.
-        TrainingError: If the loss turns non-finite.
+        TrainingError: If the loss turns non-finite, or memory does not suffice.
+        Terminated: After SIGTERM, behind a checkpoint.
     """
     run = DetectFolder(folder)
+    run.check_free()
     network, origin = _backbone(config)
     splits = load_splits(config)
     engine = DetectEngine(config, origin, splits, network)
-    run.begin(config, origin, splits.train.classes)
-    run.write_json(run.environment_file, _environment(engine.device))
-    _tell(splits, quiet=quiet)
-    return DetectSession(run, engine, quiet=quiet).finish()
+    console = Console(highlight=False, quiet=quiet, stderr=True)
+    for note in splits.notes:
+        console.print(note, markup=False, soft_wrap=True)
+    return loop.start(run, engine, quiet=quiet, classes=splits.train.classes, backbone=origin.described())
 
 
 def resume_detect(folder: Path, *, quiet: bool = False) -> DetectFolder:
@@ -53,26 +50,30 @@ def resume_detect(folder: Path, *, quiet: bool = False) -> DetectFolder:
     The backbone's own run is needed only where there is no checkpoint yet.
 
     Raises:
+        BlockingIOError: If another process trains it.
         FileNotFoundError: If there is no run in the folder.
         ValueError: If its configuration or checkpoint is damaged or belongs to another run.
-        TrainingError: If the loss turns non-finite.
+        TrainingError: If the loss turns non-finite, or memory does not suffice.
+        Terminated: After SIGTERM, behind a checkpoint.
     """
     run = DetectFolder(folder)
     config, origin, classes = run.read_detection()
-    if run.finished:
-        return run
-    saved = load_newest(run.checkpoint)
-    network = None if saved is not None else _same_backbone(config, origin)
-    splits = load_splits(config)
-    if splits.train.classes != classes:
-        raise ValueError(f"{splits.train.name} has other classes than when the run began")
-    session = DetectSession(run, DetectEngine(config, origin, splits, network), quiet=quiet)
-    if saved is not None:
-        session.engine.load(saved)
-        session.log = LossLog(**saved["log"])
-        restore_random_states(saved["random"])
-    _forget_what_comes_after(run, session.engine.at.epoch)
-    return session.finish()
+
+    def build(saved: dict[str, Any] | None) -> DetectEngine:
+        network = None
+        if saved is None:
+            network, there = _backbone(config)
+            if there.weights != origin.weights:
+                raise ValueError(f"{config.backbone} holds other weights than when the run began")
+        splits = load_splits(config)
+        if splits.train.classes != classes:
+            raise ValueError(f"{splits.train.name} has other classes than when the run began")
+        engine = DetectEngine(config, origin, splits, network)
+        if saved is not None:
+            engine.load(saved)
+        return engine
+
+    return loop.go_on(run, build, quiet=quiet)
 
 
 def load_detector(folder: Path, *, device: str = "cpu") -> tuple[nn.Module, tuple[str, ...]]:
@@ -93,15 +94,6 @@ def load_detector(folder: Path, *, device: str = "cpu") -> tuple[nn.Module, tupl
     return detector.to(device_named(device)).eval(), classes
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
-    """Return what a training run writes down, with the version of the package that measures."""
-    try:
-        measures = version("faster-coco-eval")
-    except PackageNotFoundError:
-        measures = None
-    return {**describe(device), "faster-coco-eval": measures}
-
-
 def _backbone(config: DetectConfig) -> tuple[Network, Origin]:
     """Return the network of the run that a configuration names, on the CPU, and where it is from."""
     if not config.backbone:
@@ -109,27 +101,3 @@ def _backbone(config: DetectConfig) -> tuple[Network, Origin]:
     run = RunFolder(Path(config.backbone))
     network, facts = load_trained(run.path, device="cpu")
     return network, Origin(run.read_config(), facts, digest(run.weights))
-
-
-def _same_backbone(config: DetectConfig, origin: Origin) -> Network:
-    network, there = _backbone(config)
-    if there.weights != origin.weights:
-        raise ValueError(f"{config.backbone} holds other weights than when the run began")
-    return network
-
-
-def _forget_what_comes_after(run: DetectFolder, epoch: int) -> None:
-    """Leave out what the run wrote after its last checkpoint."""
-    run.metrics.keep(
-        lambda event: (
-            (event["event"] == "epoch" and event["epoch"] <= epoch)
-            or (event["event"] == "detection" and event["when"] == "before")
-        )
-    )
-
-
-def _tell(splits: BoxSplits, *, quiet: bool) -> None:
-    """Say what was left out of the data or mended."""
-    console = Console(highlight=False, quiet=quiet, stderr=True)
-    for note in splits.notes:
-        console.print(note, markup=False, soft_wrap=True)

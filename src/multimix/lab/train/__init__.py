@@ -1,11 +1,12 @@
-"""The training engine: one configuration in, one run folder out."""
+"""Training classifiers: one configuration in, one run folder out."""
 
-from multimix.lab.train.codec import from_json, to_json
-from multimix.lab.train.config import SGD, AdamW, Cosine, Step, TrainConfig
+from multimix.lab.runs.codec import from_json, to_json
+from multimix.lab.runs.loop import TrainingError
+from multimix.lab.runs.optim import SGD, AdamW, Cosine, Step
+from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.engine import Engine
 from multimix.lab.train.evaluation import evaluate_run
 from multimix.lab.train.run import load_network, load_trained, resume, train
-from multimix.lab.train.session import TrainingError
 
 __all__ = [
     "SGD",

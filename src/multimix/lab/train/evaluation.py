@@ -5,20 +5,37 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypedDict, TypeVar, cast
 
 from torch import nn
+from typing_extensions import Unpack
 
+from multimix.lab import evaluate
 from multimix.lab.data import Splits
-from multimix.lab.evaluate import SUITES, Source, Suite, SuiteSettings
-from multimix.lab.train.config import TrainConfig
+from multimix.lab.evaluate import about
+from multimix.lab.evaluate.suite import Source, Suite, SuiteSettings
+from multimix.lab.runs.checkpoint import digest
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.measure import source_of, test_record
+from multimix.lab.train.measure import source_of, suite_record
 from multimix.lab.train.run import load_network
-from multimix.lab.train.weights import digest
-from multimix.protocols import SILENT, Monitor, Network
+from multimix.protocols import SILENT, Monitor
 
 T = TypeVar("T")
+
+
+class EvaluationOptions(TypedDict, total=False):
+    """How runs are measured; each may be left out."""
+
+    settings: Mapping[str, SuiteSettings]
+    """Those of each suite, by its name, where they are not the defaults."""
+    again: bool
+    """Measure what has been measured already, too."""
+    batch_size: int | None
+    """Images a batch; no result depends on it."""
+    splits: Splits | None
+    """The data, if it is loaded already."""
+    trust_code: bool
+    """Run the files of a user's own that the run keeps, if its method or data are from one."""
 
 
 def suites_named(names: Iterable[str]) -> list[type[Suite]]:
@@ -27,22 +44,23 @@ def suites_named(names: Iterable[str]) -> list[type[Suite]]:
     Raises:
         ValueError: If a name is unknown.
     """
-    names = list(dict.fromkeys(names))
-    known = {suite.name: suite for suite in SUITES}
+    names, known = list(dict.fromkeys(names)), about.SUITES
     if unknown := [name for name in names if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"unknown suite {', '.join(unknown)}; known are {', '.join(known)}{hint}")
-    return [known[name] for name in names]
+    return [getattr(evaluate, known[name].suite) for name in names]
 
 
-def evaluate_run(folder: Path, suites: Iterable[str] = ("accuracy",), **options: Any) -> list[dict[str, Any]]:
+def evaluate_run(
+    folder: Path, suites: Iterable[str] = ("accuracy",), **options: Unpack[EvaluationOptions]
+) -> list[dict[str, Any]]:
     """Measure a finished run on its test set, write the results into the run and return them.
 
     Args:
         folder: The run.
         suites: Names of suites.
-        options: Those of :func:`evaluations`.
+        options: See :class:`EvaluationOptions`.
 
     Raises:
         FileNotFoundError: If there is no finished run.
@@ -55,13 +73,9 @@ def evaluations(
     folder: Path,
     suites: Iterable[str],
     *,
-    settings: Mapping[str, SuiteSettings] | None = None,
-    again: bool = False,
-    batch_size: int | None = None,
-    splits: Splits | None = None,
     monitor: Monitor = SILENT,
     unfit: Callable[[str, str], None] | None = None,
-    trust_code: bool = False,
+    **options: Unpack[EvaluationOptions],
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each suite, as soon as it is written.
 
@@ -71,44 +85,43 @@ def evaluations(
     Args:
         folder: The run.
         suites: Names of suites.
-        settings: Those of each suite, by its name, where they are not the defaults.
-        again: Measure what has been measured already, too.
-        batch_size: Images a batch; no result depends on it.
-        splits: The data, if it is loaded already.
         monitor: Hears how far each suite is.
         unfit: Called with the name of a suite that the data do not suit and with the reason, and the suite is left out;
             None raises.
-        trust_code: Run the files of a user's own that the run keeps, if its method or data are from one.
+        options: See :class:`EvaluationOptions`.
 
     Raises:
         FileNotFoundError: If there is no finished run.
         ValueError: If a suite is unknown, its settings do not fit the data, an optional package is missing, the run's
             files are damaged, or it needs code that is not trusted.
+        TypeError: If an option is unknown.
     """
-    given = settings or {}
+    if unknown := options.keys() - EvaluationOptions.__annotations__.keys():
+        raise TypeError(f"evaluations takes no option {', '.join(sorted(unknown))}")
+    given, trust_code = options.get("settings") or {}, options.get("trust_code", False)
     chosen = {suite: given.get(suite.name) or suite.Settings() for suite in suites_named(suites)}
     run = RunFolder(folder)
-    config = run.read_config(run.read_code("method", "data", trust_code=trust_code))
-    network, splits = load_network(folder, splits, trust_code=trust_code)
+    config = run.read_trusted(trust_code=trust_code)
+    network, splits = load_network(folder, options.get("splits"), trust_code=trust_code)
     weights = digest(run.weights)
     device = next(cast("nn.Module", network).parameters()).device
-    source = source_of(config, splits, device, batch_size=batch_size)
-    kept = {} if again else {suite.name: _kept(run, suite.name, chosen[suite], weights) for suite in chosen}
+    source = source_of(config, splits, device, batch_size=options.get("batch_size"))
+    again = options.get("again", False)
+    kept = {} if again else {suite.name: _kept(run, suite.name, of, weights) for suite, of in chosen.items()}
     # All are made before any runs: what does not fit is said at once.
-    made = {
-        suite.name: None if kept.get(suite.name) else _made(suite, source, wanted, unfit)
-        for suite, wanted in chosen.items()
-    }
-    for name, suite in made.items():
-        if suite is not None:
-            yield _measured(run, config, suite, network, source, weights, monitor)
-        elif (result := kept.get(name)) is not None:
+    made = {suite.name: kept.get(suite.name) or _made(suite, source, of, unfit) for suite, of in chosen.items()}
+    for found in made.values():
+        if isinstance(found, dict):
+            yield found
+        elif found is not None:
+            figures = Figures(monitor)
+            depends = {"examples": len(splits.test), "weights": weights, "device": device}
+            result = suite_record(config, found, network, monitor=figures, **depends)
+            write_result(run, result, figures.data)
             yield result
 
 
-def _made(
-    suite: type[Suite], source: Source, settings: SuiteSettings, unfit: Callable[[str, str], None] | None
-) -> Suite | None:
+def _made(suite: type[Suite], source: Source, settings: Any, unfit: Callable[[str, str], None] | None) -> Suite | None:
     """Return a suite with a run's data; None of one that they do not suit, if somebody wants to hear of it."""
     try:
         return suite.of(source, settings)
@@ -117,30 +130,6 @@ def _made(
             raise
         unfit(suite.name, str(error))
         return None
-
-
-def _measured(
-    run: RunFolder,
-    config: TrainConfig,
-    suite: Suite,
-    network: Network,
-    source: Source,
-    weights: str,
-    monitor: Monitor,
-) -> dict[str, Any]:
-    """Run a suite, write what it finds and return it."""
-    figures = Figures(monitor)
-    result = test_record(
-        config,
-        suite,
-        network,
-        examples=len(source.splits.test),
-        weights=weights,
-        device=source.device,
-        monitor=figures,
-    )
-    write_result(run, result, figures.data)
-    return result
 
 
 class Figures(Monitor):
@@ -165,8 +154,8 @@ def write_result(run: RunFolder, result: dict[str, Any], figures: dict[str, dict
     name = result["suite"]
     if figures:
         run.evaluation.mkdir(exist_ok=True)
-        about = {key: result[key] for key in ("suite", "settings", "weights", "date")}
-        run.write_json(run.evaluation / f"{name}.json", {**about, "figures": figures})
+        described = {key: result[key] for key in ("suite", "settings", "weights", "date")}
+        run.write_json(run.evaluation / f"{name}.json", {**described, "figures": figures})
     run.metrics.keep(lambda event: not _is_of(event, name))
     run.metrics.write("test", **result)
 

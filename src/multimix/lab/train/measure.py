@@ -1,17 +1,27 @@
-"""Measuring a run's network on its data."""
+"""What is measured and drawn of a run's network on its data."""
 
+import json
 import time
 from dataclasses import asdict
-from datetime import datetime, timezone
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.nn.functional import interpolate, pad
 
-from multimix.lab.data import Splits
+from multimix.lab.data import Batches, Splits
 from multimix.lab.evaluate import Accuracy, Source, Suite
+from multimix.lab.evaluate.predict import evaluating
+from multimix.lab.runs.environment import commit, now
 from multimix.lab.train.config import TrainConfig
-from multimix.lab.train.environment import commit
-from multimix.protocols import Monitor, Network
+from multimix.ops import attention
+from multimix.protocols import SILENT, Method, Monitor, Network, encode, submethods
+
+_SHOWN = 8
+_CELL = 64
+"""Least side of one image of a figure in pixels."""
 
 
 def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batch_size: int | None = None) -> Source:
@@ -26,20 +36,13 @@ def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batc
     )
 
 
-def clean(config: TrainConfig, splits: Splits, part: Any, device: torch.device) -> Accuracy:
+def clean_accuracy(config: TrainConfig, splits: Splits, split: Any, device: torch.device) -> Accuracy:
     """Return the evaluator of clean accuracy on a split."""
-    return Accuracy(source_of(config, splits, device).batches(part))
+    return Accuracy(source_of(config, splits, device).batches(split))
 
 
-def test_record(
-    config: TrainConfig,
-    suite: Suite,
-    network: Network,
-    *,
-    examples: int,
-    weights: str | None,
-    device: torch.device,
-    monitor: Monitor,
+def suite_record(
+    config: TrainConfig, suite: Suite, network: Network, *, monitor: Monitor = SILENT, **about: Any
 ) -> dict[str, Any]:
     """Return what a suite finds out about a network, with all that the finding depends on.
 
@@ -47,10 +50,9 @@ def test_record(
         config: Of the run.
         suite: Measures.
         network: Is measured.
-        examples: Size of the test set.
-        weights: Digest of the network's file, if it has one.
-        device: Where the network is.
         monitor: Hears how far the suite is.
+        about: ``examples``, the size of the test set; ``weights``, the digest of the network's file, or None if it has
+            none; ``device``, where the network is.
     """
     started = time.perf_counter()
     metrics = dict(suite(network, monitor))
@@ -60,12 +62,91 @@ def test_record(
         "epoch": config.epochs,
         **metrics,
         "settings": asdict(suite.settings),
-        "weights": weights,
-        "examples": suite.settings.examples or examples,
+        "weights": about["weights"],
+        "examples": suite.settings.examples or about["examples"],
         "seed": config.seed,
+        **measured_at(about["device"], started),
+    }
+
+
+def measured_at(device: torch.device, started: float) -> dict[str, Any]:
+    """Return how long a measurement took that began at ``started``, where, when and with what code it was made."""
+    return {
         "seconds": time.perf_counter() - started,
         "device": device.type,
         "torch": torch.__version__,
         "commit": commit(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
     }
+
+
+def save_figures(folder: Path, method: Method, network: Network, splits: Splits, device: torch.device) -> None:
+    """Write contact sheets of mixed examples and attention maps, with their captions."""
+    batches = Batches(
+        splits.test, batch_size=_SHOWN, mean=splits.mean, std=splits.std, shuffle=True, seed=0, device=device
+    )
+    served, labels = next(iter(batches.epoch(0)))
+    images = cast("Tensor", served)
+    pixels = _denormalise(images, splits)
+    captions = {}
+    folder.mkdir(exist_ok=True)
+    with evaluating(network), torch.no_grad():
+        for part in submethods(method):
+            if (mixed := _fed(part, network, images, labels)) is not None:
+                _sheet([pixels, _denormalise(mixed, splits)]).save(folder / f"{part.name}.png")
+                captions[f"{part.name}.png"] = f"Test images (above) as {part.name} mixes them (below)."
+        features = encode(network, images).features
+        if features.shape[1] > 1 and (side := int(features.shape[1] ** 0.5)) ** 2 == features.shape[1]:
+            maps = attention(features).unflatten(1, (1, side, side))
+            _sheet([pixels, _heat(pixels, maps)]).save(folder / "attention.png")
+            captions["attention.png"] = (
+                f"Test images (above) and the attention of the trained network over its {side} × {side} positions"
+                " (below): the brighter, the more."
+            )
+    (folder / "captions.json").write_text(json.dumps(captions, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _fed(method: Method, network: Network, images: Tensor, labels: Tensor) -> Tensor | None:
+    """Return what a method that mixes inputs feeds the network; None of any other method."""
+    generator = Generator(images.device).manual_seed(1)
+    if getattr(method, "mixes_inputs", False):
+        classes = network.classify(network.pool(network.embed(images[:1]))).shape[-1]
+        mix: Any = getattr(method, "mix")  # noqa: B009 (which methods need not have)
+        mixed, _ = mix(images, labels, num_classes=classes, network=network, generator=generator)
+        return None if torch.equal(mixed, images) else mixed
+    seen: list[Tensor] = []
+
+    def keep(inputs: Tensor) -> Tensor:
+        seen.append(inputs.clone())
+        return inputs
+
+    with torch.compiler.set_stance("force_eager"), network.mixing_at(0, keep):  # compiled code passes hooks by
+        method(network, images, labels, generator=generator)
+    changed = [inputs for inputs in seen[:1] if inputs.shape == images.shape and not torch.equal(inputs, images)]
+    return changed[0] if changed else None
+
+
+def _denormalise(images: Tensor, splits: Splits) -> Tensor:
+    mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (splits.mean, splits.std))
+    return (images * std + mean).clamp(0, 1)
+
+
+def _heat(pixels: Tensor, maps: Tensor) -> Tensor:
+    """Return images that are bright where the map is high."""
+    size = tuple(pixels.shape[-2:])
+    weights = interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+    weights = weights / weights.amax((2, 3), keepdim=True).clamp_min(1e-12)
+    return pixels * (0.15 + 0.85 * weights)
+
+
+def _sheet(rows: list[Tensor]) -> Image.Image:
+    """Return rows of images as one, enlarged to a visible size without smoothing."""
+    stacked = torch.stack(rows).cpu()  # (rows, n, c, h, w)
+    if stacked.shape[2] == 1:
+        stacked = stacked.expand(-1, -1, 3, -1, -1)
+    framed = pad(stacked, (1, 1, 1, 1), value=1.0)
+    r, n, c, h, w = framed.shape
+    grid = framed.permute(0, 3, 1, 4, 2).reshape(r * h, n * w, c)
+    image = Image.fromarray((grid * 255).round().byte().numpy())
+    scale = max(1, -(-_CELL // h))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

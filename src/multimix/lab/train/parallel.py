@@ -1,29 +1,35 @@
-"""One run on several devices: the processes, what they keep in step and what only the first of them does."""
+"""One run on several devices: its processes, and weights that are sharded over them (fully sharded data parallel)."""
 
 import atexit
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from multimix.lab.runs.environment import cuda_devices, device_named
 from multimix.lab.train.config import TrainConfig
-from multimix.lab.train.sharded import share_out
-from multimix.ops import processes
+from multimix.protocols import Stateful
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import Strategy
 
-# Running statistics are averaged here instead. The name changed in torch 2.14.
+M = TypeVar("M", bound=nn.Module)
+
+# Running statistics are averaged by the run itself. The name changed in torch 2.14.
 _OWN_BUFFERS: dict[str, Any] = (
     {"forward_sync_buffers": False}
     if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters
@@ -31,24 +37,7 @@ _OWN_BUFFERS: dict[str, Any] = (
 )
 
 
-def device_of(config: TrainConfig) -> torch.device:
-    """Return the configured device, of several the first.
-
-    Raises:
-        ValueError: If the device is unknown or not there.
-    """
-    kind, _, index = config.device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {config.device!r}")
-    there = torch.cuda.device_count()
-    if kind == "cuda" and int(index or 0) >= there:
-        raise ValueError(f"device {config.device!r} is not there: torch sees {_devices(there)}")
-    return (
-        torch.device("cuda", int(index or 0)) if kind == "cuda" or (kind == "auto" and there) else torch.device("cpu")
-    )
-
-
-def start(config: TrainConfig) -> None:
+def start_processes(config: TrainConfig) -> None:
     """Start all processes of a run, or join them; of a single one, do nothing.
 
     Raises:
@@ -56,16 +45,11 @@ def start(config: TrainConfig) -> None:
             :func:`make_fabric`.
     """
     there = int(os.environ.get("WORLD_SIZE", 1))
-    if world(config) == 1 and there > 1:
+    if config.world_size == 1 and there > 1:
         raise ValueError(f"devices and nodes must say that there are {there} processes, got 1 device of 1 node")
-    if world(config) > 1:
+    if config.world_size > 1:
         make_fabric(config)
-        atexit.register(_leave)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+        atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
 
 
 def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
@@ -79,18 +63,18 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
         unused: There may be parameters that a step leaves without gradient.
 
     Raises:
-        ValueError: If a device is unknown or not there, or the mini-batch cannot be shared out evenly.
+        ValueError: If a device is unknown or not there, or the mini-batch cannot be split evenly.
     """
-    device = device_of(config)
+    device = device_named(config.device)
     if config.precision == "16-mixed" and device.type == "cpu":
         raise ValueError("precision '16-mixed' needs a CUDA device; on a CPU use '32-true' or 'bf16-mixed'")
     devices: Any = [device.index] if device.type == "cuda" else 1
     strategy: Strategy | str = "auto"
-    if world(config) > 1:
-        _check_shares(config, device)
+    if config.world_size > 1:
+        _check_devices(config, device)
         devices, strategy = config.devices, _strategy(config, unused=unused)
-    with _hushed("lightning_fabric"):
-        fabric = _fabric().Fabric(
+    with _without_greetings("lightning_fabric"):
+        fabric = _lightning_fabric().Fabric(
             accelerator=device.type,
             devices=devices,
             num_nodes=config.nodes,
@@ -103,7 +87,7 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
     return fabric
 
 
-def _fabric() -> ModuleType:
+def _lightning_fabric() -> ModuleType:
     """Return lightning_fabric, imported without torchmetrics, whose version it asks for: that would take seconds."""
     hidden = "torchmetrics" not in sys.modules
     if hidden:
@@ -116,116 +100,34 @@ def _fabric() -> ModuleType:
 
 
 def _strategy(config: TrainConfig, *, unused: bool) -> "Strategy":
-    strategies = _fabric().strategies
+    strategies = _lightning_fabric().strategies
     if not config.fsdp:
         return strategies.DDPStrategy(find_unused_parameters=unused, **_OWN_BUFFERS)
     return strategies.ModelParallelStrategy(
-        lambda module, mesh: share_out(module, mesh["data_parallel"]),
-        data_parallel_size=world(config),
+        lambda module, mesh: shard_module(module, mesh["data_parallel"]),
+        data_parallel_size=config.world_size,
         tensor_parallel_size=1,
     )
 
 
-def world(config: TrainConfig) -> int:
-    """Return how many processes train a run."""
-    return config.devices * config.nodes
-
-
-def leads() -> bool:
-    """Return whether this process is the one that writes and speaks."""
-    return processes() == 1 or dist.get_rank() == 0
-
-
-def shard() -> tuple[int, int]:
-    """Return (rank, world) of this process."""
-    return (0, 1) if processes() == 1 else (dist.get_rank(), processes())
-
-
-def mean_of_all(values: Tensor) -> Tensor:
-    """Return the mean of every process' values."""
-    if processes() == 1:
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total / processes()
-
-
-def any_of(flag: bool, device: torch.device) -> bool:  # noqa: FBT001 (a question's only subject)
-    """Return whether the flag is up in some process; all have to ask at the same time."""
-    if processes() == 1:
-        return flag
-    raised = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(raised)
-    return bool(raised.item())
-
-
-def told_by_first(value: Any) -> Any:
-    """Return what the first process has."""
-    if processes() == 1:
-        return value
-    told = [value]
-    dist.broadcast_object_list(told)
-    return told[0]
-
-
-@contextmanager
-def by_first(context: AbstractContextManager[None]) -> Iterator[None]:
-    """Enter a context in the first process only; where it fails, all processes raise its error."""
-    with ExitStack() as stack:
-        error: Exception | None = None
-        if leads():
-            try:
-                stack.enter_context(context)
-            except Exception as raised:
-                if processes() == 1:
-                    raise
-                error = raised
-        if (error := told_by_first(error)) is not None:
-            raise error
-        yield
-
-
-def of_all(value: Any) -> list[Any]:
-    """Return what each process has, by rank."""
-    if processes() == 1:
-        return [value]
-    found: list[Any] = [None] * processes()
-    dist.all_gather_object(found, value)
-    return found
-
-
-def average_buffers(network: nn.Module) -> None:
-    """Give all processes the mean of their running statistics, which each takes from its own part of a mini-batch."""
-    if processes() == 1:
-        return
-    floating = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-    if not floating:
-        return
-    together = mean_of_all(torch.cat([buffer.flatten().float() for buffer in floating]))
-    for buffer, mean in zip(floating, together.split([buffer.numel() for buffer in floating]), strict=True):
-        buffer.copy_(mean.view_as(buffer))
-
-
-def _check_shares(config: TrainConfig, device: torch.device) -> None:
+def _check_devices(config: TrainConfig, device: torch.device) -> None:
     if ":" in config.device:
         raise ValueError(f"device {config.device!r} is one device; with devices={config.devices} say cuda")
     there = torch.cuda.device_count()
     if device.type == "cuda" and config.devices > there:
-        raise ValueError(f"devices must be at most what is there, got {config.devices}: torch sees {_devices(there)}")
-    if config.batch_size % world(config):
         raise ValueError(
-            f"batch_size is that of all {world(config)} processes together and must be a multiple of their number,"
+            f"devices must be at most what is there, got {config.devices}: torch sees {cuda_devices(there)}"
+        )
+    if config.batch_size % config.world_size:
+        raise ValueError(
+            f"batch_size is that of all {config.world_size} processes together and must be a multiple of their number,"
             f" got {config.batch_size}"
         )
 
 
-def _devices(there: int) -> str:
-    return f"{there} CUDA device{'s' * (there != 1)}"
-
-
 @contextmanager
-def _hushed(name: str) -> Iterator[None]:
-    """Keep a library's greetings, which go to the error stream, out of a quiet run."""
+def _without_greetings(name: str) -> Iterator[None]:
+    """Keep what a library prints on the error stream when it starts out of a quiet run."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -233,3 +135,67 @@ def _hushed(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def shard_module(step: M, mesh: DeviceMesh) -> M:
+    """Give every process its shard of all parameters, and return the module; they are gathered where it runs.
+
+    The blocks of which a network is made come one by one: each is gathered when it is called, and let go afterwards.
+    What is left, the head among it, is whole as long as a step lasts, since methods look into it.
+    """
+    heads = {head for part in step.modules() if isinstance(head := getattr(part, "head", None), nn.Module)}
+    counts = Counter(parameter for part in step.modules() for parameter in part.parameters(recurse=False))
+    tied = {parameter for parameter, count in counts.items() if count > 1}
+    for block in dict.fromkeys(_blocks(step, heads, tied)):
+        fully_shard(block, mesh=mesh)
+    fully_shard(step, mesh=mesh)
+    return step
+
+
+def _blocks(module: nn.Module, heads: set[nn.Module], tied: set[nn.Parameter]) -> Iterator[nn.Module]:
+    """Yield the outermost elements of lists and sequences, which can only be called, without a head or tied weights."""
+    for child in module.children():
+        if isinstance(module, (nn.Sequential, nn.ModuleList)) and _stands_alone(child, heads, tied):
+            yield child
+        else:
+            yield from _blocks(child, heads, tied)
+
+
+def _stands_alone(block: nn.Module, heads: set[nn.Module], tied: set[nn.Parameter]) -> bool:
+    parameters = set(block.parameters())
+    # A list has no forward pass, before which its elements could be gathered; into a method others look.
+    opaque = not isinstance(block, (nn.ModuleList, Stateful))
+    return opaque and bool(parameters) and not parameters & tied and not heads & set(block.modules())
+
+
+def gathered_state(state: Any) -> Any:
+    """Return a state with every sharded tensor whole, on the CPU; all processes have to ask at the same time."""
+    if isinstance(state, DTensor):
+        return state.full_tensor().cpu()
+    if isinstance(state, dict):
+        return type(state)((name, gathered_state(value)) for name, value in state.items())
+    if isinstance(state, (list, tuple)):
+        return type(state)(gathered_state(value) for value in state)
+    return state
+
+
+def load_sharded(module: nn.Module, saved: dict[str, Any]) -> None:
+    """Load a whole state into a module whose parameters may be sharded."""
+    here = module.state_dict()
+    module.load_state_dict(type(saved)((name, _sharded(value, here.get(name))) for name, value in saved.items()))
+
+
+def shard_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Shard what an optimiser has just loaded, as its parameters are."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                state[name] = _sharded(value, parameter)
+
+
+def _sharded(value: Any, like: Any) -> Any:
+    """Return this process' shard of a tensor of which every process has the whole, so that nothing is sent."""
+    if not isinstance(like, DTensor) or not isinstance(value, torch.Tensor):
+        return value
+    there = value.to(like.device, like.dtype)
+    return distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None)

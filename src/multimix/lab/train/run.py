@@ -1,22 +1,21 @@
 """A run from its configuration to its weights: train, resume, load."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from multimix.lab.data import Splits, load
+from multimix.lab.runs import loop
+from multimix.lab.runs.checkpoint import load_weights
+from multimix.lab.runs.codec import code_of, with_own_data
+from multimix.lab.runs.display import board_writer
+from multimix.lab.runs.environment import device_named
+from multimix.lab.runs.processes import broadcast
 from multimix.lab.train.config import TrainConfig
-from multimix.lab.train.engine import Engine, build_network
-from multimix.lab.train.environment import describe
+from multimix.lab.train.engine import Engine
 from multimix.lab.train.folder import Facts, RunFolder
-from multimix.lab.train.log import board_writer
-from multimix.lab.train.own import code_of, with_own_data
-from multimix.lab.train.parallel import by_first, device_of, leads, shard, start, told_by_first
-from multimix.lab.train.session import LossLog, Session
-from multimix.lab.train.state import load_newest, restore_random_states
-from multimix.lab.train.weights import load_weights
+from multimix.lab.train.network import build_network
+from multimix.lab.train.parallel import start_processes
 from multimix.protocols import Network
 
 
@@ -41,20 +40,10 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
     if config.tensorboard:
         board_writer()
     config = with_own_data(config)
-    start(config)
-    run = RunFolder(told_by_first(folder))  # whose name may hold the time
+    start_processes(config)
+    run = RunFolder(broadcast(folder))  # whose name may hold the time
     engine = Engine(config, splits or load_data(config))
-    with by_first(_begun(run, engine)):
-        return Session(run, engine, quiet=quiet).finish()
-
-
-@contextmanager
-def _begun(run: RunFolder, engine: Engine) -> Iterator[None]:
-    """Begin a run and keep others from writing into its folder."""
-    run.create(engine.config, Facts.of(engine.splits))
-    with run.writing():
-        run.write_json(run.environment_file, describe(engine.fabric.device))
-        yield
+    return loop.start(run, engine, quiet=quiet, trained_on=vars(Facts.of(engine.splits)))
 
 
 def resume(folder: Path, *, quiet: bool = False, trust_code: bool = False) -> RunFolder:
@@ -77,29 +66,18 @@ def resume(folder: Path, *, quiet: bool = False, trust_code: bool = False) -> Ru
         UserWarning: If the newest checkpoint is damaged and the one before is taken.
     """
     run = RunFolder(folder)
-    config = run.read_config(run.read_code("method", "data", trust_code=trust_code))
-    start(config)
-    with by_first(run.writing()):
-        return run if told_by_first(run.finished) else _resume(run, config, quiet=quiet)
+    config = run.read_trusted(trust_code=trust_code)
+    start_processes(config)
 
+    def build(saved: dict[str, Any] | None) -> Engine:
+        engine = Engine(config, load_data(config))
+        if saved is not None:
+            engine.load(saved)
+        if (facts := run.read_facts()) is not None:  # after the checkpoint, which finds what does not fit the network
+            facts.check(engine.splits)
+        return engine
 
-def _resume(run: RunFolder, config: TrainConfig, *, quiet: bool) -> RunFolder:
-    saved = load_newest(run.checkpoint)
-    splits = load_data(config)
-    engine = Engine(config, splits)
-    session = Session(run, engine, quiet=quiet)
-    if saved is not None:
-        engine.load(saved)
-        session.log = LossLog(**saved["log"])
-        rank, _ = shard()
-        restore_random_states([saved["random"], *saved.get("random_of_others", ())][rank])
-    if (facts := run.read_facts()) is not None:  # after the checkpoint, which finds what does not fit the network
-        facts.check(splits)
-    if leads():
-        if not run.environment_file.exists():
-            run.write_json(run.environment_file, describe(engine.fabric.device))
-        run.metrics.keep(lambda event: event["event"] == "epoch" and event["epoch"] <= engine.at.epoch)
-    return session.finish()
+    return loop.go_on(run, build, quiet=quiet)
 
 
 _DATA = ("root", "validation", "split_seed", "download", "train_size", "image_size")
@@ -133,7 +111,8 @@ def load_network(
             that is not trusted or has changed.
     """
     run = RunFolder(folder)
-    config = _finished_config(run)
+    config = run.read_config()
+    run.check_weights()
     splits = splits or load_data(run.read_config(run.read_code("data", trust_code=trust_code)))
     facts = run.read_facts() or Facts.of(splits)
     facts.check(splits)
@@ -150,21 +129,13 @@ def load_trained(folder: Path, *, device: str = "auto") -> tuple[Network, Facts]
         ValueError: If its files are damaged or do not fit each other.
     """
     run = RunFolder(folder)
-    config = _finished_config(run)
+    config = run.read_config()
+    run.check_weights()
     facts = run.read_facts() or Facts.of(load_data(config))
     return _network(run, config, facts, device), facts
-
-
-def _finished_config(run: RunFolder) -> TrainConfig:
-    config = run.read_config()
-    if not run.weights.is_file():
-        raise FileNotFoundError(
-            f"{run.path} has no model.safetensors yet; finish it with: multimix train --resume {run.path}"
-        )
-    return config
 
 
 def _network(run: RunFolder, config: TrainConfig, facts: Facts, device: str) -> Network:
     network = build_network(replace(config, pretrained=False), facts)  # weights come from the run, nothing is fetched
     load_weights(run.weights, network)
-    return cast("Network", network.to(device_of(config) if device == "auto" else device))
+    return cast("Network", network.to(device_named(config.device) if device == "auto" else device))

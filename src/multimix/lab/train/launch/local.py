@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -13,21 +13,20 @@ from threading import Thread
 
 import torch
 
-from multimix.lab.train.launch.attempt import Failure, Job, Loaded, attempt
+from multimix.lab.train.launch.job import Failure, Job, Launcher, Loaded, attempt
 
 _GRACE = 30.0
 """Seconds that a worker has to write its checkpoint after SIGTERM."""
 
 
-class Here:
+class Here(Launcher):
     """Runs in this process, which load data that they share once and show themselves how they go."""
 
     slots = 1
     speaks = True
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._data = Loaded()
+        self._quiet, self._data = quiet, Loaded()
         self._jobs: list[Job] = []
 
     def start(self, jobs: Sequence[Job]) -> None:
@@ -39,18 +38,9 @@ class Here:
         jobs, self._jobs = self._jobs, []
         return {job.folder: attempt(job, data=self._data, quiet=self._quiet) for job in jobs}
 
-    def queued(self) -> Collection[Path]:
-        """Return nothing: all is run at once."""
-        return ()
 
-    def close(self) -> None:
-        """Do nothing: nothing is under way."""
-
-
-class Pool:
+class Pool(Launcher):
     """Workers that run one job after the other; one that dies is replaced, and the others do not notice."""
-
-    speaks = False
 
     def __init__(self, jobs: int) -> None:
         self.slots = jobs
@@ -60,7 +50,10 @@ class Pool:
     def start(self, jobs: Sequence[Job]) -> None:
         """Give each job to a worker that has none, or to a new one."""
         for job in jobs:
-            self._idle().give(job)
+            worker = self._idle()
+            worker.job = job
+            with contextlib.suppress(OSError):  # it has just died, which ``ended`` will notice
+                worker.pipe.send(job)
 
     def _idle(self) -> "Worker":
         for worker in [worker for worker in self._workers if worker.job is None]:
@@ -80,7 +73,8 @@ class Pool:
             alive = worker.process.is_alive()
             try:
                 if worker.pipe.poll():
-                    found[job.folder] = worker.take()
+                    found[job.folder] = worker.pipe.recv()
+                    worker.job = None
                 elif not alive:
                     raise EOFError
             except (EOFError, OSError):
@@ -95,10 +89,6 @@ class Pool:
         code = worker.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return Failure(f"its process {how}")
-
-    def queued(self) -> Collection[Path]:
-        """Return nothing: jobs run at once."""
-        return ()
 
     def close(self) -> None:
         """Stop every worker, with time for a checkpoint."""
@@ -124,22 +114,6 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def give(self, job: Job) -> None:
-        """Begin a job."""
-        self.job = job
-        with contextlib.suppress(OSError):  # it has just died, which whoever waits for the outcome will notice
-            self.pipe.send(job)
-
-    def take(self) -> Failure | None:
-        """Return the outcome of the job, which has come through the pipe.
-
-        Raises:
-            EOFError: If what came is the end of the pipe.
-        """
-        outcome: Failure | None = self.pipe.recv()
-        self.job = None
-        return outcome
-
 
 def _work(pipe: "Connection[Failure | None, Job]", threads: int, parent: int) -> None:
     """Run jobs until the pipe ends."""
@@ -147,12 +121,10 @@ def _work(pipe: "Connection[Failure | None, Job]", threads: int, parent: int) ->
     torch.set_num_threads(threads)  # threads that wait for each other cost more than they bring
     Thread(target=_end_with, args=(parent,), daemon=True).start()
     data = Loaded()
-    while True:
-        try:
+    with contextlib.suppress(EOFError):
+        while True:
             job = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(attempt(job, data=data))
+            pipe.send(attempt(job, data=data))
 
 
 def _end_with(parent: int) -> None:

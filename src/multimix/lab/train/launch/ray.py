@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from multimix.lab.train.launch.attempt import Failure, Job, Loaded, attempt
+from multimix.lab.train.launch.job import Failure, Job, Launcher, Loaded, attempt
 
 _STORE = 100 * 2**20
 """Bytes of Ray's store on this machine: what goes through it is a configuration and a line."""
@@ -23,7 +23,7 @@ _QUIET = {
 """What Ray reads from the environment when it is imported."""
 
 
-class OnRay:
+class OnRay(Launcher):
     """Tasks of Ray, which write into run folders that all machines of the cluster share.
 
     Ray's own retries are off: ``run_all`` counts and reports them for every launcher alike.
@@ -31,8 +31,6 @@ class OnRay:
     Raises:
         ValueError: If Ray is not installed, or has not what the jobs ask for.
     """
-
-    speaks = False
 
     def __init__(self, jobs: int, devices: Collection[str]) -> None:
         self.slots = jobs
@@ -69,10 +67,6 @@ class OnRay:
             said = str(error).strip().splitlines()
             return Failure(f"{type(error).__name__}: {said[0] if said else ''}".removesuffix(": "))
         return outcome
-
-    def queued(self) -> Collection[Path]:
-        """Return nothing: on a cluster that others use too, jobs may wait without being known to."""
-        return ()
 
     def close(self) -> None:
         """Leave Ray, which ends the tasks, and Ray itself where it was begun here."""

@@ -7,6 +7,7 @@ printed, and which task has which run, so that a call that was cut off finds its
 import contextlib
 import getpass
 import json
+import os
 import re
 import shlex
 import shutil
@@ -14,12 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from multimix.lab.train.launch.attempt import Failure, Job
-from multimix.lab.train.launch.worker import read_outcome, write_plan
-from multimix.lab.train.state import replacing
+import torch
+
+from multimix.lab.runs.folder import write_json_lines
+from multimix.lab.train.launch.job import Failure, Job, Launcher, Loaded, attempt
 
 _OWN = ("array", "chdir", "job-name", "open-mode", "output", "requeue", "no-requeue", "signal")
 """Options of sbatch that the script sets itself."""
@@ -36,7 +39,8 @@ SCRIPT = """\
 # Slurm warns this shell alone, a minute before it ends the task: pass it on, for the run to write its checkpoint.
 trap 'told=1; kill -TERM "$child" 2>/dev/null' TERM
 task=$SLURM_ARRAY_TASK_ID
-{python} -m multimix.lab.train.launch.worker {folder}/plans/"$task".json {folder}/outcomes/"$task".json &
+work='from multimix.lab.train.launch.slurm import work; work()'
+{python} -c "$work" {folder}/plans/"$task".json {folder}/outcomes/"$task".json &
 child=$!
 [ -z "$told" ] || kill -TERM "$child"
 wait "$child"
@@ -49,7 +53,7 @@ exit "$code"
 """
 
 
-class OnSlurm:
+class OnSlurm(Launcher):
     """Array tasks of Slurm, watched through its queue and the files that they write.
 
     Args:
@@ -60,8 +64,6 @@ class OnSlurm:
     Raises:
         ValueError: If an option is not one, or is set by the script itself.
     """
-
-    speaks = False
 
     def __init__(self, folder: Path, *, jobs: int, options: str = "") -> None:
         self.slots = sys.maxsize  # Slurm itself keeps to ``jobs``
@@ -99,17 +101,19 @@ class OnSlurm:
         states = None
         if time.monotonic() - self._looked >= _EVERY:
             self._looked, states = time.monotonic(), self._queue()
+        tasks = self._tasks()
         if states is not None:
             self._states = states
+            for number in self._underway:
+                self._missed[number] = 0 if tasks.get(number) in states else self._missed[number] + 1
         found: dict[Path, Failure | None] = {}
-        for number, folder in list(self._underway.items()):
+        for number, folder in self._underway.items():
             try:
                 found[folder] = read_outcome(self._outcome(number))
             except FileNotFoundError:
-                if states is None or not self._lost(number, states):
-                    continue
-                found[folder] = self._unknown(number)
-            del self._underway[number]
+                if self._missed[number] >= _MISSES:
+                    found[folder] = self._unknown(tasks[number])
+        self._underway = {number: folder for number, folder in self._underway.items() if folder not in found}
         return found
 
     def queued(self) -> Collection[Path]:
@@ -145,8 +149,7 @@ class OnSlurm:
             raise RuntimeError(f"sbatch is not here; {path} is written, for a machine of the cluster to submit")
         job = _call("sbatch", "--parsable", str(path)).split()[-1].split(";")[0]
         tasks = self._tasks() | {number: f"{job}_{number}" for number in numbers}
-        with replacing(self._folder / "tasks.json") as file:
-            file.write((json.dumps(tasks) + "\n").encode())
+        write_json_lines(self._folder / "tasks.json", [tasks])
 
     def _outcome(self, number: int) -> Path:
         return self._folder / "outcomes" / f"{number}.json"
@@ -165,21 +168,44 @@ class OnSlurm:
             return None
         return dict(line.split(maxsplit=1) for line in lines.splitlines() if line.strip())
 
-    def _lost(self, number: int, states: Mapping[str, str]) -> bool:
-        if self._tasks().get(number) in states:
-            self._missed[number] = 0
-            return False
-        self._missed[number] += 1
-        return self._missed[number] >= _MISSES
-
-    def _unknown(self, number: int) -> Failure:
+    def _unknown(self, task: str) -> Failure:
         """Say what Slurm knows of a task that was cut off."""
-        task = self._tasks()[number]
         state = ""
         with contextlib.suppress(RuntimeError):
             state = _call("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={task}", "--format=State")
         how = " ".join(state.split()) or "left the queue without an outcome"
         return Failure(f"Slurm task {task}: {how}; see {self._folder / 'logs'}/{task}.log")
+
+
+def write_plan(path: Path, job: Job) -> None:
+    """Write what a task needs to know: run folder, configuration, the user's own files, and the command line."""
+    write_json_lines(path, [{**job.plan(), "folder": str(job.folder.absolute()), "command": sys.argv}])
+
+
+def read_outcome(path: Path) -> Failure | None:
+    """Return what a task wrote when it ended.
+
+    Raises:
+        FileNotFoundError: If it has not.
+    """
+    failure = json.loads(path.read_text(encoding="utf-8"))["failure"]
+    return None if failure is None else Failure(**failure)
+
+
+def work(arguments: Sequence[str] | None = None) -> None:
+    """Attempt the run of a plan, write the outcome and exit: what a task does, called with both files.
+
+    A task that is cut off leaves no outcome, by which :class:`OnSlurm` knows.
+    """
+    plan, outcome = map(Path, sys.argv[1:] if arguments is None else arguments)
+    outcome.unlink(missing_ok=True)
+    given = json.loads(plan.read_text(encoding="utf-8"))
+    sys.argv = given["command"]
+    if cores := os.environ.get("SLURM_CPUS_PER_TASK"):
+        torch.set_num_threads(int(cores))
+    failure = attempt(Job.of(given), data=Loaded(), quiet=False)
+    write_json_lines(outcome, [{"failure": None if failure is None else asdict(failure)}])
+    sys.exit(int(failure is not None))
 
 
 def parsed(options: str) -> dict[str, str | None]:

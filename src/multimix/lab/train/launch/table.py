@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Literal
 
 from rich.console import Console
@@ -14,13 +13,12 @@ from rich.text import Text
 from typing_extensions import Self
 
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.launch.attempt import Failure, Job
+from multimix.lab.train.launch.job import Failure, Job
 
 State = Literal["waiting", "running", "done", "failed"]
 
-_ORDER: tuple[State, ...] = ("running", "failed", "waiting", "done")
-"""What is shown first where not all rows fit."""
-_STYLE = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
+_STYLE: dict[State, str] = {"running": "cyan", "failed": "red", "waiting": "dim", "done": "green"}
+"""Colours; and what is shown first where not all rows fit."""
 _FRAME = 6
 """Lines of the terminal that the table takes beside its rows."""
 
@@ -52,6 +50,16 @@ class Row:
         """Return its state and how many attempts have failed."""
         return self.state, len(self.failures)
 
+    @property
+    def numbers(self) -> tuple[str, str, str]:
+        """Return its epoch, loss and validation accuracy as they are shown."""
+        epoch, loss, accuracy = (self.last.get(name) for name in ("epoch", "train_loss", "validation_accuracy"))
+        return (
+            f"{epoch or 0}/{self.job.config.epochs}",
+            "" if loss is None else f"{loss:.4f}",
+            "" if accuracy is None else f"{100 * accuracy:.2f} %",
+        )
+
     def conclude(self, failure: Failure | None, *, retries: int) -> None:
         """Take in how an attempt ended: done, failed, or waiting for the next."""
         if failure is None:
@@ -67,7 +75,7 @@ class Row:
             size = records.path.stat().st_size
             if size == self._size:
                 return False
-            epochs = [event for event in records.read() if event["event"] == "epoch"]
+            epochs = records.read("epoch")
         except (OSError, ValueError):  # not there yet; or damaged, of which the run itself complains
             return False
         self._size, before = size, self.last
@@ -98,9 +106,7 @@ class Board(AbstractContextManager["Board"]):
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the table as it was last."""
         if self._live:
             self.show()
@@ -119,7 +125,9 @@ class Board(AbstractContextManager["Board"]):
 
     def _tell(self, number: int, row: Row, *, fresh: bool) -> None:
         if fresh:
-            self._say(f"{row.name}: {'  '.join(text for text in _numbers(row) if text)}")
+            epoch, loss, accuracy = row.numbers
+            seen = f"  validation accuracy {accuracy}" if accuracy else ""
+            self._say(f"{row.name}: epoch {epoch}  loss {loss}{seen}")
         before, self._told[number] = self._told[number], row.stage
         if before == row.stage:
             return
@@ -136,16 +144,15 @@ class Board(AbstractContextManager["Board"]):
 def table(rows: Sequence[Row], *, height: int | None = None) -> Table:
     """Return a row for each run, or for as many as fit, and how many are in each state."""
     counts = Counter(row.state for row in rows)
-    shown = Table(caption=", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state]))
+    shown = Table(caption=", ".join(f"{counts[state]} {state}" for state in _STYLE if counts[state]))
     for name in ("run", "seed", "state", "epoch", "loss", "validation accuracy"):
         shown.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=True)
     fitting = list(rows)
     if height is not None and len(fitting) > max(1, height):
-        fitting = sorted(fitting, key=lambda row: _ORDER.index(row.state))[: max(1, height)]
+        fitting = sorted(fitting, key=lambda row: list(_STYLE).index(row.state))[: max(1, height)]
     for row in fitting:
-        config = row.job.config
-        state = Text(row.status, style=_STYLE[row.state])
-        shown.add_row(Text(config.title), str(config.seed), state, *_cells(row))
+        config, state = row.job.config, Text(row.status, style=_STYLE[row.state])
+        shown.add_row(Text(config.title), str(config.seed), state, *row.numbers)
     return shown
 
 
@@ -159,20 +166,3 @@ def failures(rows: Sequence[Row]) -> Table:
             config, tried = row.job.config, row.failures
             shown.add_row(Text(config.title), str(config.seed), str(len(tried)), Text(tried[-1].reason))
     return shown
-
-
-def _cells(row: Row) -> tuple[str, str, str]:
-    epochs = row.job.config.epochs
-    if not row.last:
-        return f"0/{epochs}", "", ""
-    accuracy = row.last.get("validation_accuracy")
-    return (
-        f"{row.last['epoch']}/{epochs}",
-        f"{row.last['train_loss']:.4f}",
-        "" if accuracy is None else f"{100 * accuracy:.2f} %",
-    )
-
-
-def _numbers(row: Row) -> tuple[str, str, str]:
-    epoch, loss, accuracy = _cells(row)
-    return f"epoch {epoch}", f"loss {loss}", f"validation accuracy {accuracy}" if accuracy else ""

@@ -1,5 +1,9 @@
-"""Checkpoints: written whole or not at all, read without ever running what is in them."""
+"""Files that are written whole or not at all: checkpoints, which are read without running what is in them, and weights.
 
+A checkpoint holds all that a run needs to go on; a file of weights holds one network, for everybody.
+"""
+
+import hashlib
 import os
 import random
 import warnings
@@ -11,12 +15,15 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_model
+from torch import Tensor, nn
 
 FORMAT = 1
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb", *, keep: Path | None = None) -> Iterator[IO[Any]]:
+def replacing(path: Path, *, keep: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file beside ``path`` that takes its place once it is whole and on disk; the old one goes to ``keep``.
 
     Raises:
@@ -24,7 +31,7 @@ def replacing(path: Path, mode: str = "wb", *, keep: Path | None = None) -> Iter
     """
     fresh = path.with_name(path.name + ".part")
     try:
-        with fresh.open(mode) as file:
+        with fresh.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -81,13 +88,11 @@ def load_newest(path: Path) -> dict[str, Any] | None:
     there = [file for file in (path, previous(path)) if file.is_file()]
     for file in there:
         try:
-            state = load_checkpoint(file)
+            return load_checkpoint(file)
         except ValueError as error:
             if file == there[-1]:
                 raise
             warnings.warn(f"{error}; going on from the one before, {previous(path)}", stacklevel=2)
-            continue
-        return state
     return None
 
 
@@ -96,12 +101,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        ValueError: If the file is damaged or was not written by this engine.
+        ValueError: If the file is damaged or was not written by this loop.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        _check_sums(path)
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the sums of the records
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} does not have its check sum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged archives and pickles end in errors of every kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -112,13 +119,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} was not written by this version of multimix: format {found!r}, not {FORMAT}"
         )
     return state
-
-
-def _check_sums(path: Path) -> None:
-    """Raise unless every record of the archive has the sum written beside it; torch does not look."""
-    with zipfile.ZipFile(path) as archive:
-        if (damaged := archive.testzip()) is not None:
-            raise ValueError(f"{damaged} does not have its check sum")
 
 
 def random_states() -> dict[str, Any]:
@@ -148,3 +148,65 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write the weights of a network, whole or not at all.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    with replacing(path) as file:
+        try:
+            save_model(network, file.name)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Fill a network with the weights of a file.
+
+    Torch and safetensors let batch normalisation go without its batch counts; here every tensor must be there.
+
+    Raises:
+        ValueError: If the file is damaged, or holds anything else than the network's parameters and buffers.
+    """
+    given = read_weights(path, network)
+    try:
+        if missing := sorted(network.state_dict().keys() - given.keys()):
+            raise RuntimeError(f"it lacks {', '.join(missing)}")
+        network.load_state_dict(given)
+    except RuntimeError as error:
+        raise _unfit(path, error) from error
+
+
+def read_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
+    """Return what a file holds under all of its names in a network: what two layers share is written once.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        given = load_file(str(path))
+    except Exception as error:  # safetensors has an error class of its own
+        raise _unfit(path, error) from error
+    here = network.state_dict()
+    held = {_place(here[name]): value for name, value in given.items() if name in here}
+    return given | {name: held[place] for name, value in here.items() if (place := _place(value)) in held}
+
+
+def _unfit(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged or of another network: {' '.join(str(error).split())[:160]}")
+
+
+def _place(value: Tensor) -> tuple[object, ...]:
+    return value.data_ptr(), tuple(value.shape), value.stride()
+
+
+def digest(path: Path) -> str:
+    """Return the first 16 hexadecimal digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        found = hashlib.sha256()
+        while chunk := file.read(2**20):
+            found.update(chunk)
+    return found.hexdigest()[:16]

@@ -1,33 +1,27 @@
-"""One attempt at a run, in whichever process a launcher chose for it."""
+"""One attempt at a run, in whichever process a launcher chose for it, and what launchers have in common."""
 
 import os
 import time
 import traceback
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multimix.lab._code import Code
 from multimix.lab.data import Splits
-from multimix.lab.train.codec import from_json, to_json
+from multimix.lab.runs.codec import code_of, from_json, to_json
+from multimix.lab.runs.environment import is_out_of_memory
+from multimix.lab.runs.loop import TrainingError
 from multimix.lab.train.config import TrainConfig
-from multimix.lab.train.environment import is_out_of_memory
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.own import code_of
 from multimix.lab.train.run import load_data, resume, same_data, train
-from multimix.lab.train.session import TrainingError
 
 _FINAL = (
-    ValueError,
-    TypeError,
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    IsADirectoryError,
+    *(ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError),
     PermissionError,
 )
 """What is wrong with the input stays wrong."""
-
 _PATIENCE = 20.0
 """Seconds to wait for a folder that another process writes into: children of a killed one hold it a little longer."""
 
@@ -76,6 +70,33 @@ class Failure:
     """Whether the input is wrong."""
 
 
+class Launcher:
+    """Starts jobs elsewhere and says which have ended, and how; a job is known by its run folder.
+
+    It knows nothing of retries, which :func:`multimix.lab.train.launch.run_all` sees to for all launchers alike.
+    """
+
+    slots: int
+    """How many jobs it takes at the same time."""
+    speaks: bool = False
+    """Whether runs show themselves how they go, so that nobody else has to."""
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Begin jobs, or put them into a queue."""
+        raise NotImplementedError
+
+    def ended(self, seconds: float) -> dict[Path, Failure | None]:
+        """Return what ended since the last call, after waiting so long for something to: None where all went well."""
+        raise NotImplementedError
+
+    def queued(self) -> Collection[Path]:
+        """Return which of the jobs are not yet running, as far as known."""
+        return ()
+
+    def close(self) -> None:
+        """Stop what is under way, which can be resumed, and let go of everything."""
+
+
 class Loaded:
     """The data set that was loaded last, for runs that share it."""
 
@@ -98,7 +119,11 @@ def attempt(job: Job, *, data: Loaded, quiet: bool = True) -> Failure | None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            _bring(job, data=data, quiet=quiet)
+            if RunFolder(job.folder).config_file.is_file():
+                # Trusted by the command that named it, which compared the two.
+                resume(job.folder, quiet=quiet, trust_code=True)
+            else:
+                train(job.config, job.folder, quiet=quiet, splits=data(job.config))
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 return Failure(_line(error))
@@ -106,23 +131,12 @@ def attempt(job: Job, *, data: Loaded, quiet: bool = True) -> Failure | None:
             if os.environ.get("MULTIMIX_DEBUG"):
                 traceback.print_exc()
             wrong = isinstance(error, _FINAL)
-            return Failure(_line(error), final=wrong or _diverged(error), wrong=wrong)
+            # Training that diverged would diverge again; memory may be free by then.
+            short = error.__cause__ is not None and is_out_of_memory(error.__cause__)
+            return Failure(_line(error), final=wrong or (isinstance(error, TrainingError) and not short), wrong=wrong)
         else:
             return None
         time.sleep(1)
-
-
-def _bring(job: Job, *, data: Loaded, quiet: bool) -> None:
-    run = RunFolder(job.folder)
-    if run.config_file.is_file():
-        resume(job.folder, quiet=quiet, trust_code=True)  # of the command that named it, which compared the two
-        return
-    train(job.config, job.folder, quiet=quiet, splits=data(job.config))
-
-
-def _diverged(error: Exception) -> bool:
-    """Return whether training ran into what it would run into again; memory may be free by then."""
-    return isinstance(error, TrainingError) and not (error.__cause__ and is_out_of_memory(error.__cause__))
 
 
 def _line(error: BaseException) -> str:

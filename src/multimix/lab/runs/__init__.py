@@ -1,0 +1,1 @@
+"""What every kind of training run has in common: its folder, checkpoints, loop, processes and records."""

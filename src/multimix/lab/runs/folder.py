@@ -1,0 +1,228 @@
+"""The run folder: what lies in it, and who may write there."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from multimix import __version__
+from multimix.lab._code import Code, Sources, digests
+from multimix.lab.runs.checkpoint import replacing, unwritable
+from multimix.lab.runs.codec import code_of, from_json, named_files, to_json
+
+C = TypeVar("C")
+
+
+class Metrics:
+    """The file ``metrics.jsonl``: one event a line, on disk as soon as it happened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append an event, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        before = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"event": event, **values}) + "\n")
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, before)  # half a line would damage the next one
+            raise unwritable(self.path, error) from error
+
+    def read(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Return the events so far, or those of a kind; a last line that a killed run left half-written is not one.
+
+        Raises:
+            ValueError: If another line is not an event.
+        """
+        if not self.path.is_file():
+            return []
+        lines = self.path.read_text(encoding="utf-8").split("\n")
+        found = [self._event(number, line) for number, line in enumerate(lines[:-1], 1) if line]
+        return [event for event in found if kind in (None, event["event"])]
+
+    def _event(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{self.path}, line {number} is damaged: {error}") from error
+        if not isinstance(event, dict) or "event" not in event:
+            raise ValueError(f"{self.path}, line {number} is not an event")
+        return event
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Rewrite the file with the events for which ``wanted(event)`` holds."""
+        write_json_lines(self.path, [event for event in self.read() if wanted(event)])
+
+
+class Folder:
+    """The files of one run of any kind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.json"
+        self.environment_file = path / "environment.json"
+        self.checkpoint = path / "last.ckpt"
+        self.weights = path / "model.safetensors"
+        self.code = path / "code"
+        self.metrics = Metrics(path / "metrics.jsonl")
+
+    def create(self, config: Any, **about: Any) -> None:
+        """Make the folder and write the configuration, more about the run, and the user's files.
+
+        Raises:
+            FileExistsError: If the folder holds anything already.
+            ValueError: If two of the user's files have the same name.
+            OSError: If it cannot be written.
+        """
+        code = code_of(config)
+        self.check_free()
+        self.path.mkdir(parents=True, exist_ok=True)
+        keep_code(self.code, code)
+        kept = {"code": digests(code)} if code else {}
+        described = {"multimix": __version__, "recipe": config.recipe, "config": describe_config(config)}
+        self.write_json(self.config_file, {**described, **kept, **about})
+
+    def check_free(self) -> None:
+        """Raise FileExistsError if the folder holds anything, but for what a kill amid :meth:`create` leaves."""
+        begun = (f"{self.config_file.name}.part", self.code.name)
+        if self.path.exists() and (not self.path.is_dir() or any(f.name not in begun for f in self.path.iterdir())):
+            raise FileExistsError(
+                f"run folder {self.path} exists and is not empty; continue it with --resume {self.path},"
+                " or give the run another --name"
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from writing into the folder while the context lasts.
+
+        Raises:
+            BlockingIOError: If one is at it.
+        """
+        handle = os.open(self.path, os.O_RDONLY)  # the folder itself: nothing is left behind, not by a kill either
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(
+                    f"run folder {self.path} is being written by another process; wait for its end, or stop it"
+                ) from error
+            except OSError:  # a file system that knows no locks: go without
+                pass
+            yield
+        finally:
+            os.close(handle)
+
+    def read(self) -> dict[str, Any]:
+        """Return what :meth:`create` wrote.
+
+        Raises:
+            FileNotFoundError: If this is not a run folder.
+            ValueError: If it is not JSON.
+        """
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"there is no run folder {self.path}")
+        if not self.config_file.is_file():
+            raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json")
+        return json.loads(self.config_file.read_text(encoding="utf-8"))
+
+    @contextmanager
+    def reading(self) -> Iterator[dict[str, Any]]:
+        """Give what :meth:`read` returns, and say of which file it is that something in it cannot be read."""
+        try:
+            yield self.read()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{self.config_file} cannot be read: {error}") from error
+
+    def read_as(self, kind: type[C], code: Code | None = None) -> C:
+        """Return the configuration of the run; without its code, nothing of a user's own is run and nothing can train.
+
+        Raises:
+            FileNotFoundError: If this is not a run folder.
+            ValueError: If its configuration cannot be read, or is of another kind.
+        """
+        with self.reading() as whole:
+            config = from_json(whole["config"], code)
+        if not isinstance(config, kind):
+            raise ValueError(f"{self.config_file} holds a {type(config).__name__}, not a {kind.__name__}")
+        return config
+
+    def read_code(self, *parts: str, trust_code: bool) -> Code | None:
+        """Return the user's own files that the run keeps; None if no part of its configuration needs one to be run.
+
+        Args:
+            parts: Fields of the configuration: ``method``, ``data``.
+            trust_code: Whether the files may be run.
+
+        Raises:
+            FileNotFoundError: If this is not a run folder, or a file is missing.
+            ValueError: If files may not be run, or have changed since the run began; in one line.
+        """
+        with self.reading() as whole:
+            config = whole["config"] if isinstance(whole["config"], dict) else {}  # of which read_as complains
+            needed = sorted(file for part in parts for file in named_files(config.get(part)))
+            kept = {str(name): str(digest) for name, digest in whole.get("code", {}).items()}
+        if not needed:
+            return None
+        if not trust_code:
+            listed = ", ".join(f"{file} (sha256 {kept.get(file, 'unknown')})" for file in dict.fromkeys(needed))
+            raise ValueError(
+                f"run folder {self.path} holds code of its own, which this would run: {listed}; read it in {self.code}"
+                " and allow it with --trust-code (in Python: trust_code=True)"
+            )
+        return Code({name: self._unchanged(name, digest) for name, digest in kept.items()}, self.code)
+
+    def _unchanged(self, name: str, digest: str) -> bytes:
+        """Return a file of the user's that the run keeps, as it was when the run began."""
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{self.config_file}: code must lie in {self.code}, got {name!r}")
+        file = self.code / name
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing, which the run needs")
+        source = file.read_bytes()
+        found = digests({name: source})[name]
+        if found != digest:
+            raise ValueError(f"{file} has changed since the run began: its sha256 is {found}, not {digest}")
+        return source
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        with replacing(path) as file:
+            file.write((json.dumps(value, indent=1) + "\n").encode())
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the run came to its end."""
+        return bool(self.metrics.read("end"))
+
+
+def write_json_lines(path: Path, values: list[Any]) -> None:
+    """Write a file of one JSON value a line, whole or not at all."""
+    with replacing(path) as file:
+        file.write("".join(json.dumps(value) + "\n" for value in values).encode())
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """Return the configuration of a run as JSON with the label that tables use."""
+    return {**to_json(config), "label": config.title}
+
+
+def keep_code(folder: Path, code: Sources) -> None:
+    """Write files of the user's into a folder.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    for name, source in code.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / name) as file:
+            file.write(source)

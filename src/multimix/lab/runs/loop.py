@@ -1,0 +1,378 @@
+"""The loop that every kind of run goes through: epochs, records, checkpoints, and what stops it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from multimix.lab.evaluate.predict import NonFiniteError
+from multimix.lab.runs.checkpoint import load_newest, previous, random_states, restore_random_states, save_checkpoint
+from multimix.lab.runs.display import Board, Display
+from multimix.lab.runs.environment import StopRequest, Terminated, describe, is_out_of_memory, peak_mib
+from multimix.lab.runs.folder import Folder
+from multimix.lab.runs.optim import learning_rate
+from multimix.lab.runs.processes import (
+    all_gather,
+    all_mean,
+    any_process,
+    broadcast,
+    entered_by_main,
+    is_main_process,
+    rank_and_world,
+)
+
+F = TypeVar("F", bound=Folder)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names the mini-batch, the run and the last good checkpoint."""
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    batch: int = 0
+    """Mini-batches done of the epoch under way."""
+    step: int = 0
+    """Optimiser steps done."""
+
+
+class Task:
+    """What a kind of run trains: everything that changes during it, and how one mini-batch changes it.
+
+    A subclass sets the attributes and defines ``step``, ``images``, ``conclude``, ``state`` and ``restore``.
+    """
+
+    config: Any
+    """The run's settings: ``title``, ``seed``, ``epochs``, ``optimizer``, ``schedule``, ``checkpoint_steps``, ..."""
+    device: torch.device
+    batches: Any
+    """Mini-batches, whose number is their length; ``epoch(number, start=)`` yields what is left of an epoch."""
+    optimizer: Optimizer
+    at: Position
+    look_every: int = 1
+    """Losses are looked at every so many mini-batches: on a GPU each look waits for the device."""
+    weights_entry: ClassVar[str]
+    """The entry of the state that holds the weights, of which all must be finite."""
+    saves_memory: ClassVar[str]
+    """What needs less memory, for a message."""
+
+    def step(self, *batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Train on one mini-batch and return the loss and its terms, detached."""
+        raise NotImplementedError
+
+    def images(self, *batch: Any) -> int:
+        """Return how many images a mini-batch has, over all processes."""
+        raise NotImplementedError
+
+    def begin(self, run: Any, *, quiet: bool) -> None:
+        """Do what comes before training."""
+
+    def validate(self) -> dict[str, float]:
+        """Return what is measured at the end of the epoch under way, by name."""
+        return {}
+
+    def conclude(self, run: Any, *, quiet: bool) -> None:
+        """Write the weights into the run's folder, and measure them."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, besides the global random states; all processes have to ask."""
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned, but for the position."""
+        raise NotImplementedError
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`.
+
+        Raises:
+            ValueError: If it belongs to another run.
+        """
+        try:
+            self.restore(state)
+            self.at = Position(*state["at"])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"the checkpoint belongs to another run: {' '.join(str(error).split())[:160]}") from error
+        self.set_learning_rate()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Return how many optimiser steps an epoch has."""
+        return len(self.batches)
+
+    @property
+    def rate(self) -> float:
+        """Return the learning rate in force."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def set_learning_rate(self) -> None:
+        """Set the learning rate of the step that comes next."""
+        rate = learning_rate(self.config, self.at.step, steps_per_epoch=self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def epoch(self) -> Iterator[Any]:
+        """Yield what is left of the epoch under way, each mini-batch as the arguments of :meth:`step`."""
+        return self.batches.epoch(self.at.epoch, start=self.at.batch)
+
+    def end_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+
+
+@dataclass
+class LossLog:
+    """The losses of the epoch under way."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    batches: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._pending: list[dict[str, Tensor]] = []
+
+    def add(self, losses: dict[str, Tensor], images: int) -> None:
+        """Remember the losses of a mini-batch, without looking at them."""
+        self._pending.append(losses)
+        self.batches += 1
+        self.images += images
+
+    def look(self) -> tuple[float | None, int | None]:
+        """Return the newest loss, and how many mini-batches ago the first non-finite one was.
+
+        Losses are means over all processes, so that one that is not finite stops them all.
+        """
+        if not self._pending:
+            return None, None
+        names = list(self._pending[0])
+        rows = [torch.stack([losses[name] for name in names]).float() for losses in self._pending]
+        values = all_mean(torch.stack(rows)).tolist()
+        self._pending = []
+        for ago, row in zip(range(len(values) - 1, -1, -1), values, strict=True):
+            if not math.isfinite(row[0]):
+                return row[0], ago
+            for name, value in zip(names, row, strict=True):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        return values[-1][0], None
+
+    def record(self) -> dict[str, float]:
+        """Return the mean losses and the speed of the epoch so far."""
+        means = {name: total / max(self.batches, 1) for name, total in self.sums.items()}
+        return {**means, "images_per_second": self.images / max(self.seconds, 1e-9), "seconds": self.seconds}
+
+    def state(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        return {"sums": dict(self.sums), "batches": self.batches, "images": self.images, "seconds": self.seconds}
+
+
+def start(run: F, task: Task, *, quiet: bool, **about: Any) -> F:
+    """Train a task from scratch into a new run folder, with ``about`` beside its configuration; return the folder.
+
+    Raises:
+        FileExistsError: If the folder holds anything.
+        TrainingError: If a loss or the weights are not finite, or memory does not suffice.
+        Terminated: After SIGTERM, behind a checkpoint.
+    """
+    with entered_by_main(_created(run, task, about)):
+        Loop(run, task, quiet=quiet).finish()
+    return run
+
+
+@contextmanager
+def _created(run: Folder, task: Task, about: dict[str, Any]) -> Iterator[None]:
+    run.create(task.config, **about)
+    with run.writing():
+        run.write_json(run.environment_file, describe(task.device))
+        yield
+
+
+def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool) -> F:
+    """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
+
+    Args:
+        run: The folder.
+        build: Returns the task, as it is in the checkpoint if there is one.
+        quiet: Print nothing.
+
+    Raises:
+        BlockingIOError: If another process trains it.
+        ValueError: If its checkpoint is damaged or belongs to another run.
+        TrainingError: If a loss or the weights are not finite, or memory does not suffice.
+        Terminated: After SIGTERM, behind a checkpoint.
+    """
+    with entered_by_main(run.writing()):
+        if not broadcast(run.finished):
+            saved = load_newest(run.checkpoint)
+            loop = Loop(run, build(saved), quiet=quiet)
+            if saved is not None:
+                loop.log = LossLog(**saved["log"])
+                rank, _ = rank_and_world()
+                restore_random_states([saved["random"], *saved.get("random_of_others", ())][rank])
+            if is_main_process():
+                _tidy(run, loop.task)
+            loop.finish()
+    return run
+
+
+def _tidy(run: Folder, task: Task) -> None:
+    """Leave out what the run recorded after its checkpoint."""
+    if not run.environment_file.exists():
+        run.write_json(run.environment_file, describe(task.device))
+    run.metrics.keep(
+        lambda event: event.get("when") == "before" or (event["event"] == "epoch" and event["epoch"] <= task.at.epoch)
+    )
+
+
+class Loop:
+    """One process' work on a run."""
+
+    def __init__(self, run: Folder, task: Task, *, quiet: bool) -> None:
+        self.run, self.task, self.config = run, task, task.config
+        self.quiet = quiet or not is_main_process()
+        self.log = LossLog()
+        self._stop = StopRequest()
+
+    def finish(self) -> None:
+        """Train to the end, measure and save.
+
+        A signal that comes while it measures ends it at once, and only that measurement is lost.
+        """
+        at, batches, epochs = self.task.at, len(self.task.batches), self.config.epochs
+        self.task.begin(self.run, quiet=self.quiet)
+        board = Board(self.run.path, wanted=getattr(self.config, "tensorboard", False) and is_main_process())
+        title = f"{self.config.title}, seed {self.config.seed}"
+        shown = Display(title, steps=epochs * batches, done=at.epoch * batches + at.batch, quiet=self.quiet)
+        with self._stop, shown:
+            while self.task.at.epoch < epochs:
+                self._epoch(shown)
+                record = self._end_epoch()
+                board.write(record)
+                shown.epoch(record, epochs=epochs)
+        board.close()
+        with self._explained():
+            self.task.conclude(self.run, quiet=self.quiet)
+        if is_main_process():
+            self._end()
+
+    def _epoch(self, shown: Display) -> None:
+        started, before = time.perf_counter(), self.log.seconds
+        for batch in self.task.epoch():
+            steps = self.task.at.step
+            with self._explained():
+                total, terms = self.task.step(*batch)
+            named = {f"train_{name}_loss": term for name, term in terms.items()} if len(terms) > 1 else {}
+            self.log.add({"train_loss": total, **named}, self.task.images(*batch))
+            self.log.seconds = before + time.perf_counter() - started
+            loss = self._look() if self.log.batches % self.task.look_every == 0 else None
+            shown.batch(loss=loss, images_per_second=self.log.images / self.log.seconds)
+            if self.task.at.step > steps and self.task.at.batch < len(self.task.batches):
+                # Amid a group of accumulated mini-batches its gradient would be lost; after the last one the epoch's
+                # own checkpoint comes next.
+                self._after_step()
+        self._look()
+        self.log.seconds = before + time.perf_counter() - started
+
+    def _after_step(self) -> None:
+        """Write a checkpoint where one is due, or end behind one where that is asked for; processes ask each other."""
+        every = self.config.checkpoint_steps
+        asked = self.log.batches % self.task.look_every == 0 and any_process(self._stop.came, self.task.device)
+        if asked or (every and self.task.at.step % every == 0):
+            self._checkpoint()
+        if asked:
+            raise self._terminated()
+
+    def _end_epoch(self) -> dict[str, Any]:
+        with self._explained():
+            measured = self.task.validate()
+        record = {
+            "epoch": self.task.at.epoch + 1,
+            "step": self.task.at.step,
+            "learning_rate": self.task.rate,
+            **self.log.record(),
+            **{f"validation_{name}": value for name, value in measured.items()},
+        }
+        if is_main_process():
+            self.run.metrics.write("epoch", **record)
+        self.task.end_epoch()
+        self.log = LossLog()
+        self._checkpoint()
+        if any_process(self._stop.came, self.task.device):
+            raise self._terminated()
+        return record
+
+    def _look(self) -> float | None:
+        """Look at the losses since the last look.
+
+        Raises:
+            TrainingError: If one is not finite; nothing of it has reached a checkpoint.
+        """
+        loss, ago = self.log.look()
+        if ago is None:
+            return loss
+        raise self._diverged(f"the loss of {self.config.title} turned {loss}", ago=ago)
+
+    def _checkpoint(self) -> None:
+        self._look()
+        state = self.task.state()
+        if not all(bool(value.isfinite().all()) for value in state[self.task.weights_entry].values()):
+            raise self._diverged(f"the weights of {self.config.title} turned non-finite")
+        others = all_gather(random_states())[1:]
+        if is_main_process():
+            save_checkpoint(self.run.checkpoint, {**state, "log": self.log.state(), "random_of_others": others})
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what to do where memory does not suffice or predictions are no numbers."""
+        try:
+            yield
+        except NonFiniteError as error:
+            raise self._diverged(f"the predictions of {self.config.title} turned NaN") from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory at mini-batch {self._batch()} of {self.config.title}; {self._kept()}."
+                f" {self.task.saves_memory} need less."
+            ) from error
+
+    def _diverged(self, what: str, *, ago: int = 0) -> TrainingError:
+        return TrainingError(
+            f"{what} at mini-batch {self._batch() - ago}; {self._kept()}. A lower learning rate, a warm-up or clipping"
+            " the gradient may help."
+        )
+
+    def _terminated(self) -> Terminated:
+        said = f"stopped by SIGTERM at mini-batch {self._batch()}, behind a checkpoint"
+        # A process that ends with an error makes the launcher kill the main one, which may be writing yet.
+        return Terminated(said) if is_main_process() else Terminated(said, code=0)
+
+    def _batch(self) -> int:
+        """Return the number of the last mini-batch, counted from 1."""
+        return self.task.at.epoch * len(self.task.batches) + self.task.at.batch
+
+    def _kept(self) -> str:
+        there = self.run.checkpoint.exists()
+        return f"the last good checkpoint is {self.run.checkpoint}" if there else "no checkpoint yet"
+
+    def _end(self) -> None:
+        epochs = self.run.metrics.read("epoch")
+        seconds = sum(event["seconds"] for event in epochs)
+        self.run.metrics.write(
+            "end",
+            seconds=seconds,
+            step_seconds=seconds / (len(self.task.batches) * len(epochs)),
+            peak_mib=peak_mib(self.task.device),
+        )
+        previous(self.run.checkpoint).unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""The network of a training run: built for its data, begun from an earlier run, laid out in memory."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from multimix.lab.data import Splits
+from multimix.lab.runs.checkpoint import read_weights
+from multimix.lab.train.config import TrainConfig
+from multimix.lab.train.folder import Facts, RunFolder
+from multimix.models import build
+
+_ARCHITECTURE = ("model", "width", "strides", "final_norm")
+"""The settings that two networks have in common where the weights of one mean the same in the other."""
+_LEAST_CHANNELS = 8
+"""With fewer, torch 2.14 writes outside its memory in strided 1 x 1 convolutions on a CPU."""
+
+
+def build_network(config: TrainConfig, data: Splits | Facts) -> nn.Module:
+    """Return the configured network for the classes and images of ``data``."""
+    channels, height, _ = data.shape
+    network = build(
+        config.model,
+        num_classes=len(data.classes),
+        in_channels=channels,
+        width=config.width,
+        strides=config.strides,
+        final_norm=config.final_norm,
+        pretrained=config.pretrained,
+        image_size=height,
+    )
+    return cast("nn.Module", network)
+
+
+def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
+    """Put the weights of the run that ``config.init`` names into a network; nothing where it names none.
+
+    The classifier keeps its own initial weights where the classes are not the same, in number, name and order. What a
+    run was normalised with, and its training, are not taken over.
+
+    Raises:
+        FileNotFoundError: If there is no run of that name, or it has no weights yet.
+        ValueError: If its network is of another architecture, its weights are damaged, or ``pretrained`` is on too.
+    """
+    if config.init is None:
+        return
+    if config.pretrained:
+        raise ValueError("init does not go with pretrained=True: training begins from one or from the other")
+    run = RunFolder(Path(config.init))
+    try:
+        there = run.read_config()
+        differing = [name for name in _ARCHITECTURE if getattr(there, name) != getattr(config, name)]
+        if differing:
+            pairs = (f"{name} {getattr(there, name)} instead of {getattr(config, name)}" for name in differing)
+            raise ValueError(f"the network of run {run.path} is another one than is to be trained: {', '.join(pairs)}")
+        run.check_weights()
+        given, here = read_weights(run.weights, network), network.state_dict()
+        facts = run.read_facts()
+        # Of a run that did not write its classes down, nobody knows.
+        new = set() if facts is not None and facts.classes == splits.classes else _classifier(network)
+        for name in sorted({*given, *here} - new):
+            theirs, ours = (tuple(part[name].shape) if name in part else "missing" for part in (given, here))
+            if theirs != ours:
+                raise ValueError(
+                    f"the network of run {run.path} does not fit: {name} is {theirs} there and {ours} in the network"
+                    " to be trained"
+                )
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"init: {error}") from error
+    network.load_state_dict({**here, **{name: value for name, value in given.items() if name not in new}})
+
+
+def _classifier(network: nn.Module) -> set[str]:
+    """Return the names of the classifier's parameters and buffers; none where it is no affine layer."""
+    head: Any = getattr(network, "head", None)
+    place = next((name for name, part in network.named_modules() if part is head), None) if head is not None else None
+    return set() if place is None else {name for name in network.state_dict() if name.startswith(f"{place}.")}
+
+
+def put_channels_last(network: nn.Module, device: torch.device) -> None:
+    """Keep a network's filters with channels last; a convolution takes its format from them, whatever its inputs' is.
+
+    Raises:
+        ValueError: If the network is on a CPU and has a convolution that torch does not compute safely in that format.
+    """
+    convolutions = {name: part for name, part in network.named_modules() if isinstance(part, nn.Conv2d)}
+    for name, part in convolutions.items() if device.type == "cpu" else ():
+        if max(part.stride) > 1 and max(part.kernel_size) == 1 and part.in_channels < _LEAST_CHANNELS:
+            raise ValueError(
+                f"channels_last on a CPU needs at least {_LEAST_CHANNELS} channels into every strided 1 x 1"
+                f" convolution, got {part.in_channels} into {name}: widen the network or leave channels_last off"
+            )
+    network.to(memory_format=torch.channels_last)
