@@ -6,8 +6,8 @@ import pytest
 
 from multimix.lab.data import DATASETS
 from multimix.lab.recipes import RECIPES, recipe_named
+from multimix.lab.runs.optim import learning_rate
 from multimix.lab.train import SGD, Step, from_json, to_json
-from multimix.lab.train.optim import learning_rate
 from multimix.models import MODELS
 from multimix.names import method_named
 

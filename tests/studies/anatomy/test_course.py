@@ -6,8 +6,8 @@ import torch
 
 from anatomy import AnatomySettings, anatomise
 from anatomy.course import course
+from multimix.lab.runs.checkpoint import random_states
 from multimix.lab.train import Engine
-from multimix.lab.train.state import random_states
 from multimix.methods import ERM, MultiMix
 from train.tiny import splits_of, tiny, train_all
 
