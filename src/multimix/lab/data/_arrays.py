@@ -15,7 +15,7 @@ from multimix.lab.data._sets import Images, Parts, Splits, one_line
 __all__ = ["own_data", "read_archive", "read_own"]
 
 Arrays = Mapping[str, np.ndarray]
-_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 _CONTRACT = (
     "a mapping with the arrays train_images, train_labels, test_images and test_labels, perhaps val_images and"
     " val_labels, as in an npz file, or a multimix.lab.data.Splits"
@@ -38,7 +38,7 @@ def read_archive(path: str) -> Parts:
     with file.open("rb") as stream:  # opened here, as numpy leaves a file that it cannot read open
         try:
             archive = np.load(stream, allow_pickle=False)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise ValueError(f"{file} is damaged or no .npz archive: {one_line(error)}") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError(f"{file} is not an .npz archive but a single array")
@@ -102,7 +102,7 @@ def _array(arrays: Arrays, origin: str, key: str) -> np.ndarray:
         raise ValueError(f"{origin} has no {key}, only: {', '.join(arrays) or 'nothing'}")
     try:
         return arrays[key]
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ValueError(f"{origin}: {key} is damaged or holds pickled objects: {one_line(error)}") from error
 
 
@@ -138,10 +138,10 @@ def _images(arrays: Arrays, origin: str, split: str) -> torch.Tensor:
         array = array[..., None]
     if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or array.size == 0:
         raise ValueError(f"{origin}: {key} must be (n, h, w) or (n, h, w, c) with c of 1 to 4, got {array.shape}")
-    return torch.from_numpy(_as_bytes(array, f"{origin}: {key}")).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(as_bytes(array, f"{origin}: {key}")).permute(0, 3, 1, 2).contiguous()
 
 
-def _as_bytes(array: np.ndarray, name: str) -> np.ndarray:
+def as_bytes(array: np.ndarray, name: str) -> np.ndarray:
     """Return pixels as uint8, floats in [0, 1] scaled by 255 and rounded."""
     if array.dtype == np.uint8:
         return array

@@ -67,7 +67,7 @@ def class_tree(root: Path, classes: tuple[str, ...] | None = None) -> Files:
     if classes is not None and found != classes:
         apart = sorted(set(found) ^ set(classes))
         raise ValueError(f"{root} must have the class folders of the training set; they differ in{_named(apart)}")
-    pairs = [(path, label) for label, name in enumerate(found) for path in _images_under(root / name)]
+    pairs = [(path, label) for label, name in enumerate(found) for path in images_under(root / name)]
     return listed(pairs, found, root)
 
 
@@ -127,7 +127,7 @@ def pixels_of(path: str, image_size: int | None) -> np.ndarray:
     return np.asarray(image if image_size is None else fitted(image, image_size)).transpose(2, 0, 1)
 
 
-def _images_under(folder: Path) -> list[str]:
+def images_under(folder: Path) -> list[str]:
     """Return the image files below ``folder``, in ImageFolder's order; hidden ones are passed over."""
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
