@@ -48,32 +48,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(
             f"unknown command {command!r}; {f'did you mean {near[0]}?' if near else 'see multimix --help'}", 2
         )
-    return run(command, rest)
-
-
-def run(command: str, arguments: list[str]) -> int:
-    """Run a known command and return its exit code."""
-    return guarded(command, partial(_call, command, arguments))
+    return guarded(command, partial(_call, command, rest))
 
 
 def guarded(command: str, call: Callable[[], None]) -> int:
     """Call and return the exit code; what goes wrong is one line, with MULTIMIX_DEBUG set it keeps its traceback."""
+    goes_on = _GOES_ON.get(command, _GOES_ON["train"])
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             call()
     except SystemExit as stop:
         if said := getattr(stop, "said", None):
-            return complain(f"{said}; {_GOES_ON.get(command, _GOES_ON['train'])}", int(stop.code or 0))
+            return complain(f"{said}; {goes_on}", int(stop.code or 0))
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        return complain(f"stopped; {_GOES_ON.get(command, _GOES_ON['train'])}", 130)
+        return complain(f"stopped; {goes_on}", 130)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if os.environ.get("MULTIMIX_DEBUG"):
             raise
-        return complain(*_told(error))
+        said = str(error) or type(error).__name__
+        if isinstance(error, (ValueError, TypeError, OSError)):
+            return complain(said, 2)
+        known = isinstance(error, RuntimeError)
+        return complain(said if known else f"{type(error).__name__}: {error} (with MULTIMIX_DEBUG=1 it says where)", 1)
     return 0
 
 
@@ -92,16 +92,6 @@ def _call(command: str, arguments: list[str]) -> None:
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Print a warning as a line of its own, without the place in the code that it comes from."""
     print(f"multimix: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _told(error: Exception) -> tuple[str, int]:
-    """Return what to say of an error, and the exit code."""
-    said = str(error) or type(error).__name__
-    if isinstance(error, (ValueError, TypeError, OSError)):
-        return said, 2
-    if isinstance(error, RuntimeError):
-        return said, 1
-    return f"{type(error).__name__}: {error} (with MULTIMIX_DEBUG=1 it says where)", 1
 
 
 def complain(message: str, code: int) -> int:

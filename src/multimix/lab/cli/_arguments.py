@@ -10,12 +10,14 @@ import tyro
 
 from multimix.lab._code import find_made, program_of, split_reference
 from multimix.lab.recipes import recipe_named
+from multimix.lab.runs.codec import code_of, method_from
 from multimix.lab.train import TrainConfig
-from multimix.lab.train.config import TrainingMethod
-from multimix.lab.train.own import code_of, method_from
 from multimix.protocols import Method
 
 T = TypeVar("T")
+
+_INSIDE = r"(?:method|first|then|methods\.\d+)"
+"""Where the methods inside a method are: in its fields of these names."""
 
 
 def configured(recipe: str, method: str | None, arguments: list[str], *, prog: str) -> TrainConfig:
@@ -24,22 +26,20 @@ def configured(recipe: str, method: str | None, arguments: list[str], *, prog: s
     Raises:
         ValueError: If a name, a field or a value is wrong.
     """
-    config = _recipe(recipe)
+    if split_reference(recipe):
+        config, file = find_made(recipe, "recipe", TrainConfig)
+        config = replace(config, recipe=file)
+    else:
+        config = recipe_named(recipe)
     if method is not None:
         chosen, label = method_from(method)
-        config = replace(config, method=cast("TrainingMethod", chosen), label=label)
-    inner, outer = _split(arguments, _OWN if code_of(config.method) else _INSIDE)
+        config = replace(config, method=cast("Any", chosen), label=label)
+    # A method of the user's own, or around one, takes all its fields itself, as tyro does not see them.
+    inside = r".+" if code_of(config.method) else rf"{_INSIDE}\..+"
+    outer, inner = _parted(arguments, rf"--(method)\.({inside})")
     if inner:
-        config = replace(config, method=_override_inside(config.method, inner, prog=prog))
+        config = replace(config, method=_override_inside(config.method, inner["method"], prog=prog))
     return override(config, outer, prog=prog)
-
-
-def _recipe(text: str) -> TrainConfig:
-    """Return the configuration of a recipe by its name or in a file of the user's."""
-    if not split_reference(text):
-        return recipe_named(text)
-    config, file = find_made(text, "recipe", TrainConfig)
-    return replace(config, recipe=file)
 
 
 def override(value: T, arguments: list[str], *, prog: str) -> T:
@@ -64,21 +64,17 @@ def override(value: T, arguments: list[str], *, prog: str) -> T:
 
 def _form(value: T) -> T:
     """Return a dataclass for tyro, whose annotations have the user's classes; what holds them deeper is left alone."""
-    held = [f.name for f in fields(cast("Any", value)) if _holds_own(getattr(value, f.name))]
-    if not held:
+    own: list[tuple[str, Any, Any]] = []
+    for f in fields(cast("Any", value)):
+        held = getattr(value, f.name)
+        if not isinstance(held, str) and code_of(held):
+            cls: Any = type(held) if program_of(type(held)) else tyro.conf.Fixed[cast("Any", Any)]
+            own.append((f.name, cls, field(default=None)))
+    if not own:
         return value
     kind: Any = type(value)
-    fixed: Any = tyro.conf.Fixed
-    kinds = {name: type(getattr(value, name)) for name in held}
-    own: list[tuple[str, Any, Any]] = [
-        (name, cls if program_of(cls) else fixed[Any], field(default=None)) for name, cls in kinds.items()
-    ]
     form = make_dataclass(kind.__name__, own, bases=(kind,), frozen=kind.__dataclass_params__.frozen, eq=False)
     return _like(value, value, form)
-
-
-def _holds_own(value: object) -> bool:
-    return not isinstance(value, str) and bool(code_of(value))
 
 
 def _like(value: T, given: Any, kind: Any = None) -> T:
@@ -102,24 +98,18 @@ def _one_line(box: str) -> str:
     return f"{message}; did you mean {close[1]}?" if close else message
 
 
-_INSIDE = r"(method|first|then|methods\.\d+)\.(.+)"
-"""Where the methods inside a method are: in its fields of these names."""
-_OWN = r"(.+)"
-"""A method of the user's own, or around one, takes all fields itself, which tyro does not see."""
-
-
-def _split(arguments: list[str], inside: str) -> tuple[list[str], list[str]]:
-    """Part the arguments ``--method.INSIDE``, less ``method.``, from all others."""
-    inner: list[str] = []
-    outer: list[str] = []
-    target = outer
+def _parted(arguments: list[str], pattern: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Part arguments ``--GROUP.REST``, as a pattern finds them, from all others: by GROUP, each as ``--REST``."""
+    own: list[str] = []
+    groups: dict[str, list[str]] = {}
+    target = own
     for argument in arguments:
         if argument.startswith("--"):
-            found = re.match(rf"--method\.({inside})", argument)
-            target = inner if found else outer
-            argument = f"--{found[1]}" if found else argument
+            found = re.match(pattern, argument)
+            target = groups.setdefault(found[1], []) if found else own
+            argument = f"--{found[2]}{argument[found.end() :]}" if found else argument
         target.append(argument)
-    return inner, outer
+    return own, groups
 
 
 def _override_inside(method: Any, arguments: list[str], *, prog: str, path: str = "method") -> Any:
@@ -128,31 +118,19 @@ def _override_inside(method: Any, arguments: list[str], *, prog: str, path: str 
     The command line calls the method ``path`` and what it is made of ``--method.method.tuples`` and
     ``--method.methods.0.alpha``.
     """
-    own, groups = _grouped(arguments)
+    own, groups = _parted(arguments, rf"--({_INSIDE})\.(.+)")
     for name, group in groups.items():
         field, _, index = name.partition(".")
         value = _inside(method, field, index, path)
         chosen = value[int(index)] if index else value
         changed = _override_inside(chosen, group, prog=prog, path=f"{path}.{name}")
-        method = _with(method, field, tuple(changed if v is chosen else v for v in value) if index else changed)
+        given = {f.name: getattr(method, f.name) for f in fields(method)}
+        given[field] = tuple(changed if v is chosen else v for v in value) if index else changed
+        method = type(method)(**given)
     try:
         return override(method, own, prog=prog) if own else method
     except ValueError as error:
         raise ValueError(str(error).replace("--", f"--{path}.")) from None
-
-
-def _grouped(arguments: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Part a method's own arguments from those of each method inside it, less its name."""
-    own: list[str] = []
-    groups: dict[str, list[str]] = {}
-    target = own
-    for argument in arguments:
-        if argument.startswith("--"):
-            inside = re.match(f"--{_INSIDE}", argument)
-            target = groups.setdefault(inside[1], []) if inside else own
-            argument = f"--{inside[2]}" if inside else argument
-        target.append(argument)
-    return own, groups
 
 
 def _inside(method: Method, field: str, index: str, path: str) -> Any:
@@ -163,8 +141,3 @@ def _inside(method: Method, field: str, index: str, path: str) -> Any:
     if index and int(index) >= len(value):
         raise ValueError(f"--{path}.{field}.{index} does not exist: there are {len(value)} methods, counted from 0")
     return value
-
-
-def _with(method: Any, field: str, value: Any) -> Any:
-    given = {f.name: getattr(method, f.name) for f in fields(method)}
-    return type(method)(**{**given, field: value})

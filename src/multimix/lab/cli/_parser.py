@@ -1,16 +1,23 @@
-"""The argument parser of every command."""
+"""The argument parser of every command, made of a table of options."""
 
 import argparse
 import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
+
+Options = Mapping[str, Mapping[str, Any]]
+"""What argparse's ``add_argument`` takes, by the name of the argument."""
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and that takes no abbreviations for fields it does not know."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, options: Options | None = None, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
+        for name, about in (options or {}).items():
+            self.add_argument(name, **about)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse arguments; ``--NAME=--``, which argparse makes an empty list of, is refused."""
@@ -22,6 +29,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what the command line turns into one line and exit code 2."""
         raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an argument that is an integer of at least so much."""
+
+    def parsed(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    parsed.__name__ = "int"  # what argparse calls it where the text is no integer
+    return parsed
 
 
 def output_file(text: str) -> Path:
@@ -39,3 +59,37 @@ def output_file(text: str) -> Path:
     if not os.access(nearest, os.W_OK):
         raise argparse.ArgumentTypeError(f"{path} cannot be written: {nearest} may not be written to")
     return path
+
+
+def run_arguments(
+    command: str, recipes: Iterable[str], options: Options, arguments: list[str], *, usage: str
+) -> tuple[Any, list[str]] | None:
+    """Return the arguments of a command that makes a run, and those of its configuration; None after help.
+
+    Raises:
+        ValueError: If they say neither which recipe nor which run goes on, or both.
+    """
+    common: Options = {
+        "recipe": {"nargs": "?", "help": ", ".join(recipes)},
+        "--name": {"help": "of the run folder; by default of what is trained, seed and time"},
+        "--out": {"type": Path, "help": "where run folders go"},
+        "--resume": {"type": Path, "metavar": "RUN", "help": "continue a run where its last checkpoint left it"},
+        "--quiet": {"action": "store_true", "help": "print nothing but the result"},
+    }
+    parser = Parser({**common, **options}, prog=f"multimix {command}", usage=usage, add_help=False)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lists = f"multimix {command} RECIPE --help lists every field and its value in the recipe."
+        print(f"{parser.format_help()}\n{lists}")
+        return None
+    given, rest = parser.parse_known_args(arguments)
+    if given.resume and (rest or given.recipe or given.name or vars(given).get("method")):
+        raise ValueError("--resume takes the run's own configuration and goes with no other argument")
+    if not given.resume and given.recipe is None:
+        raise ValueError(f"which recipe? {', '.join(recipes)}, or --resume RUN")
+    return given, rest
+
+
+def run_folder(given: Any, default: str, recipe: str, config: Any) -> Path:
+    """Return the folder of a new run, named after its recipe, what it is of, its seed and the time."""
+    name = given.name or f"{recipe}-{config.title}-{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+    return (given.out or Path(default)) / name

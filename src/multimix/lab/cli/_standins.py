@@ -13,19 +13,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-_HEAVY = {
-    "PIL",
-    "jaxtyping",
-    "lightning_fabric",
-    "matplotlib",
-    "numpy",
-    "safetensors",
-    "scipy",
-    "sklearn",
-    "timm",
-    "torch",
-    "torchmetrics",
-    "torchvision",
+_HEAVY = {"PIL", "jaxtyping", "lightning_fabric", "matplotlib", "numpy", "safetensors"} | {
+    *("scipy", "sklearn", "timm", "torch", "torchmetrics", "torchvision")
 }
 
 

@@ -10,17 +10,20 @@ from rich.console import Console
 from rich.table import Table
 
 from multimix.lab.bench import SUITES, Comparison, Rates, Result, measure, rates
-from multimix.lab.cli._parser import Parser, output_file
-from multimix.lab.train.environment import describe
+from multimix.lab.cli._parser import Options, Parser, output_file
+from multimix.lab.runs.environment import describe
+
+OPTIONS: Options = {
+    "suite": {"choices": list(SUITES), "help": "what to measure"},
+    "--out": {"type": output_file, "help": "file of records (JSON lines) to write"},
+    "--device": {"default": "cuda" if torch.cuda.is_available() else "cpu", "choices": ("cpu", "cuda")},
+}
 
 
 def main(arguments: list[str]) -> None:
     """Measure speed as ratios, print them beside their bars and write records."""
-    parser = Parser(prog="multimix bench", description="Measure speed as ratios within one run, beside their bars.")
-    parser.add_argument("suite", choices=list(SUITES), help="what to measure")
-    parser.add_argument("--out", type=output_file, help="file of records (JSON lines) to write")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
-    given = parser.parse_args(arguments)
+    about = "Measure speed as ratios within one run, beside their bars."
+    given = Parser(OPTIONS, prog="multimix bench", description=about).parse_args(arguments)
     device = torch.device(given.device)
     results: list[Result] = []
     machine = rates(device)
@@ -40,22 +43,21 @@ def show(comparison: Comparison, results: list[Result]) -> None:
     for heading in ("case", "ms p20", "ms p50", "ms p80", "ratio", "bar", "× floor", "MiB", "ratio", "bar", ""):
         table.add_column(heading, justify="left" if heading == "case" else "right")
     for r in results:
-        times = (f"{1e3 * seconds:.2f}" for seconds in (r.seconds_p20, r.seconds_p50, r.seconds_p80))
-        floor = "" if r.seconds_floor is None else f"{r.seconds_p50 / r.seconds_floor:.2f}"
-        share = "" if r.peak_ratio is None else f"{r.peak_ratio:.3f}"
-        met = {None: "", True: "met", False: "MISSED"}[r.met]
-        memory = f"{r.peak_bytes / 2**20:.1f}"
         table.add_row(
-            r.case, *times, f"{r.ratio:.3f}", _bar(r.ratio_most), floor, memory, share, _bar(r.peak_ratio_most), met
+            r.case,
+            *(f"{1e3 * seconds:.2f}" for seconds in (r.seconds_p20, r.seconds_p50, r.seconds_p80)),
+            f"{r.ratio:.3f}",
+            "" if r.ratio_most is None else f"≤ {r.ratio_most:.3f}",
+            "" if r.seconds_floor is None else f"{r.seconds_p50 / r.seconds_floor:.2f}",
+            f"{r.peak_bytes / 2**20:.1f}",
+            "" if r.peak_ratio is None else f"{r.peak_ratio:.3f}",
+            "" if r.peak_ratio_most is None else f"≤ {r.peak_ratio_most:.3f}",
+            {None: "", True: "met", False: "MISSED"}[r.met],
         )
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width of its own
         console.width = 160
     console.print(table)
-
-
-def _bar(most: float | None) -> str:
-    return "" if most is None else f"≤ {most:.3f}"
 
 
 def write(path: Path, results: list[Result], device: torch.device, machine: Rates) -> None:

@@ -1,31 +1,64 @@
-"""``multimix compare``."""
+"""``multimix compare``: trials choose among the candidates of a study, then every method is trained with every seed."""
 
-from collections.abc import Iterable
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from multimix.lab._code import Reference, find_made, split_reference
 from multimix.lab.cli._arguments import configured, override
-from multimix.lab.cli._parser import Parser
-from multimix.lab.cli._trials import choose
-from multimix.lab.cli.report import reference, report
+from multimix.lab.cli._parser import Options, Parser, at_least
+from multimix.lab.cli.report import Tables, reference, report
 from multimix.lab.recipes import RECIPES, Study, recipe_named
-from multimix.lab.train import TrainConfig
-from multimix.lab.train.folder import keep_code
-from multimix.lab.train.launch import LAUNCHERS, Launch
-from multimix.lab.train.many import fitting_jobs, run_all
+from multimix.lab.runs.checkpoint import replacing
+from multimix.lab.runs.folder import keep_code
+from multimix.lab.train import TrainConfig, to_json
+from multimix.lab.train.folder import RunFolder
+from multimix.lab.train.launch import LAUNCHERS, Launch, fitting_jobs, run_all
 from multimix.names import METHOD_NAMES
 
 _JOBS_ON_SLURM = 16
 """Tasks of an array at the same time where the command line does not say."""
+USAGE = """multimix compare RECIPE --methods NAME ... [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]
+       multimix compare STUDY.py[:NAME] [--arms NAME ...] [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]"""
+OPTIONS: Options = {
+    "recipe": {"help": f"{', '.join(RECIPES)}; or FILE.py[:NAME], which with --methods holds a recipe, else a study"},
+    "--methods": {"nargs": "+", "metavar": "NAME", "help": "see multimix list, or all; or FILE.py[:CLASS]"},
+    "--arms": {"nargs": "+", "metavar": "NAME", "help": "arms of a study (default: all of them)"},
+    "--seeds": {"type": at_least(1), "help": "runs a method, with seeds 0, 1, ... (default: 3, or the study's)"},
+    "--jobs": {
+        "type": at_least(1),
+        "help": "runs at the same time, sharing the cores (default: 1; of a study on a CPU: its cores, at most 4;"
+        f" on Slurm: {_JOBS_ON_SLURM})",
+    },
+    "--launcher": {
+        "choices": LAUNCHERS,
+        "default": "local",
+        "help": "where runs go: processes of this machine; Ray, here or on the cluster at RAY_ADDRESS; Slurm",
+    },
+    "--retries": {
+        "type": at_least(0),
+        "default": 1,
+        "help": "how often a run that fails or is killed is resumed (default: 1)",
+    },
+    "--slurm": {
+        "default": "",
+        "metavar": "OPTIONS",
+        "help": "more options of sbatch, as in 'partition=gpu time=4:00:00'",
+    },
+    "--out": {"type": Path, "help": "folder of the runs and report.html (default: runs/compare/STUDY)"},
+    "--quiet": {"action": "store_true", "help": "print only the tables"},
+}
 
 
 def main(arguments: list[str]) -> None:
     """Train several methods with several seeds by one recipe, then print the tables and write the report."""
-    given, rest = _parser().parse_known_args(arguments)
-    for name, least in (("seeds", 1), ("jobs", 1), ("retries", 0)):
-        if (value := getattr(given, name)) is not None and value < least:
-            raise ValueError(f"--{name} must be at least {least}, got {value}")
+    about = (
+        "Train several methods with several seeds by one recipe, or all runs of a study; finished runs are kept, others"
+        " resumed, and those that fail do not hold up the others."
+    )
+    parser = Parser(OPTIONS, prog="multimix compare", usage=USAGE, description=about)
+    given, rest = parser.parse_known_args(arguments)
     if given.slurm and given.launcher != "slurm":
         raise ValueError(f"--slurm goes with --launcher slurm, got --launcher {given.launcher}")
     file: Reference | None = None
@@ -46,59 +79,14 @@ def main(arguments: list[str]) -> None:
         scratch=out,
         slurm=given.slurm,
     )
-    runs(study, out, seeds=given.seeds or study.seeds, launch=launch, file=file)
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="multimix compare",
-        usage="multimix compare RECIPE --methods NAME ... [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]\n"
-        "       multimix compare STUDY.py[:NAME] [--arms NAME ...] [--seeds N] [--jobs N] [--out FOLDER]"
-        " [--FIELD VALUE ...]",
-        description="Train several methods with several seeds by one recipe, or all runs of a study;"
-        " finished runs are kept, others resumed, and those that fail do not hold up the others.",
-    )
-    parser.add_argument(
-        "recipe", help=f"{', '.join(RECIPES)}; or FILE.py[:NAME], which with --methods holds a recipe, else a study"
-    )
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="see multimix list, or all; or FILE.py[:CLASS]")
-    parser.add_argument("--arms", nargs="+", metavar="NAME", help="arms of a study (default: all of them)")
-    parser.add_argument("--seeds", type=int, help="runs a method, with seeds 0, 1, ... (default: 3, or the study's)")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        help="runs at the same time, sharing the cores (default: 1; of a study on a CPU: its cores, at most 4;"
-        f" on Slurm: {_JOBS_ON_SLURM})",
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=LAUNCHERS,
-        default="local",
-        help="where runs go: processes of this machine; Ray, here or on the cluster at RAY_ADDRESS; Slurm",
-    )
-    parser.add_argument(
-        "--retries", type=int, default=1, help="how often a run that fails or is killed is resumed (default: 1)"
-    )
-    parser.add_argument(
-        "--slurm", default="", metavar="OPTIONS", help="more options of sbatch, as in 'partition=gpu time=4:00:00'"
-    )
-    parser.add_argument("--out", type=Path, help="folder of the runs and report.html (default: runs/compare/STUDY)")
-    parser.add_argument("--quiet", action="store_true", help="print only the tables")
-    return parser
-
-
-def runs(study: Study, out: Path, *, seeds: int, launch: Launch, file: Reference | None = None) -> None:
-    """Bring all runs of a study to their end, trials first, and report on them; the study's file is kept with them."""
     plans = study.chosen(choose(study, out, launch))
+    seeds = range(given.seeds or study.seeds)
     # Seeds go round the methods, so that a stop leaves a fair table.
-    wanted = {
-        out / f"{label}-{seed}": replace(plan, seed=seed) for seed in range(seeds) for label, plan in plans.items()
-    }
-    run_all(wanted, launch)
+    run_all({out / f"{label}-{s}": replace(plan, seed=s) for s in seeds for label, plan in plans.items()}, launch)
     if file is not None:
         keep_code(out / "code", file.code.sources)
-    folders = [out / f"{label}-{seed}" for label in plans for seed in range(seeds)]
-    report(folders, out / "report.html", paired=reference(folders, study.against))
+    folders = [out / f"{label}-{seed}" for label in plans for seed in seeds]
+    report(folders, out / "report.html", Tables(paired=reference(folders, study.against)))
 
 
 def _of_study(text: str, labels: list[str] | None, rest: list[str]) -> tuple[Study, Reference]:
@@ -112,7 +100,13 @@ def _of_study(text: str, labels: list[str] | None, rest: list[str]) -> tuple[Stu
             raise ValueError("a study sets --label and --seed of its runs itself")
     prog = f"multimix compare {text}"
     study = study.changed(lambda config: replace(override(config, rest, prog=prog), recipe=file))
-    return (study if labels is None else _only(study, labels)), file
+    if labels is None:
+        return study, file
+    for label in labels:
+        if label not in study.arms:
+            raise ValueError(f"--arms: study {study.name} has no arm {label!r}; it has {', '.join(study.arms)}")
+    against = study.against if study.against in labels else labels[0]
+    return replace(study, arms={label: study.arms[label] for label in labels}, against=against), file
 
 
 def _of_recipe(name: str, methods: list[str] | None, rest: list[str]) -> Study:
@@ -128,11 +122,53 @@ def _of_recipe(name: str, methods: list[str] | None, rest: list[str]) -> Study:
     return Study(name=name, question="", arms=arms, against="erm" if "erm" in arms else next(iter(arms)))
 
 
-def _only(study: Study, labels: Iterable[str]) -> Study:
-    """Return a study with some of its arms."""
-    labels = list(dict.fromkeys(labels))
-    for label in labels:
-        if label not in study.arms:
-            raise ValueError(f"--arms: study {study.name} has no arm {label!r}; it has {', '.join(study.arms)}")
-    arms = {label: study.arms[label] for label in labels}
-    return replace(study, arms=arms, against=study.against if study.against in arms else labels[0])
+def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
+    """Run the trials of a study, write ``trials.jsonl`` and return the number of the best candidate by label.
+
+    A trial never sees the test set; the candidate with the highest validation accuracy after its last epoch is chosen,
+    the first of several that are equally good.
+
+    Raises:
+        ValueError: If there is nothing to choose by: ``validation`` is 0.
+        FailedRunsError: If a trial failed.
+    """
+    trials = study.trials()
+    if not trials:
+        return {}
+    if any(config.validation == 0 for config in trials.values()):
+        raise ValueError("validation must be above 0 where candidates are chosen by it, got 0")
+    folders = {key: out / "trials" / config.label for key, config in trials.items()}
+    run_all({folders[key]: config for key, config in trials.items()}, launch)
+    last = {key: _last_epoch(folder) for key, folder in folders.items()}
+    best: dict[str, int] = {}
+    for label, number in last:
+        rival = best.setdefault(label, number)
+        if last[label, number]["validation_accuracy"] > last[label, rival]["validation_accuracy"]:
+            best[label] = number
+    lines = [
+        {
+            "label": label,
+            "candidate": number,
+            "method": to_json(config.method),
+            "weight_decay": config.optimizer.weight_decay,
+            "epochs": config.epochs,
+            "seed": config.seed,
+            **last[label, number],
+            "chosen": best[label] == number,
+            **_environment(folders[label, number]),
+        }
+        for (label, number), config in trials.items()
+    ]
+    with replacing(out / "trials.jsonl") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+    return best
+
+
+def _last_epoch(folder: Path) -> dict[str, Any]:
+    event = [event for event in RunFolder(folder).metrics.read() if event["event"] == "epoch"][-1]
+    return {name: event[name] for name in ("validation_accuracy", "validation_nll")}
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    there = json.loads(RunFolder(folder).environment_file.read_text(encoding="utf-8"))
+    return {name: there.get(name) for name in ("device", "torch", "commit")}

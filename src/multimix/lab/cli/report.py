@@ -1,11 +1,11 @@
 """``multimix report``."""
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from multimix.lab.cli._parser import Parser, output_file
+from multimix.lab.cli._parser import Options, Parser, output_file
 from multimix.lab.report import (
     Format,
     Record,
@@ -20,104 +20,100 @@ from multimix.lab.report import (
     write_records,
 )
 
+OPTIONS: Options = {
+    "runs": {
+        "nargs": "+",
+        "type": Path,
+        "metavar": "RUN",
+        "help": "run folder, a folder of run folders, or one file of records",
+    },
+    "--out": {"type": Path, "default": Path("report.html"), "help": "where the page goes"},
+    "--format": {"choices": get_args(Format), "default": "plain", "help": "of the tables"},
+    "--suite": {"metavar": "NAME", "help": "print only this suite's tables, and all it has measured"},
+    "--records": {"type": output_file, "metavar": "FILE", "help": "also write the records (JSON lines)"},
+    "--paired": {"metavar": "LABEL", "help": "also compare every other method with this one, seed by seed"},
+    "--any-length": {
+        "action": "store_true",
+        "help": "compare runs of different length, as those of equal seconds are",
+    },
+    "--metrics": {"nargs": "+", "metavar": "NAME", "help": "of any suite: the columns of --paired"},
+}
+
 
 def main(arguments: list[str]) -> None:
     """Print the tables of runs or records, and write one self-contained page of runs."""
-    parser = Parser(prog="multimix report", description="Make tables and one self-contained page of runs.")
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folder, a folder of run folders, or one file of records"
-    )
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="where the page goes")
-    parser.add_argument("--format", choices=get_args(Format), default="plain", help="of the tables")
-    parser.add_argument("--suite", metavar="NAME", help="print only this suite's tables, and all it has measured")
-    parser.add_argument("--records", type=output_file, metavar="FILE", help="also write the records (JSON lines)")
-    parser.add_argument("--paired", metavar="LABEL", help="also compare every other method with this one, seed by seed")
-    parser.add_argument(
-        "--any-length", action="store_true", help="compare runs of different length, as those of equal seconds are"
-    )
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="of any suite: the columns of --paired")
-    given = parser.parse_args(arguments)
+    about = "Make tables and one self-contained page of runs."
+    given = Parser(OPTIONS, prog="multimix report", description=about).parse_args(arguments)
     if given.metrics and given.paired is None:
         raise ValueError("--metrics are the columns of the paired table: expected --paired LABEL too, got none")
-    what = {"fmt": given.format, "suite": given.suite, "paired": given.paired, "metrics": given.metrics}
-    what["any_length"] = given.any_length
+    wanted = Tables(given.format, given.suite, given.paired, given.metrics, given.any_length)
     if len(given.runs) == 1 and given.runs[0].is_file():
-        print(tables(read_records(given.runs[0]), **what))
+        print(wanted.of(read_records(given.runs[0])))
     else:
-        report(find_runs(given.runs), given.out, keep=given.records, **what)
+        report(find_runs(given.runs), given.out, wanted, keep=given.records)
 
 
-def report(
-    folders: list[Path],
-    out: Path,
-    *,
-    fmt: Format = "plain",
-    suite: str | None = None,
-    keep: Path | None = None,
-    paired: str | None = None,
-    metrics: Sequence[str] | None = None,
-    any_length: bool = False,
-) -> None:
-    """Print the tables of the runs in ``folders`` and write the page, and the records if asked to.
+@dataclass(frozen=True)
+class Tables:
+    """Which tables are printed, and how."""
 
-    Args:
-        folders: The runs.
-        out: Where the page goes.
-        fmt: Of the tables.
-        suite: The only one to print.
-        keep: Where the records go.
-        paired: The label that the other methods are compared with seed by seed, printed and in the page.
-        metrics: The columns of that table.
-        any_length: Whether runs of different length are compared in the printed tables.
+    fmt: Format = "plain"
+    """``csv`` is for machines, which read one table at a time: that of the differences, else the main one where no
+    suite is named."""
+    suite: str | None = None
+    """The only one to print."""
+    paired: str | None = None
+    """The label that the other methods are compared with seed by seed, printed and in the page."""
+    metrics: Sequence[str] | None = None
+    """The columns of that table."""
+    any_length: bool = False
+    """Whether runs of different length are compared in the printed tables."""
+
+    def of(self, rows: list[Record]) -> str:
+        """Return the main table and then those of every suite, or all tables of one suite.
+
+        The differences to ``paired`` stand behind the main table, or behind those of the suite.
+
+        Raises:
+            ValueError: If there is no record, or none of ``suite``, or nothing can be compared with ``paired``.
+        """
+
+        def averaged(metrics: Sequence[str] | None = None, suite: str | None = None) -> Any:
+            return summarise(rows, metrics, suite=suite, any_length=self.any_length)
+
+        only = None if self.suite == "accuracy" else self.suite
+        beside: list[str] = []
+        if self.paired is not None:
+            pairs = averaged(self.metrics, only)
+            beside = [paired_table(pairs, self.paired, metrics=self.metrics, fmt=self.fmt)]
+            if self.fmt == "csv":
+                return beside[0]
+        if self.suite is not None:
+            return "\n".join([table(averaged(suite=only), fmt=self.fmt, whole=True), *beside])
+        main = averaged()
+        others = [] if self.fmt == "csv" and main.comparisons else [averaged(suite=name) for name in suites(rows)]
+        found = [one for one in (main, *others) if one.comparisons]
+        first, *more = [table(one, fmt=self.fmt) for one in found or [main]]
+        return "\n".join([first, *beside, *more])
+
+
+def report(folders: list[Path], out: Path, wanted: Tables, *, keep: Path | None = None) -> None:
+    """Print the tables of the runs in ``folders`` and write the page, and the records to ``keep`` if asked to.
 
     Raises:
         FileNotFoundError: If there is no run.
-        ValueError: If a run is damaged, none was measured by ``suite``, or nothing can be compared with ``paired``.
+        ValueError: If a run is damaged, or as the tables.
     """
     runs = [read_run(folder) for folder in folders]
     rows = records(runs)
-    words = "no run has finished yet: there is no table"
-    if rows:
-        words = tables(rows, fmt=fmt, suite=suite, paired=paired, metrics=metrics, any_length=any_length)
-    written = page(runs, out, paired=None if any_length else paired, metrics=None if any_length else metrics)
+    words = wanted.of(rows) if rows else "no run has finished yet: there is no table"
+    paged = replace(wanted, paired=None, metrics=None) if wanted.any_length else wanted
+    written = page(runs, out, paired=paged.paired, metrics=paged.metrics)
     print(words)
     if keep is not None:
         write_records(keep, runs)
         print(f"records: {keep}")
     print(f"report: {written}")
-
-
-def tables(
-    rows: list[Record],
-    *,
-    fmt: Format = "plain",
-    suite: str | None = None,
-    paired: str | None = None,
-    metrics: Sequence[str] | None = None,
-    any_length: bool = False,
-) -> str:
-    """Return the main table and then those of every suite, or all tables of one suite.
-
-    The differences to ``paired`` stand behind the main table, or behind those of the suite. ``csv`` is for machines,
-    which read one table at a time: it is that of the differences, else the main one where no suite is named.
-
-    Raises:
-        ValueError: If there is no record, or none of ``suite``, or nothing can be compared with ``paired``.
-    """
-    only = None if suite == "accuracy" else suite
-    averaged = partial(summarise, rows, any_length=any_length)
-    beside: list[str] = []
-    if paired is not None:
-        beside = [paired_table(averaged(metrics, suite=only), paired, metrics=metrics, fmt=fmt)]
-        if fmt == "csv":
-            return beside[0]
-    if suite is not None:
-        return "\n".join([table(averaged(suite=only), fmt=fmt, whole=True), *beside])
-    main = averaged()
-    others = [] if fmt == "csv" and main.comparisons else [averaged(suite=name) for name in suites(rows)]
-    found = [one for one in (main, *others) if one.comparisons]
-    first, *more = [table(one, fmt=fmt) for one in found or [main]]
-    return "\n".join([first, *beside, *more])
 
 
 def reference(folders: list[Path], wanted: str = "erm") -> str | None:

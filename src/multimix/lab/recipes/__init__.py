@@ -4,13 +4,25 @@ The docstring of a recipe names its source, its command, the hardware it is mean
 expect.
 """
 
-from multimix.lab.recipes.cifar import cifar10, cifar10_paper, cifar10_small, cifar100, cifar100_paper
-from multimix.lab.recipes.digits import digits
-from multimix.lab.recipes.imagenet import imagenet, imagenet_paper
-from multimix.lab.recipes.names import RECIPES, recipe_named
-from multimix.lab.recipes.recommended import cifar10_multimix, cifar10_small_multimix, digits_multimix
 from multimix.lab.recipes.study import Study, arms
-from multimix.lab.recipes.tiny_imagenet import tiny_imagenet, tiny_imagenet_paper, tiny_imagenet_small
+from multimix.lab.recipes.training import (
+    RECIPES,
+    cifar10,
+    cifar10_multimix,
+    cifar10_paper,
+    cifar10_small,
+    cifar10_small_multimix,
+    cifar100,
+    cifar100_paper,
+    digits,
+    digits_multimix,
+    imagenet,
+    imagenet_paper,
+    recipe_named,
+    tiny_imagenet,
+    tiny_imagenet_paper,
+    tiny_imagenet_small,
+)
 
 __all__ = [
     "RECIPES",

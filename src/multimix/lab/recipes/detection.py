@@ -3,10 +3,15 @@
 from collections.abc import Callable
 
 from multimix.lab.detect import DetectConfig
-from multimix.lab.recipes.names import named
+from multimix.lab.recipes.training import named, recipe_in
 from multimix.lab.train import SGD, AdamW, Cosine, Step
 
+DETECTION_RECIPES: dict[str, Callable[[], DetectConfig]] = {}
+"""Every recipe of detection by the name that the command line takes."""
+_recipe = recipe_in(DETECTION_RECIPES)
 
+
+@_recipe
 def voc0712() -> DetectConfig:
     """Return Faster R-CNN on VOC2007 and VOC2012 trainval, measured on VOC2007 test by VOC's average precision.
 
@@ -17,7 +22,6 @@ def voc0712() -> DetectConfig:
     figure has been measured here.
     """
     return DetectConfig(
-        recipe="voc0712",
         data="voc:data/VOCdevkit/VOC2007,data/VOCdevkit/VOC2012",
         train_split="trainval",
         test_data="voc:data/VOCdevkit/VOC2007",
@@ -30,6 +34,7 @@ def voc0712() -> DetectConfig:
     )
 
 
+@_recipe
 def coco() -> DetectConfig:
     """Return Faster R-CNN on COCO 2017 for 12 epochs, measured on its validation images by COCO's average precision.
 
@@ -39,7 +44,6 @@ def coco() -> DetectConfig:
     imagenet``. Hardware: one large GPU; neither time nor figure has been measured here.
     """
     return DetectConfig(
-        recipe="coco",
         data="coco:data/coco",
         min_size=(640, 672, 704, 736, 768, 800),
         optimizer=SGD(learning_rate=0.02, weight_decay=1e-4),
@@ -49,6 +53,7 @@ def coco() -> DetectConfig:
     )
 
 
+@_recipe
 def coco_mini() -> DetectConfig:
     """Return a small Faster R-CNN on 80 images of COCO, which it begins to learn by heart: proof that everything works.
 
@@ -58,7 +63,6 @@ def coco_mini() -> DetectConfig:
     benchmarks/detection-coco-mini-cpu.jsonl.
     """
     return DetectConfig(
-        recipe="coco-mini",
         data="coco:data/coco-mini",
         evaluate_train=True,
         trainable_stages=4,
@@ -76,12 +80,6 @@ def coco_mini() -> DetectConfig:
         epochs=25,
         batch_size=2,
     )
-
-
-DETECTION_RECIPES: dict[str, Callable[[], DetectConfig]] = {
-    f.__name__.replace("_", "-"): f for f in (voc0712, coco, coco_mini)
-}
-"""Every recipe of detection by the name that the command line takes."""
 
 
 def detection_recipe_named(name: str) -> DetectConfig:

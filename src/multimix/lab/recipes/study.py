@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from multimix._declared import Checked, Count
 from multimix.lab.train import TrainConfig
 from multimix.protocols import Method
 
@@ -11,7 +12,7 @@ TRIAL_SEED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(Checked):
     """What to train to answer a question, and what to compare with what.
 
     Raises:
@@ -26,13 +27,13 @@ class Study:
     """By label what is compared: one configuration, or several candidates among which validation chooses."""
     against: str = "erm"
     """The arm that the paired tables compare all others with."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs of each arm, with seeds 0, 1, ..."""
     needs: tuple[str, ...] = ()
     """Fields that the arms leave open, which whoever runs the study has to set."""
 
     def __post_init__(self) -> None:
-        """Refuse what would not be a fair comparison."""
+        super().__post_init__()
         if not self.arms:
             raise ValueError(f"arms of study {self.name} must hold at least one arm, got none")
         if self.against not in self.arms:
