@@ -19,7 +19,19 @@ _HTML = Markup(
     '<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n'
     "<figcaption>{words}</figcaption>\n</figure>\n"
 )
-_LATEX = {
+_LATEX = r"""\begin{table}
+\centering
+\caption{%s}
+\begin{tabular}{%s}
+\toprule
+%s
+\midrule
+%s
+\bottomrule
+\end{tabular}
+\end{table}
+"""
+_LATEX_LETTERS = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -67,6 +79,11 @@ class Grid:
         """Heading and note."""
         return f"{self.heading}. {self.note}".rstrip()
 
+    def written(self, escaped: Callable[[str], str], best: str, other: str = "{}") -> list[list[str]]:
+        """Return titles and rows as a format writes them, the best cells as ``best`` says."""
+        titles = [other.format(escaped(title)) for title in self.titles]
+        return [titles, *([(best if c.best else other).format(escaped(c.text)) for c in row] for row in self.rows)]
+
     def sides(self, left: Any, right: Any) -> list[Any]:
         """Return ``left`` for every column of words and ``right`` for every other."""
         return [left] * self.names + [right] * (len(self.titles) - self.names)
@@ -80,7 +97,8 @@ def check_format(fmt: str) -> None:
 
 def rendered(grids: Iterable[Grid], fmt: Format) -> str:
     """Return tables one below the other, in any format but ``csv``."""
-    return "\n".join(_RENDERERS[fmt](grid) for grid in grids)
+    renderers = {"markdown": _markdown, "html": html, "latex": _latex, "plain": _plain}
+    return "\n".join(renderers[fmt](grid) for grid in grids)
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
@@ -96,65 +114,42 @@ def _inert(value: Any) -> Any:
     return f"'{clean(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else clean(value)
 
 
-def html(grid: Grid) -> str:
+def html(grid: Grid) -> Markup:
     """Return a table with its caption, ready to stand in a page."""
-    head = Markup("").join(Markup('<th scope="col">{}</th>').format(title) for title in grid.titles)
-    body = Markup("\n").join(Markup("<tr>{}</tr>").format(Markup("").join(_html_cells(row))) for row in grid.rows)
-    title = Markup('<p class="what">{}</p>\n').format(grid.title) if grid.title else ""
-    kind = "results keyed" if grid.names > 1 else "results"
-    return _HTML.format(title=title, heading=grid.heading, words=grid.words, kind=kind, head=head, body=body)
-
-
-def _html_cells(row: list[Text]) -> list[Markup]:
-    inner = [Markup("<strong>{}</strong>").format(cell.text) if cell.best else escape(cell.text) for cell in row]
-    return [Markup('<th scope="row">{}</th>').format(inner[0]), *map(Markup("<td>{}</td>").format, inner[1:])]
+    titles, *rows = grid.written(escape, Markup("<strong>{}</strong>"))
+    th, td = Markup('<th scope="row">{}</th>').format, Markup("<td>{}</td>").format
+    lines = [Markup("<tr>{}</tr>").format(Markup("").join([th(row[0]), *map(td, row[1:])])) for row in rows]
+    return _HTML.format(
+        title=Markup('<p class="what">{}</p>\n').format(grid.title) if grid.title else "",
+        heading=grid.heading,
+        words=grid.words,
+        kind="results keyed" if grid.names > 1 else "results",
+        head=Markup("").join(map(Markup('<th scope="col">{}</th>').format, titles)),
+        body=Markup("\n").join(lines),
+    )
 
 
 def _markdown(grid: Grid) -> str:
     def escaped(text: str) -> str:
         return _MARKDOWN.sub(lambda found: "\\" + found.group(), text)
 
-    lines = [
-        [escaped(title) for title in grid.titles],
-        grid.sides(":---", "---:"),
-        *([f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text) for cell in row] for row in grid.rows),
-    ]
+    titles, *rows = grid.written(escaped, "**{}**")
     title = f"**{escaped(grid.heading)}.** {grid.note}".rstrip()
-    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+    lines = [f"| {' | '.join(line)} |\n" for line in (titles, grid.sides(":---", "---:"), *rows)]
+    return f"{title}\n\n{''.join(lines)}"
 
 
 def _latex(grid: Grid) -> str:
     def escaped(text: str) -> str:
-        return "".join(_LATEX.get(letter, letter) for letter in text)
+        return "".join(_LATEX_LETTERS.get(letter, letter) for letter in text)
 
-    def line(texts: Iterable[str]) -> str:
-        return f"{' & '.join(texts)} \\\\"
-
-    body = [
-        line(f"\\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text) for cell in row)
-        for row in grid.rows
-    ]
-    return "\n".join(
-        [
-            "\\begin{table}",
-            "\\centering",
-            f"\\caption{{{escaped(grid.words)}}}",
-            f"\\begin{{tabular}}{{{''.join(grid.sides('l', 'r'))}}}",
-            "\\toprule",
-            line(map(escaped, grid.titles)),
-            "\\midrule",
-            *body,
-            "\\bottomrule",
-            "\\end{tabular}",
-            "\\end{table}\n",
-        ]
-    )
+    head, *lines = (f"{' & '.join(line)} \\\\" for line in grid.written(escaped, "\\textbf{{{}}}"))
+    return _LATEX % (escaped(grid.words), "".join(grid.sides("l", "r")), head, "\n".join(lines))
 
 
 def _plain(grid: Grid) -> str:
     """Return a table for a terminal."""
-    lines = [[title + " " for title in grid.titles]]
-    lines += [[cell.text + ("*" if cell.best else " ") for cell in row] for row in grid.rows]
+    lines = grid.written(str, "{}*", "{} ")
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * (width - 1) + " " for width in widths])
     sides = grid.sides(str.ljust, str.rjust)
@@ -164,11 +159,3 @@ def _plain(grid: Grid) -> str:
     ]
     note = f"\n{grid.note.replace('Bold', '*')}" if grid.note else ""
     return "\n".join([grid.heading, "", *aligned]) + note + "\n"
-
-
-_RENDERERS: dict[str, Callable[[Grid], str]] = {
-    "markdown": _markdown,
-    "html": html,
-    "latex": _latex,
-    "plain": _plain,
-}

@@ -4,7 +4,6 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from multimix.lab.report._figures import learning_curves, seed_dots
 from multimix.lab.report._paired import paired_html
 from multimix.lab.report._records import MAIN, Record, as_lines, records, suite_of, write_whole
 from multimix.lab.report._runs import Run
-from multimix.lab.report._summary import Setting, Summary, row_names, suites, summarise, title_of
+from multimix.lab.report._summary import Comparison, Setting, Summary, row_names, suites, summarise
 from multimix.lab.report._tables import html_tables, table
 from multimix.lab.report._words import clean, counted, listed, metric
 
@@ -30,8 +29,6 @@ _ENVIRONMENT = {
     "multimix": "MultiMix",
     "commit": "Commit",
 }
-_BETTER = {"higher": "Higher is better.", "lower": "Lower is better.", None: ""}
-_FILE = re.compile(r"[^\w.-]")  # what a file's name is better without
 
 
 def page(
@@ -71,9 +68,7 @@ def page(
     runs = list({run.folder.resolve(): run for run in runs}.values())
     kept = _kept(runs)
     rows = records(kept)
-    beside = {}
-    if paired is not None and rows:
-        beside = paired_html(summarise(rows, metrics), paired, metrics=metrics)
+    beside = paired_html(summarise(rows, metrics), paired, metrics=metrics) if paired is not None and rows else {}
     environment = Environment(
         loader=PackageLoader("multimix.lab.report", "_templates"),
         autoescape=True,
@@ -81,12 +76,20 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_harmless,
     )
-    context = _context(runs, kept, rows, beside)
-    context["title"] = clean(title or _title(runs))
+    environment.filters |= {"counted": counted, "listed": listed, "ranges": _ranges}
+    context = {**_context(runs, kept, rows, beside), "title": title or _title(runs)}
     context["runs"] = [_run_line(run, kept, out.parent) for run in runs]
     write_whole(out, environment.get_template("report.html").render(context))
     return out
+
+
+def _harmless(value: Any) -> Any:
+    """Return what a template shows; of text, only line ends may act."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(map(clean, value.splitlines()))
+    return value
 
 
 def _context(
@@ -96,26 +99,18 @@ def _context(
 
     summary = summarise(rows)
     measured = {suite: summarise(rows, suite=suite) for suite in suites(rows)}
-    groups: dict[Setting, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.setting, []).append(run)
-    parts = [_part(setting, group, kept, summary, rows) for setting, group in groups.items()]
-    for number, (setting, part) in enumerate(zip(groups, parts, strict=True), start=1):
-        part |= {"anchor": f"comparison-{number}", "paired": beside.get(setting)}
+    parts = {run.setting: [other for other in runs if other.setting == run.setting] for run in runs}
     return {
-        "lead": " ".join(_sentence(setting, group, kept) for setting, group in groups.items()),
         "several": any(len(row.seeds) > 1 for comparison in summary.comparisons for row in comparison.rows),
         "facts": _facts(runs, [row for row in rows if suite_of(row) in MAIN]),
-        "parts": parts,
+        "parts": [_part(group, kept, summary, rows) | {"paired": beside.get(key)} for key, group in parts.items()],
         "sections": sections(measured, kept),
-        "metrics": _definitions([summary, *measured.values()]),
+        "metrics": _described([summary, *measured.values()]),
         "environment": _environment(runs),
-        "commands": ["\n".join(map(clean, command.splitlines())) for command in _values(runs, "command")],
+        "commands": list(_values(runs, "command")),
         "unfinished": sum(not run.finished for run in runs),
         "superseded": sum(run.finished for run in runs) - len(kept),
-        "downloads": _downloads(
-            rows, {"table": summary, **{f"table-{_FILE.sub('-', suite)}": one for suite, one in measured.items()}}
-        ),
+        "downloads": _downloads(rows, summary, measured),
     }
 
 
@@ -133,20 +128,22 @@ def _kept(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if any(run is one for one in latest.values())]
 
 
-def _part(
-    setting: Setting, group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Record]
-) -> dict[str, Any]:
+def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Record]) -> dict[str, Any]:
     """Return everything the page shows of one comparison."""
     from multimix.lab.report._sections import evaluations_of, settings_of
 
     finished = [run for run in group if run in kept]
     drawn = finished or group
+    setting = group[0].setting
     comparison = next((one for one in summary.comparisons if one.setting == setting), None)
     figures = [learning_curves(drawn, name) for name in _CURVES]
     if comparison and sum(len(row.seeds) for row in comparison.rows) > 1:
         figures.insert(0, seed_dots(comparison))
     return {
-        "title": clean(title_of(*setting)),
+        "setting": setting,
+        "title": Comparison(*setting, (), ()).title,
+        "labels": list(dict.fromkeys(run.label for run in group)),
+        "seeds": sorted({run.config["seed"] for run in drawn}),
         "results": html_tables(comparison)[0][0] if comparison else None,
         "figures": list(filter(None, figures)),
         "pictures": _pictures(drawn),
@@ -163,18 +160,18 @@ def _pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
         if run.pictures:
             chosen.setdefault(run.kind, run)
     names = row_names(run.kind for run in runs)
-    found = [(picture, kind) for kind in names if kind in chosen for picture in chosen[kind].pictures]
-    return [
+    found = [
         {
-            "name": clean(names[kind]),
+            "of": picture,
+            "name": name,
             "seed": chosen[kind].config["seed"],
-            "caption": clean(picture.caption),
-            "width": picture.width,
-            "height": picture.height,
             "source": _data_uri("image/png", picture.path.read_bytes()),
         }
-        for picture, kind in sorted(found, key=lambda one: one[0].path.name)
+        for kind, name in names.items()
+        if kind in chosen
+        for picture in chosen[kind].pictures
     ]
+    return sorted(found, key=lambda one: one["of"].path.name)
 
 
 def _data_uri(kind: str, content: bytes) -> str:
@@ -184,15 +181,6 @@ def _data_uri(kind: str, content: bytes) -> str:
 def _title(runs: Sequence[Run]) -> str:
     data, labels = (list(dict.fromkeys(run.config[name] for run in runs)) for name in ("data", "label"))
     return f"{listed(labels) if len(labels) <= 2 else counted(len(labels), 'method')} on {listed(data)}"
-
-
-def _sentence(setting: Setting, group: list[Run], kept: list[Run]) -> str:
-    data, model, epochs = setting
-    names = list(dict.fromkeys(run.label for run in group))
-    seeds = sorted({run.config["seed"] for run in group if run in kept} or {run.config["seed"] for run in group})
-    methods = listed(names) if len(names) <= 8 else f"{len(names)} methods"
-    which = f"{'seeds' if len(seeds) > 1 else 'seed'} {_ranges(seeds)}"
-    return clean(f"Trained on {data} with {model} for {counted(epochs, 'epoch')}: {methods}; {which}.")
 
 
 def _ranges(seeds: list[int]) -> str:
@@ -216,7 +204,7 @@ def _facts(runs: Sequence[Run], rows: Sequence[Record]) -> list[tuple[str, str]]
         ("PyTorch", " / ".join(_values(runs, "torch"))),
         ("Dates" if len(days) > 1 else "Date", " to ".join(dict.fromkeys([*days[:1], *days[-1:]]))),
     ]
-    return [(name, clean(value)) for name, value in facts if value]
+    return [(name, value) for name, value in facts if value]
 
 
 def _values(runs: Iterable[Run], name: str) -> dict[str, int]:
@@ -224,7 +212,7 @@ def _values(runs: Iterable[Run], name: str) -> dict[str, int]:
     return Counter(str(run.environment[name]) for run in runs if run.environment.get(name) is not None)
 
 
-def _definitions(summaries: Sequence[Summary]) -> list[dict[str, str]]:
+def _described(summaries: Sequence[Summary]) -> list[Any]:
     """Return the metrics to explain: of the main table all, of a suite what its many are made of, each once."""
     names = (
         name if comparison.suite is None else name.rpartition("/")[2]
@@ -232,47 +220,42 @@ def _definitions(summaries: Sequence[Summary]) -> list[dict[str, str]]:
         for comparison in summary.comparisons
         for name in comparison.metrics
     )
-    return [
-        {"title": known.quantity, "meaning": known.meaning, "better": _BETTER[known.better]}
-        for known in map(metric, dict.fromkeys(names))
-    ]
+    return [metric(name) for name in dict.fromkeys(names)]
 
 
 def _environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Return (name, value) of what the runs ran on; where runs differ, every value with the number of runs."""
-    names = dict.fromkeys([*_ENVIRONMENT, *(name for run in runs for name in run.environment)])
     found = []
-    for name in names:
+    for name in dict.fromkeys([*_ENVIRONMENT, *(name for run in runs for name in run.environment)]):
         values = _values(runs, name)
         if values and name not in ("date", "command"):
-            several = "; ".join(f"{clean(value)} ({counted(number, 'run')})" for value, number in values.items())
-            found.append((_ENVIRONMENT.get(name) or clean(name), several if len(values) > 1 else clean(*values)))
+            several = "; ".join(f"{value} ({counted(number, 'run')})" for value, number in values.items())
+            found.append((_ENVIRONMENT.get(name, name), several if len(values) > 1 else next(iter(values))))
     return found
 
 
-def _run_line(run: Run, kept: list[Run], base: Path) -> dict[str, str]:
-    accuracy = [row["value"] for row in records([run]) if row["metric"] == "accuracy"]
+def _run_line(run: Run, kept: list[Run], base: Path) -> dict[str, Any]:
     folder, base = run.folder.resolve(), base.resolve()
+    accuracy = [row["value"] for row in records([run]) if row["metric"] == "accuracy"]
     state = "finished" if run in kept else "left out: a later run has its settings and seed"
     if not run.finished:
         state = f"unfinished: epoch {run.epochs[-1]['epoch'] if run.epochs else 0} of {run.config['epochs']}"
     return {
-        "folder": clean(str(folder.relative_to(base)) if folder.is_relative_to(base) else str(folder)),
-        "label": clean(run.label),
-        "seed": str(run.config["seed"]),
-        "config": run.settings_hash[:6],
+        "of": run,
+        "folder": str(folder.relative_to(base) if folder.is_relative_to(base) else folder),
         "accuracy": f"{accuracy[0] * 100:.1f}" if accuracy else "–",
-        "date": clean(_date(run)[:16].replace("T", " ")) or "–",
+        "date": _date(run)[:16].replace("T", " ") or "–",
         "state": state,
-        "flag": "" if run in kept else "flag",
+        "flag": run not in kept,
     }
 
 
-def _downloads(rows: Sequence[Record], tables: dict[str, Summary]) -> list[tuple[str, str]]:
+def _downloads(rows: Sequence[Record], summary: Summary, measured: dict[str, Summary]) -> list[tuple[str, str]]:
+    """Return (file name, address) of the numbers behind the page."""
     if not rows:
         return []
-    uri = partial(_data_uri, "text/plain")
-    return [
-        ("records.jsonl", uri(as_lines(rows).encode())),
-        *((f"{name}.csv", uri(table(one, "csv").encode())) for name, one in tables.items() if one.comparisons),
-    ]
+    texts = {"records.jsonl": as_lines(rows)}
+    for suite, one in {"": summary, **measured}.items():
+        if one.comparisons:
+            texts[re.sub(r"[^\w.-]", "-", f"table-{suite}".rstrip("-")) + ".csv"] = table(one, "csv")
+    return [(name, _data_uri("text/plain", text.encode())) for name, text in texts.items()]

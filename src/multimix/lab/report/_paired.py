@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from multimix.lab.evaluate.about import Metric
+from multimix.lab.evaluate.about.kinds import Metric
 from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, html, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Setting, Summary
 from multimix.lab.report._tables import named, unlike

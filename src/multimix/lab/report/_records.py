@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from multimix.lab.evaluate.about import metrics_of
-from multimix.lab.report._runs import Run, read_lines
+from multimix.lab.report._runs import Run, check_types, read_lines
 from multimix.lab.report._words import clean, unknown
 
 Record = dict[str, Any]
@@ -23,6 +24,7 @@ _FIELDS: dict[str, Any] = {
     "model": str,
     "epochs": int,
     "config": str,
+    "settings": dict | None,
 }
 
 
@@ -61,13 +63,7 @@ def read_records(path: str | Path) -> list[Record]:
         raise FileNotFoundError(f"records file {str(path)!r} does not exist")
     rows = []
     for where, row in read_lines(path):
-        for name, kind in _FIELDS.items():
-            value = row.get(name)
-            if not isinstance(value, kind) or isinstance(value, bool):
-                expected = "int or float" if name == "value" else kind.__name__
-                raise ValueError(f"{where}: {name}: expected {expected}, got {value!r}")
-        if not isinstance(row.get("settings"), dict | None):
-            raise ValueError(f"{where}: settings: expected an object, got {row['settings']!r}")
+        check_types(row, _FIELDS, f"{where}: ")
         rows.append(row)
     return rows
 
@@ -180,19 +176,18 @@ def variants(rows: Sequence[Record]) -> list[str]:
     That is the empty text where all records of its label, configuration and suite were measured alike. What has no
     settings, as the cost of training, goes with what else the same run has.
     """
+    groups = [(kind_of(row), row.get("suite")) for row in rows]
     texts = [variant(row.get("settings")) for row in rows]
-    found: dict[Any, set[str]] = {}
-    for row, text in zip(rows, texts, strict=True):
-        found.setdefault((kind_of(row), row.get("suite")), set()).add(text)
-    split = [len(found[kind_of(row), row.get("suite")]) > 1 for row in rows]
+    counts = Counter(group for group, _ in set(zip(groups, texts, strict=True)))
+    found = [text if counts[group] > 1 else "" for group, text in zip(groups, texts, strict=True)]
     runs = {
-        (kind_of(row), row["seed"]): text
-        for row, text, apart in zip(rows, texts, split, strict=True)
-        if apart and row.get("suite") in MAIN
+        (kind, row["seed"]): text
+        for row, text, (kind, suite) in zip(rows, found, groups, strict=True)
+        if suite in MAIN and text
     }
     return [
-        text if apart else runs.get((kind_of(row), row["seed"]), "") if row.get("suite") == "cost" else ""
-        for row, text, apart in zip(rows, texts, split, strict=True)
+        runs.get((kind, row["seed"]), "") if suite == "cost" and not text else text
+        for row, text, (kind, suite) in zip(rows, found, groups, strict=True)
     ]
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ _NOT_SETTINGS = frozenset(
 )
 _LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False, "fsdp": False}
 """Settings that came after runs had been recorded, with what those runs did: a run that does the same is no other."""
+_EVALUATION = {"suite": str, "weights": str | None, "settings": dict | None, "figures": dict}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -163,20 +164,24 @@ def read_lines(path: Path, *, killed: bool = False) -> Iterator[tuple[str, dict[
         ValueError: A line is not a JSON object; the message names file and line.
     """
     lines = path.read_bytes().split(b"\n")
-    if killed and not _is_json(lines[-1]):
-        lines.pop()
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield where, _object(line, where)
+        if not line.strip():
+            continue
+        try:
+            value = _object(line, f"{path}, line {number}")
+        except ValueError:
+            if killed and number == len(lines):
+                return
+            raise
+        yield f"{path}, line {number}", value
 
 
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError if a value is not of its kind."""
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{where}{name}: expected {getattr(kind, '__name__', kind)}, got {value!r:.60}")
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -198,10 +203,8 @@ def _checked_config(path: Path, config: Any) -> dict[str, Any]:
         raise ValueError(f"{path}: not a MultiMix run's configuration, which has an object under 'config'")
     if config.get("type") == "DetectConfig":
         raise ValueError(f"{path}: a detection run, of which a report is not made; its numbers are in metrics.jsonl")
-    for name, kind in {"label": str, "data": str, "model": str, "seed": int, "epochs": int, "method": dict}.items():
-        value = config.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{path}: config.{name}: expected {kind.__name__}, got {value!r}")
+    kinds = {"label": str, "data": str, "model": str, "seed": int, "epochs": int, "method": dict}
+    check_types(config, kinds, f"{path}: config.")
     return config
 
 
@@ -210,17 +213,14 @@ def _read_events(path: Path) -> tuple[Events, Events, dict[str, Any] | None]:
     tests: list[dict[str, Any]] = []
     end = None
     for where, event in read_lines(path, killed=True) if path.is_file() else ():
-        kind, epoch = event.get("event"), event.get("epoch")
-        if not isinstance(kind, str):
-            raise ValueError(f"{where}: expected a text under 'event', got {kind!r}")
-        if kind == "epoch":
-            if not isinstance(epoch, int) or isinstance(epoch, bool):
-                raise ValueError(f"{where}: epoch: expected a whole number, got {epoch!r}")
-            epochs[epoch] = event
+        check_types(event, {"event": str}, f"{where}: ")
+        if event["event"] == "epoch":
+            check_types(event, {"epoch": int}, f"{where}: ")
+            epochs[event["epoch"]] = event
             end = None  # a finished run that was taken further is unfinished again
-        elif kind == "test":
+        elif event["event"] == "test":
             tests.append(event)
-        elif kind == "end":
+        elif event["event"] == "end":
             end = event
     return tuple(epochs[key] for key in sorted(epochs)), tuple(tests), end
 
@@ -239,30 +239,16 @@ def _read_pictures(folder: Path) -> tuple[Picture, ...]:
 
 
 def _read_evaluations(folder: Path, tests: Sequence[dict[str, Any]]) -> dict[str, Evaluation]:
-    """Return the figures of suites by suite, as far as they are of the suite's newest test.
-
-    Those of other weights or settings, or with no test yet because the writer was stopped between the two, are left
-    out.
-    """
     newest = {event.get("suite"): event for event in tests if event.get("network") is None}
     kept = {}
     for path in sorted(folder.glob("*.json")):
-        found = _read_evaluation(path)
-        test = newest.get(found.suite)
-        if test and (test.get("weights"), test.get("settings") or {}) == (found.weights, found.settings):
-            kept[found.suite] = found
+        whole = _read_object(path)
+        check_types(whole, _EVALUATION, f"{path}: ")
+        check_types(whole["figures"], dict.fromkeys(whole["figures"], dict), f"{path}: figures.")
+        test = newest.get(whole["suite"], {})
+        settings, weights = whole.get("settings") or {}, whole.get("weights")
+        # Figures of other weights or settings, or with no test since the writer was stopped before it, do not count.
+        if test and (test.get("weights"), test.get("settings") or {}) == (weights, settings):
+            date = str(whole.get("date") or "")
+            kept[whole["suite"]] = Evaluation(whole["suite"], settings, weights, date, whole["figures"])
     return kept
-
-
-def _read_evaluation(path: Path) -> Evaluation:
-    whole = _read_object(path)
-    kinds: dict[str, Any] = {"suite": str, "weights": str | None, "settings": dict | None, "figures": dict}
-    for name, kind in kinds.items():
-        if not isinstance(whole.get(name), kind):
-            expected = getattr(kind, "__name__", kind)
-            raise ValueError(f"{path}: {name}: expected {expected}, got {whole.get(name)!r:.60}")
-    for name, data in whole["figures"].items():
-        if not isinstance(data, dict):
-            raise ValueError(f"{path}: figures.{name}: expected an object, got {data!r:.60}")
-    settings, date = whole.get("settings") or {}, str(whole.get("date") or "")
-    return Evaluation(whole["suite"], settings, whole.get("weights"), date, whole["figures"])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from multimix.lab.evaluate.about import Scores
+from multimix.lab.evaluate.about.kinds import Scores
 from multimix.lab.report._data import Data, Drawn, bins, mean, numbers, shares
 from multimix.lab.report._drawing import COLORS, DASHED, INK, Axes, Figure, add_legend, draw, legend_height, look, write
 from multimix.lab.report._summary import Comparison

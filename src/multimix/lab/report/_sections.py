@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from multimix.lab.evaluate import about
 from multimix.lab.evaluate.about import SUITES
+from multimix.lab.evaluate.about import kinds as about
 from multimix.lab.report import _kinds as kinds
 from multimix.lab.report._data import Drawn
 from multimix.lab.report._drawing import Figure
@@ -82,7 +82,7 @@ def _article(comparison: Comparison, suite: str, runs: Sequence[Run]) -> Article
     found = [evaluation for row in rows for evaluation in row.data]
     described = SUITES.get(suite)
     note = described.note(found[0]["settings"]) if described and described.note and found else ""
-    article = Article(clean(comparison.title), *html_tables(comparison), clean(note))
+    article = Article(comparison.title, *html_tables(comparison), note)
     for name in dict.fromkeys(name for evaluation in found for name in evaluation["figures"]):
         drawn = [
             Drawn(
@@ -93,7 +93,7 @@ def _article(comparison: Comparison, suite: str, runs: Sequence[Run]) -> Article
         try:
             figures, more = _figures(suite, name, [row for row in drawn if row.seeds], comparison)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            article.left_out.append(clean(f"The figure {name} cannot be drawn: {error}."))
+            article.left_out.append(f"The figure {name} cannot be drawn: {error}.")
         else:
             article.figures += figures
             article.more_figures += more
@@ -150,8 +150,8 @@ def settings_of(runs: Sequence[Run]) -> dict[str, Any]:
     shared = _shared(list(flat.values()))
     methods = [
         {
-            "name": clean(name),
-            "method": clean(method_name(first[kind].config["method"])),
+            "name": name,
+            "method": method_name(first[kind].config["method"]),
             "config": kind[1],
             "own": [pair for pair in flat[kind].items() if pair[0] not in shared],
         }
@@ -191,7 +191,7 @@ def _suite_settings(rows: Iterable[Record]) -> Pairs:
     for name in dict.fromkeys(name for given in kinds.values() for name in given):
         labels: dict[str, dict[str, None]] = {}
         for (label, _, _), given in kinds.items():
-            labels.setdefault(given.get(name, "–"), {})[clean(label)] = None
+            labels.setdefault(given.get(name, "–"), {})[label] = None
         several = "; ".join(f"{value} ({listed(list(who))})" for value, who in labels.items())
         pairs.append((name, several if len(labels) > 1 else next(iter(labels))))
     return pairs
@@ -204,7 +204,7 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
         inside = enumerate(value)
     else:
-        yield name, clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         return
     for key, inner in inside:
-        yield from flatten(inner, f"{name}.{key}" if name else clean(str(key)))
+        yield from flatten(inner, f"{name}.{key}" if name else str(key))

@@ -92,7 +92,8 @@ class Comparison:
     @property
     def title(self) -> str:
         """Data, model and epochs in words."""
-        return title_of(*self.setting, shortest=self.shortest)
+        lengths = f"{'' if self.shortest is None else f'{self.shortest} to '}{counted(self.epochs, 'epoch')}"
+        return f"{self.data}, {self.model}, {lengths}"
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,6 @@ class Summary:
 
     comparisons: tuple[Comparison, ...]
     """In the order in which they first appear in the records."""
-
-
-def title_of(data: str, model: str, epochs: int, *, shortest: int | None = None) -> str:
-    """Return data, model and epochs in words."""
-    return f"{data}, {model}, {'' if shortest is None else f'{shortest} to '}{counted(epochs, 'epoch')}"
 
 
 def suites(records: Iterable[Record]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from itertools import chain
 
 from markupsafe import Markup
 
-from multimix.lab.evaluate.about import SUITES, Table
+from multimix.lab.evaluate.about import SUITES
+from multimix.lab.evaluate.about.kinds import Table
 from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, html, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Summary
 from multimix.lab.report._words import capital, clean, counted, decimals, in_words, listed, metric

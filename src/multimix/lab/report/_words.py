@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from multimix.lab.evaluate.about import SUITES, Metric
+from multimix.lab.evaluate.about import SUITES
+from multimix.lab.evaluate.about.kinds import Metric
 
 # Control characters, line and paragraph separators, turns of the writing direction, halves of pairs, no characters.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -18,17 +19,15 @@ _OF = {
 }
 QUALITY = SUITES["accuracy"].metrics
 COST = (
-    Metric("train_loss", "Training loss", "What the method minimises, mean over an epoch.", better="lower", digits=3),
-    Metric(
-        "step_seconds", "Step", "Training time divided by the number of mini-batches.", "ms", "lower", factor=1000.0
-    ),
-    Metric("seconds", "Training", "Wall-clock time of training, without validation and test.", "s", "lower"),
+    Metric("train_loss", "Training loss", "What the method minimises, mean over an epoch.", "lower", 3),
+    Metric("step_seconds", "Step", "Training time by the number of batches.", "lower", unit="ms", factor=1000.0),
+    Metric("seconds", "Training", "Wall-clock time of training, without validation and test.", "lower", unit="s"),
     Metric(  # No direction: of runs in one process, the later ones show the earlier ones' peak.
         "peak_mib",
         "Peak memory",
         "Most memory held: the device's on a GPU, else the process's; earlier runs of the same process count.",
-        "MiB",
         digits=0,
+        unit="MiB",
     ),
 )
 _KNOWN = {known.name: known for known in (*COST, *(known for suite in SUITES.values() for known in suite.metrics))}

@@ -1,6 +1,6 @@
 """The suites, as they describe themselves; reading it needs no torch.
 
-A new suite is a file here, its line in ``SUITES``, and the class that measures.
+A new suite is a file here, its name in the table, and the class that measures.
 """
 
 from collections.abc import Mapping
@@ -12,52 +12,16 @@ from multimix.lab.evaluate.about.calibration import CALIBRATION
 from multimix.lab.evaluate.about.corruption import CORRUPTION
 from multimix.lab.evaluate.about.embedding import EMBEDDING
 from multimix.lab.evaluate.about.intrusion import INTRUSION
-from multimix.lab.evaluate.about.kinds import (
-    Curve,
-    Description,
-    Figure,
-    HeatMap,
-    Histogram,
-    Metric,
-    Reliability,
-    Scatter,
-    Scores,
-    Table,
-)
+from multimix.lab.evaluate.about.kinds import Description
 from multimix.lab.evaluate.about.localisation import LOCALISATION
 from multimix.lab.evaluate.about.occlusion import OCCLUSION
 from multimix.lab.evaluate.about.ood import OOD
 
-__all__ = [
-    "NOT_METRICS",
-    "SUITES",
-    "Curve",
-    "Description",
-    "Figure",
-    "HeatMap",
-    "Histogram",
-    "Metric",
-    "Reliability",
-    "Scatter",
-    "Scores",
-    "Table",
-    "metrics_of",
-]
+__all__ = ["NOT_METRICS", "SUITES", "metrics_of"]
 
-SUITES: dict[str, Description] = {
-    described.name: described
-    for described in (
-        ACCURACY,
-        CALIBRATION,
-        ADVERSARIAL,
-        OOD,
-        CORRUPTION,
-        OCCLUSION,
-        EMBEDDING,
-        INTRUSION,
-        LOCALISATION,
-    )
-}
+_ALL = (ACCURACY, CALIBRATION, ADVERSARIAL, OOD, CORRUPTION, OCCLUSION, EMBEDDING, INTRUSION, LOCALISATION)
+
+SUITES: dict[str, Description] = {described.name: described for described in _ALL}
 """Every suite by its name, in the order of the report's sections: command line, records and report read this table."""
 
 NOT_METRICS = frozenset(

@@ -9,18 +9,11 @@ ACCURACY = Description(
     meaning="Accuracy, NLL and ECE on the test images as they are.",
     metrics=(
         percent("accuracy", "Accuracy", "Share of examples whose most probable class is the true one.", "higher"),
-        Metric(
-            "nll",
-            "NLL",
-            "Negative log-likelihood (cross-entropy, in nats) of the true class, mean over examples.",
-            better="lower",
-            digits=3,
-        ),
+        Metric("nll", "NLL", "Negative log-likelihood (in nats) of the true class, mean over examples.", "lower", 3),
         percent(
             "ece",
             "ECE",
-            "Expected calibration error: gap between confidence and accuracy, mean over bins of confidence "
-            "weighted by their examples.",
+            "Expected calibration error: gap between confidence and accuracy, mean over bins weighted by examples.",
             "lower",
         ),
     ),

@@ -32,11 +32,7 @@ ADVERSARIAL = Description(
     meaning="Accuracy on test images that were changed a little so as to fool this very network: by one step along "
     "the gradient's sign (FGSM) or by many (PGD), in pixels from 0 to 1, never further than the radius. Robustness to "
     "these attacks is an upper bound of robustness.",
-    metrics=(
-        Metric(
-            "loss", "Loss", "Cross-entropy (in nats) of the true class, mean over examples.", better="lower", digits=3
-        ),
-    ),
+    metrics=(Metric("loss", "Loss", "Cross-entropy (in nats) of the true class, mean over examples.", "lower", 3),),
     tables=(
         Table(pattern=r"([^/]*/){1,2}accuracy"),
         Table(pattern=r"([^/]*/){0,2}[^/]*", more=True),

@@ -12,12 +12,7 @@ CALIBRATION = Description(
     "calibrated network is right as often as it is sure. Scaled logits are divided by one temperature, fitted on the "
     "validation split.",
     metrics=(
-        percent(
-            "mce",
-            "MCE",
-            "Maximum calibration error: the largest gap between confidence and accuracy of any bin.",
-            "lower",
-        ),
+        percent("mce", "MCE", "Maximum calibration error: the largest gap between confidence and accuracy.", "lower"),
         percent(
             "classwise_ece",
             "Classwise ECE",
@@ -38,19 +33,8 @@ CALIBRATION = Description(
             "lower",
             2,
         ),
-        Metric(
-            "brier",
-            "Brier score",
-            "Squared distance from the predicted probabilities to the true class's one-hot vector, mean over examples.",
-            better="lower",
-            digits=3,
-        ),
-        Metric(
-            "temperature",
-            "Temperature",
-            "What logits are divided by to fit the validation split best: above 1 the network was too sure, below 1 "
-            "not sure enough.",
-        ),
+        Metric("brier", "Brier score", "Squared distance of the probabilities to the one-hot true class.", "lower", 3),
+        Metric("temperature", "Temperature", "Logits divided by it fit the validation split best: above 1, too sure."),
     ),
     tables=(
         Table(pattern=rf"((?P<line>.*)/)?(?P<metric>(?!({_RARE})$)[^/]+)", key="Logits", bare="as trained"),

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+Better = Literal["higher", "lower"]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -15,14 +17,14 @@ class Metric:
     """The name for people."""
     meaning: str
     """One sentence."""
-    unit: str = ""
-    """Unit as shown, after ``factor``."""
-    better: Literal["higher", "lower"] | None = None
+    better: Better | None = None
     """Which values are better; None where nobody can say."""
-    factor: float = 1.0
-    """From the record's unit to the shown one."""
     digits: int | None = None
     """Decimals as shown; None chooses them by the size of the values."""
+    unit: str = ""
+    """Unit as shown, after ``factor``."""
+    factor: float = 1.0
+    """From the record's unit to the shown one."""
 
     @property
     def quantity(self) -> str:
@@ -32,15 +34,12 @@ class Metric:
     @property
     def heading(self) -> str:
         """Title, unit and an arrow in the better direction, for a column."""
-        arrow = {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
-        return self.quantity + arrow
+        return self.quantity + {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
 
 
-def percent(
-    name: str, title: str, meaning: str, better: Literal["higher", "lower"] | None = None, digits: int = 1
-) -> Metric:
+def percent(name: str, title: str, meaning: str, better: Better | None = None, digits: int = 1) -> Metric:
     """Return a metric that is recorded as a fraction and shown in percent."""
-    return Metric(name, title, meaning, "%", better, 100.0, digits)
+    return Metric(name, title, meaning, better, digits, unit="%", factor=100.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +69,9 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure for the data that a suite records under a name."""
+    """A figure for data that a suite records under a name that fits the shell pattern ``name``."""
 
     name: str = "*"
-    """Shell pattern of the names."""
     _keys: ClassVar[str]
 
     @property
@@ -84,55 +82,46 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(Figure):
-    """Accuracy over something that grows, one line a method."""
+    """Accuracy over the numbers under ``x``, one line a method.
+
+    ``{key}`` in axis and title stands for what the data say under that key of ``words``, whose value is said where they
+    do not agree. Data that hold ``levels`` (key, value) are differences of pixels, shown in levels of 1/255.
+    """
 
     x: str
-    """Key of the places."""
     axis: str
-    """Words below; ``{key}`` stands for what the data say."""
     title: str
-    """What is shown; ``{key}`` as above."""
     factor: float = 1.0
-    """From the recorded places to the shown ones."""
     words: Mapping[str, str] = field(default_factory=dict)
-    """The keys that stand in axis and title, each with what to say where the data do not agree."""
     levels: tuple[str, str] | None = None
-    """(Key, value): data that have it are differences of pixels, shown in levels of 1/255."""
     _keys = "{x} accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap(Figure):
-    """Accuracy by line and column with the numbers written in, one figure a method."""
+    """Accuracy by line and column with the numbers written in, and without any of it, one figure a method."""
 
     lines: str
-    """Key of the lines' names."""
     line: str
-    """What a line is."""
     columns: str
-    """Key of the columns' names."""
     column: str
-    """What a column is."""
     reference: str
-    """Key of the accuracy without any of it."""
     _keys = "{lines} {columns} accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability(Figure):
-    """Accuracy beside confidence in bins of confidence, one figure a method."""
+    """Accuracy beside confidence in bins of confidence, one figure a method; ``when`` says of which probabilities."""
 
     when: str
-    """Of which probabilities."""
     _keys = "edges confidence accuracy count"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores(Figure):
-    """Scores of test images and of another set's: ROC curves of the best score, and histograms."""
+    """ROC curves of the score that is best ``by`` a metric, and its histograms on the test set and on another."""
 
     by: str
-    """The metric that tells which score is best."""
     _keys = "scores"
 
 
@@ -141,7 +130,6 @@ class Scatter(Figure):
     """Examples as points in the plane, told apart by class, one figure a method."""
 
     what: str
-    """What the points are."""
     _keys = "x y label"
 
 
@@ -150,9 +138,7 @@ class Histogram(Figure):
     """How often values lie in bins, one line for every key but the edges, one figure a method."""
 
     axis: str
-    """What the values are."""
     title: str
-    """What is shown."""
     _keys = "edges"
 
 

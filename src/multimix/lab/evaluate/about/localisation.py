@@ -17,9 +17,7 @@ LOCALISATION = Description(
             "whole image.",
             "higher",
         ),
-        percent(
-            "pointing_accuracy", "Pointing accuracy", "Share of images whose largest attention lies in a box.", "higher"
-        ),
+        percent("pointing_accuracy", "Pointing accuracy", "Share whose largest attention lies in a box.", "higher"),
         percent("measured", "Measured", "Share of the test images that have a box."),
     ),
     tables=(
