@@ -124,15 +124,8 @@ def test_clean_share_is_torchs_loss(shape, ignored):
 
 @pytest.mark.parametrize("given", [{"tuples": 32}, {"alpha": (0.5, 2.0), "tuples": 64, "balanced": True}])
 def test_a_loop_with_it_is_the_loop_with_the_method(toy, given):
-    loss_of, theirs = mm.MultiMixLoss(**given, seed=3), torch.optim.SGD(toy.twin.parameters(), lr=0.05)
-    mine, losses = torch.optim.SGD(toy.model.parameters(), lr=0.05), []
-    for images, labels in toy.batches * 2:
-        loss = loss_of(toy.model(images), labels)
-        loss.backward()
-        mine.step()
-        mine.zero_grad()
-        losses.append(loss.item())
-    expected = toy.own_loop(toy.adapt(toy.twin), mm.MultiMix(**given), toy.batches * 2, theirs, seed=3)
+    losses = toy.train(toy.model, toy.batches * 2, mm.MultiMixLoss(**given, seed=3))
+    expected = toy.own_loop(toy.adapt(toy.twin), mm.MultiMix(**given), toy.batches * 2)
     assert losses == pytest.approx(expected, abs=1e-6)
     torch.testing.assert_close(toy.model.state_dict(), toy.twin.state_dict(), atol=1e-6, rtol=1e-5)
 
@@ -218,20 +211,18 @@ def test_a_compiled_step_draws_anew_from_the_same_distribution():
 
 
 def test_it_is_a_cross_entropy_loss_with_its_state():
-    weight = torch.tensor([0.2, 1.0, 2.5, 0.7])
-    loss_of, torchs = mm.MultiMixLoss(torch.ones(K), tuples=7), nn.CrossEntropyLoss(weight)
+    torchs = nn.CrossEntropyLoss(torch.tensor([0.2, 1.0, 2.5, 0.7], dtype=torch.float64))
+    loss_of = criterion(torch.eye(7), torch.ones(K))
     assert isinstance(loss_of, nn.CrossEntropyLoss)
     assert list(mm.MultiMixLoss().state_dict()) == []
     assert list(loss_of.state_dict()) == ["weight"]
+    # the weights that count are the ones that are there now, in training as in evaluation
     loss_of.load_state_dict(torchs.state_dict())
     logits, labels = torch.randn(7, K, dtype=torch.float64), torch.arange(7) % K
-    # the weights that count are the ones that are there now, in training as in evaluation
-    again = criterion(torch.eye(7), torch.ones(K))
-    again.load_state_dict(torchs.state_dict())
-    expected = F.cross_entropy(logits, labels, weight.double())
-    torch.testing.assert_close(again(logits, labels), expected)
-    torch.testing.assert_close(again.double().eval()(logits, labels), expected)
-    assert again.weight.dtype == torch.float64
+    expected = torchs(logits, labels)
+    torch.testing.assert_close(loss_of(logits, labels), expected)
+    torch.testing.assert_close(loss_of.double().eval()(logits, labels), expected)
+    assert loss_of.weight.dtype == torch.float64
 
 
 def test_random_numbers_are_torchs_own_without_a_seed():
