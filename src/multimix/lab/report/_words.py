@@ -20,7 +20,9 @@ _OF = {
 QUALITY = SUITES["accuracy"].metrics
 COST = (
     Metric("train_loss", "Training loss", "What the method minimises, mean over an epoch.", "lower", 3),
-    Metric("step_seconds", "Step", "Training time by the number of batches.", "lower", unit="ms", factor=1000.0),
+    Metric(
+        "step_seconds", "Step", "Training time divided by the number of batches.", "lower", unit="ms", factor=1000.0
+    ),
     Metric("seconds", "Training", "Wall-clock time of training, without validation and test.", "lower", unit="s"),
     Metric(  # No direction: of runs in one process, the later ones show the earlier ones' peak.
         "peak_mib",

@@ -34,7 +34,12 @@ CALIBRATION = Description(
             2,
         ),
         Metric("brier", "Brier score", "Squared distance of the probabilities to the one-hot true class.", "lower", 3),
-        Metric("temperature", "Temperature", "Logits divided by it fit the validation split best: above 1, too sure."),
+        Metric(
+            "temperature",
+            "Temperature",
+            "What logits are divided by to fit the validation split best: above 1 the network was too sure, below 1 "
+            "not sure enough.",
+        ),
     ),
     tables=(
         Table(pattern=rf"((?P<line>.*)/)?(?P<metric>(?!({_RARE})$)[^/]+)", key="Logits", bare="as trained"),

@@ -18,9 +18,14 @@ INTRUSION = Description(
         Metric(
             "distance",
             "Distance",
-            "Distance to the nearest clean embedding, in units of that of a clean one to the nearest other.",
+            "Distance of mixed embeddings to the nearest clean one, in units of that of a clean one to the nearest "
+            "other.",
         ),
-        Metric("nearest_class_weight", "Weight of the nearest class", "How much of that class was mixed in, mean."),
+        Metric(
+            "nearest_class_weight",
+            "Weight of the nearest class",
+            "How much of the nearest clean embedding's class was mixed in, mean weight.",
+        ),
     ),
     tables=(Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Interpolation"),),
     figures=(

@@ -10,11 +10,14 @@ _METRICS = (
         "set, ties counting half; guessing gives 50 %.",
         "higher",
     ),
-    percent("fpr95", "FPR95", "Share of the other set that passes where 95 % of the test set pass.", "lower"),
+    percent("fpr95", "FPR95", "Share of the other set that passes where 95 % of the test set do.", "lower"),
     percent("aupr_in", "AUPR-in", "Area under precision over recall with the test set as the positives.", "higher"),
     percent("aupr_out", "AUPR-out", "Area under precision over recall with the other set as the positives.", "higher"),
     percent(
-        "detection_accuracy", "Detection accuracy", "Share told apart at the best threshold, sets equal.", "higher"
+        "detection_accuracy",
+        "Detection accuracy",
+        "Share told apart rightly at the best threshold, both sets weighing the same.",
+        "higher",
     ),
 )
 
