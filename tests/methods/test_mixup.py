@@ -233,7 +233,7 @@ def test_a_teacher_predicts_on_its_own_view_mixed_alike(method):
 @pytest.mark.parametrize("cls", [Mixup, CutMix, ManifoldMixup])
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
 def test_impossible_concentrations_are_refused(cls, alpha):
-    with pytest.raises(ValueError, match="alpha must be finite and greater than 0"):
+    with pytest.raises(ValueError, match="alpha must be above 0 and finite"):
         cls(alpha=alpha)
 
 

@@ -142,7 +142,7 @@ def test_logits_of_many_images_a_tuple_end_where_the_limit_says(k, confidence):
         ({"balance_power": 1.5}, "balance_power must lie in [0, 1], got 1.5"),
         ({"clean": -0.1}, "clean must lie in [0, 1], got -0.1"),
         ({"clean": math.nan}, "clean must lie in [0, 1], got nan"),
-        ({"confidence": 1.0}, "confidence must lie between 0 and 1, got 1.0"),
+        ({"confidence": 1.0}, "confidence must lie in (0, 1), got 1.0"),
         ({"spread": "log"}, "spread must be one of uniform, log-uniform, got 'log'"),
     ],
 )

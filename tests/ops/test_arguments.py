@@ -41,7 +41,7 @@ def test_what_is_no_generator_is_refused(generator, draw, given):
 @pytest.mark.parametrize(("name", "argument"), [case for case in CASES if case[1] in WHOLE])
 def test_sizes_are_whole_numbers(name, argument, value):
     draw, given = DRAWS[name]
-    with pytest.raises(TypeError, match=f"^{argument} must be a whole number, got {value!r}"):
+    with pytest.raises(TypeError, match=f"^{argument} must be an integer, got {value!r}"):
         draw(**{**given, argument: value})
 
 
@@ -54,7 +54,7 @@ def test_sizes_are_not_negative(name, argument):
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("value", ["0.5", None, []], ids=str)
+@pytest.mark.parametrize("value", ["0.5", None], ids=str)
 @pytest.mark.parametrize(("name", "argument"), [case for case in CASES if case[1] in NUMBERS])
 def test_numbers_are_numbers(name, argument, value):
     draw, given = DRAWS[name]
@@ -77,5 +77,5 @@ def test_weights_are_floating_point(dtype):
 @pytest.mark.parametrize("sizes", [{"n": 2.5}, {"n": 2, "sets": 1.5}], ids=str)
 def test_lazy_weights_are_as_many_as_a_whole_number(sizes):
     name = list(sizes)[-1]
-    with pytest.raises(TypeError, match=f"^{name} must be a whole number"):
+    with pytest.raises(TypeError, match=f"^{name} must be an integer"):
         ops.LazyWeights(draw=lambda rows: torch.ones(rows, 1), **sizes)

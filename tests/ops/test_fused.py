@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from multimix import ops
-from multimix.ops import _fused, _loss
+from multimix.ops import _fused
 from ops.samples import Sample, sample, true_gradient, truth
 from ops.test_precision import plainly
 
@@ -199,8 +199,9 @@ def test_extreme_concentrations_and_a_single_class(alpha, k):
 
 def test_auto_goes_by_size_and_by_who_wants_a_gradient(monkeypatch):
     taken: list[int] = []
-    fused = _loss.fused_losses
-    monkeypatch.setattr(_loss, "fused_losses", lambda *args: taken.append(1) or fused(*args))
+    compare = _fused._compare
+    monkeypatch.setattr(_fused, "_NUMBERS", {"cpu": 2**30, "cuda": 2**30})  # one chunk each
+    monkeypatch.setattr(_fused, "_compare", lambda *args: taken.append(1) or compare(*args))
     small, large = sample(7, 13, 5), sample(64, 3000, 5)
     small.loss()
     assert not taken

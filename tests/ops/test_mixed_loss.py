@@ -57,21 +57,20 @@ def test_balancing_changes_the_gradient_as_the_formula_says_and_the_value_not_at
 @pytest.mark.parametrize("r", [None, 3])
 def test_gamma_blends_labels_and_teacher(gamma, r):
     s = replace(sample(7, 13, 5, r=r, taught=True), gamma=gamma)
-    parts = ops.mixed_losses(
-        s.logits, s.targets, s.weights, attention=s.attention, teacher_logits=s.teacher, gamma=gamma
-    )
+    options = ops.LossOptions(attention=s.attention, teacher_logits=s.teacher, gamma=gamma)
+    parts = ops.mixed_losses(s.logits, s.targets, s.weights, options)
     labels, teacher = truth(replace(s, gamma=1.0)), truth(replace(s, gamma=0.0))
-    assert float(parts.labels) == pytest.approx(labels, rel=1e-10)
-    assert float(parts.teacher) == pytest.approx(teacher, rel=1e-10)
+    assert float(parts.terms["labels"]) == pytest.approx(labels, rel=1e-10)
+    assert float(parts.terms["teacher"]) == pytest.approx(teacher, rel=1e-10)
     assert float(parts.total) == pytest.approx(gamma * labels + (1 - gamma) * teacher, rel=1e-10)
     assert float(s.loss()) == pytest.approx(float(parts.total), rel=1e-12)
 
 
 def test_without_a_teacher_there_is_no_teacher_term_and_gamma_is_idle():
     s = sample(7, 13, 5)
-    parts = ops.mixed_losses(s.logits, s.targets, s.weights, gamma=0.2)
-    assert parts.teacher is None
-    assert torch.equal(parts.total, parts.labels)
+    parts = ops.mixed_losses(s.logits, s.targets, s.weights, ops.LossOptions(gamma=0.2))
+    assert set(parts.terms) == {"labels"}
+    assert torch.equal(parts.total, parts.terms["labels"])
     assert torch.equal(s.loss(gamma=0.2), s.loss(gamma=1.0))
 
 

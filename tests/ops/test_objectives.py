@@ -6,9 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from multimix import ops
-from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError, mixed_objective
+from multimix.ops import BinaryCrossEntropy, CrossEntropy, LossOptions, Objective, SquaredError, mixed_losses
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.0, 3.0)
+
+
+def mixed(outputs, targets, weights, objective: Objective, **options):
+    """Return the losses of an objective."""
+    return mixed_losses(outputs, targets, weights, LossOptions(objective=objective, **options))
 
 
 def draw(*shape, seed=0):
@@ -137,7 +142,7 @@ def test_interpolated_loss_and_gradient_at_every_position(name, masked, sets):
     theirs = loop(objective, outputs, wanted, weights, attention, mask)
     upstream = draw(1)[0]
     (expected,) = torch.autograd.grad(theirs, outputs, upstream)
-    ours = mixed_objective(outputs, targets, weights, objective, attention=attention, mask=mask).total
+    ours = mixed(outputs, targets, weights, objective, attention=attention, mask=mask).total
     (gradient,) = torch.autograd.grad(ours, outputs, upstream)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(gradient, expected)
@@ -148,10 +153,10 @@ def test_interpolated_loss_and_gradient_at_every_position(name, masked, sets):
 def test_padding_may_hold_anything():
     outputs, weights, mask = draw(3, 4, 5), rows(9, 3), torch.arange(4) < torch.tensor([[2], [4], [3]])
     other = torch.where(mask.unsqueeze(-1), outputs, 1e6)
-    first, second = (mixed_objective(o, indices(3), weights, CrossEntropy(), mask=mask).total for o in (outputs, other))
+    first, second = (mixed(o, indices(3), weights, CrossEntropy(), mask=mask).total for o in (outputs, other))
     torch.testing.assert_close(first, second)
     longer = F.pad(outputs, (0, 0, 0, 3), value=7.0)
-    third = mixed_objective(longer, indices(3), weights, CrossEntropy(), mask=F.pad(mask, (0, 3))).total
+    third = mixed(longer, indices(3), weights, CrossEntropy(), mask=F.pad(mask, (0, 3))).total
     torch.testing.assert_close(first, third)
 
 
@@ -159,20 +164,19 @@ def test_padding_may_hold_anything():
 def test_cross_entropy_is_the_fused_loss(dense):
     outputs, teacher = (draw(4, 6, 5, seed=s) if dense else draw(4, 5, seed=s) for s in (0, 1))
     weights, attention = rows(50, 4), rows(4, 6, seed=2)
-    given = {"teacher": {"teacher_logits": teacher}, "objective": {"teacher_outputs": teacher}}
     free, twin = outputs.clone().requires_grad_(), outputs.clone().requires_grad_()
-    shared = {"gamma": 0.3, "balanced": 0.7}
+    shared = {"gamma": 0.3, "balanced": 0.7, "teacher_logits": teacher}
     if dense:
-        theirs = ops.dense_mixed_cross_entropy(free, indices(4), weights, attention, **given["teacher"], **shared)
+        theirs = ops.dense_mixed_cross_entropy(free, indices(4), weights, attention, **shared)
     else:
-        theirs = ops.mixed_cross_entropy(free, indices(4), weights, **given["teacher"], **shared)
+        theirs = ops.mixed_cross_entropy(free, indices(4), weights, **shared)
     extra = {"attention": attention} if dense else {}
-    ours = mixed_objective(twin, indices(4), weights, CrossEntropy(), **extra, **given["objective"], **shared)
+    ours = mixed(twin, indices(4), weights, CrossEntropy(), **extra, **shared)
     theirs.backward()
     ours.total.backward()
     torch.testing.assert_close(ours.total, theirs)
     torch.testing.assert_close(twin.grad, free.grad)
-    torch.testing.assert_close(ours.total, 0.3 * ours.labels + 0.7 * ours.teacher)
+    torch.testing.assert_close(ours.total, 0.3 * ours.terms["labels"] + 0.7 * ours.terms["teacher"])
 
 
 def test_balance_restores_the_gradient_of_the_squared_error():
@@ -180,7 +184,7 @@ def test_balance_restores_the_gradient_of_the_squared_error():
     outputs, targets = draw(16, 3).requires_grad_(), draw(16, 3, seed=1)
     weights = ops.dirichlet(200_000, 16, 1.0, generator=torch.Generator().manual_seed(0)).double()
     (plain,) = torch.autograd.grad(SquaredError()(outputs, targets), outputs)
-    loss = mixed_objective(outputs, targets, weights, SquaredError(), balanced=True).total
+    loss = mixed(outputs, targets, weights, SquaredError(), balanced=True).total
     (ours,) = torch.autograd.grad(loss, outputs)
     centred, expected = ours - ours.mean(0), 16 / 15 * (plain - plain.mean(0))
     assert (centred - expected).norm() < 0.02 * expected.norm()
@@ -188,7 +192,7 @@ def test_balance_restores_the_gradient_of_the_squared_error():
 
 def test_half_precision_is_computed_in_single():
     outputs, weights = draw(4, 5).bfloat16().requires_grad_(), rows(30, 4).float()
-    total = mixed_objective(outputs, draw(4, 5, seed=1), weights, SquaredError()).total
+    total = mixed(outputs, draw(4, 5, seed=1), weights, SquaredError()).total
     total.backward()
     assert total.dtype == torch.float32
     assert outputs.grad.dtype == torch.bfloat16
@@ -216,7 +220,10 @@ def test_attention_under_a_mask_ignores_padding():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: CrossEntropy(class_weights=(-1.0, 2.0)), "class_weights must be numbers that are finite and not"),
+        (
+            lambda: CrossEntropy(class_weights=(-1.0, 2.0)),
+            "class_weights must hold values that each must be at least 0 and finite, got (-1.0, 2.0)",
+        ),
         (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing must lie in [0, 1), got 1.0"),
         (lambda: CrossEntropy(class_weights=(1.0,))(draw(3, 5), draw(3, 5)), "class_weights must hold one number an"),
         (lambda: BinaryCrossEntropy().targets(draw(3, 5) + 9, 5), "targets must lie in [0, 1] for binary"),
@@ -224,15 +231,15 @@ def test_attention_under_a_mask_ignores_padding():
         (lambda: SquaredError().targets(draw(3), 2), "targets must have one number an output, (b, 2), got (3,)"),
         (lambda: SquaredError()(draw(3, 2), draw(3, 1)), "targets must have the shape of the outputs, (3, 2), got"),
         (
-            lambda: mixed_objective(draw(3, 5), indices(4), rows(2, 3), CrossEntropy()),
-            "targets for outputs (3, 5) must have shape (b,) or (b, k), got (4,)",
+            lambda: mixed(draw(3, 5), indices(4), rows(2, 3), CrossEntropy()),
+            "targets has 4 rows for a mini-batch of 3",
         ),
         (
-            lambda: mixed_objective(draw(3, 5), indices(3), rows(2, 3), CrossEntropy(), mask=torch.ones(3, 4).bool()),
-            "mask must have one value a position",
+            lambda: mixed(draw(3, 5), indices(3), rows(2, 3), CrossEntropy(), mask=torch.ones(3, 4).bool()),
+            "mask must have shape (3, 5), got (3, 4)",
         ),
         (
-            lambda: mixed_objective(draw(3, 5), indices(3), rows(2, 3), CrossEntropy(), gamma=2.0),
+            lambda: mixed(draw(3, 5), indices(3), rows(2, 3), CrossEntropy(), gamma=2.0),
             "gamma must lie in [0, 1], got 2.0",
         ),
     ],

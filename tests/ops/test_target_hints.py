@@ -1,5 +1,7 @@
 """Targets that look like those of another objective, and integer rows that are one-hot."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch.nn import functional
@@ -16,10 +18,10 @@ def test_one_hot_integers_are_probabilities(dtype):
     assert torch.equal(ops.as_probabilities(rows, 5), ops.as_probabilities(targets, 5))
     weights = ops.dirichlet(9, 6, 1.0)
     expected = functional.cross_entropy(weights @ logits, weights @ toy.one_hot(targets))
-    for impl in ops.IMPLS:
+    for impl in get_args(ops.Impl):
         torch.testing.assert_close(ops.mixed_cross_entropy(logits, rows, weights, impl=impl), expected)
-    weighted = CrossEntropy(class_weights=(1.0, 2.0, 0.5, 1.0, 3.0))
-    ours, theirs = (ops.mixed_objective(logits, t, weights, weighted).total for t in (rows, targets))
+    weighted = ops.LossOptions(objective=CrossEntropy(class_weights=(1.0, 2.0, 0.5, 1.0, 3.0)))
+    ours, theirs = (ops.mixed_losses(logits, t, weights, weighted).total for t in (rows, targets))
     torch.testing.assert_close(ours, theirs)
 
 

@@ -16,7 +16,6 @@ from multimix.ops import (
     check_generator,
     objective_of,
     rows_of,
-    soft_cross_entropy,
 )
 from multimix.protocols import Losses, Network, Teacher, check_network, encode, pool
 
@@ -58,6 +57,8 @@ class Predicts(ABC):
 
     calls_only: ClassVar[bool] = False
     """Whether the network's forward pass is all that the method asks for."""
+    mixes: ClassVar[bool] = True
+    """Whether there is anything mixed to look at; of some only once they are prepared."""
     label_maps: ClassVar[bool] = False
     """Whether targets may differ from position to position: what mixes them mixes the positions alike."""
 
@@ -220,13 +221,7 @@ def classification_losses(
     logits: Tensor, targets: Tensor, taught: tuple[Tensor, float] | None, objective: Objective
 ) -> Losses:
     """Return the losses of logits against targets and, if given, (teacher logits, gamma)."""
-    compare = soft_cross_entropy if isinstance(objective, CrossEntropy) and objective.is_plain else objective
-    labels = compare(logits, targets)
-    if taught is None:
-        return Losses(labels, {"labels": labels.detach()})
-    teacher_logits, gamma = taught
-    teacher = compare(logits, objective.predictions(teacher_logits.float()))
-    return Losses(gamma * labels + (1 - gamma) * teacher, {"labels": labels.detach(), "teacher": teacher.detach()})
+    return objective.losses(logits, targets, taught)
 
 
 def _teach(mixing: Mixing, teacher: Teacher | None) -> tuple[Tensor, float] | None:

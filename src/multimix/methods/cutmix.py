@@ -16,7 +16,6 @@ from multimix.ops import (
     Mode,
     beta,
     check_concentration,
-    check_mode,
     draw_box,
     draw_boxes,
     mix_pairs,
@@ -49,7 +48,6 @@ class CutMix(MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_mode(self.mode)
         check_fields(self)
         check_concentration("alpha", self.alpha)
         if not 0 <= self.prob <= 1:

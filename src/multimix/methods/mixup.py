@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from multimix._declared import check_fields
 from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import Mode, beta, check_concentration, check_mode, draw_couples, draw_partners, mix_pairs
+from multimix.ops import Mode, beta, check_concentration, draw_couples, draw_partners, mix_pairs
 from multimix.protocols import Network
 
 
@@ -33,7 +33,6 @@ class Mixup(MixesInputs):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_mode(self.mode)
         check_fields(self)
         check_concentration("alpha", self.alpha)
 

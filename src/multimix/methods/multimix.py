@@ -1,21 +1,17 @@
 """MultiMix."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
-from torch import Generator, Tensor
+from torch import Tensor
 from typing_extensions import Self
 
-from multimix.methods._predict import begin
-from multimix.methods._tuple_loss import Embedded, Taught, keep_clean, tuple_losses
-from multimix.methods._tuples import TupleSettings
-from multimix.ops import check_examples
-from multimix.protocols import Losses, Network, Teacher
+from multimix.methods._tuples import Encoded, TupleMethod
+from multimix.protocols import Network
 
 
 @dataclass(frozen=True)
-class MultiMix(TupleSettings):
+class MultiMix(TupleMethod):
     """Interpolate n tuples of the whole mini-batch's embeddings, right before the classifier.
 
     The paper's own setting is ``MultiMix(alpha=(0.5, 2.0))``, half of the steps being input mixup instead:
@@ -41,28 +37,10 @@ class MultiMix(TupleSettings):
         """
         return cls(alpha=(0.5, 2.0), tuples=4000, balanced=True, clean=0.5, confidence=0.9)
 
-    def __call__(
-        self,
-        network: Network,
-        inputs: Any,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
-        """Return the mean loss of the interpolated tuples."""
-        targets = begin(network, targets, generator)
-        check_examples(inputs, targets)
-        embed = partial(_embedded, settings=self)
-        student, pooled = embed(network, inputs)
-        taught = Taught.of(teacher, embed)
-        weights = self.weights(student.examples(), like=student.embeddings, generator=generator)
-        losses = tuple_losses(student, targets, weights, taught=taught, balanced=self.gain_power, impl=self.impl)
-        return keep_clean(losses, self.clean, pooled, targets, taught)
+    def encode(self, network: Network, inputs: Any) -> Encoded:
+        """Return the pooled embeddings, (b, d), which are interpolated and, with ``clean``, classified as they are."""
+        embeddings = network.pool(network.embed(inputs))
+        return Encoded(embeddings, embeddings if self.clean > 0 else None)
 
-
-def _embedded(network: Network, inputs: Any, *, settings: MultiMix) -> tuple[Embedded, Embedded | None]:
-    """Return what is interpolated and, if wanted, what is classified as it is."""
-    embeddings = network.pool(network.embed(inputs))
-    clean = Embedded(network, embeddings) if settings.clean > 0 else None
-    return Embedded(network, embeddings, settings.confidence, settings.balanced), clean
+    def attend(self, network: Network, own: Encoded, targets: Tensor) -> None:
+        """Return nothing: pooled embeddings have no positions."""

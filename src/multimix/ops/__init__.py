@@ -4,7 +4,6 @@ Everything random is drawn from a ``torch.Generator``; everything here imports t
 """
 
 from multimix.ops._adain import channel_statistics, exchange_styles, mix_styles, paste_styles
-from multimix.ops._arguments import check_generator
 from multimix.ops._attention import attention, reweight
 from multimix.ops._balance import balance_gain, balance_gradient, shares_of
 from multimix.ops._blocks import solve_ordered_labels, transport_blocks
@@ -14,17 +13,22 @@ from multimix.ops._checks import (
     batch_size,
     check_batch,
     check_examples,
+    check_generator,
     no_autocast,
     rows_of,
     widest,
 )
 from multimix.ops._comix import comix_masks
-from multimix.ops._forms import soft_cross_entropy
 from multimix.ops._gather import Gather, gathered, processes
-from multimix.ops._interpolate import interpolate, interpolate_positions
-from multimix.ops._lazy import LazyWeights
-from multimix.ops._loss import IMPLS, Impl, MixedLosses, dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
-from multimix.ops._mixed_objective import mixed_objective
+from multimix.ops._interpolate import (
+    Mode,
+    draw_couples,
+    draw_partners,
+    interpolate,
+    interpolate_positions,
+    mix_pairs,
+)
+from multimix.ops._loss import dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
 from multimix.ops._objectives import (
     CROSS_ENTROPY,
     BinaryCrossEntropy,
@@ -33,18 +37,25 @@ from multimix.ops._objectives import (
     SquaredError,
     check_fit,
     objective_of,
+    soft_cross_entropy,
 )
-from multimix.ops._pairs import MODES, Mode, check_mode, draw_couples, draw_partners, mix_pairs
+from multimix.ops._options import Impl, LossKeywords, LossOptions
 from multimix.ops._regions import Box, Boxes, draw_box, draw_boxes, draw_mask, paste_box, paste_boxes, paste_where
-from multimix.ops._simplex import alpha_for, beta, check_concentration, dirichlet, draw_between, scatter_tuples
+from multimix.ops._simplex import (
+    LazyWeights,
+    alpha_for,
+    beta,
+    check_concentration,
+    dirichlet,
+    draw_between,
+    scatter_tuples,
+)
 from multimix.ops._static_saliency import saliency_peaks, static_saliency
 from multimix.ops._transport import barycentre, sinkhorn
 from multimix.ops._zeta import zeta_weights
 
 __all__ = [
     "CROSS_ENTROPY",
-    "IMPLS",
-    "MODES",
     "BinaryCrossEntropy",
     "Box",
     "Boxes",
@@ -52,7 +63,8 @@ __all__ = [
     "Gather",
     "Impl",
     "LazyWeights",
-    "MixedLosses",
+    "LossKeywords",
+    "LossOptions",
     "Mode",
     "Objective",
     "SquaredError",
@@ -71,7 +83,6 @@ __all__ = [
     "check_examples",
     "check_fit",
     "check_generator",
-    "check_mode",
     "comix_masks",
     "dense_mixed_cross_entropy",
     "dirichlet",
@@ -89,7 +100,6 @@ __all__ = [
     "mix_styles",
     "mixed_cross_entropy",
     "mixed_losses",
-    "mixed_objective",
     "no_autocast",
     "objective_of",
     "paste_box",

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from multimix._declared import check
 from multimix.ops._checks import accurate
 
 Query = Literal["gap", "cam", "uniform"]
@@ -40,10 +41,9 @@ def attention(
     """
     if features.ndim != 3:
         raise ValueError(f"features must have shape (b, r, d), got {tuple(features.shape)}")
-    if query not in ("gap", "cam", "uniform"):
-        raise ValueError(f"query must be 'gap', 'cam' or 'uniform', got {query!r}")
-    if activation not in ("relu", "softmax"):
-        raise ValueError(f"activation must be 'relu' or 'softmax', got {activation!r}")
+    if not torch.compiler.is_compiling():
+        check(Query, query=query)
+        check(Activation, activation=activation)
     b, r, _ = features.shape
     features = accurate(features)
     if mask is not None:
@@ -99,7 +99,7 @@ def reweight(
         ValueError: If the shapes do not fit each other.
     """
     if counting is not None:
-        weights = _among(weights, counting)
+        weights = _normalised(weights * counting.T.unsqueeze(1), 0)
         attention = attention * counting
     b, r = attention.shape
     if weights.shape[-1] != b or weights.ndim not in (2, 3) or (weights.ndim == 3 and len(weights) != r):
@@ -110,18 +110,14 @@ def reweight(
     # Only ratios between the images of one position count; the largest is made 1 so that no product underflows
     # needlessly.
     ratios = attention / attention.detach().amax(0, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
-    scaled = weights * ratios.T.unsqueeze(1)
-    sums = scaled.sum(-1, keepdim=True)
-    usable = sums > torch.finfo(sums.dtype).tiny
-    return torch.where(usable, scaled / torch.where(usable, sums, 1), weights)
+    return _normalised(weights * ratios.T.unsqueeze(1), weights)
 
 
-def _among(weights: Tensor, counting: Tensor) -> Tensor:
-    """Return weights without those of images that do not count, one set a position."""
-    there = weights * counting.T.unsqueeze(1)
-    sums = there.sum(-1, keepdim=True)
+def _normalised(rows: Tensor, otherwise: Tensor | float) -> Tensor:
+    """Return rows divided by their sum; where that vanishes, what there is otherwise."""
+    sums = rows.sum(-1, keepdim=True)
     usable = sums > torch.finfo(sums.dtype).tiny
-    return torch.where(usable, there / torch.where(usable, sums, 1), 0)
+    return torch.where(usable, rows / torch.where(usable, sums, 1), otherwise)
 
 
 def _query(features: Tensor, query: Query, class_weights: Tensor | None) -> Tensor:

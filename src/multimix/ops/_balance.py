@@ -11,22 +11,33 @@ from multimix.ops._checks import accurate
 
 
 def balance_gain(
-    weights: Float[Tensor, "*r n b"], power: float = 1.0, centre: Float[Tensor, "*r b"] | None = None
+    weights: Float[Tensor, "*r n b"],
+    power: float = 1.0,
+    centre: Float[Tensor, "*r b"] | None = None,
+    present: Float[Tensor, "*r n"] | None = None,
 ) -> Float[Tensor, "*r"]:
     r"""Return by how much interpolation with ``weights`` shrinks the batch-centred gradient on the clean logits.
 
     :math:`1 / (b\, \overline{(w - c)^2})`, with c = 1/b unless ``centre`` gives one for each image, about
     :math:`b \alpha + 1` for a symmetric Dirichlet distribution; 1 where the weights never leave their centre and there
-    is nothing to rescale. One number for each position, to the given power.
+    is nothing to rescale. One number for each position, to the given power. Where ``present`` is 0, a tuple is not
+    counted.
     """
     with torch.no_grad():
-        return gain_from(unevenness(weights, centre) / weights.shape[-2]) ** power
+        if present is None:
+            return gain_from(unevenness(weights, centre) / weights.shape[-2]) ** power
+        kept = unevenness(weights, centre, present)
+        return gain_from(kept / present.sum(-1).clamp_min(1)) ** power
 
 
-def unevenness(weights: Float[Tensor, "*r n b"], centre: Float[Tensor, "*r b"] | None = None) -> Float[Tensor, "*r"]:
+def unevenness(
+    weights: Float[Tensor, "*r n b"],
+    centre: Float[Tensor, "*r b"] | None = None,
+    present: Float[Tensor, "*r n"] | None = None,
+) -> Float[Tensor, "*r"]:
     """Return the sum over tuples of the squared distance from a centre, by default equal weights."""
-    middle = 1 / weights.shape[-1] if centre is None else centre.unsqueeze(-2)
-    return (weights - middle).square_().sum((-2, -1))
+    off = weights - (1 / weights.shape[-1] if centre is None else centre.unsqueeze(-2))
+    return (off if present is None else off * present.unsqueeze(-1)).square_().sum((-2, -1))
 
 
 def shares_of(attention: Float[Tensor, "b r"] | None) -> Float[Tensor, "r b"] | None:

@@ -3,24 +3,48 @@
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from numbers import Integral, Real
+from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
+
+from multimix._declared import Ge, check
 
 _ROW_SUM_TOLERANCE = 1e-2
 """Loose enough for weights in bfloat16, tight enough for weights that were never normalised."""
-
-
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _UNLABELLED = (-100, 255, -1)
 """Class indices by which data sets and torch mark what has no label."""
-
-
 SEVERAL_LABELS = "several labels an example are for BinaryCrossEntropy"
 INTEGER_ROWS = f"integers (b, k) are taken where each row is one-hot, else give targets.argmax(1); {SEVERAL_LABELS}"
 """What to do about targets that look like those of another objective."""
+
+
+def check_generator(generator: object) -> None:
+    """Raise unless ``generator`` is a source of randomness, or None for torch's global one.
+
+    Raises:
+        TypeError: If it is anything else, a seed for one.
+    """
+    if generator is None or isinstance(generator, Generator):
+        return
+    seeded = f"; take torch.Generator().manual_seed({generator})" if isinstance(generator, Integral) else ""
+    raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}{seeded}")
+
+
+def check_sizes(least: int = 1, **sizes: object) -> None:
+    """Raise unless every size is an integer of at least ``least``; compiled code is not slowed down by it."""
+    if not torch.compiler.is_compiling():
+        check(Annotated[int, Ge(least)], **sizes)
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise TypeError unless ``value`` is a number, or a tensor of one."""
+    single = isinstance(value, Tensor) and value.numel() == 1
+    if not (isinstance(value, Real) or single) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 def widest(device: torch.device) -> torch.dtype:
@@ -58,7 +82,8 @@ def as_probabilities(targets: Tensor, num_classes: int, *, dtype: torch.dtype = 
         TypeError: If the targets are neither integer indices nor floating-point probabilities.
     """
     targets = rows_of(targets, num_classes)
-    check_targets(targets, num_classes)
+    check_target_form(targets, num_classes)
+    check_class_indices(targets, num_classes)
     if targets.is_floating_point():
         return targets.to(dtype)
     zeros = torch.zeros(len(targets), num_classes, dtype=dtype, device=targets.device)
@@ -79,17 +104,11 @@ def check_batch(inputs: Tensor, targets: Tensor) -> None:
             f"inputs must be a tensor, got {type(inputs).__name__}; two views belong to SelfDistilled, and mappings to"
             " methods that mix embeddings, such as MultiMix"
         )
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     if not inputs.is_floating_point():
         raise TypeError(f"inputs must be floating-point, got {inputs.dtype}")
-    for name, values in (("inputs", inputs), ("targets", targets)):
-        if values.ndim == 0:
-            raise ValueError(f"{name} must have one row an example, got a single number")
-    if len(inputs) != len(targets):
-        raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(inputs)}")
-    if len(inputs) == 0:
-        raise ValueError("inputs must hold at least one example, got an empty mini-batch")
+    if inputs.ndim == 0:
+        raise ValueError("inputs must have one row an example, got a single number")
+    _check_rows(targets, len(inputs))
     if looks_are_free(inputs) and not _is_finite(inputs.detach()):
         raise ValueError("inputs must be finite, got NaN or infinity")
 
@@ -107,10 +126,14 @@ def check_examples(inputs: Any, targets: Tensor) -> None:
     tokens = isinstance(inputs, Tensor) and inputs.ndim == 2 and inputs.dtype in (torch.int64, torch.int32)
     if isinstance(inputs, Tensor) and not inputs.is_nested and not tokens:
         check_batch(inputs, targets)
-        return
+    else:
+        _check_rows(targets, batch_size(inputs))
+
+
+def _check_rows(targets: object, b: int) -> None:
+    """Raise unless there is one target for each of b examples, at least one."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
-    b = batch_size(inputs)
     if targets.ndim == 0:
         raise ValueError("targets must have one row an example, got a single number")
     if len(targets) != b:
@@ -160,12 +183,6 @@ def rows_of(targets: Tensor, num_classes: int | None = None) -> Tensor:
     return targets.float() if one_hot else targets
 
 
-def check_targets(targets: Tensor, num_classes: int, *, batch: int | None = None) -> None:
-    """Raise if ``targets`` cannot be the labels of ``batch`` examples in ``num_classes`` classes."""
-    check_target_form(targets, num_classes, batch=batch)
-    check_class_indices(targets, num_classes)
-
-
 def check_class_indices(targets: Tensor, num_classes: int) -> None:
     """Raise if an integer target is no index of a class."""
     if targets.is_floating_point() or not looks_are_free(targets) or not targets.numel():
@@ -178,7 +195,7 @@ def check_class_indices(targets: Tensor, num_classes: int) -> None:
 
 
 def check_target_form(targets: Tensor, num_classes: int, *, batch: int | None = None, simplex: bool = True) -> None:
-    """Raise as :func:`check_targets` does, but do not look at class indices."""
+    """Raise if ``targets`` cannot be labels of ``batch`` examples by their form; class indices are not looked at."""
     if targets.is_floating_point():
         if targets.ndim != 2 or targets.shape[1] != num_classes:
             values = "; values to predict are for SquaredError, class indices are integers"

@@ -1,6 +1,7 @@
-r"""The mixed losses at their limit: value and gradient in one pass over chunks of tuples.
+r"""The fast forms of plain cross-entropy: without interpolated targets, and value and gradient in one pass.
 
-For one position and a chunk of weights :math:`W` (c, b), with clean logits :math:`L` and inherited targets :math:`WY`,
+The fused form goes over chunks of tuples. For one position and a chunk of weights :math:`W` (c, b), with clean logits
+:math:`L` and inherited targets :math:`WY`,
 
 .. math:: \frac{\partial \ell}{\partial L} = \frac1n W^\top (\mathrm{softmax}(W L) - \gamma W Y - (1 - \gamma)\, Q),
    \qquad Q = \mathrm{softmax}(W L')
@@ -11,119 +12,126 @@ of a product with one-hot labels.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from multimix.ops._attention import reweight
-from multimix.ops._balance import balance, gain_from, shares_of, unevenness
+from multimix.ops._balance import balance, balance_gain, balance_gradient, gain_from, shares_of, unevenness
 from multimix.ops._checks import as_probabilities
-from multimix.ops._lazy import LazyWeights
+from multimix.ops._options import LossOptions
+from multimix.ops._simplex import LazyWeights
 
 _NUMBERS = {"cpu": 2**18, "cuda": 2**24}
 """Logits of a chunk: on a CPU what its cache holds, on a GPU enough to keep it busy."""
-
-
 _FEW_CLASSES = 128
 """Up to here, on a CPU, the product is cheaper; about a nanosecond a weight is what adding takes."""
 
 
-class Problem(NamedTuple):
-    """All that a mixed loss depends on beside the logits; positions first, where there are any."""
-
-    targets: Tensor
-    """Class indices (b,) or probabilities (b, k)."""
-    weights: Tensor | LazyWeights
-    """(n, b) or (r, n, b)."""
-    attention: Tensor | None
-    """(b, r) for the dense form."""
-    teacher: Tensor | None
-    """Logits as the student's: (b, k) or (r, b, k)."""
-    gamma: float
-    balanced: float
-    """Power of the gain that the centred gradient is balanced with; 0 leaves it as it is."""
-    chunk: int | None
-    """Tuples computed at a time, as many as fit if None."""
-
-    @property
-    def n(self) -> int:
-        """Return how many tuples there are."""
-        return self.weights.n if isinstance(self.weights, LazyWeights) else self.weights.shape[-2]
-
-    @property
-    def own(self) -> bool:
-        """Return whether every position has weights of its own."""
-        if isinstance(self.weights, LazyWeights):
-            return self.weights.sets is not None
-        return self.weights.ndim == 3
+Weights = Tensor | LazyWeights
+Parts = tuple[Tensor, Tensor, Tensor | None]
+"""A loss, its label term, and its teacher term if there is a teacher."""
 
 
-def fused_losses(
-    logits: Tensor, problem: Problem, again: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the total and its two terms for logits (b, k) or (r, b, k); only the total has a gradient.
-
-    ``again`` computes the total from the logits by other means, for the second derivative.
-    """
-    if problem.teacher is None:
-        total = _Fused.apply(logits, problem, again)
-        return total, total.detach(), None
-    return _Fused.apply(logits, problem, again)
-
-
-class _Fused(Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, problem: Problem, again: Any) -> Tensor | tuple[Tensor, ...]:
-        terms, gradient = _sum_up(logits, problem)
-        ctx.save_for_backward(logits, gradient)
-        ctx.again, ctx.count = again, problem.n * logits.shape[:-2].numel()
-        labels, *taught = (term / ctx.count for term in terms)
-        if not taught:
-            return labels
-        ctx.mark_non_differentiable(labels, *taught)
-        return problem.gamma * labels + (1 - problem.gamma) * taught[0], labels, *taught
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        logits, gradient = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody wants to differentiate the gradient
-            return _differentiable_gradient(logits, upstream[0], ctx.again), None, None
-        return gradient * (upstream[0] / ctx.count), None, None
-
-
-def _differentiable_gradient(logits: Tensor, upstream: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
-    (gradient,) = torch.autograd.grad(again(logits), logits, upstream, create_graph=True)
-    return gradient
-
-
-def _sum_up(logits: Tensor, problem: Problem) -> tuple[list[Tensor], Tensor]:
-    """Return the label term, the teacher term if there is a teacher, and the gradient of the total: sums, not means."""
-    targets, teacher = problem.targets, problem.teacher
-    if not targets.is_floating_point() and (logits.device.type != "cpu" or logits.shape[-1] <= _FEW_CLASSES):
-        # A product with (b, k) one-hot labels is cheaper than adding columns, and on a GPU it repeats bit for bit.
-        targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
+def commuted(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Weights,
+    attention: Tensor | None,
+    teacher: Tensor | None,
+    options: LossOptions,
+) -> Parts:
+    """Return a mixed loss without interpolated targets, which enter through their product with the clean logits."""
+    rows = (weights.all() if isinstance(weights, LazyWeights) else weights).to(logits.dtype)
+    centre = shares_of(attention)
+    if attention is not None:
+        rows = reweight(rows, attention)
+    if options.balanced:
+        logits = balance_gradient(logits, balance_gain(rows, float(options.balanced), centre), centre)
     # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
-    logits = logits - logits.amax(-1, keepdim=True)
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    uneven = logits.new_zeros(logits.shape[:-2]) if problem.balanced else None
-    centre = shares_of(problem.attention) if problem.balanced else None
-    sums = []
-    for at, weights, first in _chunks(logits, problem):
-        theirs = None if teacher is None else teacher[at]
-        terms, error = _compare(weights @ logits[at], targets, weights, theirs, problem.gamma)
-        sums.append(terms)
-        if first:
-            torch.matmul(weights.mT, error, out=gradient[at])
-        else:
-            gradient[at] += weights.mT @ error
+    logits = logits - logits.detach().amax(-1, keepdim=True)
+    n, positions = rows.shape[-2], rows.shape[:-2].numel()
+    with torch.no_grad():
+        inherited = _times_targets(rows.mT @ rows / n, targets, logits)
+        taught = None if teacher is None else rows.mT @ (rows @ teacher).softmax(-1) / n
+    mixed = (rows @ logits).logsumexp(-1).mean()
+    labels = mixed - (inherited * logits).sum() / positions
+    if taught is None:
+        return labels, labels, None
+    term = mixed - (taught * logits).sum() / positions
+    return options.gamma * labels + (1 - options.gamma) * term, labels, term
+
+
+def _times_targets(gram: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
+    """Return ``gram @ one_hot(targets)`` without the one-hot matrix, or ``gram @ targets`` for probabilities."""
+    if targets.is_floating_point():
+        return gram @ targets.to(gram.dtype)
+    return torch.zeros_like(logits).index_add_(-1, targets.long(), gram)
+
+
+class Fused(Function):
+    """Value and gradient at once, with the arguments and the result of :func:`commuted`; the total has a gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        weights: Weights,
+        attention: Tensor | None,
+        teacher: Tensor | None,
+        options: LossOptions,
+    ) -> Parts:
+        ctx.problem = (targets, weights, attention, teacher, options)
+        ctx.count = _tuples(weights) * logits.shape[:-2].numel()
+        if not targets.is_floating_point() and (logits.device.type != "cpu" or logits.shape[-1] <= _FEW_CLASSES):
+            # A product with (b, k) one-hot labels is cheaper than adding columns, and on a GPU it repeats bit for bit.
+            targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
+        # As in the commuted form: a shift that softmax ignores.
+        shifted = logits - logits.amax(-1, keepdim=True)
+        gradient = torch.empty_like(shifted, memory_format=torch.contiguous_format)
+        uneven = logits.new_zeros(logits.shape[:-2]) if options.balanced else None
+        centre = shares_of(attention) if options.balanced else None
+        sums = []
+        for at, rows, first in _chunks(logits, weights, attention, options.chunk):
+            theirs = None if teacher is None else teacher[at]
+            terms, error = _compare(rows @ shifted[at], targets, rows, theirs, options.gamma)
+            sums.append(terms)
+            if first:
+                torch.matmul(rows.mT, error, out=gradient[at])
+            else:
+                gradient[at] += rows.mT @ error
+            if uneven is not None:
+                uneven[at] += unevenness(rows, None if centre is None else centre[at])
         if uneven is not None:
-            uneven[at] += unevenness(weights, None if centre is None else centre[at])
-    if uneven is not None:
-        gradient = balance(gradient, gain_from(uneven / problem.n) ** problem.balanced, centre)
-    return [torch.stack(term).sum() if len(term) > 1 else term[0] for term in zip(*sums, strict=True)], gradient
+            gradient = balance(gradient, gain_from(uneven / _tuples(weights)) ** float(options.balanced), centre)
+        ctx.save_for_backward(logits, gradient)
+        labels, *taught = (
+            (torch.stack(term).sum() if len(term) > 1 else term[0]) / ctx.count for term in zip(*sums, strict=True)
+        )
+        if not taught:
+            ctx.mark_non_differentiable(labels)
+            return labels.clone(), labels, None
+        ctx.mark_non_differentiable(labels, *taught)
+        return options.gamma * labels + (1 - options.gamma) * taught[0], labels, taught[0]
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        logits, gradient = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return gradient * (upstream[0] / ctx.count), *[None] * 5
+        # Somebody wants to differentiate the gradient.
+        if isinstance(ctx.problem[1], LazyWeights):
+            raise RuntimeError("impl='fused' has no second derivative for weights that are gone; use impl='commuted'")
+        total = commuted(logits, *ctx.problem)[0]
+        return torch.autograd.grad(total, logits, upstream[0], create_graph=True)[0], *[None] * 5
+
+
+def _tuples(weights: Weights) -> int:
+    return weights.n if isinstance(weights, LazyWeights) else weights.shape[-2]
 
 
 def _compare(
@@ -151,27 +159,25 @@ def _compare(
     return terms, error
 
 
-def _chunks(logits: Tensor, problem: Problem) -> Iterator[tuple[Any, Tensor, bool]]:
+def _chunks(
+    logits: Tensor, weights: Weights, attention: Tensor | None, chunk: int | None
+) -> Iterator[tuple[Any, Tensor, bool]]:
     """Yield which positions, weights (c, b) or (p, c, b) for them, and whether they are the first for these positions.
 
     Every tuple of every position comes once.
     """
     b, k = logits.shape[-2:]
+    n, own = _tuples(weights), weights.sets is not None if isinstance(weights, LazyWeights) else weights.ndim == 3
     numbers = _NUMBERS.get(logits.device.type, _NUMBERS["cuda"])
-    step = min(problem.n, problem.chunk or max(1, numbers // max(b, k)))
-    for start in range(0, problem.n, step):
-        count = min(step, problem.n - start)
-        shared = None if problem.own else _rows(problem.weights, (count, b), slice(start, start + count))
+    step = min(n, chunk or max(1, numbers // max(b, k)))
+    for start in range(0, n, step):
+        count = min(step, n - start)
+        tuples = slice(start, start + count)
+        shared = None if own else _rows(weights, (count, b), tuples)
         for at in _groups(logits, max(1, numbers // (max(b, k) * step))):
-            if shared is not None:
-                rows = shared
-            else:
-                size = (at.stop - at.start, count, b)
-                rows = _rows(problem.weights, size, (at, slice(start, start + count)))
+            rows = _rows(weights, (at.stop - at.start, count, b), (at, tuples)) if shared is None else shared
             rows = rows.to(logits.dtype)
-            if problem.attention is not None:
-                rows = reweight(rows, problem.attention[:, at])
-            yield at, rows, start == 0
+            yield at, rows if attention is None else reweight(rows, attention[:, at]), start == 0
 
 
 def _groups(logits: Tensor, together: int) -> Iterator[Any]:

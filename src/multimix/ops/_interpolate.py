@@ -1,9 +1,15 @@
-"""Convex combinations of whatever lies in a mini-batch."""
+"""Convex combinations of what lies in a mini-batch: of many examples at once, or of pairs."""
 
-from jaxtyping import Float
-from torch import Tensor
+from typing import Literal
 
-from multimix.ops._checks import check_weights
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from multimix.ops._checks import check_generator, check_sizes, check_weights
+
+Mode = Literal["batch", "pair", "elem"]
+"""Who shares a draw: the whole mini-batch, the two examples of a pair, or nobody."""
 
 
 def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, "m *rest"]) -> Float[Tensor, "n *rest"]:
@@ -29,3 +35,40 @@ def interpolate_positions(weights: Float[Tensor, "r n b"], values: Float[Tensor,
     """Return n convex combinations at every position, each position with its own weights (equation (12))."""
     check_weights(weights, len(values))
     return weights.to(values.dtype) @ values.transpose(0, 1)
+
+
+def draw_partners(
+    b: int, *, generator: Generator | None = None, device: torch.device | str | None = None
+) -> Int[Tensor, " b"]:
+    """Return a random permutation of a mini-batch: the second example of each pair."""
+    check_sizes(0, b=b)
+    check_generator(generator)
+    where = device if generator is None else generator.device
+    return torch.randperm(b, generator=generator, device=where).to(device)
+
+
+def draw_couples(
+    b: int, *, generator: Generator | None = None, device: torch.device | str | None = None
+) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+    """Return each example's partner and the number of the pair they form, from a random division into pairs.
+
+    Partners are each other's: ``partners[partners[i]] == i``. Pairs are numbered from 0; where b is odd, one example
+    is its own partner, in the last of the ``(b + 1) // 2`` pairs.
+    """
+    order = draw_partners(b, generator=generator, device=device)
+    places = torch.arange(b, device=order.device)
+    partners = torch.empty_like(order).index_copy_(0, order, order.flip(0))
+    pairs = torch.empty_like(order).index_copy_(0, order, torch.minimum(places, places.flip(0)))
+    return partners, pairs
+
+
+def mix_pairs(
+    values: Float[Tensor, "b *rest"], partners: Int[Tensor, " b"], lam: Float[Tensor, ""] | Float[Tensor, " b"]
+) -> Float[Tensor, "b *rest"]:
+    """Return ``lam * values + (1 - lam) * values[partners]``: one lambda for all, or one an example, for its own."""
+    lam = lam.to(values.dtype)
+    if lam.ndim:
+        lam = lam.reshape(-1, *[1] * (values.ndim - 1))
+    partner = values.index_select(0, partners)
+    # In place saves a pass over memory, but leaves autograd without what a gradient on lambda needs.
+    return torch.lerp(partner, values, lam) if lam.requires_grad else partner.lerp_(values, lam)

@@ -8,14 +8,18 @@ Rows of the weights sum to 1 and the classifier is affine, so interpolating and 
    A = \gamma\, \tfrac1n W^\top W Y + (1 - \gamma)\, \tfrac1n W^\top \mathrm{softmax}(W L')
 
 and the interpolated targets, n x k numbers, are not needed either. The dense form is the same at every position.
-``_forms`` leaves this to autograd, ``_fused`` sums value and gradient up in one pass.
+
+Every mixed loss goes through :func:`mixed_losses`. Plain cross-entropy may take one of the fast
+forms in ``_fused``; all else, other objectives, masks, label maps and heads that are not affine, takes ``_plain``.
 """
 
-from typing import Literal, NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from multimix.ops._attention import reweight
 from multimix.ops._balance import balance_gain, balance_gradient, shares_of
@@ -30,38 +34,21 @@ from multimix.ops._checks import (
     no_autocast,
     rows_of,
 )
-from multimix.ops._forms import commuted, plain
-from multimix.ops._fused import Problem, fused_losses
-from multimix.ops._lazy import LazyWeights
-
-Impl = Literal["auto", "plain", "commuted", "fused"]
-IMPLS = ("auto", "plain", "commuted", "fused")
+from multimix.ops._fused import Fused, commuted
+from multimix.ops._objectives import CrossEntropy, check_fit
+from multimix.ops._options import Classifier, LossKeywords, LossOptions
+from multimix.ops._simplex import LazyWeights
+from multimix.protocols import Losses
 
 _SMALL = 2**17
 """Numbers of interpolated logits, or of weights, below which a problem counts as small, by `multimix bench ops`."""
-
-
-class MixedLosses(NamedTuple):
-    """A mixed loss and the two terms it is made of."""
-
-    total: Tensor
-    """``gamma * labels + (1 - gamma) * teacher``, or ``labels`` alone without a teacher."""
-    labels: Tensor
-    """Cross-entropy against the interpolated targets."""
-    teacher: Tensor | None
-    """Cross-entropy against the teacher's predictions on its own interpolated embeddings."""
 
 
 def mixed_cross_entropy(
     logits: Float[Tensor, "b k"],
     targets: Tensor,
     weights: Float[Tensor, "n b"] | LazyWeights,
-    *,
-    teacher_logits: Float[Tensor, "b k"] | None = None,
-    gamma: float = 1.0,
-    balanced: bool | float = False,
-    impl: Impl = "auto",
-    chunk: int | None = None,
+    **options: Unpack[LossKeywords],
 ) -> Float[Tensor, ""]:
     r"""Return the mean cross-entropy of interpolated predictions against interpolated targets.
 
@@ -84,6 +71,7 @@ def mixed_cross_entropy(
             with n. ``auto`` takes ``fused``, but ``plain`` where weights or targets need a gradient or the problem is
             so small that nothing is gained, and ``commuted`` inside ``torch.compile``.
         chunk: Tuples that ``fused`` computes at a time; by default as many as suit the device.
+        **options: The five above, from ``teacher_logits`` on.
 
     Raises:
         ValueError: If shapes do not fit, weights leave the simplex, labels are out of range, tensors lie on different
@@ -100,16 +88,7 @@ def mixed_cross_entropy(
         Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", equations (6) to (9).
     """
     check_logits(logits, 2)
-    return mixed_losses(
-        logits,
-        targets,
-        weights,
-        teacher_logits=teacher_logits,
-        gamma=gamma,
-        balanced=balanced,
-        impl=impl,
-        chunk=chunk,
-    ).total
+    return mixed_losses(logits, targets, weights, _options(options)).total
 
 
 def dense_mixed_cross_entropy(
@@ -117,12 +96,7 @@ def dense_mixed_cross_entropy(
     targets: Tensor,
     weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"] | LazyWeights,
     attention: Float[Tensor, "b r"],
-    *,
-    teacher_logits: Float[Tensor, "b r k"] | None = None,
-    gamma: float = 1.0,
-    balanced: bool | float = False,
-    impl: Impl = "auto",
-    chunk: int | None = None,
+    **options: Unpack[LossKeywords],
 ) -> Float[Tensor, ""]:
     r"""Return the mixed cross-entropy at every position, weighted by attention, averaged over positions.
 
@@ -152,154 +126,206 @@ def dense_mixed_cross_entropy(
         equations (9) to (14).
     """
     check_logits(logits, 3)
-    _check_attention(attention, logits)
-    return mixed_losses(
-        logits,
-        targets,
-        weights,
-        attention=attention,
-        teacher_logits=teacher_logits,
-        gamma=gamma,
-        balanced=balanced,
-        impl=impl,
-        chunk=chunk,
-    ).total
+    targets = rows_of(targets, logits.shape[-1])
+    return mixed_losses(logits, targets, weights, _options(options, attention=attention)).total
 
 
 def mixed_losses(
-    logits: Float[Tensor, "b k"] | Float[Tensor, "b r k"],
+    values: Float[Tensor, "b k"] | Float[Tensor, "b r k"],
     targets: Tensor,
     weights: Float[Tensor, "n b"] | Float[Tensor, "r n b"] | LazyWeights,
-    *,
-    attention: Float[Tensor, "b r"] | None = None,
-    teacher_logits: Tensor | None = None,
-    gamma: float = 1.0,
-    balanced: bool | float = False,
-    impl: Impl = "auto",
-    chunk: int | None = None,
-) -> MixedLosses:
-    """Return a mixed loss with its terms: with attention that of :func:`dense_mixed_cross_entropy`, else the other."""
-    check_logits(logits, 2 if attention is None else 3)
-    targets = rows_of(targets, logits.shape[-1])
-    _check(logits, targets, weights, attention, teacher_logits, gamma=gamma, balanced=balanced, chunk=chunk)
-    form = _form(impl, logits, targets=targets, weights=weights, attention=attention)
+    options: LossOptions | None = None,
+) -> Losses:
+    r"""Return the loss of interpolated predictions with its terms: of every objective, with masks, and for every head.
+
+    Equals ``objective(head(weights @ embeddings), weights @ targets)``, and with attention the mean of that over
+    positions, each with weights by :func:`multimix.ops.reweight`. At a position an example counts only where the mask
+    has it and its target there is known; a tuple that holds no example that counts is left out of the mean.
+
+    Args:
+        values: Predictions for the clean mini-batch, (b, k), or at every position, (b, r, k); its embeddings where the
+            options have ``classify``.
+        targets: Of the examples or, with predictions at every position, of each position; what forms they may have is
+            the objective's affair.
+        weights: Interpolation weights, as :func:`dense_mixed_cross_entropy` takes them.
+        options: All else.
+
+    Raises:
+        ValueError: If shapes do not fit, weights leave the simplex, labels are out of range, tensors lie on different
+            devices, or ``impl`` cannot give a gradient that is asked for.
+        TypeError: If predictions or weights are not floating-point.
+    """
+    options = LossOptions() if options is None else options
+    if values.ndim == 2 and isinstance(options.objective, CrossEntropy):
+        targets = rows_of(targets, values.shape[-1] if options.classify is None else None)
+    _check(values, targets, weights, options)
+    form = _form(values, targets, weights, options) if _may_be_fast(values, targets, options) else "plain"
+    if form == "plain":
+        return _plain(values, targets, weights, options)
     # in full precision with the batch next to last: (b, k) as it is, (b, r, k) as (r, b, k)
-    logits = accurate(logits if attention is None else logits.transpose(0, 1))
-    if teacher_logits is not None:
-        teacher_logits = teacher_logits.detach().to(logits.dtype)
-        teacher_logits = teacher_logits if attention is None else teacher_logits.transpose(0, 1)
-    if not targets.is_floating_point():
-        targets = targets.long()
+    logits, teacher, attention = _positions_first(accurate(values)), options.teacher_logits, options.attention
+    teacher = None if teacher is None else _positions_first(teacher.detach().to(logits.dtype))
     attention = None if attention is None else attention.to(logits.dtype)
-    problem = Problem(targets, weights, attention, teacher_logits, gamma, float(balanced), chunk)
-    compute = _fused if form == "fused" else _unfused
+    if options.objective.label_smoothing:  # type: ignore[attr-defined]  # which plain cross-entropy has
+        targets = options.objective.targets(targets, logits.shape[-1], dtype=logits.dtype)
+    problem = (targets if targets.is_floating_point() else targets.long(), weights, attention, teacher, options)
     try:
         with no_autocast(logits.device.type):  # which would take these products in half precision
-            return MixedLosses(*compute(logits, problem, form))
+            total, labels, taught = (commuted if form == "commuted" else Fused.apply)(logits, *problem)
     except (IndexError, RuntimeError):
         check_class_indices(targets, logits.shape[-1])  # only now: looking first would cost every step
         raise
+    terms = {"labels": labels.detach()} if taught is None else {"labels": labels.detach(), "teacher": taught.detach()}
+    return Losses(total, terms)
 
 
-def _fused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    return fused_losses(logits, problem, lambda free: _again(free, problem))
+def _plain(values: Tensor, targets: Tensor, weights: Tensor | LazyWeights, options: LossOptions) -> Losses:
+    """The equations as they stand, left to autograd."""
+    objective, theirs, classify = options.objective, options.teacher_logits, options.classify
+    rows = (weights.all() if isinstance(weights, LazyWeights) else weights).to(accurate(values[:0]).dtype)
+    with no_autocast(values.device.type):
+        wanted = counts = None
+        if classify is None:
+            wanted = objective.targets(targets, values.shape[-1], dtype=rows.dtype)
+            check_fit(targets, wanted, values)
+            counts = _counting(values, objective.known(wanted), options.mask)
+            values = accurate(values)
+        rows, centre = _attended(rows, options.attention, counts, positions=values.ndim == 3 or classify is not None)
+        present = None if counts is None else (rows.detach().sum(-1) > 0).to(rows.dtype)
+        values = _positions_first(values, classify)
+        if options.balanced:
+            gain = balance_gain(rows, float(options.balanced), centre, present)
+            values = balance_gradient(values, gain, centre)
+        if classify is None and objective.is_plain:
+            # Softmax ignores a shift of each clean row; without it, large logits would cost digits.
+            values = values - values.detach().amax(-1, keepdim=True)
+    mixed = _mix(rows, values, classify)
+    with no_autocast(mixed.device.type):  # or rows would no longer sum to 1
+        if wanted is None:
+            wanted = objective.targets(targets, mixed.shape[-1], dtype=rows.dtype)
+        wanted = rows @ (wanted.transpose(0, 1) if wanted.ndim == 3 else wanted)
+    taught = None if theirs is None else _mix(rows, _positions_first(theirs.detach(), classify), options.teach)
+    return objective.losses(mixed, wanted, None if taught is None else (taught, options.gamma), present)
 
 
-def _again(logits: Tensor, problem: Problem) -> Tensor:
-    """Return the total by a form that can be differentiated twice."""
-    if isinstance(problem.weights, LazyWeights):
-        raise RuntimeError("impl='fused' has no second derivative for weights that are gone; use impl='commuted'")
-    return _unfused(logits, problem, "commuted")[0]
+def _mix(rows: Tensor, values: Tensor, classify: Classifier | None) -> Tensor:
+    """Return the predictions of interpolated values, (n, k) or (r, n, k)."""
+    if classify is not None:
+        return classify(rows.to(values.dtype) @ values)  # in the precision that the network takes
+    with no_autocast(values.device.type):
+        return rows @ values.to(rows.dtype)
 
 
-def _unfused(logits: Tensor, problem: Problem, form: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    weights = problem.weights.all() if isinstance(problem.weights, LazyWeights) else problem.weights
-    weights = weights.to(logits.dtype)
-    if problem.attention is not None:
-        weights = reweight(weights, problem.attention)
-    if problem.balanced:
-        centre = shares_of(problem.attention)
-        logits = balance_gradient(logits, balance_gain(weights, problem.balanced, centre), centre)
-    # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
-    logits = logits - logits.detach().amax(-1, keepdim=True)
-    compute = plain if form == "plain" else commuted
-    labels, taught = compute(logits, problem.targets, weights, problem.teacher)
-    if taught is None:
-        return labels, labels.detach(), None
-    return problem.gamma * labels + (1 - problem.gamma) * taught, labels.detach(), taught.detach()
+def _positions_first(values: Tensor, classify: Classifier | None = None) -> Tensor:
+    """Return (b, r, k) as (r, b, k) and (b, k) as it is, or as one position where a head is yet to take it."""
+    if values.ndim == 3:
+        return values.transpose(0, 1)
+    return values if classify is None else values.unsqueeze(0)
 
 
-def _form(impl: str, logits: Tensor, **given: Tensor | LazyWeights | None) -> str:
-    """Return the form to take, given what might need a gradient beside the logits."""
-    if impl not in IMPLS:
-        raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {impl!r}")
+def _attended(
+    rows: Tensor, attention: Tensor | None, counts: Tensor | None, *, positions: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the weights at every position, and what they lie about there."""
+    if counts is not None:
+        confidence = counts if attention is None else attention.to(rows.dtype)
+        return reweight(rows, confidence, counting=counts), shares_of(confidence * counts)
+    if attention is not None:
+        attention = attention.to(rows.dtype)
+        return reweight(rows, attention), shares_of(attention)
+    return rows.unsqueeze(0) if positions and rows.ndim == 2 else rows, None
+
+
+def _counting(outputs: Tensor, known: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    """Return 1 where an example counts at a position, else 0, (b, r); None where all do, or there are no positions."""
+    if outputs.ndim == 2 or (known is None and mask is None):
+        return None
+    counts = outputs.new_ones(outputs.shape[:2]) if mask is None else mask
+    counts = counts.to(accurate(outputs[:0]).dtype)
+    return counts if known is None else counts * known.view(len(known), -1)
+
+
+def _may_be_fast(values: Tensor, targets: Tensor, options: LossOptions) -> bool:
+    """Return whether it is plain cross-entropy against labels of whole examples, whose form is then looked at."""
+    if options.classify is not None or options.mask is not None or not options.objective.is_plain:
+        return False
+    if values.ndim == 3 and (options.attention is None or options.objective.is_map(targets)):
+        return False
+    check_target_form(targets, values.shape[-1])
+    return True
+
+
+def _form(values: Tensor, targets: Tensor, weights: Tensor | LazyWeights, options: LossOptions) -> str:
+    """Return the form of plain cross-entropy to take: a fast one where only the predictions need a gradient."""
+    impl = options.impl
+    given = {"targets": targets, "weights": weights, "attention": options.attention}
     learned = [name for name, t in given.items() if isinstance(t, Tensor) and t.requires_grad]
     if impl == "auto":
         if learned:
             return "plain"
         if torch.compiler.is_compiling():
             return "commuted"
-        return "plain" if _is_small(logits, given["weights"]) else "fused"
+        return "plain" if _is_small(values, weights) else "fused"
     if impl != "plain" and learned:
         raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
     return impl
 
 
-def _is_small(logits: Tensor, weights: Tensor | LazyWeights | None) -> bool:
+def _is_small(logits: Tensor, weights: Tensor | LazyWeights) -> bool:
     """Return whether autograd is done sooner than the fused form, on a CPU; what larger problems cost is arithmetic."""
-    n = weights.n if isinstance(weights, LazyWeights) else cast("Tensor", weights).shape[-2]
+    n = weights.n if isinstance(weights, LazyWeights) else weights.shape[-2]
     positions = logits.shape[1] if logits.ndim == 3 else 1
     return logits.device.type == "cpu" and positions * n * max(logits.shape[0], logits.shape[-1]) < _SMALL
 
 
-def _check(
-    logits: Tensor,
-    targets: Tensor,
-    weights: Tensor | LazyWeights,
-    attention: Tensor | None,
-    teacher: Tensor | None,
-    *,
-    gamma: float,
-    balanced: float,
-    chunk: int | None,
-) -> None:
-    positions = None if attention is None else attention.shape[1]
+def _options(keywords: Mapping[str, Any], **others: Any) -> LossOptions:
+    """Return the options of a public function, which knows those of ``LossKeywords`` only."""
+    known = LossKeywords.__annotations__
+    if unknown := [name for name in keywords if name not in known]:
+        raise TypeError(f"{unknown[0]} is no option of a mixed cross-entropy, which has {', '.join(known)}")
+    return LossOptions(**keywords, **others)
+
+
+def _check(values: Tensor, targets: Tensor, weights: Tensor | LazyWeights, options: LossOptions) -> None:
+    check_logits(values, 3 if values.ndim == 3 else 2)
+    attention, mask, teacher = options.attention, options.mask, options.teacher_logits
     given = None if isinstance(weights, LazyWeights) else weights
-    check_same_device(logits=logits, targets=targets, weights=given, attention=attention, teacher_logits=teacher)
-    check_target_form(targets, logits.shape[-1], batch=len(logits))
+    check_same_device(
+        logits=values, targets=targets, weights=given, attention=attention, mask=mask, teacher_logits=teacher
+    )
+    for name, each in (("attention", attention), ("mask", mask)):
+        if each is not None and each.shape != values.shape[:2]:
+            raise ValueError(f"{name} must have shape {tuple(values.shape[:2])}, got {tuple(each.shape)}")
+        if each is not None and values.ndim == 2:
+            raise ValueError(f"logits must have shape (b, r, k) where there is {name}, got {tuple(values.shape)}")
+    if attention is not None and looks_are_free(attention) and not attention.amin() >= 0:
+        raise ValueError(f"attention must not be negative or NaN, got {float(attention.amin()):.4g}")
+    if targets.ndim and len(targets) != len(values):
+        raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(values)}")
+    _check_weights(weights, len(values), values.shape[1] if values.ndim == 3 else None)
+    compared = values.ndim if options.classify is None else values.ndim - 1  # embeddings may be of another size
+    if teacher is not None and teacher.shape[:compared] != values.shape[:compared]:
+        raise ValueError(
+            f"teacher_logits must have the shape of logits, {tuple(values.shape)}, got {tuple(teacher.shape)}"
+        )
+    if options.classify is not None:
+        _check_any_head(targets, options)
+
+
+def _check_any_head(targets: Tensor, options: LossOptions) -> None:
+    if options.impl not in ("auto", "plain"):
+        raise ValueError(f"impl={options.impl!r} needs a network with an affine head; head is None: use impl='auto'")
+    if options.mask is not None or options.objective.is_map(targets):
+        raise ValueError("masks and label maps need a network with an affine head; head is None")
+
+
+def _check_weights(weights: Tensor | LazyWeights, batch: int, positions: int | None) -> None:
     if isinstance(weights, LazyWeights):
-        _check_sets(weights.sets, positions)
-    else:
-        _check_weights(weights, len(logits), positions)
-    if teacher is not None and teacher.shape != logits.shape:
-        raise ValueError(
-            f"teacher_logits must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher.shape)}"
-        )
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
-    if not 0 <= balanced <= 1:
-        raise ValueError(f"balanced must be True, False or a power in [0, 1], got {balanced}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
-
-
-def _check_sets(sets: int | None, positions: int | None) -> None:
-    if sets not in (None, positions):
-        raise ValueError(
-            f"weights.sets must be {'None' if positions is None else f'None or the number of positions, {positions}'},"
-            f" got {sets}"
-        )
-
-
-def _check_weights(weights: Tensor, batch: int, positions: int | None) -> None:
+        if weights.sets not in (None, positions):
+            known = "None" if positions is None else f"None or the number of positions, {positions}"
+            raise ValueError(f"weights.sets must be {known}, got {weights.sets}")
+        return
     if weights.ndim != 2 and not (positions is not None and weights.ndim == 3 and len(weights) == positions):
         per_position = "" if positions is None else f" or ({positions}, n, {batch})"
         raise ValueError(f"weights must have shape (n, {batch}){per_position}, got {tuple(weights.shape)}")
     check_weights(weights, batch)
-
-
-def _check_attention(attention: Tensor, logits: Tensor) -> None:
-    if attention.shape != logits.shape[:2]:
-        raise ValueError(f"attention must have shape {tuple(logits.shape[:2])}, got {tuple(attention.shape)}")
-    if looks_are_free(attention) and not attention.amin() >= 0:
-        raise ValueError(f"attention must not be negative or NaN, got {float(attention.amin()):.4g}")

@@ -7,13 +7,15 @@ own. A row of zeros says nothing, and what is mixed of it counts as little as it
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
+from math import inf
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from multimix._declared import check_fields
+from multimix._declared import Checked, Interval, MinLen
 from multimix.ops._checks import (
     INTEGER_ROWS,
     accurate,
@@ -22,6 +24,11 @@ from multimix.ops._checks import (
     looks_are_free,
     no_autocast,
 )
+from multimix.protocols import Losses
+
+Amounts = Annotated[tuple[Annotated[float, Interval(ge=0, lt=inf)], ...], MinLen(1)]
+"""How much each class counts."""
+Smoothing = Annotated[float, Interval(ge=0, lt=1)]
 
 
 class Objective(ABC):
@@ -29,6 +36,11 @@ class Objective(ABC):
 
     A network says which one it is trained for by its attribute ``objective``; without it, it is cross-entropy.
     """
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether it is cross-entropy with nothing to it but targets on the simplex, each counting alike."""
+        return False
 
     @abstractmethod
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -61,11 +73,22 @@ class Objective(ABC):
         targets: Float[Tensor, "*n k"],
         present: Float[Tensor, "*n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the mean loss of rows against interpolated targets; 0 where no row has a target.
+        """Return the mean loss of rows against interpolated targets, as :meth:`losses` has it without a teacher."""
+        return self.losses(outputs, targets, present=present).total
+
+    def losses(
+        self,
+        outputs: Float[Tensor, "*n k"],
+        targets: Float[Tensor, "*n k"],
+        taught: tuple[Float[Tensor, "*n k"], float] | None = None,
+        present: Float[Tensor, "*n"] | None = None,
+    ) -> Losses:
+        """Return the mean loss of rows against interpolated targets and a teacher's predictions; 0 without any target.
 
         Args:
             outputs: Predictions, as the network's head gives them. Half precision is computed in float32.
             targets: As :meth:`targets` returns them, interpolated or not.
+            taught: A teacher's outputs and gamma, the weight of the targets against its predictions.
             present: How much each row counts; all of them alike by default.
 
         Raises:
@@ -77,36 +100,45 @@ class Objective(ABC):
             )
         outputs = accurate(outputs)
         with no_autocast(outputs.device.type):
-            loss, mass = self.terms(outputs, targets.to(outputs.dtype))
-            if present is not None:
-                loss, mass = loss * present, mass * present
-            return loss.sum() / mass.sum().clamp_min(torch.finfo(mass.dtype).tiny)
+            labels = self._mean(*self.terms(outputs, targets.to(outputs.dtype)), present)
+            if taught is None:
+                return Losses(labels, {"labels": labels.detach()})
+            theirs, gamma = taught
+            predicted = self.predictions(accurate(theirs)).to(outputs.dtype)
+            teacher = self._mean(*self.terms(outputs, predicted), present)
+        return Losses(gamma * labels + (1 - gamma) * teacher, {"labels": labels.detach(), "teacher": teacher.detach()})
+
+    def _mean(self, loss: Tensor, mass: Tensor, present: Tensor | None) -> Tensor:
+        if present is None and self.is_plain:
+            return loss.mean()
+        if present is not None:
+            loss, mass = loss * present, mass * present
+        return loss.sum() / mass.sum().clamp_min(torch.finfo(mass.dtype).tiny)
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Objective):
+class CrossEntropy(Checked, Objective):
     """One class out of k: softmax cross-entropy, with torch's meaning of weights and smoothing.
 
     Class indices are (b,), or (b, r) and (b, h, w) where each position has its own; probabilities (b, k), (b, r, k).
     Methods take one-hot integers (b, k) for probabilities, unless the network has outputs at every position.
     """
 
-    class_weights: tuple[float, ...] | None = None
+    class_weights: Amounts | None = None
     """How much each class counts; the mean is over the weights of the targets, as torch's is for class indices."""
-    label_smoothing: float = 0.0
+    label_smoothing: Smoothing = 0.0
     """Share of a class index that is spread over all classes; probabilities are taken as they are."""
     ignore_index: int | None = None
     """Class index of examples, or positions, that have no label."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_fields(self)
-        _check_positive("class_weights", self.class_weights)
-        _check_share("label_smoothing", self.label_smoothing)
+        super().__post_init__()
+        _check_any("class_weights", self.class_weights)
 
     @property
     def is_plain(self) -> bool:
-        """Return whether a loss of simplex targets is all there is to it."""
+        """Return whether no class weighs more than another and no label is ignored."""
         return self.class_weights is None and self.ignore_index is None
 
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -154,22 +186,21 @@ class CrossEntropy(Objective):
 
 
 @dataclass(frozen=True)
-class BinaryCrossEntropy(Objective):
+class BinaryCrossEntropy(Checked, Objective):
     """Labels of which any number may hold: binary cross-entropy of each, the mean over them.
 
     Targets are (b, k), or (b, r, k), of 0 and 1 or of probabilities; (b,) if there is one output.
     """
 
-    positive_weights: tuple[float, ...] | None = None
+    positive_weights: Amounts | None = None
     """How much a label that holds counts against one that does not, one for each, as ``pos_weight`` in torch."""
-    label_smoothing: float = 0.0
+    label_smoothing: Smoothing = 0.0
     """Share of a target that becomes 1/2."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_fields(self)
-        _check_positive("positive_weights", self.positive_weights)
-        _check_share("label_smoothing", self.label_smoothing)
+        super().__post_init__()
+        _check_any("positive_weights", self.positive_weights)
 
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the probability of each label."""
@@ -246,20 +277,27 @@ def _weights_of(name: str, values: tuple[float, ...], like: Tensor) -> Tensor:
     return _constant(values, like.dtype, like.device)
 
 
-def _check_positive(name: str, values: tuple[float, ...] | None) -> None:
-    if values is None:
-        return
-    if not values or not all(0 <= value < float("inf") for value in values) or not any(values):
-        raise ValueError(f"{name} must be numbers that are finite and not negative, not all 0, got {values}")
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must lie in [0, 1), got {value}")
+def _check_any(name: str, values: tuple[float, ...] | None) -> None:
+    if values is not None and not any(values):
+        raise ValueError(f"{name} must not all be 0, got {values}")
 
 
 CROSS_ENTROPY = CrossEntropy()
 """What a network is trained for unless it says otherwise."""
+
+
+def soft_cross_entropy(logits: Float[Tensor, "*n k"], targets: Float[Tensor, "*n k"]) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of logits against target probabilities (equations (1) and (8)).
+
+    Raises:
+        ValueError: If the shapes differ.
+        TypeError: If the logits are not floating-point.
+    """
+    if logits.shape != targets.shape:
+        raise ValueError(f"targets must have the shape of logits, {tuple(logits.shape)}, got {tuple(targets.shape)}")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating-point, got {logits.dtype}")
+    return CROSS_ENTROPY(logits, targets)
 
 
 def objective_of(network: object) -> Objective:

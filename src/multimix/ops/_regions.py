@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from multimix.ops._arguments import check_generator, check_number, check_sizes
+from multimix.ops._checks import check_generator, check_number, check_sizes
 
 
 class Box(NamedTuple):

@@ -1,14 +1,16 @@
 """Interpolation weights: points of the simplex, drawn from a symmetric Dirichlet distribution."""
 
 import math
-from numbers import Real
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from multimix.ops._arguments import check_generator, check_number, check_sizes
-from multimix.ops._checks import looks_are_free
+from multimix._declared import Interval, check
+from multimix.ops._checks import check_generator, check_number, check_sizes, looks_are_free
 
 Concentration = float | tuple[float, float]
 
@@ -24,13 +26,42 @@ def check_concentration(name: str, value: Concentration, *, above: float = 0.0) 
         TypeError: If it is neither a number nor a pair of numbers.
         ValueError: If a number is not finite, not over ``above``, or low exceeds high.
     """
-    ends = value if isinstance(value, (tuple, list)) else (value,)
-    if not all(isinstance(end, Real) and not isinstance(end, bool) for end in ends) or len(ends) not in (1, 2):
-        raise TypeError(f"{name} must be a number or a range (low, high), got {value!r}")
-    if not all(math.isfinite(end) and end > above for end in ends):
-        raise ValueError(f"{name} must be finite and greater than {above:g}, got {value!r}")
-    if ends[0] > ends[-1]:
+    number = Annotated[float, Interval(gt=above, lt=math.inf)]
+    check(number | tuple[number, ...], **{name: value})
+    if isinstance(value, (tuple, list)) and (len(value) != 2 or value[0] > value[1]):
         raise ValueError(f"{name} must be a range (low, high) with low <= high, got {value!r}")
+
+
+@dataclass(frozen=True)
+class LazyWeights:
+    """As many interpolation vectors as you like, none of them in memory: a loss draws them a chunk at a time.
+
+    Each loss draws anew. How many are drawn at a time depends on the sizes of the problem and on the kind of device
+    only, so that a generator in the same state gives the same weights.
+
+    Example:
+        >>> weights = LazyWeights(1_000_000, lambda rows: dirichlet(rows, 128, 0.5, generator=generator))
+        >>> loss = mixed_cross_entropy(logits, targets, weights)
+    """
+
+    n: int
+    """Vectors a set."""
+    draw: Callable[[int], Tensor]
+    """Called with a number of vectors, returns that many as rows, (rows, b)."""
+    sets: int | None = None
+    """One set for each of so many positions, or one that all positions share."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        check_sizes(n=self.n)
+        if self.sets is not None:
+            check_sizes(sets=self.sets)
+
+    def all(self) -> Tensor:
+        """Return all of them after all: (n, b), or (sets, n, b)."""
+        if self.sets is None:
+            return self.draw(self.n)
+        return self.draw(self.sets * self.n).unflatten(0, (self.sets, self.n))
 
 
 def alpha_for(effective: float, m: int) -> float:
@@ -101,7 +132,10 @@ def dirichlet(
         raise TypeError(f"dtype must be floating-point, got {dtype}")
     drawn = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(alpha, Tensor):
-        _check_concentrations(alpha, n)
+        if alpha.shape != (n,):
+            raise ValueError(f"alpha must be a number, a range or of shape ({n},), got shape {tuple(alpha.shape)}")
+        if looks_are_free(alpha) and len(wrong := alpha[~(alpha.isfinite() & (alpha > 0))]):
+            raise ValueError(f"alpha must be above 0 and finite, got a tensor with {float(wrong[0]):.4g}")
     else:
         check_concentration("alpha", alpha)
         alpha = draw_between(alpha, n, generator=generator, device=device)
@@ -139,15 +173,6 @@ def scatter_tuples(
         raise ValueError(f"tuple_length must not exceed the mini-batch of {b}, got {m}")
     chosen = torch.rand(n, b, generator=generator, device=_home(generator, weights.device)).topk(m).indices
     return weights.new_zeros(n, b).scatter_(1, chosen.to(weights.device), weights)
-
-
-def _check_concentrations(alpha: Tensor, n: int) -> None:
-    if alpha.shape != (n,):
-        raise ValueError(f"alpha must be a number, a range or a tensor of shape ({n},), got shape {tuple(alpha.shape)}")
-    if looks_are_free(alpha):
-        wrong = alpha[~(alpha.isfinite() & (alpha > 0))]
-        if len(wrong):
-            raise ValueError(f"alpha must be finite and greater than 0, got a tensor with {float(wrong[0]):.4g}")
 
 
 def _home(generator: Generator | None, device: torch.device | str | None) -> torch.device | str | None:

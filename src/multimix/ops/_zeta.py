@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from multimix.ops._arguments import check_generator, check_number, check_sizes
+from multimix.ops._checks import check_generator, check_number, check_sizes
 
 
 def zeta_weights(
