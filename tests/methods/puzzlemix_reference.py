@@ -9,10 +9,6 @@ import torch
 from multimix.methods import puzzlemix as module
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def fix(patch, lam):
     patch.setattr(module, "beta", lambda n, alpha, **_: torch.full((n,), lam))
 

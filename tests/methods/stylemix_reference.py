@@ -11,10 +11,6 @@ from multimix.methods.stylemix import StyleCutMix, StyleMix
 BOTH = [StyleMix, StyleCutMix]
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 class Nothing(Autoencoder):
     """Features are the images."""
 

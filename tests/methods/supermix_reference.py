@@ -4,14 +4,10 @@ import torch
 from torch.nn import functional
 
 import toy
-from multimix.methods._supermix import MaskedSets
-from multimix.methods.supermix import SuperMix
+from methods.shared import seeded
+from multimix.methods.supermix import MaskedSets, SuperMix
 
 QUICK = {"side": 3, "iterations": 4}
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def plain_masks(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -1,23 +1,13 @@
 """AdaMixUp against loops, given what it drew, and its policy against known logits."""
 
-import copy
-from typing import Any
-
 import pytest
 import torch
 from scipy import stats
 from torch import nn
-from torch.nn import functional
 
 import toy
-from multimix.distill import SelfDistilled
-from multimix.methods import ERM, Alternate
+from methods.shared import problem, same_gradients, seeded
 from multimix.methods.adamixup import AdaMixUp
-from multimix.protocols import Method, Teacher, submethods
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 class Region(nn.Module):
@@ -68,23 +58,14 @@ def loop_losses(method, network, inputs, probabilities, drawn):
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(("b", "held_out"), [(1, 0.5), (2, 0.5), (7, 0.5), (6, 0.0), (5, 0.9)])
 def test_step_equals_the_loop(b, held_out, soft):
-    network = toy.images().double().eval()
-    inputs, targets = toy.batch(b, 3, 6, 5, dtype=torch.float64)
-    probabilities = toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+    network, inputs, given, probabilities = problem(b, 6, 5, soft=soft)
     method = prepared(network, held_out=held_out)
-    drawn = method.draw(network, inputs, targets, seeded())
+    drawn = method.draw(network, inputs, given, seeded())
     classified, told = loop_losses(method, network, inputs, probabilities, drawn)
-    ours = method(network, inputs, probabilities if soft else targets, generator=seeded())
-    torch.testing.assert_close(ours.total, classified + told, rtol=1e-6, atol=1e-7)
+    ours = method(network, inputs, given, generator=seeded())
     torch.testing.assert_close(ours.terms["labels"], classified.detach(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(ours.terms["intrusion"], told.detach(), rtol=1e-6, atol=1e-7)
-    learning = [p for p in [*network.parameters(), *method.parameters()] if p.requires_grad]
-    found = torch.autograd.grad(ours.total, learning)
-    for mine, truth in zip(found, torch.autograd.grad(classified + told, learning), strict=True):
-        torch.testing.assert_close(mine, truth, rtol=1e-5, atol=1e-9)
-
-
-# ------------------------------------------------------------------------------------------------------------ lambda
+    same_gradients(ours.total, classified + told, [*network.parameters(), *method.parameters()], atol=1e-9)
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.1, 0.3), (0.5, 0.499), (0.001, 0.998)])
@@ -98,18 +79,6 @@ def test_lambda_is_uniform_in_the_region(a, b):
     assert lam.min() >= a - 1e-6
     assert lam.max() <= a + b + 1e-6
     assert stats.kstest(lam.numpy(), stats.uniform(a, b).cdf).pvalue > 0.01
-
-
-def test_the_policys_lambda_stays_between_0_and_1_whatever_it_says():
-    network, (inputs, targets) = toy.images(), toy.batch(64, 3, 6, 6)
-    method = AdaMixUp(held_out=0.0)
-    for seed, bias in enumerate([(30.0, 0.0, -30.0), (0.0, 30.0, -30.0), (0.0, 0.0, -200.0), (-90.0, -90.0, 90.0)]):
-        method.prepare(network)
-        with torch.no_grad():
-            method.policy.head[1].bias.copy_(torch.tensor(bias))
-        lam = method.draw(network, inputs, targets, seeded(seed)).lam
-        assert lam.min() >= 0
-        assert lam.max() <= 1
 
 
 def test_lambda_passes_the_gradient_of_the_reparametrisation():
@@ -165,9 +134,6 @@ def test_the_held_out_share_is_not_mixed_first(b, held_out, mixed):
     assert torch.equal(both[mixed:], inputs[:mixed])
 
 
-# ----------------------------------------------------------------------------------------------------------- learning
-
-
 def test_one_forward_through_the_network_sees_mixed_clean_and_held_out():
     network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
     method = AdaMixUp()
@@ -180,58 +146,6 @@ def test_one_forward_through_the_network_sees_mixed_clean_and_held_out():
     assert network.blocks[1][1].num_batches_tracked == 1
 
 
-def test_gradients_reach_policy_discriminator_and_network():
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    method = AdaMixUp()
-    method(network, inputs, targets, generator=seeded()).total.backward()
-    learning = [*network.named_parameters(), *method.named_parameters()]
-    left_out = {name for name, p in learning if not p.requires_grad}
-    assert left_out == {"policy.trunk.classifier.weight", "policy.trunk.classifier.bias"}
-    for name, parameter in learning:
-        if parameter.requires_grad:
-            assert parameter.grad is not None, name
-            assert parameter.grad.isfinite().all(), name
-            assert parameter.grad.abs().sum() > 0, name
-
-
-def test_the_discriminator_learns_to_tell_and_the_policy_moves():
-    """In a loop of one's own, prepared before the optimiser is made."""
-    network, (inputs, targets) = toy.images(), toy.batch(16, 3, 6, 6)
-    method = AdaMixUp()
-    method.prepare(network)
-    optimizer = torch.optim.Adam([*network.parameters(), *method.parameters()], lr=2e-2)
-    told, start = [], copy.deepcopy(method.policy.state_dict())
-    for step in range(40):
-        losses = method(network, inputs, targets, generator=seeded(step % 4))
-        losses.total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        told.append(float(losses.terms["intrusion"]))
-    assert told[0] == pytest.approx(torch.tensor(2.0).log().item(), abs=0.01)  # heads start with next to no weight
-    assert sum(told[-4:]) / 4 < 0.6  # by their numbers alone, 8 against 16, it would be 0.64
-    assert not torch.equal(method.policy.state_dict()["head.1.bias"], start["head.1.bias"])
-
-
-def test_modules_fit_the_network_and_leave_the_global_state_alone():
-    network = toy.images().bfloat16()
-    before = torch.get_rng_state()
-    first, second = AdaMixUp(), AdaMixUp()
-    first.prepare(network)
-    second.prepare(network)
-    assert torch.equal(torch.get_rng_state(), before)
-    for one, other in zip(first.parameters(), second.parameters(), strict=True):
-        assert one.dtype == torch.bfloat16
-        assert torch.equal(one, other)
-    shared = {p.data_ptr() for p in network.parameters()} & {p.data_ptr() for p in first.parameters()}
-    assert not shared
-    policy = first.policy
-    first.prepare(network)
-    assert first.policy is policy
-    total = first(network, *toy.batch(4, 3, 6, 6, dtype=torch.bfloat16), generator=seeded()).total
-    assert total.dtype == torch.float32
-    assert total.isfinite()
-
-
 @pytest.mark.parametrize("make", [toy.images, toy.bent, toy.vectors])
 def test_width_is_read_from_the_network(make):
     method = AdaMixUp()
@@ -239,128 +153,16 @@ def test_width_is_read_from_the_network(make):
     assert method.discriminator.in_features == 6
 
 
-def test_vectors_and_single_positions_will_do():
-    for b in (1, 2, 3, 7):
-        losses = AdaMixUp()(toy.vectors(), *toy.batch(b, 8), generator=seeded())
-        losses.total.backward()
-        assert losses.total.isfinite()
-        losses = AdaMixUp()(toy.images(kernel=1), *toy.batch(b, 3, 1, 1), generator=seeded())
-        assert losses.total.isfinite()
-
-
-def test_constant_images_give_finite_losses_and_gradients():
-    network, method = toy.images(), AdaMixUp()
-    losses = method(network, torch.full((4, 3, 6, 6), 2.0), torch.zeros(4, dtype=torch.long), generator=seeded())
-    losses.total.backward()
-    assert losses.total.isfinite()
-    assert all(p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
-
-
-def test_checkpoint_brings_policy_and_discriminator_back():
-    network, (inputs, targets) = toy.images().eval(), toy.batch(7, 3, 6, 6)
-    method, twin = prepared(network), AdaMixUp()
-    twin.prepare(network)
-    expected = method(network, inputs, targets, generator=seeded()).total
-    assert not torch.equal(twin(network, inputs, targets, generator=seeded()).total, expected)
-    twin.load_state_dict(method.state_dict())
-    assert torch.equal(twin(network, inputs, targets, generator=seeded()).total, expected)
-
-
-# ------------------------------------------------------------------------------------------------------- composition
-
-
-def test_a_teacher_sees_its_own_view_mixed_alike():
-    student, teacher = toy.images().eval(), toy.images(seed=1).eval()
-    inputs, targets = toy.batch(7, 3, 6, 6)
-    other = toy.batch(7, 3, 6, 6, seed=5)[0]
-    method = prepared(student)
-    drawn = method.draw(student, inputs, targets, seeded())
-    logits, wanted = student(drawn.mix(inputs)), drawn.mix_targets(toy.one_hot(targets))
-    labels = functional.cross_entropy(logits, wanted)
-    taught = functional.cross_entropy(logits, teacher(drawn.mix(other)).detach().softmax(-1))
-    ours = method(student, inputs, targets, generator=seeded(), teacher=Teacher(teacher, other, 0.3))
-    torch.testing.assert_close(ours.total.detach(), 0.3 * labels + 0.7 * taught + ours.terms["intrusion"])
-    torch.testing.assert_close(ours.terms["teacher"], taught.detach())
-    ours.total.backward()
-    assert all(p.grad is None for p in teacher.parameters())
-
-
-@pytest.mark.parametrize("reading", ["predict", "mix"])
-def test_composes(reading):
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    distilled = SelfDistilled(AdaMixUp(), gamma=0.5, teacher=reading)
-    assert isinstance(distilled, Method)
-    assert [part.name for part in submethods(distilled)] == ["self-distilled", "adamixup"]
-    distilled(network, (inputs, inputs.flip(-1)), targets, generator=seeded()).total.backward()
-    both = Alternate((AdaMixUp(), ERM()))
-    kinds = {frozenset(both(network, inputs, targets, generator=seeded(s)).terms) for s in range(8)}
-    assert kinds == {frozenset({"labels"}), frozenset({"labels", "intrusion"})}
-
-
-def engine(method: Method) -> Any:
-    lab = pytest.importorskip("multimix.lab.train")
-    data = pytest.importorskip("multimix.lab.bench.step")
-    config = lab.TrainConfig(
-        data="noise", method=method, optimizer=lab.SGD(learning_rate=0.05), device="cpu", width=2, batch_size=8
-    )
-    return lab.Engine(config, data.random_images(32, 16, classes=5))
-
-
-def advance(run: Any, steps: int) -> None:
-    for _, batch in zip(range(steps), run.epoch(), strict=False):
-        run.step(*batch)
-
-
-def test_engine_trains_policy_and_discriminator_and_resumes_them():
-    method = Alternate((AdaMixUp(), ERM()), (0.9, 0.1))
-    whole = engine(method)
-    start = copy.deepcopy(whole.state())
-    advance(whole, 4)
-    killed = engine(method)
-    advance(killed, 2)
-    saved = copy.deepcopy(killed.state())
-    resumed = engine(method)
-    resumed.load(saved)
-    advance(resumed, 2)
-    ended, wanted, (first,) = resumed.state(), whole.state(), start["method"]
-    for key in ("network", "method", "generator", "at"):
-        torch.testing.assert_close(ended[key], wanted[key], rtol=0, atol=0)
-    same = {name for name in first if torch.equal(wanted["method"][0][name], first[name])}
-    assert same == {"policy.trunk.head.weight", "policy.trunk.head.bias"}
-
-
-# --------------------------------------------------------------------------------------------------------- bad input
+def test_the_heads_start_with_next_to_no_weight():
+    """So the discriminator knows nothing, and the policy's three shares are even."""
+    network, (inputs, targets) = toy.images(), toy.batch(16, 3, 6, 6)
+    method = AdaMixUp()
+    terms = method(network, inputs, targets, generator=seeded()).terms
+    assert float(terms["intrusion"]) == pytest.approx(torch.tensor(2.0).log().item(), abs=0.01)
+    torch.testing.assert_close(method.policy(inputs), torch.full((16, 3), 1 / 3), rtol=0, atol=0.01)
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"held_out": -0.1}, r"held_out must lie in \[0, 1\), got -0.1"),
-        ({"held_out": 1.0}, r"held_out must lie in \[0, 1\), got 1.0"),
-        ({"held_out": float("nan")}, r"held_out must lie in \[0, 1\), got nan"),
-        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
-        ({"width": True}, "width must be a whole number of at least 1, got True"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        AdaMixUp(**settings)
-
-
-@pytest.mark.bad_input
-def test_what_it_needs_is_named():
-    inputs, targets = toy.batch(4, 3, 6, 6)
+def test_another_width_is_refused():
     with pytest.raises(ValueError, match="width must be the size of the network's pooled embedding, 6, for AdaMixUp"):
-        AdaMixUp(width=7)(toy.images(), inputs, targets)
-    with pytest.raises(TypeError, match="network must be a torch module for AdaMixUp, got function"):
-        AdaMixUp().prepare(lambda x: x)
-
-    class Headless(toy.Toy):
-        def __init__(self):
-            super().__init__(nn.Conv2d(3, 5, 3), width=5, classes=5, affine=False)
-            self.classifier = nn.Softplus()
-
-    with pytest.raises(ValueError, match="width must be given to AdaMixUp: the network has no linear layer"):
-        AdaMixUp().prepare(Headless())
-    AdaMixUp(width=5)(Headless(), inputs, targets).total.backward()
+        AdaMixUp(width=7)(toy.images(), *toy.batch(4, 3, 6, 6))

@@ -1,17 +1,20 @@
 """PuzzleMix against loops in float64 and every mask there is, given what it drew."""
 
+import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from scipy import stats
+from torch.nn import functional
 
 import toy
-from methods.puzzlemix_reference import best, fix, seeded, tables, total
+from methods.puzzlemix_reference import best, finite_differences, fix, tables, total
+from methods.shared import seeded
 from multimix.methods import puzzlemix as module
-from multimix.methods._puzzle import block_sizes, pool_saliency
-from multimix.methods._saliency import input_saliency
-from multimix.methods.puzzlemix import PuzzleMix
+from multimix.methods._images import input_gradient, kept_statistics, saliency_of
+from multimix.methods.puzzlemix import PuzzleMix, block_sizes, pool_saliency
 
 
 @pytest.mark.parametrize(
@@ -27,7 +30,7 @@ def test_no_mask_has_less_energy(labels, size, patch, shape, lam):
         drawn = method.draw(network, inputs, targets, seeded())
     low, high = inputs.double().amin((0, 2, 3)), inputs.double().amax((0, 2, 3))
     pixels = (inputs.double() - low.view(-1, 1, 1)) / (high - low).view(-1, 1, 1)
-    saliency = pool_saliency(input_saliency(network, inputs, targets), size).double()
+    saliency = pool_saliency(saliency_of(input_gradient(network, inputs, targets)), size).double()
     rows, columns = shape[0] // size, shape[1] // size
     border = next(d for d in (4, 3, 2, 1) if d <= patch and size % d == 0)
     for i, j in enumerate(drawn.partners.tolist()):
@@ -39,16 +42,11 @@ def test_no_mask_has_less_energy(labels, size, patch, shape, lam):
         assert total(cells, pairs, found) == pytest.approx(best(cells, pairs, labels, rows, columns), abs=1e-6)
 
 
-def test_saliency_is_shared_among_blocks():
+def test_a_blocks_share_of_the_saliency():
     saliency = torch.rand(2, 4, 6, generator=seeded())
-    shares = pool_saliency(saliency, 2)
-    for i, y, x in itertools.product(range(2), range(2), range(3)):
-        block = sum(float(saliency[i, 2 * y + u, 2 * x + v]) for u, v in itertools.product(range(2), repeat=2))
-        assert float(shares[i, y, x]) == pytest.approx(block / float(saliency[i].sum()))
+    blocks = saliency.unflatten(1, (2, 2)).unflatten(3, (3, 2)).sum((2, 4))
+    torch.testing.assert_close(pool_saliency(saliency, 2), blocks / saliency.sum((1, 2), keepdim=True))
     assert torch.equal(pool_saliency(torch.zeros(1, 4, 6), 2), torch.full((1, 2, 3), 1 / 6))
-
-
-# ------------------------------------------------------------------------------------------------------- mixed images
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 24)])
@@ -104,9 +102,9 @@ def test_what_is_drawn():
     network, (inputs, targets) = toy.images(), toy.batch(2, 3, 16, 16)
     seen = []
 
-    def cut(self, pixels, saliency, partners, lam, size):
-        seen.append((float(lam), size, tuple(partners.tolist())))
-        return torch.ones(2, 16 // size, 16 // size)
+    def cut(self, pixels, shares, partners, lam):
+        seen.append((float(lam), 16 // shares.shape[1], tuple(partners.tolist())))
+        return torch.ones_like(shares)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PuzzleMix, "_cut", cut)
@@ -118,19 +116,6 @@ def test_what_is_drawn():
     assert stats.kstest(lams, stats.beta(2, 2).cdf).pvalue > 1e-3
     assert stats.chisquare([sizes.count(size) for size in (1, 2, 4, 8)]).pvalue > 1e-3
     assert stats.binomtest(partners.count((1, 0)), 500).pvalue > 1e-3
-
-
-def test_lambda_says_how_much_of_the_first_image_is_seen():
-    network, (inputs, targets) = toy.images(), toy.batch(12, 3, 8, 8)
-    means = []
-    for lam in (0.0, 0.2, 0.5, 0.8, 1.0):
-        with pytest.MonkeyPatch.context() as patch:
-            fix(patch, lam)
-            drawn = PuzzleMix(eta=0.5).draw(network, inputs, targets, seeded())
-        means.append(float(drawn.mask.mean()))
-    assert means == sorted(means)
-    assert means[0] == 0
-    assert means[-1] == 1
 
 
 @pytest.mark.parametrize(
@@ -152,89 +137,112 @@ def test_blocks_tile_the_image(shape, sizes):
     assert block_sizes(*shape, (2, 4, 8, 16)) == sizes
 
 
-# ------------------------------------------------------------------------------------------------------------ any input
+def test_saliency_is_the_root_mean_square_gradient():
+    network, (inputs, targets) = toy.images(), toy.batch(4, 3, 5, 4)
+    twin = copy.deepcopy(network).double().eval()
+    soft = toy.soft_targets(4, 5)
+    for labels, probabilities in ((targets, toy.one_hot(targets)), (soft, soft)):
+        gradient = finite_differences(twin, inputs, probabilities)
+        expected = ((gradient[:, 0] ** 2 + gradient[:, 1] ** 2 + gradient[:, 2] ** 2) / 3) ** 0.5
+        found = saliency_of(input_gradient(network.train(), inputs, labels))
+        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-7)
+        alone = torch.cat([input_gradient(network, inputs[i : i + 1], labels[i : i + 1]) for i in range(4)])
+        torch.testing.assert_close(saliency_of(alone), found, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("method", [PuzzleMix(), PuzzleMix(labels=2, adversarial=1.0, clean=1.0)])
-def test_any_mini_batch_will_do(method):
-    for b, c, h, w in ((1, 3, 8, 8), (7, 3, 12, 8), (3, 3, 5, 7), (2, 3, 1, 1)):
-        network, (inputs, targets) = toy.images().eval(), toy.batch(b, c, h, w)
-        for labels in (targets, torch.zeros_like(targets), toy.soft_targets(b, 5)):
-            losses = method(network, inputs, labels, generator=seeded(2))
-            assert losses.total.isfinite()
-
-
-def test_constant_images_mix():
-    network, inputs = toy.images(), torch.ones(4, 3, 8, 8)
-    for images in (inputs, inputs * torch.arange(4.0).view(-1, 1, 1, 1)):
-        mixed, soft = PuzzleMix(adversarial=1.0).mix(
-            images, torch.arange(4), num_classes=5, network=network, generator=seeded()
-        )
-        assert mixed.isfinite().all()
-        torch.testing.assert_close(soft.sum(-1), torch.ones(4))
-
-
-def test_images_without_saliency_mix():
-    network, (inputs, targets) = toy.images(), toy.batch(4, 3, 8, 8)
+def test_saliency_leaves_the_network_as_it_was():
+    network, (inputs, targets) = toy.images().train(), toy.batch(4, 3, 6, 6)
+    network.blocks[1].eval()
+    network.classifier.weight.grad = torch.ones_like(network.classifier.weight)
+    before = copy.deepcopy(network.state_dict())
     with torch.no_grad():
-        network.classifier.weight.zero_()
-    drawn = PuzzleMix().draw(network, inputs, targets, seeded())
-    assert drawn.mix(inputs).isfinite().all()
-    assert ((drawn.mask >= 0) & (drawn.mask <= 1)).all()
+        saliency = saliency_of(input_gradient(network, inputs, targets))
+    assert saliency.dtype == torch.float32
+    assert not saliency.requires_grad
+    assert not inputs.requires_grad
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.items())
+    assert [block.training for block in network.blocks] == [True, False, True]
+    assert not network.blocks[1][1].training
+    assert network.blocks[2][1].training
+    assert torch.equal(network.classifier.weight.grad, torch.ones_like(network.classifier.weight))
+    assert network.blocks[1][0].weight.grad is None
 
 
-def test_bfloat16_and_channels_last():
-    network, (inputs, targets) = toy.images(), toy.batch(4, 3, 8, 8)
-    ours = PuzzleMix().draw(network, inputs, targets, seeded(1))
-    last = inputs.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(ours.mix(last), ours.mix(inputs))
-    assert torch.equal(PuzzleMix().draw(network, last, targets, seeded(1)).partners, ours.partners)
-    mixed = PuzzleMix().draw(network.bfloat16(), inputs.bfloat16(), targets, seeded(1)).mix(inputs.bfloat16())
-    assert mixed.dtype == torch.bfloat16
-    assert mixed.isfinite().all()
+def test_perturbations_follow_the_gradient_within_their_bounds():
+    network, (inputs, targets) = toy.images(), toy.batch(5, 3, 8, 8)
+    width = inputs.amax((0, 2, 3)) - inputs.amin((0, 2, 3))
+    eps = (width * 10 / 255).view(-1, 1, 1) + 1e-6
+    drawn = PuzzleMix(adversarial=1.0).draw(network, inputs, targets, seeded())
+    noise, same = drawn.noise
+    assert noise is same
+    assert (noise.abs() <= eps).all()
+    assert noise.abs().sum() > 0
+    # At most one step away from a random start: where it is at the bound of the step, it has the gradient's sign.
+    gradient = input_gradient(network, inputs, targets)
+    at_bound = noise.abs() >= 0.999 * noise.abs().amax((0, 2, 3), keepdim=True)
+    agree = (noise.sign() == gradient.sign())[at_bound].float().mean()
+    assert at_bound.sum() > 100
+    assert agree > 0.95
+    before = functional.cross_entropy(network.eval()(inputs), targets)
+    assert functional.cross_entropy(network(inputs + noise), targets) > before
 
 
-def test_the_same_state_gives_the_same_mixing():
-    network, (inputs, targets) = toy.images(), toy.batch(5, 3, 16, 16)
-    method, state = PuzzleMix(adversarial=0.5), torch.get_rng_state()
-    for seed in range(3):
-        one, other = (method.draw(network, inputs, targets, seeded(seed)).mix(inputs) for _ in range(2))
-        assert torch.equal(one, other)
-    assert torch.equal(torch.get_rng_state(), state)
+def test_perturbed_images_stay_within_the_range_of_the_mini_batch():
+    network, (inputs, targets) = toy.images(), toy.batch(5, 3, 8, 8)
+    low, high = inputs.amin((0, 2, 3)).view(-1, 1, 1), inputs.amax((0, 2, 3)).view(-1, 1, 1)
+    drawn = PuzzleMix(adversarial=1.0, adversarial_eps=80.0).draw(network, inputs, targets, seeded())
+    mixed = drawn.mix(inputs)
+    assert (mixed >= low - 1e-5).all()
+    assert (mixed <= high + 1e-5).all()
+    plain = replace(drawn, noise=(None, None)).mix(inputs)
+    assert not torch.allclose(mixed, plain)
 
 
-# --------------------------------------------------------------------------------------------------------- bad input
+def test_how_often_images_are_perturbed():
+    network, (inputs, targets) = toy.images(), toy.batch(2, 3, 2, 2)
+    scale, generator, method = module.Scale.of(inputs), seeded(), PuzzleMix(adversarial=0.3)
+    seen = []
+    for _ in range(200):
+        _, (first, second) = method._look(network, inputs, targets, scale, generator)
+        seen.append((first is not None, second is not None))
+    assert stats.binomtest(sum(first for first, _ in seen), 200, 0.3).pvalue > 1e-3
+    assert stats.binomtest(sum(second for _, second in seen), 200, 0.3).pvalue > 1e-3
+    assert stats.binomtest(sum(first and second for first, second in seen), 200, 0.09).pvalue > 1e-3
+
+
+def test_the_clean_loss_is_added_and_leaves_the_statistics_alone():
+    network, (inputs, targets) = toy.images().train(), toy.batch(6, 3, 8, 8)
+    twin, third = copy.deepcopy(network), copy.deepcopy(network)
+    plain = PuzzleMix()(network, inputs, targets, generator=seeded())
+    both = PuzzleMix(clean=0.7)(twin, inputs, targets, generator=seeded())
+    clean = functional.cross_entropy(third(inputs), targets)
+    torch.testing.assert_close(both.terms["clean"], clean.detach())
+    torch.testing.assert_close(both.total, plain.total + 0.7 * clean)
+    torch.testing.assert_close(both.terms["labels"], plain.terms["labels"])
+    assert all(torch.equal(*pair) for pair in zip(network.buffers(), twin.buffers(), strict=True))
+    both.total.backward()
+    assert all(p.grad.isfinite().all() for p in twin.parameters())
+
+
+def test_running_statistics_move_once_with_the_mixed_images():
+    network, (inputs, targets) = toy.images().train(), toy.batch(6, 3, 8, 8)
+    twin = copy.deepcopy(network)
+    mixed, _ = PuzzleMix().mix(inputs, targets, num_classes=5, network=twin, generator=seeded())
+    assert all(torch.equal(*pair) for pair in zip(network.buffers(), twin.buffers(), strict=True))
+    twin(mixed)
+    PuzzleMix(clean=1.0)(network, inputs, targets, generator=seeded())
+    assert all(torch.equal(*pair) for pair in zip(network.buffers(), twin.buffers(), strict=True))
+
+
+def test_statistics_are_kept_even_after_a_failure():
+    network = toy.images().train()
+    before = list(network.buffers())
+    with pytest.raises(RuntimeError, match="on purpose"), kept_statistics(network):
+        raise RuntimeError("on purpose")
+    assert all(mine is its for mine, its in zip(before, network.buffers(), strict=True))
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"alpha": 0.0}, "alpha must be finite and greater than 0"),
-        ({"beta": -1.0}, "beta must be a finite number, not negative"),
-        ({"gamma": float("nan")}, "gamma must be a finite number"),
-        ({"eta": float("inf")}, "eta must be a finite number"),
-        ({"clean": "1"}, "clean must be a finite number"),
-        ({"transport_eps": -0.1}, "transport_eps must be a finite number"),
-        ({"adversarial": 1.1}, r"adversarial must lie in \[0, 1\], got 1.1"),
-        ({"labels": 1}, "labels must be an integer of at least 2, got 1"),
-        ({"labels": 2.5}, "labels must be an integer of at least 2"),
-        ({"patch": 0}, "patch must be an integer of at least 1"),
-        ({"transport_size": 0}, "transport_size must be an integer of at least 1"),
-        ({"grids": ()}, "grids must hold integers of at least 1"),
-        ({"grids": (0, 2)}, "grids must hold integers of at least 1"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        PuzzleMix(**settings)
-
-
-@pytest.mark.bad_input
-def test_features_and_missing_networks_are_refused():
-    with pytest.raises(ValueError, match=r"inputs must be images of shape \(b, c, h, w\) for PuzzleMix, got \(7, 8\)"):
-        PuzzleMix()(toy.vectors(), *toy.batch(7, 8))
+def test_a_missing_network_is_refused():
     with pytest.raises(ValueError, match="network must be given: PuzzleMix"):
         PuzzleMix().draw(None, *toy.batch(7, 3, 4, 4), seeded())
-    with pytest.raises(ValueError, match="network must be given"):
-        PuzzleMix().mix(*toy.batch(7, 3, 4, 4), num_classes=5)

@@ -9,36 +9,19 @@ from torch.nn import functional
 
 import references
 import toy
+from methods.shared import problem, seeded
 from methods.stylemix_reference import (
     BOTH,
-    Nothing,
     always,
     channel,
-    seeded,
     slow_adain,
     slow_cut,
     slow_four_way,
     with_nothing,
 )
 from multimix.methods._adain import ClassStyles
-from multimix.methods.stylemix import Plain, StyleCutMix, StyleMix, StyleMixing, StylePasting
-from multimix.ops import Box
-from multimix.ops._adain import exchange_styles, mix_styles, paste_styles
-
-
-@pytest.mark.parametrize(("size", "other"), [((4, 5), (4, 5)), ((4, 5), (3, 2)), ((1, 1), (2, 2)), ((1, 1), (1, 1))])
-def test_adain_equals_the_loop(size, other):
-    content = toy.batch(3, 4, *size, dtype=torch.float64)[0]
-    style = 3 * toy.batch(3, 4, *other, seed=1, dtype=torch.float64)[0] + 1
-    content[1, 2] = 0.5  # a constant channel
-    torch.testing.assert_close(adain(content, style), slow_adain(content, style), rtol=1e-10, atol=1e-10)
-
-
-def test_adain_has_the_style_of_the_other():
-    content, style = toy.batch(3, 4, 6, 6, dtype=torch.float64)[0], toy.batch(3, 4, 6, 6, seed=1)[0].double()
-    out = adain(content, style)
-    torch.testing.assert_close(out.mean((2, 3)), style.mean((2, 3)))
-    torch.testing.assert_close(out.std((2, 3)), style.std((2, 3)), rtol=1e-4, atol=0)
+from multimix.methods.stylemix import Plain, StyleCutMix, StyleMix
+from multimix.ops import Box, exchange_styles, mix_styles, paste_styles
 
 
 @pytest.mark.parametrize(("rc", "rs", "t"), [(0.3, 0.6, 0.2), (0.9, 0.8, 0.75), (1, 1, 1), (0, 0, 0), (1, 0, 0)])
@@ -65,35 +48,27 @@ def test_pasted_styles_are_the_four_shares_of_each_pixel(box, gamma):
     torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-8)
 
 
-# ----------------------------------------------------------------------------------------------------- the methods
-
-
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("b", [1, 2, 5])
 def test_stylemix_equals_the_loop(b, soft):
-    network = toy.images().double().eval()
-    inputs, targets = toy.batch(b, 3, 4, 5, dtype=torch.float64)
-    probabilities = toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+    network, inputs, given, probabilities = problem(b, 4, 5, soft=soft)
     method = with_nothing(StyleMix)
-    drawn = method.draw(network, inputs, targets, seeded())
+    drawn = method.draw(network, inputs, given, seeded())
     rc, rs, t = float(drawn.content), float(drawn.style), float(drawn.both)
     mixed = slow_four_way(inputs, drawn.partners, rc, rs, t)
     wanted = references.pairs(probabilities, drawn.partners, 0.7 * rc + 0.3 * rs)
     truth = references.soft_cross_entropy(network(mixed), wanted)
-    ours = method(network, inputs, probabilities if soft else targets, generator=seeded()).total
+    ours = method(network, inputs, given, generator=seeded()).total
     torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("gamma", ["beta", "auto", 0.25])
 def test_stylecutmix_equals_the_loop(gamma, soft):
-    network = toy.images().double().eval()
-    inputs, targets = toy.batch(5, 3, 4, 5, dtype=torch.float64)
-    probabilities = toy.soft_targets(5, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+    network, inputs, given, probabilities = problem(5, 4, 5, soft=soft)
     method = with_nothing(StyleCutMix, gamma=gamma).eval()
     if gamma == "auto":
-        method.styles.see([inputs.float()], targets)
-    given = probabilities if soft else targets
+        method.styles.see([inputs.float()], given)
     drawn = method.draw(network, inputs, given, seeded(2))
     rs, blend = float(drawn.style), drawn.gamma.double().expand(5)
     mixed = slow_cut(inputs, drawn.partners, lambda x: x, drawn.box, rs, blend)
@@ -105,41 +80,6 @@ def test_stylecutmix_equals_the_loop(gamma, soft):
     truth = references.soft_cross_entropy(network(mixed), torch.stack(rows))
     ours = method(network, inputs, given, generator=seeded(2)).total
     torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-6)
-
-
-def test_equal_shares_are_input_mixup():
-    """With rc = rs = t no style is exchanged: the features, here the images, are mixed as by mixup."""
-    inputs, partners = toy.batch(4, 3, 5, 5, dtype=torch.float64)[0], torch.tensor([3, 2, 1, 0])
-    share = torch.tensor(0.3, dtype=torch.float64)
-    mixing = StyleMixing(Nothing(), partners, share, share, share, 0.7)
-    torch.testing.assert_close(mixing.mix(inputs), 0.3 * inputs + 0.7 * inputs[partners])
-    assert float(mixing.lam) == pytest.approx(0.3)
-
-
-def test_hand_worked_pixels():
-    """Two images of two pixels: 0 and 2, mean 1; 10 and 14, mean 12; the deviations are roots of 2 and of 8."""
-    inputs, partners = torch.tensor([[0.0, 2.0], [10.0, 14.0]]).double().view(2, 1, 1, 2), torch.tensor([1, 0])
-    content, style, both = (torch.tensor(v, dtype=torch.float64) for v in (1.0, 0.0, 0.0))
-    mixing = StyleMixing(Nothing(), partners, content, style, both, 0.7)
-    expected = torch.tensor([[10.0, 14.0], [0.0, 2.0]]).double()  # first content, second style, and the reverse
-    torch.testing.assert_close(mixing.mix(inputs).flatten(1), expected, rtol=1e-4, atol=1e-4)
-    assert float(mixing.lam) == pytest.approx(0.7)
-    gamma = torch.tensor(0.5, dtype=torch.float64)
-    pasting = StylePasting(Nothing(), partners, Box(0, 1, 0, 1), 0.5, torch.tensor(0.25).double(), gamma, 0.7)
-    # The left pixel is in the box: 1/4 of 0 and 3/4 of (0 + 10) / 2. The right: 3/4 of 14 and 1/4 of (14 + 2) / 2.
-    torch.testing.assert_close(pasting.mix(inputs)[0].flatten(), torch.tensor([3.75, 12.5]).double(), rtol=1e-4, atol=0)
-    assert float(pasting.lam) == pytest.approx(0.7 * 0.5 + 0.3 * (0.5 * 0.5 + 0.5 * 0.25))
-
-
-def test_gamma_one_is_a_pasted_box():
-    """Nothing of the restyled images is left: CutMix whose box holds the first image."""
-    inputs, targets = toy.batch(5, 3, 6, 6)
-    drawn = always(StyleCutMix, gamma=1.0).draw(None, inputs, targets, seeded(1))
-    top, bottom, left, right = drawn.box
-    expected = inputs[drawn.partners].clone()
-    expected[..., top:bottom, left:right] = inputs[..., top:bottom, left:right]
-    torch.testing.assert_close(drawn.mix(inputs), expected)
-    assert float(drawn.lam) == pytest.approx(drawn.box.area / 36)
 
 
 def test_shares_are_drawn_as_the_paper_says():
@@ -189,9 +129,6 @@ def test_the_other_steps_are_plain(cls, probability):
         network, (inputs, targets) = toy.images().eval(), toy.batch(5, 3, 6, 6)
         total = method(network, inputs, targets, generator=seeded()).total
         torch.testing.assert_close(total, functional.cross_entropy(network(inputs), targets))
-
-
-# --------------------------------------------------------------------------------------------------- styles of classes
 
 
 def test_class_styles_are_means_of_statistics():

@@ -6,11 +6,10 @@ from torch import nn
 from torch.nn import functional
 
 import toy
-from methods.stylemix_reference import BOTH, seeded, slow_four_way
+from methods.shared import seeded
+from methods.stylemix_reference import BOTH, slow_four_way
 from multimix.methods._adain import SmallAutoencoder
 from multimix.methods.stylemix import StyleCutMix, StyleMix
-
-# --------------------------------------------------------------------------------------------------- small autoencoder
 
 
 def error(method, inputs):
@@ -84,9 +83,6 @@ def test_one_bad_mini_batch_does_not_end_the_decoder():
     assert autoencoder.weights.isfinite().all()
 
 
-# --------------------------------------------------------------------------------------------------- official weights
-
-
 def official_encoder():
     """The layers of VGG-19 to relu4_1 with their places in the official file."""
 
@@ -157,3 +153,12 @@ def test_other_files_are_refused(files, tmp_path):
     torch.save({"0.weight": torch.zeros(3, 3, 3, 3)}, tmp_path / "wrong.pth")
     with pytest.raises(ValueError, match=r"encoder must be a state dict .* got \(3, 3, 3, 3\)"):
         StyleMix(encoder=str(tmp_path / "wrong.pth"), decoder=paths["decoder"]).prepare(None)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("cls", BOTH)
+@pytest.mark.parametrize("shape", [(4, 3, 8), (4, 2, 8, 8)])
+def test_what_is_no_image_is_refused(shape, cls):
+    message = rf"inputs must be images of shape \(b, c, h, w\) for {cls.__name__}, with 1 or 3 channels, got \(4,"
+    with pytest.raises(ValueError, match=message):
+        cls()(toy.vectors(), *toy.batch(*shape))

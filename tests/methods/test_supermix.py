@@ -1,5 +1,6 @@
 """SuperMix against a plain search in float64, what it mixes, and what it refuses."""
 
+import copy
 import math
 
 import pytest
@@ -9,9 +10,9 @@ from torch import nn
 
 import references
 import toy
-from methods.supermix_reference import QUICK, case, plain_search, seeded
-from multimix.methods._supermix import MaskedSets, Search, blur, objective, solved
-from multimix.methods.supermix import SuperMix
+from methods.shared import seeded
+from methods.supermix_reference import QUICK, case, plain_search
+from multimix.methods.supermix import MaskedSets, SuperMix, objective, solved
 
 # ----------------------------------------------------------------------------------------------------------- search
 
@@ -22,8 +23,8 @@ from multimix.methods.supermix import SuperMix
 def test_one_step_equals_the_plain_one(shape, m, sigma):
     teacher, images, sets, wanted = case(4, m, shape)
     start = toy.batch(4, m, 4, 4, dtype=torch.float64, seed=9)[0]
-    settings = Search(25.0, sigma, 1, 0.0)
-    ours = settings.run(teacher, images, MaskedSets(sets.members, sets.weights, start), wanted)
+    settings = SuperMix(sigma=sigma, iterations=1, tolerance=0.0)
+    ours = settings.solve(teacher, images, MaskedSets(sets.members, sets.weights, start), wanted)
     expected, _ = plain_search(teacher, images, sets.members, wanted, start, settings)
     assert not torch.allclose(ours, start)
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
@@ -33,8 +34,8 @@ def test_one_step_equals_the_plain_one(shape, m, sigma):
 @pytest.mark.parametrize("seed", [1, 3])
 def test_the_search_equals_the_plain_one(seed, iterations, tolerance):
     teacher, images, sets, wanted = case(6, seed=seed)
-    settings = Search(25.0, 1.0, iterations, tolerance)
-    ours = settings.run(teacher, images, sets, wanted)
+    settings = SuperMix(iterations=iterations, tolerance=tolerance)
+    ours = settings.solve(teacher, images, sets, wanted)
     expected, history = plain_search(teacher, images, sets.members, wanted, sets.values, settings)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
     steps = len(history)
@@ -45,26 +46,11 @@ def test_the_search_equals_the_plain_one(seed, iterations, tolerance):
 def test_a_last_unsolved_set_is_searched_as_rightly_as_others():
     """Alone in its mini-batch, torch 2.14 would give it a wrong gradient."""
     teacher, images, sets, wanted = case(6, seed=2)
-    settings = Search(25.0, 1.0, 8, 0.0)
+    settings = SuperMix(iterations=8, tolerance=0.0)
     expected, history = plain_search(teacher, images, sets.members, wanted, sets.values, settings)
     assert [len(losses) for losses in history] == [6] + 7 * [1]
-    ours = settings.run(teacher, images, sets, wanted)
+    ours = settings.solve(teacher, images, sets, wanted)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_the_objective_falls_and_sets_get_solved():
-    teacher, images, sets, wanted = case(12, seed=1)
-    values = Search(25.0, 1.0, 30, 0.0).run(teacher, images, sets, wanted)
-    found = MaskedSets(sets.members, sets.weights, values)
-
-    def report(each):
-        logits = teacher(each.mix(images)).detach()
-        return objective(logits, wanted, each.masks(6, 6), 25.0), solved(logits, wanted)
-
-    (before, solved_before), (after, solved_after) = report(sets), report(found)
-    assert (after < before).float().mean() > 0.8
-    assert after.mean() < 0.7 * before.mean()
-    assert solved_after.sum() > solved_before.sum()
 
 
 def test_the_objective_by_hand():
@@ -88,18 +74,6 @@ def test_the_objective_by_hand():
 )
 def test_what_solves_a_set(logits, wanted, expected):
     assert solved(torch.tensor([logits]), torch.tensor([wanted])).tolist() == [expected]
-
-
-def test_blur_has_the_taps_of_the_gaussian():
-    impulse = torch.zeros(1, 1, 9, 9)
-    impulse[0, 0, 4, 4] = 1.0
-    weights = [math.exp(-(i**2) / 2) for i in (-2, -1, 0, 1, 2)]
-    line = torch.tensor([0.0, 0.0, *weights, 0.0, 0.0]) / sum(weights)
-    torch.testing.assert_close(blur(impulse, 1.0)[0, 0], line[:, None] * line)
-    assert blur(impulse, 0.1) is impulse
-
-
-# ----------------------------------------------------------------------------------------------------------- mixing
 
 
 @pytest.mark.parametrize("m", [2, 3])
@@ -151,31 +125,12 @@ def test_what_is_drawn():
     assert stats.chisquare(second.numpy()).pvalue > 1e-3
 
 
-# -------------------------------------------------------------------------------------------------------- bad input
-
-
-@pytest.mark.parametrize("make", [torch.zeros, torch.ones])
-def test_constant_images_of_one_class_stay_what_they_are(make):
-    network, inputs = toy.images(), make(3, 3, 6, 6)
-    drawn = SuperMix(**QUICK).draw(network, inputs, torch.zeros(3, dtype=torch.long), seeded())
-    torch.testing.assert_close(drawn.mix(inputs), inputs)
-    assert drawn.values.isfinite().all()
-
-
 @pytest.mark.parametrize("m", [2, 3])
 def test_one_image_is_mixed_with_itself(m):
     network, (inputs, targets) = toy.images(), toy.batch(1, 3, 6, 6)
     images, mixed = SuperMix(images=m, **QUICK).mix(inputs, targets, num_classes=5, network=network, generator=seeded())
     torch.testing.assert_close(images, inputs)
     torch.testing.assert_close(mixed, toy.one_hot(targets))
-
-
-def test_half_precision():
-    network, (inputs, targets) = toy.images().bfloat16(), toy.batch(7, 3, 6, 6, dtype=torch.bfloat16)
-    drawn = SuperMix(**QUICK).draw(network, inputs, targets, seeded())
-    assert drawn.values.dtype == torch.float32
-    assert drawn.mix(inputs).dtype == torch.bfloat16
-    assert drawn.values.isfinite().all()
 
 
 def test_half_precision_images_of_a_network_in_float32():
@@ -190,22 +145,92 @@ def test_half_precision_images_of_a_network_in_float32():
     torch.testing.assert_close(drawn.values, full.values)
 
 
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"alpha": 0.0}, "alpha must be finite and greater than 0"),
-        ({"images": 1}, "images must be at least 2, got 1"),
-        ({"side": 0}, "side must be at least 1, got 0"),
-        ({"iterations": 0}, "iterations must be at least 1, got 0"),
-        ({"sparsity": -1.0}, "sparsity must be finite and not negative, got -1"),
-        ({"sigma": math.nan}, "sigma must be finite and not negative, got nan"),
-        ({"tolerance": 1.1}, r"tolerance must lie in \[0, 1\], got 1.1"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        SuperMix(**settings)
+def state(network: nn.Module) -> list:
+    return [
+        *(t.clone() for t in network.state_dict().values()),
+        *(m.training for m in network.modules()),
+        *(p.requires_grad for p in network.parameters()),
+        *(p.grad for p in network.parameters()),
+    ]
+
+
+def same(first: list, second: list) -> bool:
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b for a, b in zip(first, second, strict=True))
+
+
+def test_the_supervisor_is_left_as_it_was():
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
+    network.blocks[1].eval()
+    before = state(network)
+    SuperMix(**QUICK).draw(network, inputs, targets, seeded())
+    assert same(before, state(network))
+    network.classify = _fail
+    with pytest.raises(RuntimeError, match="on purpose"):
+        SuperMix(**QUICK).draw(network, inputs, targets, seeded())
+    assert same(before, state(network))
+
+
+def _fail(embeddings):
+    raise RuntimeError("on purpose")
+
+
+def test_running_statistics_follow_the_mixed_images_once():
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
+    twin, method = copy.deepcopy(network), SuperMix(**QUICK)
+    drawn = method.draw(twin, inputs, targets, seeded())
+    twin(drawn.mix(inputs))
+    method(network, inputs, targets, generator=seeded()).total.backward()
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), twin.buffers(), strict=True))
+
+
+def test_a_teacher_supervises_and_never_trains():
+    network, teacher = toy.images(), toy.images(seed=1)
+    inputs, targets = toy.batch(7, 3, 6, 6)
+    before = state(teacher)
+    method = SuperMix(teacher, **QUICK).train()
+    own = state(method.teacher)
+    seen = [method.draw(net, inputs, targets, seeded()).values for net in (None, network)]
+    assert torch.equal(*seen)
+    assert not torch.allclose(seen[0], SuperMix(**QUICK).draw(network, inputs, targets, seeded()).values)
+    method(network, inputs, targets, generator=seeded()).total.backward()
+    assert same(before, state(teacher))
+    assert same(own, state(method.teacher))
+    assert not any(p.requires_grad for p in method.parameters())
+    images, _ = method.mix(inputs, targets, num_classes=5, generator=seeded())
+    assert images.shape == inputs.shape
+
+
+def test_generated_sets_are_seen_as_they_should():
+    teacher, images, _, _ = case(12, seed=1)
+    labels = teacher(images).argmax(1)
+    method = SuperMix(teacher, side=4, iterations=30, tolerance=0.0)
+    lots = list(method.generate([(images, labels)] * 3, num_classes=5, generator=seeded()))
+    assert len(lots) == 3
+    for lot in lots:
+        assert 0 < len(lot.images) <= 12
+        assert len(lot.images) == len(lot.targets) == len(lot.masks)
+        assert solved(teacher(lot.images), lot.targets).all()  # these labels are what the teacher sees
+        torch.testing.assert_close(lot.masks.sum(1), torch.ones(len(lot.masks), 6, 6, dtype=torch.float64))
+    drawn = method.draw(None, images, labels, seeded())
+    kept = [i for i, mixed in enumerate(drawn.mix(images)) if any(torch.allclose(mixed, x) for x in lots[0].images)]
+    assert len(kept) == len(lots[0].images)
+    unseen = solved(teacher(drawn.mix(images)), drawn.mix_targets(toy.one_hot(labels).double()))
+    assert kept == unseen.nonzero()[:, 0].tolist()
+
+
+def test_no_more_are_generated_than_asked_for():
+    teacher, images, _, _ = case(12, seed=1)
+    method = SuperMix(teacher, side=4, iterations=5)
+    served = []
+
+    def endless():
+        while True:
+            served.append(1)
+            yield images, torch.zeros(12, dtype=torch.long)
+
+    lots = list(method.generate(endless(), num_classes=5, count=20, generator=seeded()))
+    assert sum(len(lot.images) for lot in lots) == 20
+    assert len(served) < 15
 
 
 @pytest.mark.bad_input
@@ -213,10 +238,6 @@ def test_what_cannot_be_used_is_named():
     inputs, targets = toy.batch(7, 3, 6, 6)
     with pytest.raises(TypeError, match="teacher must be a torch module, got str"):
         SuperMix("resnet50")
-    with pytest.raises(ValueError, match=r"inputs must be images of shape \(b, c, h, w\) for SuperMix, got \(7, 8\)"):
-        SuperMix()(toy.vectors(), *toy.batch(7, 8))
-    with pytest.raises(ValueError, match="network must be given: SuperMix"):
-        SuperMix().mix(inputs, targets, num_classes=5)
     with pytest.raises(ValueError, match="network must be given: SuperMix has no teacher"):
         SuperMix().draw(None, inputs, targets, None)
     with pytest.raises(ValueError, match=r"teacher must return logits of shape \(7, k\), got \(7, 3, 6, 6\)"):
