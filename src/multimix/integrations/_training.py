@@ -11,7 +11,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from multimix._declared import Count, check
 from multimix.methods import ERM, Mixup, MultiMix
-from multimix.ops import as_probabilities
 from multimix.protocols import Losses, Method, Network, Stateful, submethods
 
 MethodLike = Method | str | None
@@ -126,7 +125,7 @@ class InputMixer:
         """
         self.method = as_method(method, Mixup)
         for part in submethods(self.method):
-            if not (hasattr(part, "mix") or hasattr(part, "choose") or part.name == ERM.name):
+            if not (getattr(part, "mixes_inputs", False) or hasattr(part, "choose")):
                 raise TypeError(
                     f"method must mix inputs, such as Mixup() or CutMix(), got {type(part).__name__}, whose loss needs"
                     " the network's embeddings; call the method itself in place of the loss"
@@ -148,8 +147,6 @@ class InputMixer:
         method = self.method if mixes else ERM()
         while hasattr(method, "choose"):
             method = method.choose(generator)
-        if method.name == ERM.name:
-            return inputs, as_probabilities(targets, self.num_classes)
         mixed: tuple[Tensor, Tensor] = method.mix(
             inputs, targets, num_classes=self.num_classes, network=self.network, generator=generator
         )
