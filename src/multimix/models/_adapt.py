@@ -3,19 +3,33 @@
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from typing_extensions import TypedDict, Unpack
 
-from multimix.models._adapted import AdaptedNetwork
-from multimix.models._head import adapt_head
-from multimix.models._named import adapt_named
-from multimix.models._names import require_module
-from multimix.models._network import StagedNetwork
-from multimix.models._timm import adapt_timm, is_timm
-from multimix.models._torchvision import adapt_torchvision, family_of
+from multimix.models._check import check_first_batch
+from multimix.models._names import linear_layers, listed, require_module
+from multimix.models._network import AdaptedNetwork, StagedNetwork
+from multimix.models._split import split
 from multimix.models._transformers import adapt_transformers, is_transformers
-from multimix.models._wrapped import refuse_unready
+from multimix.models._vision import adapt_timm, adapt_torchvision, family_of, is_timm
 from multimix.ops import Gather, Objective
 from multimix.protocols import Network
+
+
+class AdaptOptions(TypedDict, total=False):
+    """What a model is trained for, and how."""
+
+    objective: Objective | None
+    """What the model is trained for: :class:`multimix.ops.CrossEntropy`, unless the model says otherwise,
+    ``BinaryCrossEntropy`` or ``SquaredError``."""
+    dense: bool
+    """The model gives logits at every position, as for segmentation: nothing is pooled, and the network returns
+    (b, r, k) at the positions of the encoder, or of what enters the head. Where the model is split by name."""
+    gather: bool
+    """In data-parallel training, MultiMix and Dense MultiMix interpolate the examples of all processes
+    (:class:`multimix.ops.Gather`), whose generators are to be in step."""
 
 
 def adapt(
@@ -26,9 +40,7 @@ def adapt(
     pool: Callable | None = None,
     stages: Sequence[str] = (),
     mask: str | Callable | None = None,
-    objective: Objective | None = None,
-    dense: bool = False,
-    gather: bool = False,
+    **options: Unpack[AdaptOptions],
 ) -> StagedNetwork:
     """Return a model as a network that shares its parameters: ``adapt(model)(x)`` is ``model(x)``.
 
@@ -66,12 +78,8 @@ def adapt(
             family, none for any other model. Stage 0, the inputs, is always there.
         mask: Which positions are real, where the model is split by name: a key of the inputs, or a function of them
             that returns (b, r). A ``pool`` of two parameters gets it as the second.
-        objective: What the model is trained for: :class:`multimix.ops.CrossEntropy`, unless the model says otherwise,
-            ``BinaryCrossEntropy`` or ``SquaredError``.
-        dense: The model gives logits at every position, as for segmentation: nothing is pooled, and the network returns
-            (b, r, k) at the positions of the encoder, or of what enters the head. Where the model is split by name.
-        gather: In data-parallel training, MultiMix and Dense MultiMix interpolate the examples of all processes
-            (:class:`multimix.ops.Gather`), whose generators are to be in step.
+        options: ``objective``, what the model is trained for; ``dense``, whether it gives logits at every position;
+            ``gather``, whether tuples take in the examples of all processes. See :class:`AdaptOptions`.
 
     Raises:
         TypeError: If an argument is not of its kind.
@@ -83,29 +91,34 @@ def adapt(
         raise TypeError(
             f"model must be a torch.nn.Module, got {model if isinstance(model, type) else type(model).__name__}"
         )
+    if unknown := options.keys() - AdaptOptions.__annotations__.keys():
+        raise TypeError(f"options must be of {', '.join(AdaptOptions.__annotations__)}, got {', '.join(unknown)}")
+    objective, dense, gather = options.get("objective"), options.get("dense", False), options.get("gather", False)
     if isinstance(model, Network):
-        _refuse("{} does not apply: the model is a network already", encoder=encoder, head=head, pool=pool)
-        _refuse("{} does not apply: the model is a network already", stages=stages or None, mask=mask)
-        _refuse("{} does not apply: the model is a network already", objective=objective, dense=dense or None)
-        _refuse("{} does not apply: the model is a network already", gather=gather or None)
+        why = "does not apply: the model is a network already"
+        _refuse(why, encoder=encoder, head=head, pool=pool, stages=stages or None, mask=mask)
+        _refuse(why, objective=objective, dense=dense or None, gather=gather or None)
         return cast(StagedNetwork, model)
     if objective is not None and not isinstance(objective, Objective):
         raise TypeError(f"objective must be an Objective such as CrossEntropy(), got {objective!r}")
-    refuse_unready(model)
-    _check_stages(model, stages)
+    _refuse_unready(model)
+    if isinstance(stages, str):
+        raise TypeError(f"stages must be a sequence of names, got the string {stages!r}")
+    for name in stages:
+        require_module(model, name, "stages")
     if dense:
-        _refuse("{} does not go with dense=True: where every position has logits, nothing is pooled", pool=pool)
-    if encoder is not None:
-        network: AdaptedNetwork = adapt_named(model, encoder=encoder, head=head, pool=pool, stages=stages, mask=mask)
+        _refuse("does not go with dense=True: where every position has logits, nothing is pooled", pool=pool)
+    if encoder is None:
+        _refuse("must be given together with encoder and head", pool=pool, mask=mask)
+    if encoder is None and head is None:
+        _refuse("must be given together with head", dense=dense or None)
+        network = _of_family(model, stages)
     else:
-        _refuse("{} must be given together with encoder and head", pool=pool, mask=mask)
-        if head is None:
-            _refuse("{} must be given together with head", dense=dense or None)
-        network = _of_family(model, stages) if head is None else adapt_head(model, head=head, stages=stages)
+        network = split(model, encoder=encoder, head=head, pool=pool, stages=stages, mask=mask)
     network.dense = dense
     network.gather = Gather() if gather else None
-    if objective is not None:
-        network.objective = objective
+    network.objective = objective or network.objective
+    network.check = check_first_batch
     return network
 
 
@@ -116,17 +129,67 @@ def _of_family(model: nn.Module, stages: Sequence[str]) -> AdaptedNetwork:
         return adapt_timm(model, stages)
     if family := family_of(model):
         return adapt_torchvision(model, family, stages)
-    return adapt_head(model, head=None, stages=stages)
-
-
-def _check_stages(model: nn.Module, stages: Sequence[str]) -> None:
-    if isinstance(stages, str):
-        raise TypeError(f"stages must be a sequence of names, got the string {stages!r}")
-    for name in stages:
-        require_module(model, name, "stages")
+    return split(model, stages=stages)
 
 
 def _refuse(why: str, **options: Any) -> None:
     for name, value in options.items():
         if value is not None:
-            raise ValueError(why.format(name))
+            raise ValueError(f"{name} {why}")
+
+
+_PARALLEL = (
+    "adapt the plain model inside, and wrap a module in DistributedDataParallel whose forward returns "
+    "method(net, inputs, targets).total"
+)
+_ADVICE = {
+    "DataParallel": f"its copies share hooks and could not be told apart; {_PARALLEL}",
+    "DistributedDataParallel": f"it averages gradients of its own forward alone; {_PARALLEL}",
+    "FullyShardedDataParallel": "it gathers parameters in its own forward alone; adapt the plain model, and shard a "
+    "module whose forward returns method(net, inputs, targets).total",
+    "FSDPModule": "it gathers parameters in its own forward alone; adapt the plain model, and call fully_shard on a "
+    "module whose forward returns method(net, inputs, targets).total",
+    "OptimizedModule": "the network stops inside the forward pass, which compiled code does not do; adapt the plain "
+    "model and compile its parts, {compile}, before or after",
+    "ScriptModule": "it takes no hooks; adapt the module that it was scripted from, and script that module once it is "
+    "trained",
+}
+"""What to write in place of a wrapper around a model, by the wrapper's name."""
+
+
+def _refuse_unready(model: nn.Module) -> None:
+    """Raise if a model is wrapped, compiled or scripted, or holds parameters that have no shape yet."""
+    names = [cls.__name__ for cls in type(model).__mro__]
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise ValueError(f"model was compiled by its compile(): {_advice('OptimizedModule', model)}")
+    if name := next((name for name in names if name in _ADVICE), None):
+        raise ValueError(f"model is a {name}: {_advice(name, model)}")
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise ValueError(
+            f"model has uninitialised parameters ({listed(lazy, 3)}); run a batch through it before adapting it"
+        )
+
+
+def _advice(name: str, model: nn.Module) -> str:
+    part = "" if isinstance(model, torch.jit.ScriptModule) else _largest_part(getattr(model, "_orig_mod", model))
+    place = f"model[{part}]" if part.isdigit() else f"model.{part}"
+    return _ADVICE[name].replace("{compile}", f"{place} = torch.compile({place})" if part else "one by one")
+
+
+def _largest_part(model: nn.Module) -> str:
+    """Return the name of the child with most parameters, other than the last linear layer; none if there is no other.
+
+    Of a model that holds most of its parameters in another model (``bert``), that is one of the inner one's children.
+    """
+    head = next(iter(linear_layers(model)), "")
+    sizes = {
+        name: sum(parameter.numel() for parameter in child.parameters())
+        for name, child in model.named_children()
+        if name != head and not head.startswith(f"{name}.")
+    }
+    largest = max(sizes, key=sizes.__getitem__, default="")
+    if largest and hasattr(model.get_submodule(largest), "config"):
+        inner = _largest_part(model.get_submodule(largest))
+        return f"{largest}.{inner}" if inner else largest
+    return largest

@@ -1,4 +1,4 @@
-"""Modules looked up by dotted names and patterns."""
+"""Modules looked up by dotted names and patterns, and which of them are affine."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -6,11 +6,39 @@ from fnmatch import fnmatch
 
 from torch import nn
 
+_CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def axes_of(module: nn.Module) -> int:
+    """Return how many axes a convolution slides along, 0 for any other layer."""
+    return next((axes for axes, cls in enumerate(_CONVOLUTIONS, 1) if isinstance(module, cls)), 0)
+
+
+def is_affine(module: nn.Module) -> bool:
+    """Whether a layer is linear or a 1x1 convolution and computes what torch's do."""
+    # A subclass may compute anything else, cosines for one; timm's computes what its base does.
+    cls = type(module)
+    if "forward" in vars(module):
+        return False
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        single = {*module.kernel_size, *module.stride} == {1} and module.groups == 1 and not any(module.padding)
+        return single and cls.forward is _CONVOLUTIONS[axes_of(module) - 1].forward
+    return isinstance(module, nn.Linear) and (
+        cls.forward is nn.Linear.forward or cls.__module__ == "timm.layers.linear"
+    )
+
+
+def width_of(layer: nn.Module | None) -> int | None:
+    """Return how many channels a layer takes, if it says so."""
+    width = getattr(layer, "in_features", getattr(layer, "in_channels", None))
+    return width if isinstance(width, int) else None
+
 
 def require_module(model: nn.Module, name: str, argument: str) -> nn.Module:
     """Return the module of a name.
 
     Raises:
+        TypeError: If the name is no text.
         ValueError: If the model has none, with near matches; ``argument`` is what the message calls it.
     """
     known = dict(model.named_modules())
@@ -34,22 +62,14 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
 
 
-def matching(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Return the names that match any pattern, such as ``layer[1-4]`` or ``stages.*``; ``*`` stays within one level."""
-    return [name for pattern in patterns for name in _children(model, pattern)]
+def matching(model: nn.Module, pattern: str) -> list[str]:
+    """Return the names that match a pattern, such as ``layer[1-4]`` or ``stages.*``; ``*`` stays within one level."""
+    levels = pattern.split(".")
+    # A container that only holds modules is never called itself.
+    names = [name.split(".") for name, module in model.named_modules() if not isinstance(module, nn.ModuleList)]
+    return [".".join(name) for name in names if len(name) == len(levels) and all(map(fnmatch, name, levels))]
 
 
 def linear_layers(model: nn.Module) -> list[str]:
     """Return the names of a model's linear layers, the last one first."""
     return [name for name, module in model.named_modules() if name and isinstance(module, nn.Linear)][::-1]
-
-
-def _children(model: nn.Module, pattern: str) -> list[str]:
-    parent, _, last = pattern.rpartition(".")
-    modules = dict(model.named_modules())
-    if parent not in modules:
-        return []
-    prefix = f"{parent}." if parent else ""
-    # A container that only holds modules is never called itself.
-    children = [name for name, child in modules[parent].named_children() if not isinstance(child, nn.ModuleList)]
-    return [f"{prefix}{name}" for name in children if fnmatch(name, last)]

@@ -1,16 +1,22 @@
-"""What every network here shares: the split forward pass, and mixing at a stage."""
+"""The split forward pass that every network here has, mixing at a stage, and a model seen as such a network."""
 
+import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from typing_extensions import Self
 
-from multimix.models._replay import in_checkpoint, require_hooks
-from multimix.ops import Gather
+from multimix.models._hooks import in_checkpoint, require_hooks
+from multimix.models._names import axes_of, is_affine
+from multimix.models._values import Layout, mask_of_lengths, padded, run
+from multimix.ops import CROSS_ENTROPY, Gather, Objective
 from multimix.protocols import EncoderOutput
 
 
@@ -23,6 +29,7 @@ class StagedNetwork(nn.Module):
         head: The affine layer behind ``classify``, or None where ``classify`` is anything but affine.
         stages: 0 for the inputs, then one for each stage module.
         gather: How tuples take in the examples of the other processes of data-parallel training; None if they do not.
+        mixes: Whether ``mixing_at`` mixes, which is off while a network is checked.
     """
 
     head: nn.Module | None
@@ -35,7 +42,7 @@ class StagedNetwork(nn.Module):
         self.inputs = nn.Identity()
         self.stages = range(1 + len(stages))
         self._stage_names = ("inputs", *stages)
-        self._may_mix = True
+        self.mixes = True
 
     def forward(self, inputs: Any) -> Float[Tensor, "b *r k"]:
         """Return the logits of a batch of inputs."""
@@ -72,19 +79,20 @@ class StagedNetwork(nn.Module):
         ran = False
         trains = torch.is_grad_enabled()  # out here: re-entrant checkpoints switch gradients off inside
 
-        def hook(module: nn.Module, arguments: object, output: object) -> Tensor | None:
+        def hook(module: nn.Module, arguments: object, output: Any) -> Any:
             nonlocal ran
-            if not self._may_mix:
+            if not self.mixes:
                 return None
             if trains and in_checkpoint():
                 raise RuntimeError(
                     f"stage {stage} ({name}) runs inside torch.utils.checkpoint, which would run it again without "
                     "mixing; switch checkpointing off, or mix at a stage that is not inside (0, the inputs)"
                 )
-            if not isinstance(output, Tensor):
-                raise TypeError(f"stage {stage} ({name}) must leave a tensor to be mixed, got {type(output).__name__}")
+            tensor = self._mixed_of(output)
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"stage {stage} ({name}) must leave a tensor to be mixed, got {type(tensor).__name__}")
             ran = True
-            return mix(output)
+            return self._with_mixed(output, mix(tensor))
 
         module = self.get_submodule(name)
         require_hooks(module)
@@ -97,3 +105,159 @@ class StagedNetwork(nn.Module):
             raise RuntimeError(
                 f"stage {stage} ({name}) did not run as a module, so nothing was mixed; was the model compiled?"
             )
+
+    @contextmanager
+    def unmixed(self) -> Iterator[None]:
+        """Mix at no stage while the context lasts."""
+        self.mixes = False
+        try:
+            yield
+        finally:
+            self.mixes = True
+
+    def _mixed_of(self, output: Any) -> Any:
+        """Return what is mixed of a stage's output."""
+        return output
+
+    def _with_mixed(self, output: Any, mixed: Tensor) -> Any:
+        """Return a stage's output with the mixed tensor in it."""
+        return mixed
+
+
+@dataclass(frozen=True)
+class Context:
+    """What pooling has to know of a mini-batch: its features' layout, and what the model's family keeps of it."""
+
+    layout: Layout
+    seen: Any = None
+
+
+class AdaptedNetwork(StagedNetwork):
+    """A model split into embedding, pooling and classifying; the model's parameters are shared, not copied.
+
+    Attributes:
+        model: The model itself.
+        head_name: The module that gives the logits.
+        encoder_name: The module whose output is embedded, where the user named one.
+        objective: What the model is trained for.
+        dense: Whether there are logits at every position, instead of pooling.
+        check: What compares the next batch with the model; None once that is done.
+    """
+
+    model: Any
+    encoder_name: str | None = None
+
+    def __init__(
+        self, model: nn.Module, *, head: str, stages: Sequence[str], width: int | None = None, prefix_tokens: int = 0
+    ):
+        """Take a model, the names of its head and stages, its features' channels and its number of prefix tokens."""
+        super().__init__([f"model.{name}" for name in stages])
+        self.model = model
+        self.head_name = head
+        self.objective: Objective = CROSS_ENTROPY
+        self.dense = False
+        self.check: Callable[[AdaptedNetwork, Any], None] | None = None
+        self._width = width
+        self._prefix_tokens = prefix_tokens
+
+    @property
+    def head(self) -> nn.Module | None:  # type: ignore[override]  # looked up by name, so that copies have their own
+        """The affine layer behind ``classify``, linear or a 1x1 convolution, or None where it is anything else."""
+        return self.head_module if is_affine(self.head_module) else None
+
+    @property
+    def head_module(self) -> nn.Module:
+        """The module that gives the logits, affine or not."""
+        return self.model.get_submodule(self.head_name)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
+        return {} if len(self.stages) > 1 else {"stages": _NO_STAGES}
+
+    def embed(self, inputs: Any) -> EncoderOutput:
+        """Return the encoder's output, a row for each position or token (prefix tokens included), one row for a vector.
+
+        Raises:
+            TypeError: If the model does not take inputs of this kind.
+            ValueError: On the first batch, if this is not what the model computes or how it trains.
+        """
+        if not torch.compiler.is_compiling() and self.check is not None:
+            self.check(self, inputs)
+        encoded, seen = self._encode(self.inputs(inputs))
+        raw, mask = padded(encoded)
+        layout = Layout.of(raw, self._width_of(raw))
+        features = layout.flatten(raw)
+        given = self._mask_of(inputs, features)
+        return EncoderOutput(features, mask if given is None else given, layout.grid, Context(layout, seen))
+
+    def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
+        """Return the head's output; one that is not linear sees (rows, d), a convolution (rows, d, 1, 1)."""
+        module = self.head_module
+        if isinstance(module, nn.Linear):
+            return module(embeddings)
+        rows = embeddings.reshape(-1, embeddings.shape[-1])
+        axes = axes_of(module)
+        if axes and embeddings.ndim > 2 and is_affine(module):  # all rows as positions of one map, which is far faster
+            logits = module(rows.T.reshape(1, -1, len(rows), *[1] * (axes - 1))).flatten(2).squeeze(0).T
+        else:
+            logits = module(rows[(..., *[None] * axes)]).flatten(1)
+        return logits.reshape(*embeddings.shape[:-1], logits.shape[-1])
+
+    def run(self, inputs: Any) -> Any:
+        """Return what the model itself makes of the inputs."""
+        return run(self.model, inputs)
+
+    def first_batch(self, inputs: Any) -> None:
+        """Raise if the model takes no inputs like those of the first batch.
+
+        Raises:
+            TypeError: If they are a mapping.
+        """
+        if isinstance(inputs, Mapping):
+            raise TypeError(
+                f"inputs must be a tensor for {type(self.model).__name__}, got a mapping of {', '.join(inputs)}"
+            )
+
+    @abstractmethod
+    def _encode(self, inputs: Any) -> tuple[Tensor | PackedSequence, Any]:
+        """Return the encoder's output in the model's own layout, and what else pooling has to know of the batch."""
+
+    def _width_of(self, raw: Tensor) -> int | None:
+        return self._width
+
+    def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Tensor | None:
+        """Return which positions each example has, (b, r), where the inputs say so."""
+        return mask_of_lengths(inputs, features.shape[1])
+
+    def _context(self, output: EncoderOutput | Tensor) -> Context:
+        context = EncoderOutput.of(output).context
+        if not isinstance(context, Context):
+            raise ValueError(
+                "output: this network pools features by what embed knows of their batch; pass what embed gives, "
+                "features of your own by dataclasses.replace(output, features=...)"
+            )
+        return context
+
+    def _restore(self, output: EncoderOutput | Tensor) -> Tensor:
+        """Return positions in the model's own layout; one alone stands in for prefix tokens too."""
+        layout, features = self._context(output).layout, EncoderOutput.of(output).features
+        if features.shape[1] == 1 and self._prefix_tokens:
+            features = features.expand(-1, 1 + self._prefix_tokens, -1)
+        return layout.restore(features)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy; weights that old-style weight or spectral normalisation computed come along as values."""
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor) and not value.is_leaf:  # torch copies leaves only
+                    memo[id(value)] = value.detach().clone()
+        memo[id(self)] = twin = type(self).__new__(type(self))
+        twin.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+
+_NO_STAGES = (
+    "network: it has no stages but its inputs; name the modules to mix at, in the order in which they run: "
+    "adapt(model, ..., stages=[NAME, ...])"
+)

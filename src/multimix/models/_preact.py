@@ -1,13 +1,14 @@
 """Pre-activation residual networks for small images."""
 
 from collections.abc import Sequence
-from numbers import Integral
-from typing import cast
+from functools import partial
+from typing import Annotated, cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from multimix._declared import Count, MinLen, check
 from multimix.models._network import StagedNetwork
 from multimix.protocols import EncoderOutput
 
@@ -60,18 +61,21 @@ class PreActNetwork(StagedNetwork):
         num_classes: int,
         final_norm: bool,
     ):
-        groups = [f"group{i}" for i in range(1, len(depths) + 1)]
-        super().__init__(groups)
-        _require_positive(depths=depths, strides=strides, in_channels=[in_channels], num_classes=[num_classes])
+        check(Annotated[tuple[Count, ...], MinLen(1)], depths=depths, strides=strides)
+        check(Count, in_channels=in_channels, num_classes=num_classes)
         if len(strides) != len(depths):
             raise ValueError(f"strides must hold {len(depths)} numbers, one for each group, got {tuple(strides)}")
+        groups = [f"group{i}" for i in range(1, len(depths) + 1)]
+        super().__init__(groups)
         self.in_channels = in_channels
         self.stem = _conv3x3(in_channels, stem, 1)
         for name, before, width, depth, stride in zip(groups, [stem, *widths], widths, depths, strides, strict=False):
             self.add_module(name, _group(before, width, depth, stride))
         self.norm = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU()) if final_norm else nn.Identity()
         self.head = nn.Linear(widths[-1], num_classes)
-        _initialise(self)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def embed(self, inputs: Float[Tensor, "b c h w"]) -> EncoderOutput:
         """Return the last feature map, positions row by row: r = h * w of that map.
@@ -126,7 +130,7 @@ class PreActResNet(PreActNetwork):
         num_classes: int = 10,
         final_norm: bool = True,
     ):
-        _require_positive(width=[width])
+        check(Count, width=width)
         super().__init__(
             stem=width,
             widths=[width * 2**i for i in range(len(depths))],
@@ -164,7 +168,7 @@ class WideResNet(PreActNetwork):
         in_channels: int = 3,
         num_classes: int = 10,
     ):
-        _require_positive(widen=[widen])
+        check(Count, depth=depth, widen=widen)
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"depth must be 10, 16, 22, ... (6 n + 4), got {depth}")
         super().__init__(
@@ -178,30 +182,10 @@ class WideResNet(PreActNetwork):
         )
 
 
-def preact_resnet18(
-    *,
-    width: int = 64,
-    strides: Sequence[int] = (1, 2, 2, 2),
-    in_channels: int = 3,
-    num_classes: int = 10,
-    final_norm: bool = True,
-) -> PreActResNet:
-    """Return a PreActResNet-18: 11,172,170 parameters at 10 classes, 11,171,146 without the final norm."""
-    return PreActResNet(
-        (2, 2, 2, 2),
-        width=width,
-        strides=strides,
-        in_channels=in_channels,
-        num_classes=num_classes,
-        final_norm=final_norm,
-    )
-
-
-def wide_resnet16_8(
-    *, widen: int = 8, strides: Sequence[int] = (1, 2, 2), in_channels: int = 3, num_classes: int = 10
-) -> WideResNet:
-    """Return a WRN-16-8: 10,961,370 parameters at 10 classes."""
-    return WideResNet(16, widen=widen, strides=strides, in_channels=in_channels, num_classes=num_classes)
+preact_resnet18 = partial(PreActResNet, (2, 2, 2, 2))
+"""A PreActResNet-18: 11,172,170 parameters at 10 classes, 11,171,146 without the final norm."""
+wide_resnet16_8 = partial(WideResNet, 16)
+"""A WRN-16-8: 10,961,370 parameters at 10 classes."""
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
@@ -211,17 +195,3 @@ def _conv3x3(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 def _group(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
     rest = [PreActBlock(outputs, outputs, 1) for _ in range(depth - 1)]
     return nn.Sequential(PreActBlock(inputs, outputs, stride), *rest)
-
-
-def _initialise(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def _require_positive(**numbers: Sequence[int]) -> None:
-    for name, values in numbers.items():
-        if not isinstance(values, Sequence) or not all(isinstance(value, Integral) for value in values):
-            raise TypeError(f"{name} must be of integers, got {values!r}")
-        if not values or min(values) < 1:
-            raise ValueError(f"{name} must be at least 1, got {', '.join(map(str, values)) or 'nothing'}")

@@ -2,18 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from multimix.models._affine import axes_of
-from multimix.models._names import listed
-from multimix.models._outputs import first_output, outputs_of, same
-from multimix.models._state import in_eval, same_random_state
-
-if TYPE_CHECKING:
-    from multimix.models._adapted import AdaptedNetwork
+from multimix.models._hooks import in_eval
+from multimix.models._names import axes_of, listed
+from multimix.models._values import first_output, outputs_of, same
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Trace:
             return self.require_head(found[0])
         linear = [call for call in self.calls if call.is_linear]
         if not linear:
-            raise ValueError(f"model: {self._kind} runs no linear layer as a module; {self._make_one}")
+            raise ValueError(f"model: {self._kind} runs no linear layer as a module; {_MAKE_ONE}")
         rows = [call for call in linear if call.left is not None]
         return self.require_head((rows or linear)[-1].name)
 
@@ -124,7 +120,7 @@ class Trace:
                 f"{head.name!r} gives, and do the rest outside"
             )
         raise ValueError(
-            f"{subject} goes on after its last linear layer {head.name!r}, {_NEEDS}; {self._make_one}, and let "
+            f"{subject} goes on after its last linear layer {head.name!r}, {_NEEDS}; {_MAKE_ONE}, and let "
             "the model return what it gives"
         )
 
@@ -141,23 +137,19 @@ class Trace:
                 f"model: {self._kind} pools what its last linear layer {name!r} gives, {_NEEDS}; let it pool what "
                 f"enters that layer instead, or pass head={name!r}, encoder=, the module in front of it, and pool="
             )
-        raise ValueError(f"model: {self._kind} makes its logits in no layer; {self._make_one}")
+        raise ValueError(f"model: {self._kind} makes its logits in no layer; {_MAKE_ONE}")
 
     @property
     def _kind(self) -> str:
         return type(self.model).__name__
 
-    @property
-    def _make_one(self) -> str:
-        return "make the layer that gives them a module of its own (nn.Linear), called once"
 
-
+_MAKE_ONE = "make the layer that gives them a module of its own (nn.Linear), called once"
 _NEEDS = "while methods need the logits themselves"
 
 
-def trace(network: "AdaptedNetwork", inputs: Any) -> Trace:
-    """Return the trace of the network's model, in eval mode, without gradients and without a trace on the model."""
-    model: nn.Module = network.model
+def trace(model: nn.Module, run: Callable[[], Any]) -> Trace:
+    """Return the trace of a model inside ``run()``."""
     calls: list[Call] = []
     handles = [
         module.register_forward_hook(_recorder(name, calls), with_kwargs=True)
@@ -165,8 +157,7 @@ def trace(network: "AdaptedNetwork", inputs: Any) -> Trace:
         if name and not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
-        with in_eval(network), torch.no_grad(), same_random_state(network):
-            output = network._whole(inputs)
+        output = run()
     finally:
         for handle in handles:
             handle.remove()
@@ -214,14 +205,8 @@ def _acts_affine(call: Call) -> bool:
     x = call.entered
     if x is None or not x.is_floating_point():
         return False
-    flags = {module: module.training for module in call.module.modules()}
-    try:
-        for module in flags:
-            module.training = False
+    with in_eval(call.module):
         one, other, both, none = (call.module(rows) for rows in (x, x.flip(0), x + x.flip(0), torch.zeros_like(x)))
-    finally:
-        for module, training in flags.items():
-            module.training = training
     scale = float(both.abs().max()) + float(none.abs().max())
     return bool(((one + other - both - none).abs() <= 0.01 * scale).all())
 

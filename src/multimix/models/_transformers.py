@@ -9,12 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from multimix.models._adapted import AdaptedNetwork
-from multimix.models._inputs import keywords
-from multimix.models._layout import Layout
-from multimix.models._names import listed
-from multimix.models._replay import replaced, run_until
-from multimix.models._transformers_names import body_name, derives, head_name, stage_names
+from multimix.models._hooks import replaced, run_to
+from multimix.models._names import linear_layers, listed
+from multimix.models._network import AdaptedNetwork
+from multimix.models._values import Layout, keywords
 from multimix.ops import CROSS_ENTROPY, BinaryCrossEntropy, Objective, SquaredError
 from multimix.protocols import EncoderOutput
 
@@ -37,7 +35,7 @@ class TransformersNetwork(AdaptedNetwork):
         """Take a model and the names of its body, its last layer and its stages."""
         super().__init__(model, head=head, stages=stages)
         self._body = body
-        self._channels = getattr(model.get_submodule(head), "in_features", None)
+        self._channels = getattr(self.head_module, "in_features", None)
         self._pooling: str | None = None
         self._pooled_shape: tuple[int, ...] = ()
         self.objective = _objective_of(model.config)
@@ -46,16 +44,15 @@ class TransformersNetwork(AdaptedNetwork):
         """Return what the model feeds its last layer: everything between the body's hidden states and the logits.
 
         Raises:
-            ValueError: If nothing was embedded yet, the positions fit no grid that ``embed`` gave, or the model has
+            ValueError: If the positions fit no grid that ``embed`` gave, or the model has
                 logits at every position.
         """
         seen: _Seen = self._context(output).seen
         b, r, _ = EncoderOutput.of(output).features.shape
         arguments = seen.arguments if (b, r) == seen.shape else self._all_real(seen, b, r)
         replayed = self._output(seen, self._grid(output))
-        head = self.model.get_submodule(self.head_name)
-        body = self.model.get_submodule(self._body)
-        with replaced(body, lambda *_, **__: replayed), replaced(head, _as_it_is), _mappings(self.model.config):
+        head, body = self.head_module, self.model.get_submodule(self._body)
+        with replaced(body, lambda *_, **__: replayed), replaced(head, lambda x: x), _mappings(self.model.config):
             try:
                 embeddings = self.model(**arguments).logits
             except (AttributeError, IndexError, KeyError, TypeError) as error:
@@ -71,60 +68,42 @@ class TransformersNetwork(AdaptedNetwork):
             )
         return embeddings
 
-    @contextmanager
-    def mixing_at(self, stage: int, mix: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Apply ``mix`` to the tensor that leaves ``stage``, to the first where several do, while the context lasts.
+    def first_batch(self, inputs: Any) -> None:
+        """Raise if the model takes no inputs like those of the first batch.
 
         Raises:
-            ValueError: If the network has no such stage.
-            TypeError: While running, if what leaves the stage is not a tensor, as a mapping of inputs.
-            RuntimeError: At the end, if the stage never ran.
+            TypeError: If they are neither a mapping nor a tensor.
+            ValueError: If the main input is missing.
         """
-        if stage not in self.stages:
-            raise ValueError(f"stage must be one of {list(self.stages)}, got {stage!r}")
-        module = self.get_submodule(self._stage_names[stage])
-        whole: list[Any] = []
+        self._arguments(inputs)
 
-        def unpack(module: nn.Module, arguments: object, output: Any) -> Any:
-            whole.append(output)
-            return _first(output)
+    def run(self, inputs: Any) -> Any:
+        """Return what the model itself makes of the inputs."""
+        return self.model(**self._arguments(inputs))
 
-        def pack(module: nn.Module, arguments: object, output: Any) -> Any:
-            return _with_first(whole.pop(), output)
+    def _mixed_of(self, output: Any) -> Any:
+        return _first(output)
 
-        first = module.register_forward_hook(unpack)
-        try:
-            with super().mixing_at(stage, mix):
-                last = module.register_forward_hook(pack)
-                try:
-                    yield
-                finally:
-                    last.remove()
-        finally:
-            first.remove()
+    def _with_mixed(self, output: Any, mixed: Tensor) -> Any:
+        return _with_first(output, mixed)
 
     def _encode(self, inputs: Any) -> tuple[Tensor, "_Seen"]:
         arguments = self._arguments(inputs)
         never = f"model: {type(self.model).__name__} never runs {self._body!r}; pass head={self.head_name!r}"
         body = self.model.get_submodule(self._body)
         with _mappings(self.model.config):
-            output = run_until(body, lambda: self.model(**arguments), otherwise=never)
+            output = run_to(body, lambda: self.model(**arguments), otherwise=never)
         hidden = self._mixture(output)
         if self._pooling is None:
             pooled = output.get(_POOLED)
             self._pooling = _pooling_of(body, hidden, pooled)
             self._pooled_shape = () if pooled is None else pooled.shape[1:]
-        positions = Layout.of(hidden, self._width_of(hidden)).positions
-        return hidden, _Seen(arguments, type(output), (len(hidden), positions))
+        return hidden, _Seen(
+            arguments, type(output), (len(hidden), Layout.of(hidden, self._width_of(hidden)).positions)
+        )
 
     def _width_of(self, raw: Tensor) -> int | None:
         return self._channels if raw.ndim == 4 else None
-
-    def _whole(self, inputs: Any) -> Any:
-        return self.model(**self._arguments(inputs))
-
-    def _refuse(self, inputs: Any) -> None:
-        self._arguments(inputs)
 
     def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Bool[Tensor, "b r"] | None:
         """Return the attention mask where it has a value a position, and for audio what the model makes of it."""
@@ -212,7 +191,7 @@ class _Seen:
 
 def is_transformers(model: nn.Module) -> bool:
     """Whether a model derives from transformers' ``PreTrainedModel``."""
-    return derives(model, "PreTrainedModel")
+    return _derives(model, "PreTrainedModel")
 
 
 def adapt_transformers(model: nn.Module, stages: Sequence[str]) -> TransformersNetwork:
@@ -221,8 +200,100 @@ def adapt_transformers(model: nn.Module, stages: Sequence[str]) -> TransformersN
     Raises:
         ValueError: If the model has no body or no last layer that can be told by themselves.
     """
-    body = body_name(model)
-    return TransformersNetwork(model, body=body, head=head_name(model, body), stages=stages or stage_names(model, body))
+    body = _body_name(model)
+    head = _head_name(model, body)
+    return TransformersNetwork(model, body=body, head=head, stages=stages or _stage_names(model, body))
+
+
+def _body_name(model: Any) -> str:
+    """Return the name of the model inside the classifier that gives hidden states.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    if isinstance(getattr(model, model.base_model_prefix, None), nn.Module) and model.base_model_prefix:
+        return model.base_model_prefix
+    bodies = [name for name, child in model.named_children() if _derives(child, "PreTrainedModel")]
+    if len(bodies) != 1:
+        raise ValueError(
+            f"model: {type(model).__name__} is no classifier with one body and a head; take one such as "
+            "AutoModelForSequenceClassification gives, or pass head=, the dotted name of the layer that gives the "
+            f"logits (its linear layers are {listed(linear_layers(model))})"
+        )
+    return bodies[0]
+
+
+def _head_name(model: Any, body: str) -> str:
+    """Return the name of the layer behind the body that has an output for each label.
+
+    Raises:
+        ValueError: If there is none, or several classifiers are combined.
+    """
+    labels = model.config.num_labels
+    found = [
+        name
+        for name, module in model.named_modules()
+        if not f"{name}.".startswith(f"{body}.")
+        and getattr(module, "out_features", getattr(module, "out_channels", None)) == labels
+    ]
+    if not found:
+        raise ValueError(
+            f"model: {type(model).__name__} has no layer of num_labels = {labels} outputs behind {body!r}; take a "
+            "classifier such as AutoModelForSequenceClassification gives, or pass head= (its linear layers "
+            f"are {listed(linear_layers(model))})"
+        )
+    if len(found) > 1 and all("." not in name for name in found):
+        raise ValueError(
+            f"model: {type(model).__name__} combines several classifiers ({listed(found)}), so it has no single head"
+        )
+    return _around(model, found)
+
+
+def _around(model: nn.Module, found: list[str]) -> str:
+    """Return the last of the layers found, or the module that adds several up, as LoRA does to a layer."""
+    parent = found[-1].rpartition(".")[0]
+    beside = [model.get_submodule(name) for name in found if parent and name.rpartition(".")[0] == parent]
+    sizes = {getattr(module, "in_features", None) for module in beside}
+    return parent if len(sizes) > 1 and not isinstance(model.get_submodule(parent), nn.Sequential) else found[-1]
+
+
+def _stage_names(model: Any, body: str) -> list[str]:
+    """Return the names of the blocks: the outermost layers that transformers checkpoints, else a list of layers."""
+    module = model.get_submodule(body)
+    if type(module).__name__ in _UNMIXED:
+        return []
+    blocks = [name for name, child in module.named_modules() if _derives(child, "GradientCheckpointingLayer")]
+    blocks = [name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)]
+    blocks = blocks or _listed_blocks(module)
+    if any("decoder" in name for name in blocks) and any("encoder" in name for name in blocks):
+        return []  # one half mixed alone would meet the other half's own examples
+    if model.main_input_name == "input_ids":
+        blocks = [name for name in blocks if "vision" not in name]
+    return [f"{body}.{name}" for name in blocks]
+
+
+_UNMIXED = {
+    "ReformerModel": "two streams, of which the next block takes both",
+    "SqueezeBertModel": "channels first, in a mapping",
+    "XLNetModel": "positions first",
+}
+"""Bodies whose blocks leave no tensor with a row for each example."""
+
+
+def _listed_blocks(body: nn.Module) -> list[str]:
+    lists = [name for name, child in body.named_modules() if isinstance(child, nn.ModuleList)]
+    lists = [name for name in lists if name.rpartition(".")[2] in ("block", "blocks", "h", "layer", "layers", "stages")]
+    if not lists:
+        return []
+    name = min(lists, key=lambda name: name.count("."))
+    inside = [f"{name}.{child}" for child, _ in body.get_submodule(name).named_children()]
+    nested = [isinstance(body.get_submodule(child), nn.ModuleList) for child in inside]
+    return [] if any(nested) else inside
+
+
+def _derives(module: nn.Module, base: str) -> bool:
+    """Whether a module's class derives from transformers' class of a name."""
+    return any(cls.__name__ == base and cls.__module__.startswith("transformers.") for cls in type(module).__mro__)
 
 
 def _objective_of(config: Any) -> Objective:
@@ -262,10 +333,6 @@ def _with_first(output: Any, first: Any) -> Any:
         return first
     values = (_with_first(output[0], first), *output[1:])
     return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
-
-
-def _as_it_is(features: Tensor) -> Tensor:
-    return features
 
 
 _Pooling = Callable[[Any, Tensor], Tensor]

@@ -1,0 +1,272 @@
+"""timm's models, all split alike, and torchvision's classifiers, by a table of what each family runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from multimix.models._names import matching
+from multimix.models._network import AdaptedNetwork
+from multimix.protocols import EncoderOutput
+
+_STAGES = (
+    "layer[1-9] stages.* layers.* blocks.* s[1-9] features.* network.* levels.* stage[1-9] level[0-9] dense_stages.* "
+    "body.layer[1-9] encoder.blocks.* serial_blocks[1-4].* Mixed_* block[0-9]*"
+)
+_STAGES_OF = {  # the blocks of these pass on more than the one tensor that could be mixed
+    "MobileNetV5": "blocks.[0-2] msfa",
+    "MultiScaleVit": "norm",
+    "NASNetALarge": "conv0 act",
+    "PNASNet5Large": "conv_0 act",
+    "PoolingVisionTransformer": "norm",
+    "SelecSls": "head.*",
+    "TNT": "norm",
+}
+_AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled", "SwiftFormer"}
+"""Classes whose logits are the mean of two classifiers of the same embedding."""
+
+
+class TimmNetwork(AdaptedNetwork):
+    """A timm model, through its own ``forward_features`` and ``forward_head``."""
+
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
+        """Return what the model feeds its head: everything between the encoder's output and the head.
+
+        Raises:
+            ValueError: If the positions fit no grid that ``embed`` gave.
+        """
+        x = self.model.forward_head(self._restore(output), pre_logits=True)
+        container = self.model.get_submodule(self.head_name.rpartition(".")[0])
+        # timm's pre_logits stop before the normalisation that is in here with the classifier.
+        layers = list(container)[:-1] if _is_norm_linear(container) else []
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    def _encode(self, inputs: Tensor) -> tuple[Tensor, None]:
+        features = self.model.forward_features(inputs)
+        if not isinstance(features, Tensor):
+            raise ValueError(
+                f"model: {type(self.model).__name__} gives a {type(features).__name__} of features, not one tensor; "
+                f"pass head={self.head_name!r}, to mix maps encoder= and pool=, too"
+            )
+        return features, None
+
+
+class AveragedTimmNetwork(TimmNetwork):
+    """A timm model whose logits are the mean of two classifiers of the same embedding."""
+
+    @property
+    def head(self) -> None:  # type: ignore[override]
+        """None, because no single layer gives the logits."""
+        return None
+
+    def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
+        """Return the mean of what the classifiers give."""
+        rows = embeddings.reshape(-1, embeddings.shape[-1])
+        logits = torch.stack([head(rows) for head in _classifiers(self.model)]).mean(0)
+        return logits.reshape(*embeddings.shape[:-1], logits.shape[-1])
+
+
+def is_timm(model: nn.Module) -> bool:
+    """Whether a model has the methods that every timm classifier has."""
+    return all(callable(getattr(model, name, None)) for name in ("forward_features", "forward_head", "get_classifier"))
+
+
+def adapt_timm(model: nn.Module, stages: Sequence[str]) -> TimmNetwork:
+    """Return a timm model as a network; stages are ``layer1..4`` or what is in ``stages``, ``layers``, ``blocks``, ...
+
+    Raises:
+        ValueError: If the model does not have exactly one classifier, or two of the same embedding,
+            or adds auxiliary logits.
+    """
+    if getattr(model, "aux_head", None) is not None:
+        raise ValueError(
+            f"model: {type(model).__name__} adds the maximum of auxiliary logits over positions, which no pooled "
+            "embedding can give; create it with use_aux_head=False, or set its aux_head to None"
+        )
+    classifiers = _classifiers(model)
+    averaged = len(classifiers) == 2 and bool(_class_names(model) & _AVERAGED)
+    if len(classifiers) != 1 and not averaged:
+        raise ValueError(
+            f"model: {type(model).__name__} combines several classifiers, so it has no single head (if they are for "
+            "distillation, take the variant without it)"
+        )
+    network = AveragedTimmNetwork if averaged else TimmNetwork
+    return network(
+        model,
+        head=_name_of(model, classifiers[0]),
+        stages=stages or _usual_stages(model),
+        width=getattr(model, "num_features", None),
+        prefix_tokens=getattr(model, "num_prefix_tokens", 0),
+    )
+
+
+def _usual_stages(model: nn.Module) -> list[str]:
+    for name in _class_names(model) & _STAGES_OF.keys():
+        return _matching(model, _STAGES_OF[name])
+    return next((found for pattern in _STAGES.split() if (found := matching(model, pattern))), [])
+
+
+def _matching(model: nn.Module, patterns: str) -> list[str]:
+    return [name for pattern in patterns.split() for name in matching(model, pattern)]
+
+
+def _class_names(model: nn.Module) -> set[str]:
+    return {cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("timm.")}
+
+
+def _classifiers(model: nn.Module) -> list[nn.Module]:
+    """Return a model's classifiers, of which a model without its distillation has one.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    found = model.get_classifier()  # type: ignore[operator]  # torch types every attribute as tensor or module
+    every = found if isinstance(found, tuple | nn.ModuleList) else (found,)
+    heads = [head for head in every if isinstance(head, nn.Module)]
+    if not heads or isinstance(heads[0], nn.Identity):
+        raise ValueError(f"model: {type(model).__name__} has no classifier; create it with num_classes of at least 1")
+    return heads
+
+
+def _name_of(model: nn.Module, classifier: nn.Module) -> str:
+    # A few models call pooling and layer together their classifier.
+    layer = getattr(classifier, "fc", None)
+    head = layer if isinstance(layer, nn.Linear) else classifier
+    return next(name for name, module in model.named_modules() if module is head)
+
+
+def _is_norm_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module).__name__ == "NormLinear"
+
+
+def _flat(model: Any, x: Tensor) -> Tensor:
+    return model.avgpool(x).flatten(1)
+
+
+def _mean(model: Any, x: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+def _dropped(model: Any, x: Tensor) -> Tensor:
+    return model.dropout(_flat(model, x))
+
+
+def _transformed(model: Any, x: Tensor) -> Tensor:
+    return model._transform_input(x)
+
+
+def _tokens(model: Any, x: Tensor) -> Tensor:
+    return torch.cat([model.class_token.expand(len(x), -1, -1), model._process_input(x)], dim=1)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How the models of one class compute their logits, in the order of the fields."""
+
+    encoder: str
+    """Modules that run one after another; their last output is what ``embed`` gives."""
+    pool: Callable[[Any, Tensor], Tensor]
+    """What comes between them and the module of the head."""
+    head: str
+    """The classifier; of a sequence, the last layer is the head and those before it belong to pooling."""
+    stages: str
+    """Patterns of the stages' names."""
+    begin: Callable[[Any, Tensor], Tensor] = lambda model, x: x
+    """What comes before the modules of the encoder."""
+
+
+_RESNET = "conv1 bn1 relu maxpool layer1 layer2 layer3 layer4"
+_GOOGLENET = (
+    "conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 inception4a inception4b inception4c "
+    "inception4d inception4e maxpool4 inception5a inception5b"
+)
+_INCEPTION = (
+    "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
+    "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c"
+)
+_SHUFFLENET = "conv1 maxpool stage2 stage3 stage4 conv5"
+_FAMILIES = {
+    "AlexNet": _Family("features", _flat, "classifier", "features.*"),
+    "ConvNeXt": _Family("features", lambda model, x: model.avgpool(x), "classifier", "features.*"),
+    "DenseNet": _Family("features", lambda model, x: _mean(model, F.relu(x)), "classifier", "features.denseblock*"),
+    "EfficientNet": _Family("features", _flat, "classifier", "features.*"),
+    "GoogLeNet": _Family(_GOOGLENET, _dropped, "fc", "inception*", begin=_transformed),
+    "Inception3": _Family(_INCEPTION, _dropped, "fc", "Mixed_*", begin=_transformed),
+    "MNASNet": _Family("layers", _mean, "classifier", "layers.*"),
+    "MaxVit": _Family("stem blocks", lambda model, x: x, "classifier", "blocks.*"),
+    "MobileNetV2": _Family("features", _mean, "classifier", "features.*"),
+    "MobileNetV3": _Family("features", _flat, "classifier", "features.*"),
+    "RegNet": _Family("stem trunk_output", _flat, "fc", "trunk_output.*"),
+    "ResNet": _Family(_RESNET, _flat, "fc", "layer[1-4]"),
+    "ShuffleNetV2": _Family(_SHUFFLENET, _mean, "fc", "stage[2-4] conv5"),
+    "SwinTransformer": _Family("features norm permute", _flat, "head", "features.*"),
+    "VGG": _Family("features", _flat, "classifier", "features.*"),
+    "VisionTransformer": _Family("encoder", lambda model, x: x[:, 0], "heads", "encoder.layers.*", begin=_tokens),
+}
+_REFUSED = {
+    "SqueezeNet": "ends in a convolution and a ReLU, not in a linear layer; give it one, and pass encoder='features' "
+    "and head=, that layer's name",
+}
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
+"""Attributes that are classifiers beside the main one."""
+
+
+class TorchvisionNetwork(AdaptedNetwork):
+    """A torchvision classifier, run module by module as its family does."""
+
+    def __init__(self, model: nn.Module, name: str, stages: Sequence[str]):
+        """Take a model and its family's name."""
+        family = _FAMILIES[name]
+        module = model.get_submodule(family.head)
+        last = f".{list(module._modules)[-1]}" if isinstance(module, nn.Sequential) else ""
+        super().__init__(model, head=family.head + last, stages=stages or _matching(model, family.stages))
+        self._family = name
+
+    def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
+        """Return what the model feeds its head: everything between the encoder's output and the head.
+
+        Raises:
+            ValueError: If the positions fit no grid that ``embed`` gave.
+        """
+        family = _FAMILIES[self._family]
+        x = family.pool(self.model, self._restore(output))
+        classifier = self.model.get_submodule(family.head)
+        return classifier[:-1](x) if isinstance(classifier, nn.Sequential) else x
+
+    def _encode(self, inputs: Tensor) -> tuple[Tensor, None]:
+        family = _FAMILIES[self._family]
+        x = family.begin(self.model, inputs)
+        for name in family.encoder.split():
+            module = self.model.get_submodule(name)
+            for step in module if isinstance(module, nn.ModuleList) else (module,):
+                x = step(x)
+        return x, None
+
+
+def family_of(model: nn.Module) -> str | None:
+    """Return the name of the torchvision class that a model is or derives from, if it is one that is known here."""
+    known = _FAMILIES.keys() | _REFUSED.keys()
+    classes = [cls for cls in type(model).__mro__ if cls.__module__.startswith("torchvision.models.")]
+    return next((cls.__name__ for cls in classes if cls.__name__ in known), None)
+
+
+def adapt_torchvision(model: nn.Module, family: str, stages: Sequence[str]) -> TorchvisionNetwork:
+    """Return a model of a known torchvision family as a network; stages are its blocks.
+
+    Raises:
+        ValueError: If models of this family cannot be split by themselves, with what to pass.
+    """
+    if family in _REFUSED:
+        raise ValueError(f"model: torchvision's {family} {_REFUSED[family]}")
+    if any(getattr(model, name, None) is not None for name in _AUXILIARY):
+        raise ValueError(
+            f"model: torchvision's {family} has auxiliary classifiers; adapt(model, head='fc') trains its main one; "
+            "aux_logits=False leaves them out"
+        )
+    return TorchvisionNetwork(model, family, stages)
