@@ -12,14 +12,11 @@ Data = dict[str, Any]
 
 @dataclass(frozen=True)
 class Drawn:
-    """One row of a suite's table with one figure's data of each seed."""
+    """One row of a suite's table with a figure's data by ascending seeds; its index gives the method's look."""
 
     name: str
-    """The row's name, clean."""
     index: int
-    """Its place among the methods of the page, which is its look."""
     seeds: list[tuple[int, Data]]
-    """(Seed, data), ascending."""
 
     @property
     def data(self) -> list[Data]:

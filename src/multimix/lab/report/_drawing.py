@@ -13,9 +13,7 @@ from xml.etree import ElementTree
 
 from multimix.lab.report._words import shortened
 
-# Stand-ins for matplotlib's classes, which load only when something is drawn.
-Axes = Any
-Canvas = Any
+Axes = Any  # matplotlib's, which loads only when something is drawn
 
 WIDTH = 4.8
 """Inches of every figure."""
@@ -92,32 +90,29 @@ def look(index: int) -> Look:
     return Look(COLORS[index % len(COLORS)], _DASHES[index % len(_DASHES)], _MARKERS[index % len(_MARKERS)])
 
 
-def draw(paint: Callable[[Axes], None], *, height: float, alt: str, caption: str) -> Figure:
-    """Return as a figure what ``paint`` draws on fresh axes; the same drawing gives the same text.
+def draw(
+    paint: Callable[[Axes], None], *, height: float, alt: str, caption: str, panels: Mapping[str, Any] | None = None
+) -> Figure:
+    """Return as a figure what ``paint`` draws on fresh axes or panels; the same drawing gives the same text.
 
     Args:
         paint: Draws on the axes it is given.
         height: Inches.
         alt: Text for those who do not see it.
         caption: What the figure shows and how to read it.
+        panels: How the panels lie, as ``Figure.subplots`` takes it.
     """
-    return draw_panels(lambda canvas: paint(canvas.add_subplot()), height=height, alt=alt, caption=caption)
-
-
-def draw_panels(paint: Callable[[Canvas], None], *, height: float, alt: str, caption: str) -> Figure:
-    """Return as a figure what ``paint`` draws on axes that it adds to a fresh canvas; otherwise as ``draw``."""
     import matplotlib
     from matplotlib.figure import Figure as Blank
 
     out = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # The reader's browser has fonts for letters that the one that measures the text lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas = Blank(figsize=(WIDTH, height), layout="constrained")
-        paint(canvas)
-        canvas.savefig(
-            out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        paint(canvas.subplots(**panels or {}))
+        canvas.savefig(out, format="svg", transparent=True, metadata=nothing)
     return Figure(_inline(out.getvalue(), alt), alt, caption)
 
 
@@ -136,16 +131,12 @@ def name_ticks(axis: Any, places: Sequence[float], names: Sequence[str], limit: 
 
 @dataclass(frozen=True)
 class Line:
-    """One method's values at the places that all of its seeds have."""
+    """One method's values at the ascending places that all of its seeds have, one value a seed."""
 
     name: str
-    """The method's name, clean."""
     index: int
-    """Its place among the methods, which is its look."""
     places: tuple[float, ...]
-    """Where, ascending."""
     values: tuple[tuple[float, ...], ...]
-    """One value a seed at every place."""
 
     @property
     def mean(self) -> list[float]:
@@ -185,15 +176,7 @@ def _columns(names: Sequence[str]) -> int:
 def paint_lines(
     axes: Axes, lines: Sequence[Line], across: str, quantity: str, limits: tuple[float, float] | None = None
 ) -> None:
-    """Draw every line's mean with its band, told apart by more than colour.
-
-    Args:
-        axes: Where.
-        lines: What.
-        across: Words below.
-        quantity: Words at the left.
-        limits: Of the upright axis, where the values' own do not do.
-    """
+    """Draw every line's mean with its band, told apart by more than colour; limits are of the upright axis."""
     handles = []
     for line in lines:
         style = look(line.index)

@@ -7,18 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from markupsafe import Markup, escape
-
-from multimix.lab.report._words import clean
+from multimix.lab.report._words import clean, counted, listed
 
 Format = Literal["markdown", "html", "csv", "latex", "plain"]
 
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")
-_HTML = Markup(
-    '<figure class="table">\n{title}<div class="scroll" role="region" aria-label="{heading}" tabindex="0">'
-    '<table class="{kind}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n'
-    "<figcaption>{words}</figcaption>\n</figure>\n"
-)
 _LATEX = r"""\begin{table}
 \centering
 \caption{%s}
@@ -97,7 +90,7 @@ def check_format(fmt: str) -> None:
 
 def rendered(grids: Iterable[Grid], fmt: Format) -> str:
     """Return tables one below the other, in any format but ``csv``."""
-    renderers = {"markdown": _markdown, "html": html, "latex": _latex, "plain": _plain}
+    renderers = {"markdown": _markdown, "html": _html, "latex": _latex, "plain": _plain}
     return "\n".join(renderers[fmt](grid) for grid in grids)
 
 
@@ -114,19 +107,32 @@ def _inert(value: Any) -> Any:
     return f"'{clean(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else clean(value)
 
 
-def html(grid: Grid) -> Markup:
-    """Return a table with its caption, ready to stand in a page."""
-    titles, *rows = grid.written(escape, Markup("<strong>{}</strong>"))
-    th, td = Markup('<th scope="row">{}</th>').format, Markup("<td>{}</td>").format
-    lines = [Markup("<tr>{}</tr>").format(Markup("").join([th(row[0]), *map(td, row[1:])])) for row in rows]
-    return _HTML.format(
-        title=Markup('<p class="what">{}</p>\n').format(grid.title) if grid.title else "",
-        heading=grid.heading,
-        words=grid.words,
-        kind="results keyed" if grid.names > 1 else "results",
-        head=Markup("").join(map(Markup('<th scope="col">{}</th>').format, titles)),
-        body=Markup("\n").join(lines),
+def template(name: str) -> Any:
+    """Return a template of the page, which shows every text as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("multimix.lab.report", "_templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_harmless,
     )
+    environment.filters |= {"counted": counted, "listed": listed}
+    return environment.get_template(name)
+
+
+def _harmless(value: Any) -> Any:
+    """Return what a template shows; of text, only line ends may act."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return "\n".join(map(clean, value.splitlines()))
+    return value
+
+
+def _html(grid: Grid) -> str:
+    return str(template("table.html").module.table(grid))
 
 
 def _markdown(grid: Grid) -> str:

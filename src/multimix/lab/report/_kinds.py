@@ -14,12 +14,10 @@ from multimix.lab.report._drawing import (
     INK,
     PAPER,
     Axes,
-    Canvas,
     Figure,
     Line,
     add_legend,
     draw,
-    draw_panels,
     legend_height,
     line_of,
     look,
@@ -130,15 +128,13 @@ def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float,
 
 
 def _paint_cells(axes: Axes, cells: np.ndarray, limits: tuple[float, float]) -> None:
-    from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
-    norm, shades = Normalize(*limits), colormaps["cividis"]
-    axes.pcolormesh(cells, cmap=shades, norm=norm, edgecolors="none")
+    norm = Normalize(*limits)
+    axes.pcolormesh(cells, cmap="cividis", norm=norm, edgecolors="none")
     for (line, column), value in np.ndenumerate(cells):
         if math.isfinite(value):
-            # Of the shade's own contrast, not the page's ink: the shades are the same in the dark.
-            ink = "#000000" if _luminance(shades(norm(value))) > 0.2 else "#ffffff"
+            ink = "#000000" if norm(value) > 0.5 else "#ffffff"  # not the page's: the shades stay the same in the dark
             axes.text(column + 0.5, line + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=10.5)
     axes.invert_yaxis()
     axes.tick_params(length=0)
@@ -149,12 +145,6 @@ def _bare(axes: Axes) -> None:
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def _luminance(color: tuple[float, ...]) -> float:
-    """Return the relative luminance of an sRGB colour (WCAG 2)."""
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def draw_reliability(kind: Reliability, rows: Sequence[Drawn]) -> list[Figure]:
@@ -170,9 +160,10 @@ def _reliability(kind: Reliability, row: Drawn) -> Figure:
     gap = np.nansum(abs(sure - right) * total) / (total.sum() or 1.0)
     listing = "; ".join(f"{a:.0f} % sure, {b:.0f} % right" for a, b, n in zip(sure, right, total, strict=True) if n)
     several = f", {counted(len(row.seeds), 'seed')} pooled" if len(row.seeds) > 1 else ""
-    return draw_panels(
-        lambda canvas: _paint_bins(canvas, edges, (sure, right, total), look(row.index).color),
+    return draw(
+        lambda panels: _paint_bins(panels, edges, (sure, right, total), look(row.index).color),
         height=4.6,
+        panels={"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": [3.2, 1]}},
         alt=f"Reliability diagram of {row.name}, {kind.when}: accuracy by confidence. {listing or 'No examples'}.",
         caption=f"{row.name}, {kind.when}{several}: a bar is as high as the accuracy of the examples in its bin of "
         "confidence; hatched is its gap to their mean confidence, and on the dashed line there is none. Mean gap "
@@ -188,8 +179,8 @@ def _weighted(seeds: Sequence[Data], key: str, count: np.ndarray) -> np.ndarray:
     return 100 * np.where(total != 0, weighted.sum(0) / np.where(total != 0, total, 1), np.nan)
 
 
-def _paint_bins(canvas: Canvas, edges: np.ndarray, inside: tuple[np.ndarray, ...], color: str) -> None:
-    above, below = canvas.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
+def _paint_bins(panels: Any, edges: np.ndarray, inside: tuple[np.ndarray, ...], color: str) -> None:
+    above, below = panels
     lefts, widths, (sure, right, count) = edges[:-1], np.diff(edges), inside
     box = {"align": "edge", "edgecolor": INK, "linewidth": 0.8}
     for at in np.flatnonzero(count):

@@ -7,15 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from multimix.lab.report._figures import learning_curves, seed_dots
-from multimix.lab.report._paired import paired_html
+from multimix.lab.report._formats import Grid, template
+from multimix.lab.report._paired import paired_grids
 from multimix.lab.report._records import MAIN, Record, as_lines, records, suite_of, write_whole
 from multimix.lab.report._runs import Run
 from multimix.lab.report._summary import Comparison, Setting, Summary, row_names, suites, summarise
-from multimix.lab.report._tables import html_tables, table
-from multimix.lab.report._words import clean, counted, listed, metric
+from multimix.lab.report._tables import grids, table
+from multimix.lab.report._words import counted, listed, metric
 
 _CURVES = ("validation_accuracy", "validation_nll", "train_loss")
 _ENVIRONMENT = {
@@ -60,40 +59,21 @@ def page(
         ValueError: ``runs`` is empty, ``out`` is a folder, or the finished runs have no ``paired`` to compare with, or
             nothing of its ``metrics``.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     if not runs:
         raise ValueError("runs: expected at least one run, got none")
     out = Path(out)
     runs = list({run.folder.resolve(): run for run in runs}.values())
     kept = _kept(runs)
     rows = records(kept)
-    beside = paired_html(summarise(rows, metrics), paired, metrics=metrics) if paired is not None and rows else {}
-    environment = Environment(
-        loader=PackageLoader("multimix.lab.report", "_templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_harmless,
-    )
-    environment.filters |= {"counted": counted, "listed": listed, "ranges": _ranges}
+    beside = paired_grids(summarise(rows, metrics), paired, metrics) if paired is not None and rows else {}
     context = {**_context(runs, kept, rows, beside), "title": title or _title(runs)}
     context["runs"] = [_run_line(run, kept, out.parent) for run in runs]
-    write_whole(out, environment.get_template("report.html").render(context))
+    write_whole(out, template("report.html").render(context))
     return out
 
 
-def _harmless(value: Any) -> Any:
-    """Return what a template shows; of text, only line ends may act."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(map(clean, value.splitlines()))
-    return value
-
-
 def _context(
-    runs: Sequence[Run], kept: list[Run], rows: Sequence[Record], beside: dict[Setting, Markup]
+    runs: Sequence[Run], kept: list[Run], rows: Sequence[Record], beside: dict[Setting, Grid]
 ) -> dict[str, Any]:
     from multimix.lab.report._sections import sections  # not above: tables are made without NumPy
 
@@ -143,8 +123,8 @@ def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Re
         "setting": setting,
         "title": Comparison(*setting, (), ()).title,
         "labels": list(dict.fromkeys(run.label for run in group)),
-        "seeds": sorted({run.config["seed"] for run in drawn}),
-        "results": html_tables(comparison)[0][0] if comparison else None,
+        "seeds": _ranges(sorted({run.config["seed"] for run in drawn})),
+        "results": grids(comparison)[0][0] if comparison else None,
         "figures": list(filter(None, figures)),
         "pictures": _pictures(drawn),
         "settings": settings_of(drawn),
@@ -184,10 +164,10 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _ranges(seeds: list[int]) -> str:
-    """Return whole numbers in words: ``0, 1 and 2``; many in a row as ``0 to 9``."""
+    """Return ``seeds 0, 1 and 2``; many in a row as ``seeds 0 to 9``."""
     if len(seeds) > 4 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return listed([str(seed) for seed in seeds])
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' * (len(seeds) > 1)} {listed(list(map(str, seeds)))}"
 
 
 def _facts(runs: Sequence[Run], rows: Sequence[Record]) -> list[tuple[str, str]]:

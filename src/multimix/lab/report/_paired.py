@@ -4,10 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from multimix.lab.evaluate.about.kinds import Metric
-from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, html, rendered
+from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Setting, Summary
 from multimix.lab.report._tables import named, unlike
 from multimix.lab.report._words import QUALITY, clean, decimals, listed, spoken, unknown
@@ -84,12 +82,7 @@ def paired_table(
     check_format(fmt)
     if fmt == "csv":
         return _csv(summary, against, metrics)
-    return rendered(_grids(summary, against, metrics).values(), fmt)
-
-
-def paired_html(summary: Summary, against: str, *, metrics: Sequence[str] | None = None) -> dict[Setting, Markup]:
-    """Return the tables of ``paired_table`` by data, model and epochs, ready to stand in a page."""
-    return {setting: html(grid) for setting, grid in _grids(summary, against, metrics).items()}
+    return rendered(paired_grids(summary, against, metrics).values(), fmt)
 
 
 def _row(comparison: Comparison, against: str) -> Row:
@@ -160,7 +153,8 @@ def _chosen(measured: Sequence[str], metrics: Sequence[str] | None) -> list[str]
     return chosen
 
 
-def _grids(summary: Summary, against: str, metrics: Sequence[str] | None) -> dict[Setting, Grid]:
+def paired_grids(summary: Summary, against: str, metrics: Sequence[str] | None) -> dict[Setting, Grid]:
+    """Return the tables of ``paired_table`` by data, model and epochs."""
     found = _compared(summary, against, metrics)
     return {comparison.setting: _grid(comparison, base, columns) for comparison, base, columns in found}
 

@@ -121,9 +121,8 @@ def _of(run: Run) -> list[Record]:
     for event in run.tests:
         if event.get("epoch", run.config["epochs"]) == run.config["epochs"]:
             prefix = _prefix(event)
-            found |= {
-                prefix + name: _record(run, prefix + name, value, event) for name, value in metrics_of(event).items()
-            }
+            for name, value in metrics_of(event).items():
+                found[prefix + name] = _record(run, prefix + name, value, event)
     end = {"event": "end", "suite": "cost", **(run.end or {})}
     found |= {name: _record(run, name, value, end) for name, value in metrics_of(end, "seconds").items()}
     return list(found.values())
@@ -131,10 +130,9 @@ def _of(run: Run) -> list[Record]:
 
 def _prefix(event: dict[str, Any]) -> str:
     """Return what tells a test event's metrics from those of others: suite, network and split."""
-    suite = str(event.get("suite") or "accuracy")
     words = [event.get("network"), event.get("split", "test")]
     prefix = "".join(f"{word}_" for word in words if word not in (None, "test", "student", "model"))
-    return prefix if suite in MAIN else f"{suite}/{prefix}"
+    return prefix if suite_of(event) in MAIN else f"{suite_of(event)}/{prefix}"
 
 
 def _record(run: Run, name: str, value: float, event: dict[str, Any]) -> Record:
@@ -145,9 +143,7 @@ def _record(run: Run, name: str, value: float, event: dict[str, Any]) -> Record:
         "seed": run.config["seed"],
         "label": run.label,
         "method": method_name(run.config["method"]),
-        "data": run.config["data"],
-        "model": run.config["model"],
-        "epochs": run.config["epochs"],
+        **{key: run.config[key] for key in ("data", "model", "epochs")},
         "config": run.settings_hash,
         **{key: about.get(key) for key in ("commit", "device", "torch", "date", "examples", "suite")},
         "settings": event.get("settings"),
@@ -202,16 +198,12 @@ def unequal(rows: Iterable[Record]) -> tuple[str, ...]:
 
 def difference(text: str, others: Iterable[str]) -> str:
     """Return in words what a variant has of its own: ``steps 40``."""
-    given = json.loads(text or "{}")
-    values = {name: given.get(name) for name in _differing(others)}
-    return clean(", ".join(f"{name} {_value(value)}" for name, value in values.items()))
+    own = {name: json.loads(text or "{}").get(name) for name in _differing(others)}
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in own.items()}
+    return clean(", ".join(f"{name} {value.replace('null', 'none')}" for name, value in words.items()))
 
 
 def _differing(variants: Iterable[str]) -> list[str]:
     settings = [json.loads(text or "{}") for text in dict.fromkeys(variants)]
     names = sorted({name for given in settings for name in given})
     return [name for name in names if any(given.get(name) != settings[0].get(name) for given in settings)]
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value).replace("null", "none")

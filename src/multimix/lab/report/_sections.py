@@ -7,18 +7,17 @@ from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
 
-from markupsafe import Markup
-
 from multimix.lab.evaluate.about import SUITES
 from multimix.lab.evaluate.about import kinds as about
 from multimix.lab.report import _kinds as kinds
 from multimix.lab.report._data import Drawn
 from multimix.lab.report._drawing import Figure
+from multimix.lab.report._formats import Grid
 from multimix.lab.report._records import Record, kind_of, method_name, suite_of, variant
 from multimix.lab.report._runs import Run
 from multimix.lab.report._scores import draw_scores
 from multimix.lab.report._summary import Comparison, Row, Summary, row_names, suites
-from multimix.lab.report._tables import html_tables
+from multimix.lab.report._tables import grids
 from multimix.lab.report._words import clean, listed, suite_title
 
 Pairs = list[tuple[str, str]]
@@ -39,8 +38,8 @@ class Article:
     """One comparison's part of a section."""
 
     title: str
-    tables: list[Markup]
-    more_tables: list[Markup]
+    tables: list[Grid]
+    more_tables: list[Grid]
     note: str
     """How the suite was set."""
     figures: list[Figure] = field(default_factory=list)
@@ -49,31 +48,20 @@ class Article:
     """Why a figure is not there."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """One suite on the page."""
-
-    anchor: str
-    title: str
-    words: str
-    articles: list[Article]
-
-
-def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[Section]:
-    """Return a section for every suite.
+def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return a section for every suite: its title, its words, and an article for every comparison.
 
     Args:
         summaries: What each suite found, by its name, in the page's order.
         runs: The finished runs behind them.
     """
     return [
-        Section(
-            anchor=f"suite-{number}",
-            title=suite_title(suite),
-            words=SUITES[suite].meaning if suite in SUITES else _UNKNOWN,
-            articles=[_article(comparison, suite, runs) for comparison in summary.comparisons],
-        )
-        for number, (suite, summary) in enumerate(summaries.items(), start=1)
+        {
+            "title": suite_title(suite),
+            "words": SUITES[suite].meaning if suite in SUITES else _UNKNOWN,
+            "articles": [_article(comparison, suite, runs) for comparison in summary.comparisons],
+        }
+        for suite, summary in summaries.items()
     ]
 
 
@@ -82,16 +70,12 @@ def _article(comparison: Comparison, suite: str, runs: Sequence[Run]) -> Article
     found = [evaluation for row in rows for evaluation in row.data]
     described = SUITES.get(suite)
     note = described.note(found[0]["settings"]) if described and described.note and found else ""
-    article = Article(comparison.title, *html_tables(comparison), note)
+    article = Article(comparison.title, *grids(comparison), note)
     for name in dict.fromkeys(name for evaluation in found for name in evaluation["figures"]):
-        drawn = [
-            Drawn(
-                row.name, row.index, [(seed, one["figures"][name]) for seed, one in row.seeds if name in one["figures"]]
-            )
-            for row in rows
-        ]
+        own = [[(seed, one["figures"][name]) for seed, one in row.seeds if name in one["figures"]] for row in rows]
+        drawn = [Drawn(row.name, row.index, seeds) for row, seeds in zip(rows, own, strict=True) if seeds]
         try:
-            figures, more = _figures(suite, name, [row for row in drawn if row.seeds], comparison)
+            figures, more = _figures(suite, name, drawn, comparison)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             article.left_out.append(f"The figure {name} cannot be drawn: {error}.")
         else:

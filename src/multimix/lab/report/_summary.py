@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NoReturn
 
 from multimix.lab.evaluate.about import SUITES
 from multimix.lab.report._records import MAIN, Record, difference, kind_of, suite_of, unequal, variants
@@ -133,7 +134,11 @@ def summarise(
     Raises:
         ValueError: No record is of ``suite``, or has one of ``metrics``.
     """
-    rows = _measured_by(list(records), suite, every=metrics is not None)
+    rows = list(records)
+    if suite is not None:
+        rows = [row for row in rows if suite_of(row) == suite] or _none_of(suite, rows)
+    elif metrics is None:
+        rows = [row for row in rows if suite_of(row) in MAIN]
     known = {row["metric"] for row in rows}
     for name in metrics or ():
         if name not in known:
@@ -154,14 +159,9 @@ def row_names(kinds: Iterable[Kind]) -> dict[Kind, str]:
     }
 
 
-def _measured_by(rows: list[Record], suite: str | None, *, every: bool) -> list[Record]:
-    if suite is None:
-        return rows if every else [row for row in rows if suite_of(row) in MAIN]
-    found = [row for row in rows if suite_of(row) == suite]
-    if not found:
-        there = listed(suites(rows)) or "none with a table of its own"
-        raise ValueError(f"suite: no record of {suite!r}; there are {there}")
-    return found
+def _none_of(suite: str, rows: list[Record]) -> NoReturn:
+    there = listed(suites(rows)) or "none with a table of its own"
+    raise ValueError(f"suite: no record of {suite!r}; there are {there}")
 
 
 def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | None) -> Comparison:

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from markupsafe import Markup
-
 from multimix.lab.evaluate.about import SUITES
 from multimix.lab.evaluate.about.kinds import Table
-from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, html, rendered
+from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Summary
 from multimix.lab.report._words import capital, clean, counted, decimals, in_words, listed, metric
 
@@ -43,14 +41,8 @@ def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) ->
         raise ValueError("nothing to tabulate: no finished run has a record")
     if fmt == "csv":
         return _csv(summary)
-    pairs = map(_grids, summary.comparisons)
+    pairs = map(grids, summary.comparisons)
     return rendered(chain.from_iterable((*main, *more) if whole else main for main, more in pairs), fmt)
-
-
-def html_tables(comparison: Comparison) -> tuple[list[Markup], list[Markup]]:
-    """Return one comparison's tables, ready to stand in a page: the main ones, and those with all the rest."""
-    main, more = _grids(comparison)
-    return [html(grid) for grid in main], [html(grid) for grid in more]
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ def _in_order(words: Iterable[str], first: str | None = None) -> list[str]:
     return sorted(found, key=float) if all(re.fullmatch(r"[0-9]+(\.[0-9]+)?", word) for word in found) else found
 
 
-def _grids(comparison: Comparison) -> tuple[list[Grid], list[Grid]]:
+def grids(comparison: Comparison) -> tuple[list[Grid], list[Grid]]:
     """Return the main tables and the others; where all are for those who want everything, they are the main ones."""
     found = plans(comparison.suite, comparison.metrics)
     main, more = ([_grid(comparison, plan) for plan in found if plan.more is which] for which in (False, True))

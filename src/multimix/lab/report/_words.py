@@ -96,29 +96,20 @@ def metric(name: str) -> Metric:
         return _KNOWN[name]
     path, _, last = name.rpartition("/")
     if path and metric(last).meaning != _UNKNOWN:
-        return _derived(name, in_words(path), metric(last))
-    for base in QUALITY:
-        prefix = name.removesuffix(f"_{base.name}")
-        if prefix != name:
-            return _derived(name, clean(prefix.replace("_", " ")), base, prefix)
-    return Metric(name, clean(name), _UNKNOWN)
-
-
-def _derived(name: str, words: str, base: Metric, prefix: str = "") -> Metric:
-    meaning = f"{base.meaning} {_OF.get(prefix, f'Under: {words}.')}"
+        base, words, of = metric(last), in_words(path), ""
+    elif found := [known for known in QUALITY if name.endswith(f"_{known.name}")]:
+        base, of = found[0], name.removesuffix(f"_{found[0].name}")
+        words = clean(of.replace("_", " "))
+    else:
+        return Metric(name, clean(name), _UNKNOWN)
+    meaning = f"{base.meaning} {_OF.get(of, f'Under: {words}.')}"
     return replace(base, name=name, title=f"{capital(words)} {spoken(base.title)}", meaning=meaning)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return metric names as columns stand: quality first, then whatever else was measured, then cost."""
-    first, last = [known.name for known in QUALITY], [known.name for known in COST]
-
-    def place(name: str) -> tuple[int, int, str]:
-        if name in first:
-            return 0, first.index(name), name
-        return (2, last.index(name), name) if name in last else (1, 0, name)
-
-    return tuple(sorted(set(names), key=place))
+    order = [*(known.name for known in QUALITY), "", *(known.name for known in COST)]
+    return tuple(sorted(set(names), key=lambda name: (order.index(name if name in order else ""), name)))
 
 
 def decimals(shown: Metric, values: Iterable[float]) -> int:
@@ -126,6 +117,4 @@ def decimals(shown: Metric, values: Iterable[float]) -> int:
     if shown.digits is not None:
         return shown.digits
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    if largest == 0.0:
-        return 0
-    return min(max(2 - math.floor(math.log10(largest)), 0), 8)
+    return min(max(2 - math.floor(math.log10(largest)), 0), 8) if largest else 0
