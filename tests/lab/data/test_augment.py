@@ -10,12 +10,12 @@ from multimix.lab.data import Augment, Crops, normalise
 MEAN, STD = (0.3, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
-def pictures(b: int, c: int = 3, h: int = 9, w: int = 7, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
+def pictures(b, c=3, h=9, w=7):
+    generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (b, c, h, w), dtype=torch.uint8, generator=generator)
 
 
-def loop(images: np.ndarray, crops: Crops, padding: int) -> np.ndarray:
+def loop(images, crops, padding):
     """Crop and flip pixel by pixel: the truth that the batched form must equal."""
     b, h, w = len(images), *images.shape[2:]
     out = np.zeros_like(images)
@@ -32,71 +32,40 @@ def loop(images: np.ndarray, crops: Crops, padding: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("b", "c", "h", "w", "padding"), [(17, 3, 9, 7, 4), (1, 1, 8, 8, 2), (5, 4, 1, 6, 3), (6, 3, 5, 5, 0)]
 )
-def test_apply_equals_the_loop(b: int, c: int, h: int, w: int, padding: int, generator: torch.Generator) -> None:
+def test_apply_equals_the_loop(b, c, h, w, padding, generator):
     images, augment = pictures(b, c, h, w), Augment(crop_padding=padding)
     crops = augment.draw(b, generator)
     assert np.array_equal(augment.apply(images, crops).numpy(), loop(images.numpy(), crops, padding))
 
 
-def test_call_draws_applies_and_normalises() -> None:
+def test_call_draws_applies_and_normalises():
     images, augment = pictures(11), Augment(crop_padding=2)
     crops = augment.draw(11, torch.Generator().manual_seed(3))
+    before = torch.get_rng_state()
     got = augment(images, MEAN, STD, torch.Generator().manual_seed(3))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(images, pictures(11))
     truth = loop(images.numpy(), crops, 2) / 255.0
     truth = (truth - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
     np.testing.assert_allclose(got.numpy(), truth, rtol=0, atol=2e-6)
     assert got.dtype == torch.float32
 
 
-def test_padding_is_black_and_not_the_mean() -> None:
-    white = torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
-    corner = Crops(torch.tensor([0]), torch.tensor([0]), torch.tensor([False]))
-    shifted = Augment(crop_padding=2).apply(white, corner)
-    assert torch.equal(shifted[0, 0], torch.tensor([[0, 0, 0, 0]] * 2 + [[0, 0, 255, 255]] * 2, dtype=torch.uint8))
-
-
-def test_normalise_is_the_formula() -> None:
-    images = pictures(4)
-    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (MEAN, STD))
-    torch.testing.assert_close(normalise(images, MEAN, STD).double(), (images / 255.0 - mean) / std, rtol=0, atol=2e-6)
-
-
-def test_without_crop_and_flip_nothing_but_normalisation_is_left(generator: torch.Generator) -> None:
+def test_without_crop_and_flip_nothing_but_normalisation_is_left(generator):
     images = pictures(4)
     got = Augment(crop_padding=0, flip=False)(images, MEAN, STD, generator)
-    assert torch.equal(got, normalise(images, MEAN, STD))
+    assert torch.equal(got, normalise(images, torch.tensor(MEAN), torch.tensor(STD)))
 
 
-def test_statistics_may_be_tensors(generator: torch.Generator) -> None:
-    images = pictures(2)
-    assert torch.equal(normalise(images, torch.tensor(MEAN), torch.tensor(STD)), normalise(images, MEAN, STD))
-
-
-def test_the_images_are_left_as_they_were(generator: torch.Generator) -> None:
-    images = pictures(8)
-    Augment()(images, MEAN, STD, generator)
-    assert torch.equal(images, pictures(8))
-
-
-def test_corners_and_flips_are_uniform_and_apart_for_each_image(generator: torch.Generator) -> None:
-    size, padding = 81 * 200, 4
-    crops = Augment(crop_padding=padding).draw(size, generator)
+def test_corners_and_flips_are_uniform_and_apart_for_each_image(generator):
+    crops = Augment().draw(81 * 200, generator)
     cells = np.bincount((crops.top * 9 + crops.left).numpy() * 2 + crops.mirrored.numpy(), minlength=162)
     assert len(cells) == 162
     assert chisquare(cells).pvalue > 1e-3
-
-
-def test_flip_off_never_mirrors(generator: torch.Generator) -> None:
     assert not Augment(flip=False).draw(200, generator).mirrored.any()
 
 
-def test_the_global_generator_is_not_used(generator: torch.Generator) -> None:
-    before = torch.get_rng_state()
-    Augment()(pictures(8), MEAN, STD, generator)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_on_each_device(device: torch.device) -> None:
+def test_on_each_device(device):
     images, augment = pictures(9).to(device), Augment(crop_padding=3)
     crops = augment.draw(9, torch.Generator(device).manual_seed(1))
     on_cpu = Crops(*(part.cpu() for part in crops))
@@ -106,7 +75,7 @@ def test_on_each_device(device: torch.device) -> None:
 
 
 @pytest.mark.bad_input
-def test_bad_arguments_are_named() -> None:
+def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="crop_padding must be at least 0, got -1"):
         Augment(crop_padding=-1)
     with pytest.raises(ValueError, match=r"images must be uint8 .*float32"):
