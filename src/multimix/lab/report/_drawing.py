@@ -173,23 +173,39 @@ def _columns(names: Sequence[str]) -> int:
     return 2 if max(lengths[:half], default=0) + max(lengths[half:], default=0) <= _LETTERS else 1
 
 
-def paint_lines(
-    axes: Axes, lines: Sequence[Line], across: str, quantity: str, limits: tuple[float, float] | None = None
-) -> None:
-    """Draw every line's mean with its band, told apart by more than colour; limits are of the upright axis."""
-    handles = []
-    for line in lines:
-        style = look(line.index)
-        if len(line.values[0]) > 1:
-            low, high = [min(values) for values in line.values], [max(values) for values in line.values]
-            axes.fill_between(line.places, low, high, color=style.color, alpha=0.1, linewidth=0)
-        step = max(len(line.places) // 6, 1)
-        handles += axes.plot(line.places, line.mean, markevery=(line.index % step, step), **style.line)
-    write(axes.xaxis.label, across)
-    write(axes.yaxis.label, quantity)
-    if limits:
-        axes.set_ylim(*limits)
-    add_legend(axes, handles, [line.name for line in lines])
+def draw_lines(
+    lines: Sequence[Line],
+    across: str,
+    quantity: str,
+    *,
+    alt: str,
+    caption: str,
+    limits: tuple[float, float] | None = None,
+    ticks: Mapping[str, Any] | None = None,
+) -> Figure:
+    """Draw every line's mean with its band, told apart by more than colour, over ``across``.
+
+    Limits are of the upright axis; ticks are those of the other, as ``Axes.locator_params`` takes them.
+    """
+    names = [line.name for line in lines]
+
+    def paint(axes: Axes) -> None:
+        handles = []
+        for line in lines:
+            style, ends = look(line.index), [(min(values), max(values)) for values in line.values]
+            if len(line.values[0]) > 1:
+                axes.fill_between(line.places, *zip(*ends, strict=True), color=style.color, alpha=0.1, linewidth=0)
+            step = max(len(line.places) // 6, 1)
+            handles += axes.plot(line.places, line.mean, markevery=(line.index % step, step), **style.line)
+        write(axes.xaxis.label, across)
+        write(axes.yaxis.label, quantity)
+        if limits:
+            axes.set_ylim(*limits)
+        if ticks:
+            axes.locator_params(axis="x", **ticks)
+        add_legend(axes, handles, names)
+
+    return draw(paint, height=legend_height(names), alt=alt, caption=caption)
 
 
 def add_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str], columns: int | None = None) -> None:

@@ -9,11 +9,11 @@ from multimix.lab.report._drawing import (
     Figure,
     Line,
     draw,
+    draw_lines,
     legend_height,
     line_of,
     look,
     name_ticks,
-    paint_lines,
     seeds_in_words,
     write,
 )
@@ -52,12 +52,7 @@ def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy
     limits = None if metric_name == "train_loss" else _focus(lines)
     if limits:
         caption += " The axis spans the last two thirds; earlier values may lie beyond it."
-
-    def paint(axes: Axes) -> None:
-        paint_lines(axes, lines, "Epoch", shown.quantity, limits)
-        axes.locator_params(axis="x", integer=True)
-
-    return draw(paint, height=legend_height([line.name for line in lines]), alt=alt, caption=caption)
+    return draw_lines(lines, "Epoch", shown.quantity, alt=alt, caption=caption, limits=limits, ticks={"integer": True})
 
 
 def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure | None:

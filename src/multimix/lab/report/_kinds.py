@@ -18,11 +18,10 @@ from multimix.lab.report._drawing import (
     Line,
     add_legend,
     draw,
-    legend_height,
+    draw_lines,
     line_of,
     look,
     name_ticks,
-    paint_lines,
     seeds_in_words,
 )
 from multimix.lab.report._words import capital, counted, in_words, listed, metric, shortened
@@ -50,21 +49,11 @@ def draw_curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
     first, last = lines[0].places[0], lines[0].places[-1]
     counts = {data.get("examples") for data in every}
     count = counts.pop() if len(counts) == 1 else None
-
-    def paint(axes: Axes) -> None:
-        paint_lines(axes, lines, axis, metric("accuracy").quantity)
-        if levels:
-            axes.locator_params(axis="x", integer=True, steps=[1, 2, 4, 8, 10])
-
-    return [
-        draw(
-            paint,
-            height=legend_height([line.name for line in lines]),
-            alt=f"Line chart: {title}, one line a method. {axis} from {first:.4g} to {last:.4g}: {ends}.",
-            caption=f"{title}{seeds_in_words(lines)}."
-            + (f" Measured on {count} test images." if isinstance(count, int) else ""),
-        )
-    ]
+    measured = f" Measured on {count} test images." if isinstance(count, int) else ""
+    alt = f"Line chart: {title}, one line a method. {axis} from {first:.4g} to {last:.4g}: {ends}."
+    caption = f"{title}{seeds_in_words(lines)}.{measured}"
+    ticks = {"integer": True, "steps": [1, 2, 4, 8, 10]} if levels else None
+    return [draw_lines(lines, axis, metric("accuracy").quantity, alt=alt, caption=caption, ticks=ticks)]
 
 
 def _said(every: Sequence[Data], key: str, default: str) -> str:
@@ -147,12 +136,8 @@ def _bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def draw_reliability(kind: Reliability, rows: Sequence[Drawn]) -> list[Figure]:
-    """Draw accuracy beside confidence in every bin, and how many examples it holds, one figure a method."""
-    return [_reliability(kind, row) for row in rows]
-
-
-def _reliability(kind: Reliability, row: Drawn) -> Figure:
+def draw_reliability(kind: Reliability, row: Drawn) -> Figure:
+    """Draw accuracy beside confidence in every bin, and how many examples it holds."""
     edges, same = 100 * bins(row.data[0]), alike(row)
     count = np.array([numbers(data, "count", len(edges) - 1) for data in same])
     total = count.sum(0)
@@ -196,12 +181,8 @@ def _paint_bins(panels: Any, edges: np.ndarray, inside: tuple[np.ndarray, ...], 
     below.set_xlabel("Confidence (%)")
 
 
-def draw_scatter(kind: Scatter, rows: Sequence[Drawn]) -> list[Figure]:
-    """Draw the points of every method's lowest seed in the plane."""
-    return [_scatter(kind, row) for row in rows]
-
-
-def _scatter(kind: Scatter, row: Drawn) -> Figure:
+def draw_scatter(kind: Scatter, row: Drawn) -> Figure:
+    """Draw the points of a method's lowest seed in the plane."""
     data = row.data[0]
     x = numbers(data, "x")
     y, label = (numbers(data, key, len(x)) for key in ("y", "label"))
@@ -275,11 +256,6 @@ def _histogram(kind: Histogram, row: Drawn, keys: list[str]) -> list[Figure]:
         return []
     listing = "; ".join(f"{line.name} {middles[line.mean.index(max(line.mean))]:.3g}" for line in lines)
     several = f", {counted(len(same), 'seed')} pooled" if len(same) > 1 else ""
-    return [
-        draw(
-            lambda axes: paint_lines(axes, lines, kind.axis, "Share (%)"),
-            height=legend_height([line.name for line in lines]),
-            alt=f"Histogram of {row.name}: {kind.axis}. Most frequent: {listing}.",
-            caption=f"{row.name}{several}: {kind.title}{row.one_of if len(same) < len(row.seeds) else ''}",
-        )
-    ]
+    alt = f"Histogram of {row.name}: {kind.axis}. Most frequent: {listing}."
+    caption = f"{row.name}{several}: {kind.title}{row.one_of if len(same) < len(row.seeds) else ''}"
+    return [draw_lines(lines, kind.axis, "Share (%)", alt=alt, caption=caption)]

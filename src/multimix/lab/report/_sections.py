@@ -28,8 +28,8 @@ _RENDERERS: dict[type[about.Figure], Callable[[Any, Sequence[Drawn]], list[Figur
     about.Curve: kinds.draw_curve,
     about.HeatMap: kinds.draw_heat_maps,
     about.Histogram: kinds.draw_histograms,
-    about.Reliability: kinds.draw_reliability,
-    about.Scatter: kinds.draw_scatter,
+    about.Reliability: lambda kind, rows: [kinds.draw_reliability(kind, row) for row in rows],
+    about.Scatter: lambda kind, rows: [kinds.draw_scatter(kind, row) for row in rows],
 }
 
 
