@@ -30,11 +30,7 @@ class Drawn:
 
 
 def numbers(data: Data, key: str, *shape: int) -> np.ndarray:
-    """Return numbers; what is null is NaN. Without ``shape`` they are a list of any length.
-
-    Raises:
-        ValueError: There are none, or not of this shape.
-    """
+    """Return numbers; what is null is NaN. Without ``shape`` they are a list of any length."""
     value = data.get(key)
     try:
         found = np.array(value, dtype=float)
@@ -49,11 +45,7 @@ def numbers(data: Data, key: str, *shape: int) -> np.ndarray:
 
 
 def texts(data: Data, key: str) -> list[str]:
-    """Return a list of texts, clean.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Return a list of texts, clean."""
     values = data.get(key)
     if not isinstance(values, list) or not all(isinstance(value, str | int | float) for value in values):
         raise ValueError(f"{key}: expected a list of texts, got {values!r:.60}")
@@ -61,11 +53,7 @@ def texts(data: Data, key: str) -> list[str]:
 
 
 def bins(data: Data) -> np.ndarray:
-    """Return the edges of bins, ascending.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """Return the edges of bins, ascending."""
     edges = numbers(data, "edges")
     if len(edges) < 2 or not (edges[:-1] < edges[1:]).all():
         raise ValueError(f"edges: expected ascending edges of bins, got {edges.tolist()!r:.60}")

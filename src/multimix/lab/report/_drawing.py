@@ -93,15 +93,7 @@ def look(index: int) -> Look:
 def draw(
     paint: Callable[[Axes], None], *, height: float, alt: str, caption: str, panels: Mapping[str, Any] | None = None
 ) -> Figure:
-    """Return as a figure what ``paint`` draws on fresh axes or panels; the same drawing gives the same text.
-
-    Args:
-        paint: Draws on the axes it is given.
-        height: Inches.
-        alt: Text for those who do not see it.
-        caption: What the figure shows and how to read it.
-        panels: How the panels lie, as ``Figure.subplots`` takes it.
-    """
+    """Return as a figure what ``paint`` draws on fresh axes or panels; the same drawing gives the same text."""
     import matplotlib
     from matplotlib.figure import Figure as Blank
 
@@ -183,10 +175,7 @@ def draw_lines(
     limits: tuple[float, float] | None = None,
     ticks: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Draw every line's mean with its band, told apart by more than colour, over ``across``.
-
-    Limits are of the upright axis; ticks are those of the other, as ``Axes.locator_params`` takes them.
-    """
+    """Draw every line's mean with its band, told apart by more than colour, over ``across``."""
     names = [line.name for line in lines]
 
     def paint(axes: Axes) -> None:

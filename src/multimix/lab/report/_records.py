@@ -88,11 +88,7 @@ def with_labels(records: Iterable[Record], labels: Sequence[str]) -> list[Record
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part.
-
-    Raises:
-        ValueError: ``path`` is a folder.
-    """
+    """Write a text file so that a reader sees the old one or the new one, never a part."""
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, got a folder")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -154,15 +154,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def read_lines(path: Path, *, killed: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file and line, JSON object) of a JSON-lines file; blank lines are skipped.
-
-    Args:
-        path: The file.
-        killed: Leave out a last line that has no line end and cannot be read: the trace of a writer that was killed.
-
-    Raises:
-        ValueError: A line is not a JSON object; the message names file and line.
-    """
+    """Yield (file and line, JSON object) of a JSON-lines file; blank lines are skipped."""
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():

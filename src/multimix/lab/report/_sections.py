@@ -49,12 +49,7 @@ class Article:
 
 
 def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return a section for every suite: its title, its words, and an article for every comparison.
-
-    Args:
-        summaries: What each suite found, by its name, in the page's order.
-        runs: The finished runs behind them.
-    """
+    """Return a section for every suite: its title, its words, and an article for every comparison."""
     return [
         {
             "title": suite_title(suite),

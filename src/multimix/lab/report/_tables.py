@@ -62,12 +62,7 @@ class Plan:
 
 
 def plans(suite: str | None, names: Sequence[str]) -> list[Plan]:
-    """Return the tables of a suite: together they hold every metric.
-
-    Args:
-        suite: Its name; None of the main table.
-        names: Names of metrics as recorded.
-    """
+    """Return the tables of a suite: together they hold every metric."""
     paths = {name: name.removeprefix(f"{suite}/" if suite else "") for name in names}
     if suite in SUITES:
         tables = SUITES[suite].tables
