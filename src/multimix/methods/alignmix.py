@@ -81,7 +81,8 @@ class _Aligning:
                 second = assignment @ second
             else:
                 first = assignment.mT @ first
-        return torch.lerp(second, first, self.pairing.lam.to(features.dtype))
+        lam = torch.as_tensor(self.pairing.lam, dtype=features.dtype, device=features.device)
+        return torch.lerp(second, first, lam)
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         return self.pairing.mix(targets)

@@ -67,7 +67,7 @@ class SaliencyMix(MixesInputs, Checked):
         sides, reach = centres.new_tensor(size).view(2, 1), centres.new_tensor(halves).view(2, 1)
         start, end = (torch.minimum((centres.T + ends).clamp(min=0), sides).float() for ends in (-reach, reach))
         boxes = Boxes(start, end)
-        return Pasting(partners, boxes, 1 - boxes.area / math.prod(size))
+        return Pasting(partners, lam=1 - boxes.area / math.prod(size), box=boxes)
 
     def _centres(self, images: Float[Tensor, "b c h w"], anywhere: Float[Tensor, "b 2"]) -> Int[Tensor, "b 2"]:
         """Return the peak of each image's saliency, or a place drawn for it if there is none."""
