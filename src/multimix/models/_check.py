@@ -1,6 +1,7 @@
 """The comparison of an adapted network with its model: the same logits, and in training the same gradients."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,16 +15,11 @@ from multimix.models._values import Layout, detached, logits_of
 
 
 def check_first_batch(network: AdaptedNetwork, inputs: Any) -> None:
-    """Compare logits on the first batch; it is a network's ``check`` until that has passed.
-
-    Raises:
-        TypeError: If the model does not take inputs of this kind.
-        ValueError: If the network is not the model, with what differs and what to pass.
-    """
+    """Compare logits on the first batch; it is a network's ``check`` until that has passed."""
     network.check = None  # for it embeds, too
     try:
         network.first_batch(inputs)
-        check_split(network, inputs)
+        _check_split(network, inputs)
     except BaseException:
         network.check = check_first_batch
         raise
@@ -32,68 +28,40 @@ def check_first_batch(network: AdaptedNetwork, inputs: Any) -> None:
 
 
 def check_first_training_batch(network: AdaptedNetwork, inputs: Any) -> None:
-    """Compare gradients on the first batch in training mode; it is a network's ``check`` until that has passed.
-
-    Raises:
-        ValueError: If the network does not train as the model, with what differs and what to pass.
-    """
+    """Compare gradients on the first batch in training mode; it is a network's ``check`` until that has passed."""
     if not (network.model.training and network.mixes and torch.is_grad_enabled()):
         return
     network.check = None
     try:
-        check_training(network, inputs)
+        _check_training(network, inputs)
     except BaseException:
         network.check = check_first_training_batch
         raise
 
 
-def check_split(network: AdaptedNetwork, inputs: Any) -> None:
+def _check_split(network: AdaptedNetwork, inputs: Any) -> None:
     """Raise unless the network's logits of one batch are the model's own.
 
     Both run in eval mode without gradients, from the same random state, which is then put back, as are the training
     flags; mixing is off. What enters the head is compared too, because a head that starts at zero would hide the rest.
     Where there are logits at every position, they are compared with what leaves the head: the model may enlarge them.
-
-    Raises:
-        ValueError: If they differ, with what differs and what to pass.
     """
     with network.unmixed(), in_eval(network), torch.no_grad():
-        with same_random_state(network), passing(network.head_module) as (entered, left):
-            output = network.run(inputs)
-        with same_random_state(network):
-            embeddings = network.pool(network.embed(inputs))
-            logits = network.classify(embeddings)
-    fed, expected = _expected(network, output, (entered, left), (embeddings, logits))
-    for x in fed:
-        _require_equal(embeddings, x, "pool(embed(inputs)) is not what enters the head", network)
-    heard = f"it gets {tuple(entered[-1].shape)}" if entered else "it is never called"
-    heads = f"{heard} in the model, {tuple(embeddings.shape)} here"
+        ours = _ours(network, inputs)
+        theirs = _theirs(network, inputs, ours)
+    if theirs.embeddings is not None:
+        _require_equal(ours.embeddings, theirs.embeddings, "pool(embed(inputs)) is not what enters the head", network)
+    heard = f"it gets {theirs.entered}" if theirs.entered else "it is never called"
     what = "what leaves its head" if network.dense else "the model's logits"
-    if expected is None:
-        expected = logits.new_empty(0)
-    _require_equal(logits, expected, f"classify(pool(embed(inputs))) is not {what} ({heads})", network)
-
-
-def _expected(
-    network: AdaptedNetwork, output: Any, passed: tuple[list[Tensor], list[Tensor]], like: tuple[Tensor, Tensor]
-) -> tuple[list[Tensor], Tensor | None]:
-    """Return the embeddings (one or, where they have another shape, none) and the logits of the model.
-
-    They come from its output and from what entered and left its head, laid out like the network's own.
-    """
-    (entered, left), (embeddings, logits) = passed, like
-    if not network.dense:
-        fed = [x.flatten(1) for x in entered[-1:] if x.ndim and x.flatten(1).shape == embeddings.shape]
-        return fed, cast("Tensor", logits_of(output, left[-1] if left else None))
-    fed = [_by_position(x, embeddings) for x in entered[-1:]]
-    return fed, _by_position(left[-1], logits) if left else None
+    subject = f"classify(pool(embed(inputs))) is not {what} ({heard} in the model, {ours.entered} here)"
+    _require_equal(ours.logits, theirs.logits, subject, network)
 
 
 def _by_position(raw: Tensor, like: Tensor) -> Tensor:
     return Layout.of(raw, like.shape[-1]).flatten(raw)
 
 
-def _require_equal(ours: Tensor, expected: Tensor, subject: str, network: AdaptedNetwork) -> None:
+def _require_equal(ours: Tensor | None, expected: Tensor, subject: str, network: AdaptedNetwork) -> None:
     if found := _difference(ours, expected):
         raise ValueError(
             f"encoder, pool, head: {type(network.model).__name__}, split at its head {network.head_name!r}, is not "
@@ -125,6 +93,8 @@ class _Pass:
     embeddings: Tensor | None
     """None of a model that pools behind its head."""
     logits: Tensor
+    entered: tuple[int, ...]
+    """The shape of what entered the head, () if that was never called."""
     states: list[Tensor]
     gradients: dict[str, Tensor | None]
     has_graph: bool = True
@@ -141,15 +111,12 @@ class _Pass:
         return any(not torch.equal(a, b) for a, b in zip(self.states, other.states, strict=True))
 
 
-def check_training(network: AdaptedNetwork, inputs: Any) -> None:
+def _check_training(network: AdaptedNetwork, inputs: Any) -> None:
     """Raise unless what enters the head in training mode, and every gradient, is what it is in the model.
 
     Both run once, forwards and backwards, as the training flags stand, on parameters and buffers that stand in for
     their own and from the same random state: neither statistics nor gradients are left behind. Not compared are models
     whose parameters nothing can stand in for (sharded, scripted), and those that do not repeat themselves.
-
-    Raises:
-        ValueError: If they differ, with what differs and what to pass.
     """
     if not can_be_apart(network):
         return
@@ -158,6 +125,8 @@ def check_training(network: AdaptedNetwork, inputs: Any) -> None:
     with torch.enable_grad(), network.unmixed(), torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
         ours = _ours(network, inputs)
         theirs = _theirs(network, inputs, ours)
+        if not theirs.states:
+            raise ValueError(f"head: {type(network.model).__name__} never runs {network.head_name!r} in training mode")
         if theirs.embeddings is None:
             ours = _ours(network, inputs, embeddings_count=False)
         problem = _problem(network, inputs, ours, theirs)
@@ -172,30 +141,40 @@ def _itself(tensor: Tensor) -> Tensor:
 
 
 def _ours(network: AdaptedNetwork, inputs: Any, *, embeddings_count: bool = True) -> _Pass:
-    with same_random_state(network), apart(network) as parameters:
+    with same_random_state(network), _stand_ins(network) as parameters:
         output = network.embed(inputs)
         embeddings = network.pool(output)
         states = random_states(network)
         logits = network.classify(embeddings)
         gradients = _gradients([embeddings, logits] if embeddings_count else [logits], parameters)
-    has_graph, has_mask = embeddings.requires_grad, output.mask is not None
-    return _Pass(embeddings.detach(), logits.detach(), states, gradients, has_graph, has_mask)
+    shape, has_graph, has_mask = tuple(embeddings.shape), embeddings.requires_grad, output.mask is not None
+    return _Pass(embeddings.detach(), logits.detach(), shape, states, gradients, has_graph, has_mask)
 
 
 def _theirs(network: AdaptedNetwork, inputs: Any, ours: _Pass) -> _Pass:
+    """Return the model's own pass, its values laid out like the network's."""
     head, states = network.head_module, []
-    with same_random_state(network), apart(network) as parameters:
+    with same_random_state(network), _stand_ins(network) as parameters:
         before = head.register_forward_pre_hook(lambda *_: states.append(random_states(network)))
         try:
-            with passing(head) as passed:
+            with passing(head) as (entered, left):
                 output = network.run(inputs)
         finally:
             before.remove()
-        if not states:
-            raise ValueError(f"head: {type(network.model).__name__} never runs {network.head_name!r} in training mode")
-        fed, logits = _expected(network, output, passed, (cast("Tensor", ours.embeddings), ours.logits))
-        gradients = _gradients([*fed, cast("Tensor", logits)], parameters)
-    return _Pass(fed[0].detach() if fed else None, cast("Tensor", logits).detach(), states[-1], gradients)
+        fed, like = entered[-1:], cast("Tensor", ours.embeddings)
+        if network.dense:
+            fed = [_by_position(x, like) for x in fed]
+            logits = _by_position(left[-1], ours.logits) if left else ours.logits.new_empty(0)
+        else:
+            fed = [x.flatten(1) for x in fed if x.ndim and x.flatten(1).shape == like.shape]
+            logits = cast("Tensor", logits_of(output, left[-1] if left else None))
+        gradients = _gradients([*fed, logits], parameters)
+    embeddings, shape = (fed[0].detach() if fed else None), (tuple(entered[-1].shape) if entered else ())
+    return _Pass(embeddings, logits.detach(), shape, states[-1] if states else [], gradients)
+
+
+def _stand_ins(network: AdaptedNetwork) -> AbstractContextManager[dict[str, nn.Parameter]]:
+    return apart(network) if torch.is_grad_enabled() else nullcontext({})
 
 
 def _gradients(values: list[Tensor], parameters: dict[str, nn.Parameter]) -> dict[str, Tensor | None]:

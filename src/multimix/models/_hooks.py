@@ -12,18 +12,13 @@ from torch import Tensor, nn
 
 
 def run_to(module: nn.Module, run: Callable[[], Any], *, otherwise: str, before: bool = False) -> Any:
-    """Return the output of a module inside ``run()``, or what it is called with (``before``); the run ends there.
-
-    Raises:
-        ValueError: With the text ``otherwise``, if it never runs; if the module itself was compiled in place.
-    """
+    """Return the output of a module inside ``run()``, or what it is called with (``before``); the run ends there."""
     require_hooks(module)
     # Hooks that change what enters the module run again when it is called on its own: ours comes before them.
-    handle = (
-        module.register_forward_pre_hook(_stop_before, with_kwargs=True, prepend=True)
-        if before
-        else module.register_forward_hook(_stop)
-    )
+    if before:
+        handle = module.register_forward_pre_hook(_stop, with_kwargs=True, prepend=True)
+    else:
+        handle = module.register_forward_hook(_stop, with_kwargs=True)
     try:
         run()
     except _ReachedError as reached:
@@ -41,25 +36,17 @@ class _ReachedError(BaseException):
         self.value = value
 
 
-def _stop(module: nn.Module, arguments: object, output: Any) -> None:
-    raise _ReachedError(output)
+def _stop(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], *output: Any) -> None:
+    raise _ReachedError(output[0] if output else _first_of(arguments, keywords))
 
 
-def _stop_before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    raise _ReachedError(first_of(arguments, keywords))
-
-
-def first_of(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+def _first_of(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Return the first argument of a call, None if there is none."""
     return next(iter((*arguments, *keywords.values())), None)
 
 
 def require_hooks(module: nn.Module) -> None:
-    """Raise if a module takes no hooks: it is scripted, or its hooks are compiled with it.
-
-    Raises:
-        ValueError: With what to write instead.
-    """
+    """Raise if a module takes no hooks: it is scripted, or its hooks are compiled with it."""
     if isinstance(module, torch.jit.ScriptModule):
         raise ValueError("model: this module is a ScriptModule, which takes no hooks; name one that is not scripted")
     if getattr(module, "_compiled_call_impl", None) is not None:
@@ -101,7 +88,7 @@ def passing(module: nn.Module) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     left: list[Tensor] = []
 
     def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        first = first_of(arguments, keywords)
+        first = _first_of(arguments, keywords)
         if isinstance(first, Tensor) and isinstance(output, Tensor):
             entered.append(first)
             left.append(output)

@@ -35,12 +35,7 @@ def width_of(layer: nn.Module | None) -> int | None:
 
 
 def require_module(model: nn.Module, name: str, argument: str) -> nn.Module:
-    """Return the module of a name.
-
-    Raises:
-        TypeError: If the name is no text.
-        ValueError: If the model has none, with near matches; ``argument`` is what the message calls it.
-    """
+    """Return the module of a name."""
     known = dict(model.named_modules())
     if not isinstance(name, str):
         raise TypeError(f"{argument} must be the dotted name of a module, got {type(name).__name__}")

@@ -36,18 +36,6 @@ class PreActNetwork(StagedNetwork):
     """A 3x3 convolution, groups of pre-activation blocks, mean over positions, one linear layer.
 
     Weights are drawn from torch's global generator, as every module's are; convolutions: He normal over the fan out.
-
-    Args:
-        stem: Channels of the first convolution.
-        widths: Channels of each group.
-        depths: Blocks of each group.
-        strides: Stride of each group's first block.
-        in_channels: Channels of the images.
-        num_classes: Number of logits.
-        final_norm: Whether batch normalisation and ReLU follow the last group.
-
-    Raises:
-        ValueError: If a number is below 1, or the groups are not as many in each argument.
     """
 
     def __init__(

@@ -42,11 +42,7 @@ class Trace:
     output: Any
 
     def head(self) -> str:
-        """Return the name of the layer whose output is the model's.
-
-        Raises:
-            ValueError: If there is none or more than one, with what follows the last linear layer.
-        """
+        """Return the name of the layer whose output is the model's."""
         found = self._final()
         if len(found) > 1:
             raise ValueError(
@@ -62,11 +58,7 @@ class Trace:
         return self.require_head((rows or linear)[-1].name)
 
     def require_head(self, name: str) -> str:
-        """Return the name if that layer is called once, and gives the model's output.
-
-        Raises:
-            ValueError: If it does not, with what follows it.
-        """
+        """Return the name if that layer is called once, and gives the model's output."""
         calls = [call for call in self.calls if call.name == name]
         if not calls:
             raise ValueError(f"head: {self._kind} never runs {name!r} in its forward pass")

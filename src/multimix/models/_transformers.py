@@ -41,12 +41,7 @@ class TransformersNetwork(AdaptedNetwork):
         self.objective = _objective_of(model.config)
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
-        """Return what the model feeds its last layer: everything between the body's hidden states and the logits.
-
-        Raises:
-            ValueError: If the positions fit no grid that ``embed`` gave, or the model has
-                logits at every position.
-        """
+        """Return what the model feeds its last layer: everything between the body's hidden states and the logits."""
         seen: _Seen = self._context(output).seen
         b, r, _ = EncoderOutput.of(output).features.shape
         arguments = seen.arguments if (b, r) == seen.shape else self._all_real(seen, b, r)
@@ -69,12 +64,7 @@ class TransformersNetwork(AdaptedNetwork):
         return embeddings
 
     def first_batch(self, inputs: Any) -> None:
-        """Raise if the model takes no inputs like those of the first batch.
-
-        Raises:
-            TypeError: If they are neither a mapping nor a tensor.
-            ValueError: If the main input is missing.
-        """
+        """Raise if the model takes no inputs like those of the first batch."""
         self._arguments(inputs)
 
     def run(self, inputs: Any) -> Any:
@@ -195,22 +185,14 @@ def is_transformers(model: nn.Module) -> bool:
 
 
 def adapt_transformers(model: nn.Module, stages: Sequence[str]) -> TransformersNetwork:
-    """Return a transformers classifier as a network; stages are the blocks of its body.
-
-    Raises:
-        ValueError: If the model has no body or no last layer that can be told by themselves.
-    """
+    """Return a transformers classifier as a network; stages are the blocks of its body."""
     body = _body_name(model)
     head = _head_name(model, body)
     return TransformersNetwork(model, body=body, head=head, stages=stages or _stage_names(model, body))
 
 
 def _body_name(model: Any) -> str:
-    """Return the name of the model inside the classifier that gives hidden states.
-
-    Raises:
-        ValueError: If there is none, or more than one.
-    """
+    """Return the name of the model inside the classifier that gives hidden states."""
     if isinstance(getattr(model, model.base_model_prefix, None), nn.Module) and model.base_model_prefix:
         return model.base_model_prefix
     bodies = [name for name, child in model.named_children() if _derives(child, "PreTrainedModel")]
@@ -224,11 +206,7 @@ def _body_name(model: Any) -> str:
 
 
 def _head_name(model: Any, body: str) -> str:
-    """Return the name of the layer behind the body that has an output for each label.
-
-    Raises:
-        ValueError: If there is none, or several classifiers are combined.
-    """
+    """Return the name of the layer behind the body that has an output for each label."""
     labels = model.config.num_labels
     found = [
         name

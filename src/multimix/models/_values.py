@@ -36,11 +36,7 @@ def detached(inputs: Any) -> Any:
 
 
 def require_keywords(model: nn.Module, inputs: Any) -> None:
-    """Raise unless a mapping of inputs, if they are one, are keywords that the model's forward takes.
-
-    Raises:
-        ValueError: With the keywords that there are.
-    """
+    """Raise unless a mapping of inputs, if they are one, are keywords that the model's forward takes."""
     if not isinstance(inputs, Mapping):
         return
     signature = inspect.signature(model.forward)
@@ -54,11 +50,7 @@ def require_keywords(model: nn.Module, inputs: Any) -> None:
 
 
 def padded(output: Tensor | PackedSequence) -> tuple[Tensor, Tensor | None]:
-    """Return features padded with zeros, (b, r, d), and which positions are real, (b, r); None if nothing tells.
-
-    Raises:
-        ValueError: If this torch cannot pad a nested tensor of that layout.
-    """
+    """Return features padded with zeros, (b, r, d), and which positions are real, (b, r); None if nothing tells."""
     if isinstance(output, PackedSequence):
         features, lengths = pad_packed_sequence(output, batch_first=True)
     elif output.is_nested:
@@ -90,12 +82,7 @@ def _until(lengths: Tensor, positions: int) -> Bool[Tensor, "b r"]:
 
 
 def given_mask(source: MaskSource, inputs: Any, features: Float[Tensor, "b r d"]) -> Bool[Tensor, "b r"]:
-    """Return the mask that the user named, as booleans where the features lie.
-
-    Raises:
-        ValueError: If the inputs have no such key, or the mask is not one value a position.
-        TypeError: If a key is given for inputs that are no mapping, or what is found is no tensor.
-    """
+    """Return the mask that the user named, as booleans where the features lie."""
     if not isinstance(source, str):
         found: Any = source(inputs)
     elif not isinstance(inputs, Mapping):
@@ -159,9 +146,6 @@ class Layout:
         """Return positions as features of this layout, with the strides that they had.
 
         Any other number of positions is taken for tokens, one or a square number for maps.
-
-        Raises:
-            ValueError: If no grid of this kind has so many positions.
         """
         grid = self._grid_of(features.shape[1])
         if not grid:
@@ -192,9 +176,6 @@ def first_output(output: Any) -> Tensor | PackedSequence:
     """Return the tensor or packed sequence in an output: it may be itself, in a mapping, or the first of a tuple.
 
     Of a mapping, a dataclass or a named tuple it is ``logits``, ``last_hidden_state`` or ``out``, or the only tensor.
-
-    Raises:
-        TypeError: If there is none, or no telling which.
     """
     found, named = output, _named(output)
     if named is not None:
@@ -221,11 +202,7 @@ def outputs_of(output: Any) -> list[Tensor]:
 
 
 def logits_of(output: Any, left: Tensor | None) -> Tensor | PackedSequence:
-    """Return the one output that is what left the head, where there are several, else the first.
-
-    Raises:
-        TypeError: If there is none, or no telling which.
-    """
+    """Return the one output that is what left the head, where there are several, else the first."""
     found = [value for value in outputs_of(output) if left is not None and same(value, left)]
     return found[0] if len(found) == 1 else first_output(output)
 

@@ -31,14 +31,27 @@ _AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled", "SwiftFor
 
 
 class TimmNetwork(AdaptedNetwork):
-    """A timm model, through its own ``forward_features`` and ``forward_head``."""
+    """A timm model, through its own ``forward_features`` and ``forward_head``.
+
+    The logits of a few are the mean of two classifiers of the same embedding, so that no single layer gives them.
+    """
+
+    @property
+    def head(self) -> nn.Module | None:  # type: ignore[override]
+        """The affine layer behind ``classify``, or None."""
+        return super().head if len(_classifiers(self.model)) == 1 else None
+
+    def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
+        """Return the logits of embeddings."""
+        classifiers = _classifiers(self.model)
+        if len(classifiers) == 1:
+            return super().classify(embeddings)
+        rows = embeddings.reshape(-1, embeddings.shape[-1])
+        logits = torch.stack([classifier(rows) for classifier in classifiers]).mean(0)
+        return logits.reshape(*embeddings.shape[:-1], logits.shape[-1])
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
-        """Return what the model feeds its head: everything between the encoder's output and the head.
-
-        Raises:
-            ValueError: If the positions fit no grid that ``embed`` gave.
-        """
+        """Return what the model feeds its head: everything between the encoder's output and the head."""
         x = self.model.forward_head(self._restore(output), pre_logits=True)
         container = self.model.get_submodule(self.head_name.rpartition(".")[0])
         # timm's pre_logits stop before the normalisation that is in here with the classifier.
@@ -57,33 +70,13 @@ class TimmNetwork(AdaptedNetwork):
         return features, None
 
 
-class AveragedTimmNetwork(TimmNetwork):
-    """A timm model whose logits are the mean of two classifiers of the same embedding."""
-
-    @property
-    def head(self) -> None:  # type: ignore[override]
-        """None, because no single layer gives the logits."""
-        return None
-
-    def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
-        """Return the mean of what the classifiers give."""
-        rows = embeddings.reshape(-1, embeddings.shape[-1])
-        logits = torch.stack([head(rows) for head in _classifiers(self.model)]).mean(0)
-        return logits.reshape(*embeddings.shape[:-1], logits.shape[-1])
-
-
 def is_timm(model: nn.Module) -> bool:
     """Whether a model has the methods that every timm classifier has."""
     return all(callable(getattr(model, name, None)) for name in ("forward_features", "forward_head", "get_classifier"))
 
 
 def adapt_timm(model: nn.Module, stages: Sequence[str]) -> TimmNetwork:
-    """Return a timm model as a network; stages are ``layer1..4`` or what is in ``stages``, ``layers``, ``blocks``, ...
-
-    Raises:
-        ValueError: If the model does not have exactly one classifier, or two of the same embedding,
-            or adds auxiliary logits.
-    """
+    """Return a timm model as a network; stages are what ``_STAGES`` finds first."""
     if getattr(model, "aux_head", None) is not None:
         raise ValueError(
             f"model: {type(model).__name__} adds the maximum of auxiliary logits over positions, which no pooled "
@@ -96,8 +89,7 @@ def adapt_timm(model: nn.Module, stages: Sequence[str]) -> TimmNetwork:
             f"model: {type(model).__name__} combines several classifiers, so it has no single head (if they are for "
             "distillation, take the variant without it)"
         )
-    network = AveragedTimmNetwork if averaged else TimmNetwork
-    return network(
+    return TimmNetwork(
         model,
         head=_name_of(model, classifiers[0]),
         stages=stages or _usual_stages(model),
@@ -121,11 +113,7 @@ def _class_names(model: nn.Module) -> set[str]:
 
 
 def _classifiers(model: nn.Module) -> list[nn.Module]:
-    """Return a model's classifiers, of which a model without its distillation has one.
-
-    Raises:
-        ValueError: If it has none.
-    """
+    """Return a model's classifiers, of which a model without its distillation has one."""
     found = model.get_classifier()  # type: ignore[operator]  # torch types every attribute as tensor or module
     every = found if isinstance(found, tuple | nn.ModuleList) else (found,)
     heads = [head for head in every if isinstance(head, nn.Module)]
@@ -229,11 +217,7 @@ class TorchvisionNetwork(AdaptedNetwork):
         self._family = name
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
-        """Return what the model feeds its head: everything between the encoder's output and the head.
-
-        Raises:
-            ValueError: If the positions fit no grid that ``embed`` gave.
-        """
+        """Return what the model feeds its head: everything between the encoder's output and the head."""
         family = _FAMILIES[self._family]
         x = family.pool(self.model, self._restore(output))
         classifier = self.model.get_submodule(family.head)
@@ -257,11 +241,7 @@ def family_of(model: nn.Module) -> str | None:
 
 
 def adapt_torchvision(model: nn.Module, family: str, stages: Sequence[str]) -> TorchvisionNetwork:
-    """Return a model of a known torchvision family as a network; stages are its blocks.
-
-    Raises:
-        ValueError: If models of this family cannot be split by themselves, with what to pass.
-    """
+    """Return a model of a known torchvision family as a network; stages are its blocks."""
     if family in _REFUSED:
         raise ValueError(f"model: torchvision's {family} {_REFUSED[family]}")
     if any(getattr(model, name, None) is not None for name in _AUXILIARY):
