@@ -5,8 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import resize
 
-from data.trees import Archive, Arrays
-from multimix.lab.data import DATASETS, Augment, Batches, Images, Splits, load
+from multimix.lab.data import DATASETS, Augment, Batches, Images, load
 
 
 def rows(part: object) -> set[bytes]:
@@ -15,7 +14,7 @@ def rows(part: object) -> set[bytes]:
 
 
 @pytest.fixture
-def uneven(archive: Archive) -> str:
+def uneven(archive):
     """Return an archive of 100 distinct training images in classes of 60, 30 and 10."""
     rng = np.random.default_rng(1)
     labels = rng.permutation(np.repeat([0, 1, 2], [60, 30, 10]))
@@ -25,16 +24,15 @@ def uneven(archive: Archive) -> str:
     )
 
 
-def test_validation_is_stratified_and_disjoint(uneven: str) -> None:
+def test_validation_is_stratified_and_disjoint(uneven):
     splits = load(uneven, validation=0.2)
-    assert splits.validation is not None
     assert torch.bincount(splits.validation.labels).tolist() == [12, 6, 2]
     assert torch.bincount(splits.train.labels).tolist() == [48, 24, 8]
     assert not rows(splits.train) & rows(splits.validation)
     assert rows(splits.train) | rows(splits.validation) == rows(load(uneven, validation=0.0).train)
 
 
-def test_validation_depends_on_the_split_seed_alone(uneven: str) -> None:
+def test_validation_depends_on_the_split_seed_alone(uneven):
     first = rows(load(uneven, split_seed=0).validation)
     torch.manual_seed(1)
     np.random.default_rng(1).random()
@@ -42,39 +40,35 @@ def test_validation_depends_on_the_split_seed_alone(uneven: str) -> None:
     assert rows(load(uneven, split_seed=1).validation) != first
 
 
-def test_the_run_seed_moves_no_image_between_the_parts(uneven: str) -> None:
+def test_the_run_seed_moves_no_image_between_the_parts(uneven):
     splits = load(uneven)
     settings = {"batch_size": 90, "mean": splits.mean, "std": splits.std}
     (one, _), (other, _) = (next(iter(Batches(splits.train, seed=seed, **settings))) for seed in (0, 1))
-    assert isinstance(one, torch.Tensor)
-    assert isinstance(other, torch.Tensor)
     assert not torch.equal(one, other)
     assert torch.equal(one.flatten(1).sum(1).sort().values, other.flatten(1).sum(1).sort().values)
 
 
-def test_a_small_fraction_still_holds_one_image_out(uneven: str) -> None:
+def test_a_small_fraction_still_holds_one_image_out(uneven):
     splits = load(uneven, validation=0.001)
-    assert splits.validation is not None
     assert (len(splits.train), len(splits.validation)) == (99, 1)
 
 
 @pytest.mark.parametrize(("size", "counts"), [(50, [30, 15, 5]), (3, [1, 1, 1]), (80, [48, 24, 8])])
-def test_train_size_is_stratified_and_leaves_validation_alone(uneven: str, size: int, counts: list[int]) -> None:
+def test_train_size_is_stratified_and_leaves_validation_alone(uneven, size, counts):
     whole, part = load(uneven, validation=0.2), load(uneven, validation=0.2, train_size=size)
     assert torch.bincount(part.train.labels).tolist() == counts
     assert rows(part.train) <= rows(whole.train)
     assert rows(part.validation) == rows(whole.validation)
 
 
-def test_statistics_are_those_of_the_training_images_in_use(uneven: str) -> None:
+def test_statistics_are_those_of_the_training_images_in_use(uneven):
     splits = load(uneven, validation=0.3, train_size=40)
-    assert isinstance(splits.train, Images)
     pixels = splits.train.images.double() / 255
     assert splits.mean == pytest.approx((pixels.mean().item(),), rel=1e-12)
     assert splits.std == pytest.approx((pixels.std(correction=0).item(),), rel=1e-12)
 
 
-def test_each_channel_has_its_own_statistics(archive: Archive, arrays: Arrays) -> None:
+def test_each_channel_has_its_own_statistics(archive, arrays):
     arrays["train_images"][..., 1] //= 2
     arrays["train_images"][..., 2] = 51
     splits = load(archive(arrays), validation=0.0)
@@ -84,15 +78,7 @@ def test_each_channel_has_its_own_statistics(archive: Archive, arrays: Arrays) -
     assert splits.std[2] == 1.0  # never varies: centred and left alone
 
 
-def test_normalised_training_images_have_mean_0_and_spread_1(uneven: str) -> None:
-    splits = load(uneven)
-    (inputs, _), *_ = Batches(splits.train, batch_size=100, mean=splits.mean, std=splits.std)
-    assert isinstance(inputs, torch.Tensor)
-    assert inputs.mean().item() == pytest.approx(0, abs=1e-5)
-    assert inputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
-
-
-def test_image_size_resizes_every_part(archive: Archive, arrays: Arrays) -> None:
+def test_image_size_resizes_every_part(archive, arrays):
     plain, large = load(archive(arrays)), load(archive(arrays), image_size=9)
     for part in ("train", "validation", "test"):
         truth = resize(getattr(plain, part).images, [9, 9], antialias=True)
@@ -101,27 +87,19 @@ def test_image_size_resizes_every_part(archive: Archive, arrays: Arrays) -> None
     assert large.shape == (3, 9, 9)
 
 
-def test_digits_go_from_name_to_batch() -> None:
+def test_digits_go_from_name_to_batch():
     splits = load("digits")
     assert (splits.name, splits.shape, splits.classes) == ("digits", (1, 8, 8), tuple("0123456789"))
     batches = Batches(
         splits.train, batch_size=64, mean=splits.mean, std=splits.std, augment=Augment(crop_padding=1, flip=False)
     )
     inputs, labels = next(batches.epoch(0))
-    assert isinstance(inputs, torch.Tensor)
     assert (inputs.shape, inputs.dtype, labels.shape) == ((64, 1, 8, 8), torch.float32, (64,))
 
 
-def test_the_list_of_names() -> None:
+def test_the_list_of_names():
     named = ("digits", "cifar10", "cifar100", "svhn", "fashion-mnist", "tiny-imagenet", "imagenet")
     assert (*named, "folder:PATH", "npz:PATH") == DATASETS
-
-
-def test_splits_are_frozen(uneven: str) -> None:
-    splits = load(uneven)
-    assert isinstance(splits, Splits)
-    with pytest.raises(AttributeError, match="cannot assign"):
-        splits.name = "other"  # type: ignore[misc]
 
 
 @pytest.mark.bad_input
@@ -137,7 +115,7 @@ def test_splits_are_frozen(uneven: str) -> None:
         ("", "unknown data set ''"),
     ],
 )
-def test_unknown_names_get_near_ones(name: str, message: str) -> None:
+def test_unknown_names_get_near_ones(name, message):
     with pytest.raises(ValueError, match=message):
         load(name)
 
@@ -156,6 +134,6 @@ def test_unknown_names_get_near_ones(name: str, message: str) -> None:
         ({"image_size": 0}, "image_size must be at least 1, got 0"),
     ],
 )
-def test_bad_settings_are_named(uneven: str, settings: dict[str, float], message: str) -> None:
+def test_bad_settings_are_named(uneven, settings, message):
     with pytest.raises(ValueError, match=message):
-        load(uneven, **settings)  # type: ignore[arg-type]
+        load(uneven, **settings)
