@@ -18,12 +18,7 @@ MethodLike = Method | str | None
 
 
 def as_method(method: MethodLike, default: type = MultiMix) -> Any:
-    """Return a method of the caller's own: a copy, so that one object may serve many runs.
-
-    Raises:
-        TypeError: If it is neither a method nor a name.
-        ValueError: If no method has that name.
-    """
+    """Return a method of the caller's own: a copy, so that one object may serve many runs."""
     if method is None:
         return default()
     if isinstance(method, str):
@@ -57,10 +52,7 @@ class TrainingMethod:
             part.prepare(network)
 
     def start(self, seed: int, device: torch.device | str) -> None:
-        """Move the method's state to a device and make a generator there, in the state that was loaded, if any.
-
-        A state from another kind of device is left out, as none fits both.
-        """
+        """Move the method's state to a device and make a generator there, in the state that was loaded, if it fits."""
         for part in self.learners:
             part.to(device)
         self.generator = Generator(device).manual_seed(seed % 2**63)
@@ -94,11 +86,7 @@ class TrainingMethod:
         return {"learners": [dict(part.state_dict()) for part in self.learners], "generator": drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what a checkpoint holds; the generator's state counts from the next :meth:`start` on.
-
-        Raises:
-            ValueError: If it is another method's.
-        """
+        """Load what a checkpoint holds; the generator's state counts from the next :meth:`start` on."""
         try:
             for part, saved in zip(self.learners, state["learners"], strict=True):
                 part.load_state_dict(saved)
@@ -108,7 +96,7 @@ class TrainingMethod:
 
 
 class InputMixer:
-    """A method that mixes inputs, for hosts that compute the loss themselves, with one generator for each device.
+    """A method that mixes inputs, or an ``Alternate`` of such, for hosts that compute the loss themselves.
 
     A generator is seeded from torch's own seed, which differs between the workers of a dataloader and between ranks
     that seeded themselves, and is not drawn from; a copy that lands in another process starts anew there.
@@ -117,12 +105,6 @@ class InputMixer:
     def __init__(
         self, method: MethodLike, num_classes: int, *, seed: int | None = None, network: Network | None = None
     ) -> None:
-        """Take a method that mixes inputs, or an ``Alternate`` of such and ``ERM``.
-
-        Raises:
-            TypeError: If the method does not mix inputs, or ``num_classes`` is no integer.
-            ValueError: If ``num_classes`` is below 1, no method has that name, or it needs a network.
-        """
         self.method = as_method(method, Mixup)
         for part in submethods(self.method):
             if not (getattr(part, "mixes_inputs", False) or hasattr(part, "choose")):

@@ -16,8 +16,6 @@ from multimix.ops import CrossEntropy, objective_of
 
 pl: Any = require("lightning.pytorch", "pytorch_lightning", by=__name__)
 
-_KEY = "multimix"
-
 
 class MultiMixModule(pl.LightningModule):
     """Train a model with a method; validate and test it by loss and accuracy.
@@ -63,7 +61,7 @@ class MultiMixModule(pl.LightningModule):
         super().__init__()
         self._training = TrainingMethod(method, adapt(model))
         self.network: nn.Module = self._training.network
-        self.learners = nn.ModuleList(_trained(self._training))
+        self.learners = _trained(self._training)
         self._optimizer, self._scheduler = optimizer, scheduler
         self._rates: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
         self._seed, self._unpack = seed, unpack or _pair
@@ -118,11 +116,11 @@ class MultiMixModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the method knows."""
-        checkpoint[_KEY] = self._training.state_dict()
+        checkpoint["multimix"] = self._training.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the method what it knew, the state of its generator once training starts."""
-        if (saved := checkpoint.get(_KEY)) is not None:
+        if (saved := checkpoint.get("multimix")) is not None:
             self._training.load_state_dict(saved)
 
     def _judge(self, stage: str, batch: Any) -> None:
@@ -206,7 +204,7 @@ class MultiMixCallback(pl.Callback):
         pl_module.training_step = lambda batch, batch_idx: _step(pl_module, training, self.unpack(batch))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Note how many steps the optimiser has behind it, now that a checkpoint has told."""
+        """Note how many steps the optimiser has taken, some of them perhaps before a checkpoint."""
         self._steps = trainer.global_step
 
     def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
@@ -215,16 +213,14 @@ class MultiMixCallback(pl.Callback):
             self._training.after_step()
             self._steps = trainer.global_step
 
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def teardown(self, trainer: Any, pl_module: Any, stage: Any = None) -> None:
         """Give the module its own ``training_step`` back."""
         if self._replaced is not None:
             vars(pl_module).pop("training_step")
             vars(pl_module).update(self._replaced)
             self._replaced = None
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Give the module its own ``training_step`` back."""
-        self.teardown(trainer, pl_module, "fit")
+    on_exception = teardown  # after which Lightning may not tear down
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the method knows."""
@@ -235,11 +231,11 @@ class MultiMixCallback(pl.Callback):
         self._loaded = state_dict or None
 
 
-def _trained(training: TrainingMethod) -> list[nn.Module]:
+def _trained(training: TrainingMethod) -> nn.ModuleList:
     """Return the innermost parts that learn parameters: Lightning warns of teachers, which are in eval mode."""
-    found: list[nn.Module] = []
+    found = nn.ModuleList()
     for part in reversed(training.learners):
-        known = {id(p) for other in found for p in other.parameters()}
+        known = {id(p) for p in found.parameters()}
         if any(p.requires_grad and id(p) not in known for p in part.parameters()):
             found.append(part)
     return found
@@ -262,8 +258,7 @@ def _step(module: Any, training: TrainingMethod, batch: tuple[Any, Tensor]) -> T
 
 def _pair(batch: Any) -> tuple[Any, Tensor]:
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        inputs, targets = batch
-        return inputs, targets
+        return batch[0], batch[1]
     raise ValueError(
         f"batch must be a pair (inputs, targets), got {type(batch).__name__}; pass unpack=, a function that makes one"
     )

@@ -154,14 +154,12 @@ class MultiMixLoss(nn.CrossEntropyLoss):
 
     def extra_repr(self) -> str:
         """Return the settings that are not the defaults."""
-        plain = MultiMix()
-        shown = {f.name: getattr(self.method, f.name) for f in fields(plain)}
-        shown = {name: value for name, value in shown.items() if value != getattr(plain, name)}
+        values = {f: getattr(self.method, f.name) for f in fields(MultiMix)}
+        shown = {f.name: value for f, value in values.items() if value != f.default}
         if self.weight is not None:
             shown["weight"] = f"({len(self.weight)},)"
-        for name, default in (("ignore_index", -100), ("label_smoothing", 0.0), ("seed", None)):
-            if getattr(self, name) != default:
-                shown[name] = getattr(self, name)
+        torchs = {"ignore_index": -100, "label_smoothing": 0.0, "seed": None}
+        shown |= {name: getattr(self, name) for name, plain in torchs.items() if getattr(self, name) != plain}
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
     def __repr__(self) -> str:

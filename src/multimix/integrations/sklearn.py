@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -60,9 +60,7 @@ class _Estimator(BaseEstimator):
     device: Any = "auto"
     verbose: Any = 0
 
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return how far held-out predictions are off."""
-        raise NotImplementedError
+    _loss: ClassVar[Callable[[Tensor, Tensor], Tensor]]  # of held-out rows
 
     def _train(self, x: NDArray, targets: Tensor, outputs: int) -> None:
         """Learn targets, class indices (n,) or values (n, k), from rows that have been checked."""
@@ -112,7 +110,8 @@ class _Estimator(BaseEstimator):
                 total += loss.detach() * len(batch)
             mean = float(total) / len(rows)
             if len(held_out[0]):
-                judged = self._judge(network, *held_out)
+                with torch.no_grad():
+                    judged = float(self._loss(network.eval()(held_out[0]), held_out[1]))
                 waited += 1
                 if judged < best:
                     best, best_weights, waited = judged, copy.deepcopy(network.state_dict()), 0
@@ -132,10 +131,6 @@ class _Estimator(BaseEstimator):
             for group, decay in ((matrices, self.weight_decay), (others, 0.0))
             if group
         ]
-
-    @torch.no_grad()
-    def _judge(self, network: nn.Module, rows: Tensor, targets: Tensor) -> float:
-        return float(self._loss(network.eval()(rows), targets))
 
     def _report(self, epoch: int, loss: float, held_out: float | None) -> None:
         if self.verbose:
@@ -206,6 +201,8 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         n_epochs_: How many there were.
     """
 
+    _loss = staticmethod(nn.functional.cross_entropy)
+
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on rows (n, d) and their classes (n,).
 
@@ -230,9 +227,6 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         best = self._outputs(X).argmax(-1)
         return self.classes_[best]
 
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(outputs, targets)
-
 
 class MultiMixRegressor(RegressorMixin, _Estimator):
     """A multi-layer perceptron for tables of which the targets are values, mixed like the inputs; squared error.
@@ -247,6 +241,8 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
         loss_curve_: Mean training loss of every epoch, for standardised targets.
         n_epochs_: How many there were.
     """
+
+    _loss = staticmethod(nn.functional.mse_loss)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on rows (n, d) and their values, (n,) or (n, k).
@@ -280,6 +276,3 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
         network = super()._network(features, outputs)
         network.objective = SquaredError()  # type: ignore[attr-defined]  # an attribute that methods look for
         return network
-
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return nn.functional.mse_loss(outputs, targets)
