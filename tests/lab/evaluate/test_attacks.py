@@ -1,20 +1,26 @@
-"""FGSM and PGD against a loop in float64 by the equations, closed forms, and what must hold of any attack."""
+"""FGSM and PGD against a loop in float64 by the equations, and what must hold of any attack."""
 
 import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import toy
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.adversarial import fgsm, pgd
-from multimix.lab.evaluate.adversarial.attacks import Attack, Attacked, Victim, no_attack
+from multimix.lab.evaluate.adversarial.attacks import L2, Attack, Attacked, Linf, Victim, no_attack
 from multimix.lab.evaluate.predict import NonFiniteError
 
 STRONG = {"epsilon": 0.06, "step": 0.02, "steps": 7}
 LONG = {"epsilon": 0.7, "step": 0.15, "steps": 7}
+
+
+def small() -> nn.Module:
+    return toy.images().eval()
 
 
 def of_norm(norm: str) -> dict[str, float]:
@@ -29,12 +35,6 @@ def wrong(network: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
 def losses(network: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
         return cross_entropy(network(pixels), labels, reduction="none")
-
-
-def affine(classes: int = 2, seed: int = 0) -> nn.Module:
-    """Logits that are affine in 3 x 4 x 4 pixels."""
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(48, classes))
 
 
 def started(image: Tensor, norm: str, epsilon: float, seed: int, restart: int, example: int) -> Tensor:
@@ -134,48 +134,6 @@ def test_float32_finds_what_float64_finds(trained):
     assert (wrong(trained.network, found, labels) != wrong(network, exact, labels)).sum() <= 1
 
 
-def test_linf_on_an_affine_network_is_the_corner():
-    """Of two classes the odds are affine: the worst point moves every pixel against the right class, or to its end."""
-    network = affine()
-    pixels, labels = torch.rand(9, 3, 4, 4), torch.randint(2, (9,))
-    weight = network[1].weight[1] - network[1].weight[0]
-    signs = torch.where(labels == 1, -1.0, 1.0).view(-1, 1, 1, 1) * weight.sign().view(3, 4, 4)
-    worst = (pixels + 0.2 * signs).clamp(0, 1)
-    torch.testing.assert_close(fgsm(network, pixels, labels, epsilon=0.2), worst)
-    torch.testing.assert_close(pgd(network, pixels, labels, epsilon=0.2, step=0.05, steps=9), worst)
-
-
-def test_l2_on_an_affine_network_is_the_normal():
-    """Far from 0 and 1 the worst point lies epsilon along the normal of the boundary."""
-    network = affine()
-    pixels, labels = torch.rand(9, 3, 4, 4) * 0.2 + 0.4, torch.randint(2, (9,))
-    weight = network[1].weight[1] - network[1].weight[0]
-    normal = (weight / weight.norm()).view(3, 4, 4) * torch.where(labels == 1, -1.0, 1.0).view(-1, 1, 1, 1)
-    found = fgsm(network, pixels, labels, epsilon=0.3, norm="l2")
-    torch.testing.assert_close(found, pixels + 0.3 * normal)
-    found = pgd(network, pixels, labels, epsilon=0.3, step=0.1, steps=40, norm="l2")
-    torch.testing.assert_close(found, pixels + 0.3 * normal, atol=2e-4, rtol=0)
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_loss_rises_and_more_steps_and_restarts_make_it_worse(trained, norm):
-    network, pixels, labels = trained
-    settings = of_norm(norm)
-    found = pgd(network, pixels, labels, **settings)
-    single = fgsm(network, pixels, labels, epsilon=settings["epsilon"], norm=norm)
-    again = pgd(network, pixels, labels, restarts=4, **settings)
-    clean, one, many, best = (losses(network, x, labels) for x in (pixels, single, found, again))
-    assert clean.mean() < one.mean() < many.mean()
-    resists = ~wrong(network, again, labels)
-    assert resists.any()
-    assert (best >= many - 1e-6)[resists].all()
-    fooled = [int(wrong(network, x, labels).sum()) for x in (pixels, single, found, again)]
-    assert fooled == sorted(fooled)
-    assert fooled[0] < fooled[1]
-    # Whatever was fooled at first stays so.
-    assert not (wrong(network, found, labels) & ~wrong(network, again, labels)).any()
-
-
 def test_a_network_that_is_sure_is_attacked_all_the_same(trained):
     """Its cross-entropy has no gradient in float32; torch's own attack by it would go nowhere."""
     network, pixels, labels = trained
@@ -224,13 +182,6 @@ def test_the_gradient_of_a_single_image_is_right(trained):
             assert float(found[place]) == pytest.approx(float(slope), rel=1e-5, abs=1e-9)
 
 
-def test_gradients_of_a_batch_are_those_of_its_images(trained):
-    network, pixels, labels = double(trained, 5)
-    together = Victim(network, labels).gradient(pixels)
-    alone = [Victim(network, t).gradient(p) for p, t in zip(pixels.split(1), labels.split(1), strict=True)]
-    torch.testing.assert_close(together, torch.cat(alone))
-
-
 def test_the_margin_is_the_odds_and_gives_the_cross_entropy():
     logits, labels = toy.batch(20, 6, classes=6)
     verdict = Victim(lambda x: x, labels).judge(logits * 5)
@@ -273,3 +224,168 @@ def test_gradients_that_are_no_numbers_are_refused():
     """The root of 0 has no slope: without a look at it, torch.sign(NaN) = 0 would leave the image where it is."""
     with pytest.raises(NonFiniteError, match="gradients"):
         fgsm(lambda x: x.flatten(1).sqrt() * 2, torch.zeros(2, 4), torch.tensor([0, 1]), epsilon=0.1)
+
+
+def length(change: Tensor, norm: str) -> Tensor:
+    change = change.double().flatten(1)
+    return change.abs().amax(1) if norm == "linf" else change.square().sum(1).sqrt()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    norm=st.sampled_from(["linf", "l2"]),
+    epsilon=st.floats(1e-4, 3.0),
+    share=st.floats(0.05, 5.0),
+    steps=st.integers(1, 4),
+    restarts=st.integers(1, 2),
+    double=st.booleans(),
+    extreme=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_images_stay_in_the_ball_and_in_0_to_1(norm, epsilon, share, steps, restarts, double, extreme, seed):
+    dtype = torch.float64 if double else torch.float32
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.rand(3, 3, 6, 6, generator=generator, dtype=dtype)
+    pixels = pixels.round() if extreme else pixels
+    labels = torch.randint(5, (3,), generator=generator)
+    network = small().to(dtype)
+    before = pixels.clone()
+    how = {"steps": steps, "restarts": restarts, "norm": norm, "seed": seed}
+    for found in (
+        fgsm(network, pixels, labels, epsilon=epsilon, norm=norm),
+        pgd(network, pixels, labels, epsilon=epsilon, step=share * epsilon, **how),
+    ):
+        ulp = torch.finfo(dtype).eps
+        assert (length(found - pixels, norm) <= epsilon * (1 + 4 * ulp) + 12 * ulp).all()
+        assert found.min() >= 0
+        assert found.max() <= 1
+        assert (found.dtype, found.shape, found.device) == (pixels.dtype, pixels.shape, pixels.device)
+        assert not found.requires_grad
+    assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_steps_too_long_for_the_ball_use_all_of_it(trained, norm):
+    """The ball is the one around the image, not around the last step: many steps end at its surface, not beyond."""
+    network, pixels, labels = trained
+    inner = pixels.clamp(0.2, 0.8)
+    found = pgd(network, inner, labels, epsilon=0.1, step=0.07, steps=30, norm=norm)
+    assert length(found - inner, norm).amax() == pytest.approx(0.1, rel=1e-4)
+    assert length(found - inner, norm).amin() > 0.05
+
+
+def test_without_a_gradient_nothing_moves_and_nothing_is_nan():
+    pixels, labels = torch.rand(4, 3, 6, 6), torch.tensor([0, 1, 2, 3])
+    flat = small()
+    nn.init.zeros_(flat.classifier.weight)
+    for norm in ("linf", "l2"):
+        assert torch.equal(fgsm(flat, pixels, labels, epsilon=0.1, norm=norm), pixels)
+        found = pgd(flat, pixels, labels, epsilon=0.1, step=0.1, steps=3, norm=norm)
+        assert found.isfinite().all()
+        assert (length(found - pixels, norm) <= 0.1 + 1e-6).all()
+
+
+def test_l2_directions_have_length_1_however_small_the_gradient():
+    gradient = torch.randn(5, 3, 4, 4) * torch.tensor([1.0, 1e-20, 1e-36, 1e20, 0.0]).view(-1, 1, 1, 1)
+    torch.testing.assert_close(length(L2.direction(gradient), "l2"), torch.tensor([1.0, 1, 1, 1, 0]).double())
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_it_works_whether_gradients_are_on_or_off(context):
+    pixels, labels = torch.rand(4, 3, 6, 6), torch.tensor([0, 1, 2, 3])
+    network = small()
+    expected = fgsm(network, pixels, labels, epsilon=0.1)
+    with context():
+        fresh, same = pixels * 1, labels * 1
+        found = fgsm(network, fresh, same, epsilon=0.1)
+        again = pgd(network, fresh, same, epsilon=0.1, step=0.1, steps=1, restarts=2)
+    assert torch.equal(found, expected)
+    assert not again.requires_grad
+    assert torch.is_grad_enabled()
+
+
+def test_the_network_is_left_as_it_was(trained):
+    network = toy.images(width=8)
+    network.load_state_dict(trained.network.state_dict())
+    network.train()
+    network.blocks[1].eval()
+    network.blocks[2][0].weight.requires_grad_(False)
+    network.classifier.weight.grad = torch.ones_like(network.classifier.weight)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    needs = [p.requires_grad for p in network.parameters()]
+    state = torch.get_rng_state()
+    found = pgd(network, trained.pixels, trained.labels, epsilon=0.1, step=0.03, steps=2)
+    expected = pgd(trained.network, trained.pixels, trained.labels, epsilon=0.1, step=0.03, steps=2)
+    assert torch.equal(found, expected)  # in eval mode
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [module.training for module in network.modules()] == modes
+    assert [p.requires_grad for p in network.parameters()] == needs
+    assert [p.grad is not None for p in network.parameters()] == [
+        p is network.classifier.weight for p in network.parameters()
+    ]
+    assert (network.classifier.weight.grad == 1).all()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_random_starts_fill_the_ball():
+    """Uniformly in volume: in d dimensions the radius to the d-th power is uniform; so is each number in the cube."""
+    generator = torch.Generator().manual_seed(0)
+    cube = torch.stack([Linf.draw(generator, torch.Size([2])) for _ in range(4000)])
+    ball = torch.stack([L2.draw(generator, torch.Size([3])) for _ in range(4000)])
+    expected = torch.linspace(0, 1, 4000)
+    for numbers in (cube.flatten()[:4000] / 2 + 0.5, ball.norm(dim=1) ** 3):
+        assert (numbers.sort().values - expected).abs().max() < 1.63 / 4000**0.5  # Kolmogorov, 1 %
+    assert ball.mean(0).abs().max() < 0.05
+
+
+def test_starts_belong_to_examples_seeds_and_restarts(trained):
+    network, pixels, labels = trained
+    same = {"epsilon": 0.1, "step": 1e-9, "steps": 1}
+    first = pgd(network, pixels, labels, **same)
+    assert torch.equal(first, pgd(network, pixels, labels, seed=0, examples=range(60), **same))
+    for other in ({"seed": 1}, {"examples": range(1, 61)}):
+        assert (first != pgd(network, pixels, labels, **same, **other)).float().mean() > 0.8
+    still = pgd(network, pixels, labels, random_start=False, epsilon=0.1, step=1e-9, steps=1)
+    assert (still - pixels).abs().max() < 1e-6
+
+
+def test_each_device_finds_the_same(device, trained):
+    network = toy.images(width=8).eval()
+    network.load_state_dict(trained.network.state_dict())
+    pixels, labels = trained.pixels, trained.labels
+    found = pgd(network.to(device), pixels.to(device), labels.to(device), epsilon=0.1, step=0.03, steps=3)
+    assert found.device.type == device.type
+    expected = pgd(trained.network, pixels, labels, epsilon=0.1, step=0.03, steps=3)
+    assert (found.cpu() - expected).abs().mean() < 1e-3
+
+
+BAD = {
+    "epsilon must be at least 0 and finite, got -1": {"epsilon": -1},
+    "epsilon must be at least 0 and finite, got nan": {"epsilon": float("nan")},
+    "step must be above 0, got 0": {"step": 0},
+    "steps must be at least 1, got 0": {"steps": 0},
+    "restarts must be at least 1, got 0": {"restarts": 0},
+    "norm must be one of linf, l2, got 'l3'": {"norm": "l3"},
+    "restarts must be 1 where no start is random, got 2": {"restarts": 2, "random_start": False},
+    "examples must be one number for each of 2 images, got 3": {"examples": [1, 2, 3]},
+    "pixels must lie in \\[0, 1\\], got 0 to 255": {"pixels": torch.tensor([0.0, 255]).view(2, 1, 1, 1)},
+    "pixels must lie in": {"pixels": torch.full((2, 3, 6, 6), float("nan"))},
+    "pixels must be float32 or float64, got torch.uint8": {"pixels": torch.zeros(2, 3, 6, 6, dtype=torch.uint8)},
+    "pixels must be float32 or float64, got torch.bfloat16": {"pixels": torch.zeros(2, 3, 6, 6, dtype=torch.bfloat16)},
+    "pixels must be at least one image": {"pixels": torch.zeros(0, 3, 6, 6), "labels": torch.zeros(0).long()},
+    "labels must be 2 class indices, got torch.float32 \\(2, 5\\)": {"labels": torch.rand(2, 5)},
+    "labels must be 2 class indices": {"labels": torch.tensor([0, -1])},
+    "labels must be below the network's 5 classes, got 5": {"labels": torch.tensor([0, 5])},
+    "network must return logits \\(b, k\\) of b = 2": {"network": lambda x: x},
+    "network must pass a gradient": {"network": lambda x: torch.zeros(2, 5)},
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("message", BAD)
+def test_what_does_not_fit_is_refused(message):
+    arguments = {"network": small(), "pixels": torch.rand(2, 3, 6, 6), "labels": torch.tensor([0, 1])}
+    arguments |= {"epsilon": 0.1, "step": 0.1, "steps": 1} | BAD[message]
+    with pytest.raises(ValueError, match=message):
+        pgd(**arguments)

@@ -1,15 +1,43 @@
-"""Natural images, and the random numbers that a corruption gets."""
+"""Networks to attack, natural images, and the random numbers that a corruption gets."""
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy
 
+import toy
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.predict import per_example
+
+
+class Trained(NamedTuple):
+    network: nn.Module
+    pixels: Tensor
+    """(60, 3, 8, 8), not seen in training."""
+    labels: Tensor
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    """A small convolutional network with batch normalisation, right about nearly all of its five kinds of images."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = (torch.rand(5, 3, 1, 1, generator=generator) + torch.rand(5, 3, 8, 8, generator=generator)) * 0.3 + 0.2
+    labels = torch.arange(160) % 5
+    pixels = (kinds[labels] + 0.1 * torch.randn(160, 3, 8, 8, generator=generator)).clamp(0, 1)
+    network = toy.images(width=8)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
+    for _ in range(40):
+        optimiser.zero_grad()
+        cross_entropy(network(pixels[:100]), labels[:100]).backward()
+        optimiser.step()
+    optimiser.zero_grad()
+    network.seen.clear()
+    return Trained(network.eval(), pixels[100:].clone(), labels[100:].clone())
 
 
 @cache
@@ -39,6 +67,6 @@ def drawn() -> Callable[[str, int, Callable[[Generator], Tensor]], Tensor]:
 
     def numbers(name: str, count: int, draw: Callable[[Generator], Tensor]) -> Tensor:
         seed = seed_of("corruption", name, 0)
-        return partial(per_example, examples=range(count), seed=seed, device=torch.device("cpu"))(draw)
+        return partial(per_example, examples=range(count), seed=seed)(draw)
 
     return numbers

@@ -1,12 +1,16 @@
-"""What holds for every corruption."""
+"""What holds for every corruption, and the suite: accuracies by hand, names, figure and progress."""
 
-import warnings
+import json
 
 import pytest
 import torch
 from torch import Tensor
 
-from multimix.lab.evaluate.corruption import CORRUPTIONS, SEVERITIES, corrupt
+import toy
+from evaluate.made import accuracy, source
+from listening import Kept
+from multimix.lab.data import Images
+from multimix.lab.evaluate.corruption import CORRUPTIONS, SEVERITIES, Corruption, CorruptionSettings, corrupt
 from multimix.lab.evaluate.corruption.levels import LEVELS, size_of
 
 NAMES = list(CORRUPTIONS)
@@ -45,8 +49,8 @@ def test_the_shorter_side_says_whose_parameters_are_taken():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("severity", [1, 5])
 def test_images_stay_images(photos, name, severity):
-    pixels = photos(32, 5)
-    before = pixels.clone()
+    pixels = photos(32, 5).requires_grad_()
+    before = pixels.detach().clone()
     state = torch.get_rng_state()
     found = corrupted(pixels, name, severity)
     assert (found.shape, found.dtype) == (pixels.shape, pixels.dtype)
@@ -54,6 +58,7 @@ def test_images_stay_images(photos, name, severity):
     assert torch.equal(pixels, before)
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(found, pixels)
+    assert not found.requires_grad
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,16 +112,6 @@ def test_precision_is_that_of_the_images(photos, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_and_inference_mode_are_no_matter(photos, name):
-    pixels = photos(32, 2)
-    with torch.inference_mode():
-        inside = corrupted(pixels, name, 2)
-    outside = corrupted(pixels.requires_grad_(), name, 2)
-    assert not outside.requires_grad
-    assert torch.equal(inside, outside)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_devices_agree(photos, name, device):
     pixels = photos(32, 4)
     found = corrupted(pixels.to(device), name, 3)
@@ -149,8 +144,52 @@ def test_what_cannot_be_corrupted_is_refused(pixels, name, severity, message):
         corrupt(pixels, name, severity, examples=[0])
 
 
-def test_no_corruption_warns(photos):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for name in NAMES:
-            corrupted(photos(32, 1), name, 1)
+@pytest.fixture
+def natural(photos) -> Images:
+    return Images((photos(32, 24) * 255).round().byte(), torch.arange(24) % 5, tuple("abcde"))
+
+
+def test_its_accuracies_are_those_of_corrupted_images(natural):
+    run = source(natural)
+    network = toy.images()
+    network.train()
+    chosen = CorruptionSettings(corruptions=("fog", "gaussian_noise"), severities=(5, 2), seed=3)
+    monitor = Kept()
+    found = dict(Corruption.of(run, chosen)(network, monitor))
+    assert network.training
+    pixels = torch.cat([images for images, _ in run.pixels(run.test())])
+    labels = run.splits.test.labels
+    expected = {"clean/accuracy": accuracy(network, pixels, labels)}
+    for name in ("fog", "gaussian_noise"):
+        for severity in (5, 2):
+            corrupted = corrupt(pixels, name, severity, examples=range(24), seed=3)
+            expected[f"{name}/{severity}/accuracy"] = accuracy(network, corrupted, labels)
+        expected[f"{name}/accuracy"] = (expected[f"{name}/5/accuracy"] + expected[f"{name}/2/accuracy"]) / 2
+    expected["mean/accuracy"] = (expected["fog/accuracy"] + expected["gaussian_noise/accuracy"]) / 2
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert monitor.passes == ["clean", "fog 5", "fog 2", "gaussian_noise 5", "gaussian_noise 2"]
+    figure = monitor.figures["corruption"]
+    assert json.loads(json.dumps(figure)) == figure
+    assert figure == {
+        "corruptions": ["fog", "gaussian_noise"],
+        "severities": [5, 2],
+        "accuracy": [[found[f"{name}/{s}/accuracy"] for s in (5, 2)] for name in ("fog", "gaussian_noise")],
+        "clean": found["clean/accuracy"],
+        "examples": 24,
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 24])
+def test_the_size_of_the_batches_does_not_matter(natural, batch):
+    chosen, network = CorruptionSettings(severities=(3,)), toy.images(seed=2)
+    found, other = (Corruption.of(source(natural, batch_size=size), chosen) for size in (7, batch))
+    assert dict(other(network)) == dict(found(network))
+
+
+def test_it_measures_all_fifteen_at_five_severities(natural):
+    chosen = CorruptionSettings(examples=5)
+    found = dict(Corruption.of(source(natural), chosen)(toy.images()))
+    assert len(found) == 1 + 15 * 6 + 1
+    assert {name.split("/")[0] for name in found} == {"clean", "mean", *CORRUPTIONS}
+    assert all(0 <= value <= 1 for value in found.values())

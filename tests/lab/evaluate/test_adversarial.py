@@ -1,0 +1,260 @@
+"""The adversarial suite: its metrics are those of the public attacks, whatever the batches; and AutoAttack."""
+
+import logging
+import math
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import toy
+from evaluate.made import MEAN, STD, batches, source
+from listening import Kept
+from multimix.lab.evaluate import Normalised
+from multimix.lab.evaluate.adversarial import Adversarial, AdversarialSettings, autoattack, fgsm, pgd
+
+QUICK = AdversarialSettings(
+    fgsm_epsilon=0.06, pgd_epsilon=0.06, pgd_step=0.03, steps=3, curve=(0.0, 0.03, 0.06, 0.2), curve_examples=30
+)
+METRICS = [
+    f"{attack}/{metric}"
+    for attack in ("clean", "fgsm/linf", "fgsm/l2", "pgd/linf", "pgd/l2")
+    for metric in ("accuracy", "loss")
+] + ["pgd/linf/more_steps/accuracy", "pgd/linf/unbounded/accuracy"]
+
+
+class Unnormalising(nn.Module):
+    """Takes normalised inputs to a network of pixels."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.mean, self.std = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs * self.std + self.mean)
+
+
+def suite(trained, size: int = 60, settings: AdversarialSettings = QUICK) -> Adversarial:
+    return Adversarial(batches(trained.pixels, trained.labels, size), MEAN, STD, settings)
+
+
+def test_metrics_are_those_of_the_attacks(trained):
+    network = Unnormalising(trained.network)
+    found = dict(suite(trained)(network))
+    assert list(found) == METRICS
+    assert all(math.isfinite(value) for value in found.values())
+    inside, pixels, labels = Normalised(network, MEAN, STD), trained.pixels, trained.labels
+    linf = {"epsilon": 0.06, "step": 0.03}
+    attacked = {
+        "clean": pixels,
+        "fgsm/linf": fgsm(inside, pixels, labels, epsilon=0.06),
+        "fgsm/l2": fgsm(inside, pixels, labels, epsilon=0.5, norm="l2"),
+        "pgd/linf": pgd(inside, pixels, labels, **linf, steps=3),
+        "pgd/l2": pgd(inside, pixels, labels, epsilon=0.5, step=0.05, steps=3, norm="l2"),
+        "pgd/linf/more_steps": pgd(inside, pixels, labels, **linf, steps=15),
+        "pgd/linf/unbounded": pgd(inside, pixels, labels, epsilon=1, step=0.03, steps=15, random_start=False),
+    }
+    with torch.no_grad():
+        for name, images in attacked.items():
+            logits = inside(images)
+            assert found[f"{name}/accuracy"] == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
+            if f"{name}/loss" in found:
+                assert found[f"{name}/loss"] == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-4)
+    assert found["pgd/linf/accuracy"] <= found["fgsm/linf/accuracy"] < found["clean/accuracy"]
+    assert found["pgd/linf/unbounded/accuracy"] == 0
+    assert 0 < found["pgd/linf/more_steps/accuracy"] <= found["pgd/linf/accuracy"]
+
+
+def test_the_curve_falls_from_clean_and_passes_the_suites_own_epsilon(trained):
+    monitor = Kept()
+    found = dict(suite(trained)(Unnormalising(trained.network), monitor))
+    curve = monitor.figures["epsilon_curve"]
+    assert list(monitor.figures) == ["epsilon_curve"]
+    assert {key: curve[key] for key in ("norm", "attack", "epsilon", "examples")} == {
+        "norm": "linf",
+        "attack": "pgd",
+        "epsilon": [0.0, 0.03, 0.06, 0.2],
+        "examples": 60,
+    }
+    assert curve["accuracy"] == sorted(curve["accuracy"], reverse=True)
+    assert curve["accuracy"][0] == found["clean/accuracy"]
+    assert curve["accuracy"][2] == found["pgd/linf/accuracy"]
+    assert curve["accuracy"][3] == 0
+    assert monitor.passes == [
+        *dict.fromkeys(name.rpartition("/")[0] for name in METRICS),
+        *(f"pgd/linf, epsilon {value * 255:.3g}/255" for value in (0.0, 0.03, 0.06, 0.2)),
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_the_batch_size_does_not_matter(trained, size):
+    network = trained.network.double()  # where nothing hangs on rounding
+    try:
+        pixels = trained.pixels[:9].double()
+        found = []
+        for batch in (9, size):
+            monitor = Kept()
+            whole = Adversarial(batches(pixels, trained.labels[:9], batch), (0.0,) * 3, (1.0,) * 3, QUICK)
+            found.append((dict(whole(network, monitor)), monitor.figures))
+    finally:
+        trained.network.float()
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-9)
+    assert found[1][1] == found[0][1]
+
+
+def test_masked_gradients_show(trained):
+    """A network that rounds its pixels passes on no gradient: PGD from its image fails however far it may go."""
+
+    class Rounding(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            rounded = (pixels * 8).round() / 8
+            return trained.network(rounded + 0 * pixels)
+
+    found = dict(Adversarial(batches(trained.pixels, trained.labels, 60), (0.0,) * 3, (1.0,) * 3, QUICK)(Rounding()))
+    assert found["pgd/linf/unbounded/accuracy"] == found["clean/accuracy"] > 0.9
+
+
+def test_it_is_made_of_a_runs_test_set():
+    run, settings = source(), AdversarialSettings(steps=1, curve_examples=10)
+    made = Adversarial.of(run, settings)
+    pixels = torch.cat([batch for batch, _ in made.batches])
+    assert torch.equal((pixels * 255).round(), run.splits.test.images.float())
+    assert (made.mean, made.std, made.settings) == (MEAN, STD, settings)
+    assert torch.cat([labels for _, labels in made.few]).bincount().tolist() == [2] * 5
+    # There are not five hundred images, and fewer still are wanted.
+    few = Adversarial.of(run, AdversarialSettings(examples=15))
+    assert [sum(len(labels) for _, labels in batches) for batches in (few.batches, few.few)] == [15, 15]
+    with pytest.raises(ValueError, match="curve_examples=3 does not fit"):
+        Adversarial.of(run, AdversarialSettings(curve_examples=3))
+
+
+def test_no_curve_on_request(trained):
+    monitor = Kept()
+    settings = AdversarialSettings(steps=1, curve=())
+    dict(suite(trained, settings=settings)(trained.network, monitor))
+    assert monitor.figures == {}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_one_norm_alone_is_what_it_is_beside_the_other(trained, norm):
+    both, notes = dict(suite(trained)(trained.network)), Kept()
+    alone = dict(suite(trained, settings=replace(QUICK, norms=(norm,)))(trained.network, notes))
+    wanted = [name for name in METRICS if name.split("/")[1] == norm or name.startswith("clean/")]
+    assert alone == {name: both[name] for name in wanted}
+    assert list(notes.figures) == ["epsilon_curve"] * (norm == "linf")
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """A few steps of each attack instead of hundreds."""
+    tool = pytest.importorskip("pyautoattack").AutoAttack
+    original = tool.__init__
+
+    def shorter(self, *args, **options):
+        original(self, *args, **options)
+        self.apgd.n_iter = self.apgd_targeted.n_iter = 10
+        self.fab.n_iter = 5
+        self.square.n_queries = 30
+
+    monkeypatch.setattr(tool, "__init__", shorter)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.04), ("l2", 0.4)])
+def test_it_is_at_least_as_strong_as_pgd_and_stays_inside(trained, norm, epsilon):
+    network, pixels, labels = trained
+    served = batches(pixels, labels, 17)
+    found, fooled = autoattack.autoattack(network, served, epsilon=epsilon, norm=norm, batch_size=13)
+    weaker = pgd(network, pixels, labels, epsilon=epsilon, step=epsilon / 4, steps=10, norm=norm)
+    with torch.no_grad():
+        assert torch.equal(network(found).argmax(1) != labels, fooled)
+        by_pgd = int((network(weaker).argmax(1) != labels).sum())
+    assert 5 < by_pgd <= int(fooled.sum()) + 1
+    assert int(fooled.sum()) < 60
+    change = (found - pixels).flatten(1)
+    reach = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
+    assert reach.max() <= epsilon * (1 + 1e-5)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    # What resists is given back as it was.
+    assert torch.equal(found[~fooled], pixels[~fooled])
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_loaders_batches_do_not_matter_and_nothing_is_left_behind(trained):
+    network, pixels, labels = trained
+    few, kinds = pixels[:8], labels[:8]
+    network.train()
+    network.classifier.bias.requires_grad_(False)
+    state = torch.get_rng_state()
+    results = []
+    for size in (1, 5, 8):
+        layout = few.contiguous(memory_format=torch.channels_last)
+        results.append(autoattack.autoattack(network, batches(layout, kinds, size), epsilon=0.04, batch_size=5))
+    assert all(torch.equal(fooled, results[0][1]) for _, fooled in results)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not logging.getLogger("auto-attack").disabled
+    assert all(p.grad is None for p in network.parameters())
+    assert all(module.training for module in network.modules())
+    assert [p for p in network.parameters() if not p.requires_grad] == [network.classifier.bias]
+    network.eval()
+    network.requires_grad_(True)
+
+
+def test_a_trace_function_comes_back():
+    """The package takes debuggers' and coverage's away."""
+
+    def trace(*_):
+        return None
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        with autoattack._undisturbed(torch.device("cpu")):
+            sys.settrace(None)
+        found = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert found is trace
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_single_image_and_four_classes_work():
+    network = toy.images(classes=4).eval()
+    pixels, labels = torch.rand(1, 3, 8, 8), torch.tensor([0])
+    with torch.no_grad():
+        labels = network(pixels).argmax(1)
+    found, fooled = autoattack.autoattack(network, [(pixels, labels)], epsilon=1.0)
+    assert (found.shape, fooled.shape) == (pixels.shape, labels.shape)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_suite_says_its_accuracy(trained):
+    served = batches(trained.pixels[:30], trained.labels[:30], 10)
+    settings = AdversarialSettings(pgd_epsilon=0.04, pgd_step=0.01, steps=5, curve=(), autoattack=True)
+    monitor = Kept()
+    found = dict(Adversarial(served, (0.0,) * 3, (1.0,) * 3, settings)(trained.network, monitor))
+    assert list(found)[-1] == "autoattack/linf/accuracy"
+    assert found["autoattack/linf/accuracy"] <= found["pgd/linf/accuracy"] + 1 / 30
+    assert monitor.passes[-5:] == ["AutoAttack, clean", *(f"AutoAttack, {name}" for name in autoattack.ATTACKS)]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.bad_input
+def test_too_few_classes_or_images_are_refused():
+    network = toy.images(classes=3)
+    with pytest.raises(ValueError, match="at least 4 classes"):
+        autoattack.autoattack(network, [(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))], epsilon=0.1)
+    with pytest.raises(ValueError, match="at least one batch"):
+        autoattack.autoattack(network, [], epsilon=0.1)
+
+
+@pytest.mark.bad_input
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install pyautoattack"):
+        Adversarial.of(source(), AdversarialSettings(autoattack=True))

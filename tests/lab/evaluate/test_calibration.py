@@ -1,0 +1,313 @@
+"""Accuracy and calibration against loops in NumPy, torchmetrics, netcal, scikit-learn and SciPy, and the suites."""
+
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+import toy
+from evaluate.made import batches, images, normalised, source
+from listening import Kept
+from multimix.lab.evaluate.calibration import (
+    LIMIT,
+    Accuracy,
+    Calibration,
+    CalibrationSettings,
+    brier_score,
+    classwise_calibration_error,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+)
+
+CASES = [(200, 5, 1.0), (33, 2, 4.0), (257, 10, 0.1), (1, 3, 1.0), (5000, 3, 2.0)]
+
+
+def predictions(examples: int, classes: int, sharpness: float) -> tuple[Tensor, Tensor]:
+    """Random probabilities in float64 and labels that often agree with them."""
+    logits, labels = toy.batch(examples, classes, classes=classes, seed=examples, dtype=torch.float64)
+    labels[::2] = logits.argmax(1)[::2]
+    return (logits * sharpness).softmax(1), labels
+
+
+def gaps(values: np.ndarray, truth: np.ndarray, bins: int) -> list[tuple[float, float, float]]:
+    """(share, mean truth, mean value) of every bin (i / bins, (i + 1) / bins] that is not empty, 0 in the first."""
+    found = []
+    for i in range(bins):
+        inside = [j for j, v in enumerate(values) if i / bins < v <= (i + 1) / bins or (i == 0 and v == 0)]
+        if inside:
+            found.append((len(inside) / len(values), np.mean(truth[inside]), np.mean(values[inside])))
+    return found
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+@pytest.mark.parametrize("case", CASES[:4])
+def test_the_binned_errors_are_their_definitions(case, bins):
+    probabilities, labels = predictions(*case)
+    p, y = probabilities.numpy(), labels.numpy()
+    top = gaps(p.max(1), (p.argmax(1) == y).astype(float), bins)
+    found = reliability(probabilities, labels, bins)
+    assert found.expected_error() == pytest.approx(sum(s * abs(a - c) for s, a, c in top), abs=1e-12)
+    assert found.maximum_error() == pytest.approx(max(abs(a - c) for _, a, c in top), abs=1e-12)
+    assert found.root_mean_square_error() == pytest.approx(sum(s * (a - c) ** 2 for s, a, c in top) ** 0.5, abs=1e-12)
+    assert found.overconfidence_error() == pytest.approx(sum(s * c * max(c - a, 0) for s, a, c in top), abs=1e-12)
+    each = [sum(s * abs(a - c) for s, a, c in gaps(p[:, j], (y == j).astype(float), bins)) for j in range(p.shape[1])]
+    assert classwise_calibration_error(probabilities, labels, bins) == pytest.approx(np.mean(each), abs=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_they_are_what_torchmetrics_and_netcal_compute(case):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what netcal imports
+        from netcal.metrics import ECE, MCE
+    probabilities, labels = predictions(*case)
+    found = reliability(probabilities, labels)
+
+    def theirs(norm: str) -> float:
+        k = probabilities.shape[1]
+        return float(multiclass_calibration_error(probabilities, labels, num_classes=k, n_bins=15, norm=norm))
+
+    # torchmetrics sums in float32.
+    assert found.expected_error() == pytest.approx(theirs("l1"), abs=2e-6)
+    assert found.maximum_error() == pytest.approx(theirs("max"), abs=2e-6)
+    assert found.root_mean_square_error() == pytest.approx(theirs("l2"), abs=2e-6)
+    confidence, right = probabilities.max(1).values.numpy(), (probabilities.argmax(1) == labels).numpy().astype(int)
+    if len(set(right)) == 2:  # netcal wants both
+        assert found.expected_error() == pytest.approx(ECE(15).measure(confidence, right), abs=1e-9)
+        assert found.maximum_error() == pytest.approx(MCE(15).measure(confidence, right), abs=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_scores_are_scikit_learns(case):
+    probabilities, labels = predictions(*case)
+    k = probabilities.shape[1]
+    assert negative_log_likelihood(probabilities.log(), labels) == pytest.approx(
+        log_loss(labels, probabilities, labels=range(k)), rel=1e-12
+    )
+    truth = np.eye(k)[labels]
+    assert brier_score(probabilities, labels) == pytest.approx(
+        np.mean(((probabilities.numpy() - truth) ** 2).sum(1)), abs=1e-12
+    )
+    if k == 2:  # scikit-learn looks at one class: half of the sum over both
+        theirs = brier_score_loss(labels, probabilities[:, 1])
+        assert brier_score(probabilities, labels) == pytest.approx(2 * theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize("bins", [2, 3, 7, 10, 15, 20])
+def test_no_bin_is_left_out_and_an_edge_belongs_to_the_bin_below(bins):
+    """pytorch-ood's ECE never counts its last bin; each bin is given its share of the error here."""
+    for i in range(bins):
+        for confidence in ((i + 1) / bins, (i + 0.5) / bins):
+            if confidence < 0.5:  # could not be the larger of two
+                continue
+            wrong = torch.tensor([[confidence, 1 - confidence]], dtype=torch.float64)
+            found = reliability(wrong, torch.tensor([1]), bins)
+            assert found.count.nonzero().tolist() == [[i]]
+            assert found.expected_error() == found.maximum_error() == confidence
+            assert found.overconfidence_error() == pytest.approx(confidence**2)
+
+
+def test_right_at_an_edge_and_wrong_above_it_do_not_share_a_bin():
+    """0.8 is the edge of two of 15 bins: shared, the gaps 0.2 and 0.82 would half cancel."""
+    probabilities = torch.tensor([[0.8, 0.2], [0.82, 0.18]], dtype=torch.float64)
+    assert expected_calibration_error(probabilities, torch.tensor([0, 1])) == pytest.approx((0.2 + 0.82) / 2)
+    below = torch.tensor([[0.8, 0.2], [0.78, 0.22]], dtype=torch.float64)
+    assert expected_calibration_error(below, torch.tensor([0, 1])) == pytest.approx(abs(0.5 - 0.79))
+
+
+def test_probabilities_of_zero_and_one_count_in_the_first_and_last_bin_of_every_class():
+    certain = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    labels = torch.tensor([0, 1, 1, 1])
+    # Class 0: of three with p = 1 one is right (gap 2/3), the one with p = 0 is right; class 1 is its mirror image.
+    assert classwise_calibration_error(certain, labels) == pytest.approx(0.75 * 2 / 3)
+    assert classwise_calibration_error(certain, torch.tensor([0, 1, 0, 0])) == 0.0
+
+
+def test_the_figure_says_which_bins_are_empty():
+    figure = reliability(torch.tensor([[0.95, 0.05], [0.99, 0.01]]), torch.tensor([0, 1])).figure()
+    assert list(figure) == ["edges", "confidence", "accuracy", "count"]
+    assert len(figure["edges"]) == 16
+    assert (figure["edges"][0], figure["edges"][-1]) == (0.0, 1.0)
+    assert figure["count"] == [0] * 14 + [2]
+    assert figure["confidence"] == [None] * 14 + [pytest.approx(0.97)]
+    assert figure["accuracy"] == [None] * 14 + [0.5]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("shape", "labels", "bins", "message"),
+    [
+        ((4, 3), 4, 0, "bins must be at least 1"),
+        ((4, 3), 5, 15, r"labels \(n,\)"),
+        ((0, 3), 0, 15, "n at least 1"),
+        ((4,), 4, 15, r"must be \(n, k\)"),
+    ],
+)
+def test_what_cannot_be_binned_is_refused(shape, labels, bins, message):
+    for metric in (reliability, classwise_calibration_error, expected_calibration_error):
+        with pytest.raises(ValueError, match=message):
+            metric(torch.ones(shape), torch.zeros(labels, dtype=torch.long), bins)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_accuracy_is_scikit_learns_whatever_the_batches(batch):
+    logits, labels = toy.batch(100, 5, seed=1)
+    found = dict(Accuracy(batches(logits, labels, batch))(toy.identity(5)))
+    assert list(found) == ["accuracy", "nll", "ece"]
+    probabilities = logits.double().softmax(1)
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    assert found["nll"] == pytest.approx(log_loss(labels, probabilities), rel=1e-6)
+    assert found["ece"] == pytest.approx(expected_calibration_error(probabilities, labels), abs=1e-6)
+
+
+def test_three_examples_by_hand():
+    """Confident and right, confident and wrong, undecided (the first class is taken) and right."""
+    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5]])
+    found = dict(Accuracy([(probabilities.log(), torch.tensor([0, 1, 0]))])(toy.identity(2)))
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["nll"] == pytest.approx(-(math.log(0.9) + math.log(0.2) + math.log(0.5)) / 3, rel=1e-6)
+    # Each lies in a bin of its own: gaps 0.1, 0.8 and 0.5.
+    assert found["ece"] == pytest.approx((0.1 + 0.8 + 0.5) / 3, rel=1e-5)
+
+
+def test_logits_so_large_that_float32_would_round_still_give_a_likelihood():
+    found = negative_log_likelihood(torch.tensor([[1000.0, 999.5], [-1000.0, 1000.0]]), torch.tensor([0, 0]))
+    assert found == pytest.approx((math.log1p(math.exp(-0.5)) + 2000.0) / 2, rel=1e-9)
+
+
+def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    """Mean of -log softmax(logits / T) at the label."""
+    z = logits / temperature
+    return float(np.mean(logsumexp(z, axis=1) - z[np.arange(len(z)), labels]))
+
+
+def noisy(examples: int, classes: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels drawn from their softmax at a third of the scale: the best temperature is about 3."""
+    generator = torch.Generator().manual_seed(examples)
+    logits = torch.randn(examples, classes, generator=generator, dtype=torch.float64) * scale
+    return logits, torch.multinomial((logits / 3).softmax(1), 1, generator=generator).squeeze(1)
+
+
+@pytest.mark.parametrize(
+    ("examples", "classes", "scale"), [(300, 5, 6.0), (50, 2, 3.0), (5000, 10, 1.0), (400, 100, 30.0)]
+)
+def test_it_is_the_minimum(examples, classes, scale):
+    logits, labels = noisy(examples, classes, scale)
+    found = fit_temperature(logits, labels)
+    z, y = logits.numpy(), labels.numpy()
+    best = minimize_scalar(lambda t: loss(z, y, np.exp(t)), bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
+    assert found == pytest.approx(np.exp(best.x), rel=1e-5)  # a minimum is flat: this is what its value can tell
+    grid = np.geomspace(found / 1.5, found * 1.5, 2001)
+    assert loss(z, y, found) <= min(loss(z, y, t) for t in grid) + 1e-15
+    slope = (loss(z, y, found * (1 + 1e-4)) - loss(z, y, found * (1 - 1e-4))) / 2e-4
+    assert abs(slope) < 1e-6
+
+
+def test_it_undoes_a_scale():
+    logits, labels = noisy(2000, 5, 4.0)
+    one = fit_temperature(logits, labels)
+    for factor in (0.03, 0.5, 7.0, 20.0):
+        assert fit_temperature(logits * factor, labels) == pytest.approx(one * factor, rel=1e-9)
+    assert fit_temperature(logits + 1e6, labels) == pytest.approx(one, rel=1e-6)
+
+
+def test_it_never_makes_the_likelihood_worse_where_it_was_fitted():
+    for seed in range(20):
+        logits, labels = toy.batch(30, 4, classes=4, seed=seed)
+        scaled = logits.double() / fit_temperature(logits, labels)
+        assert negative_log_likelihood(scaled, labels) <= negative_log_likelihood(logits, labels) + 1e-12
+
+
+def test_without_a_minimum_it_is_the_limit():
+    logits = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
+    assert fit_temperature(logits, torch.tensor([0, 1])) == 1 / LIMIT
+    assert fit_temperature(logits, torch.tensor([1, 0])) == LIMIT
+    assert fit_temperature(torch.zeros(3, 2), torch.tensor([0, 1, 1])) == LIMIT
+
+
+def test_logits_of_any_size_give_a_number():
+    """Wrong by so much that only the largest temperature helps; a class ruled out (-inf) does no harm."""
+    assert fit_temperature(torch.tensor([[1e6, 0.0], [0.0, 5.0]]), torch.tensor([1, 1])) == LIMIT
+    logits, labels = noisy(500, 4, 4.0)
+    ruled_out = torch.cat([logits, torch.full((500, 1), -torch.inf)], 1)
+    assert fit_temperature(ruled_out, labels) == pytest.approx(fit_temperature(logits, labels), rel=1e-12)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("shape", "labels"), [((0, 3), 0), ((4, 3), 3), ((4,), 4)])
+def test_what_cannot_be_fitted_is_refused(shape, labels):
+    with pytest.raises(ValueError, match=r"logits must be \(n, k\) and labels \(n,\)"):
+        fit_temperature(torch.ones(shape), torch.zeros(labels, dtype=torch.long))
+
+
+METRICS = ["nll", "brier", "ece", "mce", "classwise_ece", "rms_calibration_error", "overconfidence_error"]
+
+
+def sharp(examples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Logits of an over-confident network."""
+    logits, labels = toy.batch(examples, 4, classes=4, seed=seed)
+    labels[::2] = logits.argmax(1)[::2]
+    return logits * 5, labels
+
+
+@pytest.mark.parametrize("batch", [1, 7, 60])
+def test_it_measures_before_and_after_scaling_whatever_the_batches(batch):
+    test, validation = sharp(60, 0), sharp(40, 1)
+    monitor = Kept()
+    found = dict(Calibration(batches(*test, batch), batches(*validation, batch))(toy.identity(4), monitor))
+    assert list(found) == ["accuracy", *METRICS, "temperature", *(f"scaled/{name}" for name in METRICS)]
+    assert all(math.isfinite(value) for value in found.values())
+    assert monitor.passes == ["test", "validation"]
+    assert list(monitor.figures) == ["reliability", "reliability_scaled"]
+    assert json.loads(json.dumps(monitor.figures)) == monitor.figures
+    assert found == dict(Calibration(batches(*test, 60), batches(*validation, 40))(toy.identity(4)))
+    assert found["temperature"] == fit_temperature(*validation)
+    for prefix, temperature in (("", 1.0), ("scaled/", found["temperature"])):
+        probabilities = (test[0].double() / temperature).softmax(1)
+        assert found[f"{prefix}ece"] == expected_calibration_error(probabilities, test[1])
+
+
+def test_scaling_repairs_an_overconfident_network():
+    found = dict(Calibration(batches(*sharp(2000, 0), 500), batches(*sharp(2000, 1), 500))(toy.identity(4)))
+    assert found["temperature"] > 2
+    for name in ("nll", "brier", "ece", "overconfidence_error"):
+        assert found[f"scaled/{name}"] < found[name]
+
+
+def test_the_bins_are_what_was_asked_for():
+    suite = Calibration(batches(*sharp(50, 0), 50), None, CalibrationSettings(bins=4))
+    monitor = Kept()
+    found = dict(suite(toy.identity(4), monitor))
+    assert len(monitor.figures["reliability"]["count"]) == 4
+    assert sum(monitor.figures["reliability"]["count"]) == 50
+    assert list(found) == ["accuracy", *METRICS]
+
+
+def test_of_a_run_it_takes_the_validation_split():
+    run = source(30, validation=images(10, seed=2))
+    suite = Calibration.of(run, CalibrationSettings(examples=15, validation_examples=5))
+    assert sum(len(labels) for _, labels in suite.batches) == 15
+    assert sum(len(labels) for _, labels in suite.validation) == 5
+    everything = Calibration.of(run, CalibrationSettings())
+    inputs = torch.cat([inputs for inputs, _ in everything.validation])
+    torch.testing.assert_close(inputs, normalised(run.splits.validation.images / 255))
+    assert "temperature" in dict(everything(toy.images()))
+    with pytest.raises(ValueError, match="validation_examples=11 does not fit"):
+        Calibration.of(run, CalibrationSettings(validation_examples=11))
+
+
+def test_a_run_without_validation_split_or_wish_is_not_scaled():
+    for run, scaling in ((source(), True), (source(validation=images(10)), False)):
+        monitor = Kept()
+        suite = Calibration.of(run, CalibrationSettings(scaling=scaling))
+        assert list(dict(suite(toy.images(), monitor))) == ["accuracy", *METRICS]
+        assert list(monitor.figures) == ["reliability"]

@@ -1,0 +1,399 @@
+"""Every corruption against a plain loop, SciPy, Pillow or its distribution, with the same random numbers."""
+
+import colorsys
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage, stats
+from torch import Tensor
+
+from multimix.lab.evaluate.corruption import corrupt
+from multimix.lab.evaluate.corruption.effects import along, box, gaussian, moved, zoom
+from multimix.lab.evaluate.corruption.levels import LEVELS, level_of
+from multimix.lab.evaluate.corruption.weather import _ICE, _panes, plasma
+
+
+def corrupted(name: str, pixels: Tensor, severity: int) -> Tensor:
+    return corrupt(pixels, name, severity, examples=range(len(pixels)))
+
+
+def exact(name: str, pixels: Tensor, severity: int) -> np.ndarray:
+    """The corrupted images in float64."""
+    return corrupted(name, pixels, severity).double().numpy()
+
+
+SIZES = [(32, 32, 40), (64, 64, 10), (224, 130, 2)]
+"""Benchmark, side of the images and how many of them."""
+
+
+def grey(side: int, count: int, value: float = 0.5) -> torch.Tensor:
+    return torch.full((count, 3, side, side), value)
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize(("benchmark", "side", "count"), SIZES)
+def test_gaussian_noise_is_normal(benchmark, side, count, severity):
+    (sigma,) = LEVELS["gaussian_noise"][benchmark][severity - 1]
+    noise = (corrupted("gaussian_noise", grey(side, count), severity) - 0.5).flatten()
+    inside = noise[noise.abs() < 0.5].numpy()  # the rest is clipped
+    width = 0.5 / sigma
+    assert stats.kstest(inside[::7], stats.truncnorm(-width, width, scale=sigma).cdf).pvalue > 1e-3
+    tails = 2 * stats.norm.cdf(-width)
+    assert float((noise.abs() == 0.5).double().mean()) == pytest.approx(tails, abs=4e-3)
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize(("benchmark", "side", "count"), SIZES)
+def test_shot_noise_counts_photons(benchmark, side, count, severity):
+    (photons,) = LEVELS["shot_noise"][benchmark][severity - 1]
+    counts = corrupted("shot_noise", grey(side, count, 0.25), severity) * photons
+    torch.testing.assert_close(counts, counts.round(), atol=1e-3, rtol=0)
+    exact = torch.poisson(torch.full((400_000,), 0.25 * photons), generator=torch.Generator().manual_seed(1))
+    exact = exact.clamp(max=photons)
+    error = float(exact.std()) / counts.numel() ** 0.5
+    assert float(counts.mean()) == pytest.approx(float(exact.mean()), abs=6 * error)
+    assert float(counts.var()) == pytest.approx(float(exact.var()), rel=0.03)
+    assert not corrupted("shot_noise", grey(side, 1, 0.0), severity).any()
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize(("benchmark", "side", "count"), SIZES)
+def test_impulse_noise_hits_a_share(benchmark, side, count, severity):
+    (share,) = LEVELS["impulse_noise"][benchmark][severity - 1]
+    noisy = corrupted("impulse_noise", grey(side, count), severity)
+    values = noisy.numel()
+    for value in (0.0, 1.0):
+        assert stats.binomtest(int((noisy == value).sum()), values, share / 2).pvalue > 1e-3
+    assert ((noisy == 0) | (noisy == 1) | (noisy == 0.5)).all()
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "impulse_noise"])
+def test_channels_and_images_have_noise_of_their_own(name):
+    noise = (corrupted(name, grey(32, 40), 5) - 0.5).movedim(1, 0).reshape(3, 40, -1)
+    correlation = torch.corrcoef(noise.flatten(1)) - torch.eye(3)
+    between = torch.corrcoef(noise[0]) - torch.eye(40)
+    assert float(correlation.abs().max()) < 0.03
+    assert float(between.abs().max()) < 0.15
+
+
+@pytest.mark.parametrize("severity", [1, 4, 5])
+@pytest.mark.parametrize("size", [32, 64, 130])
+def test_defocus_blur_is_a_soft_disk(photos, size, severity):
+    pixels = photos(size, 1)
+    radius, sigma = level_of("defocus_blur", severity, size, size)
+    half, reach = (8, 1) if radius <= 8 else (radius, 2)
+    grid = np.arange(-half, half + 1)
+    disk = (grid[:, None] ** 2 + grid**2 <= radius**2).astype(float)
+    soft = ndimage.gaussian_filter(disk / disk.sum(), sigma, mode="mirror", radius=reach)
+    theirs = [ndimage.convolve(plane, soft, mode="mirror") for plane in pixels.double().numpy()[0]]
+    np.testing.assert_allclose(exact("defocus_blur", pixels, severity)[0], theirs, atol=3e-6)
+
+
+def in_turn(image: np.ndarray, shifts: np.ndarray, reach: int) -> None:
+    """The benchmark's loop: from the last pixel to the first, each becomes what the one it points to is by then."""
+    h, w = image.shape[1:]
+    for y in range(h - reach, reach, -1):
+        for x in range(w - reach, reach, -1):
+            down, right = shifts[:, y, x]
+            image[:, y, x] = image[:, y + down, x + right]
+
+
+@pytest.mark.parametrize(("size", "severity"), [(32, 1), (32, 5), (64, 5), (122, 3)])
+def test_glass_blur_moves_pixels_one_after_the_other(photos, drawn, size, severity):
+    pixels = photos(size, 2)
+    sigma, reach, rounds = level_of("glass_blur", severity, size, size)
+    shifts = drawn(
+        "glass_blur",
+        2,
+        lambda g: torch.randint(-reach, reach, (rounds, 2, size, size), generator=g, dtype=torch.int16),
+    )
+    for i, found in enumerate(exact("glass_blur", pixels, severity)):
+        image = ndimage.gaussian_filter(pixels.double().numpy()[i], (0, sigma, sigma), mode="nearest")
+        for turn in range(rounds):
+            in_turn(image, shifts[i, turn].numpy(), reach)
+        image = ndimage.gaussian_filter(image, (0, sigma, sigma), mode="nearest")
+        np.testing.assert_allclose(found, image, atol=2e-6)
+
+
+def smeared(image: np.ndarray, radius: int, sigma: float, degrees: float) -> np.ndarray:
+    """Weights of half a Gaussian along a line, whole pixels, the border repeated."""
+    _, h, w = image.shape
+    weights = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(2 * radius + 1)]
+    out = np.zeros_like(image)
+    for i, weight in enumerate(weights):
+        down = math.ceil(i * math.sin(math.radians(degrees)) - 0.5)
+        right = math.ceil(i * math.cos(math.radians(degrees)) - 0.5)
+        for y in range(h):
+            for x in range(w):
+                out[:, y, x] += weight * image[:, min(max(y + down, 0), h - 1), min(max(x + right, 0), w - 1)]
+    return out / sum(weights)
+
+
+@pytest.mark.parametrize(("radius", "sigma"), [(6, 1), (9, 2.5), (20, 15)])
+def test_motion_is_half_a_gaussian_along_a_line(photos, radius, sigma):
+    pixels = photos(16, 6)
+    degrees = torch.tensor([0.0, 37.0, -45.0, 90.0, -135.0, 171.3])
+    found = moved(pixels, radius, sigma, degrees).numpy()
+    for i, angle in enumerate(degrees.tolist()):
+        np.testing.assert_allclose(found[i], smeared(pixels.double().numpy()[i], radius, sigma, angle), atol=1e-5)
+
+
+def test_motion_blur_goes_sideways(photos, drawn):
+    pixels = photos(32, 50)
+    angles = drawn("motion_blur", 50, lambda g: torch.rand(1, generator=g, dtype=torch.float64) * 90 - 45).flatten()
+    assert -45 <= angles.min() < -35 < 35 < angles.max() <= 45
+    expected = moved(pixels, 9, 2.5, angles).numpy()
+    np.testing.assert_allclose(exact("motion_blur", pixels, 5), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("severity", [1, 3, 5])
+@pytest.mark.parametrize("size", [20, 32, 33, 64, 130])
+def test_zoom_blur_is_the_mean_of_enlargements(photos, size, severity):
+    """32 pixels and fewer go through one matrix, larger images through one for each enlargement."""
+    pixels = photos(size, 1)
+    step, count = level_of("zoom_blur", severity, size, size)
+    image = pixels.double().numpy()[0]
+    total = image.copy()
+    for factor in np.arange(1, 1 + step * (count - 0.5), step):
+        part = math.ceil(size / factor)
+        top = (size - part) // 2
+        large = ndimage.zoom(image[:, top : top + part, top : top + part], (1, factor, factor), order=1)
+        trim = (large.shape[1] - size) // 2
+        total += large[:, trim : trim + size, trim : trim + size]
+    np.testing.assert_allclose(exact("zoom_blur", pixels, severity)[0], total / (count + 1), atol=2e-6)
+
+
+@pytest.mark.parametrize(("size", "severity"), [(32, 1), (32, 5), (64, 2), (122, 5)])
+def test_brightness_adds_to_the_value_of_hsv(photos, size, severity):
+    pixels = photos(size, 1)
+    pixels[0, :, :2, :2] = torch.tensor([[[0.0, 1.0], [0.0, 0.2]], [[0.0, 1.0], [0.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    (more,) = level_of("brightness", severity, size, size)
+    expected = torch.zeros_like(pixels)
+    for y in range(size):
+        for x in range(size):
+            hue, saturation, value = colorsys.rgb_to_hsv(*pixels[0, :, y, x].tolist())
+            expected[0, :, y, x] = torch.tensor(colorsys.hsv_to_rgb(hue, saturation, min(value + more, 1.0)))
+    torch.testing.assert_close(corrupted("brightness", pixels, severity), expected, atol=1e-6, rtol=0)
+
+
+def diamond_square(wobble: np.ndarray, decay: float) -> np.ndarray:
+    """Point by point: centres of squares, then the middles of their sides, on a torus, the mesh halved each time."""
+    side = len(wobble)
+    heights = np.zeros((side, side))
+    step, rough = side, 100.0
+    while step >= 2:
+        half = step // 2
+        for y in range(half, side, step):
+            for x in range(half, side, step):
+                near = [heights[(y + dy) % side, (x + dx) % side] for dy in (-half, half) for dx in (-half, half)]
+                heights[y, x] = sum(near) / 4 + rough**2 * wobble[y, x]
+        for y in range(0, side, half):
+            for x in range(half if y % step == 0 else 0, side, step):
+                near = [heights[(y + d) % side, x] for d in (-half, half)]
+                near += [heights[y, (x + d) % side] for d in (-half, half)]
+                heights[y, x] = sum(near) / 4 + rough**2 * wobble[y, x]
+        step, rough = half, rough / decay
+    heights -= heights.min()
+    return heights / heights.max()
+
+
+@pytest.mark.parametrize(("side", "decay"), [(2, 3), (8, 1.5), (32, 1.75)])
+def test_plasma_is_the_diamond_square_algorithm(side, decay):
+    wobble = torch.rand(3, side, side, dtype=torch.float64) * 2 - 1
+    for one, found in zip(wobble, plasma(wobble, decay), strict=True):
+        np.testing.assert_allclose(found, diamond_square(one.numpy(), decay), atol=1e-12)
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize(("size", "side"), [(32, 32), (64, 64), (125, 128), (20, 32)])
+def test_fog_is_plasma_over_the_image(photos, drawn, size, side, severity):
+    pixels = photos(size, 2) * 0.9
+    weight, decay = level_of("fog", severity, size, size)
+    wobble = drawn("fog", 2, lambda g: torch.rand((side, side), generator=g) * 2 - 1).double()
+    clouds = plasma(wobble, decay)[:, None, :size, :size]
+    largest = pixels.double().amax((1, 2, 3), keepdim=True)
+    expected = (pixels + weight * clouds) * largest / (largest + weight)
+    torch.testing.assert_close(corrupted("fog", pixels, severity).double(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("severity", [1, 3, 5])
+@pytest.mark.parametrize("size", [32, 64, 125])
+def test_snow_is_moving_flakes_over_a_whitened_image(photos, drawn, size, severity):
+    pixels = photos(size, 2)
+    mean, deviation, larger, threshold, radius, sigma, kept = level_of("snow", severity, size, size)
+    numbers = drawn("snow", 2, lambda g: torch.randn(size * size + 1, generator=g)).double().numpy()
+    found = exact("snow", pixels, severity)
+    for i, image in enumerate(pixels.double().numpy()):
+        flakes = numbers[i, :-1].reshape(size, size) * deviation + mean
+        part = math.ceil(size / larger)
+        top = (size - part) // 2
+        flakes = ndimage.zoom(flakes[top : top + part, top : top + part], larger, order=1)
+        trim = (len(flakes) - size) // 2
+        flakes = flakes[trim : trim + size, trim : trim + size]
+        flakes = np.where(flakes < threshold, 0, np.clip(flakes, 0, 1))
+        degrees = torch.tensor([-135 + 90 * stats.norm.cdf(numbers[i, -1])])
+        flakes = moved(torch.from_numpy(flakes)[None, None], radius, sigma, degrees)[0, 0].numpy()
+        grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+        white = kept * image + (1 - kept) * np.maximum(image, 1.5 * grey + 0.5)
+        expected = np.clip(white + flakes + flakes[::-1, ::-1], 0, 1)
+        # A flake at the very threshold may be there or not in float32.
+        assert np.mean(np.abs(found[i] - expected) > 1e-5) < 1e-3
+
+
+def test_ice_has_the_colours_and_contrasts_of_the_photographs():
+    panes = _panes(1.0)
+    for pane, (colour, contrast) in zip(panes, _ICE, strict=True):
+        torch.testing.assert_close(pane.mean((1, 2)), torch.tensor(colour), atol=0.01, rtol=0)
+        assert float(pane.std((1, 2)).mean()) == pytest.approx(contrast, rel=0.05)
+        # Needles: neighbours are alike, far pixels are not.
+        grey = pane[0] - pane[0].mean()
+        near, far = ((grey * grey.roll(n, 0)).mean() / grey.square().mean() for n in (1, 100))
+        assert near > 0.6
+        assert abs(far) < 0.2
+    assert not torch.equal(panes[1], panes[2])
+
+
+@pytest.mark.parametrize(("size", "scale"), [(32, 0.2), (64, 0.3), (125, 1), (500, 1)])
+def test_frost_is_ice_added_to_the_image(photos, drawn, size, scale):
+    clear, icy, found_scale = level_of("frost", 3, size, size)
+    assert found_scale == scale
+    panes = _panes(scale)
+    side = panes.shape[-1]
+    place = drawn("frost", 3, lambda g: torch.stack([torch.randint(n, (), generator=g) for n in (5, side, side)]))
+    pixels = torch.rand(3, 3, size, size)
+    found = corrupted("frost", pixels, 3)
+    for i, (which, y, x) in enumerate(place.tolist()):
+        ice = panes[which].roll((-y, -x), (1, 2)).repeat(1, 3, 3)[:, :size, :size]
+        torch.testing.assert_close(found[i], (clear * pixels[i] + icy * ice).clamp(0, 1), atol=1e-6, rtol=0)
+
+
+def as_image(pixels: torch.Tensor) -> Image.Image:
+    return Image.fromarray((pixels * 255).round().byte().movedim(0, -1).numpy().squeeze())
+
+
+def jpeg(image: Image.Image, quality: float) -> np.ndarray:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=int(quality))
+    return np.asarray(Image.open(file))
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize("size", [32, 64, 125])
+def test_jpeg_is_pillows(photos, size, severity):
+    """Image by image, whatever the batch."""
+    pixels = photos(size, 2)
+    found = corrupted("jpeg_compression", pixels, severity) * 255
+    (quality,) = level_of("jpeg_compression", severity, size, size)
+    for one, before in zip(found, pixels, strict=True):
+        theirs = torch.from_numpy(jpeg(as_image(before), quality).astype(np.float32)).movedim(-1, 0)
+        torch.testing.assert_close(one, theirs, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_other_channels_are_grey_files(photos, channels):
+    pixels = photos(32, 2)[:, :channels]
+    found = corrupted("jpeg_compression", pixels, 5) * 255
+    theirs = [[jpeg(as_image(plane[None]), 40) for plane in image] for image in pixels]
+    torch.testing.assert_close(found, torch.from_numpy(np.array(theirs).astype(np.float32)), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize("size", [32, 64, 125])
+def test_pixelate_is_pillows_but_for_rounding_to_eight_bits(photos, size, severity):
+    pixels = photos(size, 2)
+    (share,) = level_of("pixelate", severity, size, size)
+    small = (int(size * share),) * 2
+    for found, before in zip(corrupted("pixelate", pixels, severity), pixels, strict=True):
+        box = Image.Resampling.BOX
+        theirs = np.asarray(as_image(before).resize(small, box).resize((size, size), box))
+        assert np.abs(found.movedim(0, -1).numpy() * 255 - theirs).max() <= 1.001
+
+
+@pytest.mark.parametrize("severity", [1, 3, 5])
+def test_contrast_pulls_towards_each_channels_mean(photos, severity):
+    pixels = photos(32, 3)
+    (left,) = level_of("contrast", severity, 32, 32)
+    found = corrupted("contrast", pixels, severity)
+    for i in range(3):
+        for channel in range(3):
+            plane = pixels[i, channel]
+            torch.testing.assert_close(found[i, channel], (plane - plane.mean()) * left + plane.mean())
+
+
+def warped(image: np.ndarray, y: np.ndarray, x: np.ndarray, mode: str) -> np.ndarray:
+    return np.stack([ndimage.map_coordinates(plane, (y, x), order=1, mode=mode) for plane in image])
+
+
+def affine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """The 2 x 3 matrix that takes three points (x, y) to three others."""
+    unknown = np.zeros((6, 6))
+    for i, (x, y) in enumerate(before):
+        unknown[2 * i, :3] = unknown[2 * i + 1, 3:] = (x, y, 1)
+    return np.linalg.solve(unknown, after.reshape(-1)).reshape(2, 3)
+
+
+@pytest.mark.parametrize("severity", [1, 2, 5])
+@pytest.mark.parametrize(("h", "w"), [(32, 32), (64, 64), (124, 130), (28, 40)])
+def test_elastic_transform_shears_and_displaces(photos, drawn, h, w, severity):
+    pixels = photos(max(h, w), 2)[:, :, :h, :w]
+    size, sigma, shift = (share * min(h, w) for share in level_of("elastic_transform", severity, h, w))
+    numbers = drawn("elastic_transform", 2, lambda g: torch.rand(2 * h * w + 6, generator=g) * 2 - 1).double().numpy()
+    found = exact("elastic_transform", pixels, severity)
+    rows, columns = np.mgrid[:h, :w]
+    for i, image in enumerate(pixels.double().numpy()):
+        middle, reach = np.array([w // 2, h // 2]), min(h, w) // 3
+        before = np.array([middle + reach, [middle[0] + reach, middle[1] - reach], middle - reach], float)
+        matrix = affine(before + numbers[i, :6].reshape(3, 2) * shift, before)  # where the result comes from
+        x, y = (m[0] * columns + m[1] * rows + m[2] for m in matrix)
+        sheared = warped(image, y, x, "mirror")
+        right, down = numbers[i, 6:].reshape(2, h, w)
+        if size:
+            smooth = [
+                ndimage.gaussian_filter(field, sigma, mode="reflect", truncate=3) * size for field in (right, down)
+            ]
+            sheared = warped(sheared, rows + smooth[1], columns + smooth[0], "reflect")
+        np.testing.assert_allclose(found[i], sheared, atol=2e-4)
+
+
+def signal(size: int) -> np.ndarray:
+    return np.random.default_rng(size).random(size)
+
+
+@pytest.mark.parametrize(("sigma", "border", "truncate"), [(0.05, "nearest", 4.0), (40.0, "reflect", 3.0)])
+def test_the_blur_is_scipys(sigma, border, truncate):
+    theirs = ndimage.gaussian_filter1d(signal(32), sigma, mode=border, truncate=truncate)
+    np.testing.assert_allclose(gaussian(32, sigma, truncate, border).numpy() @ signal(32), theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [4, 33, 100])
+@pytest.mark.parametrize("factor", [1, 1.01, 1.25, 4.5])
+def test_the_enlargement_is_scipys(size, factor):
+    part = math.ceil(size / factor)
+    top = (size - part) // 2
+    large = ndimage.zoom(signal(size)[top : top + part], factor, order=1)
+    trim = (len(large) - size) // 2
+    np.testing.assert_allclose(zoom(size, factor).numpy() @ signal(size), large[trim : trim + size], atol=1e-12)
+
+
+def test_no_enlargement_has_a_black_edge():
+    """Here SciPy takes the last place for one beyond the image, by rounding."""
+    assert ndimage.zoom(np.ones(30), 1.2000000000000002, order=1)[-1] == 0
+    np.testing.assert_allclose(zoom(36, 1.2000000000000002).sum(1), 1)
+
+
+@pytest.mark.parametrize(("size", "new"), [(32, 30), (20, 32), (224, 56), (9, 9), (7, 1), (1, 7)])
+def test_the_box_is_pillows(size, new):
+    values = np.stack([signal(size)] * size).astype(np.float32)
+    theirs = np.asarray(Image.fromarray(values).resize((new, size), Image.Resampling.BOX))[0]
+    np.testing.assert_allclose(box(size, new).numpy() @ signal(size), theirs, atol=1e-6)
+
+
+def test_rows_and_columns_are_not_confused():
+    pixels = torch.rand(2, 3, 5, 8)
+    rows, columns = torch.rand(4, 5), torch.rand(6, 8)
+    expected = torch.einsum("ih,bchw,jw->bcij", rows, pixels, columns)
+    torch.testing.assert_close(along(pixels, rows, columns), expected)

@@ -1,0 +1,306 @@
+"""The geometry of embeddings against loops and independent libraries; the suite, and its picture."""
+
+import itertools
+import math
+from importlib.metadata import PackageNotFoundError
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from torch import Tensor
+
+import toy
+from evaluate.made import batches, source
+from listening import Kept
+from multimix.lab.evaluate import embedding as module
+from multimix.lab.evaluate.embedding import (
+    Embedding,
+    EmbeddingSettings,
+    alignment,
+    class_distances,
+    effective_rank,
+    nearest,
+    normalised,
+    uniformity,
+    vote,
+)
+from multimix.lab.evaluate.predict import embed
+
+
+def sample(n: int, d: int, classes: int, *, seed: int = 0, spread: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Clusters of uneven sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=generator) * torch.randint(2, (n,), generator=generator)
+    labels[:classes] = torch.arange(classes)
+    centres = torch.randn(classes, d, generator=generator)
+    return centres[labels] + spread * torch.randn(n, d, generator=generator), labels
+
+
+SAMPLES = [(61, 3, 7, 0.1), (12, 1, 2, 3.0), (30, 50, 4, 0.5)]
+
+
+@pytest.fixture(params=SAMPLES, ids=str)
+def points(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
+    n, d, classes, spread = request.param
+    embeddings, labels = sample(n, d, classes, seed=n, spread=spread)
+    return normalised(embeddings), labels
+
+
+@pytest.fixture(params=[1, 100, 1 << 23])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(module, "_BLOCK", request.param)
+    return request.param
+
+
+def squared(x: np.ndarray, y: np.ndarray) -> float:
+    return sum((float(a) - float(b)) ** 2 for a, b in zip(x, y, strict=True))
+
+
+def test_alignment_is_the_mean_over_all_pairs_of_a_class(points):
+    embeddings, labels = points
+    pairs = [
+        squared(x, y)
+        for (x, a), (y, b) in itertools.combinations(zip(embeddings.numpy(), labels.tolist(), strict=True), 2)
+        if a == b
+    ]
+    assert alignment(embeddings, labels) == pytest.approx(sum(pairs) / len(pairs), rel=1e-12)
+
+
+def test_alignment_weighs_pairs_not_classes():
+    """Three points of class 0 at mutual distances 1, 1 and 2, two of class 1 at distance 3: (1 + 1 + 4 + 9) / 4."""
+    embeddings = torch.tensor([[0.0], [1.0], [2.0], [5.0], [8.0]])
+    assert alignment(embeddings, torch.tensor([0, 0, 0, 1, 1])) == pytest.approx(15 / 4)
+
+
+def test_uniformity_is_the_log_of_the_mean_over_all_pairs(points, block):
+    embeddings, _ = points
+    wanted = np.log(np.mean(np.exp(-2 * pdist(embeddings.numpy(), "sqeuclidean"))))
+    assert uniformity(embeddings) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_uniformity_of_opposite_points_is_the_least_there_is():
+    assert uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-8)
+    assert uniformity(torch.tensor([[1.0, 0.0], [1.0, 0.0]])) == pytest.approx(0)
+
+
+def test_class_distances_are_those_of_a_loop(points):
+    embeddings, labels = points
+    values, classes = embeddings.numpy(), labels.numpy()
+    means = [values[classes == c].mean(0) for c in np.unique(classes)]
+    within = [
+        np.mean([math.sqrt(squared(x, mean)) for x in values[classes == c]])
+        for c, mean in zip(np.unique(classes), means, strict=True)
+    ]
+    between = [math.sqrt(squared(a, b)) for a, b in itertools.combinations(means, 2)]
+    found = class_distances(embeddings, labels)
+    assert found.intra == pytest.approx(np.mean(within), rel=1e-12)
+    assert found.inter == pytest.approx(np.mean(between), rel=1e-12)
+    assert found.nearest == pytest.approx(min(between), rel=1e-12)
+
+
+def test_effective_rank_is_that_of_numpys_singular_values():
+    embeddings, _ = sample(40, 6, 3)
+    values = embeddings.double().numpy()
+    singular = np.linalg.svd(values - values.mean(0), compute_uv=False)
+    p = singular / singular.sum()
+    assert effective_rank(embeddings) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-12)
+
+
+def test_effective_rank_counts_directions():
+    """Equal spread in three of five directions, far from the origin: 3; spread in one: 1; none: 0."""
+    corners = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)))
+    embeddings = torch.cat([corners, torch.full((8, 2), 7.0)], 1)
+    assert effective_rank(embeddings + 100) == pytest.approx(3)
+    assert effective_rank(torch.outer(torch.arange(9.0), torch.tensor([1.0, 2.0, 2.0])) + 3) == pytest.approx(1)
+    assert effective_rank(torch.full((20, 4), 0.1)) == 0
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_neighbours_are_scikit_learns(points, block, count):
+    embeddings, _ = points
+    ours, places = nearest(embeddings[:11] + 0.01, embeddings, count)
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings.numpy())
+    distances, indices = search.kneighbors(embeddings[:11].numpy() + 0.01)
+    np.testing.assert_allclose(ours, distances, rtol=1e-7, atol=1e-7)
+    if embeddings.shape[1] > 1:  # on a line there are ties
+        np.testing.assert_array_equal(places, indices)
+
+
+def test_nobody_is_their_own_neighbour(block):
+    embeddings, _ = sample(50, 4, 3)
+    distances, places = nearest(embeddings, embeddings, 2, apart=True)
+    wanted, indices = NearestNeighbors(n_neighbors=2).fit(embeddings.numpy()).kneighbors()  # leaves each one out itself
+    np.testing.assert_array_equal(places, indices)
+    np.testing.assert_allclose(distances, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+def test_votes_are_scikit_learns_ties_included(count):
+    embeddings, labels = sample(80, 4, 4, spread=2.0)
+    queries, _ = sample(60, 4, 4, seed=1, spread=2.0)
+    wanted = KNeighborsClassifier(count).fit(embeddings.numpy(), labels.numpy()).predict(queries.numpy())
+    _, places = nearest(queries, embeddings, count)
+    np.testing.assert_array_equal(vote(labels[places], 4), wanted)
+
+
+@pytest.mark.bad_input
+def test_what_has_no_answer_is_refused():
+    points = torch.eye(3)
+    with pytest.raises(ValueError, match="a class with at least two examples"):
+        alignment(points, torch.arange(3))
+    with pytest.raises(ValueError, match="at least two classes"):
+        class_distances(points, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="at least two for uniformity, got 1"):
+        uniformity(points[:1])
+    with pytest.raises(ValueError, match="between 1 and the 2 references"):
+        nearest(points, points, 3, apart=True)
+    with pytest.raises(ValueError, match="the same examples to be apart, got 2 and 3"):
+        nearest(points[:2], points, apart=True)
+
+
+def test_scaling_leaves_zero_alone():
+    scaled = normalised(torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0]]))
+    assert scaled.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [1, 0]]
+
+
+METRICS = [
+    "alignment",
+    "uniformity",
+    "intra_distance",
+    "inter_distance",
+    "min_inter_distance",
+    "separation",
+    "effective_rank",
+    "knn_accuracy",
+]
+
+
+def test_it_yields_what_its_docstring_says():
+    monitor = Kept()
+    found = dict(Embedding.of(source(60), EmbeddingSettings())(toy.images(), monitor))
+    assert list(found) == METRICS
+    assert all(np.isfinite(value) for value in found.values())
+    assert monitor.passes == ["test"]
+    assert found["separation"] == pytest.approx(found["inter_distance"] / found["intra_distance"])
+    assert found["alignment"] <= 4
+    assert -8 <= found["uniformity"] <= 0
+    assert 1 <= found["effective_rank"] <= 6
+    # Twice the mean squared distance to the mean, but for the weights of classes: within a class, pairs differ more.
+    assert found["alignment"] > found["intra_distance"] ** 2
+
+
+def test_each_metric_is_taken_on_the_embeddings_its_definition_names():
+    data, network = source(60), toy.images()
+    found = dict(Embedding.of(data, EmbeddingSettings(picture="none"))(network))
+    raw, labels = embed(network, data.batches(data.splits.test))
+    scaled = raw.double() / raw.double().norm(dim=1, keepdim=True)
+    assert found["effective_rank"] == pytest.approx(effective_rank(raw))
+    assert found["alignment"] == pytest.approx(alignment(scaled, labels))
+    assert found["uniformity"] == pytest.approx(uniformity(scaled))
+    distances = class_distances(scaled, labels)
+    assert (found["intra_distance"], found["inter_distance"], found["min_inter_distance"]) == pytest.approx(distances)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_no_metric_depends_on_the_batch_size(size):
+    settings = EmbeddingSettings(reference="train", neighbours=3, picture="none")
+    wanted = dict(Embedding.of(source(60, batch_size=60), settings)(toy.images()))
+    assert dict(Embedding.of(source(60, batch_size=size), settings)(toy.images())) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("reference", ["test", "train"])
+def test_knn_accuracy_is_scikit_learns_on_scaled_embeddings(reference):
+    data, network = source(60), toy.images()
+    settings = EmbeddingSettings(reference=reference, neighbours=5, picture="none")
+    monitor = Kept()
+    found = dict(Embedding.of(data, settings)(network, monitor))["knn_accuracy"]
+    served = {part: embed(network, data.batches(getattr(data.splits, part))) for part in ("test", "train")}
+    scaled = {part: (x / x.norm(dim=1, keepdim=True)).double().numpy() for part, (x, _) in served.items()}
+    (queries, labels), others = (scaled["test"], served["test"][1].numpy()), scaled[reference]
+    theirs = served[reference][1].numpy()
+    if reference == "train":
+        right = KNeighborsClassifier(5).fit(others, theirs).predict(queries) == labels
+    else:
+        right = np.array(
+            [
+                KNeighborsClassifier(5).fit(np.delete(others, i, 0), np.delete(theirs, i)).predict(queries[[i]])[0]
+                == label
+                for i, label in enumerate(labels)
+            ]
+        )
+    assert found == pytest.approx(right.mean())
+    assert monitor.passes == (["test"] if reference == "test" else ["test", "train"])
+
+
+def test_the_picture_is_of_so_many_images_of_each_class_and_always_the_same():
+    settings = EmbeddingSettings(picture_examples=25)
+    pictures = []
+    for size in (7, 60):
+        monitor = Kept()
+        list(Embedding.of(source(60, batch_size=size), settings)(toy.images().double(), _Doubles(monitor)))
+        pictures.append(monitor.figures["picture"])
+    picture = pictures[0]
+    assert pictures[1] == picture
+    assert list(picture) == ["method", "x", "y", "label", "classes"]
+    assert (picture["method"], picture["classes"]) == ("tsne", list("abcde"))
+    assert np.bincount(picture["label"]).tolist() == [5] * 5
+    assert len(picture["x"]) == len(picture["y"]) == 25
+    assert all(value == round(value, 3) for value in picture["x"] + picture["y"])
+
+
+class _Doubles(Kept):
+    """Serves in float64, where batches of different sizes give the same embeddings to the last bit of float32."""
+
+    def __init__(self, other: Kept) -> None:
+        super().__init__()
+        self.figures = other.figures
+
+    def track(self, what, batches):
+        return ((inputs.double(), labels) for inputs, labels in batches)
+
+
+def test_a_picture_keeps_neighbours_together():
+    """Three far clusters on a sphere stay apart in the plane."""
+    labels = torch.arange(90) % 3
+    inputs = 20 * torch.eye(3)[labels] + torch.randn(90, 3, generator=torch.Generator().manual_seed(0)) / 2
+    monitor = Kept()
+    settings = EmbeddingSettings(picture_examples=90)
+    measured = Embedding(batches(inputs, labels, 90), ("a", "b", "c"), settings=settings)
+    found = dict(measured(toy.identity(3), monitor))
+    drawn = np.stack([monitor.figures["picture"]["x"], monitor.figures["picture"]["y"]], 1)
+    agree = KNeighborsClassifier(5).fit(drawn, monitor.figures["picture"]["label"])
+    assert agree.score(drawn, monitor.figures["picture"]["label"]) == 1
+    assert found["knn_accuracy"] == 1
+
+
+def test_no_picture_where_none_is_wanted_or_there_is_nothing_to_see():
+    monitor = Kept()
+    list(Embedding.of(source(60), EmbeddingSettings(picture="none"))(toy.images(), monitor))
+    labels = torch.arange(30) % 2
+    constant = batches(torch.ones(30, 2), labels, 7)
+    found = dict(Embedding(constant, ("a", "b"))(toy.identity(2), monitor))
+    assert monitor.figures == {}
+    assert "separation" not in found  # neither within nor between is there any distance
+    assert (found["alignment"], found["effective_rank"]) == (pytest.approx(0, abs=1e-20), 0)
+
+
+@pytest.mark.bad_input
+def test_data_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="neighbours=60 must be at most 59"):
+        Embedding.of(source(60), EmbeddingSettings(neighbours=60))
+    with pytest.raises(ValueError, match="picture_examples=4 must be at least 5"):
+        Embedding.of(source(60), EmbeddingSettings(picture_examples=4))
+    with pytest.raises(ValueError, match="a class with two images for alignment"):
+        Embedding.of(source(5), EmbeddingSettings(neighbours=2))
+
+
+@pytest.mark.bad_input
+def test_a_missing_package_is_named(monkeypatch):
+    def absent(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(module, "distribution", absent)
+    with pytest.raises(ValueError, match=r"pip install umap-learn"):
+        Embedding.of(source(60), EmbeddingSettings(picture="umap"))

@@ -1,0 +1,149 @@
+"""Passes over a data set: in order, in eval mode, without traces; and what a run offers its suites."""
+
+import pytest
+import torch
+from torch import nn
+
+import toy
+from evaluate.made import MEAN, STD, batches, source
+from multimix.lab.evaluate import Normalised
+from multimix.lab.evaluate.predict import NonFiniteError, embed, evaluating, per_example, predict
+
+
+def modes(network: nn.Module) -> dict[str, bool]:
+    return {name: module.training for name, module in network.named_modules()}
+
+
+def test_every_example_is_predicted_in_order(device):
+    network = toy.images().to(device).eval()
+    inputs, labels = toy.batch(11, 3, 8, 8, device=device)
+    logits, found = predict(network, iter(batches(inputs, labels, 4)))
+    with torch.no_grad():
+        torch.testing.assert_close(logits, network(inputs).cpu())
+    assert torch.equal(found, labels.cpu())
+    assert (logits.device.type, found.device.type, logits.dtype) == ("cpu", "cpu", torch.float32)
+    assert not logits.requires_grad
+
+
+def test_batch_normalisation_uses_and_keeps_its_running_statistics():
+    network = toy.images()
+    inputs, labels = toy.batch(6, 3, 8, 8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    together, _ = predict(network, [(inputs, labels)])
+    one_by_one, _ = predict(network, batches(inputs, labels, 1))
+    torch.testing.assert_close(together, one_by_one)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_every_module_comes_back(training):
+    """Someone who fine-tunes keeps some modules in eval mode while the rest trains, or the other way round."""
+    network = toy.images().train(training)
+    network.blocks[1][1].train(not training)
+    before = modes(network)
+    seen: list[dict[str, bool]] = []
+    network.classifier.register_forward_hook(lambda *_: seen.append(modes(network)))
+    inputs, labels = toy.batch(2, 3, 8, 8)
+    predict(network, [(inputs, labels)])
+    assert not any(seen[0].values())
+    assert modes(network) == before
+    assert before["blocks.1.1"] != before["blocks.1.0"]
+
+
+def test_the_mode_comes_back_after_a_failure():
+    network = toy.images()
+    network.blocks[1].eval()
+    before = modes(network)
+    with pytest.raises(RuntimeError):
+        predict(network, [(torch.zeros(2, 7, 8, 8), torch.zeros(2, dtype=torch.int64))])
+    with pytest.raises(KeyboardInterrupt), evaluating(network):
+        raise KeyboardInterrupt
+    assert modes(network) == before
+
+
+def test_half_precision_comes_back_as_float32():
+    network = toy.vectors().bfloat16()
+    inputs, labels = toy.batch(3, 8, dtype=torch.bfloat16)
+    assert predict(network, [(inputs, labels)])[0].dtype == torch.float32
+
+
+def test_what_is_no_module_can_be_measured_too():
+    inputs, labels = toy.batch(3, 4)
+    assert torch.equal(predict(lambda given: given * 2, [(inputs, labels)])[0], inputs * 2)
+
+
+def test_embeddings_are_pooled_in_order():
+    network = toy.images().eval()
+    inputs, labels = toy.batch(11, 3, 8, 8)
+    embeddings, found = embed(network, batches(inputs, labels, 4))
+    with torch.no_grad():
+        torch.testing.assert_close(embeddings, network.pool(network.embed(inputs)))
+    assert torch.equal(found, labels)
+    assert not embeddings.requires_grad
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("through", [predict, embed])
+def test_no_batch_at_all_is_refused(through):
+    with pytest.raises(ValueError, match="batches must hold at least one batch, got none"):
+        through(toy.vectors(), iter(()))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(value):
+    """A class may be ruled out by a logit of minus infinity, but an embedding may not hold one."""
+    inputs, labels = toy.batch(4, 5)
+    inputs[1, 2] = value
+    with pytest.raises(NonFiniteError, match="the network predicts NaN or infinity"):
+        predict(lambda given: given, batches(inputs, labels, 3))
+    with pytest.raises(NonFiniteError, match="the network embeds as NaN or infinity"):
+        embed(toy.identity(5), batches(inputs, labels, 3))
+    inputs[1, 2] = -float("inf")
+    assert torch.equal(predict(lambda given: given, [(inputs, labels)])[0], inputs)
+    with pytest.raises(NonFiniteError):
+        embed(toy.identity(5), [(inputs, labels)])
+
+
+def test_pixels_are_those_of_the_set_in_its_order():
+    run = source()
+    for _ in range(2):  # batches start over
+        pixels = torch.cat([images for images, _ in run.pixels(run.test())])
+        assert torch.equal((pixels * 255).round().byte(), run.splits.test.images)
+    labels = torch.cat([labels for _, labels in run.batches(run.test())])
+    assert torch.equal(labels, run.splits.test.labels)
+
+
+def test_normalised_pixels_are_the_batches():
+    run = source()
+    network = Normalised(toy.images(), MEAN, STD)
+    for (pixels, _), (inputs, _) in zip(run.pixels(run.test()), run.batches(run.test()), strict=True):
+        torch.testing.assert_close(network.normalise(pixels), inputs, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(network.eval()(pixels), network.network(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_fewer_examples_keep_the_shares_of_the_classes():
+    run = source(30)
+    assert torch.bincount(run.test(10).labels).tolist() == [2] * 5
+    assert len(run.test(30)) == len(run.test()) == 30
+    for wanted in (4, 31):
+        with pytest.raises(ValueError, match=f"examples={wanted} does not fit: {wanted} of 30 images cannot hold"):
+            run.test(wanted)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("mean", "std"), [((0.0,), (1.0, 1.0)), ((0.0,), (0.0,)), ((0.0,), (float("nan"),))])
+def test_statistics_that_cannot_be_are_refused(mean, std):
+    with pytest.raises(ValueError, match="mean and std must have one number a channel, std above 0, got"):
+        Normalised(toy.images(), mean, std)
+
+
+def test_draws_belong_to_examples_and_not_to_batches():
+    def draw(generator: torch.Generator) -> torch.Tensor:
+        return torch.rand(2, 3, generator=generator)
+
+    whole = per_example(draw, range(9), seed=3)
+    parts = [per_example(draw, range(at, min(at + 4, 9)), seed=3) for at in range(0, 9, 4)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert len(whole.flatten().unique()) == whole.numel()
+    assert not torch.equal(per_example(draw, range(9), seed=4), whole)
