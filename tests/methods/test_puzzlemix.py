@@ -200,7 +200,8 @@ def test_perturbed_images_stay_within_the_range_of_the_mini_batch():
 
 def test_how_often_images_are_perturbed():
     network, (inputs, targets) = toy.images(), toy.batch(2, 3, 2, 2)
-    scale, generator, method = module.Scale.of(inputs), seeded(), PuzzleMix(adversarial=0.3)
+    scale = module.Scale(inputs.amin((0, 2, 3)).view(-1, 1, 1), inputs.amax((0, 2, 3)).view(-1, 1, 1))
+    generator, method = seeded(), PuzzleMix(adversarial=0.3)
     seen = []
     for _ in range(200):
         _, (first, second) = method._look(network, inputs, targets, scale, generator)

@@ -1,5 +1,6 @@
 """Settings that no method can have, one for each field that is checked."""
 
+import dataclasses
 import math
 
 import pytest
@@ -99,6 +100,7 @@ FURTHER = [
     (ResizeMix, "scales", (0.5,), r"must be \(low, high\) with low <= high"),
     (SaliencyMix, "levels", (0.0,), "must be None or"),
     (SaliencyMix, "levels", (0.0, math.inf), "must be None or"),
+    (FMix, "decay", -1.0, r"must be at least 0 and finite, got -1\.0"),
     (PuzzleMix, "grids", (0, 2), "must hold values that each must be at least 1"),
     (StyleCutMix, "gamma", 1.1, r"must lie in \[0, 1\], got 1\.1"),
 ]
@@ -115,3 +117,26 @@ def test_impossible_settings_are_refused(cls, name, value, message):
 def test_files_of_weights_need_images_that_are_large_enough():
     with pytest.raises(ValueError, match="size must be at least 16 with files of weights, got 8"):
         StyleMix(size=8, encoder="a", decoder="b")
+
+
+DEFAULTS = {
+    AdaMixUp: (0.5, None),
+    AlignMix: (2.0, 0.5, 0.1, 100, 0.1),
+    AutoMix: (1.0, 1.5, 0.5, 16, None),
+    CoMixup: (2.0, 0.32, 1.0, 0.83, 0.05, 0.001, 4, 20, 4, False, 1.0),
+    FMix: (1.0, 3.0),
+    OptTransMix: (1.0, 0.004, 50),
+    PuzzleMix: (1.0, 3, 1.2, 0.5, 0.2, (2, 4, 8, 16), 4, True, 0.8, 4, 0.0, 10.0, 0.0),
+    ResizeMix: ((0.1, 0.8), "nearest"),
+    SaliencyMix: (1.0, 1.0, None),
+    StyleMix: (0.2, 0.7, 0.5, None, None, None, 0.005, 50),
+    StyleCutMix: (0.5, 0.7, 1.0, None, None, None, 0.005, 50, 0.8, "beta", 3.0),
+    SuperMix: (None, 2, 3.0, 8, 25.0, 1.0, 50, 0.3),
+    ZetaMixup: (2.8,),
+}
+"""Those of the papers and their code, in the order of the fields."""
+
+
+@pytest.mark.parametrize("cls", DEFAULTS, ids=lambda cls: cls.name)
+def test_defaults_are_those_of_the_authors(cls):
+    assert tuple(getattr(cls(), field.name) for field in dataclasses.fields(cls)) == DEFAULTS[cls]

@@ -1,12 +1,14 @@
 """Static saliency: where an image differs from its surroundings, at several scales, with nothing learned."""
 
+from collections import Counter
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from multimix.ops._checks import accurate
 
-SURROUNDS = (12, 24, 28, 48, 56, 112)
+_SURROUNDS = (12, 24, 28, 48, 56, 112)
 """Half the side of a pixel's surround, in pixels, at each scale."""
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -45,8 +47,10 @@ def static_saliency(
     with torch.no_grad():
         images = accurate(images.detach())
         grey, flat = _grey_levels(images, levels)
-        on, off = _differences(_smooth(_smooth(grey)))
-        return torch.where(flat, 0, _to_one(on) + _to_one(off))
+        maps = torch.stack(_differences(_smooth(_smooth(grey))))
+        most = maps.amax((2, 3), keepdim=True)
+        on, off = maps / torch.where(most > 0, most, 1)
+        return torch.where(flat, 0, on + off)
 
 
 def saliency_peaks(saliency: Float[Tensor, "b h w"]) -> Int[Tensor, "b 2"]:
@@ -66,15 +70,10 @@ def _grey_levels(images: Tensor, levels: tuple[float, float] | None) -> tuple[Te
     if levels is not None:
         low, high = (torch.full_like(low, level) for level in levels)
     span = torch.where(flat, 1, high - low)
-    grey = _round((_grey(images) - low.view(-1, 1, 1)) * (255 / span).view(-1, 1, 1))
+    channels = images.unbind(1)
+    grey = sum(w * c for w, c in zip(_LUMA, channels, strict=True)) if len(channels) == 3 else images.mean(1)
+    grey = _round((grey - low.view(-1, 1, 1)) * (255 / span).view(-1, 1, 1))
     return grey.clamp_(0, 255).sub_(128), flat.view(-1, 1, 1)
-
-
-def _grey(images: Tensor) -> Tensor:
-    if images.shape[1] != 3:
-        return images.mean(1)
-    red, green, blue = images.unbind(1)
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def _round(values: Tensor) -> Tensor:
@@ -98,7 +97,8 @@ def _differences(grey: Tensor) -> tuple[Tensor, Tensor]:
     _, height, width = grey.shape
     integral = torch.nn.functional.pad(grey.cumsum(1).cumsum(2), (1, 0, 1, 0))
     on, off = torch.zeros_like(grey), torch.zeros_like(grey)
-    for reach, scales in _distinct(max(height, width)):
+    reaches = [min(reach, max(height, width)) for reach in _SURROUNDS]  # those that cover the whole image are the same
+    for reach, scales in Counter(reaches).items():
         rows, tall = _window_sums(integral, 1, reach)
         total, broad = _window_sums(rows, 2, reach)
         others = (tall.view(-1, 1) * broad - 1).clamp_min(1)  # a surround of nothing has the sum 0
@@ -108,21 +108,9 @@ def _differences(grey: Tensor) -> tuple[Tensor, Tensor]:
     return on, off
 
 
-def _distinct(size: int) -> list[tuple[int, int]]:
-    """Return how far surrounds reach, with how many scales; those that cover the whole image are the same."""
-    reaches = [min(reach, size) for reach in SURROUNDS]
-    return [(reach, reaches.count(reach)) for reach in sorted(set(reaches))]
-
-
 def _window_sums(integral: Tensor, axis: int, reach: int) -> tuple[Tensor, Tensor]:
     """Return sums over windows along an axis, from sums up to each place, and how many places a window has."""
     size = integral.shape[axis] - 1
     place = torch.arange(size, device=integral.device)
     low, high = (place - reach + 1).clamp_min(0), (place + reach + 1).clamp_max(size)
     return integral.index_select(axis, high).sub_(integral.index_select(axis, low)), high - low
-
-
-def _to_one(values: Tensor) -> Tensor:
-    """Return maps divided by their maximum; a map of zeros stays."""
-    most = values.amax((1, 2), keepdim=True)
-    return values / torch.where(most > 0, most, 1)
