@@ -19,7 +19,7 @@ from multimix.lab.cli.bench import show, write
 from multimix.lab.data import Splits
 from multimix.lab.recipes import Study
 from multimix.lab.train import Engine, TrainConfig
-from multimix.lab.train.run import load_data
+from multimix.lab.train.network import load_data
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "studies"))
 

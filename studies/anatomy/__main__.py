@@ -15,7 +15,7 @@ from anatomy import AnatomySettings, Record, anatomise, tables
 from multimix.lab.cli import Parser, configured, guarded, output_file
 from multimix.lab.recipes import RECIPES
 from multimix.lab.train import TrainConfig
-from multimix.lab.train.run import load_data
+from multimix.lab.train.network import load_data
 
 _SHOWN = ("summary", "layers", "layers-balanced")
 """Tables that are printed."""

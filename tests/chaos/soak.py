@@ -8,7 +8,7 @@ import torch
 from multimix.distill import SelfDistilled
 from multimix.lab.runs.loop import LossLog
 from multimix.lab.train import Engine
-from multimix.lab.train.run import load_data
+from multimix.lab.train.network import load_data
 from multimix.methods import Alternate, CutMix, DenseMultiMix, MultiMix
 from train.tiny import tiny
 

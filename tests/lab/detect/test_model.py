@@ -51,10 +51,6 @@ def test_by_default_all_but_the_first_stage_is_trained(changes, parts):
     assert {name.split(".")[0] for name, p in body.named_parameters() if p.requires_grad} == parts
 
 
-def test_the_size_of_anchors_can_be_set():
-    assert detector(anchor=3).rpn.anchor_generator.sizes == ((12,), (24,), (48,))
-
-
 def test_it_is_torchvisions_on_torchvisions_network(coco):
     """With one set of weights and its own settings, losses and detections are those of the library's own builder."""
     from torchvision.models.detection import FasterRCNN

@@ -13,7 +13,7 @@ import torch
 
 from multimix.lab.data import _folder
 from multimix.lab.train import Engine, TrainConfig, train
-from multimix.lab.train.run import load_data
+from multimix.lab.train.network import load_data
 from parallel.together import SERVER
 
 

@@ -35,7 +35,7 @@ def _small(monkeypatch) -> None:
         return toy.Toy(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), width=8, classes=10)
 
     monkeypatch.setattr("multimix.lab.train.engine.build_network", make)
-    monkeypatch.setattr("multimix.lab.train.run.build_network", make)
+    monkeypatch.setattr("multimix.lab.train.network.build_network", make)
 
 
 @pytest.mark.usefixtures("_traced")

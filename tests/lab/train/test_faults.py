@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from multimix.lab.runs.checkpoint import load_newest, previous, save_checkpoint, save_weights
+from multimix.lab.runs.checkpoint import load_newest, previous, save_checkpoint
 from multimix.lab.runs.environment import StopRequest, Terminated
 from multimix.lab.runs.folder import Metrics
 from multimix.lab.train import Engine, TrainingError, resume, train
 from multimix.methods import ERM, MultiMix
 from train.faults import train_as_nobody, train_while_a_worker_dies, with_room_for
-from train.tiny import BATCHES, events, steady, stopped_after, tiny, weights
+from train.tiny import BATCHES, steady, stopped_after, tiny, weights
 
 CONFIG = tiny(method=MultiMix(tuples=20), checkpoint_steps=1)
 
@@ -85,10 +84,6 @@ def test_if_both_are_damaged_the_older_one_is_named(stopped):
         resume(stopped, quiet=True)
 
 
-def test_without_a_checkpoint_there_is_none(tmp_path):
-    assert load_newest(tmp_path / "last.ckpt") is None
-
-
 def test_a_full_disk_keeps_both_checkpoints(tmp_path):
     path = tmp_path / "last.ckpt"
     for number in range(2):
@@ -98,15 +93,6 @@ def test_a_full_disk_keeps_both_checkpoints(tmp_path):
     assert load_newest(path)["number"] == 1
     assert load_newest(previous(path))["number"] == 0
     assert not list(tmp_path.glob("*.part"))
-
-
-def test_a_full_disk_for_weights(tmp_path):
-    path = tmp_path / "model.safetensors"
-    kind, said = with_room_for(20_000, save_weights, path, torch.nn.Linear(200, 200))
-    assert kind == "OSError"
-    assert said.startswith(f"{path} cannot be written: ")
-    assert "File too large" in said
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path):
@@ -137,13 +123,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
-        MemoryError(),
-    ],
-    ids=["cuda", "cpu", "python"],
+    "error", [torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
 )
 def test_out_of_memory_says_what_helps(error, tmp_path, monkeypatch):
     real, count = ERM.__call__, iter(range(1, 100))
@@ -167,15 +147,6 @@ def test_other_errors_of_a_step_are_not_called_so(tmp_path, monkeypatch):
     monkeypatch.setattr(ERM, "__call__", call)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         train(tiny(), tmp_path / "run", quiet=True)
-
-
-def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, whole):
-    """Durations come from a clock that only goes forward."""
-    times = iter(range(10**9, 0, -(10**6)))
-    monkeypatch.setattr(time, "time", lambda: float(next(times)))
-    folder = train(CONFIG, tmp_path / "run", quiet=True).path
-    assert steady(folder) == steady(whole)
-    assert all(event["seconds"] >= 0 for event in events(folder, "epoch"))
 
 
 @pytest.fixture

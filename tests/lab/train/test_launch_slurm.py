@@ -82,7 +82,7 @@ def test_the_script_asks_for_an_array_that_is_bounded_requeued_and_warned(tmp_pa
     assert shebang == "#!/bin/bash"
     assert [line for line in lines if line.startswith("#SBATCH")] == [
         "#SBATCH --job-name=multimix",
-        "#SBATCH --array=0-3,7%2",
+        "#SBATCH --array=0,1,2,3,7%2",
         f"#SBATCH --chdir={tmp_path}",
         f"#SBATCH --output='{tmp_path}/a folder/logs/%A_%a.log'",
         "#SBATCH --open-mode=append",
@@ -163,7 +163,7 @@ def test_runs_on_slurm_end_like_runs_here_and_one_that_was_cut_off_is_submitted_
     said = capfd.readouterr().out
     assert f"Slurm task 0_0: TIMEOUT; see {tmp_path}/out/slurm/logs/0_0.log; it is tried again" in said
     scripts = [(cluster / f"job-{n}").read_text() for n in range(2)]
-    assert ["--array=0-1%2" in scripts[0], "--array=0%2" in scripts[1]] == [True, True]
+    assert ["--array=0,1%2" in scripts[0], "--array=0%2" in scripts[1]] == [True, True]
     assert all("#SBATCH --time=1:00:00" in text for text in scripts)
     run_all({Path("alone") / folder.name: config for folder, config in runs.items()}, Launch(quiet=True))
     for folder in runs:

@@ -119,12 +119,6 @@ def test_runs_that_show_themselves_are_left_to_it(tmp_path, capfd):
     assert capfd.readouterr().out.splitlines() == ["erm [plain], seed 0: killed; it is tried again"]
 
 
-def test_quiet_is_silent(tmp_path, capfd):
-    rows = [row(tmp_path, seed=seed) for seed in range(2)]
-    course(rows, Board(rows, quiet=True))
-    assert capfd.readouterr() == ("", "")
-
-
 def test_a_failure_is_told_even_if_the_next_attempt_has_begun(tmp_path, capfd):
     one = row(tmp_path)
     with Board([one], quiet=False) as board:
@@ -137,15 +131,6 @@ def test_a_failure_is_told_even_if_the_next_attempt_has_begun(tmp_path, capfd):
         "erm [plain], seed 0: killed; it is tried again",
         "erm [plain], seed 0: retry 1",
     ]
-
-
-def test_runs_that_had_ended_before_are_not_news(tmp_path, capfd):
-    one = row(tmp_path)
-    epoch(one, 2)
-    one.state = "done"
-    with Board([one], quiet=False) as board:
-        board.show()
-    assert capfd.readouterr().out == ""
 
 
 def test_on_a_terminal_the_table_is_live(tmp_path, capfd, monkeypatch):

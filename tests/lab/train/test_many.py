@@ -187,19 +187,6 @@ def test_a_folder_that_another_process_leaves_in_time_is_waited_for(tmp_path, mo
     assert list(tries) == []
 
 
-def test_a_folder_that_is_held_on_and_on_is_a_failure_that_may_pass(tmp_path, monkeypatch):
-    with stopped_after(2):
-        train(tiny(), tmp_path / "run", quiet=True)
-
-    def resume(folder: Path, *, quiet: bool, trust_code: bool) -> None:
-        raise BlockingIOError("held")
-
-    monkeypatch.setattr("multimix.lab.train.launch.job.resume", resume)
-    monkeypatch.setattr("multimix.lab.train.launch.job._PATIENCE", 0.0)
-    failure = attempt(Job(tmp_path / "run", tiny()), data=Loaded())
-    assert (failure.reason, failure.final) == ("held", False)
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("settings", "said"),

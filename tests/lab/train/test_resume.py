@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from multimix.distill import SelfDistilled
 from multimix.lab.runs.folder import Metrics
 from multimix.lab.train import AdamW, Cosine, engine, resume, to_json, train
-from multimix.methods import ERM, Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.methods import Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
 from train.tiny import BATCHES, Stopped, events, files, steady, stopped_after, tiny, weights
 
 CONFIGS = {
-    "erm": tiny(tensorboard=True),
+    "erm": tiny(tensorboard=True, width=8, channels_last=True),
     "multimix": tiny(method=MultiMix(tuples=20), checkpoint_steps=1),
     "distilled": tiny(method=SelfDistilled(MultiMix(tuples=20), warmup=True), ema=0.9, checkpoint_steps=2),
     "accumulated": tiny(accumulate=3, batch_size=16, checkpoint_steps=1, clip=0.5, optimizer=AdamW()),
@@ -70,18 +70,6 @@ def test_it_ends_as_if_never_interrupted(whole, name, tmp_path):
             train(CONFIGS[name], folder, quiet=True)
         assert resume(folder, quiet=True).finished
         assert_same_run(folder, whole)
-
-
-@pytest.mark.parametrize("whole", ["distilled"], indirect=True)
-def test_it_may_be_interrupted_again_and_again(whole, tmp_path):
-    folder = tmp_path / "run"
-    with stopped_after(3):
-        train(CONFIGS["distilled"], folder, quiet=True)
-    for _ in range(2):  # two more mini-batches each time, of which every second leaves a checkpoint
-        with stopped_after(2):
-            resume(folder, quiet=True)
-    resume(folder, quiet=True)
-    assert_same_run(folder, whole)
 
 
 @pytest.mark.parametrize("whole", ["distilled"], indirect=True)
@@ -207,15 +195,6 @@ def test_a_folder_with_nothing_but_its_configuration_starts_from_the_beginning(t
     assert_same_run(folder, whole)
 
 
-def test_resuming_says_where_it_goes_on(tmp_path, capfd):
-    folder = tmp_path / "run"
-    with stopped_after(BATCHES + 1):
-        train(tiny(epochs=3), folder, quiet=True)
-    resume(folder)
-    lines = capfd.readouterr().out.splitlines()
-    assert ["epoch 2/3" in lines[0], "epoch 3/3" in lines[1], len(lines)] == [True, True, 2]
-
-
 @pytest.fixture
 def stopped(tmp_path) -> Path:
     """A run that stopped in its second epoch."""
@@ -233,9 +212,13 @@ def changed(folder: Path, **changes: Any) -> None:
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 not really"])
-def test_a_corrupt_checkpoint_is_refused_and_left(content, stopped):
-    (stopped / "last.ckpt").write_bytes(content)
+def test_a_corrupt_checkpoint_or_one_of_another_run_is_refused_and_left(stopped):
+    changed(stopped, width=3)
+    before = files(stopped)
+    with pytest.raises(ValueError, match="the checkpoint belongs to another run: "):
+        resume(stopped, quiet=True)
+    assert files(stopped) == before
+    (stopped / "last.ckpt").write_bytes(b"garbage")
     before = files(stopped)
     with pytest.raises(ValueError, match=r"checkpoint .*last\.ckpt is damaged or not a checkpoint: \S"):
         resume(stopped, quiet=True)
@@ -244,42 +227,13 @@ def test_a_corrupt_checkpoint_is_refused_and_left(content, stopped):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
-    "changes", [{"width": 3}, {"method": to_json(SelfDistilled(ERM()))}, {"ema": 0.9}, {"optimizer": to_json(AdamW())}]
-)
-def test_the_checkpoint_of_another_run_is_refused_and_left(changes, stopped):
-    changed(stopped, **changes)
-    before = files(stopped)
-    with pytest.raises(ValueError, match="the checkpoint belongs to another run: "):
-        resume(stopped, quiet=True)
-    assert files(stopped) == before
-
-
-@pytest.mark.bad_input
-def test_the_checkpoint_of_other_classes_is_refused(stopped, tmp_path):
-    """A head of ten classes does not fit data of two."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for part, size in (("train", 100), ("val", 20), ("test", 20)):
-        arrays[f"{part}_images"] = rng.integers(0, 256, (size, 8, 8), dtype=np.uint8)
-        arrays[f"{part}_labels"] = np.arange(size) % 2
-    np.savez(tmp_path / "two.npz", **arrays)
-    changed(stopped, data=f"npz:{tmp_path / 'two.npz'}")
-    with pytest.raises(ValueError, match="the checkpoint belongs to another run: "):
-        resume(stopped, quiet=True)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"config\.json cannot be read: "),
         (b"{", r"config\.json cannot be read: "),
         (b"\xff\xfe", r"config\.json cannot be read: "),
         (b"[]", r"config\.json cannot be read: "),
         (b"{}", r"config\.json cannot be read: 'config'"),
         (b'{"config": 3}', r"config\.json holds a int, not a TrainConfig"),
-        (b'{"config": {"type": "ERM"}}', r"config\.json holds a ERM, not a TrainConfig"),
-        (b'{"config": {"type": "TrainConfig", "method": 3}}', r"config\.json cannot be read: method must be a method"),
         (b'{"config": {"type": "TrainConfig", "epochs": "3"}}', r"config\.json cannot be read: epochs must be an int"),
     ],
 )
@@ -290,7 +244,7 @@ def test_a_damaged_configuration_is_refused(content, message, stopped):
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("line", ["garbage", "[1]", '{"epoch": 1}', '"event"'])
+@pytest.mark.parametrize("line", ["garbage", "[1]", '{"epoch": 1}'])
 def test_damaged_records_are_named_by_line_and_left(line, stopped):
     path = stopped / "metrics.jsonl"
     path.write_text(path.read_text() + line + "\n")
@@ -306,10 +260,7 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path):
         resume(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no config\.json"):
         resume(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(FileNotFoundError, match="there is no run folder"):
-        resume(tmp_path / "file")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_last_checkpoint_is_of_the_whole_run(finished):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from multimix.lab.data import Splits
 from multimix.lab.train import SGD, Engine, TrainConfig
 from multimix.lab.train.engine import build_network
-from multimix.lab.train.run import load_data
+from multimix.lab.train.network import load_data
 from multimix.methods import ERM
 
 _VARYING = {"seconds", "images_per_second", "step_seconds", "peak_mib", "date", "commit"}

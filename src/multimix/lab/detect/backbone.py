@@ -1,8 +1,7 @@
 """A classification network's stages, and the feature pyramid over them."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -121,33 +120,21 @@ def _maps_of_probe(network: Network, body: nn.Module, in_channels: int) -> dict[
     torchvision's getter runs a model's modules in the order in which they were registered.
     """
     names: list[str] = list(cast("Any", body).return_layers)
+    own: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, arguments: object, output: Tensor) -> None:
+        own.setdefault(name, output.clone())
+
     with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(network):
         probe = torch.randn(2, in_channels, PROBE, PROBE)
-        with _watched({name: body.get_submodule(name) for name in names}) as own:
-            network(probe)
+        hooks = [body.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names]
+        network(probe)
+        for hook in hooks:
+            hook.remove()
         maps: dict[str, Tensor] = body(probe)
     if any(name not in own or not torch.equal(maps[name], own[name]) for name in names):
         raise ValueError("backbone: the network does not run its modules one after another, so its maps cannot be had")
     return maps
-
-
-@contextmanager
-def _watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Keep what each module returns while the context lasts."""
-    kept: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, arguments: object, output: Tensor) -> None:
-            kept.setdefault(name, output.clone())
-
-        return hook
-
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
-    try:
-        yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _used(strides: dict[str, int], finest: int) -> dict[str, int]:

@@ -19,7 +19,7 @@ from multimix.lab.runs.display import Display
 from multimix.lab.runs.environment import device_named
 from multimix.lab.runs.loop import Position, Task
 from multimix.lab.runs.optim import make_optimizer
-from multimix.lab.train.measure import measured_at
+from multimix.lab.train.evaluation import measured_at
 from multimix.lab.train.network import build_network
 from multimix.protocols import Network
 

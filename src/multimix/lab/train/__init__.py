@@ -6,7 +6,8 @@ from multimix.lab.runs.optim import SGD, AdamW, Cosine, Step
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.engine import Engine
 from multimix.lab.train.evaluation import evaluate_run
-from multimix.lab.train.run import load_network, load_trained, resume, train
+from multimix.lab.train.network import load_network, load_trained
+from multimix.lab.train.run import resume, train
 
 __all__ = [
     "SGD",

@@ -17,8 +17,9 @@ from multimix.lab.runs.loop import Position, Task
 from multimix.lab.runs.optim import make_optimizer
 from multimix.lab.runs.processes import average_buffers, is_main_process, rank_and_world
 from multimix.lab.train.config import TrainConfig
+from multimix.lab.train.evaluation import clean_accuracy, suite_record
+from multimix.lab.train.figures import save_figures
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.measure import clean_accuracy, save_figures, suite_record
 from multimix.lab.train.network import build_network, initialise, put_channels_last
 from multimix.lab.train.parallel import gathered_state, load_sharded, make_fabric, shard_optimizer
 from multimix.models import synchronise_batchnorm
@@ -200,8 +201,13 @@ class Engine(Task):
 
     def _test(self, run: RunFolder, network: nn.Module, name: str, weights: Any) -> None:
         suite = clean_accuracy(self.config, self.splits, self.splits.test, self.device)
-        about = {"examples": len(self.splits.test), "weights": None if weights is None else digest(weights)}
-        record = suite_record(self.config, suite, cast("Network", network), device=self.device, **about)
+        record = suite_record(
+            self.config,
+            suite,
+            cast("Network", network),
+            examples=len(self.splits.test),
+            weights=None if weights is None else digest(weights),
+        )
         run.metrics.write("test", **record, **({"network": name} if name else {}))
 
     def _part(self) -> None:

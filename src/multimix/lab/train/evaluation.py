@@ -2,23 +2,27 @@
 
 import difflib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
 
+import torch
 from torch import nn
 from typing_extensions import Unpack
 
 from multimix.lab import evaluate
 from multimix.lab.data import Splits
 from multimix.lab.evaluate import about
+from multimix.lab.evaluate.calibration import Accuracy
 from multimix.lab.evaluate.suite import Source, Suite, SuiteSettings
 from multimix.lab.runs.checkpoint import digest
+from multimix.lab.runs.environment import commit, now
+from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.measure import source_of, suite_record
-from multimix.lab.train.run import load_network
-from multimix.protocols import SILENT, Monitor
+from multimix.lab.train.network import load_network
+from multimix.protocols import SILENT, Monitor, Network
 
 T = TypeVar("T")
 
@@ -104,8 +108,7 @@ def evaluations(
     config = run.read_trusted(trust_code=trust_code)
     network, splits = load_network(folder, options.get("splits"), trust_code=trust_code)
     weights = digest(run.weights)
-    device = next(cast("nn.Module", network).parameters()).device
-    source = source_of(config, splits, device, batch_size=options.get("batch_size"))
+    source = source_of(config, splits, _device_of(network), batch_size=options.get("batch_size"))
     again = options.get("again", False)
     kept = {} if again else {suite.name: _kept(run, suite.name, of, weights) for suite, of in chosen.items()}
     # All are made before any runs: what does not fit is said at once.
@@ -115,8 +118,7 @@ def evaluations(
             yield found
         elif found is not None:
             figures = Figures(monitor)
-            depends = {"examples": len(splits.test), "weights": weights, "device": device}
-            result = suite_record(config, found, network, monitor=figures, **depends)
+            result = suite_record(config, found, network, examples=len(splits.test), weights=weights, monitor=figures)
             write_result(run, result, figures.data)
             yield result
 
@@ -170,3 +172,68 @@ def _kept(run: RunFolder, name: str, settings: SuiteSettings, weights: str) -> d
 
 def _is_of(event: dict[str, Any], name: str) -> bool:
     return (event["event"], event.get("suite"), event.get("network")) == ("test", name, None)
+
+
+def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batch_size: int | None = None) -> Source:
+    """Return what a run offers to its suites."""
+    return Source(
+        splits,
+        config.method,
+        device,
+        batch_size=batch_size or max(256, config.batch_size),
+        workers=config.workers,
+        root=config.root,
+    )
+
+
+def clean_accuracy(config: TrainConfig, splits: Splits, split: Any, device: torch.device) -> Accuracy:
+    """Return the evaluator of clean accuracy on a split."""
+    return Accuracy(source_of(config, splits, device).batches(split))
+
+
+def suite_record(
+    config: TrainConfig,
+    suite: Suite,
+    network: Network,
+    *,
+    examples: int,
+    weights: str | None,
+    monitor: Monitor = SILENT,
+) -> dict[str, Any]:
+    """Return what a suite finds out about a network, with all that the finding depends on.
+
+    Args:
+        config: Of the run.
+        suite: Measures.
+        network: Is measured.
+        examples: Size of the test set.
+        weights: Digest of the network's file, if it has one.
+        monitor: Hears how far the suite is.
+    """
+    started = time.perf_counter()
+    return {
+        "suite": suite.name,
+        "split": "test",
+        "epoch": config.epochs,
+        **dict(suite(network, monitor)),
+        "settings": asdict(suite.settings),
+        "weights": weights,
+        "examples": suite.settings.examples or examples,
+        "seed": config.seed,
+        **measured_at(_device_of(network), started),
+    }
+
+
+def measured_at(device: torch.device, started: float) -> dict[str, Any]:
+    """Return how long a measurement took that began at ``started``, where, when and with what code it was made."""
+    return {
+        "seconds": time.perf_counter() - started,
+        "device": device.type,
+        "torch": torch.__version__,
+        "commit": commit(),
+        "date": now(),
+    }
+
+
+def _device_of(network: Network) -> torch.device:
+    return next(cast("nn.Module", network).parameters()).device

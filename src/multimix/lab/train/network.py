@@ -1,16 +1,20 @@
-"""The network of a training run: built for its data, begun from an earlier run, laid out in memory."""
+"""A run's data and its network: built for the data, begun from an earlier run, loaded from a finished one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from multimix.lab.data import Splits
-from multimix.lab.runs.checkpoint import read_weights
+from multimix.lab.data import Splits, load
+from multimix.lab.runs.checkpoint import load_weights, read_weights
+from multimix.lab.runs.codec import code_of
+from multimix.lab.runs.environment import device_named
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import Facts, RunFolder
 from multimix.models import build
+from multimix.protocols import Network
 
 _ARCHITECTURE = ("model", "width", "strides", "final_norm")
 """The settings that two networks have in common where the weights of one mean the same in the other."""
@@ -93,3 +97,64 @@ def put_channels_last(network: nn.Module, device: torch.device) -> None:
                 f" convolution, got {part.in_channels} into {name}: widen the network or leave channels_last off"
             )
     network.to(memory_format=torch.channels_last)
+
+
+_DATA = ("root", "validation", "split_seed", "download", "train_size", "image_size")
+
+
+def load_data(config: TrainConfig) -> Splits:
+    """Return the configured data set."""
+    return load(config.data, **{name: getattr(config, name) for name in _DATA})
+
+
+def same_data(one: TrainConfig, other: TrainConfig) -> bool:
+    """Return whether two configurations load the same data set, split alike."""
+    same = all(getattr(one, name) == getattr(other, name) for name in ("data", *_DATA))
+    return same and code_of(one.data) == code_of(other.data)
+
+
+def load_network(
+    folder: Path, splits: Splits | None = None, *, device: str = "auto", trust_code: bool = False
+) -> tuple[Network, Splits]:
+    """Return the trained network of a run, and its data.
+
+    Args:
+        folder: The run.
+        splits: The data, if it is loaded already.
+        device: Where to put the network.
+        trust_code: Run the file of a user's own that the run keeps, if its data are from one; the network needs none.
+
+    Raises:
+        FileNotFoundError: If there is no run, or it has not ended.
+        ValueError: If its files are damaged or do not fit each other, the data have changed since, or they need code
+            that is not trusted or has changed.
+    """
+    run = RunFolder(folder)
+    config = run.read_config()
+    run.check_weights()
+    splits = splits or load_data(run.read_config(run.read_code("data", trust_code=trust_code)))
+    facts = run.read_facts() or Facts.of(splits)
+    facts.check(splits)
+    return _network(run, config, facts, device), splits
+
+
+def load_trained(folder: Path, *, device: str = "auto") -> tuple[Network, Facts]:
+    """Return the trained network of a run and what it knows of its data, which need not be there.
+
+    Nothing that a user's own files hold is run: neither network nor facts are from there.
+
+    Raises:
+        FileNotFoundError: If there is no run, or it has not ended.
+        ValueError: If its files are damaged or do not fit each other.
+    """
+    run = RunFolder(folder)
+    config = run.read_config()
+    run.check_weights()
+    facts = run.read_facts() or Facts.of(load_data(config))
+    return _network(run, config, facts, device), facts
+
+
+def _network(run: RunFolder, config: TrainConfig, facts: Facts, device: str) -> Network:
+    network = build_network(replace(config, pretrained=False), facts)  # weights come from the run, nothing is fetched
+    load_weights(run.weights, network)
+    return cast("Network", network.to(device_named(config.device) if device == "auto" else device))

@@ -15,7 +15,8 @@ from multimix.lab.runs.environment import is_out_of_memory
 from multimix.lab.runs.loop import TrainingError
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.run import load_data, resume, same_data, train
+from multimix.lab.train.network import load_data, same_data
+from multimix.lab.train.run import resume, train
 
 _FINAL = (
     *(ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError),

@@ -34,10 +34,17 @@ class OnRay(Launcher):
 
     def __init__(self, jobs: int, devices: Collection[str]) -> None:
         self.slots = jobs
-        self._ray = _imported()
+        self._ray = _ray_or_advice()
         self._own = not self._ray.is_initialized()
         if self._own:
-            _connect(self._ray)
+            here = {
+                "num_cpus": os.cpu_count(),
+                "num_gpus": torch.cuda.device_count(),
+                "include_dashboard": False,
+                "object_store_memory": _STORE,
+            }
+            there = {"address": "auto"} if os.environ.get("RAY_ADDRESS") else {"address": "local", **here}
+            self._ray.init(logging_level=logging.ERROR, log_to_driver=False, **there)
         try:
             self._share = share(self._ray.nodes(), jobs, devices)
         except ValueError:
@@ -103,7 +110,7 @@ def _whole(amount: float) -> float:
     return float(int(amount)) if amount >= 1 else int(amount * 1e4) / 1e4
 
 
-def _imported() -> ModuleType:
+def _ray_or_advice() -> ModuleType:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -111,21 +118,6 @@ def _imported() -> ModuleType:
     except ImportError as error:
         raise ValueError("launcher ray needs the package: pip install ray") from error
     return ray
-
-
-def _connect(ray: ModuleType) -> None:
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", **quiet)
-        return
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        num_gpus=torch.cuda.device_count(),
-        include_dashboard=False,
-        object_store_memory=_STORE,
-        **quiet,
-    )
 
 
 def _there(job: Job, *, threads: int, folder: str, command: list[str]) -> Failure | None:

@@ -229,7 +229,7 @@ def script(folder: Path, numbers: Sequence[int], *, jobs: int, options: Mapping[
     """Return the script that sbatch takes: one array, a task for each number."""
     own: dict[str, Any] = {
         "job-name": "multimix",
-        "array": f"{_ranges(numbers)}%{jobs}",
+        "array": f"{','.join(map(str, sorted(numbers)))}%{jobs}",
         "chdir": Path.cwd(),
         "output": folder / "logs" / "%A_%a.log",
         "open-mode": "append",
@@ -241,17 +241,6 @@ def script(folder: Path, numbers: Sequence[int], *, jobs: int, options: Mapping[
         for name, value in {**own, **options}.items()
     ]
     return SCRIPT.format(options="\n".join(lines), python=shlex.quote(sys.executable), folder=shlex.quote(str(folder)))
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return numbers as Slurm writes them: 0-3,7."""
-    groups: list[list[int]] = []
-    for number in sorted(numbers):
-        if groups and groups[-1][-1] == number - 1:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-    return ",".join(f"{group[0]}-{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)
 
 
 def _call(program: str, *arguments: str) -> str:

@@ -1,8 +1,6 @@
-"""What is measured and drawn of a run's network on its data."""
+"""Figures of a finished run: what its method feeds the network, and where the network looks."""
 
 import json
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,72 +10,13 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate, pad
 
 from multimix.lab.data import Batches, Splits
-from multimix.lab.evaluate import Accuracy, Source, Suite
 from multimix.lab.evaluate.predict import evaluating
-from multimix.lab.runs.environment import commit, now
-from multimix.lab.train.config import TrainConfig
 from multimix.ops import attention
-from multimix.protocols import SILENT, Method, Monitor, Network, encode, submethods
+from multimix.protocols import Method, Network, encode, submethods
 
 _SHOWN = 8
 _CELL = 64
 """Least side of one image of a figure in pixels."""
-
-
-def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batch_size: int | None = None) -> Source:
-    """Return what a run offers to its suites."""
-    return Source(
-        splits,
-        config.method,
-        device,
-        batch_size=batch_size or max(256, config.batch_size),
-        workers=config.workers,
-        root=config.root,
-    )
-
-
-def clean_accuracy(config: TrainConfig, splits: Splits, split: Any, device: torch.device) -> Accuracy:
-    """Return the evaluator of clean accuracy on a split."""
-    return Accuracy(source_of(config, splits, device).batches(split))
-
-
-def suite_record(
-    config: TrainConfig, suite: Suite, network: Network, *, monitor: Monitor = SILENT, **about: Any
-) -> dict[str, Any]:
-    """Return what a suite finds out about a network, with all that the finding depends on.
-
-    Args:
-        config: Of the run.
-        suite: Measures.
-        network: Is measured.
-        monitor: Hears how far the suite is.
-        about: ``examples``, the size of the test set; ``weights``, the digest of the network's file, or None if it has
-            none; ``device``, where the network is.
-    """
-    started = time.perf_counter()
-    metrics = dict(suite(network, monitor))
-    return {
-        "suite": suite.name,
-        "split": "test",
-        "epoch": config.epochs,
-        **metrics,
-        "settings": asdict(suite.settings),
-        "weights": about["weights"],
-        "examples": suite.settings.examples or about["examples"],
-        "seed": config.seed,
-        **measured_at(about["device"], started),
-    }
-
-
-def measured_at(device: torch.device, started: float) -> dict[str, Any]:
-    """Return how long a measurement took that began at ``started``, where, when and with what code it was made."""
-    return {
-        "seconds": time.perf_counter() - started,
-        "device": device.type,
-        "torch": torch.__version__,
-        "commit": commit(),
-        "date": now(),
-    }
 
 
 def save_figures(folder: Path, method: Method, network: Network, splits: Splits, device: torch.device) -> None:

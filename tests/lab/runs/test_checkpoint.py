@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, and never a program; random states come back."""
+"""Files are written whole or not at all, and reading one never runs a program; random states and weights come back."""
 
 import io
 import os
@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from multimix.lab.runs import checkpoint as checkpoints
 from multimix.lab.runs.checkpoint import (
     FORMAT,
+    digest,
     load_checkpoint,
-    random_states,
+    load_weights,
     replacing,
     restore_random_states,
     save_checkpoint,
+    save_weights,
     seed_everything,
 )
 
@@ -29,10 +33,6 @@ STATE = {
     "ema": None,
     "log": {"sums": {"train_loss": 0.1 + 0.2}, "batches": 3},
 }
-
-
-def without_random(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name != "random"}
 
 
 def same(a: Any, b: Any) -> bool:
@@ -54,7 +54,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_a_checkpoint_comes_back_as_it_was(checkpoint):
     found = load_checkpoint(checkpoint)
-    assert same(without_random(found), {"format": FORMAT, **STATE})
+    assert found.pop("random")
+    assert same(found, {"format": FORMAT, **STATE})
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
@@ -73,7 +74,7 @@ def test_failing_to_write_leaves_the_old_checkpoint_and_nothing_else(checkpoint)
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
-@pytest.mark.parametrize("cause", [OSError("no room"), RuntimeError("a worker died"), KeyboardInterrupt("by hand")])
+@pytest.mark.parametrize("cause", [OSError("no room"), KeyboardInterrupt("by hand")])
 def test_what_stops_a_write_is_what_is_said(cause):
     """torch goes on after it, and complains of bytes that are missing then."""
     count = iter(range(3))
@@ -88,7 +89,7 @@ def test_what_stops_a_write_is_what_is_said(cause):
         checkpoints._save({"network": torch.zeros(100_000)}, Stopped())
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, OSError])
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
 def test_an_interruption_before_the_end_leaves_the_old_file(interruption, tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -103,14 +104,6 @@ def test_an_interruption_before_the_end_leaves_the_old_file(interruption, tmp_pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_takes_its_place_only_once_it_is_whole(tmp_path):
-    path = tmp_path / "file"
-    with replacing(path) as file:
-        file.write(b"new")
-        assert not path.exists()
-    assert path.read_bytes() == b"new"
-
-
 def test_a_left_over_part_of_a_killed_run_is_no_obstacle(checkpoint):
     part = checkpoint.with_name("last.ckpt.part")
     part.write_bytes(b"half of")
@@ -120,21 +113,11 @@ def test_a_left_over_part_of_a_killed_run_is_no_obstacle(checkpoint):
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.99, 0.9999])
-def test_a_truncated_checkpoint_is_refused(share, checkpoint):
-    whole = checkpoint.read_bytes()
-    checkpoint.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match=r"is damaged or not a checkpoint: ."):
-        load_checkpoint(checkpoint)
-
-
-@pytest.mark.bad_input
 def test_a_flipped_bit_is_noticed_or_harmless(checkpoint):
     """The archive holds a sum of every record; bits between the records mean nothing."""
-    whole = checkpoint.read_bytes()
-    expected = load_checkpoint(checkpoint)
+    whole, expected = checkpoint.read_bytes(), load_checkpoint(checkpoint)
     complaints: list[str] = []
-    flips = random.Random(0).sample(range(8 * len(whole)), 400)
+    flips = random.Random(0).sample(range(8 * len(whole)), 200)
     for flip in flips:
         damaged = bytearray(whole)
         damaged[flip // 8] ^= 1 << flip % 8
@@ -150,57 +133,34 @@ def test_a_flipped_bit_is_noticed_or_harmless(checkpoint):
     assert all(line.startswith(start) and "\n" not in line for line in complaints)
 
 
-@pytest.mark.bad_input
-@pytest.mark.parametrize("seed", range(5))
-def test_random_bytes_are_refused(seed, tmp_path):
-    path = tmp_path / "last.ckpt"
-    for size in (1, 10, 1000):
-        path.write_bytes(random.Random(seed).randbytes(size))
-        with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
-            load_checkpoint(path)
-
-
-def archive_of(content: dict[str, bytes]) -> bytes:
+def hollow() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        for name, data in content.items():
-            archive.writestr(name, data)
+        archive.writestr("archive/data.pkl", b"hello")
     return file.getvalue()
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
-    "content",
+    "damage",
     [
-        b"",
-        b"not a checkpoint at all\n",
-        b'{"format": 1}',
-        b"\x89PNG\r\n\x1a\n" + bytes(100),
-        archive_of({}),
-        archive_of({"a.txt": b"hello"}),
-        archive_of({"archive/data.pkl": b"hello", "archive/version": b"3\n"}),
-        pickle.dumps({"format": 1}, protocol=5),
+        lambda whole: whole[: int(0.6 * len(whole))],
+        lambda whole: whole[:-1],
+        lambda _: b"",
+        lambda _: b"not a checkpoint at all\n",
+        lambda _: hollow(),
+        lambda _: pickle.dumps({"format": 1}),
     ],
-    ids=["empty", "text", "json", "picture", "empty zip", "zip", "hollow zip", "pickle"],
+    ids=["truncated", "a byte short", "empty", "text", "hollow zip", "pickle"],
 )
-def test_foreign_files_are_refused(content, tmp_path):
-    path = tmp_path / "last.ckpt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"is damaged or not a checkpoint|was not written by"):
-        load_checkpoint(path)
+def test_what_is_no_whole_checkpoint_is_refused(damage, checkpoint):
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    with pytest.raises(ValueError, match=r"is damaged or not a checkpoint: \S"):
+        load_checkpoint(checkpoint)
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("saved", "found"),
-    [
-        ({"state_dict": {}}, "None"),
-        ({"format": 0}, "0"),
-        ({"format": 2, **STATE}, "2"),
-        (torch.zeros(3), "'Tensor'"),
-        ([1, 2], "'list'"),
-    ],
-)
+@pytest.mark.parametrize(("saved", "found"), [({}, "None"), ({"format": 2, **STATE}, "2"), ([1, 2], "'list'")])
 def test_what_torch_saved_for_others_is_refused(saved, found, tmp_path):
     path = tmp_path / "last.ckpt"
     torch.save(saved, path)
@@ -219,27 +179,19 @@ class Malicious:
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_no_program_inside_a_file_is_run(protocol, tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_program_inside_a_file_is_run(zipped, tmp_path):
     proof, path = tmp_path / "proof", tmp_path / "last.ckpt"
-    content = {"format": FORMAT, "network": Malicious(proof)}
-    as_archive = io.BytesIO()
-    torch.save(content, as_archive, pickle_protocol=max(protocol, 2))
-    as_old_archive = io.BytesIO()
-    torch.save(content, as_old_archive, pickle_protocol=max(protocol, 2), _use_new_zipfile_serialization=False)
-    for data in (pickle.dumps(content, protocol=protocol), as_archive.getvalue(), as_old_archive.getvalue()):
-        path.write_bytes(data)
-        with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
-            load_checkpoint(path)
-        assert not proof.exists()
+    torch.save({"format": FORMAT, "network": Malicious(proof)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
+        load_checkpoint(path)
+    assert not proof.exists()
 
 
 @pytest.mark.bad_input
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*last\.ckpt"):
         load_checkpoint(tmp_path / "last.ckpt")
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
-        load_checkpoint(tmp_path)
 
 
 def draws() -> list[float]:
@@ -254,29 +206,61 @@ def draws() -> list[float]:
     ]
 
 
-def test_every_random_generator_goes_on_where_it_was(tmp_path):
-    seed_everything(7)
+@pytest.mark.parametrize("seed", [7, 2**64 - 1])
+def test_every_random_generator_goes_on_where_it_was(seed, tmp_path):
+    seed_everything(seed)
     draws()  # leaves the second normals of Python and NumPy waiting
     save_checkpoint(tmp_path / "last.ckpt", {})
     expected = [draws(), draws()]
     seed_everything(8)
-    assert draws() != expected[0]
+    assert all(a != b for a, b in zip(draws(), expected[0], strict=True))
     restore_random_states(load_checkpoint(tmp_path / "last.ckpt")["random"])
     assert [draws(), draws()] == expected
-
-
-def test_saving_draws_nothing(tmp_path):
-    seed_everything(7)
-    expected = draws()
-    seed_everything(7)
-    save_checkpoint(tmp_path / "last.ckpt", {})
-    random_states()
-    assert draws() == expected
-
-
-@pytest.mark.parametrize("seed", [0, 2**32, 2**64 - 1])
-def test_seeds_of_any_size(seed):
     seed_everything(seed)
-    first = draws()
-    seed_everything(seed)
-    assert draws() == first
+    draws()
+    assert draws() == expected[0]
+
+
+class Tied(nn.Module):
+    """One normalisation under two names, one matrix in two layers, and a buffer with nothing in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.BatchNorm1d(3)
+        self.second = self.first
+        self.down, self.up = nn.Linear(3, 3), nn.Linear(3, 3, bias=False)
+        self.up.weight = self.down.weight
+        self.register_buffer("none", torch.empty(0))
+        for value in self.state_dict().values():
+            value.copy_(torch.randint(1, 9, value.shape).to(value.dtype))
+
+
+@pytest.fixture
+def written(tmp_path):
+    path, network = tmp_path / "model.safetensors", Tied()
+    save_weights(path, network)
+    return path, network
+
+
+def test_all_weights_come_back_and_what_is_one_stays_one(written):
+    path, network = written
+    assert len(load_file(path)) < len(network.state_dict()), "what is one is written once"
+    other = Tied()
+    load_weights(path, other)
+    for name, value in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    assert other.up.weight is other.down.weight
+    assert len(digest(path)) == 16
+
+
+def test_every_tensor_of_the_file_is_needed_and_no_other(written):
+    path, _ = written
+    whole = load_file(path)
+    assert any(name.endswith("num_batches_tracked") for name in whole)
+    for name in sorted(whole):
+        save_file({key: value for key, value in whole.items() if key != name}, path)
+        with pytest.raises(ValueError, match=rf"model\.safetensors is damaged or of another network: .*{name}"):
+            load_weights(path, Tied())
+    save_file({**whole, "more": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match=r"of another network: .*more"):
+        load_weights(path, Tied())

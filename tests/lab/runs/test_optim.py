@@ -56,10 +56,6 @@ def test_warm_up_of_part_of_an_epoch_and_of_more_than_the_run():
     assert rates(Step(milestones=(), warmup_epochs=20), [39]) == pytest.approx([0.1])
 
 
-def test_cosine_at_an_odd_step_in_an_odd_run():
-    assert rates(Cosine(), [5], epochs=3) == pytest.approx([0.1 * (1 + math.cos(math.pi * 5 / 12))])
-
-
 class Layers(nn.Module):
     """One parameter of each number of dimensions, a frozen one, and a norm."""
 
@@ -84,11 +80,6 @@ def test_adamw_spares_biases_norms_and_scalars():
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     for group in (decayed, spared):
         assert (group["lr"], group["betas"]) == (0.01, (0.8, 0.9))
-
-
-def test_adamw_has_no_empty_group():
-    assert len(make_optimizer(AdamW(), [nn.Parameter(torch.ones(2, 2))]).param_groups) == 1
-    assert len(make_optimizer(AdamW(), [nn.Parameter(torch.ones(2))]).param_groups) == 1
 
 
 def test_sgd_decays_everything_that_trains():
