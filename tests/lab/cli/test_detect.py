@@ -84,9 +84,6 @@ def test_what_was_left_out_is_said(multimix, line):
         ("detect coco-minni --backbone x", "unknown recipe of detection 'coco-minni'; did you mean coco-mini"),
         ("detect coco-mini", "backbone must be the folder of a finished training run: --backbone RUN"),
         ("detect coco-mini --backbone x", "there is no run folder x"),
-        ("detect coco-mini --backbone x --epoch 1", "Unrecognized options: --epoch, 1; did you mean --epochs?"),
-        ("detect coco-mini --epochs 0", "epochs must be at least 1, got 0"),
-        ("detect --resume x", "there is no run folder x"),
         ("detect --resume x --epochs 3", "--resume takes the run's own configuration"),
     ],
 )
@@ -107,9 +104,3 @@ def test_a_recipe_says_where_it_is_from_and_how_it_is_run(name):
     config = detection_recipe_named(name.upper())
     assert config.recipe == name
     assert from_json(to_json(config.optimizer)) == config.optimizer
-
-
-def test_help_of_a_recipe_names_every_field_and_its_value(multimix):
-    out = multimix.succeeds("detect voc0712 --help")
-    for text in ("--backbone STR", "--test-data", "--optimizer.learning-rate FLOAT", "(default: trainval)"):
-        assert text in out

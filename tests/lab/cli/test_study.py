@@ -93,12 +93,9 @@ def test_the_file_of_a_study_is_kept_and_may_go_on_growing(multimix):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("compare efective", "unknown recipe 'efective'"),
-        (f"compare {STUDIES}/sweep.py", f"there is no file {STUDIES}/sweep.py"),
         (f"compare {STUDIES}/sweeps.py", "holds more than one study: say which, as in"),
         (f"compare {STUDIES}/sweeps.py:effectiv", "sweeps.py has no 'effectiv'; it has effective, tuples"),
         (f"compare {STUDIES}/seconds.py:COSTS", "COSTS must be a Study, or a function that returns one; got dict"),
-        ("compare digits", "the following arguments are required: --methods"),
         (
             f"{SWEEP} --arms mixup",
             "--arms: study effective has no arm 'mixup'; it has erm, effective 1.5",
