@@ -16,8 +16,15 @@ def test_every_method_and_combinator_is_there():
 def test_all_names_load_and_type_checkers_see_the_same_ones():
     tree = ast.parse(Path(mm.__file__).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {
-        alias.asname or alias.name for line in block.body if isinstance(line, ast.ImportFrom) for alias in line.names
-    }
-    assert seen == set(mm.__all__)
+    imports = [line for line in block.body if isinstance(line, ast.ImportFrom)]
+    assert all(alias.name in {alias.asname, "*"} for line in imports for alias in line.names)  # or they are private
+    named = {alias.name for line in imports for alias in line.names} - {"*"}
+    assert named | set(methods.__all__) == set(mm.__all__)
     assert all(getattr(mm, name) is not None for name in mm.__all__)
+
+
+def test_everything_can_be_imported_at_once():
+    found: dict[str, object] = {}
+    exec("from multimix import *", found)  # noqa: S102
+    assert found["Mixup"] is methods.Mixup
+    assert set(mm.__all__) <= set(found)

@@ -33,6 +33,7 @@ __all__ = [
     "Network",
     "Stateful",
     "Teacher",
+    "check_method",
     "check_network",
     "declares",
     "encode",
@@ -274,6 +275,12 @@ def encode(network: Network, inputs: Any) -> EncoderOutput:
 def pool(network: Network, output: EncoderOutput) -> Float[Tensor, "b *r e"]:
     """Return what a network pools an output of :func:`encode` to, whatever became of its features since."""
     return network.pool(output.features if output.context == _PLAIN else output)
+
+
+def check_method(name: str, method: object) -> None:
+    """Raise TypeError unless ``method``, the argument of this name, is an instance of a method."""
+    if isinstance(method, type) or not callable(method):
+        raise TypeError(f"{name} must be a method such as MultiMix(), got {method!r}")
 
 
 def require_part(network: object, part: str) -> None:

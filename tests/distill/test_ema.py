@@ -144,7 +144,7 @@ def test_impossible_momenta_are_refused(momentum):
 
 @pytest.mark.bad_input
 def test_unknown_buffer_rules_are_refused():
-    with pytest.raises(ValueError, match="buffer_rule must be 'copy' or 'average', got 'keep'"):
+    with pytest.raises(ValueError, match="buffer_rule must be one of copy, average, got 'keep'"):
         EMATeacher(nn.Linear(2, 2), buffer_rule="keep")
 
 

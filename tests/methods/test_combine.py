@@ -147,8 +147,7 @@ def test_other_collections_of_methods_are_refused(methods):
         (("mixup",), None, TypeError, "methods must be a method such as MultiMix"),
         ((Mixup(), ERM()), (1.0,), ValueError, "probabilities must be 2 numbers that sum to 1"),
         ((Mixup(), ERM()), (0.5, 0.6), ValueError, "probabilities must be 2 numbers that sum to 1"),
-        ((Mixup(), ERM()), (1.5, -0.5), ValueError, "probabilities must be 2 numbers that sum to 1, none negative"),
-        ((Mixup(), ERM()), (float("nan"), 1.0), ValueError, "probabilities must be 2 numbers that sum to 1"),
+        ((Mixup(), ERM()), (1.5, -0.5), ValueError, "probabilities must hold values that each must lie in"),
     ],
 )
 def test_impossible_alternations_are_refused(methods, probabilities, error, message):

@@ -253,9 +253,9 @@ def test_impossible_probabilities_are_refused(probability):
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("stages", [(), (-1, 0)])
-def test_impossible_stages_are_refused(stages):
-    with pytest.raises(ValueError, match="stages must name at least one stage, none below 0"):
+@pytest.mark.parametrize(("stages", "said"), [((), "hold at least 1, got"), ((-1, 0), "hold values that each must be")])
+def test_impossible_stages_are_refused(stages, said):
+    with pytest.raises(ValueError, match=f"stages must {said}"):
         ManifoldMixup(stages=stages)
 
 

@@ -8,15 +8,15 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from multimix._declared import check_fields
+from multimix._declared import Checked, Fraction
 from multimix._modules import fingerprint
-from multimix.distill.ema import BufferRule, EMATeacher, as_module, check_ema
+from multimix.distill.ema import BufferRule, EMATeacher, Momentum, as_module
 from multimix.ops import CrossEntropy, batch_size, check_examples, check_fit, objective_of, rows_of
-from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_network
+from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method, check_network
 
 
 @dataclass(eq=False)
-class SelfDistilled(Stateful):
+class SelfDistilled(Checked, Stateful):
     r"""Interpolate a teacher's soft predictions as the labels are: ``gamma * labels + (1 - gamma) * teacher``.
 
     The teacher is a moving average of the network. Give two views of each mini-batch, ``inputs = (view_1, view_2)``:
@@ -34,12 +34,12 @@ class SelfDistilled(Stateful):
 
     method: Method
     """What the student trains with."""
-    gamma: float = 0.5
+    gamma: Fraction = 0.5
     """Weight of the labels; the teacher weighs ``1 - gamma``."""
     teacher: Literal["predict", "mix"] = "predict"
     """``predict``: the teacher predicts on its own mixed embeddings, same weights. ``mix``: its predictions are mixed
     like labels."""
-    momentum: float = 0.999
+    momentum: Momentum = 0.999
     """Share of the moving average that stays at each step."""
     buffer_rule: BufferRule = "copy"
     """Batch-normalisation statistics are copied from the student, or averaged like parameters."""
@@ -50,14 +50,8 @@ class SelfDistilled(Stateful):
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_fields(self)
-        if isinstance(self.method, type) or not callable(self.method):
-            raise TypeError(f"method must be a method such as MultiMix(), got {self.method!r}")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must lie in [0, 1], got {self.gamma}")
-        if self.teacher not in ("predict", "mix"):
-            raise ValueError(f"teacher must be 'predict' or 'mix', got {self.teacher!r}")
-        check_ema(self.momentum, self.buffer_rule)
+        super().__post_init__()
+        check_method("method", self.method)
         self.ema: EMATeacher | None = None
         self.register_buffer("_seen", None)
 

@@ -1,16 +1,18 @@
 """The moving average of a network."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import Self
 
+from multimix._declared import Interval, check
 from multimix._modules import copied
 from multimix.protocols import Network
 
 BufferRule = Literal["copy", "average"]
+Momentum = Annotated[float, Interval(ge=0, lt=1)]
 
 
 class EMATeacher(nn.Module):
@@ -41,7 +43,8 @@ class EMATeacher(nn.Module):
             TypeError: If ``network`` is not a torch module.
         """
         super().__init__()
-        check_ema(momentum, buffer_rule)
+        check(Momentum, momentum=momentum)
+        check(BufferRule, buffer_rule=buffer_rule)
         self.momentum, self.buffer_rule, self.warmup = momentum, buffer_rule, warmup
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self.network = copied(as_module(network)).requires_grad_(False).eval()
@@ -80,11 +83,3 @@ def as_module(network: object) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a torch module, got {type(network).__name__}")
     return network
-
-
-def check_ema(momentum: float, buffer_rule: str) -> None:
-    """Raise ValueError for settings that are no moving average."""
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
-    if buffer_rule not in ("copy", "average"):
-        raise ValueError(f"buffer_rule must be 'copy' or 'average', got {buffer_rule!r}")

@@ -54,7 +54,6 @@ __all__ = [
     "AdaMixUp",
     "AlignMix",
     "Alternate",
-    "AnyMethod",
     "AutoMix",
     "Chain",
     "CoMixup",

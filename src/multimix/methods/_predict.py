@@ -8,7 +8,6 @@ from torch import Generator, Tensor
 
 from multimix.ops import (
     CrossEntropy,
-    Objective,
     as_probabilities,
     check_batch,
     check_examples,
@@ -83,7 +82,7 @@ class Predicts(ABC):
         logits = mixing.predict(network if observed is None else cast("Network", observed), inputs)
         grid = None if observed is None else observed.grid
         mixed = mixing.mix_targets(wanted_of(network, targets, logits, grid=grid, label_maps=self.label_maps))
-        return classification_losses(logits, mixed, _teach(mixing, teacher), objective_of(network))
+        return objective_of(network).losses(logits, mixed, taught_by(mixing, teacher))
 
     def check(self, inputs: Any, targets: Tensor) -> None:
         """Raise unless this is a mini-batch that the method can take."""
@@ -217,14 +216,8 @@ def _centres(size: int, full: int, like: Tensor) -> Tensor:
     return ((torch.arange(size, device=like.device) + 0.5) * (full / size)).long()
 
 
-def classification_losses(
-    logits: Tensor, targets: Tensor, taught: tuple[Tensor, float] | None, objective: Objective
-) -> Losses:
-    """Return the losses of logits against targets and, if given, (teacher logits, gamma)."""
-    return objective.losses(logits, targets, taught)
-
-
-def _teach(mixing: Mixing, teacher: Teacher | None) -> tuple[Tensor, float] | None:
+def taught_by(mixing: Mixing, teacher: Teacher | None) -> tuple[Tensor, float] | None:
+    """Return a teacher's logits of its own view, mixed by the same draw, and gamma; None without a teacher."""
     if teacher is None:
         return None
     with torch.no_grad():

@@ -11,7 +11,7 @@ from multimix._declared import Count, Interval
 from multimix._modules import copied
 from multimix.methods._images import uniform
 from multimix.methods._learned import LearnsBeside, build_beside, network_module
-from multimix.methods._predict import InputMixing, _teach, begin, classification_losses, wanted_of
+from multimix.methods._predict import InputMixing, begin, taught_by, wanted_of
 from multimix.ops import accurate, check_batch, draw_partners, objective_of
 from multimix.protocols import Losses, Network, Teacher
 
@@ -32,13 +32,9 @@ class AdaMixUp(LearnsBeside):
     among them; its cross-entropy is added. Both losses train the policy through the mixed images. Lambda in the targets
     passes no gradient on, as in the authors' code. Works on inputs of any shape that the network takes.
 
-    The training engine trains policy and discriminator along with the network. In a loop of your own, build them before
-    the optimiser and give their parameters to it::
-
-        method.prepare(network)
-        optimizer = torch.optim.SGD([*network.parameters(), *method.parameters()], lr=0.1)
-
-    A method that nobody has prepared builds them in the first step, where no optimiser knows of them.
+    The training engine trains policy and discriminator along with the network. In a loop of your own, build them by
+    ``method.prepare(network)`` and give the optimiser ``[*network.parameters(), *method.parameters()]``. Without
+    ``prepare`` they are built in the first step, where no optimiser knows of them.
 
     Reference:
         Guo, Mao, Zhang, "MixUp as locally linear out-of-manifold regularization", AAAI 2019; defaults of the authors'
@@ -84,11 +80,7 @@ class AdaMixUp(LearnsBeside):
         generator: Generator | None = None,
         teacher: Teacher | None = None,
     ) -> Losses:
-        """Return the classification losses of mixed and clean inputs plus the discriminator's.
-
-        Raises:
-            ValueError: If the network's pooled embedding has another size than the discriminator was built for.
-        """
+        """Return the classification losses of mixed and clean inputs plus the discriminator's."""
         targets = begin(network, targets, generator)
         check_batch(inputs, targets)
         self.look_for_an_optimiser(network_module(network, "AdaMixUp"))
@@ -97,7 +89,7 @@ class AdaMixUp(LearnsBeside):
         embeddings = network.pool(network.embed(torch.cat([drawn.mix(inputs), inputs[n:]])))
         logits = network.classify(embeddings[: 2 * n])
         wanted = drawn.mix_targets(wanted_of(network, targets, logits))
-        losses = classification_losses(logits, wanted, _teach(drawn, teacher), objective_of(network))
+        losses = objective_of(network).losses(logits, wanted, taught_by(drawn, teacher))
         clean = torch.arange(len(embeddings), device=embeddings.device) >= n
         intrusion = cross_entropy(accurate(cast("nn.Linear", self.discriminator)(embeddings)), clean.long())
         return Losses(losses.total + intrusion, {**losses.terms, "intrusion": intrusion.detach()})
@@ -156,9 +148,9 @@ class Policy(nn.Module):
             averages = torch.cat([averages, averages])
         embeddings = trunk.pool(trunk.embed(averages))
         if embeddings.shape[-1] != self.width:
+            size = embeddings.shape[-1]
             raise ValueError(
-                f"width must be the size of the network's pooled embedding, {embeddings.shape[-1]}, for AdaMixUp, got "
-                f"{self.width}"
+                f"width must be the size of the network's pooled embedding, {size}, for AdaMixUp, got {self.width}"
             )
         return accurate(self.head(embeddings))[:n].softmax(-1)
 

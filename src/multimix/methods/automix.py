@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d, pad
 from multimix._declared import Count, Interval, Positive
 from multimix.methods._images import PairMixing, Weight, check_images
 from multimix.methods._learned import LearnsBeside, build_beside, network_module
-from multimix.methods._predict import MixesInputs, _teach, begin, classification_losses, wanted_of
+from multimix.methods._predict import MixesInputs, begin, taught_by, wanted_of
 from multimix.ops import CrossEntropy, accurate, beta, check_batch, draw_partners, mix_pairs, objective_of
 from multimix.protocols import Losses, Network, Teacher
 
@@ -33,13 +33,9 @@ class AutoMix(LearnsBeside, MixesInputs):
     with the mean over mixed and clean images in the first two terms, and over values of the mixed ones in the last,
     where images and generated images are each scaled to [0, 1] by the least and the largest value of the mini-batch.
 
-    The training engine trains the generator along with the network. In a loop of your own, build it before the
-    optimiser and give its parameters to it::
-
-        method.prepare(network)
-        optimizer = torch.optim.SGD([*network.parameters(), *method.parameters()], lr=0.1)
-
-    A method that nobody has prepared builds its generator in the first step, where no optimiser knows of it.
+    The training engine trains the generator along with the network. In a loop of your own, build it by
+    ``method.prepare(network)`` and give the optimiser ``[*network.parameters(), *method.parameters()]``. Without
+    ``prepare`` it is built in the first step, where no optimiser knows of it.
 
     Reference:
         Zhu et al., "AutoMix: mixup networks for sample interpolation via cooperative barycenter learning", ECCV 2020;
@@ -92,8 +88,7 @@ class AutoMix(LearnsBeside, MixesInputs):
         """Return the classification losses plus the weighted distance of the mixed images to their two.
 
         Raises:
-            ValueError: If the inputs are not images, have other channels than the generator, or the network is not
-                trained for classes.
+            ValueError: If the inputs have other channels than the generator, or the network is not trained for classes.
         """
         targets = begin(network, targets, generator, called=True)
         check_batch(inputs, targets)
@@ -105,7 +100,7 @@ class AutoMix(LearnsBeside, MixesInputs):
         mixed = drawn.mix(inputs)
         logits = network(mixed)
         wanted = drawn.mix_targets(wanted_of(network, targets, logits))
-        losses = classification_losses(logits, wanted, _teach(drawn, teacher), objective)
+        losses = objective.losses(logits, wanted, taught_by(drawn, teacher))
         entropy = torch.special.entr(wanted).sum(-1).mean()
         distance = drawn.distance(inputs, mixed)
         labels_weight = 1.0 if teacher is None else teacher.gamma
@@ -166,9 +161,9 @@ def _to_unit_range(images: Tensor) -> Tensor:
 
 
 def _image_channels(network: nn.Module) -> int:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
+    convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if convolution is not None:
+        return convolution.in_channels
     raise ValueError("channels must be given to AutoMix: the network has no convolution to read them from")
 
 
@@ -176,10 +171,7 @@ class MixingUNet(nn.Module):
     """Mix images in a small U-Net: at each level, complementary sets of channels survive of either image.
 
     Works on images of any size: an axis of a single position is not halved any more. Batch normalisation always takes
-    the statistics of the mini-batch.
-
-    Attributes:
-        levels: Channels at each level, from the images' own size down.
+    the statistics of the mini-batch. ``levels`` holds the channels at each level, from the images' own size down.
     """
 
     def __init__(self, channels: int, width: int = 16):

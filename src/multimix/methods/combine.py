@@ -6,15 +6,15 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Generator, Tensor
 
-from multimix._declared import check_fields
+from multimix._declared import Checked, Fraction
 from multimix.methods._predict import MixesInputs, begin
 from multimix.methods.erm import ERM
 from multimix.ops import check_batch, check_generator, objective_of
-from multimix.protocols import Losses, Method, Network, Stateful, Teacher
+from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method
 
 
 @dataclass(frozen=True)
-class Alternate:
+class Alternate(Checked):
     """Each step, one of several methods, drawn with the given probabilities.
 
     ``Alternate((MultiMix(alpha=(0.5, 2.0)), Mixup(alpha=2.0)), (0.5, 0.5))`` is MultiMix as published.
@@ -24,12 +24,12 @@ class Alternate:
 
     methods: tuple[Method, ...]
     """What to choose from."""
-    probabilities: tuple[float, ...] | None = None
+    probabilities: tuple[Fraction, ...] | None = None
     """One for each method; equal by default."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_fields(self)
+        super().__post_init__()
         if not isinstance(self.methods, tuple):
             raise TypeError(f"methods must be a tuple of methods, got {self.methods!r}")
         if not self.methods:
@@ -37,10 +37,8 @@ class Alternate:
         for method in self.methods:
             check_method("methods", method)
         p = self.probabilities
-        if p is None:
-            return
-        if len(p) != len(self.methods) or min(p) < 0 or not abs(sum(p) - 1) <= 1e-6:  # NaN lands here too
-            raise ValueError(f"probabilities must be {len(self.methods)} numbers that sum to 1, none negative, got {p}")
+        if p is not None and (len(p) != len(self.methods) or abs(sum(p) - 1) > 1e-6):
+            raise ValueError(f"probabilities must be {len(self.methods)} numbers that sum to 1, got {p}")
 
     def __call__(
         self,
@@ -74,7 +72,7 @@ class Alternate:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Checked):
     """Mix the inputs by one method, and go on with another one as if the mixed examples were the mini-batch.
 
     ``Chain(Mixup(), MultiMix())`` interpolates the embeddings of mixed images, with their mixed labels: input mixing
@@ -93,7 +91,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_fields(self)
+        super().__post_init__()
         if not isinstance(self.first, MixesInputs):
             raise TypeError(f"first must be a method that mixes inputs, such as Mixup(), got {self.first!r}")
         check_method("then", self.then)
@@ -117,7 +115,7 @@ class Chain:
 
 
 @dataclass(eq=False)
-class Until(Stateful):
+class Until(Checked, Stateful):
     """One method until a fraction of training is done, another one after it.
 
     The training engine tells how far training is; in a loop of your own, call ``method.at(step / steps)``.
@@ -127,18 +125,16 @@ class Until(Stateful):
 
     method: Method
     """What to use first."""
-    fraction: float = 0.9
+    fraction: Fraction = 0.9
     """Share of training after which it gives way."""
     then: Method = field(default_factory=ERM)
     """What to use from there on."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        check_fields(self)
+        super().__post_init__()
         check_method("method", self.method)
         check_method("then", self.then)
-        if not 0 <= self.fraction <= 1:
-            raise ValueError(f"fraction must lie in [0, 1], got {self.fraction}")
         self._progress = 0.0
 
     def at(self, progress: float) -> None:
@@ -169,9 +165,3 @@ def _outputs(network: Network, targets: Tensor) -> int:
             " class indices do not say how many classes there are"
         )
     return len(cast("Tensor", network.head.weight))
-
-
-def check_method(name: str, method: object) -> None:
-    """Raise TypeError unless ``method`` is an instance of a method."""
-    if isinstance(method, type) or not callable(method):
-        raise TypeError(f"{name} must be a method such as MultiMix(), got {method!r}")

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from multimix._declared import Checked, Count, Fraction, Positive
 from multimix.methods._images import Weight, check_images, input_gradient, kept_statistics, saliency_of
-from multimix.methods._predict import InputMixing, MixesInputs, _teach, begin, classification_losses, wanted_of
+from multimix.methods._predict import InputMixing, MixesInputs, begin, taught_by, wanted_of
 from multimix.ops import check_batch, comix_masks, dirichlet, no_autocast, objective_of
 from multimix.protocols import Losses, Network, Teacher
 
@@ -73,11 +73,7 @@ class CoMixup(MixesInputs, Checked):
         generator: Generator | None = None,
         teacher: Teacher | None = None,
     ) -> Losses:
-        """Return the losses of the mixed and the plain mini-batch; a teacher's predictions join the former.
-
-        Raises:
-            ValueError: If the inputs are not images (b, c, h, w).
-        """
+        """Return the losses of the mixed and the plain mini-batch; a teacher's predictions join the former."""
         targets = begin(network, targets, generator, called=True)
         check_batch(inputs, targets)
         check_images(inputs, "Co-Mixup")
@@ -88,11 +84,11 @@ class CoMixup(MixesInputs, Checked):
         with kept_statistics(network), torch.enable_grad():  # the saliency is a gradient, wanted or not
             plain = network(pixels)
             labels = wanted_of(network, targets, plain)
-            loss = classification_losses(plain, labels, None, objective).total
+            loss = objective(plain, labels)
             (gradient,) = torch.autograd.grad(loss * len(inputs), pixels, retain_graph=True)
         mixing = self.mixing(saliency_of(gradient), generator)
         logits = mixing.predict(network, inputs)
-        mixed = classification_losses(logits, mixing.mix_targets(labels), _teach(mixing, teacher), objective)
+        mixed = objective.losses(logits, mixing.mix_targets(labels), taught_by(mixing, teacher))
         return Losses(mixed.total + self.clean * loss, {**mixed.terms, "clean": loss.detach()})
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Assembly":
@@ -138,10 +134,8 @@ class Assembly(InputMixing):
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the assembled images."""
-        h, w = inputs.shape[2:]
-        rows, columns = (
-            _cell_of(side, n, inputs.device) for side, n in zip((h, w), self.chosen.shape[2:], strict=True)
-        )
+        sides = zip(inputs.shape[2:], self.chosen.shape[2:], strict=True)
+        rows, columns = (_cell_of(side, n, inputs.device) for side, n in sides)
         pixels = self.chosen[:, :, rows][..., columns].unsqueeze(2).expand(2, *inputs.shape)
         first, second = (inputs.gather(0, index) for index in pixels)
         return (first + second) / 2
@@ -177,7 +171,7 @@ def _salient_spots(saliency: Float[Tensor, "b h w"]) -> Int[Tensor, "b 2"]:
     return torch.stack([where // means.shape[2], where % means.shape[2]], 1)
 
 
-def _affinity(spots: Int[Tensor, "b 2"], omega: Fraction) -> Float[Tensor, "b b"]:
+def _affinity(spots: Int[Tensor, "b 2"], omega: float) -> Float[Tensor, "b b"]:
     """Return how inputs compete: ``(1 - omega) I`` plus omega times city-block distances whose mean over rows is 1."""
     distance = (spots[:, None] - spots).abs().sum(-1).double()
     scale = len(spots) / distance.sum().clamp_min(1)  # no two spots apart: no distance at all

@@ -1,20 +1,20 @@
 """Manifold mixup."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
-from multimix._declared import check_fields
+from multimix._declared import Checked, Ge, MinLen, Positive
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import Pairing, draw_pairing
-from multimix.ops import batch_size, check_concentration
+from multimix.ops import batch_size
 from multimix.protocols import Network, check_network, require_part
 
 
 @dataclass(frozen=True)
-class ManifoldMixup(Predicts):
+class ManifoldMixup(Checked, Predicts):
     """Mix pairs of hidden representations at a stage drawn anew every step, targets alike; lambda ~ Beta(alpha, alpha).
 
     The paper's code takes binary cross-entropy on softmax outputs; here it is cross-entropy, as in its text and for
@@ -32,17 +32,10 @@ class ManifoldMixup(Predicts):
     label_maps: ClassVar[bool] = True
     needs_stages: ClassVar[bool] = True
 
-    alpha: float = 2.0
+    alpha: Positive = 2.0
     """Concentration of the Beta distribution."""
-    stages: tuple[int, ...] = (0, 1, 2)
+    stages: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2)
     """Where to mix, 0 being the input; stages that a network does not have are left out."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        check_fields(self)
-        check_concentration("alpha", self.alpha)
-        if not self.stages or min(self.stages) < 0:
-            raise ValueError(f"stages must name at least one stage, none below 0, got {self.stages}")
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw a stage, partners and lambda.
@@ -62,17 +55,21 @@ class ManifoldMixup(Predicts):
             )
         device = generator.device if generator is not None else None
         stage = available[int(torch.randint(len(available), (), generator=generator, device=device))]
-        return _AtStage(stage, draw_pairing(batch_size(inputs), self.alpha, like, generator))
+        return AtStage(stage, draw_pairing(batch_size(inputs), self.alpha, like, generator))
 
 
 @dataclass(frozen=True)
-class _AtStage:
+class AtStage:
+    """Pairs of hidden representations that leave a stage."""
+
     stage: int
     pairing: Pairing
 
     def predict(self, network: Network, inputs: Tensor) -> Tensor:
+        """Return the logits of the mixed mini-batch."""
         with network.mixing_at(self.stage, self.pairing.mix):
             return network(inputs)
 
     def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the mixed class probabilities."""
         return self.pairing.mix(targets)

@@ -5,14 +5,15 @@ from typing import ClassVar
 
 from torch import Generator, Tensor
 
-from multimix._declared import check_fields
-from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import Mode, beta, check_concentration, draw_couples, draw_partners, mix_pairs
+from multimix._declared import Checked, Positive
+from multimix.methods._images import PairMixing
+from multimix.methods._predict import MixesInputs
+from multimix.ops import Mode, beta, draw_couples, draw_partners
 from multimix.protocols import Network
 
 
 @dataclass(frozen=True)
-class Mixup(MixesInputs):
+class Mixup(Checked, MixesInputs):
     """Mix pairs of inputs and their targets: ``lam * x + (1 - lam) * x[partners]``.
 
     Lambda ~ Beta(alpha, alpha), one a step unless ``mode`` says otherwise. Works on inputs of any shape: images,
@@ -26,15 +27,10 @@ class Mixup(MixesInputs):
     name: ClassVar[str] = "mixup"
     label_maps: ClassVar[bool] = True
 
-    alpha: float = 1.0
+    alpha: Positive = 1.0
     """Concentration of the Beta distribution; below 1 most mixed inputs stay near one of the two."""
     mode: Mode = "batch"
     """Who shares a lambda: ``batch``, all; ``pair``, two examples that are each other's partners; ``elem``, nobody."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        check_fields(self)
-        check_concentration("alpha", self.alpha)
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Pairing":
         """Draw partners and lambda."""
@@ -42,19 +38,12 @@ class Mixup(MixesInputs):
 
 
 @dataclass(frozen=True)
-class Pairing(InputMixing):
-    """Who is mixed with whom, and the weight of the first: one for all, or one an example (b,)."""
-
-    partners: Tensor
-    lam: Tensor
+class Pairing(PairMixing):
+    """Pairs of which inputs and targets are mixed linearly."""
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return every value, an input or a hidden representation, mixed with its partner's."""
-        return mix_pairs(inputs, self.partners, self.lam)
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the mixed class probabilities."""
-        return self.mix(targets)
+        return self.mix_targets(inputs)
 
 
 def draw_pairing(b: int, alpha: float, like: Tensor, generator: Generator | None, mode: Mode = "batch") -> Pairing:

@@ -19,7 +19,7 @@ from multimix.methods._images import (
     saliency_of,
     uniform,
 )
-from multimix.methods._predict import MixesInputs, classification_losses, wanted_of
+from multimix.methods._predict import MixesInputs, wanted_of
 from multimix.ops import beta, draw_partners, objective_of, solve_ordered_labels, transport_blocks
 from multimix.protocols import Losses, Network, Teacher
 
@@ -95,8 +95,7 @@ class PuzzleMix(MixesInputs, Checked):
             return losses
         with kept_statistics(network):  # the mixed images have moved them
             logits = network(inputs)
-        wanted = wanted_of(network, targets, logits)
-        clean = classification_losses(logits, wanted, None, objective_of(network)).total
+        clean = objective_of(network)(logits, wanted_of(network, targets, logits))
         return replace(losses, total=losses.total + self.clean * clean, terms={**losses.terms, "clean": clean.detach()})
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Puzzle":
@@ -108,7 +107,8 @@ class PuzzleMix(MixesInputs, Checked):
         lam = beta(1, self.alpha, generator=generator, device=inputs.device)[0]
         sizes = block_sizes(inputs.shape[2], inputs.shape[3], self.grids)
         size = sizes[min(int(float(uniform(generator=generator)) * len(sizes)), len(sizes) - 1)]
-        scale = Scale.of(inputs)
+        values = inputs.detach().float().transpose(0, 1).flatten(1)[..., None, None]
+        scale = Scale(values.amin(1), values.amax(1))
         gradient, noise = self._look(network, inputs, targets, scale, generator)
         saliency = saliency_of(gradient)
         mask = self._cut(scale.pixels(inputs), pool_saliency(saliency, size), partners, lam)
@@ -183,12 +183,6 @@ class Scale:
     low: Tensor
     high: Tensor
 
-    @classmethod
-    def of(cls, inputs: Tensor) -> "Scale":
-        """Return the least and the largest value of each channel."""
-        low, high = inputs.detach().float().transpose(0, 1).flatten(1).aminmax(dim=1)
-        return cls(low.view(-1, 1, 1), high.view(-1, 1, 1))
-
     @property
     def width(self) -> Tensor:
         """Return the range of each channel, 1 where all pixels are the same."""
@@ -258,18 +252,13 @@ def _borders(patches: Tensor, partners: Tensor, per_block: int) -> tuple[Tensor,
 
     In this order: the first image on both sides, the second on both, first above second, second above first.
     """
+
+    def difference(one: Tensor, other: Tensor) -> Tensor:
+        return (one - other).abs().mean(1).unflatten(2, (-1, per_block)).mean(3)
+
     above, below = patches[:, :, per_block - 1 : -1 : per_block], patches[:, :, per_block::per_block]
-    both = _difference(above, below, per_block)
-    return (
-        both,
-        both[partners],
-        _difference(above, below[partners], per_block),
-        _difference(above[partners], below, per_block),
-    )
-
-
-def _difference(one: Tensor, other: Tensor, per_block: int) -> Tensor:
-    return (one - other).abs().mean(1).unflatten(2, (-1, per_block)).mean(3)
+    both = difference(above, below)
+    return both, both[partners], difference(above, below[partners]), difference(above[partners], below)
 
 
 def _prior(lam: Tensor, labels: int) -> Tensor:
@@ -287,15 +276,10 @@ def spread(blocks: Tensor, size: int) -> Tensor:
 
 def source_pixels(blocks: Int[Tensor, "b y x"], size: int) -> Int[Tensor, "b h w"]:
     """Return which pixel goes where, row-major, if these blocks of side ``size`` do."""
-    columns = blocks.shape[2]
-    corner = (blocks // columns * columns * size + blocks % columns) * size
-    inside = torch.arange(size, device=blocks.device)
-    offset = inside.view(-1, 1) * columns * size + inside
-    return (
-        (spread(corner, size).unflatten(1, (-1, size)).unflatten(3, (-1, size)) + offset.view(size, 1, size))
-        .flatten(3)
-        .flatten(1, 2)
-    )
+    b, rows, columns = blocks.shape
+    pixels = torch.arange(blocks[0].numel() * size**2, device=blocks.device).view(rows, size, columns, size)
+    each = pixels.transpose(1, 2).reshape(rows * columns, size, size)
+    return each[blocks].transpose(2, 3).reshape(b, rows * size, columns * size)
 
 
 def move_pixels(images: Float[Tensor, "b c h w"], source: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:

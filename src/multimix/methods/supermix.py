@@ -13,7 +13,7 @@ from typing_extensions import Self
 from multimix._declared import Checked, Count, Fraction, Ge, Positive, check
 from multimix._modules import copied
 from multimix.methods._images import Weight, check_images, evaluating
-from multimix.methods._predict import InputMixing, MixesInputs, _teach, begin, classification_losses, wanted_of
+from multimix.methods._predict import InputMixing, MixesInputs, begin, taught_by, wanted_of
 from multimix.ops import (
     accurate,
     as_probabilities,
@@ -112,7 +112,7 @@ class SuperMix(Stateful, MixesInputs, Checked):
         mixing = self.draw(network if teacher is None else teacher.network, inputs, targets, generator)
         logits = mixing.predict(network, inputs)
         mixed = mixing.mix_targets(wanted_of(network, targets, logits))
-        return classification_losses(logits, mixed, _teach(mixing, teacher), objective_of(network))
+        return objective_of(network).losses(logits, mixed, taught_by(mixing, teacher))
 
     def mix(
         self,
@@ -131,7 +131,7 @@ class SuperMix(Stateful, MixesInputs, Checked):
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
     ) -> "MaskedSets":
         """Draw sets and weights, and search for the masks with the teacher or, if there is none, the network."""
-        return self._search(self._supervisor(network), inputs, generator)[0]
+        return self._search(network, inputs, generator)[0]
 
     def generate(
         self,
@@ -161,25 +161,22 @@ class SuperMix(Stateful, MixesInputs, Checked):
     @torch.no_grad()
     def _lot(self, inputs: Tensor, targets: Tensor, num_classes: int, generator: Generator | None) -> MixedSet:
         check_batch(inputs, targets)
-        supervisor = self._supervisor(None)
-        sets, wanted = self._search(supervisor, inputs, generator)
+        supervisor = cast("nn.Module", self.teacher)
+        sets, wanted = self._search(None, inputs, generator)
         images = sets.mix(inputs.to(precision_of(supervisor, inputs)))
         with evaluating(supervisor), no_autocast(inputs.device.type):
             kept = solved(supervisor(images), wanted)
         mixed = sets.mix_targets(as_probabilities(targets, num_classes))
         return MixedSet(images[kept].to(inputs.dtype), mixed[kept], sets.masks(*inputs.shape[-2:])[kept])
 
-    def _supervisor(self, network: Network | None) -> Supervisor:
+    @torch.no_grad()
+    def _search(
+        self, network: Network | None, inputs: Tensor, generator: Generator | None
+    ) -> tuple["MaskedSets", Tensor]:
+        """Return the sets with their masks, and the class distributions that these are for."""
         supervisor = self.teacher if self.teacher is not None else network
         if supervisor is None:
             raise ValueError("network must be given: SuperMix has no teacher and mixes by what the network sees")
-        return supervisor
-
-    @torch.no_grad()
-    def _search(
-        self, supervisor: Supervisor, inputs: Tensor, generator: Generator | None
-    ) -> tuple["MaskedSets", Tensor]:
-        """Return the sets with their masks, and the class distributions that these are for."""
         check_images(inputs, "SuperMix")
         b, inputs = len(inputs), inputs.detach()
         order = draw_partners(b, generator=generator, device=inputs.device)

@@ -23,7 +23,9 @@ def pair_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     Of every method that mixes inputs and asks for no network.
     """
     chosen = [
-        cls for cls in METHODS if issubclass(cls, MixesInputs) and not cls.needs_network and not hasattr(cls, "prepare")
+        cls
+        for cls in METHODS
+        if issubclass(cls, MixesInputs) and cls.mixes and not cls.needs_network and not hasattr(cls, "prepare")
     ]
     makers: list[Callable[..., Comparison]] = [
         *(partial(against_timm, cls, mode) for cls in (Mixup, CutMix) for mode in MODES_MOST),

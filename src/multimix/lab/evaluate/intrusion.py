@@ -18,7 +18,7 @@ from multimix.lab.evaluate.predict import LabelledBatches, check_finite, each_po
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.methods import ManifoldMixup, Mixup, MultiMix
 from multimix.methods._predict import InputMixing, Mixing, Predicts
-from multimix.methods.manifold import _AtStage
+from multimix.methods.manifold import AtStage
 from multimix.methods.mixup import draw_pairing
 from multimix.ops import as_probabilities, interpolate_positions, reweight
 from multimix.protocols import (
@@ -59,7 +59,7 @@ class LastStage(Predicts):
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw partners and lambdas: those that Mixup draws from the same generator."""
-        return _AtStage(network.stages[-1], draw_pairing(len(inputs), 1.0, inputs, generator, "elem"))
+        return AtStage(network.stages[-1], draw_pairing(len(inputs), 1.0, inputs, generator, "elem"))
 
 
 def interpolate(
