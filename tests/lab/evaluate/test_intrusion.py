@@ -1,0 +1,356 @@
+"""What each method interpolates, against its own loss; the intrusion suite, by hand and against a loop in NumPy."""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+import toy
+from evaluate.made import source
+from listening import Kept
+from multimix import SelfDistilled
+from multimix.lab.evaluate.intrusion import (
+    Interpolated,
+    Intrusion,
+    IntrusionSettings,
+    LastStage,
+    References,
+    interpolate,
+    places_of,
+)
+from multimix.methods import (
+    ERM,
+    METHODS,
+    AdaMixUp,
+    AlignMix,
+    Alternate,
+    AutoMix,
+    CoMixup,
+    CutMix,
+    DenseMultiMix,
+    FMix,
+    ManifoldMixup,
+    Mixup,
+    MultiMix,
+    OptTransMix,
+    PuzzleMix,
+    ResizeMix,
+    SaliencyMix,
+    StyleCutMix,
+    StyleMix,
+    SuperMix,
+    Until,
+    ZetaMixup,
+)
+from multimix.methods._predict import Predicts
+from multimix.methods.mixup import Pairing
+from multimix.ops import soft_cross_entropy
+from multimix.protocols import declares
+
+CLASSES, SIZE = 5, 12
+
+WHOLE_BATCH: list[Any] = [
+    Mixup(),
+    Mixup(mode="elem"),
+    CutMix(),
+    ResizeMix(),
+    FMix(),
+    ZetaMixup(),
+    ManifoldMixup(),
+    ManifoldMixup(stages=(2,)),
+    LastStage(),
+    AlignMix(prob=1.0),
+    AlignMix(prob=0.0),
+    SaliencyMix(),
+    PuzzleMix(),
+    OptTransMix(),
+    SuperMix(iterations=3),
+    MultiMix(tuples=SIZE),
+    MultiMix(tuples=SIZE, alpha=(0.5, 2.0), tuple_length=4),
+    DenseMultiMix(tuples=SIZE),
+    DenseMultiMix(tuples=SIZE, shared=True, query="cam", activation="softmax"),
+]
+
+
+def batch(seed: int = 3) -> tuple[Tensor, Tensor]:
+    return toy.batch(SIZE, 3, 8, 8, classes=CLASSES, seed=seed)
+
+
+def mixes(method: Any) -> bool:
+    return declares(method, "mixes")
+
+
+def mixed(method: Any, *, seed: int = 0, positions: int = 99, network: toy.Toy | None = None) -> Any:
+    network = toy.images().eval() if network is None else network
+    generator = Generator().manual_seed(seed)
+    with torch.no_grad():
+        return interpolate(method, network, *batch(), classes=CLASSES, generator=generator, positions=positions)
+
+
+def moves_everything(method: Any) -> int:
+    """Return a seed under which no example is left as it is, so that the loss is the mean over all of them."""
+    return next(seed for seed in range(500) if (m := mixed(method, seed=seed)) and m.embeddings.shape[1] == SIZE)
+
+
+@pytest.mark.parametrize("method", WHOLE_BATCH, ids=repr)
+def test_interpolations_have_the_loss_that_the_method_trains_with(method):
+    network, seed = toy.images().eval(), moves_everything(method)
+    found = mixed(method, seed=seed)
+    wanted = method(network, *batch(), generator=Generator().manual_seed(seed)).terms["labels"]
+    ours = torch.stack(
+        [
+            soft_cross_entropy(network.classify(embeddings), weights)
+            for embeddings, weights in zip(found.embeddings, found.weights, strict=True)
+        ]
+    )
+    assert ours.mean().item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", [*WHOLE_BATCH, StyleMix(prob=1.0), StyleCutMix(), CoMixup()], ids=repr)
+def test_weights_are_probabilities_of_every_embedding(method):
+    found = mixed(copy.deepcopy(method))
+    p, n, _ = found.embeddings.shape
+    assert found.weights.shape == (p, n, CLASSES)
+    assert n <= SIZE
+    assert (found.weights >= 0).all()
+    torch.testing.assert_close(found.weights.sum(-1), torch.ones(p, n))
+    assert not found.embeddings.requires_grad
+
+
+def test_every_method_is_heard_of():
+    """A new method needs a look here: what does it interpolate?"""
+    covered = {type(method) for method in WHOLE_BATCH} | {StyleMix, StyleCutMix, CoMixup, ERM, AutoMix, AdaMixUp}
+    assert covered >= set(METHODS)
+
+
+@pytest.mark.parametrize("method", [AutoMix(), AdaMixUp()], ids=lambda m: m.name)
+def test_methods_with_networks_of_their_own_count_once_these_are_there(method):
+    network = toy.images().eval()
+    assert not mixes(method)
+    assert mixed(method) is None
+    method.prepare(network)
+    assert mixes(method)
+    found = mixed(method, network=network)
+    assert found.embeddings.shape[1] <= SIZE // 2  # the others are clean
+    assert (found.weights < 1).any()
+
+
+def test_what_a_method_leaves_as_it_is_does_not_count():
+    """AutoMix mixes a third here; in mixup an example may be its own partner."""
+    method = AutoMix(share=1 / 3)
+    method.prepare(toy.images())
+    assert mixed(method).embeddings.shape[1] <= 4
+    kept = {seed: mixed(Mixup(), seed=seed).embeddings.shape[1] for seed in range(20)}
+    own = {
+        seed: int((torch.randperm(SIZE, generator=Generator().manual_seed(seed)) == torch.arange(SIZE)).sum())
+        for seed in range(20)
+    }
+    assert kept == {seed: SIZE - count for seed, count in own.items()}
+    assert max(own.values()) > 0
+
+
+def test_a_draw_that_mixes_nothing_is_drawn_again():
+    """Half of the steps are plain; that ten in a row are has a probability of 0.001."""
+    assert all(mixed(CutMix(prob=0.5), seed=seed) for seed in range(20))
+    assert mixed(CutMix(prob=0.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "inner"),
+    [
+        (SelfDistilled(MultiMix()), MultiMix()),
+        (Until(Mixup(), 0.5), Mixup()),
+        (SelfDistilled(Until(DenseMultiMix())), DenseMultiMix()),
+    ],
+    ids=lambda m: m.name,
+)
+def test_a_method_around_a_method_interpolates_as_that_one(method, inner):
+    assert mixes(method)
+    assert torch.equal(mixed(method).embeddings, mixed(inner).embeddings)
+
+
+def test_of_several_methods_each_is_drawn():
+    both = Alternate((DenseMultiMix(), Mixup()))
+    kinds = [mixed(both, seed=seed).places is None for seed in range(40)]
+    assert 10 < sum(kinds) < 30
+    assert not mixes(Alternate((ERM(), ERM())))
+    assert mixes(Alternate((ERM(), Mixup())))
+    assert mixed(ERM()) is None
+
+
+def test_some_positions_are_those_of_all():
+    """With shared weights, what is left out changes nothing of the rest."""
+    method = DenseMultiMix(shared=True)
+    everywhere, somewhere = mixed(method), mixed(method, positions=3)
+    assert everywhere.places == tuple(range(16))
+    assert somewhere.places == (0, 8, 15)
+    torch.testing.assert_close(somewhere.embeddings, everywhere.embeddings[[0, 8, 15]])
+    torch.testing.assert_close(somewhere.weights, everywhere.weights[[0, 8, 15]])
+    assert places_of(5, 8) == [0, 1, 2, 3, 4]
+    assert places_of(7, 1) == [0]
+
+
+def test_the_baseline_pairs_as_mixup_does():
+    """Same generator, same pairs and lambdas: only where the two mix differs."""
+    seed = moves_everything(Mixup(mode="elem"))
+    first, second = mixed(Mixup(mode="elem"), seed=seed), mixed(LastStage(), seed=seed)
+    assert torch.equal(first.weights, second.weights)
+    assert not torch.allclose(first.embeddings, second.embeddings)
+    network, (inputs, _) = toy.images().eval(), batch()
+    clean = network.pool(network.embed(inputs))
+    partners = torch.randperm(SIZE, generator=Generator().manual_seed(seed))
+    step, way = second.embeddings[0] - clean, clean[partners] - clean
+    share = (step * way).sum(1) / way.square().sum(1)
+    torch.testing.assert_close(step, share[:, None] * way, atol=1e-5, rtol=1e-4)  # the last stage is pooled linearly
+    assert replace(Mixup(), mode="elem").alpha == 1
+
+
+FEW = IntrusionSettings(mixing_batches=3, mixing_batch=20, positions=2)
+
+
+@dataclass(frozen=True)
+class Halfway(Predicts):
+    """The first example of each mini-batch with the second, and so on around."""
+
+    name: ClassVar[str] = "halfway"
+
+    def draw(self, network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Pairing:
+        return Pairing(torch.arange(len(inputs)).roll(-1), torch.tensor(0.5))
+
+
+def test_three_classes_on_a_line_by_hand():
+    """Halfway between class 0 at x = 0 and class 1 at x = 10 lies class 2, at x = 5.5 and y = 0."""
+    points = torch.tensor([[0.0, 0.0, 0.0], [10.0, 0.0, 0.0], [5.5, 0.0, 0.0], [0.0, 1.0, 0.0], [10.0, 2.0, 0.0]])
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    mixing = [(points[:2], labels[:2]), (points[[0, 3]], labels[[0, 3]])]
+    suite = Intrusion([(points, labels)], mixing, 3, Halfway())
+    monitor = Kept()
+    found = dict(suite(toy.identity(3), monitor))
+    # Nearest others of the clean ones: 1, 2, 4.5 (the means of 0.. and 10.. are 5.5 and 4.5 away), 1, 2.
+    scale = (1 + 2 + 4.5 + 1 + 2) / 5
+    assert found["clean/intrusion_rate"] == pytest.approx(1 / 5)
+    # (5, 0) twice, nearest (5.5, 0) of class 2; (0, 0.5) twice, nearest a mixed one, at 0.5.
+    assert found["own/intrusion_rate"] == pytest.approx(1 / 2)
+    assert found["own/nearest_class_weight"] == pytest.approx(1 / 2)
+    assert found["own/distance"] == pytest.approx(0.5 / scale)
+    assert sum(monitor.figures["intrusion"]["own"]) == pytest.approx(1)
+
+
+def loop(mixed: Interpolated, clean: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[float, float, float]:
+    """Return rate, weight and distance, each over all positions, in NumPy."""
+    apart = [
+        min(np.linalg.norm(values[i] - values[j]) for j in range(len(values)) if j != i)
+        for values in clean
+        for i in range(len(values))
+    ]
+    rate, weights, far = [], [], []
+    for values, shares, there in zip(mixed.embeddings.numpy(), mixed.weights.numpy(), clean, strict=True):
+        for value, share in zip(values, shares, strict=True):
+            distances = [np.linalg.norm(value - other) for other in there]
+            kind = labels[int(np.argmin(distances))]
+            rate.append(share[kind] < threshold)
+            weights.append(share[kind])
+            far.append(min(distances) / np.mean(apart))
+    return float(np.mean(rate)), float(np.mean(weights)), float(np.mean(far))
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize("threshold", [0.01, 0.3])
+def test_it_is_a_search_among_all_clean_embeddings(positions, threshold):
+    generator = torch.Generator().manual_seed(positions)
+    clean, labels = torch.randn(positions, 30, 4, generator=generator), torch.arange(30) % 5
+    mixed = Interpolated(
+        torch.randn(positions, 17, 4, generator=generator),
+        torch.rand(positions, 17, 5, generator=generator).mul(4).softmax(-1),
+    )
+    references = References.of([clean[:, :11], clean[:, 11:]], labels)
+    far, weight = references.find(mixed)
+    wanted = loop(mixed, clean.numpy(), labels.numpy(), threshold)
+    found = (float((weight < threshold).double().mean()), float(weight.mean()), float(far.mean()))
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", [Mixup(), MultiMix(), DenseMultiMix(), Alternate((DenseMultiMix(), Mixup()))])
+def test_metrics_passes_and_figure_have_the_names_they_should(method):
+    monitor = Kept()
+    found = dict(Intrusion.of(source(60, method=method), FEW)(toy.images(), monitor))
+    names = ["own", "mixup", "manifold-mixup", "multimix"]
+    kinds = ["intrusion_rate", "nearest_class_weight", "distance"]
+    assert list(found) == ["clean/intrusion_rate", *(f"{name}/{kind}" for name in names for kind in kinds)]
+    assert all(np.isfinite(value) for value in found.values())
+    assert monitor.passes == ["clean", *names]
+    figure = monitor.figures["intrusion"]
+    assert list(figure) == ["edges", "clean", *names]
+    assert len(figure["edges"]) == 51
+    for name in ("clean", *names):
+        assert len(figure[name]) == 50
+        assert sum(figure[name]) == pytest.approx(1)
+    assert figure["edges"][0] == 0
+
+
+def test_a_method_that_mixes_nothing_has_no_own_metrics():
+    monitor = Kept()
+    found = dict(Intrusion.of(source(60, method=ERM()), FEW)(toy.images(), monitor))
+    assert not any(name.startswith("own/") for name in found)
+    assert "own" not in monitor.figures["intrusion"]
+
+
+@pytest.mark.parametrize("size", [1, 60])
+def test_no_metric_depends_on_the_batch_size(size):
+    method = Alternate((DenseMultiMix(), Mixup()))
+    wanted = dict(Intrusion.of(source(60, method=method), FEW)(toy.images()))
+    assert dict(Intrusion.of(source(60, method=method, batch_size=size), FEW)(toy.images())) == pytest.approx(
+        wanted, rel=1e-4
+    )
+
+
+def test_the_mini_batches_are_those_of_the_settings():
+    suite = Intrusion.of(source(60, method=Mixup()), FEW)
+    sizes = [len(labels) for _, labels in suite.mixing]
+    assert sizes == [20, 20, 20]
+    images = torch.cat([inputs for inputs, _ in suite.mixing]).flatten(1)
+    assert len(images[:20].unique(dim=0)) == 20  # no image twice in one
+    again = Intrusion.of(source(60, method=Mixup()), FEW)
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(suite.mixing, again.mixing, strict=True))
+    other = Intrusion.of(source(60, method=Mixup()), replace(FEW, seed=1))
+    assert not torch.equal(next(iter(other.mixing))[0], next(iter(suite.mixing))[0])
+
+
+@pytest.mark.parametrize("method", [MultiMix(), StyleMix(prob=1.0)], ids=lambda m: m.name)
+def test_twice_the_same_and_the_network_as_it_was(method):
+    """StyleMix's autoencoder learns from what it mixes: it must not remember."""
+    network = toy.images().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    suite = Intrusion.of(source(60, method=method), FEW)
+    assert dict(suite(network)) == dict(suite(network))
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_higher_the_threshold_the_more_classes_are_third_ones():
+    rates = [
+        dict(Intrusion.of(source(60, method=Mixup()), replace(FEW, threshold=t))(toy.images()))["own/intrusion_rate"]
+        for t in (1e-6, 0.2, 1.0)
+    ]
+    assert rates == sorted(rates)
+    assert rates[0] < rates[2]
+
+
+def test_where_all_embeddings_are_the_same_there_is_no_distance():
+    points, labels = torch.ones(20, 3), torch.arange(20) % 3
+    monitor = Kept()
+    suite = Intrusion([(points, labels)], [(points, labels)], 3, ERM())
+    found = dict(suite(toy.identity(3), monitor))
+    assert not any(name.endswith("distance") for name in found)
+    assert monitor.figures == {}
+
+
+@pytest.mark.bad_input
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="mixing_batch=128 must be at most 60"):
+        Intrusion.of(source(60, method=Mixup()), IntrusionSettings())
