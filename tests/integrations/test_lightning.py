@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, StackDataset, TensorDataset
 
 import multimix as mm
+from multimix.integrations._training import TrainingMethod
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the host's own imports
@@ -159,10 +160,22 @@ def test_module_validates_and_tests_clean_inputs(toy):
 
 
 def test_generator_follows_the_seed_of_the_trainer(toy, monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    monkeypatch.setattr(pl.LightningModule, "global_rank", 2)  # which is added, for a seed of 3
     expected = toy.own_loop(toy.adapt(toy.twin), mm.Mixup(), toy.batches * 2)
     losses, _ = fit(MultiMixModule(toy.adapt(toy.model), mm.Mixup(), optimizer=sgd), loader(toy))
     assert losses == pytest.approx(expected, abs=1e-6)
+
+
+def test_generator_of_another_kind_of_device_starts_from_the_seed(toy):
+    training = TrainingMethod("mixup", toy.adapt(toy.model))
+    training.start(3, "cpu")
+    first = training(*toy.batches[0]).total
+    state = training.state_dict()
+    state["generator"]["device"] = "cuda"
+    training.load_state_dict(state)
+    training.start(3, "cpu")
+    assert training(*toy.batches[0]).total == first
 
 
 def test_learned_method_is_trained_with_the_model(toy):

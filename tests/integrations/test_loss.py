@@ -170,13 +170,6 @@ def test_under_autocast_the_loss_is_computed_in_full_precision(device):
         torch.testing.assert_close(inside, outside, rtol=1e-6, atol=1e-6)
 
 
-def test_channels_last_changes_nothing():
-    logits, maps = torch.randn(4, K, 6, 5), torch.randint(0, K, (4, 6, 5))
-    loss_of, twin = mm.MultiMixLoss(tuples=30, seed=0), mm.MultiMixLoss(tuples=30, seed=0)
-    expected = twin(logits, maps)
-    torch.testing.assert_close(loss_of(logits.to(memory_format=torch.channels_last), maps), expected)
-
-
 @pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.4's own tracing
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.2, 1.0, 2.5, 0.7])])

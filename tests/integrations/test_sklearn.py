@@ -97,16 +97,6 @@ def test_methods_by_name_in_a_search():
     assert search.best_estimator_[-1].hidden == [16]
 
 
-def test_classes_of_strings_and_names_of_columns():
-    x, y = blobs()
-    names = np.array(["cat", "dog", "eel"])[y]
-    fitted = MultiMixClassifier(epochs=10, random_state=0).fit(x, names)
-    assert list(fitted.classes_) == ["cat", "dog", "eel"]
-    assert set(fitted.predict(x)) <= {"cat", "dog", "eel"}
-    assert fitted.n_features_in_ == 5
-    np.testing.assert_allclose(fitted.predict_proba(x).sum(1), 1)
-
-
 def test_constant_columns_and_outliers():
     x, y = blobs()
     x[:, 2] = 1e8
@@ -167,6 +157,13 @@ def test_pickles_prints_and_predicts_on_the_cpu(capsys):
     assert np.array_equal(again.predict_proba(x), fitted.predict_proba(x))
     losses = fitted.loss_curve_
     assert capsys.readouterr().out == f"epoch 1 of 2: loss {losses[0]:.4f}\nepoch 2 of 2: loss {losses[1]:.4f}\n"
+
+
+@pytest.mark.bad_input
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device 'cuda:1' is not there: torch sees no CUDA device"):
+        MultiMixClassifier(device="cuda:1").fit(*blobs())
 
 
 @pytest.mark.bad_input

@@ -130,7 +130,7 @@ class MultiMixLoss(nn.CrossEntropyLoss):
             )
         generator = None if self.stream is None else self.stream.on(logits.device)
         if self._is_plain(logits, target):
-            network = _Logits(None)
+            network: Any = _Logits(None)
             if self.label_smoothing:
                 target = smooth(as_probabilities(target, logits.shape[1], dtype=logits.dtype), self.label_smoothing)
         else:

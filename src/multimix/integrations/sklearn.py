@@ -60,7 +60,7 @@ class _Estimator(BaseEstimator):
     device: Any = "auto"
     verbose: Any = 0
 
-    _loss: ClassVar[Callable[[Tensor, Tensor], Tensor]]  # of held-out rows
+    _loss: ClassVar[Any]  # a function of outputs and targets, for held-out rows
 
     def _train(self, x: NDArray, targets: Tensor, outputs: int) -> None:
         """Learn targets, class indices (n,) or values (n, k), from rows that have been checked."""
