@@ -10,27 +10,13 @@ from report.suites import Suite
 
 
 def epoch(number: int, **metrics: float) -> dict[str, Any]:
-    return {
-        "event": "epoch",
-        "epoch": number,
-        "step": 12 * number,
-        "train_loss": 2.0 / number,
-        "seconds": 1.5,
-        **metrics,
-    }
+    about = {"event": "epoch", "epoch": number, "step": 12 * number, "train_loss": 2.0 / number, "seconds": 1.5}
+    return about | metrics
 
 
 def outcome(accuracy: float, **more: Any) -> dict[str, Any]:
-    where = {"device": "cpu", "torch": "2.14.1", "commit": "abc123", "date": "2025-05-01T10:00:00"}
-    return {
-        "event": "test",
-        "suite": "accuracy",
-        "split": "test",
-        "accuracy": accuracy,
-        "examples": 360,
-        **where,
-        **more,
-    }
+    where = {"device": "cpu", "torch": "2.14.1", "commit": "abc123", "date": "2025-05-01T10:00:00", "examples": 360}
+    return {"event": "test", "suite": "accuracy", "split": "test", "accuracy": accuracy, **where, **more}
 
 
 def ended(**more: Any) -> dict[str, Any]:
@@ -40,12 +26,8 @@ def ended(**more: Any) -> dict[str, Any]:
 def write_run(
     folder: Path,
     *,
-    label: str = "mixup",
-    seed: int = 0,
-    epochs: int = 2,
     events: list[dict[str, Any]] | None = None,
     tail: str = "",
-    method: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
     pictures: dict[str, str] | None = None,
     evaluations: dict[str, Suite] | None = None,
@@ -53,28 +35,18 @@ def write_run(
 ) -> Path:
     """Write a run folder as the engine does; without ``events``, a finished one of accuracy 0.9."""
     folder.mkdir(parents=True)
-    config = {
-        "label": label,
-        "data": "digits",
-        "model": "preact_resnet18",
-        "seed": seed,
-        "epochs": epochs,
-        "batch_size": 128,
-    }
-    config |= {"method": method or {"type": "Mixup", "alpha": 1.0}, **settings}
+    config = {"label": "mixup", "data": "digits", "model": "preact_resnet18", "seed": 0, "epochs": 2, "batch_size": 128}
+    config |= {"method": {"type": "Mixup", "alpha": 1.0}, **settings}
     (folder / "config.json").write_text(json.dumps({"multimix": "0.1.0", "recipe": "digits", "config": config}))
     about = {"python": "3.11.7", "torch": "2.14.1", "device": "cpu", "threads": 2, "date": "2025-05-01T09:00:00"}
     about |= {"command": "multimix compare digits --seeds 3", "commit": "abc123", **(environment or {})}
     (folder / "environment.json").write_text(json.dumps(about))
     measured = evaluations or {}
     if events is None:
-        events = [
-            epoch(1, validation_accuracy=0.5),
-            epoch(2, validation_accuracy=0.8),
-            outcome(0.9, epoch=epochs),
-            ended(),
-            *(suite.event(name, epochs) for name, suite in measured.items()),
-        ]
+        epochs = int(config["epochs"])
+        curve = [epoch(1, validation_accuracy=0.5), epoch(2, validation_accuracy=0.8)]
+        tests = [suite.event(name, epochs) for name, suite in measured.items()]
+        events = [*curve, outcome(0.9, epoch=epochs), ended(), *tests]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + tail)
     for name, caption in (pictures or {}).items():
         (folder / "pictures").mkdir(exist_ok=True)

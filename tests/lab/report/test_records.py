@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from multimix.lab.report import read_records, read_run, records, write_records
+from multimix.lab.report import read_records, read_run, records, with_labels, write_records
 from multimix.lab.report._records import method_name
 from report.factory import ended, epoch, outcome
+from report.suites import all_suites
 
 
 def values(folder):
@@ -17,13 +18,8 @@ def values(folder):
 def test_every_number_is_one_flat_record(make_run):
     run = read_run(make_run(seed=4, events=[outcome(0.75, nll=0.5), ended()]))
     found = records([run])
-    assert [(record["metric"], record["value"]) for record in found] == [
-        ("accuracy", 0.75),
-        ("nll", 0.5),
-        ("seconds", 12.0),
-        ("step_seconds", 0.03),
-        ("peak_mib", 700),
-    ]
+    numbers = {"accuracy": 0.75, "nll": 0.5, "seconds": 12.0, "step_seconds": 0.03, "peak_mib": 700}
+    assert {record["metric"]: record["value"] for record in found} == numbers
     assert found[0] == {
         "metric": "accuracy",
         "value": 0.75,
@@ -42,19 +38,22 @@ def test_every_number_is_one_flat_record(make_run):
         "suite": "accuracy",
         "settings": None,
     }
+    assert {record["suite"] for record in found[2:]} == {"cost"}
 
 
-def test_unfinished_runs_give_no_record(make_run):
-    assert records([read_run(make_run(events=[epoch(1), outcome(0.9)]))]) == []
-
-
-def test_only_the_last_epoch_counts(make_run):
-    events = [outcome(0.9, epoch=2), outcome(0.99, epoch=1), {"event": "end"}]
-    assert values(make_run(epochs=2, events=events)) == {"accuracy": 0.9}
-
-
-def test_the_later_evaluation_counts(make_run):
-    assert values(make_run(events=[outcome(0.9), {"event": "end"}, outcome(0.8)])) == {"accuracy": 0.8}
+@pytest.mark.parametrize(
+    ("events", "wanted"),
+    [
+        pytest.param([epoch(1), outcome(0.9)], {}, id="unfinished"),
+        pytest.param([outcome(0.9, epoch=2), outcome(0.99, epoch=1), {"event": "end"}], 0.9, id="last-epoch"),
+        pytest.param([outcome(0.9), {"event": "end"}, outcome(0.8)], 0.8, id="later-evaluation"),
+        pytest.param(
+            [outcome(0.9, nll=None, note="ok", exact=True), {"event": "end", "peak_mib": None}], 0.9, id="numbers"
+        ),
+    ],
+)
+def test_what_counts(make_run, events, wanted):
+    assert values(make_run(epochs=2, events=events)) == ({"accuracy": wanted} if wanted else {})
 
 
 def test_names_say_network_split_and_suite(make_run):
@@ -63,7 +62,6 @@ def test_names_say_network_split_and_suite(make_run):
         outcome(0.91, network="teacher"),
         outcome(0.92, split="validation"),
         outcome(0.5, suite="corruption", mean_corruption_error=0.4),
-        outcome(0.9, suite="calibration", brier=0.2),
         {"event": "test", "suite": "ood", "network": "teacher", "digits/msp/auroc": 0.7},
         {"event": "end"},
     ]
@@ -73,35 +71,36 @@ def test_names_say_network_split_and_suite(make_run):
         "validation_accuracy": 0.92,
         "corruption/accuracy": 0.5,
         "corruption/mean_corruption_error": 0.4,
-        "calibration/accuracy": 0.9,
-        "calibration/brier": 0.2,
         "ood/teacher_digits/msp/auroc": 0.7,
     }
 
 
-def test_what_is_no_number_is_no_metric(make_run):
-    events = [outcome(0.9, nll=None, note="ok", exact=True), {"event": "end", "peak_mib": None}]
-    assert values(make_run(events=events)) == {"accuracy": 0.9}
+def test_metrics_of_suites_carry_their_name_and_settings(make_run):
+    rows, wanted = records([read_run(make_run(evaluations=all_suites()))]), all_suites()
+    names = [row["metric"] for row in rows]
+    assert len(names) == len(set(names)) > 250
+    for row in rows:
+        own = row["suite"] not in ("accuracy", "cost")
+        assert row["metric"].startswith(f"{row['suite']}/") is own
+        assert row["settings"] == (wanted[row["suite"]].settings if own else None)
 
 
 def test_records_survive_the_file(make_run, tmp_path: Path):
-    runs = [read_run(make_run(label="µ ± \u2028 \ud800 <b>", events=[outcome(math.inf, nll=1e-300), ended()]))]
+    events = [outcome(math.inf, nll=1e-300), ended()]
+    odd = read_run(make_run(label="µ ± \u2028 \ud800 <b>", events=events))
+    runs = [odd, read_run(make_run(evaluations=all_suites()))]
     path = tmp_path / "new" / "records.jsonl"
     write_records(path, runs)
     assert read_records(path) == records(runs)
-    assert len(path.read_text().splitlines()) == 5
+    assert len(path.read_text().splitlines()) == len(records(runs))
     assert os.listdir(path.parent) == ["records.jsonl"]
-
-
-def test_not_a_number_survives_the_file(make_run, tmp_path: Path):
-    write_records(tmp_path / "r", [read_run(make_run(events=[outcome(math.nan), {"event": "end"}]))])
-    assert math.isnan(read_records(tmp_path / "r")[0]["value"])
+    write_records(path, [read_run(make_run(events=[outcome(math.nan), {"event": "end"}]))])
+    assert math.isnan(read_records(path)[0]["value"])
 
 
 @pytest.mark.parametrize(
     ("method", "name"),
     [
-        ({"type": "ERM"}, "ERM"),
         ({"type": "SelfDistilled", "gamma": 0.5, "method": {"type": "DenseMultiMix"}}, "SelfDistilled(DenseMultiMix)"),
         ({"type": "Alternate", "methods": [{"type": "MultiMix"}, {"type": "Mixup"}]}, "Alternate(MultiMix, Mixup)"),
         ({"type": "MultiMix", "alpha": [0.5, 2.0]}, "MultiMix"),
@@ -113,39 +112,47 @@ def test_a_method_is_called_by_its_types(method, name):
     assert method_name(method) == name
 
 
+def test_labels_choose_and_order_rows():
+    rows = [{"label": label, "value": value} for label, value in (("a", 1), ("b", 2), ("c", 3), ("a", 4))]
+    assert [row["value"] for row in with_labels(rows, ["c", "a", "c"])] == [3, 1, 4]
+    with pytest.raises(ValueError, match=r"^labels: expected one of a, b, c, got 'd'$"):
+        with_labels(rows, ["a", "d"])
+
+
 @pytest.mark.bad_input
-def test_a_records_file_that_is_missing_or_broken(make_run, tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=r"'.*none.jsonl' does not exist"):
-        read_records(tmp_path / "none.jsonl")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "not valid JSON"),
+        ({"value": "0.9"}, r"value: expected int \| float, got '0.9'"),
+        ({"seed": True}, "seed: expected int, got True"),
+        ({"settings": [1]}, r"settings: expected dict \| None, got \[1\]"),
+    ],
+)
+def test_a_broken_line_of_records_is_named(make_run, tmp_path: Path, change, message):
     path = tmp_path / "records.jsonl"
     write_records(path, [read_run(make_run())])
-    whole = path.read_text()
-    path.write_text(whole + '{"metric"')
-    with pytest.raises(ValueError, match=r"records.jsonl, line 5: not valid JSON"):
-        read_records(path)
-    path.write_text(whole + json.dumps(json.loads(whole.splitlines()[0]) | {"value": "0.9"}))
-    with pytest.raises(ValueError, match=r"records.jsonl, line 5: value: expected int or float, got '0.9'"):
-        read_records(path)
-    path.write_text(whole + json.dumps(json.loads(whole.splitlines()[0]) | {"settings": [1]}))
-    with pytest.raises(ValueError, match=r"records.jsonl, line 5: settings: expected an object, got \[1\]"):
+    first = path.read_text().splitlines()[0]
+    with path.open("a") as file:
+        file.write("{" if change is None else json.dumps(json.loads(first) | change))
+    with pytest.raises(ValueError, match=rf"records.jsonl, line 5: {message}"):
         read_records(path)
 
 
 @pytest.mark.bad_input
-def test_records_are_not_written_over_a_folder(make_run, tmp_path: Path):
+def test_records_are_missing_or_cannot_be_written(make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = [read_run(make_run())]
+    with pytest.raises(FileNotFoundError, match=r"'.*none.jsonl' does not exist"):
+        read_records(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match=r"expected a file to write, got a folder"):
-        write_records(tmp_path, [read_run(make_run())])
-
-
-def test_a_failed_write_leaves_the_old_file(make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "records.jsonl"
-    path.write_text("old")
+        write_records(tmp_path, runs)
+    (tmp_path / "records.jsonl").write_text("old")
 
     def fail(_: int) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match=r"disk full"):
-        write_records(path, [read_run(make_run())])
-    assert path.read_text() == "old"
+        write_records(tmp_path / "records.jsonl", runs)
+    assert (tmp_path / "records.jsonl").read_text() == "old"
     assert not list(tmp_path.glob(".*.tmp"))

@@ -5,10 +5,12 @@ import pytest
 
 from multimix.lab.report import read_run
 from report.factory import ended, epoch, outcome
+from report.suites import all_suites
 
 
 def test_a_finished_run_is_read_whole(make_run):
-    run = read_run(make_run(seed=3, pictures={"mixed.png": "Eight mixed digits."}))
+    suites = all_suites()
+    run = read_run(make_run(seed=3, pictures={"mixed.png": "Eight mixed digits."}, evaluations=suites))
     assert (run.label, run.config["seed"], run.recipe, run.version) == ("mixup", 3, "digits", "0.1.0")
     assert run.finished
     assert [event["validation_accuracy"] for event in run.epochs] == [0.5, 0.8]
@@ -16,12 +18,12 @@ def test_a_finished_run_is_read_whole(make_run):
     assert run.end == ended()
     assert run.environment["torch"] == "2.14.1"
     (picture,) = run.pictures
-    assert (picture.path.name, picture.caption, picture.width, picture.height) == (
-        "mixed.png",
-        "Eight mixed digits.",
-        24,
-        8,
-    )
+    assert (picture.path.name, picture.caption) == ("mixed.png", "Eight mixed digits.")
+    assert (picture.width, picture.height) == (24, 8)
+    assert set(run.evaluations) == set(suites)
+    found = run.evaluations["adversarial"]
+    assert (found.suite, found.weights, found.date) == ("adversarial", "0123456789abcdef", "2025-05-01T11:00:00")
+    assert (found.settings, found.figures) == (suites["adversarial"].settings, suites["adversarial"].figures)
 
 
 def test_a_picture_without_caption_is_called_by_its_name(make_run):
@@ -32,32 +34,20 @@ def test_a_picture_without_caption_is_called_by_its_name(make_run):
 
 @pytest.mark.parametrize("tail", ['{"event": "epo', '{"event": "epoch", "epoch": 3, "loss": "\xe2', "{", '{"a": [1, 2'])
 def test_the_half_line_of_a_killed_run_is_left_out(make_run, tail):
-    run = read_run(make_run(events=[epoch(1), epoch(2)], tail=tail))
-    assert [event["epoch"] for event in run.epochs] == [1, 2]
-    assert not run.finished
-
-
-def test_half_a_letter_at_the_end_is_left_out_too(make_run):
-    folder = make_run(events=[epoch(1)])
+    folder = make_run(events=[epoch(1), epoch(2)])
     with (folder / "metrics.jsonl").open("ab") as file:
-        file.write('{"event": "é'.encode()[:-1])
-    assert len(read_run(folder).epochs) == 1
+        file.write(tail.encode("latin-1"))
+    assert [event["epoch"] for event in read_run(folder).epochs] == [1, 2]
+    assert not read_run(folder).finished
 
 
-def test_a_whole_last_line_without_line_end_counts(make_run):
-    run = read_run(make_run(events=[epoch(1), outcome(0.5)], tail=json.dumps(ended())))
-    assert run.finished
-
-
-def test_the_later_of_two_equal_epochs_counts_and_epochs_are_in_order(make_run):
+def test_events_are_taken_as_they_came(make_run):
     again = epoch(2, validation_accuracy=0.7)
-    run = read_run(make_run(events=[epoch(1), epoch(2, validation_accuracy=0.6), epoch(3), again]))
+    run = read_run(make_run(events=[epoch(1), epoch(2, validation_accuracy=0.6), epoch(3), {"event": "resume"}, again]))
     assert [event["epoch"] for event in run.epochs] == [1, 2, 3]
     assert run.epochs[1] == again
-
-
-def test_a_run_taken_further_after_its_end_is_unfinished_again(make_run):
-    assert not read_run(make_run(events=[epoch(1), ended(), epoch(2)])).finished
+    assert read_run(make_run(events=[epoch(1), outcome(0.5)], tail=json.dumps(ended()))).finished
+    assert not read_run(make_run(events=[epoch(1), ended(), epoch(2)], tail="\n\n")).finished
 
 
 def test_a_run_killed_before_its_first_epoch_is_a_run(make_run):
@@ -68,43 +58,75 @@ def test_a_run_killed_before_its_first_epoch_is_a_run(make_run):
     assert (run.epochs, run.tests, run.end, run.environment) == ((), (), None, {})
 
 
-def test_unknown_events_and_blank_lines_are_passed_over(make_run):
-    assert len(read_run(make_run(events=[{"event": "resume"}, epoch(1)], tail="\n\n")).epochs) == 1
-
-
 def test_settings_leave_out_seed_label_and_places(make_run):
-    first = read_run(make_run(seed=0, label="a", root="data", workers=0))
-    second = read_run(make_run(seed=1, label="b", root="elsewhere", workers=8))
-    third = read_run(make_run(batch_size=64))
-    assert first.settings_hash == second.settings_hash != third.settings_hash
-    assert len(first.settings_hash) == 10
+    options = [
+        {"seed": 0, "label": "a", "root": "data", "workers": 0},
+        {"seed": 1, "label": "b", "root": "elsewhere", "workers": 8},
+        {"init": None, "fsdp": False},  # settings that came later, and do what runs did before
+        {"init": "runs/first"},
+        {"batch_size": 64},
+    ]
+    hashes = [read_run(make_run(**more)).settings_hash for more in options]
+    assert len({*hashes[:3]}) == 1
+    assert len({*hashes}) == 3
+    assert len(hashes[0]) == 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weights": "fedcba"}, {"settings": {"steps": 1}}, {"suite": "other"}, {"network": "teacher"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_figures_of_another_measurement_than_the_newest_are_left_out(make_run, change):
+    suite = all_suites()["occlusion"]
+    event = {"event": "test", "weights": suite.weights, "settings": suite.settings, "suite": "occlusion", **change}
+    events = [outcome(0.9), ended(), event]
+    assert read_run(make_run(events=events, evaluations={"occlusion": suite})).evaluations == {}
+    events.append(suite.event("occlusion"))
+    assert set(read_run(make_run(events=events, evaluations={"occlusion": suite})).evaluations) == {"occlusion"}
 
 
 @pytest.mark.bad_input
 def test_a_folder_that_is_no_run(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
     with pytest.raises(FileNotFoundError, match=r"'.*nowhere' does not exist"):
         read_run(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"is not a MultiMix run: it holds no config.json"):
         read_run(tmp_path)
-    (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match=r"expected a run folder, got a file"):
         read_run(tmp_path / "file")
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("name", "text", "message"),
     [
-        ("{", "config.json: not valid JSON"),
-        ("[" * 100_000, "config.json: not valid JSON"),
-        ("[1]", "config.json: expected a JSON object, got list"),
-        ('{"name": "other-project"}', "config.json: not a MultiMix run's configuration"),
-        ('{"config": {"label": "a"}}', "config.data: expected str, got None"),
+        ("config.json", "{", "config.json: not valid JSON"),
+        ("config.json", "[" * 100_000, "config.json: not valid JSON"),
+        ("config.json", "[1]", "config.json: expected a JSON object, got list"),
+        ("config.json", '{"name": "other-project"}', "config.json: not a MultiMix run's configuration"),
+        ("config.json", '{"config": {"type": "DetectConfig"}}', "a detection run, of which a report is not made"),
+        ("config.json", '{"config": {"label": "a"}}', "config.data: expected str, got None"),
+        ("metrics.jsonl", "\n[1]\n", "metrics.jsonl, line 2: expected a JSON object, got list"),
+        ("metrics.jsonl", 'oops\n{"event": "end"}', "metrics.jsonl, line 1: not valid JSON"),
+        ("metrics.jsonl", '{"event": "epo\n', "metrics.jsonl, line 1: not valid JSON"),
+        ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl, line 1: event: expected str, got None"),
+        ("metrics.jsonl", '{"event": "epoch", "epoch": "1"}\n', "line 1: epoch: expected int, got '1'"),
+        ("metrics.jsonl", '{"event": "epoch", "epoch": true}\n', "line 1: epoch: expected int, got True"),
+        ("pictures/mixed.png", "<svg>", "mixed.png: not a PNG picture"),
+        ("evaluation/ood.json", '{"suite": 1, "figures": {}}', "ood.json: suite: expected str, got 1"),
+        ("evaluation/ood.json", '{"suite": "ood"}', "ood.json: figures: expected dict, got None"),
+        (
+            "evaluation/ood.json",
+            '{"suite": "ood", "figures": {}, "settings": 3}',
+            r"settings: expected dict \| None, got 3",
+        ),
+        ("evaluation/ood.json", '{"suite": "ood", "figures": {"a": [1]}}', "figures.a: expected dict, got"),
     ],
 )
-def test_a_broken_or_foreign_config(make_run, text, message):
-    folder = make_run()
-    (folder / "config.json").write_text(text)
+def test_a_broken_file_is_named_in_one_line(make_run, name, text, message):
+    folder = make_run(pictures={"mixed.png": "x"}, evaluations=all_suites())
+    (folder / name).write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
         read_run(folder)
     assert "\n" not in str(caught.value)
@@ -115,39 +137,3 @@ def test_a_broken_or_foreign_config(make_run, text, message):
 def test_a_config_with_a_wrong_field(make_run, seed):
     with pytest.raises(ValueError, match=r"config.seed: expected int, got"):
         read_run(make_run(seed=seed))
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("oops", "metrics.jsonl, line 2: not valid JSON"),
-        ("[1]", "metrics.jsonl, line 2: expected a JSON object, got list"),
-        ('{"epoch": 1}', "metrics.jsonl, line 2: expected a text under 'event', got None"),
-        ('{"event": "epoch", "epoch": "1"}', "metrics.jsonl, line 2: epoch: expected a whole number, got '1'"),
-        ('{"event": "epoch"}', "metrics.jsonl, line 2: epoch: expected a whole number, got None"),
-    ],
-)
-def test_a_broken_line_names_file_and_line(make_run, line, message):
-    folder = make_run(events=[epoch(1)], tail=f"{line}\n{json.dumps(ended())}\n")
-    with pytest.raises(ValueError, match=message):
-        read_run(folder)
-
-
-@pytest.mark.bad_input
-def test_a_broken_last_line_with_its_line_end_is_no_killed_run(make_run):
-    with pytest.raises(ValueError, match=r"line 2: not valid JSON"):
-        read_run(make_run(events=[epoch(1)], tail='{"event": "epo\n'))
-
-
-@pytest.mark.bad_input
-def test_a_picture_that_is_none(make_run):
-    folder = make_run(pictures={"mixed.png": "x"})
-    (folder / "pictures" / "mixed.png").write_bytes(b"<svg>")
-    with pytest.raises(ValueError, match=r"mixed.png: not a PNG picture"):
-        read_run(folder)
-
-
-def test_a_setting_that_came_later_changes_no_hash_where_it_does_what_earlier_runs_did(make_run):
-    before, after, other = (read_run(make_run(**more)) for more in ({}, {"init": None}, {"init": "runs/first"}))
-    assert before.settings_hash == after.settings_hash != other.settings_hash

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from multimix.lab.report import page, read_run, records, suites, summarise
-from multimix.lab.report._words import in_words
 from multimix.lab.report._sections import sections
+from multimix.lab.report._words import in_words
 from report.factory import ended, outcome
 from report.suites import SCORES, Suite, all_suites
 from report.test_page import EVIL, Page, written

@@ -1,4 +1,4 @@
-"""Records, settings and tables of evaluation suites."""
+"""What suites say of themselves, and their tables."""
 
 import json
 import math
@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multimix.lab.report import metric, read_records, read_run, records, suites, summarise, table, write_records
+from multimix.lab import evaluate
+from multimix.lab.evaluate.about import NOT_METRICS, SUITES, metrics_of
+from multimix.lab.report import metric, read_run, records, suites, summarise, table
 from multimix.lab.report._tables import plans
-from report.factory import ended, outcome
 from report.suites import Suite, all_suites
 from report.test_tables import record
 
 STEPS = {"examples": None, "steps": 20}
 
 
-def measured(make_run, seeds=2, labels=("erm", "multimix"), **more):
+def measured(make_run, seeds=2, labels=("erm", "multimix")):
     return [
-        read_run(make_run(label=label, seed=seed, evaluations=all_suites(seed, better=0.04 * place), **more))
+        read_run(make_run(label=label, seed=seed, evaluations=all_suites(seed, better=0.04 * place)))
         for place, label in enumerate(labels)
         for seed in range(seeds)
     ]
@@ -29,68 +30,75 @@ def attack(value, seed=0, settings=STEPS, label="mixup", name="pgd/linf/accuracy
     return record(value, f"adversarial/{name}", label, seed, **about)
 
 
-def test_figures_are_read_with_the_run(make_run):
-    run = read_run(make_run(evaluations=all_suites()))
-    assert set(run.evaluations) == set(all_suites())
-    found = run.evaluations["adversarial"]
-    assert (found.suite, found.weights, found.date) == ("adversarial", "0123456789abcdef", "2025-05-01T11:00:00")
-    assert found.settings == all_suites()["adversarial"].settings
-    assert found.figures == all_suites()["adversarial"].figures
+def test_the_table_of_suites_names_the_classes_that_measure():
+    assert [(suite.name, suite.__name__) for suite in evaluate.SUITES] == [
+        (name, described.suite) for name, described in SUITES.items()
+    ]
+    assert all(described.meaning.endswith(".") and described.name == name for name, described in SUITES.items())
+
+
+@pytest.mark.parametrize("name", sorted({name.rpartition("/")[2] for s in all_suites().values() for name in s.metrics}))
+def test_every_metric_of_the_suites_is_described(name):
+    known = metric(name)
+    assert not known.meaning.startswith("Not described")
+    assert known.title != name
+
+
+def test_what_a_record_says_of_a_measurement_is_no_metric():
+    about = dict.fromkeys(NOT_METRICS, 1)
+    assert metrics_of({**about, "ece": 0.1, "flag": True, "note": "x", "none": None}) == {"ece": 0.1}
+    assert metrics_of(about, "seconds") == {"seconds": 1}
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"weights": "fedcba"}, {"settings": {"steps": 1}}, {"suite": "other"}, {"network": "teacher"}],
-    ids=lambda change: next(iter(change)),
-)
-def test_figures_of_another_measurement_than_the_newest_are_left_out(make_run, change):
-    suite = all_suites()["occlusion"]
-    event = {"event": "test", "weights": suite.weights, "settings": suite.settings, "suite": "occlusion", **change}
-    folder = make_run(events=[outcome(0.9), ended(), event], evaluations={"occlusion": suite})
-    assert read_run(folder).evaluations == {}
-    events = [outcome(0.9), ended(), event, suite.event("occlusion")]
-    folder = make_run(events=events, evaluations={"occlusion": suite})
-    assert set(read_run(folder).evaluations) == {"occlusion"}
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("text", "message"),
+    ("suite", "main", "more"),
     [
-        ("{", "not valid JSON"),
-        ("[1]", "expected a JSON object, got list"),
-        ('{"suite": 1, "figures": {}}', "suite: expected str, got 1"),
-        ('{"suite": "ood"}', "figures: expected dict, got None"),
-        ('{"suite": "ood", "figures": {}, "settings": 3}', "settings: expected .*dict.*, got 3"),
-        ('{"suite": "ood", "figures": {"a": [1]}}', "figures.a: expected an object, got"),
+        ("calibration", [(["as trained", "scaled"], 6)], [(["as trained", "scaled"], 3)]),
+        ("adversarial", [([""], 6)], [([""], 5), ([""], 2)]),
+        ("ood", [(["MSP", "max logit", "energy", "ODIN", "kNN", "Mahalanobis"], 4)] * 2, [(["MSP"], 4)] * 3),
+        ("corruption", [([""], 2)], [(["–"], 15), (list("12345"), 15)]),
+        ("occlusion", [([""], 1)], [(["–"], 8)]),
+        ("embedding", [([""], 5)], [([""], 2)]),
+        ("intrusion", [(["own", "mixup", "manifold-mixup", "multimix"], 3)], []),
+        ("localisation", [([""], 3)], [(["best iou30", "best mean", "–"], 2)]),
     ],
 )
-def test_a_damaged_file_of_figures_is_named_in_one_line(make_run, text, message):
-    folder = make_run(evaluations=all_suites())
-    (folder / "evaluation" / "ood.json").write_text(text)
-    with pytest.raises(ValueError, match=f"ood.json: {message}") as caught:
-        read_run(folder)
-    assert "\n" not in str(caught.value)
+def test_tables_of_a_suite_hold_every_metric_once(suite, main, more):
+    names = [f"{suite}/{name}" for name in all_suites()[suite].metrics]
+    found = plans(suite, names)
+    shown = [name for plan in found for _, line in plan.lines for name in line if name]
+    assert sorted(shown) == sorted(names)
+    for wanted, which in ((main, False), (more, True)):
+        tables = [plan for plan in found if plan.more is which]
+        assert [len(plan.columns) for plan in tables] == [columns for _, columns in wanted]
+        for plan, (lines, _) in zip(tables, wanted, strict=True):
+            assert [words for words, _ in plan.lines][: len(lines)] == lines
+    assert table(summarise([record(0.5, name, suite=suite) for name in names], suite=suite), whole=True).count(
+        "**digits, "
+    ) == len(found)
 
 
-def test_metrics_of_suites_carry_their_name_and_settings(make_run):
-    rows = records([read_run(make_run(evaluations=all_suites()))])
-    names, wanted = [row["metric"] for row in rows], all_suites()
-    assert len(names) == len(set(names)) > 250
-    assert {"accuracy", "clean/accuracy", "ece"} & set(names) == {"accuracy"}
-    for row in rows:
-        own = row["suite"] not in ("accuracy", "cost")
-        assert row["metric"].startswith(f"{row['suite']}/") is own
-        assert row["settings"] == (wanted[row["suite"]].settings if own else None)
+@pytest.mark.parametrize("suite", [None, *SUITES, "nobody's"])
+def test_tables_of_unheard_of_metrics_hold_them_all(suite):
+    names = ["a", "a/b", "/", "", "a/b/c/d", "1/accuracy", "x/1/accuracy", "é/<b>/auroc", "a b/x", "a_b/x"]
+    names = [f"{suite}/{name}" for name in (*names, *(f"{number}/loss" for number in range(9)))]
+    shown = [name for plan in plans(suite, names) for _, line in plan.lines for name in line if name]
+    assert sorted(shown) == sorted(names)
+    rows = [record(0.5, name, suite=suite) for name in names]
+    for fmt in ("markdown", "html", "csv", "latex", "plain"):
+        assert table(summarise(rows, [*names], suite=suite), fmt, whole=True)
 
 
-def test_records_of_suites_survive_the_file(make_run, tmp_path: Path):
-    runs = measured(make_run, seeds=1)
-    write_records(tmp_path / "r.jsonl", runs)
-    rows = read_records(tmp_path / "r.jsonl")
-    assert rows == records(runs)
-    for suite in suites(rows):
-        assert table(summarise(rows, suite=suite)) == table(summarise(records(runs), suite=suite))
+def test_headings_of_columns():
+    def headings(suite, *paths):
+        return plans(suite, [f"{suite}/{path}" for path in paths])[0].columns
+
+    assert headings("ood", "svhn/msp/auroc", "mean/msp/auroc") == ("Mean", "SVHN")
+    assert headings("occlusion", "50/accuracy", "12.5/accuracy", "0/accuracy") == ("0 %", "12.5 %", "50 %")
+    assert headings("calibration", "ece", "temperature") == ("ECE (%) ↓", "Temperature")
+    assert plans("ood", ["ood/svhn/msp/fpr95"])[0].title == "FPR95 (%) ↓"
+    grades = ["corruption/fog/10/accuracy", "corruption/fog/9/accuracy"]
+    assert [words for words, _ in plans("corruption", grades)[0].lines] == ["9", "10"]
 
 
 def test_the_main_table_is_no_wider_for_suites(make_run):
@@ -98,41 +106,17 @@ def test_the_main_table_is_no_wider_for_suites(make_run):
     plain = [row for row in rows if row["suite"] in ("accuracy", "cost")]
     assert table(summarise(rows)) == table(summarise(plain))
     assert suites(plain) == ()
-    assert suites(rows)[:3] == ("calibration", "adversarial", "ood")
+    assert suites([record(1, suite="own"), *rows]) == (*list(SUITES)[1:], "own")
 
 
 def test_means_and_spreads_over_seeds_by_hand(make_run):
-    runs = measured(make_run, seeds=3, labels=("erm",))
+    rows = records(measured(make_run, seeds=3, labels=("erm",)))
     values = [all_suites(seed)["ood"].metrics["digits/msp/auroc"] for seed in range(3)]
-    (comparison,) = summarise(records(runs), suite="ood").comparisons
+    (comparison,) = summarise(rows, suite="ood").comparisons
     cell = comparison.rows[0].cells["ood/digits/msp/auroc"]
-    assert (cell.mean, cell.n) == (pytest.approx(np.mean(values), abs=1e-12), 3)
-    assert cell.std == pytest.approx(np.std(values, ddof=1), abs=1e-12)
-    assert f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}" in table(
-        summarise(records(runs), suite="ood")
-    )
-
-
-def test_no_table_of_a_suite_leaves_out_a_metric(make_run):
-    rows = records(measured(make_run, seeds=1))
-    for suite in suites(rows):
-        names = {row["metric"] for row in rows if row["suite"] == suite}
-        shown = [name for plan in plans(suite, sorted(names)) for _, line in plan.lines for name in line if name]
-        assert sorted(shown) == sorted(names)
-        assert table(summarise(rows, suite=suite), whole=True).count("**digits, ") == len(plans(suite, sorted(names)))
-
-
-@pytest.mark.parametrize("suite", [None, "ood", "corruption", "occlusion", "adversarial", "calibration", "nobody's"])
-def test_tables_of_unheard_of_metrics_hold_them_all(suite):
-    names = [
-        f"{suite}/{name}" for name in ("a", "a/b", "/", "", "a/b/c/d", "1/accuracy", "x/1/accuracy", "é/<b>/auroc")
-    ]
-    names += [f"{suite}/{number}/loss" for number in range(9)]
-    shown = [name for plan in plans(suite, names) for _, line in plan.lines for name in line if name]
-    assert sorted(shown) == sorted(names)
-    rows = [record(0.5, name, suite=suite) for name in names]
-    for fmt in ("markdown", "html", "csv", "latex", "plain"):
-        assert table(summarise(rows, [*names], suite=suite), fmt, whole=True)
+    assert (cell.mean, cell.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)), abs=1e-12)
+    shown = f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+    assert shown in table(summarise(rows, suite="ood"))
 
 
 def test_a_table_with_keys_to_the_letter():
@@ -152,11 +136,10 @@ def test_a_table_with_keys_to_the_letter():
         "| b | kNN | 1 | – | **71.0** |\n"
     )
     plain = table(summarise(rows, suite="ood"), "plain").splitlines()
-    assert plain[2:6] == [
+    assert plain[2:5] == [
         "Method   Score   n   Mean   Digits",
         "------   -----   -   ----   ------",
         "a        MSP     1   50.0     80.0",
-        "b        MSP     1   51.0*    81.0*",
     ]
     assert r"\begin{tabular}{llrrr}" in table(summarise(rows, suite="ood"), "latex")
 
@@ -174,24 +157,17 @@ def test_unequal_settings_of_a_suite_are_never_averaged():
 
 
 def test_a_setting_that_is_not_set_is_none():
-    rows = [attack(0.4), attack(0.6, seed=1, settings={"steps": 20})]
-    (row,) = summarise(rows, suite="adversarial").comparisons[0].rows
-    assert row.cells["adversarial/pgd/linf/accuracy"].mean == 0.5
-    assert row.variant == ""
-
-
-def test_methods_measured_unlike_are_rows_and_it_is_said():
-    rows = [attack(0.4), attack(0.3, label="erm", settings={"steps": 40})]
+    rows = [attack(0.4), attack(0.6, seed=1, settings={"steps": 20}), attack(0.3, label="erm", settings={"steps": 40})]
     (comparison,) = summarise(rows, suite="adversarial").comparisons
-    assert [row.name for row in comparison.rows] == ["mixup", "erm"]
+    assert [(row.name, row.variant) for row in comparison.rows] == [("mixup", ""), ("erm", "")]
+    assert comparison.rows[0].cells["adversarial/pgd/linf/accuracy"].mean == 0.5
     assert comparison.unequal == ("steps",)
 
 
 def test_the_cost_of_a_run_goes_with_its_accuracy():
-    about = {"suite": "accuracy"}
     rows = [
-        record(0.9, seed=0, settings={"examples": None}, **about),
-        record(0.5, seed=1, settings={"examples": 100}, **about),
+        record(0.9, seed=0, settings={"examples": None}, suite="accuracy"),
+        record(0.5, seed=1, settings={"examples": 100}, suite="accuracy"),
         *(record(seconds, "seconds", seed=seed, suite="cost") for seed, seconds in enumerate((10.0, 20.0))),
     ]
     (comparison,) = summarise(rows).comparisons
@@ -203,34 +179,14 @@ def test_the_cost_of_a_run_goes_with_its_accuracy():
 
 
 def test_metrics_of_several_suites_may_share_a_table():
-    rows = [record(0.9), attack(0.4)]
-    (comparison,) = summarise(rows, ["adversarial/pgd/linf/accuracy", "accuracy"]).comparisons
-    assert table(summarise(rows, [*comparison.metrics])).splitlines()[-1] == "| mixup | 1 | 40.0 | 90.0 |"
+    rows = [record(0.9), attack(math.nan)]
+    names = ["adversarial/pgd/linf/accuracy", "accuracy"]
+    assert table(summarise(rows, names)).splitlines()[-1] == "| mixup | 1 | nan | 90.0 |"
 
 
-def test_what_is_not_finite_is_shown_as_it_is():
-    assert "| mixup | 1 | nan |" in table(summarise([attack(math.nan)], suite="adversarial"))
-
-
-@pytest.mark.bad_input
-def test_a_suite_that_measured_nothing():
-    with pytest.raises(ValueError, match="suite: no record of 'ood'; there are adversarial"):
-        summarise([record(0.9), attack(0.4)], suite="ood")
-    with pytest.raises(ValueError, match="suite: no record of 'ood'; there are none with a table of its own"):
-        summarise([record(0.9)], suite="ood")
-
-
-@pytest.mark.parametrize("name", sorted({name.rpartition("/")[2] for s in all_suites().values() for name in s.metrics}))
-def test_every_metric_of_the_suites_is_described(name):
-    known = metric(name)
-    assert not known.meaning.startswith("Not described")
-    assert known.title != name
-
-
-def test_the_fractions_of_suites_are_shown_in_percent():
-    assert metric("ood/digits/msp/fpr95").heading == "OOD digits MSP FPR95 (%) ↓"
-    assert metric("calibration/temperature").better is None
-    assert metric("adversarial/pgd/linf/loss").better == "lower"
+def test_a_suite_nobody_described_has_a_table(make_run):
+    run = read_run(make_run(evaluations={"speed": Suite({"images_per_second": 12.5, "<b>": 1.0})}))
+    assert table(summarise(records([run]), suite="speed")).splitlines()[-1] == "| mixup | 1 | 12.5 | 1.00 |"
 
 
 def test_old_records_have_no_settings():
@@ -239,6 +195,9 @@ def test_old_records_have_no_settings():
     assert suites(rows) == ()
 
 
-def test_a_suite_nobody_described_has_a_table(make_run):
-    run = read_run(make_run(evaluations={"speed": Suite({"images_per_second": 12.5, "<b>": 1.0})}))
-    assert table(summarise(records([run]), suite="speed")).splitlines()[-1] == "| mixup | 1 | 12.5 | 1.00 |"
+@pytest.mark.bad_input
+def test_a_suite_that_measured_nothing():
+    with pytest.raises(ValueError, match="suite: no record of 'ood'; there are adversarial"):
+        summarise([record(0.9), attack(0.4)], suite="ood")
+    with pytest.raises(ValueError, match="suite: no record of 'ood'; there are none with a table of its own"):
+        summarise([record(0.9)], suite="ood")

@@ -222,6 +222,7 @@ def _inline(svg: str, alt: str) -> str:
     ids = {element.attrib["id"]: f"{prefix}{number}" for number, element in named}
     for element in root.iter():
         _localise(element.attrib, ids)
+    for element in root.iter():
         _lighten(element)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
