@@ -1,18 +1,19 @@
-"""transformers' classifiers of text, images and audio: the network is the model, split behind its body."""
+"""transformers' classifiers: masks, settings, inputs, and what training makes of them."""
 
-import copy
+import re
 import warnings
-from dataclasses import replace
+from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from models.small_transformers import NAMES, TEXTS, batch, generator, hooks, labels, make, padded, seed
-from multimix.distill import SelfDistilled
 from multimix.methods import ERM, DenseMultiMix, ManifoldMixup, MultiMix
 from multimix.models import adapt
-from multimix.protocols import Network
+from multimix.models._transformers import _first, _with_first
+from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of whatever transformers imports
@@ -21,125 +22,25 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # in WavLM
 
 FEELS_PADDING = {"xlnet": "its last position, padding or not, is what it classifies"}
+PAGE = Path(__file__).parents[2] / "docs" / "hosts.md"
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def case(request):
-    model = make(request.param)
-    return request.param, model, adapt(model)
-
-
-@pytest.fixture
-def evaluated(case):
-    name, model, network = case
-    return name, model.eval(), network.eval()
-
-
-def test_network_is_the_model(evaluated):
-    _, model, network = evaluated
-    assert isinstance(network, Network)
-    with torch.no_grad():
-        for inputs in (padded(model), batch(model)):
-            expected = model(**inputs).logits
-            output = network.embed(inputs)
-            features = output.features
-            before = features.clone()
-            embeddings = network.pool(output)
-            assert (features.ndim, embeddings.ndim) == (3, 2)
-            assert torch.equal(features, before)
-            torch.testing.assert_close(network.classify(embeddings), expected, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(network({**inputs, "labels": labels()}), expected, rtol=1e-5, atol=1e-5)
-            assert embeddings.std(0).max() > 1e-3
-    assert hooks(model) == []
-
-
-def test_a_tensor_is_the_main_input(evaluated):
-    _, model, network = evaluated
+@pytest.mark.parametrize("name", NAMES)
+def test_the_main_input_alone_and_labels_beside_it(name):
+    model = make(name)
+    network = adapt(model).eval()
     inputs = batch(model)[model.main_input_name]
     with torch.no_grad():
         torch.testing.assert_close(network(inputs), model(inputs).logits, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            network(transformers.BatchEncoding({model.main_input_name: inputs})), network(inputs)
+            network(transformers.BatchEncoding({model.main_input_name: inputs, "labels": labels()})), network(inputs)
         )
 
 
-def test_training_mode_is_the_models(case):
-    _, model, network = case
-    inputs = padded(model)
-    with torch.no_grad():
-        network.eval()(inputs)
-        network.train()
-        start = copy.deepcopy(model.state_dict())
-        seed()
-        expected, state = model(**inputs).logits, copy.deepcopy(model.state_dict())
-        model.load_state_dict(start)
-        seed()
-        torch.testing.assert_close(network(inputs), expected, rtol=1e-5, atol=1e-5)
-        for key, value in model.state_dict().items():
-            torch.testing.assert_close(value, state[key], msg=key)
-        model.load_state_dict(start)
-
-
-def test_parameters_are_shared_and_a_copy_is_independent(evaluated):
-    _, model, network = evaluated
-    assert [id(p) for p in network.parameters()] == [id(p) for p in model.parameters()]
-    assert {key.removeprefix("model.") for key in network.state_dict()} == set(model.state_dict())
-    inputs = padded(model)
-    with torch.no_grad():
-        before, twin = network(inputs), copy.deepcopy(network)
-        assert torch.equal(twin(inputs), before)
-        for parameter in twin.parameters():
-            parameter.mul_(0.5)
-        assert torch.equal(network(inputs), before)
-        assert not torch.equal(twin(inputs), before)
-        assert twin.head is not network.head
-        twin.load_state_dict(network.state_dict())
-        assert torch.equal(twin(inputs), before)
-
-
-def test_head_is_the_last_layer(evaluated):
-    _, model, network = evaluated
-    assert isinstance(network.head, nn.Linear)
-    with torch.no_grad():
-        embeddings = network.pool(network.embed(padded(model)))
-        bias = 0 if network.head.bias is None else network.head.bias
-        expected = embeddings @ network.head.weight.T + bias
-        torch.testing.assert_close(network.classify(embeddings), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_single_position_is_pooled_by_itself(evaluated):
-    _, model, network = evaluated
-    with torch.no_grad():
-        output = network.embed(padded(model))
-        r, alone = output.features.shape[1], output.each_position()
-        alone = replace(alone, features=alone.features[:6])
-        each = network.pool(alone)
-        assert each.shape == (len(alone.features), network.pool(output).shape[1])
-        # A position by itself is what an example gives that looks the same everywhere.
-        everywhere = network.pool(replace(alone, features=alone.features.expand(-1, r, -1)))
-        torch.testing.assert_close(each, everywhere, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(
-            each[:3], network.pool(replace(alone, features=alone.features[:3])), rtol=1e-4, atol=1e-4
-        )
-
-
-def test_stages_mix(evaluated):
-    name, model, network = evaluated
-    inputs = batch(model)
-    no_stages = name in ("text/albert", "text/bart", "text/t5", "text/xlnet")
-    assert (len(network.stages) == 1) == no_stages
-    with torch.no_grad():
-        plain = network(inputs)
-        for stage in network.stages[1:]:
-            with network.mixing_at(stage, lambda x: x.flip(0)):
-                mixed = network(inputs)
-            torch.testing.assert_close(mixed, plain.flip(0), rtol=1e-3, atol=1e-4, msg=f"{name}, stage {stage}")
-    assert hooks(model) == []
-
-
-def test_mask_says_which_positions_are_real(evaluated):
-    name, model, network = evaluated
-    inputs = padded(model)
+@pytest.mark.parametrize("name", NAMES)
+def test_mask_says_which_positions_are_real(name):
+    model = make(name)
+    network, inputs = adapt(model).eval(), padded(model)
     output = network.embed(inputs)
     if "attention_mask" not in inputs:
         assert output.mask is None
@@ -166,27 +67,6 @@ def test_more_padding_changes_nothing(name):
         for method in (MultiMix(20), DenseMultiMix(20, shared=True), DenseMultiMix(20, clean=0.5)):
             totals = [method(network, inputs, targets, generator=generator()).total for inputs in (short, long)]
             torch.testing.assert_close(*totals, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("taught", [False, True])
-@pytest.mark.parametrize("method", [MultiMix(20), DenseMultiMix(20, clean=0.5)], ids=["multimix", "dense"])
-def test_methods_train_encoder_and_head(case, method, taught):
-    _, model, network = case
-    network.train().zero_grad()
-    method = SelfDistilled(method) if taught else method
-    losses = method(network, padded(model), labels(), generator=generator())
-    losses.total.backward()
-    assert losses.total.isfinite()
-    gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
-    assert all(gradient.isfinite().all() for gradient in gradients.values())
-    assert network.head.weight.grad.abs().sum() > 0
-    body = [g.abs().sum() for key, g in gradients.items() if key.startswith(f"{network._body}.")]
-    assert sum(total > 0 for total in body) > 0.5 * len(body)
-    plain = copy.deepcopy(model)
-    plain.zero_grad()
-    plain(**padded(model)).logits.square().sum().backward()
-    assert set(gradients) == {key for key, p in plain.named_parameters() if p.grad is not None}
-    network.zero_grad()
 
 
 @pytest.mark.parametrize("name", ["text/bert", "text/gpt2", "image/vit"])
@@ -234,3 +114,108 @@ def test_checkpointing_and_half_precision(name):
     network.eval()
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         torch.testing.assert_close(network(inputs), model(**inputs).logits)
+
+
+def test_weighted_sums_of_layers_are_embedded():
+    model = make("audio/wav2vec2", use_weighted_layer_sum=True)
+    with torch.no_grad():
+        model.layer_weights.copy_(torch.tensor([0.2, 3.0, 1.0]))
+    network, inputs = adapt(model), padded(model)
+    torch.testing.assert_close(network(inputs), model(**inputs).logits)
+    network(inputs).square().sum().backward()
+    ours = model.layer_weights.grad.clone()
+    model.zero_grad()
+    model(**inputs).logits.square().sum().backward()
+    torch.testing.assert_close(ours, model.layer_weights.grad)
+
+
+def test_embeddings_instead_of_tokens():
+    model = make("text/bert")
+    inputs = padded(model)
+    given = {"inputs_embeds": model.bert.embeddings.word_embeddings(inputs.pop("input_ids")).detach(), **inputs}
+    network = adapt(model)
+    torch.testing.assert_close(network(given), model(**given).logits)
+    assert DenseMultiMix(20)(network, given, labels(), generator=generator()).total.isfinite()
+
+
+def test_a_model_that_returns_tuples():
+    for name in ("text/bert", "image/resnet"):
+        model = make(name)
+        inputs = padded(model)
+        expected = model(**inputs).logits
+        model.config.return_dict = False
+        torch.testing.assert_close(adapt(model)(inputs), expected)
+        assert model.config.return_dict is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "objective"),
+    [
+        ({}, CrossEntropy()),
+        ({"problem_type": "single_label_classification"}, CrossEntropy()),
+        ({"problem_type": "multi_label_classification"}, BinaryCrossEntropy()),
+        ({"problem_type": "regression"}, SquaredError()),
+        ({"num_labels": 1}, SquaredError()),
+        ({"num_labels": 1, "problem_type": "multi_label_classification"}, BinaryCrossEntropy()),
+    ],
+    ids=str,
+)
+def test_objective_is_the_configured_one(settings, objective):
+    assert adapt(make("text/bert", **settings)).objective == objective
+
+
+def test_another_objective_may_be_given():
+    assert adapt(make("text/bert"), objective=SquaredError()).objective == SquaredError()
+
+
+def test_stages_may_be_named():
+    model = make("text/bert")
+    network = adapt(model, stages=["bert.embeddings"])
+    inputs = batch(model)
+    with torch.no_grad(), network.mixing_at(1, lambda x: x.flip(0)):
+        mixed = network(inputs)
+    torch.testing.assert_close(mixed, network(inputs).flip(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("given", [{"labels": labels()}, {"attention_mask": torch.ones(4, 12)}, {}], ids=str)
+def test_inputs_without_the_main_one(given):
+    model = make("text/bert")
+    network = adapt(model)
+    with pytest.raises(ValueError, match="inputs must hold 'input_ids', which BertForSequenceClassification"):
+        network(given)
+    network(batch(model))
+    with pytest.raises(ValueError, match="inputs must hold 'input_ids'"):
+        network(given)
+
+
+@pytest.mark.bad_input
+def test_inputs_of_another_kind():
+    model = make("text/bert")
+    with pytest.raises(TypeError, match=r"mapping of the keyword arguments .* or its 'input_ids' as a tensor, got str"):
+        adapt(model)("a sentence")
+    with pytest.raises(ValueError, match="pass what embed gives"):
+        adapt(model).pool(torch.randn(2, 3, 32))
+    network = adapt(model)
+    with pytest.raises(TypeError, match=r"stage 0 \(inputs\) must leave a tensor"), network.mixing_at(0, torch.flip):
+        network(batch(model))
+    with pytest.raises(ValueError, match="stage must be one of"), network.mixing_at(7, torch.flip):
+        pass
+    with pytest.raises(IndexError):
+        network({"input_ids": torch.full((2, 3), 4000)})
+    assert hooks(model) == []
+
+
+def test_blocks_may_leave_named_tuples():
+    assert _with_first([torch.ones(2), 3], torch.zeros(2))[1] == 3
+    pair = namedtuple("Pair", "hidden rest")((torch.ones(2), 5), 3)
+    mixed = _with_first(pair, torch.zeros(2))
+    assert (type(mixed), mixed.rest, mixed.hidden[1]) == (type(pair), 3, 5)
+    assert torch.equal(_first(mixed), torch.zeros(2))
+
+
+def test_the_page_on_models_runs():
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(compile(block, PAGE.name, "exec"), {})  # noqa: S102

@@ -1,0 +1,165 @@
+"""The laws of every known family, timm's, torchvision's and transformers': the network is the model, split."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from models import small_transformers as text
+from models import small_vision as vision
+from multimix.distill import SelfDistilled
+from multimix.methods import DenseMultiMix, MultiMix
+from multimix.models import adapt
+from multimix.protocols import Network
+
+pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # in WavLM
+
+NO_STAGES = {"text/albert", "text/bart", "text/t5", "text/xlnet"}
+
+
+class Case:
+    """A model of a family, the network made of it, and inputs."""
+
+    def __init__(self, name):
+        self.name, self.is_vision = name, name.startswith("tim") or name.startswith("torch")
+        if self.is_vision:
+            self.model, self.inputs = vision.make(name)
+        else:
+            self.model = text.make(name)
+            self.inputs = text.padded(self.model)
+        self.network = adapt(self.model)
+
+    def logits(self, model=None):
+        model = model or self.model
+        return model(self.inputs) if self.is_vision else model(**self.inputs).logits
+
+
+@pytest.fixture(scope="module", params=[*vision.NAMES, *text.NAMES])
+def case(request):
+    return Case(request.param)
+
+
+@pytest.fixture
+def evaluated(case):
+    case.model.eval()
+    case.network.eval()
+    with torch.no_grad():
+        yield case
+    assert text.hooks(case.model) == []
+
+
+def test_network_is_the_model(evaluated):
+    network, inputs, expected = evaluated.network, evaluated.inputs, evaluated.logits()
+    assert isinstance(network, Network)
+    assert adapt(network) is network
+    output = network.embed(inputs)
+    before = output.features.clone()
+    embeddings = network.pool(output)
+    assert (output.features.ndim, embeddings.ndim) == (3, 2)
+    assert torch.equal(output.features, before)
+    torch.testing.assert_close(network.classify(embeddings), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network(inputs), expected, rtol=1e-5, atol=1e-5)
+    assert embeddings.std(0).max() > 1e-3
+
+
+def test_training_mode_is_the_models(case):
+    if case.name.partition("/")[2] in vision.HEAVY:
+        pytest.skip("100 million weights")
+    model, network = case.model, case.network
+    with torch.no_grad():
+        network.eval()(case.inputs)
+        network.train()
+        assert model.training
+        start = copy.deepcopy(model.state_dict())
+        text.seed()
+        expected, state = case.logits(), copy.deepcopy(model.state_dict())
+        model.load_state_dict(start)
+        text.seed()
+        torch.testing.assert_close(network(case.inputs), expected, rtol=1e-5, atol=1e-5)
+        for key, value in model.state_dict().items():
+            torch.testing.assert_close(value, state[key], msg=key)
+        model.load_state_dict(start)
+
+
+def test_parameters_are_shared_and_a_copy_is_independent(evaluated):
+    model, network, inputs = evaluated.model, evaluated.network, evaluated.inputs
+    assert [id(parameter) for parameter in network.parameters()] == [id(p) for p in model.parameters()]
+    assert {key.removeprefix("model.") for key in network.state_dict()} == set(model.state_dict())
+    before, twin = network(inputs), copy.deepcopy(network)
+    assert torch.equal(twin(inputs), before)
+    for parameter in twin.parameters():
+        parameter.mul_(0.5)
+    assert torch.equal(network(inputs), before)
+    assert torch.equal(evaluated.logits(), before)
+    assert not torch.equal(twin(inputs), before)
+    assert twin.head is None or twin.head is not network.head
+    twin.load_state_dict(network.state_dict())
+    assert torch.equal(twin(inputs), before)
+
+
+def test_head_is_the_last_layer(evaluated):
+    network, rows = evaluated.network, evaluated.network.pool(evaluated.network.embed(evaluated.inputs))
+    if evaluated.name == "timm/repvit-norm-head":
+        assert network.head is None
+    else:
+        weight, bias = network.head.weight.flatten(1), network.head.bias
+        expected = rows @ weight.T + (0 if bias is None else bias)
+        torch.testing.assert_close(network.classify(rows), expected, rtol=1e-4, atol=1e-5)
+        classes = evaluated.logits().shape[1]
+        layers = [m for m in evaluated.model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        assert network.head is [m for m in layers if len(m.weight) == classes][-1]
+    grid = network.classify(rows.reshape(len(rows), 1, 1, -1))
+    torch.testing.assert_close(grid[:, 0, 0], network.classify(rows), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network.classify(rows[1]), network.classify(rows)[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_position_is_pooled_by_itself(evaluated):
+    assert_pooled_alone(evaluated.network, evaluated.inputs, 1e-4)
+
+
+def assert_pooled_alone(network, inputs, tolerance):
+    """A position by itself is what an input gives that has it everywhere."""
+    output = network.embed(inputs)
+    r, alone = output.features.shape[1], output.each_position()
+    alone = replace(alone, features=alone.features[:6])
+    each, few = network.pool(alone), network.pool(replace(alone, features=alone.features[:2]))
+    assert each.shape == (len(alone.features), network.pool(output).shape[1])
+    assert each.isfinite().all()
+    everywhere = network.pool(replace(alone, features=alone.features.expand(-1, r, -1)))
+    torch.testing.assert_close(each, everywhere, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(each[:2], few, rtol=1e-4, atol=1e-4)
+
+
+def test_stages_mix(evaluated):
+    network, stages = evaluated.network, evaluated.network.stages
+    inputs = evaluated.inputs if evaluated.is_vision else text.batch(evaluated.model)
+    assert (len(stages) == 1) == (evaluated.name in NO_STAGES)
+    plain = network(inputs)
+    for stage in (0, 1, len(stages) // 2, len(stages) - 1) if evaluated.is_vision else stages[1:]:
+        with network.mixing_at(stage, lambda x: x.flip(0)):
+            mixed = network(inputs)
+        torch.testing.assert_close(mixed, plain.flip(0), rtol=1e-3, atol=1e-4, msg=f"stage {stage}")
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("method", [MultiMix(20), DenseMultiMix(20, clean=0.5)], ids=["multimix", "dense"])
+def test_methods_train_what_plain_training_trains(case, method, taught):
+    if case.name.partition("/")[2] in vision.HEAVY:
+        pytest.skip("100 million weights")
+    model, network = case.model, case.network
+    network.train().zero_grad()
+    targets = text.labels()[: len(case.logits())]
+    losses = (SelfDistilled(method) if taught else method)(network, case.inputs, targets, generator=text.generator())
+    losses.total.backward()
+    assert losses.total.isfinite()
+    gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert gradients[f"{network.head_name}.weight" if network.head else next(iter(gradients))].abs().sum() > 0
+    assert sum(bool(gradient.abs().sum() > 0) for gradient in gradients.values()) > 0.5 * len(gradients)
+    plain = copy.deepcopy(model)
+    plain.zero_grad()
+    case.logits(plain).square().sum().backward()
+    assert set(gradients) == {key for key, p in plain.named_parameters() if p.grad is not None}
+    network.zero_grad()
