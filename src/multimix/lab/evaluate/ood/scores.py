@@ -11,16 +11,16 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from typing_extensions import Self
 
-from multimix.lab.evaluate.predict import not_alone
+from multimix.lab.evaluate.embedding import by_class, nearest, normalised
+from multimix.lab.evaluate.predict import not_alone, with_float64
 from multimix.protocols import Network
 
 __all__ = ["KNN", "SCORES", "Mahalanobis", "energy", "max_logit", "msp", "nudged", "odin"]
 
 SCORES = ("msp", "max_logit", "energy", "odin", "knn", "mahalanobis")
 """The name of every score, in the order they are given."""
-
-CHUNK = 16384  # training embeddings that are compared at a time
-NEGLIGIBLE = 1e-12  # of the largest variance: that of float32's rounding, whose directions say nothing
+_NEGLIGIBLE = 1e-12
+"""Share of the largest variance that is float32's rounding, whose directions say nothing."""
 
 
 def msp(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Tensor, " b"]:
@@ -121,15 +121,12 @@ class KNN:
         """
         if not 1 <= neighbours <= len(embeddings):
             raise ValueError(f"neighbours must lie in 1..{len(embeddings)}, the training embeddings, got {neighbours}")
-        return cls(_unit(embeddings), neighbours)
+        return cls(normalised(_double(embeddings)), neighbours)
 
     def __call__(self, embeddings: Float[Tensor, "b d"]) -> Float64[Tensor, " b"]:
         """Return the scores of embeddings, in [-2, 0]; an embedding of length 0 is at distance 1 from all."""
-        queries = _unit(embeddings)
-        nearest = queries.new_full((len(queries), 0), 0.0)
-        for chunk in self.embeddings.split(CHUNK):
-            nearest = _smallest(torch.cat([nearest, _squares(queries, chunk)], dim=1), self.neighbours)
-        return -nearest.amax(1).sqrt()
+        distances, _ = nearest(normalised(_double(embeddings)), self.embeddings, self.neighbours)
+        return -distances[:, -1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,12 +163,13 @@ class Mahalanobis:
         """
         values = _double(embeddings)
         centre = values.mean(0)
-        means, left = _by_class(values - centre, labels.to(values.device))
+        _, means, own = by_class(values - centre, labels.to(values.device))
+        left = values - centre - means[own]
         covariance = left.T @ left / len(left)
         covariance = (1 - shrinkage) * covariance
         covariance.diagonal().add_(shrinkage * left.square().mean())
         variances, directions = torch.linalg.eigh(covariance)
-        kept = variances > NEGLIGIBLE * variances.amax()
+        kept = variances > _NEGLIGIBLE * variances.amax()
         if not kept.any():
             raise ValueError("embeddings must vary within their classes: each equals the mean of its class")
         whitening = directions[:, kept] * variances[kept].rsqrt()
@@ -180,31 +178,8 @@ class Mahalanobis:
     def __call__(self, embeddings: Float[Tensor, "b d"]) -> Float64[Tensor, " b"]:
         """Return the scores of embeddings, at most 0."""
         white = (_double(embeddings) - self.centre) @ self.whitening
-        return -_squares(white, self.means).amin(1)
+        return -nearest(white, self.means)[0][:, 0].square()
 
 
-def _double(values: Tensor) -> Tensor:
-    """Return values in float64, on the CPU where their device has none."""
-    values = values.detach()
-    return (values.cpu() if values.device.type == "mps" else values).double()
-
-
-def _unit(embeddings: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(_double(embeddings), dim=1)
-
-
-def _squares(a: Tensor, b: Tensor) -> Tensor:
-    """Return the squared distance of each row of ``a`` to each of ``b``."""
-    squares = a.square().sum(1, keepdim=True) + b.square().sum(1)
-    return squares.addmm_(a, b.T, alpha=-2).clamp_(min=0)
-
-
-def _smallest(values: Tensor, count: int) -> Tensor:
-    return values.topk(min(count, values.shape[1]), dim=1, largest=False, sorted=False).values
-
-
-def _by_class(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean of each class that occurs, and the values without the mean of their class."""
-    index, sizes = torch.unique(labels, return_inverse=True, return_counts=True)[1:]
-    means = values.new_zeros(len(sizes), values.shape[1]).index_add_(0, index, values) / sizes[:, None]
-    return means, values - means[index]
+def _double(values: Tensor) -> Float64[Tensor, "*any"]:
+    return with_float64(values.detach()).double()

@@ -1,20 +1,25 @@
-"""Sets of images that a network was not trained on, by name or path."""
+"""Sets of images that a network was not trained on, by name or path, brought to the shape that it was trained on."""
 
 import difflib
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import UInt8
+from torch import Generator, Tensor
 
-from multimix.lab.data import DATASETS, Images, load, seed_of
-from multimix.lab.evaluate.ood.pixels import Fitting, Memory, Noise, Pictures, Pixels, images_under
-
-__all__ = ["BUILT_IN", "KNOWN", "defaults", "is_own", "labels_of", "open_set"]
+from multimix.lab.data import DATASETS, Images, load, normalise, seed_of
+from multimix.lab.data._arrays import DAMAGED, as_bytes
+from multimix.lab.data._batches import decoded
+from multimix.lab.data._folder import images_under
+from multimix.lab.data._images import fitted, read_image
+from multimix.lab.data._sets import one_line
+from multimix.lab.evaluate.predict import per_example
 
 NOISE = ("gaussian-noise", "uniform-noise")
 BUILT_IN = (*NOISE, "digits")
@@ -28,6 +33,46 @@ KNOWN = (*NOISE, *SHORT, *DATASETS)
 TREES = {"tiny-imagenet": "tiny-imagenet-200/val", "imagenet": "imagenet/val"}
 """The test images that ``load`` would read under its root; only those that are taken are read here."""
 IMAGE_FILE_RATIO = 256 / 224  # of large images, the same as of a run's own test images
+
+
+@dataclass(frozen=True, eq=False)
+class Outside:
+    """A set of images that are made when asked for."""
+
+    size: int
+    """How many there are."""
+    make: Callable[[list[int]], UInt8[Tensor, "b c h w"]]
+    """From positions in the set to images."""
+    in_files: bool = False
+    """Whether making them takes the time of decoding files."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutBatches:
+    """A set's images as a network takes them, in order, with labels that mean nothing."""
+
+    outside: Outside
+    batch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    workers: int = 0
+    """Processes that make the images; those in memory need none."""
+
+    def __len__(self) -> int:
+        return -(-self.outside.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over all images.
+
+        Raises:
+            ValueError: An image file cannot be read.
+        """
+        chunks = [chunk.tolist() for chunk in torch.arange(self.outside.size).split(self.batch_size)]
+        workers = self.workers if self.outside.in_files else 0
+        for images in decoded(self.outside.make, chunks, workers=workers):
+            inputs = normalise(images.to(self.device), self.mean, self.std)
+            yield inputs, torch.zeros(len(inputs), dtype=torch.int64, device=self.device)
 
 
 def defaults(own: str) -> tuple[str, ...]:
@@ -49,7 +94,7 @@ def open_set(
     download: bool = False,
     seed: int = 0,
     files: bool = False,
-) -> Pixels:
+) -> Outside:
     """Return a set's images in the shape (c, h, w) of a run; of a larger set, ``limit`` of them by chance.
 
     Args:
@@ -67,13 +112,24 @@ def open_set(
     """
     crop, base = _taken_apart(name)
     if base in NOISE:
-        return Noise(base == "gaussian-noise", shape, limit, seed_of("ood", seed, base))
+        seed = seed_of("ood", seed, base)
+        return Outside(limit, partial(_noise, gaussian=base == "gaussian-noise", shape=shape, seed=seed))
     fitting = Fitting(shape, crop, seed_of("ood", seed, "cut", base), IMAGE_FILE_RATIO if files else 1.0)
     try:
         found = _found(base, root, download)
-        return _limited(found, limit, seed_of("ood", seed, "taken", base), fitting)
+        taken = torch.arange(len(found))
+        if len(found) > limit:
+            generator = Generator().manual_seed(seed_of("ood", seed, "taken", base))
+            taken = torch.randperm(len(found), generator=generator)[:limit].sort().values
+        if isinstance(found, Tensor):
+            outside = Outside(len(taken), partial(fitting.of_memory, found[taken]))
+        else:
+            paths = tuple(found[index] for index in taken.tolist())
+            outside = Outside(len(taken), partial(fitting.of_files, paths), in_files=True)
+        outside.make([0])
     except (OSError, ValueError) as error:
         raise ValueError(f"sets: {name!r}: {error}") from error
+    return outside
 
 
 def labels_of(names: Iterable[str]) -> list[str]:
@@ -122,66 +178,113 @@ def _found(base: str, root: str | Path, download: bool) -> Tensor | list[str]:  
     """Return a set's images, uint8 (n, c, h, w), or the paths of its image files."""
     kind, colon, path = base.partition(":")
     if colon:
-        readers: dict[str, Callable[[Path], Tensor | list[str]]] = {"folder": _folder, "npz": _archive}
-        return readers[kind](Path(path).expanduser())
+        return (_folder if kind == "folder" else _archive)(Path(path).expanduser())
     if base in TREES:
         return _folder(Path(root).expanduser() / TREES[base])
     test = load(base, root=root, validation=0, download=download).test
     return test.images if isinstance(test, Images) else list(test.paths)
 
 
-def _limited(found: Tensor | list[str], limit: int, seed: int, fitting: Fitting) -> Pixels:
-    """Return so many images, in order, and try the first."""
-    taken = torch.arange(len(found))
-    if len(found) > limit:
-        taken = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:limit].sort().values
-    if isinstance(found, Tensor):
-        pixels: Pixels = Memory(found[taken], fitting)
-    else:
-        pixels = Pictures(tuple(found[index] for index in taken.tolist()), fitting)
-    if isinstance(first := pixels[[0]], str):
-        raise ValueError(first)
-    return pixels
-
-
 def _folder(path: Path) -> list[str]:
+    """Return every image file below a folder in the order of its path; what is hidden is passed over."""
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder")
-    found = images_under(path)
+    found = [f for f in images_under(path) if not any(p.startswith(".") for p in Path(f).relative_to(path).parts)]
     if not found:
         raise ValueError(f"{path} holds no image file, nor do the folders in it")
-    return found
+    return sorted(found)
 
 
 def _archive(path: Path) -> Tensor:
+    """Return ``test_images``, ``images`` or the only array of an archive."""
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
     try:
-        array = _array(path)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or no .npz archive of images: {' '.join(str(error).split())}") from error
+        with path.open("rb") as stream:
+            array = np.load(stream, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                keys = [key for key in ("test_images", "images") if key in array.files] or array.files
+                if len(keys) != 1 and keys == array.files:
+                    raise ValueError(f"it has neither test_images nor images, but {', '.join(keys) or 'nothing'}")
+                array = array[keys[0]]
+    except DAMAGED as error:
+        raise ValueError(f"{path} is damaged or no .npz archive of images: {one_line(error)}") from error
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.size == 0:
         raise ValueError(f"{path} must hold images (n, h, w) or (n, h, w, c), one or more, not {array.shape}")
-    return torch.from_numpy(_bytes(array, path)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(as_bytes(array, str(path))).permute(0, 3, 1, 2).contiguous()
 
 
-def _array(path: Path) -> np.ndarray:
-    with path.open("rb") as stream:
-        archive = np.load(stream, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            return archive
-        keys = [key for key in ("test_images", "images") if key in archive.files] or archive.files
-        if len(keys) != 1 and keys == archive.files:
-            raise ValueError(f"it has neither test_images nor images, but {', '.join(keys) or 'nothing'}")
-        return archive[keys[0]]
+def _noise(indices: list[int], *, gaussian: bool, shape: tuple[int, int, int], seed: int) -> UInt8[Tensor, "b c h w"]:
+    """Return images of independent bytes, uniform, or N(1/2, 1), clipped to [0, 1] and rounded, as in ODIN."""
+    if not gaussian:
+        return per_example(lambda g: torch.randint(256, shape, generator=g, dtype=torch.uint8), indices, seed=seed)
+    values = per_example(lambda g: torch.randn(shape, generator=g), indices, seed=seed)
+    return values.add_(0.5).clamp_(0, 1).mul_(255).round_().byte()
 
 
-def _bytes(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return pixels as uint8, floats in [0, 1] scaled by 255 and rounded."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-        raise ValueError(f"{path} must hold uint8, or floats in [0, 1] without NaN, not {array.dtype}")
-    return np.rint(array * 255).astype(np.uint8)
+@dataclass(frozen=True)
+class Fitting:
+    """Brings images to one shape, either the whole image scaled or a part of it cut out."""
+
+    shape: tuple[int, int, int]
+    """Channels, height and width."""
+    crop: bool
+    """Cut a random part out of the unscaled image; else scale the image (bilinear, antialiased) to cover the height and
+    width, and cut the centre out. An image that is too small to cut from is scaled first."""
+    seed: int
+    """Of the places of the cuts, which belong to an image's position in its set."""
+    ratio: float = 1.0
+    """Of an image file's scaled shorter side to the centre that is kept, where height and width are one."""
+
+    def of_memory(self, pixels: UInt8[Tensor, "n *chw"], indices: list[int]) -> UInt8[Tensor, "b c h w"]:
+        """Return images of one size that are in memory."""
+        return self._fit(pixels[indices], indices)
+
+    def of_files(self, paths: tuple[str, ...], indices: list[int]) -> UInt8[Tensor, "b c h w"]:
+        """Return images in files, scaled as the run's own test images are.
+
+        Raises:
+            UnreadableError: If a file cannot be read.
+        """
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        _, height, width = self.shape
+        made = []
+        for index in indices:
+            image = read_image(paths[index])
+            if height == width and not self.crop:
+                image = fitted(image, height, ratio=self.ratio)
+            made.append(self._fit(pil_to_tensor(image)[None], [index]))
+        return torch.cat(made)
+
+    def _fit(self, images: UInt8[Tensor, "b *chw"], indices: list[int]) -> Tensor:
+        from torchvision.transforms.v2.functional import center_crop, resize
+
+        images = self._channels(images)
+        has, wanted = images.shape[-2:], self.shape[1:]
+        scale = max(wanted[0] / has[0], wanted[1] / has[1])
+        if scale > 1 or (scale < 1 and not self.crop):
+            size = [max(least, round(side * scale)) for side, least in zip(has, wanted, strict=True)]
+            images = cast("Tensor", resize(images, size, antialias=True))
+        return self._cut(images, indices) if self.crop else cast("Tensor", center_crop(images, list(wanted)))
+
+    def _channels(self, images: Tensor) -> Tensor:
+        from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+        has, wanted = images.shape[1], self.shape[0]
+        if has == wanted:
+            return images
+        if has == 1:
+            return images.expand(-1, wanted, -1, -1)
+        if (has, wanted) == (3, 1):
+            return rgb_to_grayscale(images)
+        raise ValueError(f"images of {has} channels cannot be made into the run's, of {wanted}")
+
+    def _cut(self, images: Tensor, indices: list[int]) -> Tensor:
+        height, width = self.shape[1:]
+        free = torch.tensor([images.shape[-2] - height + 1, images.shape[-1] - width + 1])
+        drawn = per_example(lambda g: torch.rand(2, generator=g, dtype=torch.float64), indices, seed=self.seed)
+        pairs = zip(images, (drawn * free).long().tolist(), strict=True)
+        return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in pairs])

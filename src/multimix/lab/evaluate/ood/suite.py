@@ -1,27 +1,27 @@
 """Out-of-distribution detection: how well scores of one image tell the run's own test set from other sets."""
 
-import difflib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
 from typing_extensions import Self
 
-from multimix.lab.data import Files, first_of
-from multimix.lab.evaluate.ood.curves import histograms, roc
-from multimix.lab.evaluate.ood.metrics import all_metrics, counts
-from multimix.lab.evaluate.ood.observe import Observer, Seen, embedded
-from multimix.lab.evaluate.ood.pixels import OutBatches
-from multimix.lab.evaluate.ood.scores import KNN, SCORES, Mahalanobis
-from multimix.lab.evaluate.ood.sets import defaults, is_own, labels_of, open_set
-from multimix.lab.evaluate.predict import LabelledBatches
-from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix._declared import Count, Fraction, Positive
+from multimix.lab.data import Files, first_of, seed_of
+from multimix.lab.evaluate.ood.metrics import METRICS, histograms, roc
+from multimix.lab.evaluate.ood.scores import KNN, SCORES, Mahalanobis, energy, max_logit, msp, nudged
+from multimix.lab.evaluate.ood.sets import OutBatches, defaults, is_own, labels_of, open_set
+from multimix.lab.evaluate.predict import LabelledBatches, check_finite, concatenated, embed, evaluating, not_alone
+from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
 __all__ = ["OOD", "OODSettings"]
 
+ScoreName = Literal["msp", "max_logit", "energy", "odin", "knn", "mahalanobis"]
 FITTED = ("knn", "mahalanobis")
 """The scores that know training embeddings."""
 
@@ -33,21 +33,21 @@ class OODSettings(SuiteSettings):
     sets: tuple[str, ...] | None = None
     """Names or paths of the other sets (docs/evaluation/ood.md lists them); by default gaussian-noise, uniform-noise
     and digits, without the run's own."""
-    scores: tuple[str, ...] = SCORES
+    scores: tuple[ScoreName, ...] = SCORES
     """Which scores; odin takes three times the time of the others together."""
-    ood_examples: int = 10_000
+    ood_examples: Count = 10_000
     """Images of each other set, taken by chance from a larger one."""
-    train_examples: int | None = 10_000
+    train_examples: Count | None = 10_000
     """Training images that knn and mahalanobis are fitted on, the same share of each class; None takes all."""
-    energy_temperature: float = 1.0
+    energy_temperature: Positive = 1.0
     """Divides the logits of energy."""
-    odin_temperature: float = 1000.0
+    odin_temperature: Positive = 1000.0
     """Divides the logits of odin."""
-    odin_epsilon: float = 0.0014
+    odin_epsilon: Fraction = 0.0014
     """How far odin moves every pixel, of a range from 0 to 1; 0 leaves the pixels where they are."""
-    knn_neighbours: int = 50
+    knn_neighbours: Count = 50
     """Which nearest training embedding's distance knn takes."""
-    mahalanobis_shrinkage: float = 0.0
+    mahalanobis_shrinkage: Fraction = 0.0
     """How much of the identity is in mahalanobis's covariance, from 0 to 1."""
     seed: int = 0
     """Fixes the noise, the images that are taken and where they are cut."""
@@ -57,20 +57,7 @@ class OODSettings(SuiteSettings):
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         super().__post_init__()
-        if self.sets is not None:
-            _check_names("sets", self.sets)
-        _check_names("scores", self.scores)
-        _check_scores(self.scores)
-        for name, least in (("ood_examples", 1), ("train_examples", 1), ("knn_neighbours", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        for name in ("energy_temperature", "odin_temperature"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a number above 0, got {getattr(self, name)}")
-        for name in ("odin_epsilon", "mahalanobis_shrinkage"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        check_each_once(scores=self.scores, **({} if self.sets is None else {"sets": self.sets}))
 
 
 @dataclass(frozen=True)
@@ -118,11 +105,11 @@ class OOD:
         Warns:
             UserWarning: A set shares images with the test set.
         """
-        observer = self._observer(network, monitor)
-        inside = observer(network, monitor.track("test", self.test))
+        fitted = self._fitted(network, monitor)
+        inside = self._seen(network, monitor.track("test", self.test), fitted)
         found: dict[str, list[float]] = {}
         for name, batches in self.sets.items():
-            outside = observer(network, monitor.track(name, batches))
+            outside = self._seen(network, monitor.track(name, batches), fitted)
             _warn_shared(name, inside, outside)
             for metric, value in _compared(name, inside, outside, monitor):
                 found.setdefault(metric, []).append(value)
@@ -130,32 +117,81 @@ class OOD:
         for metric, values in found.items():
             yield f"mean/{metric}", sum(values) / len(values)
 
-    def _observer(self, network: Network, monitor: Monitor) -> Observer:
-        wanted, knn, mahalanobis = self.settings, None, None
-        if self.train is not None:
-            embeddings, labels = embedded(network, monitor.track("training images", self.train))
-            if "knn" in wanted.scores:
-                knn = KNN.fit(embeddings, wanted.knn_neighbours)
-            if "mahalanobis" in wanted.scores:
-                mahalanobis = Mahalanobis.fit(embeddings, labels, shrinkage=wanted.mahalanobis_shrinkage)
-        return Observer(
-            names=wanted.scores,
-            energy_temperature=wanted.energy_temperature,
-            odin_temperature=wanted.odin_temperature,
-            odin_step=tuple(wanted.odin_epsilon / std for std in self.std),
-            knn=knn,
-            mahalanobis=mahalanobis,
-        )
+    def _fitted(self, network: Network, monitor: Monitor) -> "dict[str, Callable[[Tensor], Tensor]]":
+        """Return the scores that know training embeddings."""
+        wanted = self.settings
+        if self.train is None:
+            return {}
+        embeddings, labels = embed(network, monitor.track("training images", self.train))
+        fits: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+            "knn": lambda: KNN.fit(embeddings, wanted.knn_neighbours),
+            "mahalanobis": lambda: Mahalanobis.fit(embeddings, labels, shrinkage=wanted.mahalanobis_shrinkage),
+        }
+        return {name: fit() for name, fit in fits.items() if name in wanted.scores}
+
+    def _seen(
+        self, network: Network, batches: LabelledBatches, fitted: Mapping[str, Callable[[Tensor], Tensor]]
+    ) -> "Seen":
+        """Return what one pass over a set gives, in order; the network predicts in eval mode.
+
+        Raises:
+            ValueError: If there is no batch.
+            NonFiniteError: If the network gives NaN or infinity.
+        """
+        rows = []
+        with evaluating(network):
+            for inputs, _ in batches:
+                scores = self._scores(network, inputs, fitted)
+                values = torch.stack([scores[name][: len(inputs)].cpu() for name in self.settings.scores], 1)
+                rows.append((values, fingerprints(inputs).cpu()))
+        values, prints = concatenated(rows)
+        return Seen(dict(zip(self.settings.scores, values.T.contiguous(), strict=True)), prints)
+
+    def _scores(
+        self, network: Network, inputs: Tensor, fitted: Mapping[str, Callable[[Tensor], Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return all scores: of a forward pass, and for ODIN a backward and another forward pass."""
+        wanted = self.settings
+        moves = "odin" in wanted.scores and wanted.odin_epsilon > 0
+        inputs = not_alone(inputs.detach()).requires_grad_() if moves else inputs.detach()
+        with torch.set_grad_enabled(moves):
+            embeddings = network.pool(network.embed(inputs))
+            logits = network.classify(embeddings)
+        check_finite(embeddings, "embeds as")
+        check_finite(logits, "predicts", ruled_out=True)
+        surest = logits
+        if moves:
+            step = torch.tensor([wanted.odin_epsilon / std for std in self.std], dtype=inputs.dtype).to(inputs.device)
+            moved = nudged(inputs, logits, step=step.view(-1, 1, 1), temperature=wanted.odin_temperature)
+            with torch.no_grad():
+                surest = network(moved)
+            check_finite(surest, "predicts", ruled_out=True)
+        return {
+            "msp": msp(logits),
+            "max_logit": max_logit(logits),
+            "energy": energy(logits, wanted.energy_temperature),
+            "odin": msp(surest, wanted.odin_temperature),
+            **{name: score(embeddings) for name, score in fitted.items()},
+        }
+
+
+class Seen(NamedTuple):
+    """What a pass over a set of images gives, on the CPU."""
+
+    scores: dict[str, Float64[Tensor, " n"]]
+    """Each score of every image."""
+    fingerprints: Int64[Tensor, " n"]
+    """The same for equal images."""
 
 
 def _compared(name: str, inside: Seen, outside: Seen, monitor: Monitor) -> Iterator[tuple[str, float]]:
     """Yield (score/metric, value) of one set and keep the data of its figure."""
     figure = {}
     for score, in_scores in inside.scores.items():
-        taken = counts(in_scores, outside.scores[score])
-        figure[score] = histograms(in_scores, outside.scores[score]) | roc(taken)
-        for metric, value in all_metrics(taken).items():
-            yield f"{score}/{metric}", value
+        both = in_scores, outside.scores[score]
+        figure[score] = histograms(*both) | roc(*both)
+        for metric, function in METRICS.items():
+            yield f"{score}/{metric}", function(*both)
     monitor.record(f"ood/{name}", {"scores": figure})
 
 
@@ -170,18 +206,30 @@ def _warn_shared(name: str, inside: Seen, outside: Seen) -> None:
         )
 
 
+def fingerprints(images: Tensor) -> Int64[Tensor, " n"]:
+    """Return a 64-bit number for each image, the same for the same pixels on one device.
+
+    A sum of the values' bits with fixed random weights: two different images agree with a probability below 2**-32, of
+    the usual normalised pixels far below.
+    """
+    bits = images.detach().float().flatten(1).contiguous().view(torch.int32).long()
+    generator = torch.Generator().manual_seed(seed_of("fingerprint"))
+    weights = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1],), generator=generator)
+    return (bits * weights.to(bits.device)).sum(1)
+
+
 def _training(source: Source, settings: OODSettings) -> LabelledBatches | None:
     """Return the training images to fit on, as they are tested: without augmentation."""
     if not set(FITTED) & set(settings.scores):
         return None
     train = source.splits.train
     few = settings.train_examples is not None and settings.train_examples < len(train)
-    part = first_of(train, settings.train_examples, what="train_examples") if few else train
-    if "knn" in settings.scores and settings.knn_neighbours > len(part):
+    used = first_of(train, settings.train_examples, what="train_examples") if few else train
+    if "knn" in settings.scores and settings.knn_neighbours > len(used):
         raise ValueError(
-            f"knn_neighbours={settings.knn_neighbours} must be at most the {len(part)} training images that are used"
+            f"knn_neighbours={settings.knn_neighbours} must be at most the {len(used)} training images that are used"
         )
-    return source.batches(part)
+    return source.batches(used)
 
 
 def _opened(source: Source, settings: OODSettings) -> dict[str, LabelledBatches]:
@@ -189,7 +237,7 @@ def _opened(source: Source, settings: OODSettings) -> dict[str, LabelledBatches]
     names = defaults(own) if settings.sets is None else settings.sets
     opened: dict[str, LabelledBatches] = {}
     for name, label in zip(names, labels_of(names), strict=True):
-        pixels = open_set(
+        outside = open_set(
             name,
             source.splits.test.shape,
             limit=settings.ood_examples,
@@ -201,19 +249,6 @@ def _opened(source: Source, settings: OODSettings) -> dict[str, LabelledBatches]
         if is_own(name, own):
             warnings.warn(f"ood: {name} is the data set of the run itself", UserWarning, stacklevel=3)
         opened[label] = OutBatches(
-            pixels, source.batch_size, source.splits.mean, source.splits.std, source.device, source.workers
+            outside, source.batch_size, source.splits.mean, source.splits.std, source.device, source.workers
         )
     return opened
-
-
-def _check_names(what: str, names: tuple[str, ...]) -> None:
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"{what} must be at least one, each once, got {', '.join(names) or 'none'}")
-
-
-def _check_scores(names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in SCORES:
-            near = difflib.get_close_matches(name.lower(), SCORES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"scores: unknown score {name!r}; known are {', '.join(SCORES)}{hint}")

@@ -1,12 +1,13 @@
 """Every kind of set gives images of the run's shape, the same whatever the batches, and says what it cannot read."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from multimix.lab.evaluate.ood.pixels import Fitting, Memory, OutBatches
-from multimix.lab.evaluate.ood.sets import KNOWN, defaults, is_own, labels_of, open_set
+from multimix.lab.evaluate.ood.sets import KNOWN, Fitting, OutBatches, Outside, defaults, is_own, labels_of, open_set
 
 SHAPE = (3, 8, 8)
 
@@ -15,10 +16,14 @@ def opened(name, shape=SHAPE, **options):
     return open_set(name, shape, **({"limit": 20, "root": "nowhere"} | options))
 
 
-def every(pixels, size=7):
+def every(outside, size=7):
     """All images of a set, in batches."""
-    positions = list(range(len(pixels)))
-    return torch.cat([pixels[positions[start : start + size]] for start in range(0, len(positions), size)])
+    return torch.cat([outside.make(chunk.tolist()) for chunk in torch.arange(outside.size).split(size)])
+
+
+def in_memory(images, shape=SHAPE, *, crop, seed=0):
+    """A set of images in memory."""
+    return Outside(len(images), partial(Fitting(shape, crop, seed).of_memory, images))
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def test_noise_belongs_to_an_image_and_a_seed(name):
     assert torch.equal(every(noise, 1), every(noise, 20))
     assert torch.equal(every(opened(name, limit=9)), every(noise)[:9])
     assert not torch.equal(every(opened(name, seed=1)), every(noise))
-    assert opened(name, (5, 3, 4))[[0]].shape == (1, 5, 3, 4)
+    assert opened(name, (5, 3, 4)).make([0]).shape == (1, 5, 3, 4)
 
 
 def test_digits_become_colour_images_of_any_size():
@@ -66,7 +71,7 @@ def test_digits_become_colour_images_of_any_size():
     assert small.shape == (20, *SHAPE)
     assert torch.equal(small[:, 0], small[:, 2])
     assert large.shape == (20, 3, 32, 20)
-    assert len(opened("digits", limit=10_000)) == 359  # its test images
+    assert opened("digits", limit=10_000).size == 359  # its test images
 
 
 def test_a_part_of_a_larger_set_is_taken_by_chance_and_in_order():
@@ -111,14 +116,14 @@ def test_a_run_on_large_files_reads_others_as_its_own(tree):
         shuffle=False,
     )
     (wanted, _), *_ = list(own)
-    found = opened(f"folder:{tree / 'b' / 'c'}", files=True)[[0]]
+    found = opened(f"folder:{tree / 'b' / 'c'}", files=True).make([0])
     torch.testing.assert_close(found / 255, wanted)
-    assert not torch.equal(opened(f"folder:{tree / 'b' / 'c'}")[[0]], found)
+    assert not torch.equal(opened(f"folder:{tree / 'b' / 'c'}").make([0]), found)
 
 
 def test_a_crop_is_a_part_of_the_unscaled_image():
     images = torch.arange(5 * 3 * 12 * 10).remainder(251).byte().view(5, 3, 12, 10)
-    cut = Memory(images, Fitting((3, 8, 8), crop=True, seed=3))
+    cut = in_memory(images, crop=True, seed=3)
     found = every(cut, 2)
     corners = set()
     for image, part in zip(images, found, strict=True):
@@ -139,7 +144,7 @@ def test_each_file_is_cut_at_a_place_of_its_own(tmp_path):
 
 def test_crops_reach_every_corner():
     images = torch.arange(9 * 9).byte().view(1, 1, 9, 9).repeat(200, 1, 1, 1)
-    found = every(Memory(images, Fitting((1, 8, 8), crop=True, seed=0)))
+    found = every(in_memory(images, (1, 8, 8), crop=True))
     assert set(found[:, 0, 0, 0].tolist()) == {0, 1, 9, 10}
 
 
@@ -150,9 +155,9 @@ def test_what_is_too_small_to_cut_from_is_scaled(tree):
 def test_an_image_is_scaled_to_cover_and_its_centre_kept():
     images = torch.zeros(1, 3, 16, 48, dtype=torch.uint8)
     images[..., 16:32] = 200  # the middle square
-    assert (every(Memory(images, Fitting(SHAPE, crop=False, seed=0))) >= 180).float().mean() > 0.7
+    assert (every(in_memory(images, crop=False)) >= 180).float().mean() > 0.7
     wide = torch.full((1, 1, 5, 11), 7, dtype=torch.uint8)
-    assert every(Memory(wide, Fitting((3, 13, 7), crop=False, seed=0))).shape == (1, 3, 13, 7)
+    assert every(in_memory(wide, (3, 13, 7), crop=False)).shape == (1, 3, 13, 7)
 
 
 @pytest.mark.parametrize("key", ["test_images", "images", "x"])
@@ -241,9 +246,9 @@ def test_a_folder_without_images_is_refused(tmp_path):
         ({}, "neither test_images nor images, but nothing"),
         ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, r"must hold images .* one or more, not \(0, 8, 8, 3\)"),
         ({"images": np.zeros((4, 3))}, "must hold images"),
-        ({"images": np.full((4, 8, 8, 3), 2.0)}, r"must hold uint8, or floats in \[0, 1\] without NaN, not float64"),
+        ({"images": np.full((4, 8, 8, 3), 2.0)}, r"must lie in \[0, 1\] as floats, without NaN, got \[2.0, 2.0\]"),
         ({"images": np.full((4, 8, 8, 3), np.nan)}, "without NaN"),
-        ({"images": np.zeros((4, 8, 8, 3), np.int64)}, "not int64"),
+        ({"images": np.zeros((4, 8, 8, 3), np.int64)}, "got int64"),
         ({"images": np.zeros((4, 8, 8, 4), np.uint8)}, "images of 4 channels cannot be made into the run's, of 3"),
         ({"images": np.array([{}, {}], dtype=object)}, "is damaged or no .npz archive"),
     ],

@@ -1,4 +1,4 @@
-"""The suite as a run uses it: what it yields and keeps, what it warns of and refuses."""
+"""The suite of out-of-distribution detection: what it yields and keeps, what it warns of and refuses."""
 
 import json
 import warnings
@@ -11,10 +11,13 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import toy
-from multimix.lab.data import Images, Splits
+from evaluate import made
+from evaluate.made import STD, batches
+from multimix.lab.data import Images
 from multimix.lab.evaluate import Source
-from multimix.lab.evaluate.ood import METRICS, OOD, SCORES, OODSettings
-from multimix.methods import ERM
+from multimix.lab.evaluate.ood import KNN, METRICS, OOD, SCORES, Mahalanobis, OODSettings, energy, max_logit, msp, odin
+from multimix.lab.evaluate.ood.suite import fingerprints
+from multimix.lab.evaluate.predict import NonFiniteError, embed
 from multimix.protocols import Monitor
 
 SIDE = 8
@@ -30,9 +33,8 @@ def images(size: int, seed: int, classes: int = 5) -> Images:
     return Images(pixels, labels, tuple("abcde"[:classes]))
 
 
-def source(name: str = "npz:own", *, batch_size: int = 16, test: int = 40) -> Source:
-    splits = Splits(name, images(60, 0), None, images(test, 1), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    return Source(splits, ERM(), torch.device("cpu"), batch_size=batch_size, root="nowhere")
+def source(name: str = "npz:own", *, test: int = 40, **options: Any) -> Source:
+    return made.source(images(test, 1), train=images(60, 0), name=name, root="nowhere", **options)
 
 
 def settings(**given: Any) -> OODSettings:
@@ -209,29 +211,6 @@ def test_the_run_s_own_data_set_is_named_at_once():
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"sets": ()}, "sets must be at least one, each once, got none"),
-        ({"sets": ("digits", "digits")}, "sets must be at least one, each once, got digits, digits"),
-        ({"scores": ()}, "scores must be at least one"),
-        ({"scores": ("msp", "max-logit")}, "unknown score 'max-logit'; known are msp, .*; did you mean max_logit"),
-        ({"ood_examples": 0}, "ood_examples must be at least 1, got 0"),
-        ({"train_examples": 0}, "train_examples must be at least 1, got 0"),
-        ({"examples": 0}, "examples must be at least 1, got 0"),
-        ({"knn_neighbours": 0}, "knn_neighbours must be at least 1, got 0"),
-        ({"energy_temperature": 0.0}, "energy_temperature must be a number above 0, got 0.0"),
-        ({"odin_temperature": float("nan")}, "odin_temperature must be a number above 0, got nan"),
-        ({"odin_epsilon": -0.1}, r"odin_epsilon must lie in \[0, 1\], got -0.1"),
-        ({"mahalanobis_shrinkage": 1.5}, r"mahalanobis_shrinkage must lie in \[0, 1\], got 1.5"),
-    ],
-)
-def test_impossible_settings_are_refused(given, says):
-    with pytest.raises(ValueError, match=says):
-        OODSettings(**given)
-
-
-@pytest.mark.bad_input
 def test_settings_that_do_not_fit_the_run_are_refused_before_it_is_measured():
     for given, says in (
         ({"knn_neighbours": 61}, "knn_neighbours=61 must be at most the 60 training images that are used"),
@@ -244,9 +223,96 @@ def test_settings_that_do_not_fit_the_run_are_refused_before_it_is_measured():
             OOD.of(source(), settings(**given))
 
 
-def test_a_setting_is_plain_and_fits_the_protocol():
-    assert OOD.Settings is OODSettings
-    assert OOD.name == "ood"
-    defaults = OODSettings()
-    assert (defaults.ood_examples, defaults.train_examples, defaults.knn_neighbours) == (10_000, 10_000, 50)
-    assert (defaults.odin_epsilon, defaults.odin_temperature, defaults.sets) == (0.0014, 1000.0, None)
+def suite_of(inputs, **given):
+    """A suite that is asked for scores only; its set outside is the one inside."""
+    labels = torch.arange(len(inputs)) % 5
+    train = batches(*toy.batch(40, 3, 8, 8, seed=1)) if inputs.ndim == 4 else None
+    served = batches(inputs, labels, given.pop("size", 4))
+    return OOD(train, served, {"same": served}, STD, settings(**given))
+
+
+def scores_of(suite, network) -> dict[str, torch.Tensor]:
+    """What the suite's pass over the test set gives."""
+    return suite._seen(network, suite.test, suite._fitted(network, Monitor())).scores
+
+
+def test_one_pass_gives_what_the_scores_say_one_by_one():
+    network = toy.images().eval()
+    inputs, _ = toy.batch(9, 3, 8, 8)
+    chosen = {"energy_temperature": 1.5, "odin_temperature": 100.0, "odin_epsilon": 0.01}
+    found = scores_of(suite_of(inputs, **chosen, mahalanobis_shrinkage=0.01), network)
+    train, labels = embed(network, batches(*toy.batch(40, 3, 8, 8, seed=1)))
+    with torch.no_grad():
+        pooled, logits = network.pool(network.embed(inputs)), network(inputs)
+    step = 0.01 / torch.tensor(STD).view(3, 1, 1)
+    wanted = {
+        "msp": msp(logits),
+        "max_logit": max_logit(logits),
+        "energy": energy(logits, 1.5),
+        "odin": odin(network, inputs, step=step, temperature=100.0),
+        "knn": KNN.fit(train, 5)(pooled),
+        "mahalanobis": Mahalanobis.fit(train, labels, shrinkage=0.01)(pooled),
+    }
+    assert tuple(found) == SCORES
+    for name, values in wanted.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-6)
+    still = scores_of(suite_of(inputs, odin_epsilon=0.0, odin_temperature=100.0), network)["odin"]
+    torch.testing.assert_close(still, msp(logits, 100.0))
+
+
+def test_half_precision_still_gets_a_step():
+    """The gradient at temperature 1000 would be too small for it."""
+    network = toy.vectors().bfloat16()
+    inputs, _ = toy.batch(6, 8, dtype=torch.bfloat16)
+    assert (odin(network, inputs, step=0.5) > odin(network, inputs, step=0.0)).all()
+
+
+def test_the_network_is_left_as_it_was():
+    network = toy.images().train()
+    network.blocks[1].eval()
+    network.classifier.weight.grad = torch.ones_like(network.classifier.weight)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    random = torch.get_rng_state()
+    inputs, _ = toy.batch(6, 3, 8, 8)
+    with torch.no_grad():
+        scores_of(suite_of(inputs), network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [module.training for module in network.modules()] == modes
+    assert torch.equal(network.classifier.weight.grad, torch.ones_like(network.classifier.weight))
+    assert all(p.grad is None for p in network.blocks.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not inputs.requires_grad
+
+
+@pytest.mark.parametrize(("given", "passes"), [({}, 2), ({"odin_epsilon": 0.0}, 1), ({"scores": ("knn",)}, 1)])
+def test_an_image_passes_no_more_often_than_needed(given, passes):
+    network = toy.images()
+    suite = suite_of(toy.batch(6, 3, 8, 8)[0], size=6, **given)
+    fitted = suite._fitted(network, Monitor())
+    network.seen.clear()
+    suite._seen(network, suite.test, fitted)
+    assert len(network.seen) == passes
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_gives_no_numbers_is_refused(value):
+    inputs, _ = toy.batch(5, 4)
+    inputs[3, 1] = value
+    with pytest.raises(NonFiniteError, match="the network embeds as NaN or infinity"):
+        scores_of(suite_of(inputs, scores=("msp",)), toy.identity(4))
+    with pytest.raises(ValueError, match="batches must hold at least one batch"):
+        scores_of(OOD(None, [], {}, (1.0,), settings(scores=("msp",))), toy.identity(4))
+
+
+def test_fingerprints_know_equal_images():
+    images, _ = toy.batch(50, 3, 8, 8)
+    prints = fingerprints(images)
+    assert len(prints.unique()) == 50
+    assert torch.equal(fingerprints(images[[7, 3]].contiguous(memory_format=torch.channels_last)), prints[[7, 3]])
+    near = images.clone()
+    near[0, 2, 7, 7] = torch.nextafter(near[0, 2, 7, 7], torch.tensor(9.0))
+    assert (fingerprints(near) == prints).tolist() == [False] + [True] * 49
+    binary = (images > 0).float()
+    assert len(fingerprints(binary).unique()) == 50

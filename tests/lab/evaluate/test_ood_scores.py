@@ -1,0 +1,378 @@
+"""Scores and metrics against loops from their definitions and pytorch-ood, and what the figures show."""
+
+import math
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import auc, roc_curve
+from torch import Tensor
+
+import toy
+from multimix.lab.evaluate import embedding
+from multimix.lab.evaluate.ood import (
+    KNN,
+    METRICS,
+    Mahalanobis,
+    auroc,
+    energy,
+    fpr95,
+    max_logit,
+    msp,
+    odin,
+)
+from multimix.lab.evaluate.ood.metrics import BINS, POINTS, histograms, roc
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from pytorch_ood import detector
+    from pytorch_ood.metrics import functional
+
+
+def measured(inside: Tensor, outside: Tensor) -> dict[str, float]:
+    return {name: function(inside, outside) for name, function in METRICS.items()}
+
+
+def looped(inside: Tensor, outside: Tensor) -> dict[str, float]:
+    """Straight from the definitions, in fractions: every pair, every threshold."""
+    good, bad = inside.tolist(), outside.tolist()
+    pairs = sum(Fraction(2 * (a > b) + (a == b), 2) for a in good for b in bad)
+    points = [(Fraction(0), Fraction(0))]  # FPR, TPR
+    for threshold in sorted(set(good + bad), reverse=True):
+        taken = [sum(score >= threshold for score in scores) for scores in (bad, good)]
+        points.append((Fraction(taken[0], len(bad)), Fraction(taken[1], len(good))))
+    return {
+        "auroc": float(pairs / (len(good) * len(bad))),
+        "aupr_in": precision_looped(good, bad),
+        "aupr_out": precision_looped([-score for score in bad], [-score for score in good]),
+        "fpr95": float(min(fpr for fpr, tpr in points if tpr >= Fraction(95, 100))),
+        "detection_accuracy": float(max((tpr + 1 - fpr) / 2 for fpr, tpr in points)),
+    }
+
+
+def precision_looped(positive: list[float], negative: list[float]) -> float:
+    total, recall = Fraction(0), Fraction(0)
+    for threshold in sorted(set(positive), reverse=True):
+        right, wrong = (sum(score >= threshold for score in scores) for scores in (positive, negative))
+        total += (Fraction(right, len(positive)) - recall) * Fraction(right, right + wrong)
+        recall = Fraction(right, len(positive))
+    return float(total)
+
+
+def drawn(n: int, m: int, levels: int | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Scores that overlap, of so many different values at most."""
+    generator = torch.Generator().manual_seed(seed)
+    inside = torch.randn(n, generator=generator, dtype=torch.float64) + 0.7
+    outside = torch.randn(m, generator=generator, dtype=torch.float64) * 1.3
+    if levels is None:
+        return inside, outside
+    return (inside * levels / 6).round(), (outside * levels / 6).round()
+
+
+SIZES = [(40, 40, None), (40, 23, 4), (1, 1, None), (1, 30, 3), (30, 1, 3), (57, 101, 2), (20, 20, 1), (100, 60, 12)]
+
+
+@pytest.mark.parametrize(("n", "m", "levels"), SIZES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_they_are_what_loops_find(n, m, levels, seed):
+    scores = drawn(n, m, levels, seed)
+    assert measured(*scores) == pytest.approx(looped(*scores), rel=1e-13)
+
+
+@pytest.mark.parametrize(("n", "m", "levels"), SIZES)
+def test_they_are_what_pytorch_ood_finds(n, m, levels):
+    """Its positive images are those outside; as it sees FPR95 and AUPR, the two sets change places.
+
+    Its AUPR is made of trapezoids, so that of its curve only the points are taken.
+    """
+    inside, outside = drawn(n, m, levels, 5)
+    found = measured(inside, outside)
+    scores, sign = torch.cat([inside, outside]), torch.cat([torch.ones(n), -torch.ones(m)]).long()
+    assert found["auroc"] == pytest.approx(float(functional.auroc(-scores, sign)), rel=1e-12)
+    assert found["fpr95"] == float(functional.fpr_at_tpr(scores, -sign, 0.95))
+    for name, positive in (("aupr_in", "id"), ("aupr_out", "ood")):
+        precision, recall, _ = functional.pr_curve(-scores, sign, positive)
+        assert found[name] == pytest.approx(float(-(recall.diff() * precision[:-1]).sum()), rel=1e-12)
+    fpr, tpr, _ = functional.roc_curve(scores, -sign)
+    assert found["detection_accuracy"] == pytest.approx(float(((tpr + 1 - fpr) / 2).max()), rel=1e-12)
+
+
+def test_four_images_by_hand():
+    """Taken in from the top: 4 in, 3 out, then 2 in and 2 out together."""
+    found = measured(torch.tensor([4.0, 2.0]), torch.tensor([3.0, 2.0]))
+    assert found == {
+        "auroc": (1 + 1 + 0 + 0.5) / 4,
+        "aupr_in": 0.5 * 1 + 0.5 * 2 / 4,
+        "aupr_out": 0.5 * 1 / 2 + 0.5 * 2 / 3,
+        "fpr95": 1.0,
+        "detection_accuracy": 0.75,
+    }
+
+
+def test_perfect_useless_and_wrong_scores():
+    high, low = torch.arange(100.0) + 1000, torch.arange(50.0)
+    assert list(measured(high, low).values()) == [1, 1, 1, 0, 1]
+    same = torch.ones(100)
+    assert list(measured(same, same[:50]).values()) == pytest.approx([0.5, 2 / 3, 1 / 3, 1, 0.5])
+    wrong = measured(low, high)
+    assert (wrong["auroc"], wrong["fpr95"], wrong["detection_accuracy"]) == (0, 1, 0.5)
+
+
+def test_95_of_100_is_enough_and_94_is_not():
+    """19/20 has no exact binary fraction: the comparison is of whole numbers."""
+    inside = torch.arange(100, 0, -1.0)  # the k-th highest is 101 - k
+    assert fpr95(inside, torch.tensor([5.5, 0.0])) == 0.0  # taken with the 96th highest, 5
+    assert fpr95(inside, torch.tensor([6.0, 0.0])) == 0.5  # taken with the 95th
+    assert fpr95(inside[:20], torch.tensor([82.0, 0.0])) == 0.5
+    assert fpr95(inside[:20], torch.tensor([81.5, 0.0])) == 0.0
+
+
+def test_scores_that_float32_cannot_tell_apart_differ():
+    inside, outside = torch.tensor([1.0], dtype=torch.float64), torch.tensor([1 - 1e-12], dtype=torch.float64)
+    assert auroc(inside, outside) == 1.0
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("function", [*METRICS.values(), roc])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_not_finite_are_refused(function, value):
+    with pytest.raises(ValueError, match="in_scores must be finite, got 1 NaN or infinite"):
+        function(torch.tensor([0.0, value]), torch.zeros(3))
+    with pytest.raises(ValueError, match="out_scores must be finite, got 2 NaN or infinite"):
+        function(torch.zeros(3), torch.tensor([value, value]))
+
+
+@pytest.mark.bad_input
+def test_what_is_no_vector_of_scores_is_refused():
+    with pytest.raises(ValueError, match=r"out_scores must be a vector of at least one score, got shape \(0,\)"):
+        auroc(torch.zeros(3), torch.zeros(0))
+    with pytest.raises(ValueError, match=r"in_scores must be a vector of at least one score, got shape \(3, 1\)"):
+        auroc(torch.zeros(3, 1), torch.zeros(3))
+
+
+def test_bins_hold_what_a_loop_counts():
+    generator = torch.Generator().manual_seed(0)
+    inside = torch.randn(500, generator=generator, dtype=torch.float64)
+    outside = torch.randn(300, generator=generator, dtype=torch.float64) - 2
+    found = histograms(inside, outside)
+    edges = found["edges"]
+    assert len(edges) == BINS + 1
+    assert edges == sorted(edges)
+    for name, scores in (("in", inside), ("out", outside)):
+        wanted = [0] * BINS
+        for score in scores.tolist():
+            wanted[sum(score >= edge for edge in edges[1:-1])] += 1
+        assert found[name] == pytest.approx([count / len(scores) for count in wanted], abs=1e-6)
+        assert sum(found[name]) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_score_on_an_edge_is_in_the_bin_above():
+    scores = torch.arange(51, dtype=torch.float64)
+    found = histograms(scores, scores)
+    assert found["edges"] == list(range(51))
+    assert found["in"] == found["out"] == pytest.approx([1 / 51] * 49 + [2 / 51], rel=1e-5)
+
+
+def test_a_few_far_scores_do_not_squeeze_the_others():
+    inside = torch.cat([torch.linspace(0, 1, 999, dtype=torch.float64), torch.tensor([1e9], dtype=torch.float64)])
+    found = histograms(inside, inside - 1)
+    assert found["edges"][0] == pytest.approx(-1, abs=0.02)
+    assert found["edges"][-1] == pytest.approx(1, abs=0.02)
+
+
+def test_edges_stay_apart_where_scores_differ_in_late_digits_only():
+    scores = torch.linspace(0.1000001, 0.1000002, 99, dtype=torch.float64)
+    assert len(set(histograms(scores, scores)["edges"])) == BINS + 1
+
+
+def test_equal_scores_have_bins_too():
+    found = histograms(torch.ones(4, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    assert (found["edges"][0], found["edges"][-1]) == (0.5, 1.5)
+    assert max(found["in"]) == max(found["out"]) == 1.0
+
+
+def test_a_short_curve_is_scikit_learns_without_the_points_on_straight_lines():
+    generator = torch.Generator().manual_seed(1)
+    inside = torch.randint(8, (60,), generator=generator)
+    outside = torch.randint(6, (50,), generator=generator)
+    known = [1] * 60 + [0] * 50
+    fpr, tpr, _ = roc_curve(known, torch.cat([inside, outside]), drop_intermediate=False)
+    points = list(zip(fpr, tpr, strict=True))
+    corners = [points[0], *(b for a, b, c in zip(points, points[1:], points[2:], strict=False) if bends(a, b, c))]
+    assert len(corners) + 1 < len(points)
+    found = roc(inside, outside)
+    assert found["fpr"] == pytest.approx([x for x, _ in [*corners, (1, 1)]], rel=1e-5)
+    assert found["tpr"] == pytest.approx([y for _, y in [*corners, (1, 1)]], rel=1e-5)
+
+
+def bends(a, b, c):
+    return abs((b[0] - a[0]) * (c[1] - b[1]) - (c[0] - b[0]) * (b[1] - a[1])) > 1e-9
+
+
+def test_a_long_curve_keeps_its_ends_its_corners_and_its_area():
+    generator = torch.Generator().manual_seed(2)
+    inside, outside = torch.randn(4000, generator=generator) + 1, torch.randn(4000, generator=generator)
+    found = roc(inside, outside)
+    assert len(found["fpr"]) == len(found["tpr"])
+    assert 100 < len(found["fpr"]) <= POINTS
+    points = list(zip(found["fpr"], found["tpr"], strict=True))
+    assert (points[0], points[-1]) == ((0, 0), (1, 1))
+    fpr, tpr, _ = roc_curve([1] * 4000 + [0] * 4000, torch.cat([inside, outside]), drop_intermediate=False)
+    exact = {(round(a, 5), round(b, 5)) for a, b in zip(fpr.tolist(), tpr.tolist(), strict=True)}
+    assert all((round(a, 5), round(b, 5)) in exact for a, b in points)
+    assert auc(found["fpr"], found["tpr"]) == pytest.approx(auroc(inside, outside), abs=1e-3)
+
+
+def test_perfect_and_useless_scores_need_few_points():
+    assert roc(torch.ones(9), torch.zeros(9)) == {"fpr": [0, 0, 1], "tpr": [0, 1, 1]}
+    assert roc(torch.ones(9), torch.ones(9)) == {"fpr": [0, 1], "tpr": [0, 1]}
+
+
+def embeddings(n: int, d: int = 6, *, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Correlated clouds around a mean for each class, each class with an example."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    spread = torch.randn(d, d, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    means = 3 * torch.randn(classes, d, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    return torch.randn(n, d, generator=generator, dtype=torch.float64) @ spread + means[labels], labels
+
+
+def test_scores_of_logits_are_what_loops_and_pytorch_ood_find():
+    logits, _ = toy.batch(20, 7)
+    logits *= 4
+    for temperature in (1.0, 2.5):
+        exponentials = np.exp(logits.double().numpy() / temperature)
+        confidence = [max(row) / sum(row) for row in exponentials]
+        assert msp(logits, temperature).tolist() == pytest.approx(confidence, rel=1e-13)
+        wanted = [temperature * math.log(sum(row)) for row in exponentials]
+        assert energy(logits, temperature).tolist() == pytest.approx(wanted, rel=1e-13)
+        theirs = detector.MaxSoftmax.score(logits.double(), temperature)
+        torch.testing.assert_close(msp(logits, temperature), -theirs, rtol=1e-13, atol=0)
+        theirs = detector.EnergyBased.score(logits.double(), temperature)
+        torch.testing.assert_close(energy(logits, temperature), -theirs, rtol=1e-13, atol=0)
+    assert max_logit(logits).tolist() == [max(row) for row in logits.tolist()]
+    assert torch.equal(max_logit(logits), -detector.MaxLogit.score(logits).double())
+
+
+def test_confident_predictions_stay_apart():
+    """In float32 both probabilities are 1."""
+    logits = torch.tensor([[20.0, 0.0], [25.0, 0.0]])
+    assert (logits.softmax(1).amax(1) == 1).all()
+    assert msp(logits)[0] < msp(logits)[1] < 1
+
+
+@pytest.mark.parametrize(("temperature", "step"), [(1000.0, 0.0014), (2.0, 0.3), (1000.0, 0.0)])
+def test_odin_of_a_linear_network_is_what_a_loop_finds(temperature, step):
+    """Equations (1) and (2): there the gradient of log S_y(x; T) is (W_y - sum_c S_c W_c) / T."""
+    network = toy.identity(5).double()
+    torch.nn.init.normal_(network.classifier.weight)
+    weight, bias = (value.detach().numpy() for value in (network.classifier.weight, network.classifier.bias))
+    inputs, _ = toy.batch(9, 5, dtype=torch.float64)
+    wanted = []
+    for x in inputs.numpy():
+        shares = softmax((weight @ x + bias) / temperature)
+        gradient = (weight[shares.argmax()] - shares @ weight) / temperature
+        moved = x - step * np.sign(-gradient)
+        wanted.append(softmax((weight @ moved + bias) / temperature).max())
+    found = odin(network, inputs, step=step, temperature=temperature)
+    assert found.tolist() == pytest.approx(wanted, rel=1e-13)
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(values)
+    return exponentials / exponentials.sum()
+
+
+def test_odin_is_pytorch_oods_with_the_step_in_pixels(device):
+    network = toy.images().double().eval().to(device)
+    inputs, _ = toy.batch(8, 3, 8, 8, dtype=torch.float64, device=device)
+    std = [0.2, 0.3, 0.25]
+    step = 0.01 / torch.tensor(std, dtype=torch.float64, device=device).view(3, 1, 1)
+    theirs = detector.ODIN(network, eps=0.01, temperature=1000.0, norm_std=std).predict(inputs)
+    found = odin(network, inputs, step=step)
+    torch.testing.assert_close(found, -theirs, rtol=1e-14, atol=0)
+    assert not torch.allclose(found, odin(network, inputs, step=0.0), rtol=1e-9)
+
+
+def test_odin_makes_predictions_surer_and_leaves_no_gradient():
+    network = toy.images().eval()
+    inputs, _ = toy.batch(8, 3, 8, 8)
+    with torch.no_grad():  # as a caller might have it
+        assert (odin(network, inputs, step=0.01) > odin(network, inputs, step=0.0)).all()
+    assert not inputs.requires_grad
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("neighbours", [1, 3, 20])
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_knn_is_what_a_loop_and_pytorch_ood_find(monkeypatch, neighbours, chunk, device):
+    monkeypatch.setattr(embedding, "_BLOCK", chunk)
+    (train, labels), (queries, _) = embeddings(20), embeddings(11, seed=1)
+    train, queries = train.float().to(device), queries.float().to(device)
+    found = KNN.fit(train, neighbours)(queries).cpu()
+    unit = [v / np.linalg.norm(v) for v in train.cpu().double().numpy()]
+    wanted = []
+    for q in queries.cpu().double().numpy():
+        distances = sorted(np.linalg.norm(q / np.linalg.norm(q) - v) for v in unit)
+        wanted.append(-distances[neighbours - 1])
+    assert found.tolist() == pytest.approx(wanted, rel=1e-12)
+    theirs = detector.KNN(None, k=neighbours).fit_features(train.cpu(), labels).predict_features(queries.cpu())
+    torch.testing.assert_close(found, -theirs, rtol=1e-5, atol=0)
+
+
+def test_an_embedding_of_length_zero_is_at_distance_one():
+    train, _ = embeddings(5)
+    assert KNN.fit(train, 2)(torch.zeros(1, 6)).item() == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
+def test_mahalanobis_is_what_a_loop_finds(shrinkage, device):
+    (train, labels), (queries, _) = embeddings(60), embeddings(11, seed=1)
+    found = Mahalanobis.fit(train.to(device), labels.to(device), shrinkage=shrinkage)(queries.to(device))
+    z, y = train.numpy(), labels.numpy()
+    means = np.stack([z[y == c].mean(0) for c in range(3)])
+    covariance = sum(np.outer(a - means[c], a - means[c]) for a, c in zip(z, y, strict=True)) / len(z)
+    covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / 6 * np.eye(6)
+    inverse = np.linalg.inv(covariance)
+    wanted = [-min((q - m) @ inverse @ (q - m) for m in means) for q in queries.numpy()]
+    assert found.tolist() == pytest.approx(wanted, rel=1e-10)
+
+
+def test_mahalanobis_is_pytorch_oods():
+    """Its score is half of the distance, and its covariance the sum over the examples, not the mean."""
+    (train, labels), (queries, _) = embeddings(60), embeddings(11, seed=1)
+    theirs = detector.Mahalanobis(None).fit_features(train.float(), labels).predict_features(queries.float())
+    torch.testing.assert_close(Mahalanobis.fit(train, labels)(queries).float(), -2 * 60 * theirs, rtol=1e-3, atol=0)
+
+
+def test_directions_without_variance_are_left_out():
+    """A unit that is dead, or one that repeats another, gives no infinite distance."""
+    (train, labels), (queries, _) = embeddings(60), embeddings(11, seed=1)
+    wanted = Mahalanobis.fit(train, labels)(queries)
+
+    def widened(values: Tensor) -> Tensor:
+        return torch.cat([values, torch.zeros(len(values), 2), values[:, :1] + values[:, 1:2]], dim=1)
+
+    fitted = Mahalanobis.fit(widened(train).float(), labels)
+    torch.testing.assert_close(fitted(widened(queries).float()), wanted, rtol=1e-4, atol=0)
+    assert fitted.whitening.shape == (9, 6)
+
+
+def test_classes_without_an_example_do_not_matter():
+    (train, labels), (queries, _) = embeddings(60), embeddings(11, seed=1)
+    found = Mahalanobis.fit(train, labels * 5 + 2)(queries)
+    assert torch.equal(found, Mahalanobis.fit(train, labels)(queries))
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_fitted_is_refused():
+    train, _ = embeddings(6)
+    for neighbours in (0, 7):
+        with pytest.raises(
+            ValueError, match=rf"neighbours must lie in 1..6, the training embeddings, got {neighbours}"
+        ):
+            KNN.fit(train, neighbours)
+    with pytest.raises(ValueError, match="embeddings must vary within their classes"):
+        Mahalanobis.fit(train, torch.arange(6))
