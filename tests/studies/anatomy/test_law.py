@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from anatomy import (
-    centred,
     cosine,
     expected_cosine,
     law_gradient,
@@ -22,18 +21,18 @@ from multimix.ops import dirichlet
 M, K = 7, 3
 
 
-def problem(scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+def problem(scale=1.0):
     generator = torch.Generator().manual_seed(1)
     logits = scale * torch.randn(M, K, generator=generator, dtype=torch.float64)
     return logits, torch.randint(K, (M,), generator=generator)
 
 
-def softmax(row: list[float]) -> list[float]:
+def softmax(row):
     powers = [math.exp(value) for value in row]
     return [power / sum(powers) for power in powers]
 
 
-def looped_plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def looped_plain(logits, labels):
     rows = [
         [(p - (c == int(label))) / M for c, p in enumerate(softmax(row))]
         for row, label in zip(logits.tolist(), labels, strict=True)
@@ -41,7 +40,7 @@ def looped_plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def looped_quadratic(logits: torch.Tensor, labels: torch.Tensor, shrink: float) -> torch.Tensor:
+def looped_quadratic(logits, labels, shrink):
     """By the matrix K and the covariance of the weights, entry by entry."""
     rows, y = logits.tolist(), [[float(c == int(label)) for c in range(K)] for label in labels]
     mean = [sum(row[c] for row in rows) / M for c in range(K)]
@@ -59,7 +58,7 @@ def looped_quadratic(logits: torch.Tensor, labels: torch.Tensor, shrink: float) 
     return out
 
 
-def drawn(logits: torch.Tensor, labels: torch.Tensor, alpha: float, n: int) -> torch.Tensor:
+def drawn(logits, labels, alpha, n):
     """The MultiMix gradient by its equation, over many tuples."""
     weights = dirichlet(n, M, alpha, generator=torch.Generator().manual_seed(2)).double()
     y = torch.nn.functional.one_hot(labels, K).double()
@@ -115,29 +114,6 @@ def test_both_predictions_are_the_expected_gradient_where_logits_are_small(alpha
         assert norm_ratio(found - predicted, found) < 0.01
 
 
-def test_what_either_prediction_lacks_falls_with_the_square_of_the_logits():
-    """The expectation over a fixed set of weights whose covariance is exact leaves no noise to hide behind."""
-    ends = torch.eye(M, dtype=torch.float64)  # tuples of a single image: no shrinkage at all
-    _, labels = problem()
-    y = torch.nn.functional.one_hot(labels, K).double()
-    errors = []
-    for scale in (0.2, 0.02):
-        logits, _ = problem(scale)
-        exact = ends.T @ ((ends @ logits).softmax(-1) - y) / M
-        errors.append(float((quadratic_gradient(logits, labels, 1.0) - exact).norm()))
-    assert errors[0] / errors[1] == pytest.approx(100, rel=0.2)
-
-
-def test_the_law_breaks_where_logits_are_large_and_the_quadratic_less():
-    """With much mixing: plain training's error saturates, that of mixtures does not."""
-    logits, labels = problem(4.0)
-    found, shrink = drawn(logits, labels, 8.0, 400_000), shrinkage(8.0, M)
-    law = law_gradient(plain_gradient(logits, labels), shrink)
-    quadratic = quadratic_gradient(logits, labels, shrink)
-    assert norm_ratio(centred(law - found), centred(found)) > 0.5
-    assert norm_ratio(centred(quadratic - found), centred(found)) < 0.25
-
-
 def test_comparisons_are_what_they_say():
     a, b = torch.tensor([[3.0, 0.0], [0.0, 4.0]]), torch.tensor([[3.0, 0.0], [0.0, 0.0]])
     assert norm_ratio(a, b) == pytest.approx(5 / 3)
@@ -148,16 +124,6 @@ def test_comparisons_are_what_they_say():
     assert relative_error(torch.tensor(4.0), torch.tensor(1.0), torch.tensor(3.0)) == pytest.approx(1.0)
     assert expected_cosine(a, b, b) == pytest.approx(0.6)
     assert math.isnan(expected_cosine(a, b, -b))
-
-
-def test_errors_of_a_prediction_are_free_of_the_noise_of_the_estimates():
-    generator = torch.Generator().manual_seed(0)
-    truth = torch.randn(4000, generator=generator, dtype=torch.float64)
-    noise = torch.randn(2, 4000, generator=generator, dtype=torch.float64)
-    one, other = truth + noise
-    assert relative_error(truth, one, other) < 0.2 < norm_ratio(one - truth, truth)
-    assert relative_error(1.5 * truth, one, other) == pytest.approx(0.5, rel=0.1)
-    assert expected_cosine(truth, one, other) == pytest.approx(1, rel=0.05)
 
 
 def test_relative_variance_is_the_loop():
@@ -174,11 +140,11 @@ def test_relative_variance_is_the_loop():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: shrinkage(0.0, 4), "alpha must be finite and greater than 0, got 0.0"),
+        (lambda: shrinkage(0.0, 4), "alpha must be above 0 and finite, got 0.0"),
         (lambda: shrinkage(1.0, 0), "m must be at least 1, got 0"),
         (
             lambda: relative_variance(torch.ones(1, 3), torch.ones(3)),
-            "draws must be at least two for a variance, got 1",
+            "draws must be at least two",
         ),
     ],
 )
