@@ -267,7 +267,7 @@ def test_it_is_a_search_among_all_clean_embeddings(positions, threshold):
         torch.randn(positions, 17, 4, generator=generator),
         torch.rand(positions, 17, 5, generator=generator).mul(4).softmax(-1),
     )
-    references = References.of([clean[:, :11], clean[:, 11:]], labels)
+    references = References(clean, labels)
     far, weight = references.find(mixed)
     wanted = loop(mixed, clean.numpy(), labels.numpy(), threshold)
     found = (float((weight < threshold).double().mean()), float(weight.mean()), float(far.mean()))

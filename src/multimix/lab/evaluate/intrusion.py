@@ -1,10 +1,9 @@
 """Manifold intrusion: interpolated embeddings that land among the examples of a class that was not mixed in."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -14,24 +13,14 @@ from typing_extensions import Self
 from multimix._declared import Count, Ge, Interval
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.embedding import nearest
-from multimix.lab.evaluate.predict import LabelledBatches, check_finite, each_position, evaluating, mean
+from multimix.lab.evaluate.predict import LabelledBatches, check_finite, concatenated, each_position, evaluating, mean
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.methods import ManifoldMixup, Mixup, MultiMix
 from multimix.methods._predict import InputMixing, Mixing, Predicts
 from multimix.methods.manifold import AtStage
 from multimix.methods.mixup import draw_pairing
-from multimix.ops import as_probabilities, interpolate_positions, reweight
-from multimix.protocols import (
-    SILENT,
-    EncoderOutput,
-    Method,
-    Monitor,
-    Network,
-    declares,
-    encode,
-    pool,
-    submethods,
-)
+from multimix.ops import as_probabilities, reweight
+from multimix.protocols import SILENT, Method, Monitor, Network, declares, encode, pool, submethods
 
 __all__ = ["Interpolated", "Intrusion", "IntrusionSettings", "LastStage", "interpolate"]
 
@@ -76,15 +65,8 @@ def interpolate(
 
     The draws are those of a training step, in eval mode if the network is. Of a method made of methods it is the inner
     one's: of Alternate one that is drawn, of Until the first, of Chain the second's on inputs that the first mixed.
-
-    Args:
-        method: Interpolates.
-        network: Embeds.
-        inputs: A mini-batch.
-        labels: Class indices (b,), or probabilities (b, k).
-        classes: How many there are, k.
-        generator: Source of randomness.
-        positions: Most positions of the map, for a method that interpolates at each.
+    Labels are class indices (b,) or probabilities (b, classes). A method that interpolates at each position does so at
+    so many of them at most.
     """
     for _ in range(_ATTEMPTS):
         inner, targets = _inner(method, generator), as_probabilities(labels, classes)
@@ -128,7 +110,7 @@ def _of_tuples(
         drawn = method.draw_weights(n, n * (sets or 1), like=values, generator=generator)
         weights = reweight(drawn.unflatten(0, (sets, n)) if sets else drawn, attention[:, places])
     return Interpolated(
-        interpolate_positions(weights, values),
+        weights.to(values.dtype) @ values.transpose(0, 1),
         weights @ targets.to(weights.dtype),
         None if places is None else tuple(places),
     )
@@ -151,7 +133,7 @@ def _of_examples(mixing: Mixing, network: Network, inputs: Tensor, targets: Tens
         embeddings, weights = network.pool(network.embed(mixed[rows])), weights[rows]
     else:
         recorder = _Recorder(network)
-        mixing.predict(recorder, inputs)
+        mixing.predict(cast("Network", recorder), inputs)
         (embeddings,) = recorder.seen
     n = len(inputs)
     return Interpolated(embeddings[:n].unsqueeze(0), weights[:n].unsqueeze(0))
@@ -162,24 +144,17 @@ class _Recorder:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self.head, self.stages = network.head, network.stages
         self.seen: list[Tensor] = []
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return self.classify(self.pool(self.embed(inputs)))
-
-    def embed(self, inputs: Tensor) -> EncoderOutput | Tensor:
-        return self._network.embed(inputs)
-
-    def pool(self, output: Any) -> Tensor:
-        return self._network.pool(output)
+        return self.classify(self._network.pool(self._network.embed(inputs)))
 
     def classify(self, embeddings: Tensor) -> Tensor:
         self.seen.append(embeddings)
         return self._network.classify(embeddings)
 
-    def mixing_at(self, stage: int, mix: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
-        return self._network.mixing_at(stage, mix)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,15 +222,18 @@ class Intrusion:
         with evaluating(network), torch.no_grad():
             references = self._references(network, monitor)
             pooled = references[False]
-            clean, places = nearest(pooled.embeddings[0], pooled.embeddings[0], apart=True)
+            far, places = pooled.own[0]
             yield "clean/intrusion_rate", mean(pooled.labels[places[:, 0]] != pooled.labels)
-            distances = {"clean": pooled.relative(clean)}
+            distances = {"clean": pooled.relative(far)}
             for name, method in self._methods():
-                found = [*self._nearest(name, method, network, references, monitor)]
-                if found:
-                    far, weight = (torch.cat(values) for values in zip(*found, strict=True))
-                    distances[name] = far
-                    yield from self._metrics(name, far, weight)
+                found = list(self._nearest(name, method, network, references, monitor))
+                if not found:
+                    continue
+                distances[name], weight = concatenated(found)
+                yield f"{name}/intrusion_rate", mean(weight < self.settings.threshold)
+                yield f"{name}/nearest_class_weight", mean(weight)
+                if distances[name].isfinite().all():
+                    yield f"{name}/distance", mean(distances[name])
         _record_histogram(monitor, {name: far for name, far in distances.items() if far.isfinite().all()})
 
     def _methods(self) -> Iterator[tuple[str, Method]]:
@@ -265,26 +243,14 @@ class Intrusion:
         yield LastStage.name, LastStage()
         yield MultiMix.name, MultiMix()
 
-    def _metrics(self, name: str, far: Tensor, weight: Tensor) -> Iterator[tuple[str, float]]:
-        yield f"{name}/intrusion_rate", mean(weight < self.settings.threshold)
-        yield f"{name}/nearest_class_weight", mean(weight)
-        if far.isfinite().all():
-            yield f"{name}/distance", float(far.mean())
-
     def _nearest(
         self, name: str, method: Method, network: Network, references: "dict[bool, References]", monitor: Monitor
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, ...]]:
         """Yield relative distance and class weight of what is nearest to each interpolated embedding."""
         for i, (inputs, labels) in enumerate(monitor.track(name, self.mixing)):
-            found = interpolate(
-                method,
-                network,
-                inputs,
-                labels,
-                classes=self.classes,
-                generator=_generator(self.settings.seed, "mix", i),
-                positions=self.settings.positions,
-            )
+            generator = _generator(self.settings.seed, "mix", i)
+            how = {"classes": self.classes, "generator": generator, "positions": self.settings.positions}
+            found = interpolate(method, network, inputs, labels, **how)
             if found is not None:
                 yield references[found.places is not None].find(found)
 
@@ -293,49 +259,39 @@ class Intrusion:
         at_positions = any(
             hasattr(inner, "encode") and declares(inner, "needs_positions") for inner in submethods(self.method)
         )
-        found: dict[bool, list[Tensor]] = {False: [], True: []} if at_positions else {False: []}
-        labels: list[Tensor] = []
-        for inputs, targets in monitor.track("clean", self.batches):
+        found = []
+        for inputs, labels in monitor.track("clean", self.batches):
             output = encode(network, inputs)
-            labels.append(targets)
-            found[False].append(pool(network, output).unsqueeze(0))
+            clean = [labels, pool(network, output).unsqueeze(1)]
             if at_positions:
                 places = places_of(output.features.shape[1], self.settings.positions)
-                found[True].append(each_position(network, output, places).transpose(0, 1))
-        return {where: References.of(values, torch.cat(labels)) for where, values in found.items()}
+                clean.append(each_position(network, output, places))
+            found.append(clean)
+        labels, *embeddings = concatenated(found)
+        return {bool(i): References(values.transpose(0, 1), labels) for i, values in enumerate(embeddings)}
 
 
-@dataclass(frozen=True)
 class References:
-    """Clean embeddings, pooled (p = 1) or at each of p positions."""
+    """Clean embeddings (p, m, d), pooled (p = 1) or at each of p positions, and the classes (m,) of the examples."""
 
-    embeddings: Tensor
-    """(p, m, d)."""
-    labels: Tensor
-    """(m,)."""
-    scale: float
-    """Mean distance of an example to the nearest other one, over all positions."""
-
-    @classmethod
-    def of(cls, batches: Iterable[Tensor], labels: Tensor) -> "References":
-        """Gather batches (p, b, d)."""
-        embeddings = torch.cat(list(batches), 1).float()
+    def __init__(self, embeddings: Tensor, labels: Tensor) -> None:
         check_finite(embeddings, "embeds as")
-        distances = torch.cat([nearest(values, values, apart=True)[0] for values in embeddings])
-        return cls(embeddings, labels, float(distances.mean()))
+        self.embeddings, self.labels = embeddings.float(), labels
+        self.own = [nearest(values, values, apart=True) for values in self.embeddings]
+        """Of each position, how far each example's nearest other one is, and which it is."""
+        self.scale = float(torch.cat([far for far, _ in self.own]).mean())
 
-    def find(self, mixed: Interpolated) -> tuple[Tensor, Tensor]:
+    def find(self, mixed: Interpolated) -> tuple[Tensor, ...]:
         """Return, of each interpolated embedding, relative distance and class weight of the nearest clean one."""
+        check_finite(mixed.embeddings, "embeds as")
         found = []
         for values, weights, clean in zip(mixed.embeddings, mixed.weights, self.embeddings, strict=True):
-            check_finite(values, "embeds as")
             far, places = nearest(values.float(), clean)
             found.append((self.relative(far), weights.gather(1, self.labels[places])[:, 0].double()))
-        far, weight = (torch.cat(values) for values in zip(*found, strict=True))
-        return far, weight
+        return concatenated(found)
 
     def relative(self, distances: Tensor) -> Tensor:
-        """Return distances (n, 1) in units of the scale, (n,)."""
+        """Return distances (n, 1) in units of the mean distance of an example to the nearest other one, (n,)."""
         return distances[:, 0] / self.scale if self.scale > 0 else torch.full_like(distances[:, 0], torch.inf)
 
 

@@ -62,7 +62,8 @@ def each_position(network: Network, output: EncoderOutput, places: list[int] | N
 def _gathered(network: Network, batches: LabelledBatches, compute: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     with evaluating(network), torch.inference_mode():
         found = [(compute(inputs), labels) for inputs, labels in batches]
-    return concatenated(found)
+    values, labels = concatenated(found)
+    return values, labels
 
 
 def concatenated(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ float32 would round to the same 1, stay apart.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -17,7 +18,8 @@ from multimix.protocols import Network
 
 __all__ = ["KNN", "SCORES", "Mahalanobis", "energy", "max_logit", "msp", "nudged", "odin"]
 
-SCORES = ("msp", "max_logit", "energy", "odin", "knn", "mahalanobis")
+ScoreName = Literal["msp", "max_logit", "energy", "odin", "knn", "mahalanobis"]
+SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 """The name of every score, in the order they are given."""
 _NEGLIGIBLE = 1e-12
 """Share of the largest variance that is float32's rounding, whose directions say nothing."""

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float64, Int64
@@ -13,7 +13,7 @@ from typing_extensions import Self
 from multimix._declared import Count, Fraction, Positive
 from multimix.lab.data import Files, first_of, seed_of
 from multimix.lab.evaluate.ood.metrics import METRICS, histograms, roc
-from multimix.lab.evaluate.ood.scores import KNN, SCORES, Mahalanobis, energy, max_logit, msp, nudged
+from multimix.lab.evaluate.ood.scores import KNN, SCORES, Mahalanobis, ScoreName, energy, max_logit, msp, nudged
 from multimix.lab.evaluate.ood.sets import OutBatches, defaults, is_own, labels_of, open_set
 from multimix.lab.evaluate.predict import LabelledBatches, check_finite, concatenated, embed, evaluating, not_alone
 from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once
@@ -21,7 +21,6 @@ from multimix.protocols import SILENT, Monitor, Network
 
 __all__ = ["OOD", "OODSettings"]
 
-ScoreName = Literal["msp", "max_logit", "energy", "odin", "knn", "mahalanobis"]
 FITTED = ("knn", "mahalanobis")
 """The scores that know training embeddings."""
 
