@@ -140,3 +140,15 @@ def test_on_the_device(device):
     torch.testing.assert_close(network(images), model(images))
     if state is not None:
         assert torch.equal(torch.cuda.get_rng_state(device), state)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "make",
+    [lambda: timm.create_model("test_resnet", num_classes=2), lambda: torchvision.models.resnet18(num_classes=2)],
+)
+def test_a_mapping_for_a_model_that_takes_a_tensor(make):
+    network = adapt(make())
+    with pytest.raises(TypeError, match="inputs must be a tensor for ResNet, got a mapping of pixel_values"):
+        network({"pixel_values": torch.randn(2, 3, 32, 32)})
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 2)

@@ -80,7 +80,7 @@ def test_pretrained_timm_weights_are_asked_for(monkeypatch, name):
             {},
             "name must be a known model, got 'preact_resnet81'; did you mean 'preact_resnet18'.*timm:NAME",
         ),
-        ("zzz", {}, "name must be a known model, got 'zzz'; there are 2, such as 'preact_resnet18'"),
+        ("zzz", {}, "name must be a known model, got 'zzz'; there are 'preact_resnet18', 'wide_resnet16_8'; other"),
         ("timm:", {}, "name must be a known model, got 'timm:'"),
         ("timm:resnet81", {}, "got 'timm:resnet81'; did you mean .*'resnet18'"),
         ("torchvision:resnet81", {}, "got 'torchvision:resnet81'; did you mean .*'resnet18'"),

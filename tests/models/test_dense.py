@@ -112,20 +112,6 @@ def test_convolutions_of_one_position_are_affine_heads(axes, shape):
     torch.testing.assert_close(network.classify(embeddings), expected)
 
 
-class Cosine(nn.Linear):
-    def forward(self, x):
-        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
-
-
-def test_a_head_that_is_not_affine():
-    model = nn.Sequential()
-    model.add_module("body", nn.Linear(5, 6))
-    model.add_module("out", nn.Sequential(nn.ReLU(), Cosine(6, 4)))
-    network, x = adapt(model, encoder="body", head="out", dense=True), torch.randn(2, 3, 5)
-    assert network.head is None
-    torch.testing.assert_close(network(x), model(x))
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("names", "words"),

@@ -32,9 +32,8 @@ def test_it_leaves_no_trace(names):
     model.fc.weight.register_hook(calls.append)
 
     network = adapt(model, **names)
-    network._check_once(images)  # what embed does before it embeds
-    assert network._checked
-    assert network._checked_training
+    network.check(network, images)  # what embed does before it embeds
+    assert network.check is None
     assert images.grad is None
     assert calls == []
     assert model.fc.weight.grad is gradient
@@ -120,7 +119,7 @@ def test_a_model_that_seeds_its_own_randomness_is_not_judged():
     model.features = lambda x: (torch.seed(), features(x))[1]
     network = adapt(model)
     mm.MultiMix(tuples=10)(network, u.IMAGES, u.LABELS).total.backward()
-    assert network._checked_training
+    assert network.check is None
 
 
 def test_half_and_double_precision():

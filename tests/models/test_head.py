@@ -33,7 +33,8 @@ def test_what_enters_the_head_is_embedded(names):
     assert (network.stages, output.grid, output.mask) == (range(1), (), None)
 
 
-def test_nothing_behind_the_head_begins_runs():
+@pytest.mark.parametrize("names", [{}, {"encoder": "body", "head": "fc"}])
+def test_nothing_behind_the_split_runs(names):
     class Counting(u.Body):
         after = 0
 
@@ -43,16 +44,17 @@ def test_nothing_behind_the_head_begins_runs():
             return logits
 
     model = Counting()
-    network = adapt(model)
+    network = adapt(model, **names)
     network(u.IMAGES)
     compared = model.after
     network(u.IMAGES)
     assert model.after == compared > 0
 
 
-def test_copies_and_pickles_find_their_own_head():
+@pytest.mark.parametrize("names", [{}, {"encoder": "2", "head": "3"}])
+def test_copies_and_pickles_find_their_own_head(names):
     model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-    network = adapt(model)
+    network = adapt(model, **names)
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):  # noqa: S301
         torch.testing.assert_close(other(u.IMAGES), model(u.IMAGES))
         assert other.head is other.model[3]
@@ -110,23 +112,6 @@ def test_stages_without_an_encoder(stage):
     with network.mixing_at(stage, lambda x: x.flip(0)):
         torch.testing.assert_close(network(u.IMAGES), plain.flip(0))
     mm.ManifoldMixup(stages=(stage,))(network, u.IMAGES, u.LABELS).total.backward()
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        mm.ERM(),
-        mm.Mixup(),
-        mm.CutMix(),
-        mm.SelfDistilled(mm.MultiMix(tuples=9)),
-        mm.Alternate((mm.MultiMix(), mm.Mixup())),
-    ],
-    ids=lambda method: method.name,
-)
-def test_methods_that_mix_inputs_or_embeddings(method):
-    model = u.ResNet()
-    method(adapt(model), u.IMAGES, u.LABELS).total.backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.bad_input
@@ -235,19 +220,6 @@ def test_a_column_that_is_returned_as_numbers():
     model.forward = lambda x: model.fc(model.features(x))
     network = adapt(model, objective=mm.SquaredError())
     mm.MultiMix(tuples=10)(network, u.IMAGES, torch.ones(4, 1)).total.backward()
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
-def test_nested_tensors_inside_the_model():
-    model = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 3))
-    model.forward = lambda x: model[1](torch.stack([row.mean(0) for row in model[0](nest(x)).unbind()]))
-    network = adapt(model)
-    mm.MultiMix(tuples=10)(network, torch.randn(4, 6, 5), u.LABELS).total.backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-def nest(x):
-    return torch.nested.as_nested_tensor([row[: 2 + i] for i, row in enumerate(x)])
 
 
 @pytest.mark.bad_input

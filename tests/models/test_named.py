@@ -1,16 +1,31 @@
-"""Any module, split at its named encoder and head."""
+"""Any module, split at its named encoder and head; splits that are not the model itself, and names that cannot be."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from models.body import IMAGES, Body
+import multimix as mm
 from multimix.models import adapt
 from multimix.protocols import Network
+
+
+class Body(nn.Module):
+    """Convolutions, mean over the map, a linear layer; written as users write them."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        self.out = nn.Linear(6, 4)
+
+    def forward(self, x):
+        maps = self.features(x)
+        return self.out(maps.mean((2, 3)))
+
+
+IMAGES = torch.linspace(-3, 3, 2 * 5 * 7).sin().reshape(2, 1, 5, 7)
 
 
 class Tokens(nn.Module):
@@ -60,16 +75,6 @@ def test_a_map_is_pooled_by_its_mean():
     torch.testing.assert_close(network(IMAGES), model(IMAGES))
     assert network.head is model.out
     assert torch.equal(network.pool(features[:, 3:4]), features[:, 3])
-
-
-def test_nothing_after_the_encoder_is_computed():
-    model = Body()
-    network = adapt(model, encoder="features", head="out")
-    network(IMAGES)
-    compared = model.after
-    for _ in range(3):
-        network(IMAGES)
-    assert model.after == compared > 0
 
 
 def test_the_encoder_runs_once_a_batch_even_inside_handlers_of_exceptions():
@@ -172,47 +177,6 @@ def test_layouts(encoder, shape, positions):
     torch.testing.assert_close(network(inputs), model(inputs))
 
 
-def test_the_comparison_leaves_no_trace():
-    class Noisy(Body):
-        def forward(self, x):
-            return self.out(self.features(x).mean((2, 3))) + 0 * torch.rand(())
-
-    model = Noisy()
-    model.features[1].eval()
-    network = adapt(model, encoder="features", head="out")
-    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    modes = [module.training for module in network.modules()]
-    network.embed(IMAGES)  # draws nothing itself, for it stops before the noise
-    assert torch.equal(torch.get_rng_state(), state)
-    assert modes == [module.training for module in network.modules()]
-    assert False in modes
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, before[key])
-
-
-def test_randomness_and_statistics_are_those_of_one_forward_pass():
-    torch.manual_seed(3)
-    model = nn.Sequential()
-    model.add_module("body", nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)))
-    model.add_module("out", nn.Linear(8, 2))
-    alone = copy.deepcopy(model)
-    network, x = adapt(model, encoder="body", head="out"), torch.randn(6, 4)
-    torch.manual_seed(4)
-    expected = alone(x)
-    torch.manual_seed(4)
-    torch.testing.assert_close(network(x), expected)  # the first batch, comparison and all
-    for ours, theirs in zip(model.buffers(), alone.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
-
-
-def test_randomness_in_eval_mode_is_the_same_on_both_sides():
-    class Stochastic(Body):
-        def forward(self, x):
-            return super().forward(x + torch.randn_like(x))
-
-    adapt(Stochastic(), encoder="features", head="out").embed(IMAGES)
-
-
 class Cosine(nn.Linear):
     def forward(self, x):
         return nn.functional.linear(nn.functional.normalize(x, dim=-1), nn.functional.normalize(self.weight, dim=-1))
@@ -264,17 +228,146 @@ class Rest(nn.Module):
         return self.layer4(x.transpose(1, 2).unflatten(2, (2, 2))).mean((2, 3))
 
 
-@pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
-def test_googlenet_by_its_head():
-    model = torchvision.models.googlenet(num_classes=5, init_weights=False)
-    network = adapt(model, head="fc")
-    images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(network.eval()(images), model(images))
-    assert network.train()(images).shape == (2, 5)
+class Tied(nn.Module):
+    """Says which word is missing: the head's weights are the words' own vectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.body = nn.Embedding(7, 6), nn.Linear(6, 6)
+        self.out = nn.Linear(6, 7, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, ids):
+        return self.out(self.body(self.table(ids)).mean(1))
 
 
-def test_pickles():
-    network = adapt(Body().eval(), encoder="features", head="out")
-    expected = network(IMAGES)
-    twin = pickle.loads(pickle.dumps(network))  # noqa: S301
-    torch.testing.assert_close(twin(IMAGES), expected)
+def test_a_head_tied_to_an_embedding():
+    model, ids = Tied(), torch.arange(6).reshape(2, 3)
+    network = adapt(model, encoder="body", head="out")
+    torch.testing.assert_close(network(ids), model(ids))
+    assert len(list(network.parameters())) == len(list(model.parameters())) == 3
+    twin = copy.deepcopy(network)
+    assert twin.head.weight is twin.model.table.weight
+    assert twin.head.weight is not model.out.weight
+    losses = mm.MultiMix(tuples=8)(network, ids, torch.tensor([0, 6]))
+    losses.total.backward()
+    assert (model.table.weight.grad.abs().sum(1) > 0).all()  # of words that occur and of classes alike
+
+
+class Double(Body):
+    def forward(self, x):
+        return super().forward(x) / 0.5
+
+
+class MaxPooled(Body):
+    def forward(self, x):
+        return self.out(self.features(x).amax((2, 3)))
+
+
+class Averaged(Body):
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(6, 4)
+
+    def forward(self, x):
+        maps = self.features(x).mean((2, 3))
+        return (self.out(maps) + self.other(maps)) / 2
+
+
+class Aside(Body):
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Linear(6, 4)
+
+
+class ZeroHead(MaxPooled):
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.out.weight)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("model", "names", "words"),
+    [
+        (
+            MaxPooled,
+            {},
+            r"split at its head 'out', is not itself: pool\(embed\(inputs\)\) is not what enters the head; ",
+        ),
+        (ZeroHead, {}, r"is not what enters the head; it is off by up to .*Pass as head= .* pool= a function"),
+        (Double, {}, r"classify\(pool\(embed\(inputs\)\)\) is not the model's logits \(it gets \(2, 6\) in the model"),
+        (Aside, {"head": "unused"}, r"not the model's logits \(it is never called"),
+        (Averaged, {}, "is not the model's logits"),
+        (Averaged, {"head": "other"}, "is not the model's logits"),
+        (Aside, {"encoder": "unused"}, "encoder: Aside never runs 'unused' in its forward pass"),
+        (Body, {"encoder": "features.0"}, "is not what enters the head"),
+    ],
+)
+def test_a_wrong_split_is_found_on_the_first_batch(model, names, words):
+    network = adapt(model(), **({"encoder": "features", "head": "out"} | names))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=words):
+            network(IMAGES)
+    assert network.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+class Words(nn.Module):
+    def forward(self, x):
+        return {"features": x, "more": x}
+
+
+class Wordy(Body):
+    def __init__(self):
+        super().__init__()
+        self.words = Words()
+
+    def forward(self, x):
+        return self.out(self.words(self.features(x))["features"].mean((2, 3)))
+
+
+@pytest.mark.bad_input
+def test_an_output_without_tensor_is_an_error():
+    with pytest.raises(TypeError, match="must return tensors, got dict of features, more"):
+        adapt(Wordy(), encoder="words", head="out").embed(IMAGES)
+
+
+MODULE_OUTSIDE = nn.LayerNorm(6)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (
+            {"encoder": "feature", "head": "out"},
+            ValueError,
+            "encoder must name a module of Body, got 'feature'; did you mean 'fea",
+        ),
+        (
+            {"encoder": "features", "head": "fc"},
+            ValueError,
+            "head must name a module of Body, got 'fc'; there are 'features'",
+        ),
+        ({"encoder": "", "head": "out"}, ValueError, "encoder must name a module of Body, got ''"),
+        ({"encoder": nn.ReLU(), "head": "out"}, TypeError, "encoder must be the dotted name of a module, got ReLU"),
+        ({"encoder": "features"}, ValueError, "head must be given with encoder: .* linear layers of Body are 'out'"),
+        ({"pool": torch.sum}, ValueError, "pool must be given together with encoder and head"),
+        ({"encoder": "features", "head": "out", "pool": 3}, TypeError, "pool must be a function .* got int"),
+        (
+            {"encoder": "features", "head": "out", "stages": ["features.9"]},
+            ValueError,
+            "stages must name .* did you mean 'features",
+        ),
+        ({"encoder": "features", "head": "out", "stages": "features"}, TypeError, "stages must be a sequence of names"),
+        (
+            {"encoder": "features", "head": "out", "pool": lambda x: MODULE_OUTSIDE(x.mean(1))},
+            ValueError,
+            "pool uses the module 'MODULE_OUTSIDE' from outside",
+        ),
+    ],
+)
+def test_bad_arguments(arguments, error, words):
+    with pytest.raises(error, match=words):
+        adapt(Body(), **arguments)

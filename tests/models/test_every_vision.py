@@ -1,23 +1,28 @@
-"""Every family of timm is split, or refused with what to do instead.
+"""Every family of timm and every classifier of torchvision is split, or refused with what to do instead.
 
-A family is a module of timm's; it is proven by its smallest model, shrunk by what its builder lets one set.
+A family of timm is a module, proven by its smallest model, shrunk by what its builder lets one set. A family of
+torchvision is a class that a builder returns; some have a second variant of other blocks.
 """
 
 import importlib
-import math
+from functools import partial
+from typing import get_type_hints
 
 import pytest
 import timm
 import torch
+import torchvision
 from timm.models._efficientnet_builder import decode_arch_def
 from torch import nn
+from torchvision.models import convnext, densenet, efficientnet, maxvit, vision_transformer
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 
+from models.small_vision import CLASSES, settle
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.models import adapt
 
 pytestmark = pytest.mark.sweep
 
-CLASSES = 7
 ONES = (1, 1, 1, 1)
 DIMS = (8, 16, 24, 32)
 MOBILE = [
@@ -28,9 +33,13 @@ MOBILE = [
 ]
 XCEPTION = [{"in_chs": a, "out_chs": b, "stride": 2} for a, b in ((64, 16), (16, 24), (24, 32))]
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
-SWIN = {"img_size": 64, "embed_dim": 12, "depths": ONES}
+TIMM_SWIN = {"img_size": 64, "embed_dim": 12, "depths": ONES}
 VOLO = {"img_size": 64, "layers": ONES, "embed_dims": (12, 24, 24, 24), "num_heads": (2,) * 4}
-TABLE = {  # name of the model or its class, settings, image size
+tv = torchvision.models
+MBConv = partial(efficientnet.MBConvConfig, width_mult=1.0, depth_mult=1.0)
+FusedMBConv = efficientnet.FusedMBConvConfig
+SWIN = ([4, 4], 16, [2, 2], [2, 4], [4, 4])
+TIMM = {  # name of the model or its class, settings, image size
     "beit": ("beit_base_patch16_224", VIT, 32),
     "byoanet": ("eca_botnext26ts_256", {"img_size": 32}, 32),
     "byobnet": ("test_byobnet", {}, 32),
@@ -132,9 +141,9 @@ TABLE = {  # name of the model or its class, settings, image size
     "sknet": ("skresnet18", {"layers": ONES}, 32),
     "starnet": ("starnet_s050", {}, 32),
     "swiftformer": ("swiftformer_xs", {"layers": ONES, "embed_dims": DIMS}, 64),
-    "swin_transformer": ("swin_tiny_patch4_window7_224", SWIN, 64),
-    "swin_transformer_v2": ("swinv2_tiny_window8_256", SWIN, 64),
-    "swin_transformer_v2_cr": ("swinv2_cr_tiny_224", SWIN | {"window_size": 2}, 64),
+    "swin_transformer": ("swin_tiny_patch4_window7_224", TIMM_SWIN, 64),
+    "swin_transformer_v2": ("swinv2_tiny_window8_256", TIMM_SWIN, 64),
+    "swin_transformer_v2_cr": ("swinv2_cr_tiny_224", TIMM_SWIN | {"window_size": 2}, 64),
     "tiny_vit": ("tiny_vit_5m_224", {"embed_dims": (8, 16, 32, 64), "num_heads": (1, 1, 2, 4), "depths": ONES}, 64),
     "tnt": (
         "tnt_s_patch16_224",
@@ -173,7 +182,50 @@ TABLE = {  # name of the model or its class, settings, image size
     "xcit": ("xcit_nano_12_p16_224", {"img_size": 32, "depth": 2, "embed_dim": 24, "num_heads": 2}, 32),
 }
 
-REFUSED = {  # name, settings, image size, what the error says
+TORCHVISION = {  # what makes it, image size
+    "AlexNet": (tv.alexnet, 64),
+    "ConvNeXt": (
+        partial(convnext.ConvNeXt, [convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)]),
+        64,
+    ),
+    "DenseNet": (partial(densenet.DenseNet, 4, (1, 2, 1), 8), 64),
+    "EfficientNet": (
+        partial(efficientnet.EfficientNet, [MBConv(1, 3, 1, 8, 8, 1), MBConv(4, 3, 2, 8, 16, 2)], 0.2),
+        64,
+    ),
+    "EfficientNet/v2": (
+        partial(
+            efficientnet.EfficientNet,
+            [FusedMBConv(1, 3, 1, 8, 8, 1), MBConv(4, 3, 2, 8, 16, 1)],
+            0.2,
+            last_channel=32,
+        ),
+        64,
+    ),
+    "GoogLeNet": (partial(tv.googlenet, aux_logits=False, init_weights=False), 64),
+    "GoogLeNet/transformed": (
+        partial(tv.googlenet, aux_logits=False, init_weights=False, transform_input=True),
+        64,
+    ),
+    "Inception3": (partial(tv.inception_v3, aux_logits=False, init_weights=False), 96),
+    "MNASNet": (tv.mnasnet0_5, 64),
+    "MaxVit": (partial(maxvit.MaxVit, (64, 64), 8, 2, [8, 16], [1, 1], 4, 0.0), 64),
+    "MobileNetV2": (partial(tv.mobilenet_v2, width_mult=0.25), 64),
+    "MobileNetV3": (partial(tv.mobilenet_v3_small, width_mult=0.5), 64),
+    "RegNet": (tv.regnet_y_400mf, 64),
+    "RegNet/x": (tv.regnet_x_400mf, 64),
+    "ResNet": (tv.resnet18, 40),
+    "ResNet/next": (partial(tv.ResNet, tv.resnet.Bottleneck, [1, 1, 1, 1], groups=4, width_per_group=4), 40),
+    "ShuffleNetV2": (tv.shufflenet_v2_x0_5, 64),
+    "SwinTransformer": (partial(SwinTransformer, *SWIN), 64),
+    "SwinTransformer/v2": (
+        partial(SwinTransformer, *SWIN, block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2),
+        64,
+    ),
+    "VGG": (tv.vgg11_bn, 32),
+    "VisionTransformer": (partial(vision_transformer.VisionTransformer, 32, 8, 2, 2, 24, 48), 32),
+}
+REFUSED_OF_TIMM = {  # name, settings, image size, what the error says
     "crossvit": ("crossvit_tiny_240", {}, 240, "CrossVit combines several classifiers"),
     "efficientvim": ("efficientvim_m1", {}, 64, "EfficientViM combines several classifiers"),
     "volo/auxiliary": ("VOLO", VOLO, 64, "VOLO adds the maximum of auxiliary logits .* use_aux_head=False"),
@@ -182,6 +234,19 @@ REFUSED = {  # name, settings, image size, what the error says
         VIT,
         32,
         "VisionTransformerDistilled combines several classifiers, .* take the variant without it",
+    ),
+}
+REFUSED_OF_TORCHVISION = {  # what makes it, image size, what the error says
+    "SqueezeNet": (tv.squeezenet1_1, 64, "SqueezeNet ends in a convolution and a ReLU, not in a linear layer"),
+    "GoogLeNet/auxiliary": (
+        partial(tv.googlenet, init_weights=False),
+        64,
+        r"GoogLeNet has auxiliary classifiers; adapt\(model, head='fc'\) trains its main one",
+    ),
+    "Inception3/auxiliary": (
+        partial(tv.inception_v3, init_weights=False),
+        96,
+        r"Inception3 has auxiliary classifiers; adapt\(model, head='fc'\) trains its main one",
     ),
 }
 NO_AFFINE_HEAD = {  # why no layer is the head
@@ -194,13 +259,19 @@ NO_AFFINE_HEAD = {  # why no layer is the head
     "repvit": "the classifier begins with batch normalisation",
 }
 ONLY_INPUTS = {"twins"}  # its blocks are lists in a list
-SLOW = {"inception_resnet_v2", "inception_v4", "pnasnet", "selecsls", "xception"}
+SLOW = {"inception_resnet_v2", "inception_v4", "pnasnet", "selecsls", "xception", "AlexNet", "VGG"}
+FAMILIES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in (*TIMM, *TORCHVISION)]
 
 
 def make(family):
     torch.manual_seed(1)
-    name, settings, size = (TABLE.get(family) or REFUSED[family])[:3]
     module = family.partition("/")[0]
+    if family in TORCHVISION or family in REFUSED_OF_TORCHVISION:
+        factory, size = (TORCHVISION.get(family) or REFUSED_OF_TORCHVISION[family])[:2]
+        model = factory(num_classes=CLASSES)
+        assert type(model).__name__ == module
+        return model, torch.randn(4, 3, size, size)
+    name, settings, size = (TIMM.get(family) or REFUSED_OF_TIMM[family])[:3]
     if name[0].isupper():  # the builders of this family let nobody set what they set
         builder = getattr(importlib.import_module(f"timm.models.{module}"), name)
         model = builder(num_classes=CLASSES, **settings)
@@ -210,49 +281,37 @@ def make(family):
     return model, torch.randn(4, 3, size, size)
 
 
-@torch.no_grad()
-def settle(model, images):
-    """Leave nothing at zero or unnormalised, which would hide a part that is left out."""
-    for parameter in model.parameters():
-        if parameter.abs().max() < 1e-2:
-            parameter.normal_(std=0.1)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    model.train()(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def the_classifier(model):
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m.weight.shape[0] == CLASSES]
-    return layers[-1]
-
-
 def test_the_tables_have_every_family():
-    assert not TABLE.keys() & REFUSED.keys()
+    assert not TIMM.keys() & REFUSED_OF_TIMM.keys()
     # a key with a slash is a variant that is refused, of a family that is not
-    assert TABLE.keys() | {key for key in REFUSED if "/" not in key} == set(timm.list_modules())
+    assert TIMM.keys() | {key for key in REFUSED_OF_TIMM if "/" not in key} == set(timm.list_modules())
+    names = tv.list_models(module=tv)
+    assert len(names) > 70
+    returned = {name: get_type_hints(tv.get_model_builder(name))["return"] for name in names}
+    known = {key.partition("/")[0] for key in TORCHVISION | REFUSED_OF_TORCHVISION}
+    assert {cls.__name__ for cls in returned.values()} == known
+    for name, cls in returned.items():
+        assert tv.get_model_builder(name).__module__ == cls.__module__, name
 
 
-@pytest.mark.parametrize("family", [pytest.param(f, marks=[pytest.mark.slow] if f in SLOW else []) for f in TABLE])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_split(family):
     model, images = make(family)
-    assert sum(parameter.numel() for parameter in model.parameters()) < 1e8
+    assert family in TORCHVISION or sum(parameter.numel() for parameter in model.parameters()) < 1e8
     settle(model, images)
     network = adapt(model).eval()
     with torch.no_grad():
         plain = model(images)
         gap = plain.std(0).max().item()
-        torch.testing.assert_close(network(images), plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(network(images), plain, rtol=1e-4, atol=1e-4 * min(gap, 1))
         assert (len(network.stages) > 1) is (family not in ONLY_INPUTS)
         for stage in {1, len(network.stages) // 2, len(network.stages) - 1} & set(network.stages):
             with network.mixing_at(stage, lambda x: x.flip(0)):
                 mixed = network(images)
             torch.testing.assert_close(mixed, plain.flip(0), rtol=0, atol=0.02 * gap, msg=f"stage {stage}")
     assert gap > 1e-4
-    assert network.head is (None if family in NO_AFFINE_HEAD else the_classifier(model))
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m.weight.shape[0] == CLASSES]
+    assert network.head is (None if family in NO_AFFINE_HEAD else layers[-1])
     for method in (MultiMix(tuples=20), DenseMultiMix(tuples=5)):
         assert_learns(network.train(), method, images)
 
@@ -261,7 +320,7 @@ def assert_learns(network, method, images):
     network.zero_grad()
     losses = method(network, images, torch.tensor([0, 1, 2, 6]), generator=torch.Generator().manual_seed(0))
     losses.total.backward()
-    assert math.isfinite(losses.total.item())
+    assert losses.total.isfinite()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None] == []
     assert [name for name, gradient in gradients.items() if not gradient.isfinite().all()] == []
@@ -269,9 +328,9 @@ def assert_learns(network, method, images):
     assert gradients[f"{first}.weight"].abs().max() > 0
 
 
-@pytest.mark.parametrize("family", REFUSED)
+@pytest.mark.parametrize("family", [*REFUSED_OF_TIMM, *REFUSED_OF_TORCHVISION])
 def test_a_family_that_cannot_be_split_is_refused(family):
     model, images = make(family)
     assert model.eval()(images).shape == (4, CLASSES)
-    with pytest.raises(ValueError, match=REFUSED[family][3]):
+    with pytest.raises(ValueError, match=(REFUSED_OF_TIMM | REFUSED_OF_TORCHVISION)[family][-1]):
         adapt(model)
