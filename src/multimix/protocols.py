@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
-from typing_extensions import Self
+from typing_extensions import Self, TypedDict
 
 __all__ = [
     "SILENT",
@@ -32,6 +32,7 @@ __all__ = [
     "Monitor",
     "Network",
     "Stateful",
+    "StepOptions",
     "Teacher",
     "check_method",
     "check_network",
@@ -129,6 +130,13 @@ class Teacher:
     """The teacher's own view of the mini-batch."""
     gamma: float
     """Weight of the labels; the teacher's predictions weigh ``1 - gamma``."""
+
+
+class StepOptions(TypedDict, total=False):
+    """What a method may be given beside network, inputs and targets."""
+
+    generator: Generator | None
+    teacher: Teacher | None
 
 
 @runtime_checkable

@@ -45,13 +45,6 @@ def test_interpolation_is_a_sum(n, m, rest, dtype, data):
     close(ops.interpolate(weights[:, order], values[order]), found.double(), dtype, scale=scale)
 
 
-@law("interpolate_positions", n=sizes, b=sizes, r=sizes, d=sizes, data=data)
-def test_interpolation_at_positions_is_one_at_each(n, b, r, d, data):
-    values, weights = data.draw(tensors(b, r, d, dtype=torch.float64)), data.draw(simplices(r, n, b))
-    expected = torch.stack([references.interpolate(weights[j], values[:, j]) for j in range(r)])
-    close(ops.interpolate_positions(weights, values), expected, scale=float(values.abs().max()) + 1e-30)
-
-
 @law(
     "attention",
     examples=40,

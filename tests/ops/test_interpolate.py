@@ -42,16 +42,6 @@ def test_gradients_reach_weights_and_values():
     assert torch.autograd.gradcheck(ops.interpolate, (weights, values))
 
 
-def test_positions_have_weights_of_their_own(generator):
-    weights = ops.dirichlet(5 * 3, 4, 0.5, generator=generator).view(5, 3, 4)
-    values = torch.randn(4, 5, 2, generator=generator)
-    mixed = ops.interpolate_positions(weights, values)
-    assert mixed.shape == (5, 3, 2)
-    for j in range(5):
-        truth = references.interpolate(weights[j], values[:, j])
-        torch.testing.assert_close(mixed[j].double(), truth, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("weights", "message"),

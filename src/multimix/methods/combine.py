@@ -5,12 +5,13 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import Unpack
 
 from multimix._declared import Checked, Fraction
 from multimix.methods._predict import MixesInputs, begin
 from multimix.methods.erm import ERM
 from multimix.ops import check_batch, check_generator, objective_of
-from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method
+from multimix.protocols import Losses, Method, Network, Stateful, StepOptions, check_method
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,9 @@ class Alternate(Checked):
         if p is not None and (len(p) != len(self.methods) or abs(sum(p) - 1) > 1e-6):
             raise ValueError(f"probabilities must be {len(self.methods)} numbers that sum to 1, got {p}")
 
-    def __call__(
-        self,
-        network: Network,
-        inputs: Any,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
+    def __call__(self, network: Network, inputs: Any, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
         """Return the losses of the method drawn."""
-        taught = {} if teacher is None else {"teacher": teacher}
-        return self.choose(generator)(network, inputs, targets, generator=generator, **taught)
+        return self.choose(options.get("generator"))(network, inputs, targets, **options)
 
     @property
     def mixes_inputs(self) -> bool:
@@ -96,22 +88,16 @@ class Chain(Checked):
             raise TypeError(f"first must be a method that mixes inputs, such as Mixup(), got {self.first!r}")
         check_method("then", self.then)
 
-    def __call__(
-        self,
-        network: Network,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
+    def __call__(self, network: Network, inputs: Tensor, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
         """Return the losses of the second method on what the first has mixed."""
+        generator, teacher = options.get("generator"), options.get("teacher")
         targets = begin(network, targets, generator, called=True)
         check_batch(inputs, targets)
         mixing = self.first.draw(network, inputs, targets, generator)
         mixed = mixing.mix_targets(objective_of(network).targets(targets, _outputs(network, targets)))
-        taught = {} if teacher is None else {"teacher": replace(teacher, inputs=mixing.mix(teacher.inputs))}
-        return self.then(network, mixing.mix(inputs), mixed, generator=generator, **taught)
+        if teacher is not None:
+            options["teacher"] = replace(teacher, inputs=mixing.mix(teacher.inputs))
+        return self.then(network, mixing.mix(inputs), mixed, **options)
 
 
 @dataclass(eq=False)
@@ -141,19 +127,10 @@ class Until(Checked, Stateful):
         """Hear how much of training is done, from 0 to 1."""
         self._progress = progress
 
-    def forward(
-        self,
-        network: Network,
-        inputs: Any,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
+    def forward(self, network: Network, inputs: Any, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
         """Return the losses of the method in force."""
-        taught = {} if teacher is None else {"teacher": teacher}
         method = self.method if self._progress < self.fraction else self.then
-        return method(network, inputs, targets, generator=generator, **taught)
+        return method(network, inputs, targets, **options)
 
 
 def _outputs(network: Network, targets: Tensor) -> int:

@@ -20,34 +20,33 @@ from multimix.ops._checks import (
 )
 from multimix.ops._comix import comix_masks
 from multimix.ops._gather import Gather, gathered, processes
-from multimix.ops._interpolate import (
-    Mode,
-    draw_couples,
-    draw_partners,
-    interpolate,
-    interpolate_positions,
-    mix_pairs,
-)
 from multimix.ops._loss import dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
 from multimix.ops._objectives import (
     CROSS_ENTROPY,
     BinaryCrossEntropy,
     CrossEntropy,
+    Impl,
+    LossKeywords,
+    LossOptions,
     Objective,
     SquaredError,
     check_fit,
     objective_of,
     soft_cross_entropy,
 )
-from multimix.ops._options import Impl, LossKeywords, LossOptions
 from multimix.ops._regions import Box, Boxes, draw_box, draw_boxes, draw_mask, paste_box, paste_boxes, paste_where
 from multimix.ops._simplex import (
     LazyWeights,
+    Mode,
     alpha_for,
     beta,
     check_concentration,
     dirichlet,
     draw_between,
+    draw_couples,
+    draw_partners,
+    interpolate,
+    mix_pairs,
     scatter_tuples,
 )
 from multimix.ops._static_saliency import saliency_peaks, static_saliency
@@ -95,7 +94,6 @@ __all__ = [
     "exchange_styles",
     "gathered",
     "interpolate",
-    "interpolate_positions",
     "mix_pairs",
     "mix_styles",
     "mixed_cross_entropy",

@@ -46,35 +46,30 @@ def attention(
         check(Activation, activation=activation)
     b, r, _ = features.shape
     features = accurate(features)
+    even = features.new_full((b, r), 1 / r)
     if mask is not None:
-        return _masked(features, query, activation, class_weights, mask)
-    if query == "uniform":
-        return features.new_full((b, r), 1 / r)
-    with torch.autocast(features.device.type, enabled=False):
-        scores = torch.einsum("brd,bd->br", features, _query(features, query, class_weights))
-    return scores.softmax(1) if activation == "softmax" else _normalise_rows(scores.relu())
-
-
-def _masked(
-    features: Tensor, query: Query, activation: Activation, class_weights: Tensor | None, mask: Tensor
-) -> Tensor:
-    """Return attention over the positions that an image has."""
-    if mask.shape != features.shape[:2]:
-        raise ValueError(f"mask must have shape {tuple(features.shape[:2])}, got {tuple(mask.shape)}")
-    mask = mask.bool()
-    even = mask / mask.sum(1, keepdim=True).clamp_min(1).to(features.dtype)
+        if mask.shape != features.shape[:2]:
+            raise ValueError(f"mask must have shape {tuple(features.shape[:2])}, got {tuple(mask.shape)}")
+        mask = mask.bool()
+        even = mask / mask.sum(1, keepdim=True).clamp_min(1).to(features.dtype)
+        features = torch.where(mask.unsqueeze(-1), features, 0)  # whatever padding holds, NaN for one, stays out
     if query == "uniform":
         return even
     with torch.autocast(features.device.type, enabled=False):
-        # Whatever padding holds, NaN for one, stays out.
-        there = torch.where(mask.unsqueeze(-1), features, 0)
-        pooled = torch.einsum("brd,br->bd", there, even) if query == "gap" else _query(there, query, class_weights)
-        scores = torch.einsum("brd,bd->br", there, pooled)
+        if query == "cam":
+            pooled = _checked_weights(features, class_weights)
+        else:
+            pooled = features.mean(1) if mask is None else torch.einsum("brd,br->bd", features, even)
+        scores = torch.einsum("brd,bd->br", features, pooled)
     if activation == "softmax":
+        if mask is None:
+            return scores.softmax(1)
         return torch.where(mask, scores.masked_fill(~mask, -torch.inf).softmax(1), 0).nan_to_num(0.0)
     scores = scores.relu()
-    alive = scores.detach().amax(1, keepdim=True) > torch.finfo(scores.dtype).tiny
-    return torch.where(alive, _normalise_rows(scores), even)
+    largest = scores.detach().amax(1, keepdim=True)
+    alive = largest > torch.finfo(scores.dtype).tiny  # the inverse of a smaller one would overflow on the way back
+    scores = torch.where(alive, scores / torch.where(alive, largest, 1), 1)  # a sum of large scores cannot overflow
+    return torch.where(alive, scores / scores.sum(1, keepdim=True), even)
 
 
 def reweight(
@@ -120,9 +115,7 @@ def _normalised(rows: Tensor, otherwise: Tensor | float) -> Tensor:
     return torch.where(usable, rows / torch.where(usable, sums, 1), otherwise)
 
 
-def _query(features: Tensor, query: Query, class_weights: Tensor | None) -> Tensor:
-    if query == "gap":
-        return features.mean(1)
+def _checked_weights(features: Tensor, class_weights: Tensor | None) -> Tensor:
     if class_weights is None:
         raise ValueError(
             "class_weights must be given for query='cam': the classifier's weight vector of each image's class"
@@ -131,11 +124,3 @@ def _query(features: Tensor, query: Query, class_weights: Tensor | None) -> Tens
     if class_weights.shape != expected:
         raise ValueError(f"class_weights must have shape {expected}, got {tuple(class_weights.shape)}")
     return class_weights.to(features.dtype)
-
-
-def _normalise_rows(scores: Tensor) -> Tensor:
-    """Return rows divided by their sum; a row of zeros becomes uniform."""
-    largest = scores.detach().amax(1, keepdim=True)
-    alive = largest > torch.finfo(scores.dtype).tiny  # the inverse of a smaller one would overflow on the way back
-    scores = torch.where(alive, scores / torch.where(alive, largest, 1), 1)  # a sum of large scores cannot overflow
-    return scores / scores.sum(1, keepdim=True)

@@ -22,7 +22,7 @@ from torch.autograd import Function
 from multimix.ops._attention import reweight
 from multimix.ops._balance import balance, balance_gain, balance_gradient, gain_from, shares_of, unevenness
 from multimix.ops._checks import as_probabilities
-from multimix.ops._options import LossOptions
+from multimix.ops._objectives import LossOptions
 from multimix.ops._simplex import LazyWeights
 
 _NUMBERS = {"cpu": 2**18, "cuda": 2**24}

@@ -35,8 +35,7 @@ from multimix.ops._checks import (
     rows_of,
 )
 from multimix.ops._fused import Fused, commuted
-from multimix.ops._objectives import CrossEntropy, check_fit
-from multimix.ops._options import Classifier, LossKeywords, LossOptions
+from multimix.ops._objectives import Classifier, CrossEntropy, LossKeywords, LossOptions, check_fit
 from multimix.ops._simplex import LazyWeights
 from multimix.protocols import Losses
 

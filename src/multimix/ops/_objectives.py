@@ -1,21 +1,23 @@
-"""What predictions are compared with targets by: classes, labels of which several may hold, or values.
+"""What a loss depends on: what predictions are compared with targets by, and the options of mixed losses.
 
 Targets of every kind become rows of numbers that can be interpolated, (b, k), or (b, r, k) where each position has its
 own. A row of zeros says nothing, and what is mixed of it counts as little as its weight.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from math import inf
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from multimix._declared import Checked, Interval, MinLen
+from multimix._declared import Checked, Count, Fraction, Interval, MinLen
 from multimix.ops._checks import (
     INTEGER_ROWS,
     accurate,
@@ -29,6 +31,8 @@ from multimix.protocols import Losses
 Amounts = Annotated[tuple[Annotated[float, Interval(ge=0, lt=inf)], ...], MinLen(1)]
 """How much each class counts."""
 Smoothing = Annotated[float, Interval(ge=0, lt=1)]
+Impl = Literal["auto", "plain", "commuted", "fused"]
+Classifier = Callable[[Tensor], Tensor]
 
 
 class Objective(ABC):
@@ -312,3 +316,45 @@ def objective_of(network: object) -> Objective:
     if not isinstance(objective, Objective):
         raise TypeError(f"objective of the network must be an Objective such as CrossEntropy(), got {objective!r}")
     return objective
+
+
+class LossKeywords(TypedDict, total=False):
+    """The options of :func:`mixed_cross_entropy` and :func:`dense_mixed_cross_entropy`, which explain them."""
+
+    teacher_logits: Tensor | None
+    gamma: float
+    balanced: bool | float
+    impl: Impl
+    chunk: int | None
+
+
+@dataclass(frozen=True)
+class LossOptions(Checked):
+    """What a mixed loss depends on beside predictions, targets and weights."""
+
+    teacher_logits: Tensor | None = None
+    """A teacher's predictions for its view of the mini-batch, in the shape of the student's; they get no gradient."""
+    gamma: Fraction = 1.0
+    """Weight of the labels against the teacher; without a teacher it has no effect."""
+    balanced: bool | Fraction = False
+    """Power of the gain by which the centred gradient is rescaled; True is 1."""
+    impl: Impl = "auto"
+    """How plain cross-entropy is computed."""
+    chunk: Count | None = None
+    """Tuples that ``fused`` computes at a time; as many as suit the device if None."""
+    attention: Tensor | None = None
+    """Of each example over its positions, (b, r); where there are positions, uniform by default."""
+    mask: Tensor | None = None
+    """Which positions an example has, (b, r); all by default."""
+    objective: Objective = field(default_factory=lambda: CROSS_ENTROPY)  # as a plain default, none that compiles
+    """What predictions are compared with targets by."""
+    classify: Classifier | None = None
+    """Where the head is not affine, the head: the mini-batch, (b, d) or (b, r, d), is then one of embeddings, which are
+    interpolated and classified, (r, n, d) to (r, n, k)."""
+    teach: Classifier | None = None
+    """The teacher's head without gradient, for its embeddings in ``teacher_logits``; needed with ``classify``."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options; compiled code is not slowed down by it."""
+        if not torch.compiler.is_compiling():
+            super().__post_init__()
