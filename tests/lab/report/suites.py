@@ -38,19 +38,11 @@ class Suite:
 def all_suites(seed: int = 0, *, better: float = 0.0, points: int = 300) -> dict[str, Suite]:
     """Every suite, somewhat better or worse."""
     draw = np.random.default_rng([seed, round(1000 * better)])
-    return {
-        "adversarial": adversarial(draw, better),
-        "ood": ood(draw, better),
-        "calibration": calibration(draw, better),
-        "corruption": corruption(draw, better),
-        "occlusion": occlusion(draw, better),
-        "embedding": embedding(draw, better, points),
-        "intrusion": intrusion(draw, better),
-        "localisation": localisation(draw, better),
-    }
+    makers = (adversarial, ood, calibration, corruption, occlusion, embedding, intrusion, localisation)
+    return {make.__name__: make(draw, better, points) for make in makers}
 
 
-def adversarial(draw: np.random.Generator, better: float) -> Suite:
+def adversarial(draw: np.random.Generator, better: float, _: int) -> Suite:
     names = {"clean": 0.95, "fgsm/linf": 0.5, "fgsm/l2": 0.6, "pgd/linf": 0.3, "pgd/l2": 0.4, "autoattack/linf": 0.25}
     metrics = {f"{name}/accuracy": value + better + draw.normal(0, 0.01) for name, value in names.items()}
     metrics |= {f"{name}/loss": 3 * (1 - value) for name, value in names.items() if name != "autoattack/linf"}
@@ -61,53 +53,50 @@ def adversarial(draw: np.random.Generator, better: float) -> Suite:
     return Suite(metrics, {"epsilon_curve": curve}, {"examples": None, "steps": 20, "fgsm_epsilon": 8 / 255, "seed": 0})
 
 
-def ood(draw: np.random.Generator, better: float) -> Suite:
-    metrics, figures = {}, {}
+def ood(draw: np.random.Generator, better: float, _: int) -> Suite:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    figures = {}
     for place, name in enumerate(SETS):
         scores = {}
         for score in SCORES:
-            apart = 1 + place / 2 + 5 * better
-            inside, outside = draw.normal(apart, 1, 400), draw.normal(0, 1, 400)
-            edges = np.linspace(-3, 5, 51)
-            thresholds = np.linspace(6, -4, 100)
-            scores[score] = {
-                "edges": edges.round(6).tolist(),
-                "in": (np.histogram(inside, edges)[0] / 400).tolist(),
-                "out": (np.histogram(outside, edges)[0] / 400).tolist(),
-                "fpr": [float((outside >= t).mean()) for t in thresholds],
-                "tpr": [float((inside >= t).mean()) for t in thresholds],
+            inside, outside = draw.normal(1 + place / 2 + 5 * better, 1, 400), draw.normal(0, 1, 400)
+            edges, thresholds = np.linspace(-3, 5, 51).round(6), np.linspace(6, -4, 100)
+            data = {
+                "edges": edges,
+                "in": np.histogram(inside, edges)[0] / 400,
+                "out": np.histogram(outside, edges)[0] / 400,
             }
+            data |= {"fpr": (outside >= thresholds[:, None]).mean(1), "tpr": (inside >= thresholds[:, None]).mean(1)}
+            scores[score] = {key: values.tolist() for key, values in data.items()}
             auroc = float((inside[:, None] > outside).mean())
             values = {"auroc": auroc, "aupr_in": auroc, "aupr_out": auroc, "fpr95": 1 - auroc}
-            values["detection_accuracy"] = auroc - 0.1
-            metrics |= {f"{name}/{score}/{metric}": value for metric, value in values.items()}
+            found.setdefault(score, {})[name] = values | {"detection_accuracy": auroc - 0.1}
         figures[f"ood/{name}"] = {"scores": scores}
-    for score in SCORES:
-        for metric in ("auroc", "aupr_in", "aupr_out", "fpr95", "detection_accuracy"):
-            metrics[f"mean/{score}/{metric}"] = float(np.mean([metrics[f"{name}/{score}/{metric}"] for name in SETS]))
+    metrics = {f"{n}/{s}/{m}": v for s, sets in found.items() for n, values in sets.items() for m, v in values.items()}
+    for score, sets in found.items():
+        metrics |= {f"mean/{score}/{m}": float(np.mean([one[m] for one in sets.values()])) for m in sets["digits"]}
     return Suite(metrics, figures, {"examples": None, "sets": list(SETS), "odin_epsilon": 0.0014})
 
 
-def calibration(draw: np.random.Generator, better: float) -> Suite:
+def calibration(draw: np.random.Generator, better: float, _: int) -> Suite:
     counts = [0, 0, 1, 3, 5, 8, 9, 12, 14, 15, 18, 22, 30, 63, 160]
     edges = np.linspace(0, 1, 16)
-    middles = (edges[:-1] + edges[1:]) / 2
+    sure = (edges[:-1] + edges[1:]) / 2
     figures = {}
     for name, gap in (("reliability", 0.15 - better), ("reliability_scaled", 0.03)):
-        right = (middles - gap * np.sin(np.pi * middles) + draw.normal(0, 0.02, 15)).clip(0, 1)
-        figures[name] = {
-            "edges": edges.tolist(),
-            "confidence": [float(m) if n else None for m, n in zip(middles, counts, strict=True)],
-            "accuracy": [float(m) if n else None for m, n in zip(right, counts, strict=True)],
-            "count": counts,
+        right = (sure - gap * np.sin(np.pi * sure) + draw.normal(0, 0.02, 15)).clip(0, 1)
+        inside = {
+            key: [float(value) if count else None for value, count in zip(values, counts, strict=True)]
+            for key, values in (("confidence", sure), ("accuracy", right))
         }
+        figures[name] = {"edges": edges.tolist(), "count": counts, **inside}
     errors = {"nll": 0.3, "brier": 0.2, "ece": 0.05 - better / 4, "mce": 0.2, "classwise_ece": 0.012}
     errors |= {"rms_calibration_error": 0.07, "overconfidence_error": 0.03}
     metrics = {"accuracy": 0.95 + better, **errors, "temperature": 1.4}
     return Suite(metrics | {f"scaled/{name}": value / 2 for name, value in errors.items()}, figures)
 
 
-def corruption(draw: np.random.Generator, better: float) -> Suite:
+def corruption(draw: np.random.Generator, better: float, _: int) -> Suite:
     cells = np.array([[0.92 - 0.1 * s - 0.012 * k + better for s in range(5)] for k in range(15)])
     cells = (cells + draw.normal(0, 0.01, cells.shape)).clip(0, 1)
     metrics = {"clean/accuracy": 0.95 + better}
@@ -119,7 +108,7 @@ def corruption(draw: np.random.Generator, better: float) -> Suite:
     return Suite(metrics, {"corruption": figure | {"clean": 0.95 + better, "examples": 360}})
 
 
-def occlusion(draw: np.random.Generator, better: float) -> Suite:
+def occlusion(draw: np.random.Generator, better: float, _: int) -> Suite:
     fraction = [place / 8 for place in range(8)]
     accuracy = [float(0.95 - 0.85 * f**2 + better + draw.normal(0, 0.01)) for f in fraction]
     metrics = {f"{100 * f:g}/accuracy": value for f, value in zip(fraction, accuracy, strict=True)}
@@ -137,22 +126,20 @@ def embedding(draw: np.random.Generator, better: float, points: int) -> Suite:
     return Suite(metrics, {"picture": figure | {"classes": [str(digit) for digit in range(10)]}})
 
 
-def intrusion(draw: np.random.Generator, better: float) -> Suite:
-    ways = ("own", "mixup", "manifold-mixup", "multimix")
+def intrusion(draw: np.random.Generator, better: float, _: int) -> Suite:
     edges = np.linspace(0, 2, 31)
     metrics, figure = {}, {"edges": edges.tolist()}
-    for place, way in enumerate(ways):
+    for place, way in enumerate(("own", "mixup", "manifold-mixup", "multimix")):
         figure[way] = np.histogram(draw.normal(0.5 + 0.2 * place, 0.2, 500), edges)[0].tolist()
         metrics |= {f"{way}/intrusion_rate": 0.2 - better - 0.02 * place, f"{way}/distance": 0.5 + 0.2 * place}
         metrics[f"{way}/nearest_class_weight"] = 0.4
     return Suite(metrics, {"intrusion": figure})
 
 
-def localisation(draw: np.random.Generator, better: float) -> Suite:
+def localisation(draw: np.random.Generator, better: float, _: int) -> Suite:
     threshold = [place / 20 for place in range(1, 20)]
     accuracy = [float(0.6 - 2 * (t - 0.4) ** 2 + better + draw.normal(0, 0.01)) for t in threshold]
     metrics = {"best/localisation_accuracy": max(accuracy), "fixed/localisation_accuracy": accuracy[3]}
     figure = {"threshold": threshold, "accuracy": [max(a, 0.0) for a in accuracy], "iou": 0.5, "examples": 360}
     metrics |= {"best/iou30/localisation_accuracy": 0.8, "best/mean/localisation_accuracy": 0.5}
-    metrics |= {"pointing_accuracy": 0.9, "measured": 1.0}
-    return Suite(metrics, {"localisation": figure})
+    return Suite(metrics | {"pointing_accuracy": 0.9, "measured": 1.0}, {"localisation": figure})

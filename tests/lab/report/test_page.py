@@ -1,4 +1,5 @@
 import base64
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
+        self.html = html
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.feed(html)
@@ -35,27 +37,41 @@ class Page(HTMLParser):
     def all(self, name: str) -> list[dict[str, str | None]]:
         return [attributes for tag, attributes in self.tags if tag == name]
 
+    def check(self) -> None:
+        """Assert that nothing is fetched, ids are there once, and links lead somewhere."""
+        links = [value or "" for _, attributes in self.tags for name, value in attributes.items() if name in FETCHING]
+        assert all(link.startswith(("data:", "#")) for link in links)
+        assert not re.search("https?://|@import", self.html)
+        assert {"script", "link", "iframe", "object", "embed", "image"}.isdisjoint(tag for tag, _ in self.tags)
+        ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        assert {link[1:] for link in links if link[0] == "#"} <= set(ids)
+        assert set(re.findall(r"url\(#([^)]*)\)", self.html)) <= set(ids)
+        assert not [name for _, attributes in self.tags for name in attributes if name.startswith("on")]
+        policy = {"http-equiv": "Content-Security-Policy"}
+        policy["content"] = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+        assert policy in self.all("meta")
 
-def written(runs, tmp_path: Path) -> Page:
-    return Page(page(runs, tmp_path / "report.html").read_text(encoding="utf-8"))
+
+def written(runs, tmp_path: Path, **options) -> Page:
+    return Page(page(runs, tmp_path / "report.html", **options).read_text(encoding="utf-8"))
+
+
+def assert_repeats(runs, first: Path) -> None:
+    """Assert that another process writes the same page, byte for byte."""
+    again = first.with_name("again.html")
+    script = "import sys; from multimix.lab.report import *; page([read_run(f) for f in sys.argv[2:]], sys.argv[1])"
+    command = [sys.executable, "-W", "error", "-c", script, str(again), *(str(run.folder) for run in runs)]
+    subprocess.run(command, check=True, env={"PYTHONHASHSEED": "7", "HOME": str(first.parent)})
+    assert again.read_bytes() == first.read_bytes()
 
 
 def three_seeds(make_run, label, *values, **options):
+    curve = [epoch(1, validation_accuracy=0.5), epoch(2, validation_accuracy=0.8, validation_nll=0.3)]
+    tests = [outcome(value, nll=0.1, ece=0.02, epoch=2) for value in values]
     return [
-        read_run(
-            make_run(
-                label=label,
-                seed=seed,
-                events=[
-                    epoch(1, validation_accuracy=0.5),
-                    epoch(2, validation_accuracy=0.8, validation_nll=0.3),
-                    outcome(value, nll=0.1, ece=0.02, epoch=2),
-                    ended(),
-                ],
-                **options,
-            )
-        )
-        for seed, value in enumerate(values)
+        read_run(make_run(label=label, seed=seed, events=[*curve, test, ended()], **options))
+        for seed, test in enumerate(tests)
     ]
 
 
@@ -73,95 +89,66 @@ def test_the_page_says_what_was_run_and_what_came_out(runs, tmp_path: Path):
         "erm and mixup on digits",
         "Trained on digits with preact_resnet18 for 2 epochs: erm and mixup; seeds 0, 1 and 2.",
         "Every number is that of the last epoch's network: mean ± sample standard deviation over n seeds.",
+        "Methods 2 Seeds 3 Finished runs 6 of 6 Test examples 360 Device cpu PyTorch 2.14.1 Date 2025-05-01",
         "96.0 ± 1.0",
         "97.0 ± 1.0",
         "over n = 3 seeds",
         "All rows share every setting but the method's own.",
+        "mixup , seed 0. Eight mixed digits.",
         "Expected calibration error",
         "multimix compare digits --seeds 3",
         "PyTorch 2.14.1",
         "Commit abc123",
         "method.alpha 1.0",
         "batch_size 128",
-        "runs/run-5",
+        "runs/run-5 mixup 2",
+        "98.0 2025-05-01 10:00 finished",
     ):
         assert words in found.text, words
     assert found.text.count("Eight mixed digits.") == 1  # one seed is enough
     assert "unfinished" not in found.text
+    assert not [one for one in found.all("section") if (one.get("id") or "").startswith("suite")]
 
 
-def test_the_page_fetches_nothing(runs, tmp_path: Path):
-    html = page(runs, tmp_path / "report.html").read_text(encoding="utf-8")
-    found = Page(html)
-    sources = [value for _, attributes in found.tags for name, value in attributes.items() if name in FETCHING]
-    assert sources
-    assert all(source.startswith(("data:", "#")) for source in sources)
-    assert "http://" not in html
-    assert "https://" not in html
-    assert "@import" not in html
-    assert {"script", "link", "iframe", "object", "embed"}.isdisjoint(tag for tag, _ in found.tags)
-    policies = [meta["content"] for meta in found.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
-
-
-def test_anchors_lead_somewhere_and_ids_are_unique(runs, tmp_path: Path):
+def test_the_page_fetches_nothing_and_figures_and_pictures_have_words(runs, tmp_path: Path):
     found = written(runs, tmp_path)
-    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    anchors = [attributes["href"] for _, attributes in found.tags if (attributes.get("href") or "").startswith("#")]
-    assert {anchor[1:] for anchor in anchors} <= set(ids)
-
-
-def test_figures_and_pictures_have_words(runs, tmp_path: Path):
-    found = written(runs, tmp_path)
+    found.check()
     assert [image["alt"] for image in found.all("img")] == ["mixup: Eight mixed digits."]
-    figures = found.all("svg")
-    assert len(figures) == 4
-    assert all(len(figure["aria-label"] or "") > 40 for figure in figures)
-    picture = base64.b64decode((found.all("img")[0]["src"] or "").partition(",")[2])
-    assert picture == runs[3].pictures[0].path.read_bytes()
+    assert (
+        base64.b64decode((found.all("img")[0]["src"] or "").partition(",")[2]) == runs[3].pictures[0].path.read_bytes()
+    )
+    assert [len(figure["aria-label"] or "") > 40 for figure in found.all("svg")] == [True] * 4
 
 
 def test_every_string_from_the_data_is_text(make_run, tmp_path: Path):
     options = {
-        "label": EVIL,
-        "data": EVIL,
-        "model": EVIL,
+        **dict.fromkeys(("label", "data", "model"), EVIL),
         "method": {"type": EVIL, EVIL: EVIL},
         "extra": {EVIL: [EVIL]},
-        "environment": {"command": EVIL, "device": EVIL, "commit": EVIL, "date": EVIL, "torch": EVIL},
+        "environment": dict.fromkeys(("command", "device", "commit", "date", "torch"), EVIL),
         "pictures": {"mixed.png": EVIL},
     }
     events = [epoch(1, validation_accuracy=0.5), outcome(0.9, **{EVIL: 1.0}), ended()]
     found = written([read_run(make_run(events=events, **options)), read_run(make_run())], tmp_path)
-    assert "script" not in {tag for tag, _ in found.tags}
+    found.check()
     assert found.text.count("<script>alert(1)</script>") > 10
     assert "{{ 7 * 7 }}" in found.text
-    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
 
 
 def test_unprintable_letters_do_no_harm(make_run, tmp_path: Path):
     odd = "a\x00\x1b\ud800\ufffe\u202e漢"
-    options = {
-        "label": odd,
-        "method": {"type": odd},
-        "environment": {"command": f"{odd}\nsecond"},
-        "pictures": {"m.png": odd},
-    }
-    found = written([read_run(make_run(**options))], tmp_path)
-    assert "漢" in found.text
+    options = {"environment": {"command": f"{odd}\nsecond"}, "pictures": {"m.png": odd}}
+    found = written([read_run(make_run(label=odd, method={"type": odd}, **options))], tmp_path)
+    assert "漢\nsecond" in found.html
     assert not set("\x00\x1b\u202e") & set(found.text)
 
 
 def test_unfinished_runs_are_flagged_and_in_no_mean(runs, make_run, tmp_path: Path):
-    killed = read_run(
-        make_run(label="erm", seed=3, method={"type": "ERM"}, events=[epoch(1, validation_accuracy=0.1)], tail='{"ev')
-    )
-    found = written([*runs, killed], tmp_path)
-    assert "1 of 7 runs unfinished." in found.text
-    assert "unfinished: epoch 1 of 2" in found.text
-    assert "96.0 ± 1.0" in found.text
-    assert "over n = 3 seeds" in found.text
+    options = {"label": "erm", "method": {"type": "ERM"}, "events": [epoch(1, validation_accuracy=0.1)]}
+    killed = read_run(make_run(seed=3, tail='{"ev', **options))
+    text = written([*runs, killed], tmp_path).text
+    for words in ("1 of 7 runs unfinished.", "unfinished: epoch 1 of 2", "96.0 ± 1.0", "over n = 3 seeds"):
+        assert words in text
 
 
 def test_a_page_of_unfinished_runs_alone_shows_how_far_they_came(make_run, tmp_path: Path):
@@ -169,15 +156,17 @@ def test_a_page_of_unfinished_runs_alone_shows_how_far_they_came(make_run, tmp_p
     assert "No run of digits, preact_resnet18, 2 epochs has finished yet" in found.text
     assert found.all("svg")
     assert "records.jsonl" not in found.text
+    early = read_run(make_run(events=[outcome(0.5, epoch=1), {"event": "end"}]))
+    assert "has a test of its last epoch yet" in written([early], tmp_path).text
 
 
 def test_a_run_that_wrote_nothing_but_its_configuration_is_listed(make_run, tmp_path: Path):
     folder = make_run()
     (folder / "metrics.jsonl").unlink()
     (folder / "environment.json").unlink()
-    found = written([read_run(folder)], tmp_path)
-    assert "unfinished: epoch 0 of 2" in found.text
-    assert "The runs recorded no environment." in found.text
+    text = written([read_run(folder)], tmp_path).text
+    assert "unfinished: epoch 0 of 2" in text
+    assert "The runs recorded no environment." in text
 
 
 def test_the_same_seed_again_does_not_weigh_twice(runs, make_run, tmp_path: Path):
@@ -189,92 +178,68 @@ def test_the_same_seed_again_does_not_weigh_twice(runs, make_run, tmp_path: Path
     assert written([*runs, *runs], tmp_path).text == written(runs, tmp_path).text
 
 
-def test_more_than_the_method_differs_is_said(make_run, tmp_path: Path):
-    runs = [*three_seeds(make_run, "erm", 0.9), *three_seeds(make_run, "mixup", 0.9, batch_size=64)]
-    assert "More than the method differs. Rows are unequal in batch_size." in written(runs, tmp_path).text
-
-
-def test_unequal_settings_under_one_label_are_rows_of_their_own(make_run, tmp_path: Path):
-    runs = [
-        *three_seeds(make_run, "mixup", 0.9),
-        *three_seeds(make_run, "mixup", 0.8, method={"type": "Mixup", "alpha": 0.2}),
-    ]
-    text = written(runs, tmp_path).text
-    assert all(f"mixup [{run.settings_hash[:6]}]" in text for run in runs)
+def test_settings_that_differ_are_said(make_run, tmp_path: Path):
+    erm = three_seeds(make_run, "erm", 0.9)
+    unequal = [*erm, *three_seeds(make_run, "mixup", 0.9, batch_size=64)]
+    text = written(unequal, tmp_path).text
+    assert "More than the method differs. Rows are unequal in batch_size." in text
+    of_one_label = [*erm, *three_seeds(make_run, "erm", 0.8, method={"type": "Mixup", "alpha": 0.2})]
+    text = written(of_one_label, tmp_path).text
+    assert all(f"erm [{run.settings_hash[:6]}]" in text for run in of_one_label)
 
 
 def test_every_data_set_has_its_table(runs, make_run, tmp_path: Path):
     found = written([*runs, *three_seeds(make_run, "erm", 0.5, 0.6, data="cifar10")], tmp_path)
+    found.check()
     assert "erm and mixup on digits and cifar10" in found.text
     assert sum(table.get("class") == "results" for table in found.all("table")) == 2
 
 
 def test_one_run_is_shown_without_a_spread(make_run, tmp_path: Path):
-    found = written([read_run(make_run(environment={"numpy": "2.4.6"}))], tmp_path)
-    assert "mixup on digits" in found.text
-    assert "n = 1 seed, so there is no spread." in found.text
+    method = {"type": "Alternate", "methods": [{"type": "MultiMix", "alpha": [0.5, 2.0]}, {"type": "Mixup"}]}
+    found = written([read_run(make_run(environment={"numpy": "2.4.6"}, method={**method, "weights": None}))], tmp_path)
     assert len(found.all("svg")) == 2  # curves, and no plot of a single dot
-    assert "method.alpha 1.0" in found.text
-    assert "numpy 2.4.6" in found.text
+    for words in (
+        "mixup on digits",
+        "n = 1 seed, so there is no spread.",
+        "numpy 2.4.6",
+        "method.methods.0.alpha [0.5, 2.0]",
+        "method.methods.1.type Mixup",
+        "method.weights null",
+    ):
+        assert words in found.text
 
 
-def test_runs_that_ran_on_different_machines_say_so(make_run, tmp_path: Path):
+def test_many_seeds_methods_and_machines_are_named_in_short(make_run, tmp_path: Path):
+    devices = ["cpu"] * 2 + ["cuda"] * 7
     runs = [
-        read_run(make_run(seed=seed, environment={"device": device}))
-        for seed, device in enumerate(("cpu", "cpu", "cuda"))
+        read_run(make_run(label=f"m{index}", seed=index, environment={"device": device}))
+        for index, device in enumerate(devices)
     ]
-    assert "Device cpu (2 runs); cuda (1 run)" in written(runs, tmp_path).text
-
-
-def test_many_seeds_and_methods_are_named_in_short(make_run, tmp_path: Path):
-    runs = [read_run(make_run(label=f"m{index}", seed=index)) for index in range(9)]
-    assert (
-        "Trained on digits with preact_resnet18 for 2 epochs: 9 methods; seeds 0 to 8." in written(runs, tmp_path).text
-    )
-
-
-def test_nested_settings_are_listed_flat(make_run, tmp_path: Path):
-    method = {
-        "type": "Alternate",
-        "methods": [{"type": "MultiMix", "alpha": [0.5, 2.0]}, {"type": "Mixup"}],
-        "weights": None,
-    }
-    text = written([read_run(make_run(method=method))], tmp_path).text
-    assert "method.methods.0.alpha [0.5, 2.0]" in text
-    assert "method.methods.1.type Mixup" in text
-    assert "method.weights null" in text
+    text = written(runs, tmp_path).text
+    assert "9 methods on digits" in text
+    assert "Trained on digits with preact_resnet18 for 2 epochs: 9 methods; seeds 0 to 8." in text
+    assert "Device cpu (2 runs); cuda (7 runs)" in text
 
 
 def test_the_numbers_behind_the_page_are_in_it(runs, tmp_path: Path):
-    found = written(runs, tmp_path)
-    links = {link["download"]: link["href"] or "" for link in found.all("a") if "download" in link}
+    links = {link["download"]: link["href"] or "" for link in written(runs, tmp_path).all("a") if "download" in link}
     assert set(links) == {"records.jsonl", "table.csv"}
     lines = base64.b64decode(links["records.jsonl"].partition(",")[2]).decode().splitlines()
     assert len(lines) == len(records(runs))
 
 
-def test_a_title_may_be_given(runs, tmp_path: Path):
+def test_a_title_may_be_given_and_the_same_runs_give_the_same_page(runs, tmp_path: Path):
     out = page(runs, str(tmp_path / "new" / "folder" / "r.html"), title="Mine & yours")
     assert out == tmp_path / "new" / "folder" / "r.html"
     assert "<h1>Mine &amp; yours</h1>" in out.read_text(encoding="utf-8")
     assert [file.name for file in out.parent.iterdir()] == ["r.html"]
-
-
-def test_the_same_runs_give_the_same_page_in_any_process(runs, tmp_path: Path):
-    first = page(runs, tmp_path / "runs" / "first.html").read_bytes()
-    script = "import sys; from multimix.lab.report import *; page([read_run(f) for f in sys.argv[2:]], sys.argv[1])"
-    folders = [str(run.folder) for run in runs]
-    out = tmp_path / "runs" / "second.html"
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, str(out), *folders],
-        check=True,
-        env={"PYTHONHASHSEED": "7", "HOME": str(tmp_path)},
-    )
-    assert out.read_bytes() == first
+    assert_repeats(runs, page(runs, tmp_path / "first.html"))
 
 
 def test_reading_and_tabulating_needs_neither_torch_nor_matplotlib():
-    script = "import sys, multimix.lab.report; sys.exit(bool({'torch', 'matplotlib', 'jinja2'} & set(sys.modules)))"
+    heavy = {"torch", "matplotlib", "jinja2", "numpy", "scipy"}
+    script = f"import sys, multimix.lab.report; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
