@@ -70,7 +70,7 @@ def _method_comparison(splits: Splits, device: torch.device) -> Comparison:
 
 def _large_comparison(device: torch.device) -> Comparison:
     splits = random_images(256, 224, classes=1000)
-    settings = {"model": "torchvision:resnet50", "precision": "bf16-mixed", "width": None}
+    settings: dict[str, Any] = {"model": "torchvision:resnet50", "precision": "bf16-mixed", "width": None}
 
     def case(method: Method, most: float | None) -> Case:
         tuples = getattr(method, "tuples", None)

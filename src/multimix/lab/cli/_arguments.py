@@ -65,10 +65,11 @@ def override(value: T, arguments: list[str], *, prog: str) -> T:
 def _form(value: T) -> T:
     """Return a dataclass for tyro, whose annotations have the user's classes; what holds them deeper is left alone."""
     own: list[tuple[str, Any, Any]] = []
+    fixed: Any = tyro.conf.Fixed
     for f in fields(cast("Any", value)):
         held = getattr(value, f.name)
         if not isinstance(held, str) and code_of(held):
-            cls: Any = type(held) if program_of(type(held)) else tyro.conf.Fixed[cast("Any", Any)]
+            cls: Any = type(held) if program_of(type(held)) else fixed[Any]
             own.append((f.name, cls, field(default=None)))
     if not own:
         return value

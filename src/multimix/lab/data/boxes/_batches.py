@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -72,7 +72,8 @@ class BoxBatches(EpochBatches[BoxBatch]):
         return (found.flipped(view.photo.width) if view.mirrored else found).to(self.device)
 
 
-class _View(NamedTuple):
+@dataclass(frozen=True)
+class _View:
     """One image as a batch shows it."""
 
     index: int

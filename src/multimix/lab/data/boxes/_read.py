@@ -116,6 +116,12 @@ def _read_coco(folder: Path, split: str) -> BoxSet:
     return draft.finish()
 
 
+def _field(entry: Entry, name: str, annotation: Any) -> Any:
+    """Return a field of an entry, unless it is not what an annotation says."""
+    check(annotation, **{name: entry.get(name)})
+    return entry[name]
+
+
 def _by_id(content: Entry, kind: str) -> dict[int, Entry]:
     """Return the entries of a kind by their ids."""
     entries = content.get(kind)
@@ -124,7 +130,7 @@ def _by_id(content: Entry, kind: str) -> dict[int, Entry]:
     found: dict[int, Entry] = {}
     for number, entry in enumerate(entries):
         with _at(f"{kind}[{number}]"):
-            check(int, id=(key := entry.get("id")))
+            key = _field(entry, "id", int)
         if key in found:
             raise ValueError(f"id {key} comes twice among the {kind}")
         found[key] = entry
@@ -136,7 +142,7 @@ def _categories(content: Entry) -> dict[int, str]:
     names: dict[int, str] = {}
     for key, entry in sorted(_by_id(content, "categories").items()):
         with _at(f"category {key}"):
-            check(str, name=(name := entry.get("name")))
+            name = _field(entry, "name", str)
         if name in names.values():
             raise ValueError(f"two categories have the name {name!r}")
         names[key] = name
@@ -147,9 +153,8 @@ def _by_image(content: Entry, images: dict[int, Entry], classes: dict[int, str])
     """Return the annotations by the image that they belong to."""
     grouped: dict[int, list[Entry]] = defaultdict(list)
     for key, entry in _by_id(content, "annotations").items():
-        image, category = entry.get("image_id"), entry.get("category_id")
         with _at(f"annotation {key}"):
-            check(int, image_id=image, category_id=category)
+            image, category = _field(entry, "image_id", int), _field(entry, "category_id", int)
             if image not in images:
                 raise ValueError(f"image_id {image} is not among the images")
             if category not in classes:
@@ -159,9 +164,7 @@ def _by_image(content: Entry, images: dict[int, Entry], classes: dict[int, str])
 
 
 def _photo(key: int, entry: Entry, folder: Path, present: set[str]) -> Photo:
-    name, height, width = (entry.get(field) for field in ("file_name", "height", "width"))
-    check(str, file_name=name)
-    check(Count, height=height, width=width)
+    name, height, width = _field(entry, "file_name", str), _field(entry, "height", Count), _field(entry, "width", Count)
     with _at("file_name"):
         _refuse_outside(name)
     if name not in present and not (folder / name).is_file():
