@@ -134,7 +134,7 @@ bench: $(READY) ## Measure the core op, pairwise mixing, training steps and suit
 	$(BIN)/multimix bench step --out benchmarks/step-cpu.jsonl
 	$(BIN)/multimix bench evaluation --out benchmarks/evaluation-cpu.jsonl
 
-chaos: $(READY) ## Kill 50 runs, compare processes, 300 wrong inputs, a soak, a fan-out; records in benchmarks/chaos.jsonl (minutes)
+chaos: $(READY) ## Kill 50 runs, compare processes, 300 wrong inputs, a soak; records in benchmarks/chaos.jsonl (minutes)
 	@rm -f benchmarks/chaos.jsonl
 	PYTHONPATH=tests:tests/lab OMP_NUM_THREADS=1 $(BIN)/python -m chaos --out benchmarks/chaos.jsonl $(ARGS)
 

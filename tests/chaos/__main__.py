@@ -1,4 +1,4 @@
-"""``python -m chaos [--out FILE] [PART ...]``: kills, parity, wrong inputs, a soak and a fan-out, a record a line.
+"""``python -m chaos [--out FILE] [PART ...]``: kills, parity, wrong inputs and a soak, a record a line.
 
 Minutes each; the short forms are among the tests.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from chaos import fanout, kills, parity, soak
+from chaos import kills, parity, soak
 from fuzz import wrong_inputs
 from multimix.lab.runs.environment import commit
 
@@ -25,7 +25,6 @@ PARTS: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {
     "parity": lambda folder: parity.run(),
     "fuzz": lambda folder: [wrong_inputs.run(300, 0)],
     "soak": lambda folder: [soak.run(5000)],
-    "fanout": lambda folder: [fanout.run(folder)],
 }
 
 

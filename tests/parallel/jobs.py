@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from multimix.lab.train import Engine, TrainConfig
-from multimix.lab.train.parallel import gathered_state
 from multimix.lab.train.network import load_data
+from multimix.lab.train.parallel import gathered_state
 from multimix.models import synchronise_batchnorm
 from multimix.ops import Gather
 from multimix.protocols import Method, Teacher

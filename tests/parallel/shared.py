@@ -16,8 +16,8 @@ import multimix as mm
 import toy
 from multimix.lab.train import Engine, TrainConfig, resume, train
 from multimix.lab.train.engine import TrainStep
-from multimix.lab.train.parallel import gathered_state, shard_module
 from multimix.lab.train.network import load_data
+from multimix.lab.train.parallel import gathered_state, shard_module
 from multimix.protocols import Method
 from parallel.jobs import share
 from train.tiny import stopped_after

@@ -84,7 +84,7 @@ def test_to_put_a_network_together_draws_nothing():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"devices": 1}, "fsdp=True shares weights out among devices: devices or nodes must be at least 2, got 1"),
+        ({"devices": 1}, "fsdp=True shards weights over devices: devices or nodes must be at least 2, got 1"),
         ({"compile": True}, "fsdp=True does not go with compile=True"),
         ({"channels_last": True}, "fsdp=True does not go with channels_last=True"),
         ({"method": AutoMix()}, "fsdp=True does not go with automix, which trains a module of its own in turn"),

@@ -1,7 +1,7 @@
 """Configurations as JSON: every class comes back as it was; anything else is refused by name."""
 
 import json
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -21,47 +21,32 @@ NESTED = Alternate(
     ),
     (0.25, 0.25, 0.5),
 )
-WHOLE = TrainConfig(
-    init="runs/earlier",
-    devices=2,
-    nodes=3,
-    sync_batchnorm=True,
-    recipe="mine",
-    label='a <b> "c" é',
-    data="npz:/somewhere/über.npz",
-    root="elsewhere",
-    download=True,
-    train_size=10,
-    validation=0.25,
-    split_seed=3,
-    image_size=16,
-    crop_padding=0,
-    flip=False,
-    workers=2,
-    model="wide_resnet16_8",
-    width=3,
-    strides=(1, 2, 1, 2),
-    final_norm=False,
-    pretrained=True,
-    method=NESTED,
-    optimizer=AdamW(learning_rate=0.1 + 0.2, betas=(0.8, 0.95), weight_decay=1e-7),
-    schedule=Step(milestones=(1 / 3, 2 / 3), factor=0.3, warmup_epochs=1.5),
-    epochs=7,
-    batch_size=3,
-    accumulate=2,
-    clip=1.5,
-    precision="bf16-mixed",
-    device="cuda:1",
-    compile=True,
-    ema=0.5,
-    seed=2**63 + 1,
-    channels_last=True,
-    validate_every=2,
-    test=False,
-    checkpoint_steps=11,
-    tensorboard=True,
-)
-SHARED_OUT = replace(WHOLE, fsdp=True, compile=False, channels_last=False)
+OTHERS: dict[str, Any] = {
+    "label": 'a <b> "c" é',
+    "strides": (1, 2, 1, 2),
+    "final_norm": False,
+    "init": "runs/earlier",
+    "method": NESTED,
+    "optimizer": AdamW(learning_rate=0.1 + 0.2, betas=(0.8, 0.95), weight_decay=1e-7),
+    "schedule": Step(milestones=(1 / 3, 2 / 3), factor=0.3, warmup_epochs=1.5),
+    "precision": "bf16-mixed",
+    "ema": 0.5,
+    "seed": 2**63 + 1,
+    "fsdp": False,
+}
+
+
+def other(f: Field[Any]) -> Any:
+    """A value that is not the field's default: one that is lost would come back as its default, unseen."""
+    if f.name in OTHERS:
+        return OTHERS[f.name]
+    if isinstance(f.default, bool):
+        return not f.default
+    return f"{f.default}x" if isinstance(f.default, str) else f.default / 3 if isinstance(f.default, float) else 7
+
+
+WHOLE = TrainConfig(**{f.name: other(f) for f in fields(TrainConfig)})
+SHARDED = replace(WHOLE, fsdp=True, compile=False, channels_last=False)
 """With what does not go with the rest."""
 PARTS = [
     *(method() for method in METHODS),
@@ -74,7 +59,7 @@ PARTS = [
     Cosine(final=0.1, warmup_epochs=2.5),
     TrainConfig(),
     WHOLE,
-    SHARED_OUT,
+    SHARDED,
 ]
 
 
@@ -92,13 +77,6 @@ def same(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize("value", PARTS, ids=lambda value: type(value).__name__)
 def test_everything_comes_back_from_text_as_it_was(value):
     assert same(from_json(json.loads(json.dumps(to_json(value)))), value)
-
-
-def test_the_whole_configurations_differ_from_the_default_in_every_field():
-    """Else a field that is lost on the way would come back as its default, unseen."""
-    names, default = [f.name for f in fields(TrainConfig)], TrainConfig()
-    usual = [{name for name in names if same(getattr(c, name), getattr(default, name))} for c in (WHOLE, SHARED_OUT)]
-    assert set.intersection(*usual) == set()
 
 
 def test_what_a_method_learns_is_not_written():

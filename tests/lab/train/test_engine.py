@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 import toy
@@ -20,7 +19,7 @@ from multimix.lab.train.parallel import make_fabric
 from multimix.methods import ERM, MultiMix
 from multimix.models import build
 from multimix.protocols import Network
-from train.tiny import BATCHES, Doubled, in_double, splits_of, tiny, train_all
+from train.tiny import Doubled, splits_of, tiny, train_all
 from train.values import assert_equal, parameters
 
 
@@ -40,14 +39,10 @@ def plain_network(monkeypatch) -> None:
     monkeypatch.setattr("multimix.lab.train.engine.build_network", make)
 
 
-def by_hand(
-    config: TrainConfig, splits, losses_of: Callable[..., Tensor], *, double: bool = False
-) -> tuple[nn.Module, list[float]]:
+def by_hand(config: TrainConfig, splits, losses_of: Callable[..., Tensor]) -> tuple[nn.Module, list[float]]:
     """Train in plain PyTorch with SGD and a cosine from the first step to the last."""
     torch.manual_seed(config.seed)
     network = build("preact_resnet18", num_classes=10, in_channels=1, width=2, strides=(1, 2, 2, 2))
-    if double:
-        network.double()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     generator = Generator().manual_seed(config.seed)
     batches = Batches(
@@ -96,21 +91,6 @@ def test_two_epochs_equal_a_loop_by_hand_bit_for_bit(method, splits):
     assert (engine.at.epoch, engine.at.batch, engine.at.step) == (2, 0, 8)
 
 
-def test_erm_equals_cross_entropy_by_hand(splits):
-    """No line of ours but the network and the batches; the two cross-entropies round differently."""
-    config = tiny(seed=1)
-
-    def loss(network: nn.Module, inputs: Tensor, targets: Tensor, _: Generator) -> Tensor:
-        return F.cross_entropy(network(inputs.double()), targets)
-
-    expected, losses = by_hand(config, splits, loss, double=True)
-    with in_double():
-        engine = Engine(config, splits)
-    assert train_all(engine) == pytest.approx(losses, rel=1e-10)
-    for name, value in parameters(expected).items():
-        torch.testing.assert_close(engine.network.state_dict()[name], value, rtol=1e-8, atol=1e-10)
-
-
 @pytest.mark.parametrize(("accumulate", "size", "train_size"), [(2, 16, 100), (3, 10, 100), (3, 10, 110), (4, 8, 96)])
 def test_accumulated_mini_batches_equal_one_of_their_size(accumulate, size, train_size, plain_network):
     """Incl. a last group of one or two mini-batches: 7 = 3 * 2 + 1, 10 = 3 * 3 + 1, 11 = 3 * 3 + 2, 12 = 3 * 4."""
@@ -153,10 +133,6 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_and_losses_in_fl
     assert set(seen) == {torch.bfloat16}
     assert (total.dtype, terms["labels"].dtype) == (torch.float32, torch.float32)
     assert {p.dtype for p in engine.network.parameters()} == {torch.float32}
-    losses = train_all(engine)
-    exact = train_all(Engine(tiny(method=MultiMix(tuples=20)), splits))
-    assert losses[:3] == pytest.approx(exact[1:4], rel=0.05)
-    assert losses[:3] != exact[1:4]
 
 
 def test_the_learning_rate_of_every_step_is_the_schedules(splits):
@@ -186,7 +162,6 @@ def test_a_last_mini_batch_of_one_image_is_left_out():
     ("changes", "message"),
     [
         ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
-        ({"device": "cpu:1"}, "device must be auto, cpu, cuda or cuda:N, got 'cpu:1'"),
         ({"device": "cuda:one"}, "device must be auto, cpu, cuda or cuda:N, got 'cuda:one'"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not there: torch sees"),
         ({"precision": "16-mixed"}, "precision '16-mixed' needs a CUDA device"),
@@ -200,12 +175,5 @@ def test_devices_that_are_not_there_are_refused(changes, message):
 @pytest.mark.parametrize("model", ["timm:test_resnet", "timm:test_vit"])
 def test_models_of_any_size_and_of_one_size_are_built_for_the_images(model):
     """timm's small transformer is made for 160 pixels unless told; its small ResNet refuses to be told."""
-    config = tiny(model=model, width=None, strides=None, image_size=32, train_size=20, batch_size=10, epochs=1)
-    splits = splits_of(config)
-    assert build_network(config, splits)(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
-    assert all(math.isfinite(loss) for loss in train_all(Engine(config, splits)))
-
-
-def test_batches_of_the_tiny_run():
-    """What the other tests count with."""
-    assert len(Engine(tiny(), splits_of(tiny())).batches) == BATCHES
+    config = tiny(model=model, width=None, strides=None, image_size=32)
+    assert build_network(config, splits_of(config))(torch.zeros(2, 1, 32, 32)).shape == (2, 10)

@@ -1,6 +1,5 @@
 """What an engine holds besides its network: averages, teachers, what methods count and learn, and its saved state."""
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -141,41 +140,12 @@ def test_what_a_method_learns_is_optimised_once_and_clipped(method, inner, optim
     assert 0 < seen[0] <= 1e-3
 
 
-def test_an_engine_that_loads_the_state_of_another_goes_on_as_it(splits):
-    config = tiny(method=SelfDistilled(MultiMix(tuples=5)), ema=0.9, optimizer=AdamW())
-    first = Engine(config, splits)
-    for _, (inputs, labels) in zip(range(3), first.epoch(), strict=False):
-        first.step(inputs, labels)
-    state = copy.deepcopy(first.state())
-    losses = train_all(first)
-    second = Engine(config, splits)
-    second.load(state)
-    assert (second.at.epoch, second.at.batch, second.at.step, second.rate) == (
-        0,
-        3,
-        3,
-        pytest.approx(6.91e-4, rel=1e-3),
-    )
-    assert train_all(second) == losses
-    assert_equal(parameters(second.network), parameters(first.network))
-    assert_equal(parameters(second.ema), parameters(first.ema))
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     "other",
-    [
-        {"width": 3},
-        {"strides": (1, 1, 2, 2), "model": "wide_resnet16_8", "width": 1},
-        {"method": SelfDistilled(ERM())},
-        {"optimizer": AdamW()},
-        {"ema": 0.9},
-    ],
+    [{"width": 3}, {"method": SelfDistilled(ERM())}, {"optimizer": AdamW()}, {"ema": 0.9}],
     ids=lambda changes: ", ".join(changes),
 )
 def test_the_state_of_another_run_is_refused(other, splits):
-    other = {"strides": (1, 2, 2, 2), **other}
-    if other.get("model"):
-        other["strides"] = (1, 2, 2)
     with pytest.raises(ValueError, match="the checkpoint belongs to another run: "):
         Engine(tiny(**other), splits).load(Engine(tiny(), splits).state())

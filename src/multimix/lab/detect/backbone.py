@@ -100,9 +100,6 @@ def stage_names(model: nn.Module) -> list[str]:
     """Return the names of the modules behind which a residual network's maps are taken, in order.
 
     The last stage of our own networks is followed by the normalisation that its classifier sees, and taken behind that.
-
-    Raises:
-        ValueError: If the model is no residual network of a kind that is known here.
     """
     children = dict(model.named_children())
     names = sorted(name for name in children if re.fullmatch(r"(layer|group)\d", name))

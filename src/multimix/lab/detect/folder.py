@@ -45,12 +45,7 @@ class DetectFolder(Folder):
     """The files of one detection run."""
 
     def read_detection(self) -> tuple[DetectConfig, Origin, tuple[str, ...]]:
-        """Return configuration, origin of the backbone and names of the classes.
-
-        Raises:
-            FileNotFoundError: If this is not a run folder.
-            ValueError: If its configuration is damaged or that of another kind of run.
-        """
+        """Return configuration, origin of the backbone and names of the classes."""
         config = self.read_as(DetectConfig)
         with self.reading() as whole:
             given = whole["backbone"]
@@ -81,12 +76,7 @@ class BoxSplits:
 
 
 def load_splits(config: DetectConfig) -> BoxSplits:
-    """Return the configured images.
-
-    Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If a file is damaged, the two splits have different classes, or a package is missing.
-    """
+    """Return the configured images."""
     train = load_boxes(config.data, config.train_split)
     test = load_boxes(config.test_data or config.data, config.test_split, classes=train.classes)
     if "coco" in (train.rule, test.rule):

@@ -97,12 +97,7 @@ def load_newest(path: Path) -> dict[str, Any] | None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what :func:`save_checkpoint` wrote, on the CPU.
-
-    Raises:
-        FileNotFoundError: If there is no checkpoint.
-        ValueError: If the file is damaged or was not written by this loop.
-    """
+    """Return what :func:`save_checkpoint` wrote, on the CPU."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
@@ -151,11 +146,7 @@ def seed_everything(seed: int) -> None:
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
-    """Write the weights of a network, whole or not at all.
-
-    Raises:
-        OSError: If they cannot be written.
-    """
+    """Write the weights of a network, whole or not at all."""
     with replacing(path) as file:
         try:
             save_model(network, file.name)
@@ -167,9 +158,6 @@ def load_weights(path: Path, network: nn.Module) -> None:
     """Fill a network with the weights of a file.
 
     Torch and safetensors let batch normalisation go without its batch counts; here every tensor must be there.
-
-    Raises:
-        ValueError: If the file is damaged, or holds anything else than the network's parameters and buffers.
     """
     given = read_weights(path, network)
     try:
@@ -181,11 +169,7 @@ def load_weights(path: Path, network: nn.Module) -> None:
 
 
 def read_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
-    """Return what a file holds under all of its names in a network: what two layers share is written once.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """Return what a file holds under all of its names in a network: what two layers share is written once."""
     try:
         given = load_file(str(path))
     except Exception as error:  # safetensors has an error class of its own

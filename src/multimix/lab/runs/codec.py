@@ -125,11 +125,7 @@ def _bound(field: str, value: Any, code: Code | None) -> Any:
 
 
 def code_of(*parts: Any) -> dict[str, bytes]:
-    """Return every file of the user's that configurations, or parts of them, are made of.
-
-    Raises:
-        ValueError: If two files have the same name.
-    """
+    """Return every file of the user's that configurations, or parts of them, are made of."""
     code: dict[str, bytes] = {}
     for sources in (sources for part in parts for sources in _sources(part)):
         for name, source in sources.items():
@@ -165,12 +161,7 @@ def named_files(written: Any) -> set[str]:
 
 
 def with_own_data(config: Any) -> Any:
-    """Return a configuration whose data, where they are ``FILE.py:FUNCTION``, are bound to that file as it is now.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no such function, or two of the user's files have the same name; in one line.
-    """
+    """Return a configuration whose data, where they are ``FILE.py:FUNCTION``, are bound to that file as it is now."""
     if not isinstance(config.data, Reference) and split_reference(config.data):
         config = replace(config, data=own_data(config.data))
     code_of(config)  # which finds files of the same name before anything is run for hours

@@ -99,11 +99,7 @@ class Display(Monitor, AbstractContextManager["Display"]):
 
 
 def board_writer() -> Any:
-    """Return the class that writes TensorBoard's files.
-
-    Raises:
-        ValueError: If the package is not installed.
-    """
+    """Return the class that writes TensorBoard's files."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -111,7 +107,7 @@ def board_writer() -> Any:
     return SummaryWriter
 
 
-class Board:
+class TensorBoard:
     """TensorBoard event files, if wanted."""
 
     def __init__(self, folder: Path, *, wanted: bool) -> None:

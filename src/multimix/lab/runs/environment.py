@@ -70,11 +70,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def device_named(name: str) -> torch.device:
-    """Return the device that a configuration names: auto, cpu, cuda or cuda:N.
-
-    Raises:
-        ValueError: If it is unknown or not there.
-    """
+    """Return the device that a configuration names: auto, cpu, cuda or cuda:N."""
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")

@@ -23,11 +23,7 @@ class Metrics:
         self.path = path
 
     def write(self, event: str, **values: Any) -> None:
-        """Append an event, whole or not at all.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
+        """Append an event, whole or not at all."""
         before = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -38,11 +34,7 @@ class Metrics:
             raise unwritable(self.path, error) from error
 
     def read(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Return the events so far, or those of a kind; a last line that a killed run left half-written is not one.
-
-        Raises:
-            ValueError: If another line is not an event.
-        """
+        """Return the events so far, or those of a kind; a last line that a killed run left half-written is not one."""
         if not self.path.is_file():
             return []
         lines = self.path.read_text(encoding="utf-8").split("\n")
@@ -76,13 +68,7 @@ class Folder:
         self.metrics = Metrics(path / "metrics.jsonl")
 
     def create(self, config: Any, **about: Any) -> None:
-        """Make the folder and write the configuration, more about the run, and the user's files.
-
-        Raises:
-            FileExistsError: If the folder holds anything already.
-            ValueError: If two of the user's files have the same name.
-            OSError: If it cannot be written.
-        """
+        """Make the folder and write the configuration, more about the run, and the user's files."""
         code = code_of(config)
         self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -102,11 +88,7 @@ class Folder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other processes from writing into the folder while the context lasts.
-
-        Raises:
-            BlockingIOError: If one is at it.
-        """
+        """Keep other processes from writing into the folder while the context lasts."""
         handle = os.open(self.path, os.O_RDONLY)  # the folder itself: nothing is left behind, not by a kill either
         try:
             try:
@@ -122,12 +104,7 @@ class Folder:
             os.close(handle)
 
     def read(self) -> dict[str, Any]:
-        """Return what :meth:`create` wrote.
-
-        Raises:
-            FileNotFoundError: If this is not a run folder.
-            ValueError: If it is not JSON.
-        """
+        """Return what :meth:`create` wrote."""
         if not self.path.is_dir():
             raise FileNotFoundError(f"there is no run folder {self.path}")
         if not self.config_file.is_file():
@@ -143,12 +120,7 @@ class Folder:
             raise ValueError(f"{self.config_file} cannot be read: {error}") from error
 
     def read_as(self, kind: type[C], code: Code | None = None) -> C:
-        """Return the configuration of the run; without its code, nothing of a user's own is run and nothing can train.
-
-        Raises:
-            FileNotFoundError: If this is not a run folder.
-            ValueError: If its configuration cannot be read, or is of another kind.
-        """
+        """Return the configuration of the run; without its code, a method of a user's own stands for itself, unrun."""
         with self.reading() as whole:
             config = from_json(whole["config"], code)
         if not isinstance(config, kind):
@@ -217,11 +189,7 @@ def describe_config(config: Any) -> dict[str, Any]:
 
 
 def keep_code(folder: Path, code: Sources) -> None:
-    """Write files of the user's into a folder.
-
-    Raises:
-        OSError: If one cannot be written.
-    """
+    """Write files of the user's into a folder."""
     for name, source in code.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder / name) as file:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from multimix.lab.evaluate.predict import NonFiniteError
 from multimix.lab.runs.checkpoint import load_newest, previous, random_states, restore_random_states, save_checkpoint
-from multimix.lab.runs.display import Board, Display
+from multimix.lab.runs.display import Display, TensorBoard
 from multimix.lab.runs.environment import StopRequest, Terminated, describe, is_out_of_memory, peak_mib
 from multimix.lab.runs.folder import Folder
 from multimix.lab.runs.optim import learning_rate
@@ -178,13 +178,7 @@ class LossLog:
 
 
 def start(run: F, task: Task, *, quiet: bool, **about: Any) -> F:
-    """Train a task from scratch into a new run folder, with ``about`` beside its configuration; return the folder.
-
-    Raises:
-        FileExistsError: If the folder holds anything.
-        TrainingError: If a loss or the weights are not finite, or memory does not suffice.
-        Terminated: After SIGTERM, behind a checkpoint.
-    """
+    """Train a task from scratch into a new run folder, with ``about`` beside its configuration; return the folder."""
     with entered_by_main(_created(run, task, about)):
         Loop(run, task, quiet=quiet).finish()
     return run
@@ -205,12 +199,6 @@ def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool
         run: The folder.
         build: Returns the task, as it is in the checkpoint if there is one.
         quiet: Print nothing.
-
-    Raises:
-        BlockingIOError: If another process trains it.
-        ValueError: If its checkpoint is damaged or belongs to another run.
-        TrainingError: If a loss or the weights are not finite, or memory does not suffice.
-        Terminated: After SIGTERM, behind a checkpoint.
     """
     with entered_by_main(run.writing()):
         if not broadcast(run.finished):
@@ -251,7 +239,7 @@ class Loop:
         """
         at, batches, epochs = self.task.at, len(self.task.batches), self.config.epochs
         self.task.begin(self.run, quiet=self.quiet)
-        board = Board(self.run.path, wanted=getattr(self.config, "tensorboard", False) and is_main_process())
+        board = TensorBoard(self.run.path, wanted=getattr(self.config, "tensorboard", False) and is_main_process())
         title = f"{self.config.title}, seed {self.config.seed}"
         shown = Display(title, steps=epochs * batches, done=at.epoch * batches + at.batch, quiet=self.quiet)
         with self._stop, shown:
@@ -313,11 +301,7 @@ class Loop:
         return record
 
     def _look(self) -> float | None:
-        """Look at the losses since the last look.
-
-        Raises:
-            TrainingError: If one is not finite; nothing of it has reached a checkpoint.
-        """
+        """Look at the losses since the last look."""
         loss, ago = self.log.look()
         if ago is None:
             return loss

@@ -56,30 +56,15 @@ class RunFolder(Folder):
         self.figures = path / "pictures"
 
     def read_config(self, code: Code | None = None) -> TrainConfig:
-        """Return the configuration of the run; without its code, nothing of a user's own is run and nothing can train.
-
-        Raises:
-            FileNotFoundError: If this is not a run folder.
-            ValueError: If its configuration cannot be read.
-        """
+        """Return the configuration of the run; without its code, a method of a user's own stands for itself, unrun."""
         return self.read_as(TrainConfig, code)
 
     def read_trusted(self, *, trust_code: bool) -> TrainConfig:
-        """Return the configuration with all that it needs of the user's own code.
-
-        Raises:
-            FileNotFoundError: If this is not a run folder, or a file is missing.
-            ValueError: If its configuration cannot be read, or needs code that is not trusted or has changed.
-        """
+        """Return the configuration with all that it needs of the user's own code."""
         return self.read_config(self.read_code("method", "data", trust_code=trust_code))
 
     def read_facts(self) -> Facts | None:
-        """Return what the run's network knows of its data; None of a run that did not write it down.
-
-        Raises:
-            FileNotFoundError: If this is not a run folder.
-            ValueError: If it cannot be read.
-        """
+        """Return what the run's network knows of its data; None of a run that did not write it down."""
         with self.reading() as whole:
             given = whole.get("trained_on")
             return None if given is None else Facts(**{name: tuple(value) for name, value in given.items()})

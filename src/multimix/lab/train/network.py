@@ -43,10 +43,6 @@ def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
 
     The classifier keeps its own initial weights where the classes are not the same, in number, name and order. What a
     run was normalised with, and its training, are not taken over.
-
-    Raises:
-        FileNotFoundError: If there is no run of that name, or it has no weights yet.
-        ValueError: If its network is of another architecture, its weights are damaged, or ``pretrained`` is on too.
     """
     if config.init is None:
         return
@@ -84,11 +80,7 @@ def _classifier(network: nn.Module) -> set[str]:
 
 
 def put_channels_last(network: nn.Module, device: torch.device) -> None:
-    """Keep a network's filters with channels last; a convolution takes its format from them, whatever its inputs' is.
-
-    Raises:
-        ValueError: If the network is on a CPU and has a convolution that torch does not compute safely in that format.
-    """
+    """Keep a network's filters with channels last, from which a convolution takes its format."""
     convolutions = {name: part for name, part in network.named_modules() if isinstance(part, nn.Conv2d)}
     for name, part in convolutions.items() if device.type == "cpu" else ():
         if max(part.stride) > 1 and max(part.kernel_size) == 1 and part.in_channels < _LEAST_CHANNELS:

@@ -38,12 +38,7 @@ _OWN_BUFFERS: dict[str, Any] = (
 
 
 def start_processes(config: TrainConfig) -> None:
-    """Start all processes of a run, or join them; of a single one, do nothing.
-
-    Raises:
-        ValueError: If this is one process of several and the configuration knows of one device only, or as
-            :func:`make_fabric`.
-    """
+    """Start all processes of a run, or join them; of a single one, do nothing."""
     there = int(os.environ.get("WORLD_SIZE", 1))
     if config.world_size == 1 and there > 1:
         raise ValueError(f"devices and nodes must say that there are {there} processes, got 1 device of 1 node")
@@ -61,9 +56,6 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
     Args:
         config: What to train.
         unused: There may be parameters that a step leaves without gradient.
-
-    Raises:
-        ValueError: If a device is unknown or not there, or the mini-batch cannot be split evenly.
     """
     device = device_named(config.device)
     if config.precision == "16-mixed" and device.type == "cpu":

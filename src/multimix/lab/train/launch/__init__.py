@@ -20,7 +20,7 @@ from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import RunFolder
 from multimix.lab.train.launch.job import Job, Launcher
 from multimix.lab.train.launch.local import Here, Pool
-from multimix.lab.train.launch.table import Board, Row, failures
+from multimix.lab.train.launch.table import LiveTable, Row, failures
 
 Name = Literal["local", "ray", "slurm"]
 
@@ -83,7 +83,7 @@ def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
         return
     with (
         closing(_launcher(launch, waiting)) as launcher,
-        Board(rows, quiet=launch.quiet, brief=launcher.speaks) as board,
+        LiveTable(rows, quiet=launch.quiet, brief=launcher.speaks) as board,
     ):
         _fan_out(waiting, launcher, board, retries=launch.retries)
     failed = [row for row in rows if row.state == "failed"]
@@ -117,7 +117,7 @@ def _launcher(launch: Launch, rows: Sequence[Row]) -> Launcher:
     return Here(quiet=launch.quiet) if launch.jobs == 1 else Pool(launch.jobs)
 
 
-def _fan_out(rows: Sequence[Row], launcher: Launcher, board: Board, *, retries: int) -> None:
+def _fan_out(rows: Sequence[Row], launcher: Launcher, board: LiveTable, *, retries: int) -> None:
     """Keep the launcher's slots full until no row waits."""
     waiting, underway = deque(rows), dict[Path, Row]()
     while waiting or underway:

@@ -88,9 +88,6 @@ def share(nodes: Sequence[dict[str, Any]], jobs: int, devices: Collection[str]) 
         nodes: What ``ray.nodes()`` returns.
         jobs: How many at the same time.
         devices: The ``device`` of the configurations: auto, cpu or cuda.
-
-    Raises:
-        ValueError: If a GPU is asked for by number, or there is none; Ray would wait for ever.
     """
     there = [node["Resources"] for node in nodes if node["Alive"]]
     gpus = sum(node.get("GPU", 0.0) for node in there)

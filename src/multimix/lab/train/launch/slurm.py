@@ -76,11 +76,7 @@ class OnSlurm(Launcher):
         self._looked = 0.0
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Submit jobs as one array, but for those that an earlier call submitted and that are still in the queue.
-
-        Raises:
-            RuntimeError: If Slurm is not there or refuses.
-        """
+        """Submit jobs as one array, but for those that an earlier call submitted and that are still in the queue."""
         for name in ("plans", "outcomes", "logs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         numbers = {self._number(job): job.folder for job in jobs}
@@ -183,11 +179,7 @@ def write_plan(path: Path, job: Job) -> None:
 
 
 def read_outcome(path: Path) -> Failure | None:
-    """Return what a task wrote when it ended.
-
-    Raises:
-        FileNotFoundError: If it has not.
-    """
+    """Return what a task wrote when it ended."""
     failure = json.loads(path.read_text(encoding="utf-8"))["failure"]
     return None if failure is None else Failure(**failure)
 
@@ -209,11 +201,7 @@ def work(arguments: Sequence[str] | None = None) -> None:
 
 
 def parsed(options: str) -> dict[str, str | None]:
-    """Return options of sbatch by name, without a value where they have none.
-
-    Raises:
-        ValueError: If one is not an option, or is set by the script itself.
-    """
+    """Return options of sbatch by name, without a value where they have none."""
     found: dict[str, str | None] = {}
     for word in shlex.split(options):
         name, given, value = word.partition("=")
@@ -244,11 +232,7 @@ def script(folder: Path, numbers: Sequence[int], *, jobs: int, options: Mapping[
 
 
 def _call(program: str, *arguments: str) -> str:
-    """Return what a program of Slurm prints.
-
-    Raises:
-        RuntimeError: If it is not there or fails.
-    """
+    """Return what a program of Slurm prints."""
     try:
         done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=True)
     except subprocess.CalledProcessError as error:

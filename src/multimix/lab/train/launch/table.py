@@ -83,7 +83,7 @@ class Row:
         return bool(epochs) and self.last.get("epoch") != before.get("epoch")
 
 
-class Board(AbstractContextManager["Board"]):
+class LiveTable(AbstractContextManager["LiveTable"]):
     """Shows rows while runs go: a table on a terminal, a line for each change elsewhere, nothing when quiet.
 
     With ``brief``, for runs that show themselves, only failures that are not the last are told.
