@@ -114,7 +114,7 @@ def write(text: Any, words: str, limit: int = 40) -> None:
     text.set_text(shortened(words, limit))
 
 
-def name_ticks(axis: Any, places: Sequence[float], names: Sequence[str], limit: int = 40) -> None:
+def name_ticks(axis: Any, places: Any, names: Sequence[str], limit: int = 40) -> None:
     """Put names at the places of an axis, to the letter."""
     axis.set_ticks(places, [shortened(name, limit) for name in names])
     for text in axis.get_ticklabels():

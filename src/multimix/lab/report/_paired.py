@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from multimix.lab.evaluate.about.kinds import Metric
 from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, rendered
@@ -216,7 +217,7 @@ def _csv(summary: Summary, against: str, metrics: Sequence[str] | None) -> str:
     tables = _compared(summary, against, metrics)
     names = list(dict.fromkeys(name for _, _, columns in tables for name in columns))
     parts = ("mean", "std", "low", "high", "n")
-    lines = [
+    lines: list[list[Any]] = [
         ["data", "model", "epochs", "label", "against"]
         + [f"{name}_difference_{part}" for name in names for part in parts]
     ]

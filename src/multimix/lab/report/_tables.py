@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from multimix.lab.evaluate.about import SUITES
 from multimix.lab.evaluate.about.kinds import Table
@@ -191,7 +192,7 @@ def _number(value: float, digits: int) -> str:
 def _csv(summary: Summary) -> str:
     names = list(dict.fromkeys(name for comparison in summary.comparisons for name in comparison.metrics))
     variants = any(row.variant for comparison in summary.comparisons for row in comparison.rows)
-    lines = [
+    lines: list[list[Any]] = [
         ["data", "model", "epochs", "label", "config", *["settings"] * variants, "n"]
         + [f"{name}_{part}" for name in names for part in ("mean", "std", "n")]
     ]
