@@ -52,20 +52,18 @@ class Text:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it has a format."""
+    """A table before it has a format.
+
+    The heading says what the numbers are, the note how to read them, the title what its neighbours have not; the first
+    columns are names, which tell lines apart.
+    """
 
     heading: str
-    """What the numbers are."""
     note: str
-    """How to read them."""
     titles: list[str]
-    """Of the columns."""
     rows: list[list[Text]]
-    """Lines of cells."""
     names: int = 1
-    """How many columns at the left are words, which name the line."""
     title: str = ""
-    """What this table has that its neighbours have not."""
 
     @property
     def words(self) -> str:

@@ -15,7 +15,6 @@ from multimix.lab.report._drawing import Figure
 from multimix.lab.report._formats import Grid
 from multimix.lab.report._records import Record, kind_of, method_name, suite_of, variant
 from multimix.lab.report._runs import Run
-from multimix.lab.report._scores import draw_scores
 from multimix.lab.report._summary import Comparison, Row, Summary, row_names, suites
 from multimix.lab.report._tables import grids
 from multimix.lab.report._words import clean, listed, suite_title
@@ -35,17 +34,15 @@ _RENDERERS: dict[type[about.Figure], Callable[[Any, Sequence[Drawn]], list[Figur
 
 @dataclass
 class Article:
-    """One comparison's part of a section."""
+    """One comparison's tables and figures, how its suite was set, and why a figure is left out."""
 
     title: str
     tables: list[Grid]
     more_tables: list[Grid]
     note: str
-    """How the suite was set."""
     figures: list[Figure] = field(default_factory=list)
     more_figures: list[Figure] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    """Why a figure is not there."""
 
 
 def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -111,7 +108,7 @@ def _figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Compariso
     for kind in chain(own, *(described.figures for described in SUITES.values())):
         if kind.keys <= keys and fnmatchcase(name, kind.name):
             if isinstance(kind, about.Scores):
-                return draw_scores(kind, name, rows, comparison)
+                return kinds.draw_scores(kind, name, rows, comparison)
             drawn = _RENDERERS[type(kind)](kind, rows)
             return drawn[:_VISIBLE], drawn[_VISIBLE:]
     return [], []
@@ -120,13 +117,19 @@ def _figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Compariso
 def settings_of(runs: Sequence[Run]) -> dict[str, Any]:
     """Return what runs of one comparison share, what each method has of its own, and what else differs.
 
-    Where a setting outside the method differs, more than the methods is compared.
+    Several methods share nothing of what is inside ``method``; where any other setting differs, it is not only they
+    that are compared.
     """
     first: dict[tuple[str, str], Run] = {}
     for run in runs:
         first.setdefault(run.kind, run)
     flat = {kind: dict(flatten(run.settings)) for kind, run in first.items()}
-    shared = _shared(list(flat.values()))
+    pairs, several = list(flat.values()), len(flat) > 1
+    shared = {
+        name: value
+        for name, value in pairs[0].items()
+        if all(one.get(name) == value for one in pairs) and not (several and name.startswith("method."))
+    }
     methods = [
         {
             "name": name,
@@ -138,16 +141,6 @@ def settings_of(runs: Sequence[Run]) -> dict[str, Any]:
     ]
     differing = {name for method in methods for name, _ in method["own"] if not name.startswith("method.")}
     return {"shared": list(shared.items()), "methods": methods, "unequal": sorted(differing)}
-
-
-def _shared(settings: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Return what all have, in the first one's order; several methods share nothing of what is inside ``method``."""
-    first, *others = settings
-    return {
-        name: value
-        for name, value in first.items()
-        if all(other.get(name) == value for other in others) and not (others and name.startswith("method."))
-    }
 
 
 def evaluations_of(rows: Sequence[Record]) -> list[tuple[str, Pairs]]:

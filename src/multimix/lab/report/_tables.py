@@ -48,18 +48,16 @@ def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) ->
 
 @dataclass(frozen=True)
 class Plan:
-    """One table: which metric stands in which line and column."""
+    """One table: headings of the columns, and the words and the metric of every column of every line.
+
+    The key is the heading of the words, empty where there is one line a method.
+    """
 
     title: str
-    """What the table shows; empty where its columns say it."""
     key: str
-    """Heading of what tells the lines of one method apart; empty where there is one line a method."""
     columns: tuple[str, ...]
-    """Headings."""
     lines: tuple[tuple[str, tuple[str | None, ...]], ...]
-    """(Words of the line, the metric of every column)."""
     more: bool = False
-    """Whether it is for those who want to know everything."""
 
 
 def plans(suite: str | None, names: Sequence[str]) -> list[Plan]:
@@ -112,26 +110,30 @@ def grids(comparison: Comparison) -> tuple[list[Grid], list[Grid]]:
 
 
 def _grid(comparison: Comparison, plan: Plan) -> Grid:
-    key = plan.key
     lines = [
         (row, words, [row.cells.get(name or "") for name in names])
         for words, names in plan.lines
         for row in comparison.rows
-        if not key or any(name in row.cells for name in names)
+        if not plan.key or any(name in row.cells for name in names)
     ]
     shown = [next(filter(None, names)) for names in zip(*(line for _, line in plan.lines), strict=True)]
     columns = [_column(lines, index, name) for index, name in enumerate(shown)]
     rows = [
-        [Text(clean(row.name)), *[Text(words)] * bool(key), Text(str(len(row.seeds))), *(one[at] for one in columns)]
+        [
+            Text(clean(row.name)),
+            *[Text(words)] * bool(plan.key),
+            Text(str(len(row.seeds))),
+            *(one[at] for one in columns),
+        ]
         for at, (row, words, _) in enumerate(lines)
     ]
-    best = BEST.format(among=f" among lines of equal {key.lower()}" if key else "")
+    best = BEST.format(among=f" among lines of equal {plan.key.lower()}" if plan.key else "")
     return Grid(
         heading=_heading(comparison, plan.title),
         note=" ".join(filter(None, (best if len(comparison.rows) > 1 else "", unlike(comparison)))),
-        titles=["Method", *[key] * bool(key), "n", *plan.columns],
+        titles=["Method", *[plan.key] * bool(plan.key), "n", *plan.columns],
         rows=rows,
-        names=2 if key else 1,
+        names=2 if plan.key else 1,
         title=capital(plan.title),
     )
 
