@@ -90,34 +90,6 @@ def test_the_curve_falls_from_clean_and_passes_the_suites_own_epsilon(trained):
     ]
 
 
-@pytest.mark.parametrize("size", [1, 7])
-def test_the_batch_size_does_not_matter(trained, size):
-    network = trained.network.double()  # where nothing hangs on rounding
-    try:
-        pixels = trained.pixels[:9].double()
-        found = []
-        for batch in (9, size):
-            monitor = Kept()
-            whole = Adversarial(batches(pixels, trained.labels[:9], batch), (0.0,) * 3, (1.0,) * 3, QUICK)
-            found.append((dict(whole(network, monitor)), monitor.figures))
-    finally:
-        trained.network.float()
-    assert found[1][0] == pytest.approx(found[0][0], rel=1e-9)
-    assert found[1][1] == found[0][1]
-
-
-def test_masked_gradients_show(trained):
-    """A network that rounds its pixels passes on no gradient: PGD from its image fails however far it may go."""
-
-    class Rounding(nn.Module):
-        def forward(self, pixels: Tensor) -> Tensor:
-            rounded = (pixels * 8).round() / 8
-            return trained.network(rounded + 0 * pixels)
-
-    found = dict(Adversarial(batches(trained.pixels, trained.labels, 60), (0.0,) * 3, (1.0,) * 3, QUICK)(Rounding()))
-    assert found["pgd/linf/unbounded/accuracy"] == found["clean/accuracy"] > 0.9
-
-
 def test_it_is_made_of_a_runs_test_set():
     run, settings = source(), AdversarialSettings(steps=1, curve_examples=10)
     made = Adversarial.of(run, settings)

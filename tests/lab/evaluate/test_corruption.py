@@ -180,13 +180,6 @@ def test_its_accuracies_are_those_of_corrupted_images(natural):
     }
 
 
-@pytest.mark.parametrize("batch", [1, 24])
-def test_the_size_of_the_batches_does_not_matter(natural, batch):
-    chosen, network = CorruptionSettings(severities=(3,)), toy.images(seed=2)
-    found, other = (Corruption.of(source(natural, batch_size=size), chosen) for size in (7, batch))
-    assert dict(other(network)) == dict(found(network))
-
-
 def test_it_measures_all_fifteen_at_five_severities(natural):
     chosen = CorruptionSettings(examples=5)
     found = dict(Corruption.of(source(natural), chosen)(toy.images()))

@@ -36,34 +36,6 @@ def bright(patch: int = 4) -> toy.Toy:
     return toy.Toy(nn.AvgPool2d(patch), nn.ReLU(), width=3, classes=2)
 
 
-def largest_part(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Flood fill over eight neighbours; the first of the largest parts, from the top."""
-    left = {(int(y), int(x)) for y, x in zip(*mask.nonzero(), strict=True)}
-    parts = []
-    for start in sorted(left):
-        if start not in left:
-            continue
-        left.discard(start)
-        part, todo = [], [start]
-        while todo:
-            y, x = todo.pop()
-            part.append((y, x))
-            around = {(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
-            left -= around
-            todo.extend(around)
-        parts.append(part)
-    return max(parts, key=len)
-
-
-@pytest.mark.parametrize("density", [0.1, 0.3, 0.5, 0.9])
-def test_the_box_is_that_of_a_flood_fill(density):
-    for seed in range(10):
-        scores = np.random.default_rng(seed).random((9, 13))
-        part = largest_part(scores >= 1 - density)
-        ys, xs = [y for y, _ in part], [x for _, x in part]
-        assert box_above(scores, 1 - density).tolist() == [min(xs), min(ys), max(xs) + 1, max(ys) + 1]
-
-
 def test_boxes_by_hand():
     scores = np.zeros((4, 5))
     scores[1, 1] = scores[2, 2] = 1.0  # touch at a corner

@@ -70,20 +70,6 @@ def test_its_accuracies_are_those_of_images_with_mean_colour_in_patches():
     assert monitor.figures == {"occlusion": {"fraction": list(fractions), "accuracy": curve, "examples": 40}}
 
 
-@pytest.mark.parametrize("batch", [1, 40])
-def test_the_size_of_the_batches_does_not_matter(batch):
-    network, chosen = toy.images(seed=1), OcclusionSettings()
-    found = dict(Occlusion.of(source(), chosen)(network))
-    assert found == dict(Occlusion.of(source(batch_size=batch), chosen)(network))
-    assert list(found) == [f"{p}/accuracy" for p in ("0", "12.5", "25", "37.5", "50", "62.5", "75", "area")]
-
-
-def test_inputs_are_left_as_they_were():
-    inputs, labels = torch.ones(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)
-    dict(Occlusion([(inputs, labels)])(toy.images()))
-    assert torch.equal(inputs, torch.ones(4, 3, 8, 8))
-
-
 @pytest.mark.bad_input
 def test_a_grid_finer_than_the_image_is_refused():
     with pytest.raises(ValueError, match="grid must be at most the images' 8 pixels a side, got 9"):

@@ -1,12 +1,33 @@
-"""Passes over a data set: in order, in eval mode, without traces; and what a run offers its suites."""
+"""Passes over a data set, what a run offers its suites, and what holds for every suite."""
+
+import json
 
 import pytest
 import torch
 from torch import nn
 
 import toy
-from evaluate.made import MEAN, STD, batches, source
-from multimix.lab.evaluate import Normalised
+from evaluate.made import MEAN, STD, batches, images, source
+from listening import Kept
+from multimix.lab.evaluate import (
+    OOD,
+    Accuracy,
+    Adversarial,
+    AdversarialSettings,
+    Calibration,
+    CalibrationSettings,
+    Corruption,
+    CorruptionSettings,
+    Embedding,
+    EmbeddingSettings,
+    Intrusion,
+    IntrusionSettings,
+    Normalised,
+    Occlusion,
+    OcclusionSettings,
+    OODSettings,
+    SuiteSettings,
+)
 from multimix.lab.evaluate.predict import NonFiniteError, embed, evaluating, per_example, predict
 
 
@@ -147,3 +168,41 @@ def test_draws_belong_to_examples_and_not_to_batches():
     assert torch.equal(torch.cat(parts), whole)
     assert len(whole.flatten().unique()) == whole.numel()
     assert not torch.equal(per_example(draw, range(9), seed=4), whole)
+
+
+QUICK = {
+    Accuracy: SuiteSettings(),
+    Calibration: CalibrationSettings(),
+    Adversarial: AdversarialSettings(steps=2, curve=(0.0, 0.01), curve_examples=30),
+    OOD: OODSettings(ood_examples=25, knn_neighbours=5),
+    Corruption: CorruptionSettings(severities=(3,)),
+    Occlusion: OcclusionSettings(grid=4),
+    Embedding: EmbeddingSettings(reference="train", neighbours=3),
+    Intrusion: IntrusionSettings(mixing_batches=2, mixing_batch=20),
+}
+
+
+@pytest.mark.parametrize("suite", QUICK, ids=lambda suite: suite.name)
+def test_the_batches_do_not_matter_and_the_network_is_left_as_it_was(suite):
+    network = toy.images().train()
+    network.blocks[1].eval()
+    network.blocks[2][0].weight.requires_grad_(False)
+    network.classifier.weight.grad = torch.ones_like(network.classifier.weight)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    then, needs = modes(network), [p.requires_grad for p in network.parameters()]
+    random = torch.get_rng_state()
+    found = []
+    for size in (1, 7, 60):
+        run, monitor = source(60, validation=images(20, seed=3), batch_size=size), Kept()
+        found.append(dict(suite.of(run, QUICK[suite])(network, monitor)))
+        assert all(isinstance(value, float) for value in found[-1].values())
+        json.dumps(monitor.figures, allow_nan=False)
+    assert found[0] == pytest.approx(found[2], rel=1e-4, abs=2e-3)
+    assert found[1] == pytest.approx(found[2], rel=1e-4, abs=2e-3)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert (modes(network), [p.requires_grad for p in network.parameters()]) == (then, needs)
+    assert [p.grad is not None for p in network.parameters()] == [
+        p is network.classifier.weight for p in network.parameters()
+    ]
+    assert (network.classifier.weight.grad == 1).all()
+    assert torch.equal(torch.get_rng_state(), random)
