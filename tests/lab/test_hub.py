@@ -226,20 +226,20 @@ def test_bad_arguments_are_named(run, tmp_path):
     (tmp_path / "full" / "x").touch()
     with pytest.raises(FileExistsError, match="exists and is not empty"):
         save_pretrained(run, tmp_path / "full")
+    refused = {
+        "config builds another network than source": {"config": CONFIG | {"width": 4}},
+        r"config must hold arguments of multimix\.models\.build": {"config": CONFIG | {"depth": 4}},
+        "config must be a mapping with the name": {"config": {"num_classes": 3}},
+        "config must not ask for pretrained": {"config": CONFIG | {"pretrained": True}},
+        "record must hold a metric such as accuracy, got only seed": {"record": {"seed": 1}},
+        "record must hold finite numbers, got accuracy = nan": {"record": {"accuracy": float("nan")}},
+        "record must be a mapping or a list of them, got float": {"record": 0.9},
+    }
+    for said, given in refused.items():
+        with pytest.raises((TypeError, ValueError), match=said):
+            save_pretrained(network(), tmp_path / "out", **{"config": CONFIG, **given})
     with pytest.raises(TypeError, match="source must be a network or the folder of a run, got int"):
         save_pretrained(3, tmp_path / "out")
-    with pytest.raises(ValueError, match="config builds another network than source"):
-        save_pretrained(network(), tmp_path / "out", config=CONFIG | {"width": 4})
-    with pytest.raises(ValueError, match=r"config must hold arguments of multimix\.models\.build"):
-        save_pretrained(network(), tmp_path / "out", config=CONFIG | {"depth": 4})
-    with pytest.raises(ValueError, match="config must not ask for pretrained"):
-        save_pretrained(
-            network(), tmp_path / "out", config={"name": "timm:test_vit", "num_classes": 3, "pretrained": True}
-        )
-    with pytest.raises(ValueError, match="record must hold a metric such as accuracy, got only seed"):
-        save_pretrained(network(), tmp_path / "out", config=CONFIG, record={"seed": 1})
-    with pytest.raises(ValueError, match="record must hold finite numbers, got accuracy = nan"):
-        save_pretrained(network(), tmp_path / "out", config=CONFIG, record={"accuracy": float("nan")})
-    with pytest.raises(TypeError, match="record must be a mapping or a list of them, got float"):
-        save_pretrained(network(), tmp_path / "out", config=CONFIG, record=0.9)
+    with pytest.raises(ValueError, match="config must be left out: a run has its own"):
+        save_pretrained(run, tmp_path / "out", config=CONFIG)
     assert not (tmp_path / "out").exists()
