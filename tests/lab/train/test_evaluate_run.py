@@ -104,8 +104,10 @@ def test_facts_that_cannot_be_read_are_refused(run):
 
 
 @pytest.mark.bad_input
-def test_an_unknown_suite_is_refused_before_anything_is_measured(run):
+def test_an_unknown_suite_or_option_is_refused_before_anything_is_measured(run):
     before = files(run)
+    with pytest.raises(TypeError, match="evaluations takes no option agian"):
+        evaluate_run(run, agian=True)
     with pytest.raises(ValueError, match="unknown suite acuracy, speed; known are accuracy"):
         evaluate_run(run, ["accuracy", "acuracy", "speed"])
     assert files(run) == before

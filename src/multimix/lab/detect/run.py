@@ -41,7 +41,9 @@ def detect(config: DetectConfig, folder: Path, *, quiet: bool = False) -> Detect
     console = Console(highlight=False, quiet=quiet, stderr=True)
     for note in splits.notes:
         console.print(note, markup=False, soft_wrap=True)
-    return loop.start(run, engine, quiet=quiet, classes=splits.train.classes, backbone=origin.described())
+    with loop.created(run, engine, classes=splits.train.classes, backbone=origin.described()):
+        loop.Loop(run, engine, quiet=quiet).finish()
+    return run
 
 
 def resume_detect(folder: Path, *, quiet: bool = False) -> DetectFolder:

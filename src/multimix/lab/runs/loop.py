@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -177,11 +177,9 @@ class LossLog:
         return {"sums": dict(self.sums), "batches": self.batches, "images": self.images, "seconds": self.seconds}
 
 
-def start(run: F, task: Task, *, quiet: bool, **about: Any) -> F:
-    """Train a task from scratch into a new run folder, with ``about`` beside its configuration; return the folder."""
-    with entered_by_main(_created(run, task, about)):
-        Loop(run, task, quiet=quiet).finish()
-    return run
+def created(run: Folder, task: Task, **about: Any) -> AbstractContextManager[None]:
+    """Make the folder of a new run, with ``about`` beside its configuration, and keep other processes out of it."""
+    return entered_by_main(_created(run, task, about))
 
 
 @contextmanager
@@ -195,10 +193,7 @@ def _created(run: Folder, task: Task, about: dict[str, Any]) -> Iterator[None]:
 def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool) -> F:
     """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
 
-    Args:
-        run: The folder.
-        build: Returns the task, as it is in the checkpoint if there is one.
-        quiet: Print nothing.
+    ``build`` returns the task, as it is in the checkpoint if there is one.
     """
     with entered_by_main(run.writing()):
         if not broadcast(run.finished):

@@ -200,16 +200,7 @@ def suite_record(
     weights: str | None,
     monitor: Monitor = SILENT,
 ) -> dict[str, Any]:
-    """Return what a suite finds out about a network, with all that the finding depends on.
-
-    Args:
-        config: Of the run.
-        suite: Measures.
-        network: Is measured.
-        examples: Size of the test set.
-        weights: Digest of the network's file, if it has one.
-        monitor: Hears how far the suite is.
-    """
+    """Return what a suite finds out about a network, with all that it depends on: ``weights`` is the file's digest."""
     started = time.perf_counter()
     return {
         "suite": suite.name,

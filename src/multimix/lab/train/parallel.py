@@ -52,10 +52,7 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
 
     Several processes are those of torchrun or SLURM, or else this command is started once more for each further device;
     where they run already, they are joined.
-
-    Args:
-        config: What to train.
-        unused: There may be parameters that a step leaves without gradient.
+    With ``unused`` there may be parameters that a step leaves without gradient.
     """
     device = device_named(config.device)
     if config.precision == "16-mixed" and device.type == "cpu":

@@ -39,7 +39,9 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
     start_processes(config)
     run = RunFolder(broadcast(folder))  # whose name may hold the time
     engine = Engine(config, splits or load_data(config))
-    return loop.start(run, engine, quiet=quiet, trained_on=vars(Facts.of(engine.splits)))
+    with loop.created(run, engine, trained_on=vars(Facts.of(engine.splits))):
+        loop.Loop(run, engine, quiet=quiet).finish()
+    return run
 
 
 def resume(folder: Path, *, quiet: bool = False, trust_code: bool = False) -> RunFolder:

@@ -36,7 +36,7 @@ class Job:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let another process make it, which does not know the classes of the user's own files."""
-        return (Job.of, (self.plan(),)) if code_of(self.config) else (Job, (self.folder, self.config))
+        return Job.of, (self.plan(),)
 
     def plan(self) -> dict[str, Any]:
         """Return the job as JSON, with the user's own files that its configuration is made of."""

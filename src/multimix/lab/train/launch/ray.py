@@ -82,13 +82,7 @@ class OnRay(Launcher):
 
 
 def share(nodes: Sequence[dict[str, Any]], jobs: int, devices: Collection[str]) -> dict[str, float]:
-    """Return what each of several jobs at the same time asks Ray for: ``num_cpus`` and ``num_gpus``.
-
-    Args:
-        nodes: What ``ray.nodes()`` returns.
-        jobs: How many at the same time.
-        devices: The ``device`` of the configurations: auto, cpu or cuda.
-    """
+    """Return what each of several jobs at the same time asks Ray for, whose ``ray.nodes()`` are ``nodes``."""
     there = [node["Resources"] for node in nodes if node["Alive"]]
     gpus = sum(node.get("GPU", 0.0) for node in there)
     numbered = sorted(device for device in devices if device.startswith("cuda:"))
