@@ -20,20 +20,6 @@ from multimix.protocols import Losses, Method
 
 TUPLES = 35
 """A multiple of the mini-batch of 7 that most laws use."""
-ONLY_IMAGES = {
-    "cutmix",
-    "resizemix",
-    "fmix",
-    "saliencymix",
-    "puzzlemix",
-    "co-mixup",
-    "supermix",
-    "stylemix",
-    "stylecutmix",
-    "opttransmix",
-    "automix",
-}
-"""Methods that refuse feature vectors."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +57,7 @@ def distilled(cls: type, teacher: str) -> SelfDistilled:
 
 def _cases() -> list[Case]:
     single = [
-        Case(cls.name, lambda cls=cls: cls(**settings_of(cls)), cls is not ERM, cls.name not in ONLY_IMAGES)
+        Case(cls.name, lambda cls=cls: cls(**settings_of(cls)), cls is not ERM, not getattr(cls, "needs_images", False))
         for cls in METHODS
     ]
     taught = [
@@ -79,7 +65,7 @@ def _cases() -> list[Case]:
             f"{reading}-{cls.name}",
             lambda cls=cls, reading=reading: distilled(cls, reading),
             cls is not ERM,
-            cls.name not in ONLY_IMAGES,
+            not getattr(cls, "needs_images", False),
         )
         for cls in (ERM, CutMix, ManifoldMixup, MultiMix, DenseMultiMix)
         for reading in ("predict", "mix")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import toy
 from cases import Case, close, hooks, images, pickled, run, step
 from multimix.distill import SelfDistilled
-from multimix.methods import Until
+from multimix.methods import METHODS, Until
 from multimix.methods._tuples import TupleMethod
 from multimix.ops import CrossEntropy
 from multimix.protocols import Losses
@@ -103,8 +103,8 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
     inputs, targets = toy.batch(7, 3, 1, 1, device=device)
     method = dataclasses.replace(case.make(), balanced=False) if case.balanced else case.make()
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("mixup", "cutmix", "fmix", "saliencymix", "puzzlemix", "opttransmix"):
-            patch.setattr(f"multimix.methods.{module}.beta", lambda n, alpha, **_: torch.ones(n, device=device))
+        for module in {cls.__module__ for cls in METHODS}:
+            patch.setattr(f"{module}.beta", lambda n, alpha, **_: torch.ones(n, device=device), raising=False)
         patch.setattr(TupleMethod, "draw_weights", _one_hot_weights)
         patch.setattr("multimix.methods.zetamixup.zeta_weights", lambda b, *_, **__: torch.eye(b, device=device))
         ours = step(method, network, inputs, targets)

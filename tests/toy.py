@@ -62,6 +62,11 @@ class Bent(Toy):
         return self.classifier(torch.tanh(embeddings) * 3)
 
 
+def seeded(seed: int = 0) -> torch.Generator:
+    """A source of randomness that starts alike in every test."""
+    return torch.Generator().manual_seed(seed)
+
+
 def images(
     *, classes: int = 5, width: int = 6, kernel: int = 3, norm: bool = True, affine: bool = True, seed: int = 0
 ) -> Toy:

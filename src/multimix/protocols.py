@@ -149,6 +149,7 @@ class Method(Protocol):
     ``mixes``            it mixes something; of one that mixes by a module of its own, once that is there
     ``mixes_inputs``     it has ``mix``, which returns mixed inputs and targets for somebody else's loss
     ``needs_network``    its ``mix`` depends on the network
+    ``needs_images``     it refuses inputs that are no images (b, c, h, w)
     ``needs_stages``     it mixes inside the network, by hooks at its stages
     ``needs_positions``  it mixes embeddings at every position
     ``needs_gradients``  it takes gradients of its own in a step

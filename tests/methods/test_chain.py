@@ -7,10 +7,7 @@ import toy
 from multimix import SelfDistilled
 from multimix.methods import ERM, AlignMix, Chain, CutMix, Mixup, MultiMix
 from multimix.protocols import Teacher
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from toy import seeded
 
 
 @pytest.mark.parametrize("then", [ERM(), MultiMix(31)], ids=["erm", "multimix"])

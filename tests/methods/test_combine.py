@@ -10,6 +10,7 @@ from scipy import stats
 import toy
 from multimix.methods import ERM, Alternate, AutoMix, ManifoldMixup, Mixup, MultiMix, Until
 from multimix.protocols import Losses, Method, Teacher, submethods
+from toy import seeded
 
 
 class Says:
@@ -27,10 +28,6 @@ class Says:
 
 
 NETWORK, INPUTS, TARGETS = toy.vectors(), torch.zeros(1, 8), torch.tensor([1])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("probabilities", [None, (0.2, 0.5, 0.3), (0.0, 1.0, 0.0), (0.9, 0.0, 0.1)])

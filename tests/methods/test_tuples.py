@@ -7,12 +7,9 @@ import torch
 from scipy import stats
 
 from multimix.methods import DenseMultiMix, MultiMix
+from toy import seeded
 
 LIKE = torch.zeros(1)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def draw(b: int, *, seed: int = 0, sets: int | None = None, **settings) -> torch.Tensor:
@@ -148,19 +145,16 @@ def test_weights_lie_where_the_embeddings_do(device):
     ("settings", "error", "message"),
     [
         ({"tuples": 0}, ValueError, "tuples must be at least 1, got 0"),
-        ({"tuples": -5}, ValueError, "tuples must be at least 1, got -5"),
         ({"tuples": 10.5}, TypeError, "tuples must be an integer, got 10.5"),
-        ({"tuples": True}, TypeError, "tuples must be an integer, got True"),
-        ({"tuples": None}, TypeError, "tuples must be an integer, got None"),
         ({"tuple_length": 0}, ValueError, "tuple_length must be at least 1, got 0"),
-        ({"tuple_length": 2.0}, TypeError, "tuple_length must be an integer or None, got 2.0"),
         ({"alpha": 0.0}, ValueError, "alpha must be above 0 and finite, got 0.0"),
         ({"alpha": (2.0, 0.5)}, ValueError, "alpha must be a range .* with low <= high"),
-        ({"alpha": "1"}, TypeError, "alpha must be a number or a tuple of numbers"),
         ({"effective": 1.0}, ValueError, "effective must be above 1.0 and finite, got 1.0"),
-        ({"effective": (0.5, 3.0)}, ValueError, "effective must hold values that each must be above 1.0 and finite"),
-        ({"effective": float("nan")}, ValueError, "effective must be above 1.0 and finite"),
         ({"alpha": 1.0, "effective": 2.0}, ValueError, "give alpha or effective, not both"),
+        ({"balance_power": 1.5}, ValueError, r"balance_power must lie in \[0, 1\], got 1.5"),
+        ({"clean": -0.1}, ValueError, r"clean must lie in \[0, 1\], got -0.1"),
+        ({"confidence": 1.0}, ValueError, r"confidence must lie in \(0, 1\), got 1.0"),
+        ({"spread": "log"}, ValueError, "spread must be one of uniform, log-uniform, got 'log'"),
         ({"impl": "fast"}, ValueError, "impl must be one of auto, plain, commuted, fused, got 'fast'"),
     ],
 )

@@ -243,9 +243,9 @@ class ClassStyles(nn.Module):
         styles = torch.cat([part.flatten(1) for stage in maps for part in channel_statistics(stage)], 1)
         labels = self._labels(targets)
         k = max(labels.shape[1], len(self.counts))
-        means, counts = styles.new_zeros(k, styles.shape[1]), styles.new_zeros(k)
-        means[: len(self.means), : self.means.shape[1]] = self.means
-        counts[: len(self.counts)] = self.counts
+        more = k - len(self.counts)
+        means = pad(self.means, (0, styles.shape[1] - self.means.shape[1], 0, more)).to(styles)
+        counts = pad(self.counts, (0, more)).to(styles)
         seen, shares = slice(labels.shape[1]), labels.sum(0)
         counts[seen] += shares
         news = labels.T @ styles - shares.unsqueeze(1) * means[seen]

@@ -43,6 +43,7 @@ class AutoMix(LearnsBeside, MixesInputs):
     """
 
     name: ClassVar[str] = "automix"
+    needs_images: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""

@@ -38,6 +38,7 @@ class CoMixup(MixesInputs, Checked):
     """
 
     name: ClassVar[str] = "co-mixup"
+    needs_images: ClassVar[bool] = True
     needs_network: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
 

@@ -26,6 +26,7 @@ class CutMix(Checked, MixesInputs):
     """
 
     name: ClassVar[str] = "cutmix"
+    needs_images: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""

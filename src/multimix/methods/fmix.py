@@ -24,6 +24,7 @@ class FMix(MixesInputs, Checked):
     """
 
     name: ClassVar[str] = "fmix"
+    needs_images: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""

@@ -38,6 +38,7 @@ class OptTransMix(MixesInputs, Checked):
     """
 
     name: ClassVar[str] = "opttransmix"
+    needs_images: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""

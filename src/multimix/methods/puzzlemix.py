@@ -50,6 +50,7 @@ class PuzzleMix(MixesInputs, Checked):
     """
 
     name: ClassVar[str] = "puzzlemix"
+    needs_images: ClassVar[bool] = True
     needs_network: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
 

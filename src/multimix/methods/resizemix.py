@@ -29,6 +29,7 @@ class ResizeMix(MixesInputs, Checked):
     """
 
     name: ClassVar[str] = "resizemix"
+    needs_images: ClassVar[bool] = True
 
     scales: tuple[Fraction, Fraction] = (0.1, 0.8)
     """Least and largest side of the small image, as a part of the image's."""

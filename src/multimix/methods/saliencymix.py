@@ -35,6 +35,7 @@ class SaliencyMix(MixesInputs, Checked):
     """
 
     name: ClassVar[str] = "saliencymix"
+    needs_images: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution; the authors call it beta."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Tensor
@@ -26,6 +26,8 @@ brought, so that delta means the same with either."""
 @dataclass(eq=False)
 class _Styles(Stateful, MixesInputs, Checked):
     """What StyleMix and StyleCutMix share: an autoencoder, its settings, and the coin."""
+
+    needs_images: ClassVar[bool] = True
 
     prob: Fraction = 0.2
     """Share of the steps that are mixed; the others are plain."""
@@ -80,25 +82,26 @@ class _Styles(Stateful, MixesInputs, Checked):
                 f"got {tuple(inputs.shape)}"
             )
         self.prepare(None)
-        assert self.autoencoder is not None
-        if next(self.autoencoder.buffers(), inputs).device != inputs.device:
+        if next(self._autoencoder.buffers(), inputs).device != inputs.device:
             self.to(inputs.device)
         if float(uniform(generator=generator)) >= self.prob:
             return Plain()
         if self.training and not torch.is_inference_mode_enabled():
-            self._learn(self.autoencoder, inputs, targets)
-        return self._draw(self.autoencoder, inputs, targets, generator)
+            self._learn(inputs, targets)
+        return self._draw(inputs, targets, generator)
+
+    @property
+    def _autoencoder(self) -> Autoencoder:
+        return cast("Autoencoder", self.autoencoder)
 
     @abstractmethod
-    def _draw(
-        self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> InputMixing:
+    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> InputMixing:
         """Draw the mixing of a step that mixes."""
 
-    def _learn(self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor) -> None:
+    def _learn(self, inputs: Tensor, targets: Tensor) -> None:
         """Learn from a mini-batch that is about to be mixed."""
         if self.learning_rate > 0:
-            autoencoder.learn(inputs, self.learning_rate, self.warmup)
+            self._autoencoder.learn(inputs, self.learning_rate, self.warmup)
 
 
 @dataclass(eq=False)
@@ -125,14 +128,13 @@ class StyleMix(_Styles):
 
     name: ClassVar[str] = "stylemix"
 
-    def _draw(
-        self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> "StyleMixing":
+    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "StyleMixing":
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         content, style = beta(2, self.alpha1, generator=generator, device=inputs.device)
         least = (content + style - 1).clamp(min=0)
         both = torch.lerp(least, torch.minimum(content, style), uniform(generator=generator, like=inputs))
-        return StyleMixing(partners, torch.lerp(style, content, self.r), autoencoder, content, style, both)
+        lam = torch.lerp(style, content, self.r)
+        return StyleMixing(partners, lam, self._autoencoder, content, style, both)
 
 
 @dataclass(eq=False)
@@ -172,22 +174,20 @@ class StyleCutMix(_Styles):
         scale = _MEAN_DISTANCE if self.encoder is None else None
         self.styles = ClassStyles(scale) if self.gamma == "auto" else None
 
-    def _learn(self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor) -> None:
-        super()._learn(autoencoder, inputs, targets)
+    def _learn(self, inputs: Tensor, targets: Tensor) -> None:
+        super()._learn(inputs, targets)
         if self.styles is not None:
             with torch.no_grad():
-                self.styles.see(autoencoder.encode_all(inputs), targets)
+                self.styles.see(self._autoencoder.encode_all(inputs), targets)
 
-    def _draw(
-        self, autoencoder: Autoencoder, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> "StylePasting":
+    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "StylePasting":
         height, width = inputs.shape[-2:]
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         style, share = beta(2, self.alpha1, generator=generator, device=inputs.device)
         box = draw_box(height, width, 1 - float(share), generator=generator)
         gamma, area = self._gamma(targets, partners, generator), box.area / (height * width)
         lam = self.r * area + (1 - self.r) * (gamma * area + (1 - gamma) * style)
-        return StylePasting(partners, lam, autoencoder, box, style, gamma)
+        return StylePasting(partners, lam, self._autoencoder, box, style, gamma)
 
     def _gamma(self, targets: Tensor, partners: Tensor, generator: Generator | None) -> Tensor:
         """Return one blend for all, or one a pair."""

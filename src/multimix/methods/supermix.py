@@ -61,6 +61,7 @@ class SuperMix(Stateful, MixesInputs, Checked):
     """
 
     name: ClassVar[str] = "supermix"
+    needs_images: ClassVar[bool] = True
     needs_network: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
 
@@ -208,7 +209,11 @@ class SuperMix(Stateful, MixesInputs, Checked):
                 logits = accurate(_in_company(supervisor, compose(images, sets.members[:, active], masks)))
                 losses = objective(logits, wanted[active], masks, self.sparsity)
                 (gradient,) = torch.autograd.grad(losses.sum(), current)
-            moved = newton_step(current.detach(), losses.detach(), gradient, self.sigma)
+            # A step along the smoothed gradient, to where the linearised objective is zero.
+            smooth = blur(gradient, self.sigma)
+            slope = (gradient * smooth).sum((1, 2, 3))
+            length = (losses.detach().to(slope.dtype).abs() / (slope + 1e-10)).clamp(_LEAST_STEP, _MOST_STEP)
+            moved = current.detach() - length[:, None, None, None] * smooth
             # Even masks would solve many a set; the official code takes one step before it looks.
             unsolved = ~solved(logits.detach(), wanted[active]) if step else torch.ones_like(active, dtype=torch.bool)
             active, moved = active[unsolved], moved[unsolved]
@@ -276,16 +281,6 @@ def objective(
     wanted = wanted.to(logits.dtype)
     divergence = (torch.xlogy(wanted, wanted) - wanted * logits.log_softmax(1)).sum(1)
     return divergence + sparsity * (masks * (1 - masks)).mean((1, 2, 3))
-
-
-def newton_step(
-    values: Float[Tensor, "b m s s"], losses: Float[Tensor, " b"], gradient: Float[Tensor, "b m s s"], sigma: float
-) -> Float[Tensor, "b m s s"]:
-    """Return the values after a step along the smoothed gradient, to where the linearised objective is zero."""
-    smooth = blur(gradient, sigma)
-    slope = (gradient * smooth).sum((1, 2, 3))
-    length = (losses.to(slope.dtype).abs() / (slope + 1e-10)).clamp(_LEAST_STEP, _MOST_STEP)
-    return values - length[:, None, None, None] * smooth
 
 
 def solved(logits: Float[Tensor, "b k"], wanted: Float[Tensor, "b k"]) -> Bool[Tensor, " b"]:
