@@ -178,10 +178,7 @@ def _advice(name: str, model: nn.Module) -> str:
 
 
 def _largest_part(model: nn.Module) -> str:
-    """Return the name of the child with most parameters, other than the last linear layer; none if there is no other.
-
-    Of a model that holds most of its parameters in another model (``bert``), that is one of the inner one's children.
-    """
+    """Return the name of the child with most parameters, without the last linear layer; in ``bert``, one inside it."""
     head = next(iter(linear_layers(model)), "")
     sizes = {
         name: sum(parameter.numel() for parameter in child.parameters())

@@ -87,7 +87,7 @@ class Trace:
     def _gives(self, output: Tensor) -> str | None:
         """Return the innermost module that gives an output; the output itself before one of equal values."""
         calls = [call for call in self.calls if call.left is not None and same(output, call.left)]
-        calls = [call for call in calls if call.is_linear or (_holds_weights(call.module) and _acts_affine(call))]
+        calls = [call for call in calls if call.is_linear or _acts_affine(call)]
         itself = [call for call in calls if call.left is not None and call.left.data_ptr() == output.data_ptr()]
         return next((call.name for call in itself or calls), None)
 
@@ -167,16 +167,12 @@ def _recorder(name: str, calls: list[Call]) -> Callable[..., None]:
                 module,
                 entered=given[0] if one else None,
                 left=output if rows else None,
-                width=_width(output, 1 if axes_of(module) else -1),
+                width=output.shape[1 if axes_of(module) else -1] if _is_plain(output) else 0,
                 version=_version(output) if rows else 0,
             )
         )
 
     return record
-
-
-def _width(output: Any, axis: int) -> int:
-    return output.shape[axis] if _is_plain(output) else 0
 
 
 def _is_plain(output: Any) -> bool:
@@ -187,15 +183,12 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _holds_weights(module: nn.Module) -> bool:
-    return any(parameter.ndim > 1 for parameter in module.parameters())
-
-
 @torch.no_grad()
 def _acts_affine(call: Call) -> bool:
     """Whether a layer of another kind (one with LoRA around it) adds up, as a linear one does."""
     x = call.entered
-    if x is None or not x.is_floating_point():
+    holds_weights = any(parameter.ndim > 1 for parameter in call.module.parameters())
+    if x is None or not x.is_floating_point() or not holds_weights:
         return False
     with in_eval(call.module):
         one, other, both, none = (call.module(rows) for rows in (x, x.flip(0), x + x.flip(0), torch.zeros_like(x)))

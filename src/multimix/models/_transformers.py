@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from multimix.models._hooks import replaced, run_to
 from multimix.models._names import linear_layers, listed
 from multimix.models._network import AdaptedNetwork
-from multimix.models._values import Layout, keywords
+from multimix.models._values import keywords
 from multimix.ops import CROSS_ENTROPY, BinaryCrossEntropy, Objective, SquaredError
 from multimix.protocols import EncoderOutput
 
@@ -25,7 +25,7 @@ class TransformersNetwork(AdaptedNetwork):
 
     ``embed`` runs the model up to the output of its body (``model.bert``, say). ``pool`` runs the model's own forward
     with that output put in place of the body, up to the last layer. What that needs to know of the inputs, which
-    positions are padding for one, it takes from the last ``embed``; features of another shape are taken as positions
+    positions are padding for one, ``embed`` leaves in its output; features of another shape are taken as positions
     that are all real.
 
     Inputs are a mapping of the model's keyword arguments, whose labels are left out, or the model's main input.
@@ -42,10 +42,13 @@ class TransformersNetwork(AdaptedNetwork):
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
         """Return what the model feeds its last layer: everything between the body's hidden states and the logits."""
-        seen: _Seen = self._context(output).seen
+        context = self._context(output)
+        arguments, kind = context.seen
         b, r, _ = EncoderOutput.of(output).features.shape
-        arguments = seen.arguments if (b, r) == seen.shape else self._all_real(seen, b, r)
-        replayed = self._output(seen, self._grid(output))
+        main = self._main(arguments)
+        if (b, r) != (len(arguments[main]), context.layout.positions):
+            arguments = self._all_real(main, arguments[main], b, r)
+        replayed = self._output(kind, self._grid(output))
         head, body = self.head_module, self.model.get_submodule(self._body)
         with replaced(body, lambda *_, **__: replayed), replaced(head, lambda x: x), _mappings(self.model.config):
             try:
@@ -77,7 +80,7 @@ class TransformersNetwork(AdaptedNetwork):
     def _with_mixed(self, output: Any, mixed: Tensor) -> Any:
         return _with_first(output, mixed)
 
-    def _encode(self, inputs: Any) -> tuple[Tensor, "_Seen"]:
+    def _encode(self, inputs: Any) -> tuple[Tensor, tuple[dict[str, Any], type]]:
         arguments = self._arguments(inputs)
         never = f"model: {type(self.model).__name__} never runs {self._body!r}; pass head={self.head_name!r}"
         body = self.model.get_submodule(self._body)
@@ -88,9 +91,7 @@ class TransformersNetwork(AdaptedNetwork):
             pooled = output.get(_POOLED)
             self._pooling = _pooling_of(body, hidden, pooled)
             self._pooled_shape = () if pooled is None else pooled.shape[1:]
-        return hidden, _Seen(
-            arguments, type(output), (len(hidden), Layout.of(hidden, self._width_of(hidden)).positions)
-        )
+        return hidden, (arguments, type(output))
 
     def _width_of(self, raw: Tensor) -> int | None:
         return self._channels if raw.ndim == 4 else None
@@ -123,15 +124,15 @@ class TransformersNetwork(AdaptedNetwork):
             raise ValueError(f"inputs must hold {main!r}, which {name} is called with, got {listed(list(inputs))}")
         return arguments
 
-    def _all_real(self, seen: "_Seen", b: int, r: int) -> dict[str, Any]:
+    def _main(self, arguments: dict[str, Any]) -> str:
+        return self.model.main_input_name if self.model.main_input_name in arguments else "inputs_embeds"
+
+    def _all_real(self, main: str, given: Tensor, b: int, r: int) -> dict[str, Any]:
         """Return arguments of b examples of r positions without any padding, as for single positions."""
-        main = self.model.main_input_name
-        main = main if main in seen.arguments else "inputs_embeds"
-        given = seen.arguments[main]
+        if main == "inputs_embeds":
+            return {main: given.new_zeros(b, r, 1)}
         if given.is_floating_point():
-            return {
-                main: given[:1].expand(b, *given.shape[1:]) if main != "inputs_embeds" else given.new_zeros(b, r, 1)
-            }
+            return {main: given[:1].expand(b, *given.shape[1:])}
         ones = given.new_ones(b, r)
         return {main: ones * _token(self.model.config), "attention_mask": ones}
 
@@ -142,7 +143,7 @@ class TransformersNetwork(AdaptedNetwork):
         weights = self.model.layer_weights.softmax(-1)
         return (torch.stack(output["hidden_states"], 1) * weights.view(-1, 1, 1)).sum(1)
 
-    def _output(self, seen: "_Seen", hidden: Tensor) -> Any:
+    def _output(self, kind: type, hidden: Tensor) -> Any:
         """Return an output of the body with other hidden states, the pooled ones computed by the body's own layers."""
         body = self.model.get_submodule(self._body)
         fields: dict[str, Any] = {_HIDDEN: hidden}
@@ -152,31 +153,17 @@ class TransformersNetwork(AdaptedNetwork):
         if getattr(self.model.config, "use_weighted_layer_sum", False):
             # Weights sum to one: of equal states the mixture is the state itself.
             fields["hidden_states"] = (hidden,) * len(self.model.layer_weights)
-        return seen.kind(**fields)
+        return kind(**fields)
 
     def _grid(self, output: EncoderOutput | Tensor) -> Tensor:
         """Return features in the body's own layout; a single position stands in for class tokens too."""
         output = EncoderOutput.of(output)
         features, context = output.features, self._context(output)
-        if features.shape[1] == 1 and len(context.layout.grid) == 1 and not context.seen.is_text:
+        is_text = self._main(context.seen[0]) in ("input_ids", "inputs_embeds")
+        if features.shape[1] == 1 and len(context.layout.grid) == 1 and not is_text:
             # Enough for whatever is split off before patches are averaged; equal rows average to themselves.
             features = features.expand(-1, 3 + getattr(self.model.config, "num_register_tokens", 0), -1)
         return self._restore(replace(output, features=features))
-
-
-@dataclass
-class _Seen:
-    """What pooling needs to know of the last mini-batch."""
-
-    arguments: dict[str, Any]
-    kind: Callable[..., Any]
-    """The class of the body's output."""
-    shape: tuple[int, ...]
-    """Examples and positions."""
-
-    @property
-    def is_text(self) -> bool:
-        return "input_ids" in self.arguments or "inputs_embeds" in self.arguments
 
 
 def is_transformers(model: nn.Module) -> bool:
