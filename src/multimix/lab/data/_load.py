@@ -3,7 +3,7 @@
 import difflib
 import pickle
 import tarfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,48 +25,13 @@ UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, AssertionError, tarfi
 """What torchvision raises for files that are absent, damaged or out of reach."""
 
 
-@dataclass(frozen=True)
-class _Named:
-    """A data set that torchvision reads."""
-
-    cls: str
-    """Of torchvision.datasets."""
-    splits: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
-    """Its arguments for the training and the test set."""
-    folder: str = ""
-    """Below the root."""
-    statistics: Statistics | None = None
-    classes: tuple[str, ...] | None = None
-    """Their names, where torchvision has none."""
-
-    def read(self, name: str, root: Path, *, download: bool) -> Parts:
-        """Return its sets."""
-        train, test = (self._opened(name, root / self.folder, split | {"download": download}) for split in self.splits)
-        classes = self.classes or tuple(train.classes)
-        return Parts(_images(train, classes), _images(test, classes), statistics=self.statistics)
-
-    def _opened(self, name: str, root: Path, options: dict[str, Any]) -> Any:
-        """Return torchvision's data set, or say in one line what to do where it is not there."""
-        from torchvision import datasets
-
-        try:
-            return getattr(datasets, self.cls)(root=str(root), **options)
-        except UNREADABLE as error:
-            reason = one_line(error)
-            if options["download"]:
-                raise FileNotFoundError(
-                    f"{name} could not be downloaded into {root}: {reason}; or pass npz:PATH"
-                ) from error
-            advice = "pass --download (download=True) to fetch it, or npz:PATH to read an archive of your own"
-            raise FileNotFoundError(f"{name} is not, or not whole, under {root}: {advice} ({reason})") from error
-
-
-_TORCHVISION = {
-    "cifar10": _Named("CIFAR10", statistics=((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))),
-    "cifar100": _Named("CIFAR100", statistics=((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))),
-    "svhn": _Named("SVHN", ({"split": "train"}, {"split": "test"}), folder="svhn", classes=tuple("0123456789")),
-    "fashion-mnist": _Named("FashionMNIST"),
+_TORCHVISION: dict[str, tuple[str, Statistics | None]] = {
+    "cifar10": ("CIFAR10", ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))),
+    "cifar100": ("CIFAR100", ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))),
+    "svhn": ("SVHN", None),
+    "fashion-mnist": ("FashionMNIST", None),
 }
+"""Class of torchvision.datasets, and statistics, of the data sets that it reads."""
 _TREES = {"tiny-imagenet": ("tiny-imagenet-200", None), "imagenet": ("imagenet", IMAGENET_STATISTICS)}
 """Folder below the root and statistics of the data sets that are trees of files."""
 _KINDS = ("folder", "npz")
@@ -138,7 +103,7 @@ def parts_of(name: str, root: str | Path, *, split_seed: int = 0, download: bool
     if name == "digits":
         return _digits()
     if name in _TORCHVISION:
-        return _TORCHVISION[name].read(name, root, download=download)
+        return _from_torchvision(name, root, download=download)
     if name in _TREES:
         return _tree(name, root)
     if split_reference(name):
@@ -160,6 +125,28 @@ def _digits() -> Parts:
     whole = Images(pixels, torch.from_numpy(data.target.astype(np.int64)), tuple(map(str, data.target_names)))
     train, test = stratified(whole.labels, round(0.8 * len(whole)), 0)
     return Parts(whole.subset(train), whole.subset(test))
+
+
+def _from_torchvision(name: str, root: Path, *, download: bool) -> Parts:
+    """Return what torchvision reads, or say in one line what to do where it is not there."""
+    from torchvision import datasets
+
+    cls, statistics = _TORCHVISION[name]
+    splits: tuple[dict[str, Any], ...] = ({"train": True}, {"train": False})
+    if name == "svhn":
+        root, splits = root / "svhn", ({"split": "train"}, {"split": "test"})
+    try:
+        found = [getattr(datasets, cls)(root=str(root), download=download, **split) for split in splits]
+    except UNREADABLE as error:
+        reason = one_line(error)
+        if download:
+            raise FileNotFoundError(
+                f"{name} could not be downloaded into {root}: {reason}; or pass npz:PATH"
+            ) from error
+        advice = "pass --download (download=True) to fetch it, or npz:PATH to read an archive of your own"
+        raise FileNotFoundError(f"{name} is not, or not whole, under {root}: {advice} ({reason})") from error
+    classes = tuple("0123456789") if name == "svhn" else tuple(found[0].classes)
+    return Parts(*(_images(dataset, classes) for dataset in found), statistics=statistics)
 
 
 def _images(dataset: Any, classes: tuple[str, ...]) -> Images:
