@@ -242,11 +242,7 @@ class Calibration:
 
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
-        """Return the suite over a run's test set and, if it has one, its validation split.
-
-        Raises:
-            ValueError: If the run's sets hold fewer images than are wanted.
-        """
+        """Return the suite over a run's test set and, if it has one, its validation split."""
         split = source.splits.validation if settings.scaling else None
         validation = None
         if split is not None:

@@ -277,11 +277,7 @@ class Embedding:
 
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
-        """Return the suite over a run's test set.
-
-        Raises:
-            ValueError: If there are too few images or a package is missing.
-        """
+        """Return the suite over a run's test set."""
         test = source.test(settings.examples)
         train = source.splits.train if settings.reference == "train" else None
         check_picture(settings.picture)

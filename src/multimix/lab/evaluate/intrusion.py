@@ -204,11 +204,7 @@ class Intrusion:
 
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
-        """Return the suite over a run's test set.
-
-        Raises:
-            ValueError: If the test set is smaller than a mini-batch to mix.
-        """
+        """Return the suite over a run's test set."""
         test, size = source.test(settings.examples), settings.mixing_batch
         if len(test) < size:
             raise ValueError(f"mixing_batch={size} must be at most {len(test)}, the test images there are")
@@ -249,8 +245,8 @@ class Intrusion:
         """Yield relative distance and class weight of what is nearest to each interpolated embedding."""
         for i, (inputs, labels) in enumerate(monitor.track(name, self.mixing)):
             generator = _generator(self.settings.seed, "mix", i)
-            how = {"classes": self.classes, "generator": generator, "positions": self.settings.positions}
-            found = interpolate(method, network, inputs, labels, **how)
+            how: dict[str, Any] = {"classes": self.classes, "positions": self.settings.positions}
+            found = interpolate(method, network, inputs, labels, generator=generator, **how)
             if found is not None:
                 yield references[found.places is not None].find(found)
 

@@ -90,11 +90,7 @@ class Localisation:
 
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
-        """Return the suite over those images of a run's test set that have a box.
-
-        Raises:
-            ValueError: If the images have no files or no boxes, or a box does not fit its image.
-        """
+        """Return the suite over those images of a run's test set that have a box."""
         files = cast("Files", first_of(files_of(source), settings.examples, what="examples"))
         test = source.test(settings.examples)
         boxes = read_boxes(_file_of_boxes(source, settings))

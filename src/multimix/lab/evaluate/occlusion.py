@@ -59,11 +59,7 @@ class Occlusion:
 
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
-        """Return the suite over a run's test set.
-
-        Raises:
-            ValueError: If the images have fewer pixels than the grid has patches.
-        """
+        """Return the suite over a run's test set."""
         test = source.test(settings.examples)
         _check_grid(settings.grid, *test.shape[1:])
         return cls(source.batches(test), settings)

@@ -44,20 +44,8 @@ def fgsm(
 ) -> Float[Tensor, "b *any"]:
     """Return images that are one step of epsilon along the gradient of their loss away (Goodfellow et al., ICLR 2015).
 
-    Args:
-        network: From pixels in [0, 1] to logits (b, k), its normalisation inside. A module answers in eval mode and is
-            left as it was.
-        pixels: Images, in [0, 1]; float32 or float64.
-        labels: Class indices.
-        epsilon: How far to go, in pixels: 8/255 is eight grey levels.
-        norm: ``linf``, along the signs, or ``l2``, along the gradient itself.
-
-    Returns:
-        Images within epsilon of the given ones and in [0, 1].
-
-    Raises:
-        ValueError: If an argument does not fit.
-        NonFiniteError: If logits or gradients are NaN or infinite.
+    ``epsilon`` is how far to go, in pixels: 8/255 is eight grey levels; along the signs of the gradient (``linf``), or
+    along the gradient itself (``l2``). All else, what is returned and what is refused is as of :func:`pgd`.
     """
     return one_step(epsilon, norm)(network, pixels, labels).pixels
 

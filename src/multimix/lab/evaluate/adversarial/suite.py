@@ -153,8 +153,8 @@ class Adversarial:
             fooled, _ = measured(victim, attack, batches)
             accuracies.append(mean(~fooled))
             examples = len(fooled)
-        about = {"norm": "linf", "attack": "pgd", "examples": examples}
-        return {**about, "epsilon": points, "accuracy": accuracies}
+        about = {"norm": "linf", "attack": "pgd"}
+        return {**about, "epsilon": points, "accuracy": accuracies, "examples": examples}
 
 
 def measured(victim: Normalised, attack: Attack, batches: LabelledBatches) -> tuple[Tensor, ...]:

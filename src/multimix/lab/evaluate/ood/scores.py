@@ -86,13 +86,8 @@ def nudged(
     """Return inputs moved by ``step`` in the direction that makes their predicted class likelier, as a new leaf.
 
     As in ODIN's own code the result is not clipped to valid pixels. An example's step depends on its own gradient
-    alone, so batches do not matter; where the gradient is 0 nothing moves.
-
-    Args:
-        inputs: Leaves that require a gradient.
-        logits: What the network made of them, with its graph.
-        step: How far each value moves.
-        temperature: Divides the logits.
+    alone, so batches do not matter; where the gradient is 0 nothing moves. The inputs are leaves that require a
+    gradient, and the logits what the network made of them, with its graph.
     """
     with torch.enable_grad():  # the caller may have switched it off
         likelihood = (logits / temperature).log_softmax(1).gather(1, logits.argmax(1, keepdim=True)).sum()

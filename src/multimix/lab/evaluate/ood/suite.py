@@ -84,12 +84,7 @@ class OOD:
 
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
-        """Return the suite over a run's test set and the sets of the settings.
-
-        Raises:
-            ValueError: If a set is unknown, not there, holds no image or does not fit the run's; or if there are not so
-                many images as the settings want.
-        """
+        """Return the suite over a run's test set and the sets of the settings."""
         return cls(
             _training(source, settings),
             source.batches(source.test(settings.examples)),
