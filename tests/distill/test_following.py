@@ -92,15 +92,6 @@ def test_a_loop_that_says_so_is_waited_for():
     assert updates_of(method) == 2
 
 
-def test_preparing_twice_keeps_the_teacher():
-    student = toy.images()
-    method = SelfDistilled(ERM())
-    method.prepare(student)
-    teacher = method.ema
-    method.prepare(student)
-    assert method.ema is teacher
-
-
 def test_the_teacher_neither_learns_nor_trains():
     student = toy.images()
     method = SelfDistilled(MultiMix(31))
@@ -171,14 +162,6 @@ def test_replacing_a_setting_starts_with_a_new_teacher():
     method.prepare(student)
     twin = replace(method, gamma=0.9)
     assert (twin.gamma, twin.method, twin.ema) == (0.9, method.method, None)
-
-
-def test_methods_inside_are_found():
-    inner = Until(Alternate((MultiMix(), Mixup())))
-    method = SelfDistilled(inner)
-    found = list(submethods(method))
-    assert found[:3] == [method, inner, inner.method]
-    assert found[3:] == [*inner.method.methods, inner.then]
 
 
 def test_until_hears_inside_of_it_that_training_ends():

@@ -9,7 +9,7 @@ from scipy import stats
 
 import toy
 from multimix.methods import ERM, Alternate, AutoMix, ManifoldMixup, Mixup, MultiMix, Until
-from multimix.protocols import Losses, Method, Teacher, submethods
+from multimix.protocols import Losses, Method, Teacher, declares, stateful, submethods
 from toy import seeded
 
 
@@ -165,3 +165,20 @@ def test_impossible_alternations_are_refused(methods, probabilities, error, mess
 def test_impossible_changes_are_refused(settings, error, message):
     with pytest.raises(error, match=message):
         Until(**settings)
+
+
+def test_what_a_method_declares_is_found_inside_of_others():
+    assert declares(Alternate((ERM(), Until(ManifoldMixup()))), "needs_stages")
+    assert not declares(Alternate((ERM(), Mixup())), "needs_stages")
+    until = Until(Mixup())
+    assert stateful(Alternate((until, ERM()))) == [until]
+
+
+def test_alternate_mixes_inputs_if_all_do():
+    inputs, targets = toy.batch(7, 8)
+    method = Alternate((Mixup(), ERM()), (0.0, 1.0))
+    mixed, labels = method.mix(inputs, targets, num_classes=5, generator=seeded())
+    assert method.mixes_inputs
+    assert torch.equal(mixed, inputs)
+    assert torch.equal(labels, toy.one_hot(targets))
+    assert not Alternate((Mixup(), MultiMix())).mixes_inputs

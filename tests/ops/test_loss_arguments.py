@@ -146,3 +146,35 @@ def test_as_probabilities_checks_what_it_converts(classes):
         ops.as_probabilities(torch.tensor([0, classes]), classes)
     with pytest.raises(ValueError, match=rf"must have shape \(b, {classes}\)"):
         ops.as_probabilities(torch.zeros(2, classes + 1), classes)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_unknown_keywords_are_refused_with_the_known_ones(dense):
+    with pytest.raises(TypeError, match="alpha is no option of a mixed cross-entropy, which has teacher_logits, gamma"):
+        sample(7, 3, 5, r=2 if dense else None).loss(alpha=1.0)
+    with pytest.raises(TypeError, match="mask is no option of a mixed cross-entropy"):
+        sample(7, 3, 5, r=2 if dense else None).loss(mask=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": torch.ones(7, 2, dtype=torch.bool)}, "masks and label maps need a network with an affine head"),
+        ({"impl": "fused"}, "impl='fused' needs a network with an affine head; head is None: use impl='auto'"),
+        ({"teacher_logits": torch.zeros(6, 2, 4)}, "teacher_logits must have the shape of logits"),
+    ],
+)
+def test_what_needs_an_affine_head_is_refused_without_one(options, message):
+    embeddings, targets, weights = torch.randn(7, 2, 4), torch.zeros(7, dtype=torch.long), torch.full((3, 7), 1 / 7)
+    given = ops.LossOptions(classify=lambda z: z, teach=lambda z: z, **options)
+    with pytest.raises(ValueError, match=message):
+        ops.mixed_losses(embeddings, targets, weights, given)
+
+
+def test_attention_and_masks_are_of_positions():
+    s = sample(7, 3, 5)
+    for name in ("attention", "mask"):
+        with pytest.raises(
+            ValueError, match=rf"logits must have shape \(b, r, k\) where there is {name}, got \(7, 5\)"
+        ):
+            ops.mixed_losses(s.logits, s.targets, s.weights, ops.LossOptions(**{name: torch.ones(7, 5)}))
