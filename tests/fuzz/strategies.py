@@ -1,5 +1,6 @@
 """Awkward arguments of ops: sizes of one, odd shapes, extreme values, several dtypes and layouts of memory."""
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +17,28 @@ COVERED: set[str] = set()
 """Names of the ops that some law is about."""
 
 sizes = st.integers(1, 7)
+sides = st.integers(1, 6)
 seeds = st.integers(0, 2**31)
 shares = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 1e-7, 1 - 1e-7]), st.floats(0, 1))
 dtypes = st.sampled_from([torch.float64, torch.float32, torch.bfloat16])
 full_dtypes = st.sampled_from([torch.float64, torch.float32])
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "offset"])
 kinds = st.sampled_from(["normal", "normal", "zero", "constant", "huge", "tiny", "wide"])
+ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("b", "n", "m", "d", "k"), sizes),
+    **dict.fromkeys(("h", "w"), sides),
+    **dict.fromkeys(("c", "r"), st.integers(1, 4)),
+    **dict.fromkeys(("own", "taught", "balanced"), st.booleans()),
+    "rest": st.lists(sizes, max_size=3),
+    "seed": seeds,
+    "share": shares,
+    "dtype": dtypes,
+    "layout": layouts,
+    "kind": kinds,
+    "impl": st.sampled_from(["auto", "plain", "commuted", "fused"]),
+    "data": st.data(),
+}
+"""What the arguments of laws are drawn from, by their names, where a law says nothing else."""
 
 
 def law(*names: str, examples: int = 20, **strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -30,7 +47,7 @@ def law(*names: str, examples: int = 20, **strategies: Any) -> Callable[[Callabl
     Args:
         names: The ops, as ``multimix.ops`` has them.
         examples: How many arguments are tried; a hundred times as many in the long form.
-        strategies: Of the arguments, by their names.
+        strategies: Of the arguments that ``ARGUMENTS`` does not have, or has otherwise.
     """
     COVERED.update(names)
     chosen = settings(
@@ -41,12 +58,22 @@ def law(*names: str, examples: int = 20, **strategies: Any) -> Callable[[Callabl
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     patient = pytest.mark.timeout(3600 if LONG else 300)
-    return lambda test: patient(chosen(given(**strategies)(test)))
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        asked = {name: ARGUMENTS[name] for name in inspect.signature(test).parameters if name in ARGUMENTS}
+        return patient(chosen(given(**{**asked, **strategies})(test)))
+
+    return decorate
 
 
 def generator(seed: int) -> Generator:
     """Return a source of randomness."""
     return torch.Generator().manual_seed(seed)
+
+
+def chance(probability: float, *shape: int, seed: int) -> Tensor:
+    """Return a mask that is true with a probability."""
+    return torch.rand(*shape, generator=generator(seed)) < probability
 
 
 def laid(values: Tensor, layout: str) -> Tensor:
@@ -56,9 +83,8 @@ def laid(values: Tensor, layout: str) -> Tensor:
     if layout == "transposed":
         return values.mT.contiguous().mT
     if layout == "strided":
-        room = values.new_full(
-            (*values.shape[:-1], 2 * values.shape[-1]), torch.nan if values.is_floating_point() else 0
-        )
+        filler = torch.nan if values.is_floating_point() else 0
+        room = values.new_full((*values.shape[:-1], 2 * values.shape[-1]), filler)
         room[..., ::2] = values
         return room[..., ::2]
     if layout == "offset":
@@ -77,16 +103,21 @@ def scaled(values: Tensor, kind: str) -> Tensor:
 
 
 @st.composite
-def tensors(draw: st.DrawFn, *shape: int, dtype: Any = full_dtypes, kind: Any = kinds, grad: bool = False) -> Tensor:
+def tensors(draw: st.DrawFn, *shape: int, dtype: Any = full_dtypes, kind: Any = kinds) -> Tensor:
     """Draw a tensor of a shape, of some dtype, kind of values and layout."""
     values = torch.randn(*shape, generator=generator(draw(seeds)), dtype=torch.float64)
     chosen = draw(dtype) if isinstance(dtype, st.SearchStrategy) else dtype
     extreme = draw(kind) if isinstance(kind, st.SearchStrategy) else kind
-    found = laid(scaled(values, extreme).to(chosen), draw(layouts))
-    return found.requires_grad_() if grad else found
+    return laid(scaled(values, extreme).to(chosen), draw(layouts))
 
 
-def simplex(draw: st.DrawFn, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def normals(*shape: int, kind: Any = "normal") -> st.SearchStrategy[Tensor]:
+    """Draw a tensor of float64, of standard normal values if nothing else is said."""
+    return tensors(*shape, dtype=torch.float64, kind=kind)
+
+
+@st.composite
+def simplices(draw: st.DrawFn, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Draw rows that sum to 1: even, one-hot, sparse or anything between."""
     alpha = draw(st.sampled_from([0.01, 0.3, 1.0, 100.0]))
     form = draw(st.sampled_from(["drawn", "even", "one-hot"]))
@@ -101,16 +132,10 @@ def simplex(draw: st.DrawFn, *shape: int, dtype: torch.dtype = torch.float64) ->
 
 
 @st.composite
-def simplices(draw: st.DrawFn, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Draw rows that sum to 1."""
-    return simplex(draw, *shape, dtype=dtype)
-
-
-@st.composite
 def labels(draw: st.DrawFn, b: int, k: int, *, soft: bool | None = None) -> Tensor:
     """Draw targets: class indices of some integer type, or class probabilities."""
     if draw(st.booleans()) if soft is None else soft:
-        return simplex(draw, b, k)
+        return draw(simplices(b, k))
     indices = torch.randint(k, (b,), generator=generator(draw(seeds)))
     return laid(indices.to(draw(st.sampled_from([torch.int64, torch.int32]))), draw(layouts))
 
@@ -120,14 +145,20 @@ def tolerance(dtype: torch.dtype) -> float:
     return {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 3e-2}[dtype]
 
 
-def close(found: Tensor, expected: Tensor, dtype: torch.dtype | None = None, *, scale: float | None = None) -> None:
+def close(found: Tensor, expected: Any, dtype: torch.dtype | None = None, *, scale: float | None = None) -> None:
     """Assert that a result has the expected shape and values, off by rounding of a dtype at most."""
+    expected = torch.as_tensor(expected, dtype=torch.float64)
+    found = found.detach()
     assert found.shape == expected.shape, f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
-    size = max(float(expected.abs().max()) if expected.numel() else 0.0, 1e-30) if scale is None else scale
-    off = (found.double() - expected.double()).abs()
+    size = largest(expected) if scale is None else scale
     assert bool(found.isfinite().all()), "not finite"
-    worst = float(off.max()) if off.numel() else 0.0
+    worst = float((found.double() - expected).abs().max()) if found.numel() else 0.0
     assert worst <= tolerance(dtype or found.dtype) * size + 1e-300, f"off by {worst:.3g} where values reach {size:.3g}"
+
+
+def largest(*values: Tensor) -> float:
+    """Return the largest magnitude in tensors, above 0."""
+    return max(1e-30, *(float(each.detach().double().abs().max()) for each in values if each.numel()))
 
 
 def on_simplex(rows: Tensor, dtype: torch.dtype | None = None) -> None:
@@ -136,3 +167,11 @@ def on_simplex(rows: Tensor, dtype: torch.dtype | None = None) -> None:
     assert float(rows.min()) >= 0
     off = float((rows.double().sum(-1) - 1).abs().max())
     assert off <= 10 * tolerance(dtype or rows.dtype), f"a row is off by {off:.3g}"
+
+
+def gradient(loss: Tensor, leaf: Tensor) -> Tensor:
+    """Return the gradient of a loss at a leaf, which must be there and finite."""
+    loss.backward()
+    assert leaf.grad is not None
+    assert bool(leaf.grad.isfinite().all())
+    return leaf.grad
