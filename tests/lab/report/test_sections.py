@@ -39,7 +39,7 @@ def run_with(make_run, name, figure, data, **options):
 def articles_of(runs):
     rows = records(runs)
     found = sections({suite: summarise(rows, suite=suite) for suite in suites(rows)}, runs)
-    return {section["title"]: article for section in found for article in section["articles"]}
+    return {section["suite"].title: article for section in found for article in section["articles"]}
 
 
 def article_of(runs):

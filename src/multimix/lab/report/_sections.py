@@ -17,11 +17,10 @@ from multimix.lab.report._records import Record, kind_of, method_name, suite_of,
 from multimix.lab.report._runs import Run
 from multimix.lab.report._summary import Comparison, Row, Summary, row_names, suites
 from multimix.lab.report._tables import grids
-from multimix.lab.report._words import clean, listed, suite_title
+from multimix.lab.report._words import clean, listed, suite_named
 
 Pairs = list[tuple[str, str]]
 
-_UNKNOWN = "A suite that this version of MultiMix does not describe; shown as recorded."
 _VISIBLE = 6  # figures of one kind that stand open
 _RENDERERS: dict[type[about.Figure], Callable[[Any, Sequence[Drawn]], list[Figure]]] = {
     about.Curve: kinds.draw_curve,
@@ -46,11 +45,10 @@ class Article:
 
 
 def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return a section for every suite: its title, its words, and an article for every comparison."""
+    """Return a section for every suite, with an article for every comparison."""
     return [
         {
-            "title": suite_title(suite),
-            "words": SUITES[suite].meaning if suite in SUITES else _UNKNOWN,
+            "suite": suite_named(suite),
             "articles": [_article(comparison, suite, runs) for comparison in summary.comparisons],
         }
         for suite, summary in summaries.items()
@@ -60,8 +58,8 @@ def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[dict
 def _article(comparison: Comparison, suite: str, runs: Sequence[Run]) -> Article:
     rows = _measured(comparison, suite, runs)
     found = [evaluation for row in rows for evaluation in row.data]
-    described = SUITES.get(suite)
-    note = described.note(found[0]["settings"]) if described and described.note and found else ""
+    say = suite_named(suite).note
+    note = say(found[0]["settings"]) if say and found else ""
     article = Article(comparison.title, *grids(comparison), note)
     for name in dict.fromkeys(name for evaluation in found for name in evaluation["figures"]):
         own = [[(seed, one["figures"][name]) for seed, one in row.seeds if name in one["figures"]] for row in rows]
@@ -104,8 +102,7 @@ def _seeds(row: Row, suite: str, runs: Iterable[Run]) -> list[tuple[int, dict[st
 def _figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Comparison) -> tuple[list[Figure], list[Figure]]:
     """Draw a figure as its suite describes it, else as any suite does that has data of this form."""
     keys = set.intersection(*(set(data) for row in rows for data in row.data))
-    own = SUITES[suite].figures if suite in SUITES else ()
-    for kind in chain(own, *(described.figures for described in SUITES.values())):
+    for kind in chain(suite_named(suite).figures, *(described.figures for described in SUITES.values())):
         if kind.keys <= keys and fnmatchcase(name, kind.name):
             if isinstance(kind, about.Scores):
                 return kinds.draw_scores(kind, name, rows, comparison)
@@ -150,7 +147,7 @@ def evaluations_of(rows: Sequence[Record]) -> list[tuple[str, Pairs]]:
     }
     if all(value in ("", "null", "–") for _, value in found["accuracy"]):
         del found["accuracy"]
-    return [(suite_title(suite), pairs) for suite, pairs in found.items()]
+    return [(suite_named(suite).title, pairs) for suite, pairs in found.items()]
 
 
 def _suite_settings(rows: Iterable[Record]) -> Pairs:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from multimix.lab.evaluate.about import SUITES
 from multimix.lab.evaluate.about.kinds import Table
 from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Summary
-from multimix.lab.report._words import capital, clean, counted, decimals, in_words, listed, metric
+from multimix.lab.report._words import capital, clean, counted, decimals, in_words, listed, metric, suite_named
 
 BEST = "Bold: best mean of its column{among}, which says nothing about significance."
 _WIDEST = 10  # columns that a table of a suite which nobody described may have side by side
@@ -63,10 +62,8 @@ class Plan:
 def plans(suite: str | None, names: Sequence[str]) -> list[Plan]:
     """Return the tables of a suite: together they hold every metric."""
     paths = {name: name.removeprefix(f"{suite}/" if suite else "") for name in names}
-    if suite in SUITES:
-        tables = SUITES[suite].tables
-    else:
-        tables = (_MAIN if suite is None or len(paths) <= _WIDEST else _UNDESCRIBED,)
+    default = _MAIN if suite is None or len(paths) <= _WIDEST else _UNDESCRIBED
+    tables = (suite_named(suite).tables if suite else ()) or (default,)
     found = []
     for one in (*tables, Table(pattern=".*", more=True)):
         chosen = {name: path for name, path in paths.items() if re.fullmatch(one.pattern, path, re.DOTALL)}

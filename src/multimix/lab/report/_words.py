@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from multimix.lab.evaluate.about import SUITES
-from multimix.lab.evaluate.about.kinds import Metric
+from multimix.lab.evaluate.about.kinds import Description, Metric
 
 # Control characters, line and paragraph separators, turns of the writing direction, halves of pairs, no characters.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -81,9 +81,10 @@ def spoken(title: str) -> str:
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
-def suite_title(suite: str) -> str:
-    """Return a suite's name for people."""
-    return SUITES[suite].title if suite in SUITES else capital(in_words(suite))
+def suite_named(name: str) -> Description:
+    """Return what a suite says of itself; one that nobody described has a title alone."""
+    meaning = "A suite that this version of MultiMix does not describe; shown as recorded."
+    return SUITES.get(name) or Description(name=name, suite="", title=capital(in_words(name)), meaning=meaning)
 
 
 def metric(name: str) -> Metric:
