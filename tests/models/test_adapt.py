@@ -6,7 +6,8 @@ import torch
 import torchvision
 from torch import nn
 
-from multimix.models import adapt, preact_resnet18
+from multimix.models import adapt, build, preact_resnet18
+from multimix.ops import SquaredError
 from multimix.protocols import Network
 
 
@@ -124,11 +125,29 @@ def test_no_module_at_all():
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
-    "options", [{"encoder": "stem"}, {"head": "head"}, {"pool": torch.sum}, {"stages": ["group1"]}]
+    ("option", "value"),
+    [
+        ("encoder", "stem"),
+        ("head", "head"),
+        ("pool", torch.sum),
+        ("stages", ["group1"]),
+        ("mask", "mask"),
+        ("objective", SquaredError()),
+        ("dense", True),
+        ("gather", True),
+    ],
 )
-def test_options_do_not_apply_to_a_network(options):
-    with pytest.raises(ValueError, match=f"{next(iter(options))} does not apply: the model is a network already"):
-        adapt(preact_resnet18(width=2), **options)
+def test_options_do_not_apply_to_a_network(option, value):
+    with pytest.raises(ValueError, match=f"{option} does not apply: the model is a network already"):
+        adapt(preact_resnet18(width=2), **{option: value})
+
+
+@pytest.mark.bad_input
+def test_unknown_options():
+    with pytest.raises(TypeError, match="options must be of objective, dense, gather, got denes"):
+        adapt(nn.Sequential(nn.Linear(2, 2)), denes=True)
+    with pytest.raises(TypeError, match="options must be of width, strides, final_norm, pretrained, got widht"):
+        build("preact_resnet18", num_classes=2, widht=3)
 
 
 def test_on_the_device(device):

@@ -159,7 +159,3 @@ def test_what_a_network_is_trained_for(objective):
 def test_an_objective_is_an_objective():
     with pytest.raises(TypeError, match=r"objective must be an Objective such as CrossEntropy\(\), got 'bce'"):
         adapt(vector(), encoder="body", head="out", objective="bce")
-    network = adapt(vector(), encoder="body", head="out")
-    for option in ({"objective": SquaredError()}, {"dense": True}, {"mask": "mask"}):
-        with pytest.raises(ValueError, match=f"{next(iter(option))} does not apply: the model is a network already"):
-            adapt(network, **option)

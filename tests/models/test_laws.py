@@ -54,7 +54,10 @@ def test_network_is_the_model(evaluated):
     network, inputs, expected = evaluated.network, evaluated.inputs, evaluated.logits()
     assert isinstance(network, Network)
     assert adapt(network) is network
+    network(inputs)
+    attributes = dict(vars(network))
     output = network.embed(inputs)
+    assert all(vars(network)[name] is value for name, value in attributes.items())  # nothing of a batch stays on it
     before = output.features.clone()
     embeddings = network.pool(output)
     assert (output.features.ndim, embeddings.ndim) == (3, 2)

@@ -1,7 +1,5 @@
 """Sequences of different lengths: which positions are real, and that the others never count."""
 
-import copy
-import pickle
 from collections import UserDict
 
 import pytest
@@ -239,24 +237,6 @@ def test_nested_tensors_are_padded(layout):
     torch.testing.assert_close(ours, model.encoder.weight.grad)
 
 
-def test_a_copy_computes_the_same():
-    model = Words()
-    network = adapt(model, encoder="norm", head="out", mask="attention_mask")
-    logits = network(SENTENCES)
-    for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):  # noqa: S301
-        torch.testing.assert_close(twin(SENTENCES), logits)
-
-
-def test_a_teacher_masks_its_own_view():
-    torch.manual_seed(0)
-    network = adapt(Words(), encoder="norm", head="out", mask="attention_mask")
-    shorter = {key: value[:, :4] for key, value in SENTENCES.items()}
-    method = mm.SelfDistilled(mm.MultiMix(tuples=8))
-    losses = method(network, (SENTENCES, shorter), TARGETS)
-    losses.total.backward()
-    assert torch.isfinite(losses.total)
-
-
 OUTSIDE = nn.Identity()
 
 
@@ -283,9 +263,3 @@ OUTSIDE = nn.Identity()
 def test_bad_masks_and_mappings(mask, inputs, error, words):
     with pytest.raises(error, match=words):
         adapt(Words(), encoder="norm", head="out", mask=mask)(inputs)
-
-
-@pytest.mark.bad_input
-def test_a_mask_goes_with_names():
-    with pytest.raises(ValueError, match="mask must be given together with encoder and head"):
-        adapt(Words(), mask="attention_mask")

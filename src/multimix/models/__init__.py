@@ -1,13 +1,15 @@
 """Networks that methods can mix inside: our own for small images, adaptors for timm, torchvision and any model."""
 
-from multimix.models._adapt import adapt
-from multimix.models._build import MODELS, build
+from multimix.models._adapt import AdaptOptions, adapt
+from multimix.models._build import MODELS, ModelOptions, build
 from multimix.models._network import StagedNetwork
 from multimix.models._preact import PreActResNet, WideResNet, preact_resnet18, wide_resnet16_8
 from multimix.models._synced import synchronise_batchnorm
 
 __all__ = [
     "MODELS",
+    "AdaptOptions",
+    "ModelOptions",
     "PreActResNet",
     "StagedNetwork",
     "WideResNet",
