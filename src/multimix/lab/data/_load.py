@@ -146,7 +146,8 @@ def _from_torchvision(name: str, root: Path, *, download: bool) -> Parts:
         advice = "pass --download (download=True) to fetch it, or npz:PATH to read an archive of your own"
         raise FileNotFoundError(f"{name} is not, or not whole, under {root}: {advice} ({reason})") from error
     classes = tuple("0123456789") if name == "svhn" else tuple(found[0].classes)
-    return Parts(*(_images(dataset, classes) for dataset in found), statistics=statistics)
+    train, test = (_images(dataset, classes) for dataset in found)
+    return Parts(train, test, statistics=statistics)
 
 
 def _images(dataset: Any, classes: tuple[str, ...]) -> Images:
