@@ -272,32 +272,9 @@ def test_all_or_nothing(form):
     assert of_one([HIT], [0.9], [HIT], [True], form=form) is None
 
 
-def test_by_hand():
-    # surest is wrong, then one of two objects: precision 1/2 up to recall 1/2, nothing beyond
-    assert of_one([MISS, HIT], [0.9, 0.8], [HIT, [30.0, 30, 40, 40]]) == 0.25
-    assert of_one([MISS, HIT], [0.9, 0.8], [HIT, [30.0, 30, 40, 40]], form="11_point") == pytest.approx(6 / 11 / 2)
-    # found twice: the second is wrong, but comes too late to matter; the other way round it does not
-    assert of_one([HIT, HIT, [30.0, 30, 40, 40]], [0.9, 0.8, 0.7], [HIT, [30.0, 30, 40, 40]]) == pytest.approx(
-        0.5 + 0.5 * 2 / 3
-    )
-
-
 def test_an_overlap_of_exactly_a_half_is_enough():
     assert of_one([[10.0, 10, 20, 15]], [0.9], [HIT]) == 1
     assert of_one([[10.0, 10, 20, 14.99]], [0.9], [HIT]) == 0
-
-
-def test_the_nearest_object_is_the_one_even_if_it_is_taken():
-    """Not the next best: VOC, unlike COCO, does not give a second detection another object."""
-    beside = [10.0, 12, 20, 22]  # overlaps HIT by 2/3
-    assert of_one([HIT, [10.0, 10.5, 20, 20.5]], [0.9, 0.8], [HIT, beside]) == 0.5
-
-
-def test_difficult_objects_neither_help_nor_hurt():
-    other = [30.0, 30, 40, 40]
-    assert of_one([other, HIT], [0.9, 0.8], [HIT, other], [False, True]) == 1
-    assert of_one([other, other, HIT], [0.9, 0.85, 0.8], [HIT, other], [False, True]) == 1
-    assert of_one([MISS, HIT], [0.9, 0.8], [HIT, other], [False, True]) == 0.5
 
 
 def test_recalls_of_eleven_points_are_exact():

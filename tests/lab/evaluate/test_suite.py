@@ -46,31 +46,6 @@ def test_every_example_is_predicted_in_order(device):
     assert not logits.requires_grad
 
 
-def test_batch_normalisation_uses_and_keeps_its_running_statistics():
-    network = toy.images()
-    inputs, labels = toy.batch(6, 3, 8, 8)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    together, _ = predict(network, [(inputs, labels)])
-    one_by_one, _ = predict(network, batches(inputs, labels, 1))
-    torch.testing.assert_close(together, one_by_one)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_mode_of_every_module_comes_back(training):
-    """Someone who fine-tunes keeps some modules in eval mode while the rest trains, or the other way round."""
-    network = toy.images().train(training)
-    network.blocks[1][1].train(not training)
-    before = modes(network)
-    seen: list[dict[str, bool]] = []
-    network.classifier.register_forward_hook(lambda *_: seen.append(modes(network)))
-    inputs, labels = toy.batch(2, 3, 8, 8)
-    predict(network, [(inputs, labels)])
-    assert not any(seen[0].values())
-    assert modes(network) == before
-    assert before["blocks.1.1"] != before["blocks.1.0"]
-
-
 def test_the_mode_comes_back_after_a_failure():
     network = toy.images()
     network.blocks[1].eval()

@@ -22,6 +22,7 @@ from typing_extensions import Self
 from multimix._declared import Fraction, Interval
 from multimix.lab.data import Files, ImageSet, first_of
 from multimix.lab.data._folder import pixels_of
+from multimix.lab.data._images import EVALUATION_RATIO
 from multimix.lab.data._load import parts_of
 from multimix.lab.evaluate.predict import LabelledBatches, each_position, evaluating
 from multimix.lab.evaluate.suite import Source, SuiteSettings
@@ -382,8 +383,6 @@ def fitted_boxes(
     """Return boxes in an image of ``shape`` (h, w) as they are once it is scaled and cut to ``size`` squared."""
     from torchvision import tv_tensors
     from torchvision.transforms.v2 import functional
-
-    from multimix.lab.data._images import EVALUATION_RATIO
 
     shorter = round(size * (1.0 if in_memory else EVALUATION_RATIO))
     given = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=shape)

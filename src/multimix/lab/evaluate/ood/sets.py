@@ -17,7 +17,7 @@ from multimix.lab.data import DATASETS, Images, load, normalise, seed_of
 from multimix.lab.data._arrays import DAMAGED, as_bytes
 from multimix.lab.data._batches import decoded
 from multimix.lab.data._folder import images_under
-from multimix.lab.data._images import fitted, read_image
+from multimix.lab.data._images import EVALUATION_RATIO, fitted, read_image
 from multimix.lab.data._sets import one_line
 from multimix.lab.evaluate.predict import per_example
 
@@ -32,7 +32,6 @@ KNOWN = (*NOISE, *SHORT, *DATASETS)
 
 TREES = {"tiny-imagenet": "tiny-imagenet-200/val", "imagenet": "imagenet/val"}
 """The test images that ``load`` would read under its root; only those that are taken are read here."""
-IMAGE_FILE_RATIO = 256 / 224  # of large images, the same as of a run's own test images
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +113,7 @@ def open_set(
     if base in NOISE:
         seed = seed_of("ood", seed, base)
         return Outside(limit, partial(_noise, gaussian=base == "gaussian-noise", shape=shape, seed=seed))
-    fitting = Fitting(shape, crop, seed_of("ood", seed, "cut", base), IMAGE_FILE_RATIO if files else 1.0)
+    fitting = Fitting(shape, crop, seed_of("ood", seed, "cut", base), EVALUATION_RATIO if files else 1.0)
     try:
         found = _found(base, root, download)
         taken = torch.arange(len(found))
