@@ -19,7 +19,7 @@ class Gather:
 
     A network with an attribute ``gather`` of this kind has its tuples drawn over the union of all processes' examples:
     because classifying and interpolating commute, logits (b, k) and targets are all that is sent. The order is that of
-    a mini-batch dealt out like cards: the first example of every process, then the second. Without a process group, or
+    a mini-batch that is sharded in turn: the first example of every rank, then the second. Without a process group, or
     with one of a single process, everything comes back as it is.
 
     Gradients are exact for a loss that is averaged over the processes, as DistributedDataParallel averages gradients.
@@ -61,7 +61,7 @@ def processes() -> int:
 
 
 class _All(torch.autograd.Function):
-    """Everybody's values, in dealt order; the gradient is what everybody's loss sends back to ours."""
+    """An all_gather in interleaved order; its gradient is the sum of what every rank's loss sends back."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, sizes: list[int]) -> Tensor:
@@ -72,8 +72,8 @@ class _All(torch.autograd.Function):
             mine = torch.cat([mine, mine.new_zeros(most - len(mine), *mine.shape[1:])])
         everyone = mine.new_empty(len(sizes), *mine.shape)
         _gather(everyone.flatten(0, 1), mine)
-        dealt = everyone.transpose(0, 1).flatten(0, 1)
-        return dealt if min(sizes) == most else dealt[_held(sizes, dealt.device)]
+        interleaved = everyone.transpose(0, 1).flatten(0, 1)
+        return interleaved if min(sizes) == most else interleaved[_filled(sizes, interleaved.device)]
 
     @staticmethod
     @once_differentiable
@@ -82,13 +82,13 @@ class _All(torch.autograd.Function):
         everyone = gradient.contiguous().clone()
         dist.all_reduce(everyone)
         if min(sizes) < max(sizes):
-            dealt = everyone.new_zeros(max(sizes) * len(sizes), *everyone.shape[1:])
-            dealt[_held(sizes, dealt.device)] = everyone
-            everyone = dealt
+            interleaved = everyone.new_zeros(max(sizes) * len(sizes), *everyone.shape[1:])
+            interleaved[_filled(sizes, interleaved.device)] = everyone
+            everyone = interleaved
         return everyone[rank :: len(sizes)][: sizes[rank]], None
 
 
-def _held(sizes: list[int], device: torch.device) -> Tensor:
-    """Return which places of the dealt order some process has an example for."""
+def _filled(sizes: list[int], device: torch.device) -> Tensor:
+    """Return which places of the interleaved order some rank has an example for."""
     rounds = torch.arange(max(sizes), device=device)
     return (rounds[:, None] < torch.tensor(sizes, device=device)).flatten()
