@@ -17,7 +17,6 @@ import toy
 from evaluate.made import batches, images, normalised, source
 from listening import Kept
 from multimix.lab.evaluate.calibration import (
-    LIMIT,
     Accuracy,
     Calibration,
     CalibrationSettings,
@@ -214,14 +213,14 @@ def test_it_undoes_a_scale():
 
 def test_without_a_minimum_it_is_the_limit():
     logits = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
-    assert fit_temperature(logits, torch.tensor([0, 1])) == 1 / LIMIT
-    assert fit_temperature(logits, torch.tensor([1, 0])) == LIMIT
-    assert fit_temperature(torch.zeros(3, 2), torch.tensor([0, 1, 1])) == LIMIT
+    assert fit_temperature(logits, torch.tensor([0, 1])) == 0.01
+    assert fit_temperature(logits, torch.tensor([1, 0])) == 100
+    assert fit_temperature(torch.zeros(3, 2), torch.tensor([0, 1, 1])) == 100
 
 
 def test_logits_of_any_size_give_a_number():
     """Wrong by so much that only the largest temperature helps; a class ruled out (-inf) does no harm."""
-    assert fit_temperature(torch.tensor([[1e6, 0.0], [0.0, 5.0]]), torch.tensor([1, 1])) == LIMIT
+    assert fit_temperature(torch.tensor([[1e6, 0.0], [0.0, 5.0]]), torch.tensor([1, 1])) == 100
     logits, labels = noisy(500, 4, 4.0)
     ruled_out = torch.cat([logits, torch.full((500, 1), -torch.inf)], 1)
     assert fit_temperature(ruled_out, labels) == pytest.approx(fit_temperature(logits, labels), rel=1e-12)

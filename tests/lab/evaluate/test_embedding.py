@@ -14,6 +14,7 @@ from torch import Tensor
 import toy
 from evaluate.made import batches, source
 from listening import Kept
+from multimix.lab.data import Images
 from multimix.lab.evaluate import embedding as module
 from multimix.lab.evaluate.embedding import (
     Embedding,
@@ -260,6 +261,13 @@ def test_data_that_do_not_fit_are_refused():
         Embedding.of(source(60), EmbeddingSettings(neighbours=60))
     with pytest.raises(ValueError, match="picture_examples=4 must be at least 5"):
         Embedding.of(source(60), EmbeddingSettings(picture_examples=4))
+    with pytest.raises(ValueError, match="neighbours=61 must be at most 60"):
+        Embedding.of(source(60), EmbeddingSettings(neighbours=61, reference="train"))
+    Embedding.of(source(60), EmbeddingSettings(neighbours=59, picture_examples=5))
+    Embedding.of(source(60), EmbeddingSettings(picture_examples=1, picture="none"))
+    alone = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), ("a", "b"))
+    with pytest.raises(ValueError, match="of at least two classes for distances between them"):
+        Embedding.of(source(alone), EmbeddingSettings(neighbours=2))
     with pytest.raises(ValueError, match="a class with two images for alignment"):
         Embedding.of(source(5), EmbeddingSettings(neighbours=2))
 

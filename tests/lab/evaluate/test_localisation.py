@@ -113,6 +113,7 @@ def test_tokens_before_the_map_are_left_out():
     ("positions", "height", "width", "grid"),
     [
         (197, 224, 224, (1, 14, 14)),
+        (24, 32, 32, (8, 4, 4)),
         (201, 224, 224, (5, 14, 14)),
         (9, 16, 32, (1, 2, 4)),
     ],

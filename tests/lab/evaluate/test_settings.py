@@ -15,6 +15,7 @@ from multimix.lab.evaluate import (
     OODSettings,
     SuiteSettings,
 )
+from multimix.lab.evaluate.corruption import CORRUPTIONS
 
 NAN = float("nan")
 REFUSED = {
@@ -99,16 +100,53 @@ def test_the_list_of_suites_starts_with_accuracy_and_has_no_name_twice():
     assert all(issubclass(suite.Settings, SuiteSettings) for suite in SUITES)
 
 
-def test_the_defaults_are_those_of_the_papers():
-    attacks, outside = AdversarialSettings(), OODSettings()
-    assert (attacks.fgsm_epsilon, attacks.pgd_epsilon, attacks.pgd_step) == (8 / 255, 4 / 255, 2 / 255)
-    assert (attacks.l2_epsilon, attacks.l2_step, attacks.steps, attacks.restarts) == (0.5, 0.05, 20, 1)
-    assert (attacks.random_start, attacks.autoattack, attacks.curve_examples) == (True, False, 500)
-    assert attacks.curve == (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)
-    assert (outside.ood_examples, outside.train_examples, outside.knn_neighbours) == (10_000, 10_000, 50)
-    assert (outside.odin_epsilon, outside.odin_temperature, outside.energy_temperature) == (0.0014, 1000.0, 1.0)
-    assert (CalibrationSettings().bins, CalibrationSettings().scaling) == (15, True)
-    assert (EmbeddingSettings().neighbours, EmbeddingSettings().reference) == (20, "test")
-    assert OcclusionSettings().fractions == (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
-    assert (IntrusionSettings().mixing_batch, IntrusionSettings().threshold) == (128, 0.01)
-    assert (LocalisationSettings().threshold, LocalisationSettings().query) == (0.2, "gap")
+DEFAULTS = {
+    SuiteSettings: {},
+    CalibrationSettings: {"bins": 15, "scaling": True, "validation_examples": None},
+    AdversarialSettings: {
+        "norms": ("linf", "l2"),
+        "fgsm_epsilon": 8 / 255,
+        "pgd_epsilon": 4 / 255,
+        "pgd_step": 2 / 255,
+        "l2_epsilon": 0.5,
+        "l2_step": 0.05,
+        "steps": 20,
+        "restarts": 1,
+        "random_start": True,
+        "seed": 0,
+        "curve": (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255),
+        "curve_examples": 500,
+        "autoattack": False,
+        "autoattack_examples": 1000,
+        "autoattack_batch_size": 100,
+    },
+    CorruptionSettings: {"corruptions": tuple(CORRUPTIONS), "severities": (1, 2, 3, 4, 5), "seed": 0},
+    EmbeddingSettings: {
+        "neighbours": 20,
+        "reference": "test",
+        "picture": "tsne",
+        "picture_examples": 1000,
+        "seed": 0,
+    },
+    IntrusionSettings: {"mixing_batches": 32, "mixing_batch": 128, "threshold": 0.01, "positions": 8, "seed": 0},
+    LocalisationSettings: {"boxes": None, "query": "gap", "threshold": 0.2, "thresholds": 20},
+    OcclusionSettings: {"fractions": (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75), "grid": 8, "seed": 0},
+    OODSettings: {
+        "sets": None,
+        "scores": ("msp", "max_logit", "energy", "odin", "knn", "mahalanobis"),
+        "ood_examples": 10_000,
+        "train_examples": 10_000,
+        "energy_temperature": 1.0,
+        "odin_temperature": 1000.0,
+        "odin_epsilon": 0.0014,
+        "knn_neighbours": 50,
+        "mahalanobis_shrinkage": 0.0,
+        "seed": 0,
+        "download": False,
+    },
+}
+
+
+@pytest.mark.parametrize("settings", DEFAULTS)
+def test_the_defaults_are_those_of_the_papers(settings):
+    assert vars(settings()) == {"examples": None, **DEFAULTS[settings]}
