@@ -62,7 +62,9 @@ def test_torchvisions_segmenters(make):
     assert model.backbone.conv1.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("method", [mm.ERM(), mm.Mixup(), mm.ManifoldMixup(), mm.DenseMultiMix(tuples=8)])
+@pytest.mark.parametrize(
+    "method", [mm.ERM(), mm.Mixup(), mm.ManifoldMixup(), mm.MultiMix(tuples=8, clean=0.5), mm.DenseMultiMix(tuples=8)]
+)
 def test_steps_on_label_maps(method):
     model = Segmenter()
     network = adapt(model, encoder="body", head="out", dense=True, stages=["body"])

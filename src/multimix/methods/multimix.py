@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from multimix.methods._tuples import Encoded, TupleMethod
-from multimix.protocols import Network
+from multimix.protocols import Network, encode, pool
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class MultiMix(TupleMethod):
 
     def encode(self, network: Network, inputs: Any) -> Encoded:
         """Return the pooled embeddings, (b, d), which are interpolated and, with ``clean``, classified as they are."""
-        embeddings = network.pool(network.embed(inputs))
-        return Encoded(embeddings, embeddings if self.clean > 0 else None)
+        output = encode(network, inputs)
+        embeddings = pool(network, output)
+        return Encoded(embeddings, embeddings if self.clean > 0 else None, output.grid)
 
     def attend(self, network: Network, own: Encoded, targets: Tensor) -> None:
         """Return nothing: pooled embeddings have no positions."""
