@@ -24,11 +24,11 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from multimix.lab.evaluate.embedding import normalised
 from multimix.lab.evaluate.ood.sets import OutBatches, open_set
 from multimix.lab.evaluate.ood.suite import OODSettings
-from multimix.lab.evaluate.predict import embed, predict
+from multimix.lab.evaluate.passes import embed, predict
 from multimix.lab.runs.environment import commit
 from multimix.lab.train import load_network
-from multimix.lab.train.folder import RunFolder
 from multimix.lab.train.evaluation import source_of
+from multimix.lab.train.folder import RunFolder
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

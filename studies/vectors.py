@@ -29,7 +29,7 @@ import multimix as mm
 from comparison import first_candidate
 from multimix.integrations.sklearn import MultiMixClassifier
 from multimix.lab.evaluate.calibration import expected_calibration_error, negative_log_likelihood
-from multimix.lab.evaluate.predict import predict
+from multimix.lab.evaluate.passes import predict
 from multimix.lab.report import Record
 from multimix.lab.runs.environment import describe
 from multimix.lab.train import to_json

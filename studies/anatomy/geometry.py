@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from multimix.lab.evaluate.predict import LabelledBatches, evaluating
+from multimix.lab.evaluate.passes import LabelledBatches, evaluating
 from multimix.protocols import Network
 
 

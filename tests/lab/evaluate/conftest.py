@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 import toy
 from multimix.lab.data import seed_of
-from multimix.lab.evaluate.predict import per_example
+from multimix.lab.evaluate.passes import per_example
 
 
 class Trained(NamedTuple):

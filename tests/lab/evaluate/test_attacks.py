@@ -13,7 +13,7 @@ import toy
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.adversarial import fgsm, pgd
 from multimix.lab.evaluate.adversarial.attacks import L2, Attack, Attacked, Linf, Victim, no_attack
-from multimix.lab.evaluate.predict import NonFiniteError
+from multimix.lab.evaluate.passes import NonFiniteError
 
 STRONG = {"epsilon": 0.06, "step": 0.02, "steps": 7}
 LONG = {"epsilon": 0.7, "step": 0.15, "steps": 7}

@@ -27,7 +27,7 @@ from multimix.lab.evaluate.embedding import (
     uniformity,
     vote,
 )
-from multimix.lab.evaluate.predict import embed
+from multimix.lab.evaluate.passes import embed
 
 
 def sample(n: int, d: int, classes: int, *, seed: int = 0, spread: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from multimix.lab.data import Images
 from multimix.lab.evaluate import Source
 from multimix.lab.evaluate.ood import KNN, METRICS, OOD, SCORES, Mahalanobis, OODSettings, energy, max_logit, msp, odin
 from multimix.lab.evaluate.ood.suite import fingerprints
-from multimix.lab.evaluate.predict import NonFiniteError, embed
+from multimix.lab.evaluate.passes import NonFiniteError, embed
 from multimix.protocols import Monitor
 
 SIDE = 8

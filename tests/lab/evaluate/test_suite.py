@@ -28,7 +28,7 @@ from multimix.lab.evaluate import (
     OODSettings,
     SuiteSettings,
 )
-from multimix.lab.evaluate.predict import NonFiniteError, embed, evaluating, per_example, predict
+from multimix.lab.evaluate.passes import NonFiniteError, embed, evaluating, per_example, predict
 
 
 def modes(network: nn.Module) -> dict[str, bool]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from multimix.lab.evaluate.predict import evaluating
+from multimix.lab.evaluate.passes import evaluating
 from multimix.protocols import Network
 
 PROBE = 64

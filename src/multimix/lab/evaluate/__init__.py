@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multimix.lab.evaluate.localisation import Localisation, LocalisationSettings
     from multimix.lab.evaluate.occlusion import Occlusion, OcclusionSettings
     from multimix.lab.evaluate.ood import OOD, OODSettings
+    from multimix.lab.evaluate.passes import predict
     from multimix.lab.evaluate.suite import Normalised, Source, Suite, SuiteSettings
 
     SUITES: tuple[type[Suite], ...]
@@ -32,6 +33,7 @@ _HOMES = {
     "localisation": ("Localisation", "LocalisationSettings"),
     "occlusion": ("Occlusion", "OcclusionSettings"),
     "ood": ("OOD", "OODSettings"),
+    "passes": ("predict",),
     "suite": ("Normalised", "Source", "Suite", "SuiteSettings"),
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "corrupt",
     "fgsm",
     "pgd",
+    "predict",
 ]
 
 

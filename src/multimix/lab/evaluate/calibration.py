@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from multimix._declared import Count, check
 from multimix.lab.data import first_of
-from multimix.lab.evaluate.predict import LabelledBatches, accuracy, predict
+from multimix.lab.evaluate.passes import LabelledBatches, accuracy, predict
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from multimix._declared import Count, Ge, Interval
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.embedding import nearest
-from multimix.lab.evaluate.predict import LabelledBatches, check_finite, concatenated, each_position, evaluating, mean
+from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, each_position, evaluating, mean
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.methods import ManifoldMixup, Mixup, MultiMix
 from multimix.methods._predict import InputMixing, Mixing, Predicts

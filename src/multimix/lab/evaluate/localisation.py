@@ -24,7 +24,7 @@ from multimix.lab.data import Files, ImageSet, first_of
 from multimix.lab.data._folder import pixels_of
 from multimix.lab.data._images import EVALUATION_RATIO
 from multimix.lab.data._load import parts_of
-from multimix.lab.evaluate.predict import LabelledBatches, each_position, evaluating
+from multimix.lab.evaluate.passes import LabelledBatches, each_position, evaluating
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.ops import attention
 from multimix.protocols import SILENT, Monitor, Network, encode

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from multimix._declared import Count, Interval, MinLen
 from multimix.lab.data import seed_of
-from multimix.lab.evaluate.predict import LabelledBatches, accuracy, numbered, per_example, predict
+from multimix.lab.evaluate.passes import LabelledBatches, accuracy, numbered, per_example, predict
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from multimix._declared import Checked, Count
 from multimix.lab.data import Batches, ImageSet, Splits, first_of
-from multimix.lab.evaluate.predict import LabelledBatches
+from multimix.lab.evaluate.passes import LabelledBatches
 from multimix.protocols import SILENT, Method, Monitor, Network
 
 

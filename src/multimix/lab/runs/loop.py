@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from multimix.lab.evaluate.predict import NonFiniteError
+from multimix.lab.evaluate.passes import NonFiniteError
 from multimix.lab.runs.checkpoint import load_newest, previous, random_states, restore_random_states, save_checkpoint
 from multimix.lab.runs.display import Display, TensorBoard
 from multimix.lab.runs.environment import StopRequest, Terminated, describe, is_out_of_memory, peak_mib

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate, pad
 
 from multimix.lab.data import Batches, Splits
-from multimix.lab.evaluate.predict import evaluating
+from multimix.lab.evaluate.passes import evaluating
 from multimix.ops import attention
 from multimix.protocols import Method, Network, encode, submethods
 

@@ -13,7 +13,7 @@ from typing_extensions import Required, TypedDict, Unpack
 
 from multimix._declared import Checked, Count, Interval
 from multimix.lab.data import seed_of
-from multimix.lab.evaluate.predict import NonFiniteError, evaluating, not_alone, per_example
+from multimix.lab.evaluate.passes import NonFiniteError, evaluating, not_alone, per_example
 from multimix.protocols import Network
 
 Classifier = Callable[[Tensor], Tensor]

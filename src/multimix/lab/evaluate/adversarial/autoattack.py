@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from multimix.lab.evaluate.adversarial.attacks import BALLS, Classifier, Norm, no_attack, together
-from multimix.lab.evaluate.predict import LabelledBatches, concatenated, evaluating
+from multimix.lab.evaluate.passes import LabelledBatches, concatenated, evaluating
 from multimix.protocols import SILENT, Monitor, Network
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")

@@ -11,7 +11,7 @@ from multimix._declared import Count, Positive
 from multimix.lab.data import ImageSet, first_of
 from multimix.lab.evaluate.adversarial.attacks import Attack, Distance, Norm, check_restarts, no_attack, one_step
 from multimix.lab.evaluate.adversarial.autoattack import autoattack, require_classes, require_package
-from multimix.lab.evaluate.predict import LabelledBatches, concatenated, mean, numbered
+from multimix.lab.evaluate.passes import LabelledBatches, concatenated, mean, numbered
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 

@@ -14,7 +14,7 @@ from multimix._declared import check
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.corruption import effects, weather
 from multimix.lab.evaluate.corruption.levels import Level, level_of
-from multimix.lab.evaluate.predict import LabelledBatches, accuracy, numbered, per_example, predict
+from multimix.lab.evaluate.passes import LabelledBatches, accuracy, numbered, per_example, predict
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 

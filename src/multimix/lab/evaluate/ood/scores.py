@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from multimix.lab.evaluate.embedding import by_class, nearest, normalised
-from multimix.lab.evaluate.predict import not_alone, with_float64
+from multimix.lab.evaluate.passes import not_alone, with_float64
 from multimix.protocols import Network
 
 __all__ = ["KNN", "SCORES", "Mahalanobis", "energy", "max_logit", "msp", "nudged", "odin"]

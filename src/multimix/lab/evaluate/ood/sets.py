@@ -19,7 +19,7 @@ from multimix.lab.data._batches import decoded
 from multimix.lab.data._folder import images_under
 from multimix.lab.data._images import EVALUATION_RATIO, fitted, read_image
 from multimix.lab.data._sets import one_line
-from multimix.lab.evaluate.predict import per_example
+from multimix.lab.evaluate.passes import per_example
 
 NOISE = ("gaussian-noise", "uniform-noise")
 BUILT_IN = (*NOISE, "digits")

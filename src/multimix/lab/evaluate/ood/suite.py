@@ -15,7 +15,7 @@ from multimix.lab.data import Files, first_of, seed_of
 from multimix.lab.evaluate.ood.metrics import METRICS, histograms, roc
 from multimix.lab.evaluate.ood.scores import KNN, SCORES, Mahalanobis, ScoreName, energy, max_logit, msp, nudged
 from multimix.lab.evaluate.ood.sets import OutBatches, defaults, is_own, labels_of, open_set
-from multimix.lab.evaluate.predict import LabelledBatches, check_finite, concatenated, embed, evaluating, not_alone
+from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, embed, evaluating, not_alone
 from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
