@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import multimix
 from multimix.lab.report import page, read_run, records
 from report.factory import ended, epoch, outcome
 
@@ -62,7 +63,8 @@ def assert_repeats(runs, first: Path) -> None:
     again = first.with_name("again.html")
     script = "import sys; from multimix.lab.report import *; page([read_run(f) for f in sys.argv[2:]], sys.argv[1])"
     command = [sys.executable, "-W", "error", "-c", script, str(again), *(str(run.folder) for run in runs)]
-    subprocess.run(command, check=True, env={"PYTHONHASHSEED": "7", "HOME": str(first.parent)})
+    source = str(Path(multimix.__file__).parents[1])
+    subprocess.run(command, check=True, env={"PYTHONHASHSEED": "7", "HOME": str(first.parent), "PYTHONPATH": source})
     assert again.read_bytes() == first.read_bytes()
 
 
