@@ -1,4 +1,4 @@
-"""A wrong command line, the law it has to meet, and what it met instead."""
+"""A wrong command line, the law it has to meet, what it met instead, and the families that wrong ones come from."""
 
 import contextlib
 import io
@@ -6,12 +6,16 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 from multimix.lab.cli.__main__ import COMMANDS, main
+
+if TYPE_CHECKING:
+    from .ground import Ground
 
 TINY = (
     *("--train-size", "100", "--width", "2", "--strides", "1", "2", "2", "2"),
@@ -21,12 +25,9 @@ TINY = (
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _MAKES = {
-    "os.mkdir": (0,),
-    "os.remove": (0,),
-    "os.rmdir": (0,),
+    **dict.fromkeys(("os.mkdir", "os.remove", "os.rmdir"), (0,)),
+    **dict.fromkeys(("os.link", "os.symlink"), (1,)),
     "os.rename": (0, 1),
-    "os.link": (1,),
-    "os.symlink": (1,),
 }
 """Audit events that change a folder, and which of their arguments are paths."""
 _GIT = "subprocess.Popen 'git'"
@@ -67,6 +68,16 @@ class Wrong:
         return f"{words}  [{self.note}]" if self.note else words
 
 
+FAMILIES: dict[str, Callable[[Random, "Ground"], Iterable[Wrong]]] = {}
+"""What makes the wrong inputs of each kind."""
+
+
+def family(make: Callable[[Random, "Ground"], Iterable[Wrong]]) -> Callable[[Random, "Ground"], Iterable[Wrong]]:
+    """Enter a function that makes wrong inputs among the families."""
+    FAMILIES[make.__name__] = make
+    return make
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command line did."""
@@ -91,6 +102,7 @@ class Outcome:
         """Return in what it breaks the law, nothing if it keeps it."""
         lines = self.err.splitlines()
         said = lines[-1].removeprefix("multimix: ") if lines else ""
+        elsewhere = set(self.trespasses) - ({_GIT} if wrong.late else set())
         laws = {
             f"an exception escaped: {self.escaped}": not self.escaped,
             f"exit code {self.code}, not 1 or 2": self.code in (1, 2) or bool(self.escaped),
@@ -100,9 +112,7 @@ class Outcome:
             f"an error of no known kind: {said[:200]}": "MULTIMIX_DEBUG" not in said,
             f"a class name is all it says: {said[:200]}": not _is_bare(said),
             f"does not name {' or '.join(wrong.about)}: {said[:300]}": _names(said, wrong.about),
-            f"done outside the folder: {self.trespasses}": not (
-                set(self.trespasses) - ({_GIT} if wrong.late else set())
-            ),
+            f"done outside the folder: {self.trespasses}": not elsewhere,
             f"files changed: {self.changed}": wrong.late or not self.changed,
         }
         return [what for what, kept in laws.items() if not kept]
