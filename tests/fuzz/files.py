@@ -5,6 +5,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -78,8 +79,8 @@ def about_run(ground: Ground, command: str, name: str, content: bytes, note: str
 
 def _laid(ground: Ground, command: str) -> Change:
     """Return what lays what a command reads."""
-    special = {"resume": ground.lay_unfinished, "detect": ground.lay_backbone, "resume detect": ground.lay_detection}
-    return special.get(command, ground.lay_finished)
+    what = {"resume": "epoch", "detect": "backbone", "resume detect": "detection"}.get(command, "finished")
+    return partial(ground.lay, what)
 
 
 @family
@@ -217,7 +218,7 @@ def records(rng: Random, ground: Ground) -> Iterator[Wrong]:
 def places(rng: Random, ground: Ground) -> Iterator[Wrong]:
     """Folders where files should be, files where folders should be, and places where nothing is."""
     file, folder = replaced("thing", b"a file"), (lambda base: (base / "thing").mkdir())
-    run, detection = ground.lay_finished, ground.lay_detection
+    run, detection = partial(ground.lay, "finished"), partial(ground.lay, "detection")
     tiny = ("train", "digits", *TINY, "--quiet")
     for words, about, laid in (
         ((*tiny, "--out", "thing", "--name", "x"), "thing", file),
@@ -236,7 +237,7 @@ def places(rng: Random, ground: Ground) -> Iterator[Wrong]:
         (("train", "--resume", "run"), "run", detection),
         (("evaluate", "run"), "run", detection),
         (("report", "run"), "run", detection),
-        ((*DETECT, "--records", "thing"), "coco", all_of(run, folder)),
+        ((*DETECT, "--records", "thing"), "thing", all_of(run, folder)),
     ):
         yield Wrong(words, (about,), laid, "something else in its place")
     readers = (("evaluate",), ("report",), ("train", "--resume"), ("detect", "--resume"), (*DETECT, "--backbone"))
@@ -342,7 +343,7 @@ BOMB = _png(60_000, 60_000)
 @family
 def annotations(rng: Random, ground: Ground) -> Iterator[Wrong]:
     """Annotations of boxes that are damaged, or say what cannot be."""
-    at, lay = "coco/annotations/instances_train2017.json", ground.lay_backbone
+    at, lay = "coco/annotations/instances_train2017.json", partial(ground.lay, "backbone")
     for note, content in contents(rng, json.dumps(boxes()).encode()):
         yield Wrong(DETECT, (at,), all_of(lay, replaced(at, content)), f"boxes: {note}")
     for kind in KINDS:

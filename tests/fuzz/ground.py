@@ -2,11 +2,13 @@
 
 import io
 import json
+import operator
 import os
 import pickle
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -94,59 +96,50 @@ def _span(archive: bytes, info: zipfile.ZipInfo) -> tuple[int, int]:
     return head + 30 + name + extra, info.compress_size
 
 
-def replaced(name: str, content: bytes) -> Change:
-    """Return what writes a file anew."""
-
-    def change(folder: Path) -> None:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-    return change
+def change(act: Callable[..., object]) -> Callable[..., Change]:
+    """Turn a function of a folder and more into one of the rest, which returns what waits for the folder."""
+    return lambda *given: lambda folder: act(folder, *given)
 
 
-def instead(name: str, kind: str) -> Change:
-    """Return what puts something else in place of a file."""
-
-    def change(folder: Path) -> None:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-        if kind == "a folder":
-            path.mkdir()
-        elif kind != "gone":
-            path.symlink_to("nowhere" if kind == "a link to nowhere" else path.name)
-
-    return change
+@change
+def replaced(folder: Path, name: str, content: bytes) -> None:
+    """Write a file anew."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
 
 
-def rewritten(name: str, path: tuple[str | int, ...], value: Any) -> Change:
-    """Return what puts a value at a place inside a JSON file, or takes away what is there if it is ``...``."""
-
-    def change(folder: Path) -> None:
-        whole = json.loads((folder / name).read_text())
-        *towards, last = path
-        inside = whole
-        for key in towards:
-            inside = inside[key]
-        if value is ...:
-            del inside[last]
-        else:
-            inside[last] = value
-        (folder / name).write_text(json.dumps(whole))
-
-    return change
+@change
+def instead(folder: Path, name: str, kind: str) -> None:
+    """Put something else in place of a file."""
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    if kind == "a folder":
+        path.mkdir()
+    elif kind != "gone":
+        path.symlink_to("nowhere" if kind == "a link to nowhere" else path.name)
 
 
-def all_of(*changes: Change) -> Change:
-    """Return several changes as one, in their order."""
+@change
+def rewritten(folder: Path, name: str, path: tuple[str | int, ...], value: Any) -> None:
+    """Put a value at a place inside a JSON file, or take away what is there if it is ``...``."""
+    whole = json.loads((folder / name).read_text())
+    *towards, last = path
+    inside = reduce(operator.getitem, towards, whole)
+    if value is ...:
+        del inside[last]
+    else:
+        inside[last] = value
+    (folder / name).write_text(json.dumps(whole))
 
-    def change(folder: Path) -> None:
-        for each in changes:
-            each(folder)
 
-    return change
+@change
+def all_of(folder: Path, *changes: Change) -> None:
+    """Make several changes, in their order."""
+    for each in changes:
+        each(folder)
 
 
 def paths(value: Any, so_far: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -172,26 +165,19 @@ class Ground:
         self.detection = folder / "detection"
         begin_detection(self.detection, self.finished)
 
-    def lay_finished(self, folder: Path) -> None:
-        """Copy the run into a folder."""
-        shutil.copytree(self.finished, folder / "run")
+    def lay(self, what: str, folder: Path) -> None:
+        """Copy a run into a folder.
 
-    def lay_unfinished(self, folder: Path) -> None:
-        """Copy the run as if it had been stopped right after its last epoch."""
-        self.lay_finished(folder)
-        metrics = folder / "run" / "metrics.jsonl"
-        metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
-        (folder / "run" / "model.safetensors").unlink()
-
-    def lay_detection(self, folder: Path) -> None:
-        """Copy a detection run that has only begun, and what it is about, into a folder."""
-        shutil.copytree(self.detection, folder / "run")
-        lay_boxes(folder)
-
-    def lay_backbone(self, folder: Path) -> None:
-        """Copy the run, to be a backbone, and a set of images with boxes into a folder."""
-        self.lay_finished(folder)
-        lay_boxes(folder)
+        It is "finished", stopped right after its last "epoch", a "backbone" with images and boxes beside it, or a
+        "detection" that has just begun.
+        """
+        shutil.copytree(self.detection if what == "detection" else self.finished, folder / "run")
+        if what == "epoch":
+            metrics = folder / "run" / "metrics.jsonl"
+            metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
+            (folder / "run" / "model.safetensors").unlink()
+        if what in ("detection", "backbone"):
+            lay_boxes(folder)
 
 
 def arrays() -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -24,8 +24,8 @@ TINY = (
 """What makes the digits recipe a matter of a second, should a wrong command line be taken for a right one."""
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_MAKES = {
-    **dict.fromkeys(("os.mkdir", "os.remove", "os.rmdir"), (0,)),
+_PATHS = {
+    **dict.fromkeys(("open", "os.mkdir", "os.remove", "os.rmdir"), (0,)),
     **dict.fromkeys(("os.link", "os.symlink"), (1,)),
     "os.rename": (0, 1),
 }
@@ -131,36 +131,32 @@ def _names(said: str, about: tuple[str, ...]) -> bool:
 
 def outcome(wrong: Wrong) -> Outcome:
     """Run a command line in this process, in an empty folder of its own."""
+    seen: list[str] = []
     with tempfile.TemporaryDirectory(prefix="wrong-") as name, contextlib.chdir(name):
-        folder = Path(name)
         if wrong.prepare is not None:
-            wrong.prepare(folder)
-        before = _state(folder)
+            wrong.prepare(Path(name))
+        before = _state(name)
+        raw, raw_errors = io.BytesIO(), io.BytesIO()
         # as a terminal has them: what cannot be encoded must not end the program
-        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict", write_through=True)
-        err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True)
+        out = io.TextIOWrapper(raw, encoding="utf-8", errors="strict", write_through=True)
+        err = io.TextIOWrapper(raw_errors, encoding="utf-8", errors="backslashreplace", write_through=True)
         code, escaped = None, ""
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _watching(folder) as seen:
-            try:
-                with warnings.catch_warnings():
-                    code = main(list(wrong.arguments))
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                escaped = f"{type(error).__name__}: {error}"[:300]
-        after = _state(folder)
-        changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-        return Outcome(code, _text(out), _text(err), escaped, tuple(dict.fromkeys(seen)), tuple(changed))
+        _watched.append((os.path.realpath(name), seen))
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+                code = main(list(wrong.arguments))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            escaped = f"{type(error).__name__}: {error}"[:300]
+        finally:
+            _watched.pop()
+        changed = sorted({path for path, _ in before.items() ^ _state(name).items()})
+        said = (each.getvalue().decode("utf-8") for each in (raw, raw_errors))
+        return Outcome(code, *said, escaped, tuple(dict.fromkeys(seen)), tuple(changed))
 
 
-def _text(stream: io.TextIOWrapper) -> str:
-    stream.flush()
-    buffer = stream.buffer
-    assert isinstance(buffer, io.BytesIO)
-    return buffer.getvalue().decode("utf-8")
-
-
-def _state(folder: Path) -> dict[str, tuple[int, int, int]]:
+def _state(folder: str) -> dict[str, tuple[int, int, int]]:
     """Return kind, size and time of change of everything in a folder, by path."""
     found = {}
     for path, folders, files in os.walk(folder):
@@ -174,38 +170,24 @@ def _state(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 
 _watched: list[tuple[str, list[str]]] = []
-"""The folder of the command line that runs, and what it did elsewhere; an audit hook cannot be taken off again."""
+"""The folder of the command line that runs, and what it did elsewhere."""
 
 
-@contextlib.contextmanager
-def _watching(folder: Path) -> Iterator[list[str]]:
-    """Note what is written outside a folder, and every program that is started, while the context lasts."""
-    if not getattr(sys, "_multimix_fuzz_hooked", False):
-        sys.addaudithook(_hook)
-        sys._multimix_fuzz_hooked = True  # type: ignore[attr-defined]
-    seen: list[str] = []
-    _watched.append((os.path.realpath(folder), seen))
-    try:
-        yield seen
-    finally:
-        _watched.pop()
-
-
-def _hook(event: str, given: tuple[Any, ...]) -> None:
-    if not _watched or (event != "open" and event not in _MAKES and event not in _RUNS):
+def _watch(event: str, given: tuple[Any, ...]) -> None:
+    """Note what is written outside the folder, and every program that is started."""
+    if not _watched or (event not in _PATHS and event not in _RUNS):
         return
     home, seen = _watched[-1]
     if event in _RUNS:
         seen.append(f"{event} {given[0]!r}"[:200])
+    if event == "open" and not (isinstance(given[2], int) and given[2] & _WRITES):
         return
-    if event == "open":
-        path, _, flags = given
-        paths = [path] if isinstance(flags, int) and flags & _WRITES else []
-    else:
-        paths = [given[at] for at in _MAKES[event]]
-    for path in paths:
+    for path in (given[at] for at in _PATHS.get(event, ())):
         if not isinstance(path, (str, bytes, os.PathLike)):
             continue
         where = os.path.realpath(os.fsdecode(path))
         if where != home and not where.startswith(home + os.sep) and not any(cache in where for cache in _CACHES):
             seen.append(f"{event} {where}"[:200])
+
+
+sys.addaudithook(_watch)  # which cannot be taken off again
