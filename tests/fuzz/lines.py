@@ -1,12 +1,11 @@
 """Wrong command lines that are wrong by their words alone: names, types, ranges, and what does not go together."""
 
-import types
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from multimix.lab.bench import SUITES as BENCHES
 from multimix.lab.cli.__main__ import COMMANDS
@@ -175,24 +174,12 @@ def values(line: tuple[str, ...], cls: type[Any], prefix: str) -> Iterator[Wrong
 
 
 def _mistyped(cls: type[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the fields of a dataclass, each with texts that are no value of its type."""
+    """Yield the fields of a dataclass for numbers and truth values, each with texts that are none."""
     hints = get_type_hints(cls)
     for f in fields(cls):
-        yield from ((f.name, value) for value in _no_value(hints[f.name]))
-
-
-def _no_value(hint: Any) -> tuple[str, ...]:
-    """Return texts that are no value of a type; none of a type that takes any text."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    inner = {part for kind in kinds if get_origin(kind) is tuple for part in get_args(kind)}
-    if str in {*kinds, *inner} or any(is_dataclass(kind) for kind in kinds) or hint is Any:
-        return ()
-    if bool in kinds:
-        return ("maybe",)
-    if any(get_origin(kind) is Literal for kind in kinds):
-        return ("nope", "")
-    numbers = {*kinds, *inner}
-    return NOT_FLOAT if float in numbers else NOT_INT if int in numbers else ()
+        kinds = {hints[f.name], *get_args(hints[f.name])}
+        texts = ("maybe",) if bool in kinds else NOT_FLOAT if float in kinds else NOT_INT if int in kinds else ()
+        yield from ((f.name, text) for text in texts)
 
 
 @family
