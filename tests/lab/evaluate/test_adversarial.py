@@ -230,3 +230,5 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install pyautoattack"):
         Adversarial.of(source(), AdversarialSettings(autoattack=True))
+    with pytest.raises(ValueError, match=r"pip install pyautoattack"):
+        autoattack.autoattack(toy.images(), [], epsilon=0.1)
