@@ -11,8 +11,8 @@ from torchvision.datasets import ImageFolder
 
 from data.trees import write_picture
 from multimix.lab.data import Files, Images, load
-from multimix.lab.data import _folder as folder
-from multimix.lab.data._folder import class_tree
+from multimix.lab.data import _files as files
+from multimix.lab.data._files import class_tree
 
 
 def paths(part):
@@ -82,9 +82,9 @@ def test_image_size_brings_small_sets_into_memory(tree):
 @pytest.mark.parametrize(("limit", "value"), [("MEMORY_LIMIT", 18 * 3 * 10 * 12), ("SMALL_SIDE", 12)])
 def test_a_set_too_large_for_memory_stays_on_the_disk(tree, monkeypatch, limit, value):
     root = tree("train", "val")
-    monkeypatch.setattr(folder, limit, value - 1)
+    monkeypatch.setattr(files, limit, value - 1)
     assert isinstance(load(f"folder:{root}", validation=0.0).train, Files)
-    monkeypatch.setattr(folder, limit, value)
+    monkeypatch.setattr(files, limit, value)
     assert isinstance(load(f"folder:{root}", validation=0.0).train, Images)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multimix.lab.data import Files, Images
-from multimix.lab.data._split import shares, stratified
+from multimix.lab.data._sets import shares, stratified
 
 CLASSES = ("a", "b", "c")
 

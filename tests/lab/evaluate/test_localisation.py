@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 import toy
 from listening import Kept
 from multimix.lab.data import Files, Images, load
-from multimix.lab.data._images import EVALUATION_RATIO, fitted
+from multimix.lab.data._files import EVALUATION_RATIO, fitted
 from multimix.lab.evaluate import Source
 from multimix.lab.evaluate.localisation import (
     Localisation,

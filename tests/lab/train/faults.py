@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from multimix.lab.data import _folder
+from multimix.lab.data import _files
 from multimix.lab.train import Engine, TrainConfig, train
 from multimix.lab.train.network import load_data
 from parallel.together import SERVER
@@ -45,7 +45,7 @@ def _work(pipe: Connection, size: int, function: Callable[..., Any], arguments: 
 
 def train_while_a_worker_dies(config: TrainConfig, folder: Path) -> None:
     """Train from files, and kill the worker that reads them before the second step."""
-    _folder.MEMORY_LIMIT = 0
+    _files.MEMORY_LIMIT = 0
     real, done = Engine.step, iter(range(1, 100))
 
     def step(self: Engine, *arguments: Any) -> Any:

@@ -165,7 +165,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_a_file_that_vanishes_is_named_and_the_run_goes_on_once_it_is_back(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("multimix.lab.data._folder.MEMORY_LIMIT", 0)  # decode at every step, as of a large set
+    monkeypatch.setattr("multimix.lab.data._files.MEMORY_LIMIT", 0)  # decode at every step, as of a large set
     settings = {"image_size": 8, "train_size": None, "batch_size": 8, "checkpoint_steps": 1}
     config = tiny(data=f"folder:{pictures}", **settings)
     expected = train(config, tmp_path / "whole", quiet=True).path
@@ -189,7 +189,7 @@ def test_a_file_that_vanishes_is_named_and_the_run_goes_on_once_it_is_back(pictu
 
 @pytest.mark.slow
 def test_a_data_worker_that_dies_is_named_and_the_run_goes_on(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("multimix.lab.data._folder.MEMORY_LIMIT", 0)
+    monkeypatch.setattr("multimix.lab.data._files.MEMORY_LIMIT", 0)
     settings = {"image_size": 8, "train_size": None, "batch_size": 8, "checkpoint_steps": 1, "workers": 1}
     config = tiny(data=f"folder:{pictures}", **settings)
     folder = tmp_path / "run"

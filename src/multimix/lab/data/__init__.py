@@ -6,11 +6,9 @@ the same promise: batch i of an epoch depends on the seed, the epoch and i alone
 """
 
 from multimix.lab.data._arrays import own_data
-from multimix.lab.data._batches import Batches
-from multimix.lab.data._images import Augment, Crops, normalise
+from multimix.lab.data._batches import Augment, Batches, Crops, normalise
 from multimix.lab.data._load import DATASETS, load
-from multimix.lab.data._sets import Files, Images, ImageSet, Splits
-from multimix.lab.data._split import first_of, seed_of
+from multimix.lab.data._sets import Files, Images, ImageSet, Splits, first_of, seed_of
 
 __all__ = [
     "DATASETS",

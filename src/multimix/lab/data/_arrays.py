@@ -12,8 +12,6 @@ import torch
 from multimix.lab._code import Reference, called, find, takes_nothing
 from multimix.lab.data._sets import Images, Parts, Splits, one_line
 
-__all__ = ["own_data", "read_archive", "read_own"]
-
 Arrays = Mapping[str, np.ndarray]
 DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 _CONTRACT = (
@@ -23,14 +21,10 @@ _CONTRACT = (
 
 
 def read_archive(path: str) -> Parts:
-    """Return the sets of an archive with train_, test_ and perhaps val_ images and labels.
+    """Return the sets of an archive with train_, test_ and perhaps val_ images and labels; nothing is unpickled.
 
     Images are (n, h, w) or (n, h, w, c) with up to 4 channels, uint8 or floats in [0, 1]; labels are integers (n,) or
-    (n, 1). The classes are the labels of the training set, 0..k-1. Nothing is unpickled.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no archive, is damaged, holds pickled objects, lacks a key, or its arrays are not as above.
+    (n, 1). The classes are the labels of the training set, 0..k-1.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -64,11 +58,7 @@ def _is_loader(value: Any) -> bool:
 
 
 def read_own(reference: Reference) -> Parts:
-    """Return the sets that a function returns.
-
-    Raises:
-        ValueError: If the function raises or returns anything else, or its arrays are not as those of an npz file.
-    """
+    """Return the sets that a function of the user's returns, as arrays like those of an archive or as Splits."""
     found = called(reference)
     if isinstance(found, Splits):
         return Parts(found.train, found.test, found.validation, (found.mean, found.std))
@@ -78,19 +68,19 @@ def read_own(reference: Reference) -> Parts:
 
 
 def _parts(arrays: Arrays, origin: str) -> Parts:
-    train = _split(arrays, origin, "train", _classes(_labels(arrays, origin, "train"), origin))
-    test = _split(arrays, origin, "test", train.classes, train.shape)
-    has_validation = any(key.startswith("val_") for key in arrays)
-    return Parts(train, test, _split(arrays, origin, "val", train.classes, train.shape) if has_validation else None)
+    train = _split(arrays, origin, "train")
+    validation = _split(arrays, origin, "val", train) if any(key.startswith("val_") for key in arrays) else None
+    return Parts(train, _split(arrays, origin, "test", train), validation)
 
 
-def _split(
-    arrays: Arrays, origin: str, split: str, classes: tuple[str, ...], shape: tuple[int, ...] | None = None
-) -> Images:
-    """Return a split, which has to have the classes and the shape of the training images."""
-    images, labels = _images(arrays, origin, split), _labels(arrays, origin, split)
-    if shape is not None and images.shape[1:] != shape:
-        raise ValueError(f"{origin}: {split}_images are {tuple(images.shape[1:])} (c, h, w), train_images are {shape}")
+def _split(arrays: Arrays, origin: str, split: str, train: Images | None = None) -> Images:
+    """Return a split; ``train`` is the training split, whose classes and shape the others have to have."""
+    labels = _labels(arrays, origin, split)
+    classes = _classes(labels, origin) if train is None else train.classes
+    images = _images(arrays, origin, split)
+    if train is not None and images.shape[1:] != train.shape:
+        shape = tuple(images.shape[1:])
+        raise ValueError(f"{origin}: {split}_images are {shape} (c, h, w), train_images are {train.shape}")
     try:
         return Images(images, labels, classes)
     except ValueError as error:
@@ -132,13 +122,13 @@ def _classes(labels: torch.Tensor, origin: str) -> tuple[str, ...]:
 
 
 def _images(arrays: Arrays, origin: str, split: str) -> torch.Tensor:
-    """Return the images as contiguous uint8 (n, c, h, w)."""
+    """Return the images as uint8 (n, c, h, w)."""
     array = _array(arrays, origin, key := f"{split}_images")
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or array.size == 0:
         raise ValueError(f"{origin}: {key} must be (n, h, w) or (n, h, w, c) with c of 1 to 4, got {array.shape}")
-    return torch.from_numpy(as_bytes(array, f"{origin}: {key}")).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(as_bytes(array, f"{origin}: {key}")).permute(0, 3, 1, 2)
 
 
 def as_bytes(array: np.ndarray, name: str) -> np.ndarray:

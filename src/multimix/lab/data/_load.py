@@ -9,21 +9,27 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from multimix._declared import Count, Interval, check
 from multimix.lab._code import Reference, split_reference
 from multimix.lab.data._arrays import read_archive, read_own
-from multimix.lab.data._folder import class_tree, listed, read_folder, small_or_files
-from multimix.lab.data._sets import Files, Images, ImageSet, Parts, Splits, Statistics, one_line
-from multimix.lab.data._split import first_of, seed_of, stratified
+from multimix.lab.data._files import class_tree, listed, read_folder, small_or_files
+from multimix.lab.data._sets import (
+    Files,
+    Images,
+    ImageSet,
+    Parts,
+    Splits,
+    Statistics,
+    first_of,
+    held_out,
+    one_line,
+    seed_of,
+)
 
-__all__ = ["DATASETS", "load", "parts_of"]
-
-IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, AssertionError, tarfile.TarError, pickle.UnpicklingError)
+_IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, AssertionError, tarfile.TarError, pickle.UnpicklingError)
 """What torchvision raises for files that are absent, damaged or out of reach."""
-
 
 _TORCHVISION: dict[str, tuple[str, Statistics | None]] = {
     "cifar10": ("CIFAR10", ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))),
@@ -32,7 +38,7 @@ _TORCHVISION: dict[str, tuple[str, Statistics | None]] = {
     "fashion-mnist": ("FashionMNIST", None),
 }
 """Class of torchvision.datasets, and statistics, of the data sets that it reads."""
-_TREES = {"tiny-imagenet": ("tiny-imagenet-200", None), "imagenet": ("imagenet", IMAGENET_STATISTICS)}
+_TREES = {"tiny-imagenet": ("tiny-imagenet-200", None), "imagenet": ("imagenet", _IMAGENET_STATISTICS)}
 """Folder below the root and statistics of the data sets that are trees of files."""
 _KINDS = ("folder", "npz")
 
@@ -71,7 +77,9 @@ def load(
     check(Count | None, image_size=image_size)
     parts = parts_of(name, root, split_seed=split_seed, download=download)
     if parts.validation is None and validation > 0:
-        parts = _held_out(parts, validation, split_seed)
+        complaint = f"validation={validation} leaves too few training images"
+        train, held = held_out(parts.train, validation, seed_of("validation", split_seed), complaint)
+        parts = replace(parts, train=train, validation=held)
     parts = replace(parts, train=first_of(parts.train, train_size, what="train_size", split_seed=split_seed))
     # Chosen first and decoded after, so that memory holds no image that is left out, nor any image twice.
     parts = small_or_files(parts, image_size)
@@ -82,13 +90,7 @@ def load(
 
 
 def parts_of(name: str, root: str | Path, *, split_seed: int = 0, download: bool = False) -> Parts:
-    """Return the sets of a source as they are there, before anything is held out or decoded; the rest as :func:`load`.
-
-    Raises:
-        FileNotFoundError: The data set is not where it should be.
-        ValueError: The name is unknown, or the data are damaged.
-        TypeError: The name is no text, or the root no path.
-    """
+    """Return the sets of a source as they are there, before anything is held out or decoded."""
     check(str, data=name)
     if not isinstance(root, (str, Path)):
         raise TypeError(f"root must be a path, got {root!r}")
@@ -114,7 +116,7 @@ def parts_of(name: str, root: str | Path, *, split_seed: int = 0, download: bool
 
 
 def _digits() -> Parts:
-    """Return scikit-learn's 1797 handwritten digits, 8x8 grey, with a stratified fifth as a fixed test set.
+    """Return scikit-learn's 1797 handwritten digits, 8x8 grey, with a fixed fifth as the test set.
 
     The 17 grey levels v = 0..16 become the bytes round(v * 255 / 16).
     """
@@ -123,8 +125,7 @@ def _digits() -> Parts:
     data = load_digits()
     pixels = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8))[:, None]
     whole = Images(pixels, torch.from_numpy(data.target.astype(np.int64)), tuple(map(str, data.target_names)))
-    train, test = stratified(whole.labels, round(0.8 * len(whole)), 0)
-    return Parts(whole.subset(train), whole.subset(test))
+    return Parts(*held_out(whole, 0.2, 0, "digits"))
 
 
 def _from_torchvision(name: str, root: Path, *, download: bool) -> Parts:
@@ -137,7 +138,7 @@ def _from_torchvision(name: str, root: Path, *, download: bool) -> Parts:
         root, splits = root / "svhn", ({"split": "train"}, {"split": "test"})
     try:
         found = [getattr(datasets, cls)(root=str(root), download=download, **split) for split in splits]
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         reason = one_line(error)
         if download:
             raise FileNotFoundError(
@@ -158,7 +159,7 @@ def _images(dataset: Any, classes: tuple[str, ...]) -> Images:
     elif pixels.shape[1] != 3:
         pixels = pixels.permute(0, 3, 1, 2)
     labels = dataset.labels if hasattr(dataset, "labels") else dataset.targets
-    return Images(pixels.contiguous(), torch.as_tensor(labels, dtype=torch.int64), classes)
+    return Images(pixels, torch.as_tensor(labels, dtype=torch.int64), classes)
 
 
 def _tree(name: str, root: Path) -> Parts:
@@ -176,24 +177,13 @@ def _tree(name: str, root: Path) -> Parts:
 
 def _annotated(annotations: Path, classes: tuple[str, ...]) -> Files:
     """List val/images by the lines ``file<TAB>class<TAB>box`` of TinyImageNet's annotations."""
-    index = {name: label for label, name in enumerate(classes)}
     pairs = []
     for number, line in enumerate(annotations.read_text().splitlines(), 1):
         name, wnid, *_ = (*line.split("\t"), "")
-        if wnid not in index:
+        if wnid not in classes:
             raise ValueError(f"{annotations}, line {number}: {wnid!r} is not a class folder of train/")
-        pairs.append((str(annotations.parent / "images" / name), index[wnid]))
+        pairs.append((str(annotations.parent / "images" / name), classes.index(wnid)))
     return listed(pairs, classes, annotations)
-
-
-def _held_out(parts: Parts, fraction: float, split_seed: int) -> Parts:
-    """Move a fraction of the training set, at least one image, to the validation set."""
-    size = len(parts.train) - max(1, round(fraction * len(parts.train)))
-    try:
-        kept, held = stratified(parts.train.labels, size, seed_of("validation", split_seed))
-    except ValueError as error:
-        raise ValueError(f"validation={fraction} leaves too few training images: {error}") from error
-    return replace(parts, train=parts.train.subset(kept), validation=parts.train.subset(held))
 
 
 def _resized(part: ImageSet, size: int) -> ImageSet:
@@ -209,16 +199,14 @@ def _resized(part: ImageSet, size: int) -> ImageSet:
 def _statistics(train: ImageSet) -> Statistics:
     """Return the exact mean and standard deviation of every channel, from histograms; ImageNet's for files."""
     if isinstance(train, Files):
-        return IMAGENET_STATISTICS
-    histogram = sum(_histogram(chunk) for chunk in train.images.split(4096))
+        return _IMAGENET_STATISTICS
+    histograms = [
+        torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in chunk.unbind(1)])
+        for chunk in train.images.split(4096)
+    ]
+    weight = torch.stack(histograms).sum(0).double() / (train.images.numel() // train.shape[0])
     levels = torch.arange(256, dtype=torch.float64) / 255
-    weight = torch.as_tensor(histogram).double() / (train.images.numel() // train.shape[0])
     mean = weight @ levels
     variance = (weight * (levels - mean[:, None]).square()).sum(1)
     std = torch.where(variance > 0, variance.sqrt(), 1.0)
     return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def _histogram(images: Tensor) -> Tensor:
-    """Return how often each byte occurs in each channel, (c, 256)."""
-    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])

@@ -1,5 +1,6 @@
-"""Labelled images, in memory or in files, and the splits of a data set."""
+"""Labelled images, in memory or in files, their splits, and choices among them that a seed fixes."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,8 +9,6 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from multimix._declared import Checked, Count
-
-__all__ = ["Files", "ImageSet", "Images", "Parts", "Splits", "Statistics", "one_line"]
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, for pixels in [0, 1]."""
@@ -20,8 +19,7 @@ class Images:
     """Labelled images held in memory.
 
     Raises:
-        ValueError: There is no image, ``images`` is not uint8 of shape (size, c, h, w), or ``labels`` are not int64
-            class indices, one for each image.
+        ValueError: There is no image, or a field is not as said below.
     """
 
     images: UInt8[Tensor, "size c h w"]
@@ -67,7 +65,7 @@ class Files(Checked):
     """Labelled image files, decoded to RGB of one size when a batch asks for them.
 
     Raises:
-        ValueError: There is no path, ``labels`` are not int64 class indices, one for each path, or ``image_size`` < 1.
+        ValueError: There is no path, or a field is not as said below.
     """
 
     paths: tuple[str, ...]
@@ -139,14 +137,84 @@ class Parts:
     train: ImageSet
     test: ImageSet
     validation: ImageSet | None = None
-    """The source's own, where it has one."""
     statistics: Statistics | None = None
     """Those the field uses, where it agrees on some."""
 
     def mapped(self, change: Callable[[ImageSet], ImageSet]) -> "Parts":
-        """Return the parts with ``change`` made to each set."""
-        validation = None if self.validation is None else change(self.validation)
-        return replace(self, train=change(self.train), test=change(self.test), validation=validation)
+        """Return the parts with ``change`` made to each set, the training set first."""
+        train, test = change(self.train), change(self.test)
+        return Parts(train, test, None if self.validation is None else change(self.validation), self.statistics)
+
+
+def seed_of(*parts: int | str) -> int:
+    """Return a seed in [0, 2**63) that is the same for the same parts on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator_for(*parts: int | str) -> torch.Generator:
+    """Return a fresh CPU generator seeded by the parts."""
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return ascending indices of ``chosen`` images, the same share of each class and one at least, and of the others.
+
+    Each class is taken from the front of one shuffle, so under one seed a larger choice all but contains a smaller one.
+    """
+    counts = torch.unique(labels, return_counts=True)[1].tolist()
+    taken = shares(counts, chosen)
+    order = torch.randperm(len(labels), generator=generator_for("stratified", seed))
+    by_class = order[torch.argsort(labels[order], stable=True)]
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for members, count in zip(by_class.split(counts), taken, strict=True):
+        mask[members[:count]] = True
+    return mask.nonzero().flatten(), (~mask).nonzero().flatten()
+
+
+def shares(counts: list[int], size: int) -> list[int]:
+    """Divide ``size`` in proportion to ``counts`` by largest remainders, from 1 to its count each."""
+    total = sum(counts)
+    if not len(counts) <= size <= total:
+        raise ValueError(f"{size} of {total} images cannot hold each of the {len(counts)} classes")
+    ideal = [count * size / total for count in counts]
+    taken = [max(1, int(share)) for share in ideal]
+    while (missing := size - sum(taken)) != 0:
+        step = 1 if missing > 0 else -1
+        able = [i for i in range(len(counts)) if 1 <= taken[i] + step <= counts[i]]
+        best = max(able, key=lambda i: (ideal[i] - taken[i]) * step)
+        taken[best] += step
+    return taken
+
+
+def held_out(images: ImageSet, fraction: float, seed: int, complaint: str) -> tuple[ImageSet, ImageSet]:
+    """Return a set without a stratified fraction of it, at least one image, and that fraction."""
+    try:
+        kept, held = stratified(images.labels, len(images) - max(1, round(fraction * len(images))), seed)
+    except ValueError as error:
+        raise ValueError(f"{complaint}: {error}") from error
+    return images.subset(kept), images.subset(held)
+
+
+def first_of(images: ImageSet, size: int | None, *, what: str, split_seed: int = 0) -> ImageSet:
+    """Return so many images of a set, the same share of each class; all of them if ``size`` is None.
+
+    Args:
+        images: The set.
+        size: How many.
+        what: What the caller's user calls ``size``.
+        split_seed: Fixes which.
+
+    Raises:
+        ValueError: There are not so many, or not one for each class.
+    """
+    if size is None or size == len(images):
+        return images
+    try:
+        kept, _ = stratified(images.labels, size, seed_of("train_size", split_seed))
+    except ValueError as error:
+        raise ValueError(f"{what}={size} does not fit: {error}") from error
+    return images.subset(kept)
 
 
 def one_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from multimix._declared import Count, Ge
 from multimix.lab.data import ImageSet
-from multimix.lab.data._split import stratified
+from multimix.lab.data._sets import stratified
 from multimix.lab.evaluate.passes import LabelledBatches, embed, mean
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network

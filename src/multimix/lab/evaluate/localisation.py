@@ -21,8 +21,7 @@ from typing_extensions import Self
 
 from multimix._declared import Fraction, Interval
 from multimix.lab.data import Files, ImageSet, first_of
-from multimix.lab.data._folder import pixels_of
-from multimix.lab.data._images import EVALUATION_RATIO
+from multimix.lab.data._files import EVALUATION_RATIO, pixels_of
 from multimix.lab.data._load import parts_of
 from multimix.lab.evaluate.passes import LabelledBatches, each_position, evaluating
 from multimix.lab.evaluate.suite import Source, SuiteSettings

@@ -4,8 +4,7 @@
 Boxes are (left, top, right, bottom) in pixels, continuous: the whole image is (0, 0, w, h).
 """
 
-from multimix.lab.data.boxes._batches import BoxBatch, BoxBatches
 from multimix.lab.data.boxes._read import load_boxes
-from multimix.lab.data.boxes._sets import BoxSet, Objects, Photo
+from multimix.lab.data.boxes._sets import BoxBatch, BoxBatches, BoxSet, Objects, Photo
 
 __all__ = ["BoxBatch", "BoxBatches", "BoxSet", "Objects", "Photo", "load_boxes"]

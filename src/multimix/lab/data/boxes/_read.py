@@ -12,8 +12,6 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 from multimix._declared import Count, Ge, check
 from multimix.lab.data.boxes._sets import BoxSet, Draft, Photo
 
-__all__ = ["load_boxes"]
-
 Entry = dict[str, Any]
 _ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
@@ -47,14 +45,12 @@ def load_boxes(spec: str, split: str, *, classes: tuple[str, ...] | None = None)
         return _read_voc([Path(path) for path in rest.split(",")], split, classes)
     boxes = _read_coco(Path(rest), split)
     if classes is not None and boxes.classes != classes:
-        raise ValueError(
-            f"{boxes.name} has {_some(boxes.classes)}, but {_some(classes)} in the same order were expected"
+        there, known = (
+            f"{len(names)} classes ({', '.join(names[:4])}{', ...' * (len(names) > 4)})"
+            for names in (boxes.classes, classes)
         )
+        raise ValueError(f"{boxes.name} has {there}, but {known} in the same order were expected")
     return boxes
-
-
-def _some(classes: tuple[str, ...]) -> str:
-    return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' * (len(classes) > 4)})"
 
 
 @contextmanager
@@ -66,12 +62,6 @@ def _at(where: str) -> Iterator[None]:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _existing(folder: Path, what: str) -> Path:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}, where {what} should be")
-    return folder
-
-
 def _content(file: Path) -> bytes:
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
@@ -80,8 +70,9 @@ def _content(file: Path) -> bytes:
 
 def _names_in(folder: Path) -> set[str]:
     """Return the names in a folder; one listing is far quicker than asking for each of 100,000 files."""
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries}
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}, where images should be")
+    return set(os.listdir(folder))
 
 
 def _refuse_outside(name: str) -> None:
@@ -90,109 +81,101 @@ def _refuse_outside(name: str) -> None:
         raise ValueError(f"the name of a file in its folder was expected, got {name!r}")
 
 
+_FIELDS: dict[str, dict[str, Any]] = {
+    "categories": {"id": int, "name": str},
+    "images": {"id": int, "file_name": str, "height": Count, "width": Count},
+    "annotations": {
+        "id": int,
+        "image_id": int,
+        "category_id": int,
+        "bbox": tuple[float, ...],
+        "area": Annotated[float, Ge(0)] | None,
+    },
+}
+"""What is read of each kind of entry in a COCO-format file, and what it has to be."""
+
+
 def _read_coco(folder: Path, split: str) -> BoxSet:
-    file = _existing(folder / "annotations", "COCO annotations") / f"instances_{split}.json"
+    file = folder / "annotations" / f"instances_{split}.json"
     text = _content(file)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
+    choices = (folder / split, folder / "images" / split, folder / "images", folder)
+    place = next(choice for choice in choices if choice.is_dir())
+    present = _names_in(place)
     with _at(str(file)):
-        if not isinstance(content, dict):
-            raise ValueError("an object with images, annotations and categories was expected")
-        classes = _categories(content)
+        categories, images, annotations = (_entries(content, kind) for kind in _FIELDS)
+        classes: dict[int, str] = {}
+        for key, entry in sorted(categories.items()):
+            if entry["name"] in classes.values():
+                raise ValueError(f"two categories have the name {entry['name']!r}")
+            classes[key] = entry["name"]
+        grouped = _by_image(annotations, images, classes)
         draft = Draft(f"coco:{folder} {split}", "coco", tuple(classes.values()))
-        images = _by_id(content, "images")
-        annotations = _by_image(content, images, classes)
-        choices = (folder / split, folder / "images" / split, folder / "images", folder)
-        place = next(choice for choice in choices if choice.is_dir())
-        present = _names_in(place)
         for key, entry in images.items():
-            with _at(f"image {key}"):
-                draft.begin(_photo(key, entry, place, present))
-            for annotation in annotations[key]:
+            name = entry["file_name"]
+            with _at(f"image {key}: file_name"):
+                _refuse_outside(name)
+            if name not in present and not (place / name).is_file():
+                raise FileNotFoundError(f"image {key}: there is no file {place / name}")
+            draft.begin(Photo(str(place / name), str(key), entry["height"], entry["width"]))
+            for annotation in grouped[key]:
                 with _at(f"annotation {annotation['id']} of image {key}"):
                     _add(draft, annotation, classes)
     return draft.finish()
 
 
-def _field(entry: Entry, name: str, annotation: Any) -> Any:
-    """Return a field of an entry, unless it is not what an annotation says."""
-    check(annotation, **{name: entry.get(name)})
-    return entry[name]
-
-
-def _by_id(content: Entry, kind: str) -> dict[int, Entry]:
+def _entries(content: Any, kind: str) -> dict[int, Entry]:
     """Return the entries of a kind by their ids."""
-    entries = content.get(kind)
+    entries = content.get(kind) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"a list of objects was expected under {kind!r}")
     found: dict[int, Entry] = {}
     for number, entry in enumerate(entries):
         with _at(f"{kind}[{number}]"):
-            key = _field(entry, "id", int)
-        if key in found:
-            raise ValueError(f"id {key} comes twice among the {kind}")
-        found[key] = entry
+            for name, annotation in _FIELDS[kind].items():
+                check(annotation, **{name: entry.get(name)})
+        if entry["id"] in found:
+            raise ValueError(f"id {entry['id']} comes twice among the {kind}")
+        found[entry["id"]] = entry
     return found
 
 
-def _categories(content: Entry) -> dict[int, str]:
-    """Return the classes by the ids of their categories, in the order of these."""
-    names: dict[int, str] = {}
-    for key, entry in sorted(_by_id(content, "categories").items()):
-        with _at(f"category {key}"):
-            name = _field(entry, "name", str)
-        if name in names.values():
-            raise ValueError(f"two categories have the name {name!r}")
-        names[key] = name
-    return names
-
-
-def _by_image(content: Entry, images: dict[int, Entry], classes: dict[int, str]) -> dict[int, list[Entry]]:
+def _by_image(
+    annotations: dict[int, Entry], images: dict[int, Entry], classes: dict[int, str]
+) -> dict[int, list[Entry]]:
     """Return the annotations by the image that they belong to."""
     grouped: dict[int, list[Entry]] = defaultdict(list)
-    for key, entry in _by_id(content, "annotations").items():
-        with _at(f"annotation {key}"):
-            image, category = _field(entry, "image_id", int), _field(entry, "category_id", int)
-            if image not in images:
-                raise ValueError(f"image_id {image} is not among the images")
-            if category not in classes:
-                raise ValueError(f"category_id {category} of image {image} is not among the categories")
+    for key, entry in annotations.items():
+        image, category = entry["image_id"], entry["category_id"]
+        if image not in images:
+            raise ValueError(f"annotation {key}: image_id {image} is not among the images")
+        if category not in classes:
+            raise ValueError(f"annotation {key}: category_id {category} of image {image} is not among the categories")
         grouped[image].append(entry)
     return grouped
 
 
-def _photo(key: int, entry: Entry, folder: Path, present: set[str]) -> Photo:
-    name, height, width = _field(entry, "file_name", str), _field(entry, "height", Count), _field(entry, "width", Count)
-    with _at("file_name"):
-        _refuse_outside(name)
-    if name not in present and not (folder / name).is_file():
-        raise FileNotFoundError(f"image {key}: there is no file {folder / name}")
-    return Photo(str(folder / name), str(key), height, width)
-
-
 def _add(draft: Draft, entry: Entry, classes: dict[int, str]) -> None:
-    box, crowd, area = entry.get("bbox"), entry.get("iscrowd", 0), entry.get("area")
-    if not isinstance(box, list) or len(box) != 4:
-        raise ValueError(f"bbox must be [x, y, width, height], got {box!r}")
+    crowd = entry.get("iscrowd", 0)
+    if len(entry["bbox"]) != 4:
+        raise ValueError(f"bbox must be [x, y, width, height], got {entry['bbox']!r}")
     if crowd not in (0, 1):
         raise ValueError(f"iscrowd must be 0 or 1, got {crowd!r}")
-    check(tuple[float, ...], bbox=box)
-    check(Annotated[float, Ge(0)] | None, area=area)
-    left, top, width, height = box
-    name = classes[entry["category_id"]]
-    draft.add((left, top, left + width, top + height), name, area=area, ignored=bool(crowd))
+    left, top, width, height = entry["bbox"]
+    box = (left, top, left + width, top + height)
+    draft.add(box, classes[entry["category_id"]], area=entry.get("area"), ignored=bool(crowd))
 
 
 def _read_voc(folders: Sequence[Path], split: str, classes: tuple[str, ...] | None) -> BoxSet:
     draft = Draft(f"voc:{','.join(map(str, folders))} {split}", "voc", classes)
     for folder in folders:
-        images = _existing(folder / "JPEGImages", "VOC images")
-        annotations = _existing(folder / "Annotations", "VOC annotations")
+        images = folder / "JPEGImages"
         present = _names_in(images)
-        for name in _listed(_existing(folder / "ImageSets" / "Main", "VOC splits") / f"{split}.txt"):
-            file = annotations / f"{name}.xml"
+        for name in _listed(folder / "ImageSets" / "Main" / f"{split}.txt"):
+            file = folder / "Annotations" / f"{name}.xml"
             root = _parsed(file)
             image = next((name + ending for ending in _ENDINGS if name + ending in present), None)
             if image is None:

@@ -1,22 +1,26 @@
-"""Sets of images with boxes."""
+"""Sets of images with boxes, and their mini-batches as a pure function of seed, epoch and position."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property, partial
+from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 
-__all__ = ["TOLERANCE", "BoxSet", "Draft", "Objects", "Photo", "Rule"]
+from multimix.lab.data._batches import EpochBatches, decoded
+from multimix.lab.data._files import UnreadableError, read_image
+from multimix.lab.data._sets import seed_of
 
 Rule = Literal["coco", "voc"]
 """Whose evaluation a set is made for."""
 
 TOLERANCE = 1.0
 """Boxes that leave the image by at most so many pixels are rounding errors and are clipped."""
-
 LEAST_SIDE = 0.01
 """Boxes narrower or lower than so many pixels have no area: in single precision there may be nothing left of them."""
 
@@ -84,17 +88,16 @@ class BoxSet:
     notes: tuple[str, ...] = ()
     """What was left out or mended while reading."""
 
-    def __post_init__(self) -> None:
-        ends = [0, *self.counts.cumsum(0).tolist()]
-        object.__setattr__(self, "_ends", ends)
-
     def __len__(self) -> int:
         return len(self.photos)
 
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [0, *self.counts.cumsum(0).tolist()]
+
     def of(self, index: int) -> Objects:
         """Return the objects of one image."""
-        ends: list[int] = self._ends  # type: ignore[attr-defined]
-        return self.objects[ends[index] : ends[index + 1]]
+        return self.objects[self._ends[index] : self._ends[index + 1]]
 
     def trainable(self) -> "BoxSet":
         """Return the images with at least one object that is not ignored, and those objects alone.
@@ -105,13 +108,13 @@ class BoxSet:
         image = torch.arange(len(self)).repeat_interleave(self.counts)
         wanted = ~self.objects.ignored
         counts = torch.bincount(image[wanted], minlength=len(self))
-        kept = [photo for photo, count in zip(self.photos, counts.tolist(), strict=True) if count]
+        kept = tuple(photo for photo, count in zip(self.photos, counts.tolist(), strict=True) if count)
         if not kept:
             raise ValueError(f"{self.name} has no object to train on")
         left_out = len(self) - len(kept)
         note = (f"{self.name}: {left_out} images without an object to train on left out",) if left_out else ()
-        chosen = self.objects[wanted]
-        return BoxSet(self.name, self.rule, self.classes, tuple(kept), chosen, counts[counts > 0], (*self.notes, *note))
+        objects, counts = self.objects[wanted], counts[counts > 0]
+        return replace(self, photos=kept, objects=objects, counts=counts, notes=(*self.notes, *note))
 
 
 @dataclass
@@ -135,11 +138,7 @@ class Draft:
         self.counts.append(0)
 
     def add(self, box: Sequence[float], name: str, *, area: float | None, ignored: bool) -> None:
-        """Add an object of the current image; one whose box has no area is counted and left out.
-
-        Raises:
-            ValueError: If the class is unknown, or the box is none or leaves the image by more than ``TOLERANCE``.
-        """
+        """Add an object of the current image; one whose box has no area is counted and left out."""
         if self.classes is not None and name not in self.classes:
             raise ValueError(f"class {name!r} is not among {', '.join(self.classes)}")
         inside = _bounded(box, self.photos[-1])
@@ -152,18 +151,14 @@ class Draft:
         self.counts[-1] += 1
 
     def finish(self) -> BoxSet:
-        """Return the set.
-
-        Raises:
-            ValueError: If it has no image.
-        """
+        """Return the set, unless it has no image."""
         if not self.photos:
             raise ValueError(f"{self.name} has no image")
-        notes = []
-        if self.empty:
-            notes.append(f"{self.name}: {self.empty} boxes without an area left out")
-        if self.clipped:
-            notes.append(f"{self.name}: {self.clipped} boxes that left their image by at most {TOLERANCE:g} px clipped")
+        mended = {
+            "without an area left out": self.empty,
+            f"that left their image by at most {TOLERANCE:g} px clipped": self.clipped,
+        }
+        notes = tuple(f"{self.name}: {count} boxes {what}" for what, count in mended.items() if count)
         boxes, names, areas, ignored = zip(*self.rows, strict=True) if self.rows else ((), (), (), ())
         classes = tuple(sorted(set(names))) if self.classes is None else self.classes
         labels = {name: label for label, name in enumerate(classes, 1)}
@@ -173,8 +168,7 @@ class Draft:
             torch.tensor(areas, dtype=torch.float32),
             torch.tensor(ignored, dtype=torch.bool),
         )
-        counts = torch.tensor(self.counts)
-        return BoxSet(self.name, self.rule, classes, tuple(self.photos), objects, counts, tuple(notes))
+        return BoxSet(self.name, self.rule, classes, tuple(self.photos), objects, torch.tensor(self.counts), notes)
 
 
 def _bounded(box: Sequence[float], photo: Photo) -> list[float]:
@@ -187,3 +181,73 @@ def _bounded(box: Sequence[float], photo: Photo) -> list[float]:
         raise ValueError(f"{said} is outside the image of {photo.width} x {photo.height} px")
     limit = (photo.width, photo.height) * 2
     return [min(max(edge, 0), most) for edge, most in zip(box, limit, strict=True)]
+
+
+@dataclass(frozen=True)
+class BoxBatch:
+    """Images of any sizes and their objects."""
+
+    images: list[Tensor]
+    """Each float32 (c, h, w) in [0, 1]."""
+    objects: list[Objects]
+    """Those of each image."""
+
+
+@dataclass(eq=False)
+class BoxBatches(EpochBatches[BoxBatch]):
+    """Serves a set in mini-batches.
+
+    The order is drawn from (seed, epoch) and the flip of an image from (seed, epoch, index), so neither the number of
+    workers nor the batch an iteration starts from changes what comes out.
+
+    Raises:
+        ValueError: If the network takes neither grey nor colour images, or as for batches of images without boxes.
+    """
+
+    dataset: BoxSet
+    """The images and their objects."""
+    _: KW_ONLY
+    shuffle: bool = False
+    """Draw a new order each epoch."""
+    flip: bool = False
+    """Mirror half of the images."""
+    channels: int = 3
+    """3 for colour, 1 for grey."""
+
+    ORDER: ClassVar[str] = "boxes"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels not in (1, 3):
+            raise ValueError(f"images have 1 or 3 channels, but the backbone was trained on images of {self.channels}")
+
+    def _served(self, epoch: int, start: int, chunks: tuple[Tensor, ...]) -> Iterator[BoxBatch]:
+        def mirrored(index: int) -> bool:
+            return self.flip and bool(seed_of("mirror", self.seed, epoch, index) & 1)
+
+        def objects(index: int) -> Objects:
+            found = self.dataset.of(index)
+            return (found.flipped(self.dataset.photos[index].width) if mirrored(index) else found).to(self.device)
+
+        batches = [chunk.tolist() for chunk in chunks]
+        jobs = [[(self.dataset.photos[index], mirrored(index)) for index in batch] for batch in batches]
+        decode = partial(_images, "RGB" if self.channels == 3 else "L")
+        for batch, made in zip(batches, decoded(decode, jobs, workers=self.workers), strict=True):
+            images = [image.to(self.device, non_blocking=True).float().div_(255) for image in made]
+            yield BoxBatch(images, [objects(index) for index in batch])
+
+
+def _images(mode: str, job: list[tuple[Photo, bool]]) -> list[Tensor]:
+    """Return images, mirrored or not, each uint8 (c, h, w)."""
+    return [_image(mode, photo, mirrored=mirrored) for photo, mirrored in job]
+
+
+def _image(mode: str, photo: Photo, *, mirrored: bool) -> Tensor:
+    image = read_image(photo.path)
+    if image.size != (photo.width, photo.height):
+        said = f"{photo.width} x {photo.height}"
+        raise UnreadableError(f"{photo.path} is {image.width} x {image.height} px, its annotations say {said}")
+    image = image.convert(mode)
+    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()

@@ -1,63 +1,50 @@
-"""Trees of image files: one folder a class, the layout of torchvision's ImageFolder."""
+"""Image files: reading one, and trees with a folder a class, the layout of torchvision's ImageFolder."""
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
-from multimix.lab.data._images import fitted, read_image
-from multimix.lab.data._sets import Files, Images, Parts
-from multimix.lab.data._split import stratified
+from multimix.lab.data._sets import Files, Images, Parts, held_out, one_line
 
-__all__ = ["class_tree", "listed", "pixels_of", "read_folder", "small_or_files"]
-
+EVALUATION_RATIO = 256 / 224
+"""Of the scaled shorter side to the centre crop, as usual with ImageNet."""
 SMALL_SIDE = 96  # px; a set of larger images stays on the disk
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; so does a larger one
-TEST_FRACTION = 0.2  # of a folder that comes without a test split
+
+
+class UnreadableError(ValueError):
+    """A file is not an image that can be read."""
 
 
 def read_folder(path: str, split_seed: int) -> Parts:
     """Return the sets of a folder: train/ with val/ or test/ beside it, or a single tree of classes.
 
-    Where there are both val/ and test/, val/ is the validation set. A single tree gives a fifth of its images,
-    stratified by ``split_seed``, to the test set.
-
-    Raises:
-        FileNotFoundError: The folder, or one of its splits, is missing.
-        ValueError: A tree has no class, one, an empty one or other classes than train/.
+    Where there are both val/ and test/, val/ is the validation set. A single tree gives a fifth of its images to the
+    test set.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"folder:{path} is not a folder")
-    if (root / "train").is_dir():
-        train = class_tree(root / "train")
-        others = {name: class_tree(root / name, train.classes) for name in ("val", "test") if (root / name).is_dir()}
-        if not others:
-            raise FileNotFoundError(f"{root} has train/ but neither val/ nor test/ beside it")
-        test = others.pop("test" if "test" in others else "val")
-        return Parts(train, test, others.get("val"))
-    whole = class_tree(root)
-    size = len(whole) - max(1, round(TEST_FRACTION * len(whole)))
-    try:
-        kept, held = stratified(whole.labels, size, split_seed)
-    except ValueError as error:
-        raise ValueError(f"{root} has too few images to split off a test set: {error}") from error
-    return Parts(whole.subset(kept), whole.subset(held))
+    if not (root / "train").is_dir():
+        return Parts(*held_out(class_tree(root), 0.2, split_seed, f"{root} has too few images to split off a test set"))
+    train = class_tree(root / "train")
+    others = {name: class_tree(root / name, train.classes) for name in ("val", "test") if (root / name).is_dir()}
+    if not others:
+        raise FileNotFoundError(f"{root} has train/ but neither val/ nor test/ beside it")
+    test = others.pop("test" if "test" in others else "val")
+    return Parts(train, test, others.get("val"))
 
 
 def class_tree(root: Path, classes: tuple[str, ...] | None = None) -> Files:
-    """List the images under ``root``, whose folders are the classes, in the order of torchvision's ImageFolder.
+    """List the images under ``root``, whose folders are the classes, which must be ``classes`` if those are given.
 
-    Args:
-        root: The folder of the class folders; hidden ones are passed over.
-        classes: The classes that must be there.
-
-    Raises:
-        FileNotFoundError: ``root`` is missing.
-        ValueError: Fewer than two classes, a class without an image, or other classes than ``classes``.
+    The order is that of torchvision's ImageFolder; hidden files and folders are passed over.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is missing")
@@ -72,11 +59,7 @@ def class_tree(root: Path, classes: tuple[str, ...] | None = None) -> Files:
 
 
 def listed(pairs: list[tuple[str, int]], classes: tuple[str, ...], root: Path) -> Files:
-    """Return ``(path, label)`` pairs as ``Files``.
-
-    Raises:
-        ValueError: A class has no image.
-    """
+    """Return ``(path, label)`` pairs as ``Files``, unless a class has none."""
     labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
     counts = torch.bincount(labels, minlength=len(classes))
     if empty := [classes[i] for i in (counts == 0).nonzero().flatten().tolist()]:
@@ -89,14 +72,10 @@ def small_or_files(parts: Parts, image_size: int | None) -> Parts:
 
     Into memory go images all of one size of at most 96 px, or brought to that by ``image_size``, and at most 2 GiB of
     them.
-
-    Raises:
-        ValueError: An image cannot be read.
     """
     train = parts.train
     shape = pixels_of(train.paths[0], image_size).shape if isinstance(train, Files) else train.shape
     try:
-        # The training set first: it is the largest, and tells soonest.
         return parts.mapped(lambda part: _in_memory(part, image_size, shape) if isinstance(part, Files) else part)
     except _NotSmallError:
         size = 224 if image_size is None else image_size
@@ -108,7 +87,6 @@ class _NotSmallError(Exception):
 
 
 def _in_memory(files: Files, image_size: int | None, shape: tuple[int, ...]) -> Images:
-    """Decode every file, or raise _NotSmallError."""
     if max(shape) > SMALL_SIDE or len(files) * math.prod(shape) > MEMORY_LIMIT:
         raise _NotSmallError
     images = torch.empty((len(files), *shape), dtype=torch.uint8)
@@ -119,6 +97,23 @@ def _in_memory(files: Files, image_size: int | None, shape: tuple[int, ...]) -> 
             raise _NotSmallError
         pixels[index] = image
     return Images(images, files.labels, files.classes)
+
+
+def read_image(path: str) -> Image.Image:
+    """Return the image at ``path`` in RGB, or raise an UnreadableError that names it."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UnreadableError(f"{path} cannot be read as an image: {one_line(error)}") from error
+
+
+def fitted(image: Image.Image, size: int, *, ratio: float = 1.0) -> Image.Image:
+    """Scale the shorter side to ``ratio * size`` and cut the centre square of ``size`` out."""
+    from torchvision.transforms.v2 import functional  # whose import takes seconds
+
+    resized = functional.resize(image, [round(size * ratio)], antialias=True)
+    return functional.center_crop(resized, [size, size])
 
 
 def pixels_of(path: str, image_size: int | None) -> np.ndarray:
