@@ -14,7 +14,7 @@ from torch import nn
 
 from multimix import __version__
 from multimix._optional import require
-from multimix.lab.evaluate.about import metrics_of
+from multimix.lab.about import metrics_of
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights
 from multimix.lab.train import load_trained
 from multimix.lab.train.folder import Facts, RunFolder

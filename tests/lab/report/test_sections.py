@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from multimix.lab.evaluate.about import SUITES
+from multimix.lab.about import SUITES
 from multimix.lab.report import page, read_run, records, suites, summarise
 from multimix.lab.report._sections import sections
 from multimix.lab.report._words import in_words

@@ -4,10 +4,10 @@ from dataclasses import field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from multimix.lab.about import metrics_of
 from multimix.lab.cli._arguments import override
 from multimix.lab.cli._parser import Options, Parser, at_least
 from multimix.lab.evaluate import SUITES
-from multimix.lab.evaluate.about import metrics_of
 from multimix.lab.report import page, read_run
 from multimix.lab.runs.display import Display
 from multimix.lab.train.evaluation import evaluations, suites_named

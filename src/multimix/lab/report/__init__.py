@@ -1,6 +1,6 @@
 """From run folders to records, tables, figures and one self-contained HTML page; needs no torch."""
 
-from multimix.lab.evaluate.about.kinds import Metric
+from multimix.lab.about.kinds import Metric
 from multimix.lab.report._drawing import Figure
 from multimix.lab.report._figures import learning_curves, seed_dots
 from multimix.lab.report._formats import Format

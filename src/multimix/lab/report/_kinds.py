@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from multimix.lab.evaluate.about.kinds import Curve, HeatMap, Histogram, Reliability, Scatter, Scores
+from multimix.lab.about.kinds import Curve, HeatMap, Histogram, Reliability, Scatter, Scores
 from multimix.lab.report._data import Data, Drawn, alike, bins, mean, numbers, shares, texts
 from multimix.lab.report._drawing import (
     COLORS,

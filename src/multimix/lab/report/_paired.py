@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multimix.lab.evaluate.about.kinds import Metric
+from multimix.lab.about.kinds import Metric
 from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Setting, Summary
 from multimix.lab.report._tables import named, unlike

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multimix.lab.evaluate.about import metrics_of
+from multimix.lab.about import metrics_of
 from multimix.lab.report._runs import Run, check_types, read_lines
 from multimix.lab.report._words import clean, unknown
 

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
 
-from multimix.lab.evaluate.about import SUITES
-from multimix.lab.evaluate.about import kinds as about
+from multimix.lab.about import SUITES
+from multimix.lab.about import kinds as about
 from multimix.lab.report import _kinds as kinds
 from multimix.lab.report._data import Drawn
 from multimix.lab.report._drawing import Figure

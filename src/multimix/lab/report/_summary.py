@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NoReturn
 
-from multimix.lab.evaluate.about import SUITES
+from multimix.lab.about import SUITES
 from multimix.lab.report._records import MAIN, Record, difference, kind_of, suite_of, unequal, variants
 from multimix.lab.report._words import counted, in_order, listed
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from multimix.lab.evaluate.about.kinds import Table
+from multimix.lab.about.kinds import Table
 from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, rendered
 from multimix.lab.report._summary import Cell, Comparison, Row, Summary
 from multimix.lab.report._words import capital, clean, counted, decimals, in_words, listed, metric, suite_named
 
 BEST = "Bold: best mean of its column{among}, which says nothing about significance."
 _WIDEST = 10  # columns that a table of a suite which nobody described may have side by side
-_MAIN = Table(pattern=".*")
-_UNDESCRIBED = Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Measure")
+_MAIN = Table(".*")
+_UNDESCRIBED = Table(r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Measure")
 
 
 def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) -> str:
@@ -65,7 +65,7 @@ def plans(suite: str | None, names: Sequence[str]) -> list[Plan]:
     default = _MAIN if suite is None or len(paths) <= _WIDEST else _UNDESCRIBED
     tables = (suite_named(suite).tables if suite else ()) or (default,)
     found = []
-    for one in (*tables, Table(pattern=".*", more=True)):
+    for one in (*tables, Table(".*", more=True)):
         chosen = {name: path for name, path in paths.items() if re.fullmatch(one.pattern, path, re.DOTALL)}
         if chosen:
             plan = _plan(one, chosen)

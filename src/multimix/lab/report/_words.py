@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from multimix.lab.evaluate.about import SUITES
-from multimix.lab.evaluate.about.kinds import Description, Metric
+from multimix.lab.about import SUITES
+from multimix.lab.about.kinds import Description, Metric
 
 # Control characters, line and paragraph separators, turns of the writing direction, halves of pairs, no characters.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -84,7 +84,7 @@ def spoken(title: str) -> str:
 def suite_named(name: str) -> Description:
     """Return what a suite says of itself; one that nobody described has a title alone."""
     meaning = "A suite that this version of MultiMix does not describe; shown as recorded."
-    return SUITES.get(name) or Description(name=name, suite="", title=capital(in_words(name)), meaning=meaning)
+    return SUITES.get(name) or Description(capital(in_words(name)), meaning)
 
 
 def metric(name: str) -> Metric:

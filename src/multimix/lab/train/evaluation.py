@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from multimix.lab import evaluate
 from multimix.lab.data import Splits
-from multimix.lab.evaluate import about
+from multimix.lab.evaluate import SUITES
 from multimix.lab.evaluate.calibration import Accuracy
 from multimix.lab.evaluate.suite import Source, Suite, SuiteSettings
 from multimix.lab.runs.checkpoint import digest
@@ -48,12 +47,12 @@ def suites_named(names: Iterable[str]) -> list[type[Suite]]:
     Raises:
         ValueError: If a name is unknown.
     """
-    names, known = list(dict.fromkeys(names)), about.SUITES
+    names, known = list(dict.fromkeys(names)), {suite.name: suite for suite in SUITES}
     if unknown := [name for name in names if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"unknown suite {', '.join(unknown)}; known are {', '.join(known)}{hint}")
-    return [getattr(evaluate, known[name].suite) for name in names]
+    return [known[name] for name in names]
 
 
 def evaluate_run(

@@ -1,12 +1,10 @@
 """What is said of calibration."""
 
-from multimix.lab.evaluate.about.kinds import Description, Metric, Reliability, Table, percent
+from multimix.lab.about.kinds import Description, Metric, Reliability, Table, percent
 
 _RARE = "classwise_ece|rms_calibration_error|overconfidence_error"
 
-CALIBRATION = Description(
-    name="calibration",
-    suite="Calibration",
+ABOUT = Description(
     title="Calibration",
     meaning="Does the network know how sure it may be? Confidence is the probability of the predicted class; a "
     "calibrated network is right as often as it is sure. Scaled logits are divided by one temperature, fitted on the "
@@ -18,7 +16,7 @@ CALIBRATION = Description(
             "Classwise ECE",
             "Calibration error of every class's probability, not of the most probable one's alone; mean over classes.",
             "lower",
-            2,
+            digits=2,
         ),
         percent(
             "rms_calibration_error",
@@ -31,7 +29,7 @@ CALIBRATION = Description(
             "Overconfidence error",
             "Like the ECE, but only bins whose confidence exceeds their accuracy count, weighted by their confidence.",
             "lower",
-            2,
+            digits=2,
         ),
         Metric("brier", "Brier score", "Squared distance of the probabilities to the one-hot true class.", "lower", 3),
         Metric(
@@ -42,8 +40,8 @@ CALIBRATION = Description(
         ),
     ),
     tables=(
-        Table(pattern=rf"((?P<line>.*)/)?(?P<metric>(?!({_RARE})$)[^/]+)", key="Logits", bare="as trained"),
-        Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]+)", key="Logits", bare="as trained", more=True),
+        Table(rf"((?P<line>.*)/)?(?P<metric>(?!({_RARE})$)[^/]+)", key="Logits", bare="as trained"),
+        Table(r"((?P<line>.*)/)?(?P<metric>[^/]+)", key="Logits", bare="as trained", more=True),
     ),
-    figures=(Reliability(name="*_scaled", when="after temperature scaling"), Reliability(when="as trained")),
+    figures=(Reliability("after temperature scaling", name="*_scaled"), Reliability("as trained")),
 )

@@ -1,6 +1,6 @@
 """What is said of out-of-distribution detection."""
 
-from multimix.lab.evaluate.about.kinds import Description, Scores, Table, percent
+from multimix.lab.about.kinds import Description, Scores, Table, percent
 
 _METRICS = (
     percent(
@@ -21,16 +21,14 @@ _METRICS = (
     ),
 )
 
-OOD = Description(
-    name="ood",
-    suite="OOD",
+ABOUT = Description(
     title="Out-of-distribution detection",
     meaning="Can the network's own scores tell test images from images of other sets, which it has never seen? Test "
     "images should score high. The mean is over the sets.",
     metrics=_METRICS,
     tables=tuple(
         Table(
-            pattern=rf"(?P<column>.*)/(?P<line>[^/]*)/{metric.name}",
+            rf"(?P<column>.*)/(?P<line>[^/]*)/{metric.name}",
             title="{metric}",
             key="Score",
             first="mean",
@@ -38,6 +36,6 @@ OOD = Description(
         )
         for metric in _METRICS
     ),
-    figures=(Scores(by="auroc"),),
+    figures=(Scores("auroc"),),
     words={"knn": "kNN", "mahalanobis": "Mahalanobis", "msp": "MSP", "odin": "ODIN", "ood": "OOD", "svhn": "SVHN"},
 )

@@ -42,9 +42,9 @@ def percent(name: str, title: str, meaning: str, better: Better | None = None, d
     return Metric(name, title, meaning, better, digits, unit="%", factor=100.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Table:
-    """One table: it shows the metrics whose path matches its pattern, as far as no table before it does.
+    """One table: it shows the metrics whose path, their name without the suite's, matches its pattern and is new.
 
     The pattern's named groups say where a metric stands. ``line`` names the line of a method, ``metric`` or ``column``
     the column, headed by what is known of that metric or by the words of the path. Without any of them, every metric
@@ -52,26 +52,19 @@ class Table:
     """
 
     pattern: str
-    """Regular expression for the whole path of a metric, which is its name without the suite's."""
-    title: str = ""
-    """What the table shows, with ``{metric}`` for the metric's heading; empty where its columns say it."""
-    key: str = ""
-    """Heading of what tells the lines of one method apart."""
-    bare: str = "–"
-    """The line of metrics whose path has no words for it."""
-    column: str = "{}"
-    """Heading of a column made of its words."""
-    first: str | None = None
-    """The column that stands before the others."""
-    more: bool = False
-    """Whether it is for those who want to know everything."""
+    title: str = ""  # what the table shows, with ``{metric}`` for the metric's heading; empty where its columns say it
+    key: str = ""  # heading of what tells the lines of one method apart
+    bare: str = "–"  # the line of metrics whose path has no words for it
+    column: str = "{}"  # heading of a column made of its words
+    first: str | None = None  # the column that stands before the others
+    more: bool = False  # whether it is for those who want to know everything
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Figure:
     """A figure for data that a suite records under a name that fits the shell pattern ``name``."""
 
-    name: str = "*"
+    name: str = field(default="*", kw_only=True)
     _keys: ClassVar[str]
 
     @property
@@ -80,7 +73,7 @@ class Figure:
         return set(self._keys.format_map(vars(self)).split())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Curve(Figure):
     """Accuracy over the numbers under ``x``, one line a method.
 
@@ -109,7 +102,7 @@ class HeatMap(Figure):
     _keys = "{lines} {columns} accuracy"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Reliability(Figure):
     """Accuracy beside confidence in bins of confidence, one figure a method; ``when`` says of which probabilities."""
 
@@ -117,7 +110,7 @@ class Reliability(Figure):
     _keys = "edges confidence accuracy count"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scores(Figure):
     """ROC curves of the score that is best ``by`` a metric, and its histograms on the test set and on another."""
 
@@ -125,7 +118,7 @@ class Scores(Figure):
     _keys = "scores"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scatter(Figure):
     """Examples as points in the plane, told apart by class, one figure a method."""
 
@@ -133,7 +126,7 @@ class Scatter(Figure):
     _keys = "x y label"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Histogram(Figure):
     """How often values lie in bins, one line for every key but the edges, one figure a method."""
 
@@ -142,25 +135,14 @@ class Histogram(Figure):
     _keys = "edges"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Description:
     """Everything that is said of a suite, in any place: command line, records and report take it from here."""
 
-    name: str
-    """The suite's name on the command line and in records."""
-    suite: str
-    """The class that measures, by its name in ``multimix.lab.evaluate``."""
     title: str
-    """Heading of its section."""
-    meaning: str
-    """What it does and how to read it, in one paragraph."""
-    metrics: tuple[Metric, ...] = ()
-    """The metrics that no other suite has, by the last word of their paths."""
-    tables: tuple[Table, ...] = ()
-    """Its tables; a metric that none of them shows stands in one more."""
-    figures: tuple[Figure, ...] = ()
-    """Its figures; the first that fits the data draws them."""
-    words: Mapping[str, str] = field(default_factory=dict)
-    """How words of its paths and data are written, where they are not simply taken over."""
-    note: Callable[[Mapping[str, Any]], str] | None = None
-    """Returns what a reader of its tables has to know of its settings."""
+    meaning: str  # what the suite does and how to read it, in one paragraph
+    metrics: tuple[Metric, ...] = ()  # the metrics that no other suite has, by the last word of their paths
+    tables: tuple[Table, ...] = ()  # its tables; a metric that none of them shows stands in one more
+    figures: tuple[Figure, ...] = ()  # its figures; the first that fits the data draws them
+    words: Mapping[str, str] = field(default_factory=dict)  # how words of its paths and data are spelt
+    note: Callable[[Mapping[str, Any]], str] | None = None  # says what a reader has to know of its settings

@@ -1,10 +1,8 @@
 """What is said of the geometry of embeddings."""
 
-from multimix.lab.evaluate.about.kinds import Description, Metric, Scatter, Table, percent
+from multimix.lab.about.kinds import Description, Metric, Scatter, Table, percent
 
-EMBEDDING = Description(
-    name="embedding",
-    suite="Embedding",
+ABOUT = Description(
     title="Embedding",
     meaning="How the embeddings of test images, scaled to length 1, lie: near others of their class, far from other "
     "classes, and spread over many directions.",
@@ -27,7 +25,7 @@ EMBEDDING = Description(
         ),
         percent("knn_accuracy", "kNN accuracy", "Share whose nearest embeddings vote for the true class.", "higher"),
     ),
-    tables=(Table(pattern=r"(?!.*_distance$).*"), Table(pattern=r".*", more=True)),
-    figures=(Scatter(what="embeddings"),),
+    tables=(Table(r"(?!.*_distance$).*"), Table(r".*", more=True)),
+    figures=(Scatter("embeddings"),),
     words={"tsne": "t-SNE", "umap": "UMAP", "pca": "PCA"},
 )

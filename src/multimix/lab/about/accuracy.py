@@ -1,10 +1,8 @@
 """What is said of clean accuracy."""
 
-from multimix.lab.evaluate.about.kinds import Description, Metric, percent
+from multimix.lab.about.kinds import Description, Metric, percent
 
-ACCURACY = Description(
-    name="accuracy",
-    suite="Accuracy",
+ABOUT = Description(
     title="Accuracy",
     meaning="Accuracy, NLL and ECE on the test images as they are.",
     metrics=(

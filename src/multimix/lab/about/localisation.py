@@ -1,10 +1,8 @@
 """What is said of localisation."""
 
-from multimix.lab.evaluate.about.kinds import Curve, Description, Table, percent
+from multimix.lab.about.kinds import Curve, Description, Table, percent
 
-LOCALISATION = Description(
-    name="localisation",
-    suite="Localisation",
+ABOUT = Description(
     title="Localisation",
     meaning="Does the network's attention map find the object? A box is drawn round what exceeds a threshold and "
     "compared with the true one; the network was never trained on boxes.",
@@ -21,12 +19,12 @@ LOCALISATION = Description(
         percent("measured", "Measured", "Share of the test images that have a box."),
     ),
     tables=(
-        Table(pattern=r"(?!measured$)[^/]*(/[^/]*)?"),
-        Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Box", more=True),
+        Table(r"(?!measured$)[^/]*(/[^/]*)?"),
+        Table(r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Box", more=True),
     ),
     figures=(
         Curve(
-            x="threshold",
+            "threshold",
             axis="Threshold",
             title="Localisation accuracy over the threshold at which the attention map is cut",
         ),

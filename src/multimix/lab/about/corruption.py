@@ -1,18 +1,16 @@
 """What is said of common corruptions."""
 
-from multimix.lab.evaluate.about.kinds import Description, HeatMap, Table
+from multimix.lab.about.kinds import Description, HeatMap, Table
 
-CORRUPTION = Description(
-    name="corruption",
-    suite="Corruption",
+ABOUT = Description(
     title="Corruptions",
     meaning="Accuracy on test images that are disturbed, in kinds and severities of common corruptions.",
     tables=(
-        Table(pattern=r"(clean|mean)/accuracy"),
-        Table(pattern=r"(?P<column>[^/]*)/accuracy", title="{metric} by corruption, mean over severities", more=True),
+        Table(r"(clean|mean)/accuracy"),
+        Table(r"(?P<column>[^/]*)/accuracy", "{metric} by corruption, mean over severities", more=True),
         Table(
-            pattern=r"(?P<column>[^/]*)/(?P<line>[0-9]+)/accuracy",
-            title="{metric} by corruption and severity",
+            r"(?P<column>[^/]*)/(?P<line>[0-9]+)/accuracy",
+            "{metric} by corruption and severity",
             key="Severity",
             more=True,
         ),

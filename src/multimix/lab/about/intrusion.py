@@ -1,10 +1,8 @@
 """What is said of manifold intrusion."""
 
-from multimix.lab.evaluate.about.kinds import Description, Histogram, Metric, Table, percent
+from multimix.lab.about.kinds import Description, Histogram, Metric, Table, percent
 
-INTRUSION = Description(
-    name="intrusion",
-    suite="Intrusion",
+ABOUT = Description(
     title="Manifold intrusion",
     meaning="Where interpolated embeddings lie: an intrusion is one whose nearest clean embedding is of a class that "
     "was not mixed into it. Each network is probed with its method's own interpolation and with others.",
@@ -27,7 +25,7 @@ INTRUSION = Description(
             "How much of the nearest clean embedding's class was mixed in, mean weight.",
         ),
     ),
-    tables=(Table(pattern=r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Interpolation"),),
+    tables=(Table(r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Interpolation"),),
     figures=(
         Histogram(
             axis="Distance to the nearest clean embedding",
