@@ -78,7 +78,8 @@ def test_reweighting_normalises_and_knows_no_order(n, b, r, own, data):
     counting = chance(0.5, b, r, seed=b).double()
     among = ops.reweight(weights, confidence, counting=counting)
     assert not bool((among * (1 - counting).T.unsqueeze(1)).any())
-    sums = among.sum(-1)
+    part, sums = weights * (confidence * counting).T.unsqueeze(1), among.sum(-1)
+    close(among * part.sum(-1, keepdim=True), part * sums.unsqueeze(-1), scale=largest(part))
     assert bool(((sums - 1).abs().lt(1e-9) | sums.eq(0)).all())
 
 
