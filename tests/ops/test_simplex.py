@@ -289,19 +289,6 @@ def test_the_exact_test_is_that_of_the_paper(dtype):
         assert torch.equal(ours[clear], (math.log(u) >= exact)[clear])
 
 
-def test_eight_bits_and_the_rest_make_a_uniform_number():
-    bits = torch.arange(-128, 128, dtype=torch.int8)
-    low = _simplex._uniform(bits, torch.zeros(256))
-    assert torch.equal(low, torch.arange(256) / 256)
-    assert torch.equal(_simplex._uniform(bits, torch.full((256,), 0.5)), low + 1 / 512)
-
-
-def test_the_eight_bits_are_all_drawn_alike():
-    drawn = _simplex._eight_bits((300, 701), seeded(15))
-    assert drawn.shape == (300, 701)
-    assert stats.chisquare(torch.bincount(drawn.view(-1).long() + 128, minlength=256).numpy()).pvalue > 1e-3
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("alpha", [1.0, 1.3, 2.5, 40.0])
 def test_the_variates_are_gamma(alpha, dtype):

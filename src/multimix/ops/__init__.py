@@ -3,9 +3,7 @@
 Everything random is drawn from a ``torch.Generator``; everything here imports torch alone.
 """
 
-from multimix.ops._adain import channel_statistics, exchange_styles, mix_styles, paste_styles
-from multimix.ops._attention import attention, reweight
-from multimix.ops._balance import balance_gain, balance_gradient, shares_of
+from multimix.ops._attention import attention, balance_gain, balance_gradient, reweight, shares_of
 from multimix.ops._blocks import solve_ordered_labels, transport_blocks
 from multimix.ops._checks import (
     accurate,
@@ -20,6 +18,22 @@ from multimix.ops._checks import (
 )
 from multimix.ops._comix import comix_masks
 from multimix.ops._gather import Gather, gathered, processes
+from multimix.ops._images import (
+    Box,
+    Boxes,
+    channel_statistics,
+    draw_box,
+    draw_boxes,
+    draw_mask,
+    exchange_styles,
+    mix_styles,
+    paste_box,
+    paste_boxes,
+    paste_styles,
+    paste_where,
+    saliency_peaks,
+    static_saliency,
+)
 from multimix.ops._loss import dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
 from multimix.ops._objectives import (
     CROSS_ENTROPY,
@@ -34,7 +48,6 @@ from multimix.ops._objectives import (
     objective_of,
     soft_cross_entropy,
 )
-from multimix.ops._regions import Box, Boxes, draw_box, draw_boxes, draw_mask, paste_box, paste_boxes, paste_where
 from multimix.ops._simplex import (
     LazyWeights,
     Mode,
@@ -48,10 +61,9 @@ from multimix.ops._simplex import (
     interpolate,
     mix_pairs,
     scatter_tuples,
+    zeta_weights,
 )
-from multimix.ops._static_saliency import saliency_peaks, static_saliency
 from multimix.ops._transport import barycentre, sinkhorn
-from multimix.ops._zeta import zeta_weights
 
 __all__ = [
     "CROSS_ENTROPY",

@@ -1,6 +1,6 @@
 """What PuzzleMix solves on grids of blocks: labels of least energy, by minimum cuts, and who moves where."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ _ROUNDS = 4
 """How often cells that need no cut are looked for; the first rounds find most of them."""
 _AT_ONCE = 8
 """How many places a block looks at before it asks."""
+_USE = "PuzzleMix's graph cut"
 
 
 def solve_ordered_labels(
@@ -25,10 +26,9 @@ def solve_ordered_labels(
 
     .. math:: \sum_i u_i(a_i) + \sum_{(i, j)} w_{ij} (a_i - a_j)^2
 
-    With unary costs that are convex in the label and weights that are not negative this energy is L-natural-convex:
-    having the best labels in 0..k, the best in 0..k + 1 are each the same or one more. So l - 1 minimum cuts solve it,
-    each for all grids at once. The result is exact up to capacities being whole numbers: a grid's energy is off by at
-    most 1e-9 of all capacities for each cell and pair. The cuts take place on the CPU.
+    With convex unary costs and weights that are not negative, the best labels in 0..k + 1 are each the best one in 0..k
+    or one more, so that l - 1 minimum cuts solve it, each for all grids at once, on the CPU. The result is exact up to
+    capacities being whole numbers: a grid's energy is off by at most 1e-9 of all capacities for each cell and pair.
 
     Args:
         unary: Cost of each label at each cell, convex in the label.
@@ -43,17 +43,18 @@ def solve_ordered_labels(
         Murota, "Discrete convex analysis", 2003, chapter 10; Kolmogorov and Zabih, "What energy functions can be
         minimized via graph cuts?", TPAMI 2004, for one cut.
     """
-    _sparse()  # now, and not at the first grid that cannot do without
+    require("scipy.sparse", by=_USE)  # now, and not at the first grid that cannot do without
     device = unary.device
     unary, vertical, horizontal = (t.detach().cpu().double() for t in (unary, vertical, horizontal))
     _check(unary, vertical, horizontal)
-    weights = _weights(vertical, horizontal)
+    below, above = pad(vertical, (0, 0, 0, 1)), pad(vertical, (0, 0, 1, 0))
+    weights = torch.stack([below, above, pad(horizontal, (0, 1)), pad(horizontal, (1, 0))])  # as _neighbours has them
     steps = unary.diff(dim=1)
     labels = torch.zeros_like(unary[:, 0])
     for k in range(steps.shape[1]):  # every label one more, or not
         cost = steps.gather(1, labels.long().unsqueeze(1))[:, 0]
-        if k:  # before, all labels are 0
-            cost = cost + _pull(labels, weights)
+        if k:  # before, all labels are 0, and none costs anything beside its neighbours
+            cost = cost + 2 * (weights * (labels - _neighbours(labels))).sum(0)
         labels += _solve(cost, weights)
     return labels.long().to(device)
 
@@ -81,8 +82,7 @@ def _solve(cost: Tensor, weights: Tensor) -> Tensor:
 
 def _cut(cost: Tensor, weights: Tensor, free: Tensor) -> Tensor:
     """Return which of the free cells lie on the source's side of a minimum cut of them all."""
-    sparse = _sparse()
-    maximum_flow, breadth_first_order = sparse.csgraph.maximum_flow, sparse.csgraph.breadth_first_order
+    sparse = require("scipy.sparse", by=_USE)
     cells = free.flatten().nonzero()[:, 0]
     n = len(cells)
     source, sink = n, n + 1
@@ -104,26 +104,10 @@ def _cut(cost: Tensor, weights: Tensor, free: Tensor) -> Tensor:
     graph = sparse.csr_array(
         (capacity.numpy(), (torch.cat(starts).numpy(), torch.cat(ends).numpy())), shape=(n + 2, n + 2)
     )
-    left = graph - maximum_flow(graph, source, sink).flow
+    left = graph - sparse.csgraph.maximum_flow(graph, source, sink).flow
     left.eliminate_zeros()
-    reached = torch.zeros(n + 2, dtype=torch.bool)
-    reached[torch.from_numpy(breadth_first_order(left, source, return_predecessors=False)).long()] = True
-    return reached[:n]
-
-
-def _sparse() -> Any:
-    return require("scipy.sparse", by="PuzzleMix's graph cut")
-
-
-def _weights(vertical: Tensor, horizontal: Tensor) -> Tensor:
-    """Return the weight of each cell's pair with its neighbour below, above, right and left, 0 beyond the edge."""
-    below, above = pad(vertical, (0, 0, 0, 1)), pad(vertical, (0, 0, 1, 0))
-    return torch.stack([below, above, pad(horizontal, (0, 1)), pad(horizontal, (1, 0))])
-
-
-def _pull(labels: Tensor, weights: Tensor) -> Tensor:
-    """Return what one label more costs each cell beside its neighbours, if they stay where they are."""
-    return 2 * (weights * (labels - _neighbours(labels))).sum(0)
+    reached = sparse.csgraph.breadth_first_order(left, source, return_predecessors=False)
+    return torch.zeros(n + 2, dtype=torch.bool).index_fill_(0, torch.from_numpy(reached).long(), True)[:n]
 
 
 def _neighbours(values: Tensor) -> Tensor:
@@ -150,22 +134,18 @@ def _check(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> None:
 
 
 def transport_blocks(saliency: Float[Tensor, "b h w"], seen: Bool[Tensor, "b h w"], eps: float) -> Int[Tensor, "b h w"]:
-    r"""Return for each place of a grid which block goes there, so that salient blocks are seen.
+    r"""Return for each place of a grid the row-major index of the block that goes there, so that salient ones are seen.
 
     Block i gains ``saliency[i] - eps * distance(i, j)^2`` at a place j that is seen, distances being in units of the
     longer side. A block that is seen asks for its own place, a hidden one for the nearest place that is seen; each
     place takes the block that gains most and turns the others away, who go on to the next nearest while they gain
-    anything there. No block shows twice. Places that nobody asks for, and those not seen, keep their blocks.
-
-    Of equal distances the upper, then the left place comes first; of equal gains who asked first, then the lower index.
+    anything there. No block shows twice. Places that nobody asks for, and those not seen, keep their blocks. Of equal
+    distances the upper, then the left place comes first; of equal gains who asked first, then the lower index.
 
     Args:
         saliency: Of each block, not negative.
         seen: Which places the mask shows.
         eps: Cost of a move across the longer side, squared.
-
-    Returns:
-        Row-major indices 0..h w - 1, on the device of ``saliency``; the work is done on the CPU.
 
     Raises:
         ValueError: If ``eps`` is negative or the shapes differ.

@@ -17,21 +17,24 @@ _ROW_SUM_TOLERANCE = 1e-2
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _UNLABELLED = (-100, 255, -1)
 """Class indices by which data sets and torch mark what has no label."""
-SEVERAL_LABELS = "several labels an example are for BinaryCrossEntropy"
-INTEGER_ROWS = f"integers (b, k) are taken where each row is one-hot, else give targets.argmax(1); {SEVERAL_LABELS}"
+_SEVERAL_LABELS = "several labels an example are for BinaryCrossEntropy"
+INTEGER_ROWS = f"integers (b, k) are taken where each row is one-hot, else give targets.argmax(1); {_SEVERAL_LABELS}"
 """What to do about targets that look like those of another objective."""
+Device = torch.device | str | None
 
 
 def check_generator(generator: object) -> None:
-    """Raise unless ``generator`` is a source of randomness, or None for torch's global one.
-
-    Raises:
-        TypeError: If it is anything else, a seed for one.
-    """
+    """Raise TypeError unless ``generator`` is a torch.Generator, or None for torch's global one."""
     if generator is None or isinstance(generator, Generator):
         return
     seeded = f"; take torch.Generator().manual_seed({generator})" if isinstance(generator, Integral) else ""
     raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}{seeded}")
+
+
+def home_of(generator: Generator | None, device: Device) -> Device:
+    """Return where to draw: on the device of a generator, which is checked, since it draws on no other."""
+    check_generator(generator)
+    return device if generator is None else generator.device
 
 
 def check_sizes(least: int = 1, **sizes: object) -> None:
@@ -71,15 +74,13 @@ def as_probabilities(targets: Tensor, num_classes: int, *, dtype: torch.dtype = 
     """Return targets as one row of class probabilities an example.
 
     Args:
-        targets: Class indices, an integer tensor (b,), or probabilities (b, k), one-hot integers among them, which are
-            returned as they are but for the dtype.
+        targets: Class indices (b,), integers, or probabilities (b, k), one-hot integers among them.
         num_classes: How many classes there are, k.
         dtype: Of the result.
 
     Raises:
-        ValueError: If an index is outside ``0..num_classes - 1``, or the probabilities have other columns, are
-            negative or do not sum to 1.
-        TypeError: If the targets are neither integer indices nor floating-point probabilities.
+        ValueError: If an index is outside ``0..k - 1``, or rows of probabilities do not fit or leave the simplex.
+        TypeError: If the targets are neither integers nor floating-point.
     """
     targets = rows_of(targets, num_classes)
     check_target_form(targets, num_classes)
@@ -91,13 +92,9 @@ def as_probabilities(targets: Tensor, num_classes: int, *, dtype: torch.dtype = 
 
 
 def check_batch(inputs: Tensor, targets: Tensor) -> None:
-    """Raise unless inputs are finite floating-point tensors with one target each.
+    """Raise TypeError or ValueError unless inputs are finite floating-point numbers with one target an example.
 
     Whether they are finite is looked at on the CPU only: elsewhere the look would wait for the device.
-
-    Raises:
-        TypeError: If either is no tensor, or the inputs are not floating-point.
-        ValueError: If the mini-batch is empty, is not finite or has another number of targets.
     """
     if not isinstance(inputs, Tensor):
         raise TypeError(
@@ -109,19 +106,18 @@ def check_batch(inputs: Tensor, targets: Tensor) -> None:
     if inputs.ndim == 0:
         raise ValueError("inputs must have one row an example, got a single number")
     _check_rows(targets, len(inputs))
-    if looks_are_free(inputs) and not _is_finite(inputs.detach()):
-        raise ValueError("inputs must be finite, got NaN or infinity")
+    if looks_are_free(inputs):
+        values = inputs.detach()
+        # A sum tells, in double precision if it overflows its own.
+        if not (math.isfinite(values.sum().item()) or math.isfinite(values.sum(dtype=torch.float64).item())):
+            raise ValueError("inputs must be finite, got NaN or infinity")
 
 
 def check_examples(inputs: Any, targets: Tensor) -> None:
-    """Raise unless inputs hold one example for each target, in whatever form a network takes them.
+    """Raise TypeError or ValueError unless inputs, in any form that a network takes, hold one example a target.
 
     Numbers to be mixed are checked as :func:`check_batch` does; token indices (b, r), mappings of tensors, packed
     sequences and nested tensors are counted only.
-
-    Raises:
-        TypeError: If the inputs are none of these, or the targets no tensor.
-        ValueError: If the mini-batch is empty or has another number of targets.
     """
     tokens = isinstance(inputs, Tensor) and inputs.ndim == 2 and inputs.dtype in (torch.int64, torch.int32)
     if isinstance(inputs, Tensor) and not inputs.is_nested and not tokens:
@@ -131,7 +127,6 @@ def check_examples(inputs: Any, targets: Tensor) -> None:
 
 
 def _check_rows(targets: object, b: int) -> None:
-    """Raise unless there is one target for each of b examples, at least one."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     if targets.ndim == 0:
@@ -166,11 +161,6 @@ def batch_size(inputs: Any) -> int:
     return next(iter(lengths.values()))
 
 
-def _is_finite(values: Tensor) -> bool:
-    """Return whether no value is NaN or infinite: their sum tells, in double precision if it overflows its own."""
-    return math.isfinite(values.sum().item()) or math.isfinite(values.sum(dtype=torch.float64).item())
-
-
 def rows_of(targets: Tensor, num_classes: int | None = None) -> Tensor:
     """Return one-hot labels in integers, (b, k), as floating-point probabilities, and all other targets as they are."""
     if not isinstance(targets, Tensor):
@@ -194,8 +184,8 @@ def check_class_indices(targets: Tensor, num_classes: int) -> None:
         raise ValueError(f"targets must lie in 0..{num_classes - 1} for {num_classes} classes, got {wrong}{hint}")
 
 
-def check_target_form(targets: Tensor, num_classes: int, *, batch: int | None = None, simplex: bool = True) -> None:
-    """Raise if ``targets`` cannot be labels of ``batch`` examples by their form; class indices are not looked at."""
+def check_target_form(targets: Tensor, num_classes: int, *, simplex: bool = True) -> None:
+    """Raise if ``targets`` cannot be labels of whole examples by their form; class indices are not looked at."""
     if targets.is_floating_point():
         if targets.ndim != 2 or targets.shape[1] != num_classes:
             values = "; values to predict are for SquaredError, class indices are integers"
@@ -204,15 +194,13 @@ def check_target_form(targets: Tensor, num_classes: int, *, batch: int | None = 
                 f"{values if targets[:1].numel() == 1 else ''}"
             )
         if simplex:
-            _check_simplex("targets", targets, hint=f"; {SEVERAL_LABELS}")
+            _check_simplex("targets", targets, hint=f"; {_SEVERAL_LABELS}")
     elif targets.is_complex() or targets.dtype == torch.bool:
-        raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}; {SEVERAL_LABELS}")
+        raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}; {_SEVERAL_LABELS}")
     elif targets.ndim != 1:
         raise ValueError(
             f"targets holds class indices and must have shape (b,), got {tuple(targets.shape)}; {INTEGER_ROWS}"
         )
-    if batch is not None and len(targets) != batch:
-        raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {batch}")
 
 
 def check_weights(weights: Tensor, batch: int) -> None:
@@ -238,18 +226,10 @@ def _check_simplex(name: str, rows: Tensor, *, hint: str = "") -> None:
         raise ValueError(f"{name} must have rows that sum to 1, got a row that is off by {off:.4g}{hint}")
 
 
-def check_logits(logits: Tensor, dims: int, name: str = "logits") -> None:
+def check_logits(logits: Tensor, dims: int) -> None:
     """Raise if ``logits`` is not a floating-point tensor of ``dims`` dimensions."""
     if not logits.is_floating_point():
-        raise TypeError(f"{name} must be floating-point, got {logits.dtype}")
+        raise TypeError(f"logits must be floating-point, got {logits.dtype}")
     if logits.ndim != dims:
         shape = {2: "(b, k)", 3: "(b, r, k)"}[dims]
-        raise ValueError(f"{name} must have shape {shape}, got {tuple(logits.shape)}")
-
-
-def check_same_device(**tensors: Tensor | None) -> None:
-    """Raise if the tensors lie on different devices."""
-    places = {name: t.device for name, t in tensors.items() if t is not None}
-    first = next(iter(places.values()))
-    if any(place != first for place in places.values()):
-        raise ValueError("tensors lie on different devices: " + ", ".join(f"{k} on {v}" for k, v in places.items()))
+        raise ValueError(f"logits must have shape {shape}, got {tuple(logits.shape)}")

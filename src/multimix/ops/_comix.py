@@ -1,11 +1,11 @@
 """Co-Mixup's choice of inputs for the cells of all outputs, by iterated modularisation.
 
-The search handles arrays of 16 numbers thousands of times. There a call of torch takes several times as long as the
-work, so it runs on the memory of CPU tensors through ``Tensor.numpy()``, in float64: penalties are far larger than the
-differences that decide.
+It handles arrays of 16 numbers thousands of times, on which NumPy is several times as fast as torch, and in float64,
+since penalties are far larger than the differences that decide.
 """
 
 from functools import lru_cache
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -147,7 +147,9 @@ class _Search:
         """Let output i choose anew, given what the others use; return whether it changed."""
         used = self.used[i]
         penalty = 2 * self._crowded(self.affinity @ (self.total - used)) + self.pushed[i]
-        moved = self._descend(self.masks[i], self.costs + self.gamma * penalty, _blends(used) if blend else [])
+        most_used = [k for k in (-used).argsort(kind="stable")[:3].tolist() if blend and used[k] > 0]
+        pairs = list(combinations(most_used, 2))
+        moved = self._descend(self.masks[i], self.costs + self.gamma * penalty, pairs)
         if moved:
             new = self.masks[i].sum(0)
             self.total += new - used
@@ -206,9 +208,3 @@ class _Search:
         blends = (linear[:, [a for a, _ in pairs]] + linear[:, [b for _, b in pairs]]) / 2
         blends += (self.beta / 4 * moves.border - before - _BLEND_BONUS * moves.size)[:, None]
         return pure, blends
-
-
-def _blends(used: Any) -> list[tuple[int, int]]:
-    """Return the pairs among the three inputs used most, or the two if there are no more."""
-    top = [k for k in (-used).argsort(kind="stable")[:3].tolist() if used[k] > 0]
-    return [(a, b) for n, a in enumerate(top) for b in top[n + 1 :]]

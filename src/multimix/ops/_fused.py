@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from typing_extensions import Unpack
 
-from multimix.ops._attention import reweight
-from multimix.ops._balance import balance, balance_gain, balance_gradient, gain_from, shares_of, unevenness
+from multimix.ops._attention import balance, balance_gain, balance_gradient, gain_from, reweight, shares_of, unevenness
 from multimix.ops._checks import as_probabilities
 from multimix.ops._objectives import LossOptions
 from multimix.ops._simplex import LazyWeights
@@ -30,21 +30,16 @@ _NUMBERS = {"cpu": 2**18, "cuda": 2**24}
 _FEW_CLASSES = 128
 """Up to here, on a CPU, the product is cheaper; about a nanosecond a weight is what adding takes."""
 
-
 Weights = Tensor | LazyWeights
+Problem = tuple[Tensor, Weights, Tensor | None, Tensor | None, LossOptions]
+"""Targets, weights, attention, the teacher's logits and options."""
 Parts = tuple[Tensor, Tensor, Tensor | None]
 """A loss, its label term, and its teacher term if there is a teacher."""
 
 
-def commuted(
-    logits: Tensor,
-    targets: Tensor,
-    weights: Weights,
-    attention: Tensor | None,
-    teacher: Tensor | None,
-    options: LossOptions,
-) -> Parts:
+def commuted(logits: Tensor, *problem: Unpack[Problem]) -> Parts:
     """Return a mixed loss without interpolated targets, which enter through their product with the clean logits."""
+    targets, weights, attention, teacher, options = problem
     rows = (weights.all() if isinstance(weights, LazyWeights) else weights).to(logits.dtype)
     centre = shares_of(attention)
     if attention is not None:
@@ -55,7 +50,11 @@ def commuted(
     logits = logits - logits.detach().amax(-1, keepdim=True)
     n, positions = rows.shape[-2], rows.shape[:-2].numel()
     with torch.no_grad():
-        inherited = _times_targets(rows.mT @ rows / n, targets, logits)
+        gram = rows.mT @ rows / n
+        if targets.is_floating_point():
+            inherited = gram @ targets.to(gram.dtype)
+        else:  # without the one-hot matrix
+            inherited = torch.zeros_like(logits).index_add_(-1, targets.long(), gram)
         taught = None if teacher is None else rows.mT @ (rows @ teacher).softmax(-1) / n
     mixed = (rows @ logits).logsumexp(-1).mean()
     labels = mixed - (inherited * logits).sum() / positions
@@ -65,33 +64,17 @@ def commuted(
     return options.gamma * labels + (1 - options.gamma) * term, labels, term
 
 
-def _times_targets(gram: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
-    """Return ``gram @ one_hot(targets)`` without the one-hot matrix, or ``gram @ targets`` for probabilities."""
-    if targets.is_floating_point():
-        return gram @ targets.to(gram.dtype)
-    return torch.zeros_like(logits).index_add_(-1, targets.long(), gram)
-
-
 class Fused(Function):
     """Value and gradient at once, with the arguments and the result of :func:`commuted`; the total has a gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        targets: Tensor,
-        weights: Weights,
-        attention: Tensor | None,
-        teacher: Tensor | None,
-        options: LossOptions,
-    ) -> Parts:
-        ctx.problem = (targets, weights, attention, teacher, options)
-        ctx.count = _tuples(weights) * logits.shape[:-2].numel()
+    def forward(ctx: Any, logits: Tensor, *problem: Unpack[Problem]) -> Parts:
+        targets, weights, attention, teacher, options = problem
+        ctx.problem, ctx.count = problem, count_of(weights) * logits.shape[:-2].numel()
         if not targets.is_floating_point() and (logits.device.type != "cpu" or logits.shape[-1] <= _FEW_CLASSES):
             # A product with (b, k) one-hot labels is cheaper than adding columns, and on a GPU it repeats bit for bit.
             targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
-        # As in the commuted form: a shift that softmax ignores.
-        shifted = logits - logits.amax(-1, keepdim=True)
+        shifted = logits - logits.amax(-1, keepdim=True)  # as in the commuted form
         gradient = torch.empty_like(shifted, memory_format=torch.contiguous_format)
         uneven = logits.new_zeros(logits.shape[:-2]) if options.balanced else None
         centre = shares_of(attention) if options.balanced else None
@@ -107,15 +90,14 @@ class Fused(Function):
             if uneven is not None:
                 uneven[at] += unevenness(rows, None if centre is None else centre[at])
         if uneven is not None:
-            gradient = balance(gradient, gain_from(uneven / _tuples(weights)) ** float(options.balanced), centre)
+            gradient = balance(gradient, gain_from(uneven / count_of(weights)) ** float(options.balanced), centre)
         ctx.save_for_backward(logits, gradient)
         labels, *taught = (
             (torch.stack(term).sum() if len(term) > 1 else term[0]) / ctx.count for term in zip(*sums, strict=True)
         )
-        if not taught:
-            ctx.mark_non_differentiable(labels)
-            return labels.clone(), labels, None
         ctx.mark_non_differentiable(labels, *taught)
+        if not taught:
+            return labels.clone(), labels, None
         return options.gamma * labels + (1 - options.gamma) * taught[0], labels, taught[0]
 
     @staticmethod
@@ -130,7 +112,8 @@ class Fused(Function):
         return torch.autograd.grad(total, logits, upstream[0], create_graph=True)[0], *[None] * 5
 
 
-def _tuples(weights: Weights) -> int:
+def count_of(weights: Weights) -> int:
+    """Return how many tuples there are at a position."""
     return weights.n if isinstance(weights, LazyWeights) else weights.shape[-2]
 
 
@@ -167,36 +150,31 @@ def _chunks(
     Every tuple of every position comes once.
     """
     b, k = logits.shape[-2:]
-    n, own = _tuples(weights), weights.sets is not None if isinstance(weights, LazyWeights) else weights.ndim == 3
+    n, own = count_of(weights), weights.sets is not None if isinstance(weights, LazyWeights) else weights.ndim == 3
     numbers = _NUMBERS.get(logits.device.type, _NUMBERS["cuda"])
     step = min(n, chunk or max(1, numbers // max(b, k)))
+    together = max(1, numbers // (max(b, k) * step))
+    positions: list[Any] = [...]
+    if logits.ndim == 3:
+        positions = [slice(first, min(first + together, len(logits))) for first in range(0, len(logits), together)]
     for start in range(0, n, step):
         count = min(step, n - start)
         tuples = slice(start, start + count)
         shared = None if own else _rows(weights, (count, b), tuples)
-        for at in _groups(logits, max(1, numbers // (max(b, k) * step))):
+        for at in positions:
             rows = _rows(weights, (at.stop - at.start, count, b), (at, tuples)) if shared is None else shared
             rows = rows.to(logits.dtype)
             yield at, rows if attention is None else reweight(rows, attention[:, at]), start == 0
 
 
-def _groups(logits: Tensor, together: int) -> Iterator[Any]:
-    if logits.ndim == 2:
-        yield ...
-        return
-    r = len(logits)
-    for first in range(0, r, together):
-        yield slice(first, min(first + together, r))
-
-
-def _rows(weights: Tensor | LazyWeights, size: tuple[int, ...], where: Any) -> Tensor:
+def _rows(weights: Weights, size: tuple[int, ...], where: Any) -> Tensor:
     if isinstance(weights, Tensor):
         return weights[where]
     *sets, b = size
-    drawn = weights.draw(math.prod(sets))
-    if drawn.shape != (math.prod(sets), b):
+    count = math.prod(sets)
+    drawn = weights.draw(count)
+    if drawn.shape != (count, b):
         raise ValueError(
-            f"weights.draw must return one row a tuple, {(math.prod(sets), b)} when asked for {math.prod(sets)},"
-            f" got {tuple(drawn.shape)}"
+            f"weights.draw must return one row a tuple, {(count, b)} when asked for {count}, got {tuple(drawn.shape)}"
         )
     return drawn.unflatten(0, sets)

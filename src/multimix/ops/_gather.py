@@ -15,12 +15,11 @@ _gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tenso
 
 @dataclass(frozen=True)
 class Gather:
-    """Put the examples of all processes together, as one process would have them.
+    """Put the examples of all processes together, the first one of every rank, then the second, as one would have them.
 
     A network with an attribute ``gather`` of this kind has its tuples drawn over the union of all processes' examples:
-    because classifying and interpolating commute, logits (b, k) and targets are all that is sent. The order is that of
-    a mini-batch that is sharded in turn: the first example of every rank, then the second. Without a process group, or
-    with one of a single process, everything comes back as it is.
+    because classifying and interpolating commute, logits (b, k) and targets are all that is sent. Without a process
+    group, or with one of a single process, everything comes back as it is.
 
     Gradients are exact for a loss that is averaged over the processes, as DistributedDataParallel averages gradients.
     Processes whose generators are in step draw the same tuples, and all of them together do what one process with the

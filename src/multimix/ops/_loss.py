@@ -21,20 +21,18 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from multimix.ops._attention import reweight
-from multimix.ops._balance import balance_gain, balance_gradient, shares_of
+from multimix.ops._attention import balance_gain, balance_gradient, reweight, shares_of
 from multimix.ops._checks import (
     accurate,
     check_class_indices,
     check_logits,
-    check_same_device,
     check_target_form,
     check_weights,
     looks_are_free,
     no_autocast,
     rows_of,
 )
-from multimix.ops._fused import Fused, commuted
+from multimix.ops._fused import Fused, Weights, commuted, count_of
 from multimix.ops._objectives import Classifier, CrossEntropy, LossKeywords, LossOptions, check_fit
 from multimix.ops._simplex import LazyWeights
 from multimix.protocols import Losses
@@ -73,9 +71,9 @@ def mixed_cross_entropy(
         **options: The five above, from ``teacher_logits`` on.
 
     Raises:
-        ValueError: If shapes do not fit, weights leave the simplex, labels are out of range, tensors lie on different
-            devices, an option is unknown or ``impl`` cannot give a gradient that is asked for.
-        TypeError: If logits or weights are not floating-point.
+        ValueError: If an argument has another shape or device, weights or targets leave the simplex, labels are out of
+            range, or ``impl`` cannot give a gradient that is asked for.
+        TypeError: If logits or weights are not floating-point, or an option is unknown.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
@@ -108,16 +106,13 @@ def dense_mixed_cross_entropy(
         targets: Class indices (b,) or class probabilities (b, k), of the whole image.
         weights: Interpolation weights, one set for all positions (n, b) or one a position (r, n, b), or how to draw
             them.
-        attention: Of each image over its positions, as returned by :func:`attention`.
-        teacher_logits: As in :func:`mixed_cross_entropy`, at every position.
-        gamma: As in :func:`mixed_cross_entropy`.
-        balanced: As in :func:`mixed_cross_entropy`, with the gain of each position's own weights about each image's
-            share of the attention there: what all tuples of a position have in common is left as it is.
-        impl: As in :func:`mixed_cross_entropy`, a gradient on the attention being one on the weights.
-        chunk: As in :func:`mixed_cross_entropy`, at each position.
+        attention: Of each image over its positions, as returned by :func:`attention`; not negative.
+        **options: As for :func:`mixed_cross_entropy`: ``teacher_logits`` at every position; ``balanced`` by the gain of
+            each position's own weights about each image's share of the attention there, so that what all tuples of a
+            position have in common is left as it is; a gradient on the attention is one on the weights.
 
     Raises:
-        ValueError: As :func:`mixed_cross_entropy`, and if ``attention`` is negative or of another shape.
+        ValueError: As :func:`mixed_cross_entropy`.
         TypeError: As :func:`mixed_cross_entropy`.
 
     Reference:
@@ -144,21 +139,19 @@ def mixed_losses(
     Args:
         values: Predictions for the clean mini-batch, (b, k), or at every position, (b, r, k); its embeddings where the
             options have ``classify``.
-        targets: Of the examples or, with predictions at every position, of each position; what forms they may have is
-            the objective's affair.
+        targets: In any form that the objective knows, of the examples or of their positions.
         weights: Interpolation weights, as :func:`dense_mixed_cross_entropy` takes them.
         options: All else.
 
     Raises:
-        ValueError: If shapes do not fit, weights leave the simplex, labels are out of range, tensors lie on different
-            devices, or ``impl`` cannot give a gradient that is asked for.
+        ValueError: As :func:`mixed_cross_entropy`.
         TypeError: If predictions or weights are not floating-point.
     """
     options = LossOptions() if options is None else options
     if values.ndim == 2 and isinstance(options.objective, CrossEntropy):
         targets = rows_of(targets, values.shape[-1] if options.classify is None else None)
     _check(values, targets, weights, options)
-    form = _form(values, targets, weights, options) if _may_be_fast(values, targets, options) else "plain"
+    form = _form(values, targets, weights, options)
     if form == "plain":
         return _plain(values, targets, weights, options)
     # in full precision with the batch next to last: (b, k) as it is, (b, r, k) as (r, b, k)
@@ -178,7 +171,7 @@ def mixed_losses(
     return Losses(total, terms)
 
 
-def _plain(values: Tensor, targets: Tensor, weights: Tensor | LazyWeights, options: LossOptions) -> Losses:
+def _plain(values: Tensor, targets: Tensor, weights: Weights, options: LossOptions) -> Losses:
     """The equations as they stand, left to autograd."""
     objective, theirs, classify = options.objective, options.teacher_logits, options.classify
     rows = (weights.all() if isinstance(weights, LazyWeights) else weights).to(accurate(values[:0]).dtype)
@@ -226,11 +219,11 @@ def _attended(
     rows: Tensor, attention: Tensor | None, counts: Tensor | None, *, positions: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return the weights at every position, and what they lie about there."""
+    attention = None if attention is None else attention.to(rows.dtype)
     if counts is not None:
-        confidence = counts if attention is None else attention.to(rows.dtype)
+        confidence = counts if attention is None else attention
         return reweight(rows, confidence, counting=counts), shares_of(confidence * counts)
     if attention is not None:
-        attention = attention.to(rows.dtype)
         return reweight(rows, attention), shares_of(attention)
     return rows.unsqueeze(0) if positions and rows.ndim == 2 else rows, None
 
@@ -244,37 +237,27 @@ def _counting(outputs: Tensor, known: Tensor | None, mask: Tensor | None) -> Ten
     return counts if known is None else counts * known.view(len(known), -1)
 
 
-def _may_be_fast(values: Tensor, targets: Tensor, options: LossOptions) -> bool:
-    """Return whether it is plain cross-entropy against labels of whole examples, whose form is then looked at."""
+def _form(values: Tensor, targets: Tensor, weights: Weights, options: LossOptions) -> str:
+    """Return the form to take: a fast one for plain cross-entropy of which only the predictions need a gradient."""
+    impl, attention = options.impl, options.attention
     if options.classify is not None or options.mask is not None or not options.objective.is_plain:
-        return False
-    if values.ndim == 3 and (options.attention is None or options.objective.is_map(targets)):
-        return False
+        return "plain"
+    if values.ndim == 3 and (attention is None or options.objective.is_map(targets)):
+        return "plain"
     check_target_form(targets, values.shape[-1])
-    return True
-
-
-def _form(values: Tensor, targets: Tensor, weights: Tensor | LazyWeights, options: LossOptions) -> str:
-    """Return the form of plain cross-entropy to take: a fast one where only the predictions need a gradient."""
-    impl = options.impl
-    given = {"targets": targets, "weights": weights, "attention": options.attention}
+    given = {"targets": targets, "weights": weights, "attention": attention}
     learned = [name for name, t in given.items() if isinstance(t, Tensor) and t.requires_grad]
-    if impl == "auto":
-        if learned:
-            return "plain"
-        if torch.compiler.is_compiling():
-            return "commuted"
-        return "plain" if _is_small(values, weights) else "fused"
-    if impl != "plain" and learned:
-        raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
-    return impl
-
-
-def _is_small(logits: Tensor, weights: Tensor | LazyWeights) -> bool:
-    """Return whether autograd is done sooner than the fused form, on a CPU; what larger problems cost is arithmetic."""
-    n = weights.n if isinstance(weights, LazyWeights) else weights.shape[-2]
-    positions = logits.shape[1] if logits.ndim == 3 else 1
-    return logits.device.type == "cpu" and positions * n * max(logits.shape[0], logits.shape[-1]) < _SMALL
+    if impl != "auto":
+        if impl != "plain" and learned:
+            raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
+        return impl
+    if learned:
+        return "plain"
+    if torch.compiler.is_compiling():
+        return "commuted"
+    positions = values.shape[1] if values.ndim == 3 else 1
+    numbers = positions * count_of(weights) * max(values.shape[0], values.shape[-1])
+    return "plain" if values.device.type == "cpu" and numbers < _SMALL else "fused"
 
 
 def _options(keywords: Mapping[str, Any], **others: Any) -> LossOptions:
@@ -285,40 +268,41 @@ def _options(keywords: Mapping[str, Any], **others: Any) -> LossOptions:
     return LossOptions(**keywords, **others)
 
 
-def _check(values: Tensor, targets: Tensor, weights: Tensor | LazyWeights, options: LossOptions) -> None:
+def _check(values: Tensor, targets: Tensor, weights: Weights, options: LossOptions) -> None:
     check_logits(values, 3 if values.ndim == 3 else 2)
-    attention, mask, teacher = options.attention, options.mask, options.teacher_logits
-    given = None if isinstance(weights, LazyWeights) else weights
-    check_same_device(
-        logits=values, targets=targets, weights=given, attention=attention, mask=mask, teacher_logits=teacher
-    )
-    for name, each in (("attention", attention), ("mask", mask)):
+    teacher, maps = options.teacher_logits, {"attention": options.attention, "mask": options.mask}
+    tensors = {"logits": values, "targets": targets, "weights": weights, **maps, "teacher_logits": teacher}
+    places = {name: t.device for name, t in tensors.items() if isinstance(t, Tensor)}
+    if any(place != values.device for place in places.values()):
+        raise ValueError("tensors lie on different devices: " + ", ".join(f"{k} on {v}" for k, v in places.items()))
+    for name, each in maps.items():
         if each is not None and each.shape != values.shape[:2]:
             raise ValueError(f"{name} must have shape {tuple(values.shape[:2])}, got {tuple(each.shape)}")
         if each is not None and values.ndim == 2:
             raise ValueError(f"logits must have shape (b, r, k) where there is {name}, got {tuple(values.shape)}")
-    if attention is not None and looks_are_free(attention) and not attention.amin() >= 0:
-        raise ValueError(f"attention must not be negative or NaN, got {float(attention.amin()):.4g}")
     if targets.ndim and len(targets) != len(values):
         raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(values)}")
     _check_weights(weights, len(values), values.shape[1] if values.ndim == 3 else None)
     compared = values.ndim if options.classify is None else values.ndim - 1  # embeddings may be of another size
     if teacher is not None and teacher.shape[:compared] != values.shape[:compared]:
-        raise ValueError(
-            f"teacher_logits must have the shape of logits, {tuple(values.shape)}, got {tuple(teacher.shape)}"
-        )
-    if options.classify is not None:
-        _check_any_head(targets, options)
+        shape = tuple(values.shape)
+        raise ValueError(f"teacher_logits must have the shape of logits, {shape}, got {tuple(teacher.shape)}")
+    _check_options(targets, options)
 
 
-def _check_any_head(targets: Tensor, options: LossOptions) -> None:
+def _check_options(targets: Tensor, options: LossOptions) -> None:
+    attention = options.attention
+    if attention is not None and looks_are_free(attention) and not attention.amin() >= 0:
+        raise ValueError(f"attention must not be negative or NaN, got {float(attention.amin()):.4g}")
+    if options.classify is None:
+        return
     if options.impl not in ("auto", "plain"):
         raise ValueError(f"impl={options.impl!r} needs a network with an affine head; head is None: use impl='auto'")
     if options.mask is not None or options.objective.is_map(targets):
         raise ValueError("masks and label maps need a network with an affine head; head is None")
 
 
-def _check_weights(weights: Tensor | LazyWeights, batch: int, positions: int | None) -> None:
+def _check_weights(weights: Weights, batch: int, positions: int | None) -> None:
     if isinstance(weights, LazyWeights):
         if weights.sets not in (None, positions):
             known = "None" if positions is None else f"None or the number of positions, {positions}"

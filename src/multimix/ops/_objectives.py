@@ -21,7 +21,7 @@ from multimix._declared import Checked, Count, Fraction, Interval, MinLen
 from multimix.ops._checks import (
     INTEGER_ROWS,
     accurate,
-    check_class_indices,
+    as_probabilities,
     check_target_form,
     looks_are_free,
     no_autocast,
@@ -52,7 +52,7 @@ class Objective(ABC):
 
         Raises:
             ValueError: If they have another shape, or values that no target of this kind has.
-            TypeError: If they are of another kind.
+            TypeError: If they are of another type.
         """
 
     @abstractmethod
@@ -99,9 +99,8 @@ class Objective(ABC):
             ValueError: If the shapes differ.
         """
         if outputs.shape != targets.shape:
-            raise ValueError(
-                f"targets must have the shape of the outputs, {tuple(outputs.shape)}, got {tuple(targets.shape)}"
-            )
+            shape = tuple(outputs.shape)
+            raise ValueError(f"targets must have the shape of the outputs, {shape}, got {tuple(targets.shape)}")
         outputs = accurate(outputs)
         with no_autocast(outputs.device.type):
             labels = self._mean(*self.terms(outputs, targets.to(outputs.dtype)), present)
@@ -148,11 +147,13 @@ class CrossEntropy(Checked, Objective):
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return class probabilities; an ignored one is a row of zeros."""
         if targets.is_floating_point():
-            self._check_probabilities(targets, outputs)
+            rows = targets.flatten(0, 1) if targets.ndim == 3 else targets
+            check_target_form(rows, outputs, simplex=self.ignore_index is None)
             return targets.to(dtype)
-        indices, known = self._indices(targets, outputs)
-        labels = torch.zeros(*indices.shape, outputs, dtype=dtype, device=targets.device)
-        labels.scatter_(-1, indices.unsqueeze(-1), 1)
+        indices = targets.flatten(1) if targets.ndim > 1 else targets
+        known = None if self.ignore_index is None else indices != self.ignore_index
+        kept = indices if known is None else torch.where(known, indices, 0)
+        labels = as_probabilities(kept.flatten(), outputs, dtype=dtype).view(*indices.shape, outputs)
         if self.label_smoothing:
             labels = (1 - self.label_smoothing) * labels + self.label_smoothing / outputs
         return labels if known is None else labels * known.unsqueeze(-1)
@@ -174,19 +175,6 @@ class CrossEntropy(Checked, Objective):
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return class probabilities."""
         return outputs.softmax(-1)
-
-    def _indices(self, targets: Tensor, outputs: int) -> tuple[Tensor, Tensor | None]:
-        """Return indices by example or by position, and which of them are known."""
-        indices = targets.flatten(1) if targets.ndim > 1 else targets
-        known = None if self.ignore_index is None else indices != self.ignore_index
-        indices = indices if known is None else torch.where(known, indices, 0)
-        check_target_form(indices.flatten(), outputs)
-        check_class_indices(indices, outputs)
-        return indices.long(), known
-
-    def _check_probabilities(self, targets: Tensor, outputs: int) -> None:
-        rows = targets.flatten(0, 1) if targets.ndim == 3 else targets
-        check_target_form(rows, outputs, simplex=self.ignore_index is None)
 
 
 @dataclass(frozen=True)
@@ -219,9 +207,7 @@ class BinaryCrossEntropy(Checked, Objective):
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean over labels, each row counting alike."""
-        weights = None
-        if self.positive_weights is not None:
-            weights = _weights_of("positive_weights", self.positive_weights, targets)
+        weights = self.positive_weights and _weights_of("positive_weights", self.positive_weights, targets)
         losses = F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights, reduction="none")
         return losses.mean(-1), torch.ones_like(losses[..., 0])
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from multimix._declared import Interval, check
-from multimix.ops._checks import check_generator, check_number, check_sizes, check_weights, looks_are_free
+from multimix.ops._checks import Device, check_number, check_sizes, check_weights, home_of, looks_are_free
 
 Concentration = float | tuple[float, float]
 Mode = Literal["batch", "pair", "elem"]
@@ -22,12 +22,7 @@ _UNDERFLOWS = 0.25
 
 
 def check_concentration(name: str, value: Concentration, *, above: float = 0.0) -> None:
-    """Raise unless ``value`` is a finite number over ``above``, or a range (low, high) of such numbers.
-
-    Raises:
-        TypeError: If it is neither a number nor a pair of numbers.
-        ValueError: If a number is not finite, not over ``above``, or low exceeds high.
-    """
+    """Raise TypeError or ValueError unless ``value`` is a finite number over ``above``, or a range of two of them."""
     number = Annotated[float, Interval(gt=above, lt=math.inf)]
     check(number | tuple[number, ...], **{name: value})
     if isinstance(value, (tuple, list)) and (len(value) != 2 or value[0] > value[1]):
@@ -36,10 +31,10 @@ def check_concentration(name: str, value: Concentration, *, above: float = 0.0) 
 
 @dataclass(frozen=True)
 class LazyWeights:
-    """As many interpolation vectors as you like, none of them in memory: a loss draws them a chunk at a time.
+    """As many interpolation vectors as you like, none of them in memory: each loss draws them anew, a chunk at a time.
 
-    Each loss draws anew. How many are drawn at a time depends on the sizes of the problem and on the kind of device
-    only, so that a generator in the same state gives the same weights.
+    How many are drawn at a time depends on the sizes of the problem and on the kind of device only, so that a generator
+    in the same state gives the same weights.
 
     Example:
         >>> weights = LazyWeights(1_000_000, lambda rows: dirichlet(rows, 128, 0.5, generator=generator))
@@ -80,12 +75,11 @@ def alpha_for(effective: float, m: int) -> float:
 
 
 def draw_between(
-    bounds: Concentration, n: int, *, generator: Generator | None = None, device: torch.device | str | None = None
+    bounds: Concentration, n: int, *, generator: Generator | None = None, device: Device = None
 ) -> Float[Tensor, " n"]:
     """Return n numbers drawn uniformly from ``bounds``, a range, or n copies of it if it is a number."""
     check_sizes(0, n=n)
-    check_generator(generator)
-    device = _home(generator, device)
+    device = home_of(generator, device)
     if not isinstance(bounds, (tuple, list)):
         check_number("bounds", bounds)
         return torch.full((n,), float(bounds), device=device)
@@ -103,7 +97,7 @@ def dirichlet(
     alpha: Concentration | Tensor,
     *,
     generator: Generator | None = None,
-    device: torch.device | str | None = None,
+    device: Device = None,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n m"]:
     r"""Return n interpolation vectors over m examples, each drawn from a symmetric Dirichlet distribution.
@@ -122,14 +116,13 @@ def dirichlet(
 
     Raises:
         ValueError: If n or m is below 1, or ``alpha`` is not positive and finite.
-        TypeError: If n or m is no whole number, ``alpha`` no number, ``dtype`` not floating-point or ``generator`` no
-            generator.
+        TypeError: If an argument is of another type, or ``dtype`` not floating-point.
 
     Reference:
         Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", section 3.2.
     """
     check_sizes(n=n, m=m)
-    check_generator(generator)
+    home = home_of(generator, device)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be floating-point, got {dtype}")
     drawn = torch.float64 if dtype == torch.float64 else torch.float32
@@ -141,20 +134,16 @@ def dirichlet(
     else:
         check_concentration("alpha", alpha)
         alpha = draw_between(alpha, n, generator=generator, device=device)
-    alpha = alpha.to(_home(generator, device), drawn)
-    weights = _dirichlet(alpha.unsqueeze(1), m, generator)
-    return weights.to(device=device, dtype=dtype or drawn)
+    return _dirichlet(alpha.to(home, drawn).unsqueeze(1), m, generator).to(device=device, dtype=dtype or drawn)
 
 
-def beta(
-    n: int, alpha: float, *, generator: Generator | None = None, device: torch.device | str | None = None
-) -> Float[Tensor, " n"]:
+def beta(n: int, alpha: float, *, generator: Generator | None = None, device: Device = None) -> Float[Tensor, " n"]:
     """Return n numbers drawn from the symmetric distribution Beta(alpha, alpha)."""
     check_sizes(0, n=n)
-    check_generator(generator)
+    home = home_of(generator, device)
     check_concentration("alpha", alpha)
     if alpha == 1:  # the default of most methods, and uniform
-        return torch.rand(n, generator=generator, device=_home(generator, device)).to(device)
+        return torch.rand(n, generator=generator, device=home).to(device)
     concentrations = draw_between(alpha, n, generator=generator, device=device).unsqueeze(1)
     logs = _log_gamma(concentrations, (n, 2), generator)  # for so few numbers the least work, on any device
     return torch.sigmoid(logs[:, 0] - logs[:, 1]).to(device)
@@ -169,11 +158,11 @@ def scatter_tuples(
         ValueError: If m exceeds b.
     """
     check_sizes(b=b)
-    check_generator(generator)
+    home = home_of(generator, weights.device)
     n, m = weights.shape
     if m > b:
         raise ValueError(f"tuple_length must not exceed the mini-batch of {b}, got {m}")
-    chosen = torch.rand(n, b, generator=generator, device=_home(generator, weights.device)).topk(m).indices
+    chosen = torch.rand(n, b, generator=generator, device=home).topk(m).indices
     return weights.new_zeros(n, b).scatter_(1, chosen.to(weights.device), weights)
 
 
@@ -184,7 +173,7 @@ def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, "m *rest"])
     paper, with examples as rows.
 
     Raises:
-        ValueError: If the weights do not have one column a value, are negative, or have rows that do not sum to 1.
+        ValueError: If the weights do not have one column a value, or leave the simplex.
         TypeError: If the weights or the values are not floating-point.
     """
     if weights.ndim != 2:
@@ -196,18 +185,14 @@ def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, "m *rest"])
     return mixed.reshape(len(weights), *values.shape[1:])
 
 
-def draw_partners(
-    b: int, *, generator: Generator | None = None, device: torch.device | str | None = None
-) -> Int[Tensor, " b"]:
+def draw_partners(b: int, *, generator: Generator | None = None, device: Device = None) -> Int[Tensor, " b"]:
     """Return a random permutation of a mini-batch: the second example of each pair."""
     check_sizes(0, b=b)
-    check_generator(generator)
-    where = device if generator is None else generator.device
-    return torch.randperm(b, generator=generator, device=where).to(device)
+    return torch.randperm(b, generator=generator, device=home_of(generator, device)).to(device)
 
 
 def draw_couples(
-    b: int, *, generator: Generator | None = None, device: torch.device | str | None = None
+    b: int, *, generator: Generator | None = None, device: Device = None
 ) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
     """Return each example's partner and the number of the pair they form, from a random division into pairs.
 
@@ -233,21 +218,32 @@ def mix_pairs(
     return torch.lerp(partner, values, lam) if lam.requires_grad else partner.lerp_(values, lam)
 
 
-def _home(generator: Generator | None, device: torch.device | str | None) -> torch.device | str | None:
-    """A generator draws on its own device only."""
-    return device if generator is None else generator.device
+def zeta_weights(
+    b: int, gamma: float, *, generator: Generator | None = None, device: Device = None
+) -> Float[Tensor, "b b"]:
+    r"""Return weights whose row i is :math:`1, 2^{-\gamma}, \dots, b^{-\gamma}`, normalised, over b examples.
+
+    The largest weight of row i is that of example i; every order of the others is as likely.
+
+    Reference:
+        Abhishek et al., "Multi-sample zeta-mixup: richer, more realistic synthetic samples from a p-series
+        interpolant", Journal of Big Data 2024.
+    """
+    check_sizes(b=b)
+    check_number("gamma", gamma)
+    home = home_of(generator, device)
+    ranked = torch.rand(b, b, generator=generator, device=home).fill_diagonal_(-1).argsort(1)
+    series = torch.arange(1, b + 1, dtype=torch.float32, device=home).pow_(-gamma)
+    rows = (series / series.sum()).expand(b, b)
+    return torch.empty_like(ranked, dtype=rows.dtype).scatter_(1, ranked, rows).to(device)
 
 
 def _dirichlet(alpha: Tensor, m: int, generator: Generator | None) -> Tensor:
-    """Return one vector over m examples for each concentration (n, 1).
-
-    Its weights are Gamma(alpha, 1) variates, normalised; below 1, such a variate is one of alpha + 1 times
-    U^(1 / alpha). Where that could underflow, the product and the normalisation are taken in logarithms.
-    """
+    """Return one vector over m examples for each concentration (n, 1): Gamma(alpha, 1) variates, normalised."""
     size = (len(alpha), m)
     if not looks_are_free(alpha):
         return _log_gamma(alpha, size, generator).softmax(1)
-    low = (alpha < 1)[:, 0].nonzero()[:, 0]
+    low = (alpha < 1)[:, 0].nonzero()[:, 0]  # where a variate is one of alpha + 1 times U^(1 / alpha)
     variates = _gamma(alpha.index_add(0, low, torch.ones_like(alpha[low])), size, generator)
     powers = _log_uniform((len(low), m), alpha, generator).div_(alpha[low])
     if alpha.amin() < _UNDERFLOWS:
@@ -269,22 +265,22 @@ def _log_uniform(size: tuple[int, ...], like: Tensor, generator: Generator | Non
 
 
 def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) -> Tensor:
-    """Return Gamma(alpha, 1) variates for alpha (n, 1) of at least 1.
+    """Return Gamma(alpha, 1) variates for alpha (n, 1) of at least 1, by the exact rejection of Marsaglia and Tsang.
 
-    Marsaglia and Tsang's exact rejection, "A simple method for generating gamma variables" (2000), for all variates at
-    once. torch's own sampler, which takes one after the other on a CPU, is left with the few that are refused. Two
-    things save time and change nothing: a squeeze tighter than the paper's, since it knows alpha, accepts all but a few
-    percent without a logarithm; and it looks at the first 8 bits of a uniform number only, of which one random number
-    holds eight. Where those do not decide, the rest is drawn.
+    All at once (their article: "A simple method for generating gamma variables", 2000). A squeeze accepts all but a few
+    percent without a logarithm, by the first 8 bits of a uniform number, of which one random number holds eight; where
+    these do not decide, the rest is drawn. torch's own sampler, slow on a CPU, is left with what is refused.
     """
     d = alpha - 1 / 3
     y = torch.randn(size, generator=generator, dtype=alpha.dtype).mul_((9 * d).rsqrt())
-    bits = _eight_bits(size, generator)
+    count = size[0] * size[1]
+    drawn = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bits = drawn.view(torch.int8)[:count].view(size)  # -128 to 127
     doubt = _doubt(y, d, bits)
     doubtful = (doubt >= _DOUBTFUL).view(-1).nonzero()[:, 0]
     row = doubtful.div(size[1], rounding_mode="floor")
     rest = torch.rand(len(doubtful), generator=generator, dtype=y.dtype)
-    uniform = _uniform(bits.view(-1)[doubtful], rest)
+    uniform = rest.add_(bits.view(-1)[doubtful]).add_(128).div_(2**8)
     refused = _refused(y.view(-1)[doubtful], d[row, 0], uniform)
     root = y.add_(1)
     variates = torch.square(root, out=doubt).mul_(root).mul_(d)  # in memory that is there already
@@ -296,14 +292,10 @@ def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) ->
 def _doubt(y: Tensor, d: Tensor, bits: Tensor) -> Tensor:
     """Return a number that is below ``_DOUBTFUL`` only where even the largest uniform number with these bits accepts.
 
-    It is less than (bits + 129) / 2^8, and u < 1 - (1/2 + 1.05 d) y^4 always accepts.
+    It is less than (bits + 129) / 2^8, and u < 1 - (1/2 + 1.05 d) y^4 always accepts: d is known, and the squeeze
+    tighter than the article's.
     """
     return y.square().square_().mul_((0.5 + 1.05 * d).mul_(2**8)).add_(bits)
-
-
-def _uniform(bits: Tensor, rest: Tensor) -> Tensor:
-    """Return the uniform number in [0, 1) with these first 8 bits (-128 to 127); ``rest`` in [0, 1) is used up."""
-    return rest.add_(bits).add_(128).div_(2**8)
 
 
 def _refused(y: Tensor, d: Tensor, uniform: Tensor) -> Tensor:
@@ -311,10 +303,3 @@ def _refused(y: Tensor, d: Tensor, uniform: Tensor) -> Tensor:
     log_root = y.log1p()  # not a number where y < -1, which refuses
     bound = (1.5 - y).mul_(y).sub_(3).mul_(y).add_(log_root, alpha=3).mul_(d)
     return ~(uniform.log_() < bound)
-
-
-def _eight_bits(size: tuple[int, int], generator: Generator | None) -> Tensor:
-    """Return independent random 8-bit integers, eight from each number drawn."""
-    count = size[0] * size[1]
-    drawn = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    return drawn.view(torch.int8)[:count].view(size)
