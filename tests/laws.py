@@ -13,7 +13,7 @@ import toy
 from cases import Case, close, hooks, images, pickled, run, step
 from multimix.distill import SelfDistilled
 from multimix.methods import METHODS, Until
-from multimix.methods._tuples import TupleMethod
+from multimix.methods.multimix import TupleMethod
 from multimix.ops import CrossEntropy
 from multimix.protocols import Losses
 
@@ -106,7 +106,7 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
         for module in {cls.__module__ for cls in METHODS}:
             patch.setattr(f"{module}.beta", lambda n, alpha, **_: torch.ones(n, device=device), raising=False)
         patch.setattr(TupleMethod, "draw_weights", _one_hot_weights)
-        patch.setattr("multimix.methods.zetamixup.zeta_weights", lambda b, *_, **__: torch.eye(b, device=device))
+        patch.setattr("multimix.methods.mixup.zeta_weights", lambda b, *_, **__: torch.eye(b, device=device))
         ours = step(method, network, inputs, targets)
     network.zero_grad()
     logits = network(inputs)

@@ -8,8 +8,8 @@ from torch.nn import functional
 import references
 import toy
 from methods.shared import problem, same_gradients, seeded
-from multimix.methods.alignmix import AlignMix, squared_distances
-from multimix.methods.mixup import Pairing
+from multimix.methods._predict import PairMixing
+from multimix.methods.transport import AlignMix, squared_distances
 from multimix.ops import sinkhorn
 
 ALIGNED = AlignMix(prob=1.0)
@@ -61,7 +61,7 @@ def test_a_case_worked_by_hand():
     """Two positions whose costs are far over epsilon: the plan exchanges them, and each row of R is a one."""
     features = torch.tensor([[[0.0], [10.0]], [[12.0], [1.0]]])
     partners = torch.tensor([1, 0])
-    pairing = Pairing(partners, torch.tensor(0.75))
+    pairing = PairMixing(partners, torch.tensor(0.75))
     onto_first, onto_second = (_aligning(pairing, flag) for flag in (True, False))
     torch.testing.assert_close(onto_first.mix(features), torch.tensor([[[0.25], [10.5]], [[11.5], [0.75]]]))
     torch.testing.assert_close(onto_second.mix(features), torch.tensor([[[10.5], [0.25]], [[0.75], [11.5]]]))
@@ -85,7 +85,7 @@ def test_the_other_steps_are_mixup():
 def test_what_is_drawn():
     inputs, generator = torch.zeros(4, 3), seeded(2)
     drawn = [AlignMix().draw(None, inputs, None, generator) for _ in range(1000)]
-    aligned = [each for each in drawn if not isinstance(each, Pairing)]
+    aligned = [each for each in drawn if not isinstance(each, PairMixing)]
     pairings = [getattr(each, "pairing", each) for each in drawn]
     onto_first = sum(each.onto_first for each in aligned)
     assert stats.binomtest(len(aligned), 1000).pvalue > 1e-3
@@ -94,7 +94,7 @@ def test_what_is_drawn():
     assert stats.kstest([float(p.lam) for p in pairings], stats.beta(2, 2).cdf).pvalue > 1e-3
     first = torch.bincount(torch.stack([p.partners[0] for p in pairings]), minlength=4)
     assert stats.chisquare(first.numpy()).pvalue > 1e-3
-    rare = sum(not isinstance(AlignMix(prob=0.2).draw(None, inputs, None, generator), Pairing) for _ in range(500))
+    rare = sum(not isinstance(AlignMix(prob=0.2).draw(None, inputs, None, generator), PairMixing) for _ in range(500))
     assert stats.binomtest(rare, 500, 0.2).pvalue > 1e-3
 
 
@@ -108,7 +108,7 @@ def test_half_precision_is_aligned_in_float32():
     maps = toy.batch(3, 5, 4)[0].bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         plan = ALIGNED.plan(maps, maps.flip(0))
-        mixed = _aligning(Pairing(torch.tensor([2, 1, 0]), torch.tensor(0.5)), onto_first=False).mix(maps)
+        mixed = _aligning(PairMixing(torch.tensor([2, 1, 0]), torch.tensor(0.5)), onto_first=False).mix(maps)
     cost = squared_distances(maps.float(), maps.float().flip(0))
     torch.testing.assert_close(plan, sinkhorn(cost, 0.1, iterations=100, tolerance=0.1))
     assert mixed.dtype == torch.bfloat16

@@ -61,7 +61,7 @@ def test_the_loss_equals_the_loop(settings, b, soft):
     if settings is not None:
         method.unet = Scale(0.7)
     drawn = method.draw(network, inputs, given, seeded())
-    mixed = method.unet(inputs[: len(drawn.partners)], drawn.partners, drawn.masks)
+    mixed = method.unet(inputs[: len(drawn.partners)], drawn.partners, drawn.given["masks"])
     weight, lam = method.distance_weight, float(drawn.lam)
     truth = loop_loss(network, inputs, probabilities, mixed, drawn.partners, lam, weight)
     losses = method(network, inputs, given, generator=seeded())
@@ -89,13 +89,13 @@ def test_draws_follow_their_distributions():
     assert stats.kstest([float(d.lam) for d in drawn], "uniform").pvalue > 0.01
     for one in drawn:
         assert sorted(one.partners.tolist()) == [0, 1, 2, 3]
-        assert [int(mask.sum()) for mask in one.masks] == [
+        assert [int(mask.sum()) for mask in one.given["masks"]] == [
             round(channels * float(one.lam)) for channels in (16, 32, 64, 128, 128)
         ]
     seats = torch.stack([d.partners for d in drawn])
     for column in seats.T:
         assert stats.chisquare(torch.bincount(column, minlength=4).numpy()).pvalue > 1e-3
-    chosen = torch.stack([d.masks[0] for d in drawn]).float().sum(0)  # each channel as often as any other
+    chosen = torch.stack([d.given["masks"][0] for d in drawn]).float().sum(0)  # each channel as often as any other
     assert (chosen - chosen.mean()).abs().max() < 5 * (400 / 6) ** 0.5
 
 

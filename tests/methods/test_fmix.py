@@ -9,7 +9,7 @@ from scipy import stats
 
 import toy
 from methods.shared import seeded
-from multimix.methods.fmix import FMix
+from multimix.methods import FMix
 from multimix.ops import draw_mask
 
 
@@ -55,10 +55,10 @@ def test_it_equals_the_loop(b, shape, soft):
         for i, j in enumerate(drawn.partners.tolist()):
             for y in range(shape[0]):
                 for x in range(shape[1]):
-                    if drawn.mask[y, x] == 0:
+                    if drawn.given["kept"][y, x] == 0:
                         truth[i, :, y, x] = images[j, :, y, x]
         assert torch.equal(mixed, truth)
-        share = float(drawn.mask.mean())
+        share = float(drawn.given["kept"].mean())
         rows = [share * probabilities[i] + (1 - share) * probabilities[j] for i, j in enumerate(drawn.partners)]
         torch.testing.assert_close(wanted, torch.stack(rows))
 

@@ -72,7 +72,7 @@ def test_cutmix_equals_the_loop(soft, shape):
     inputs, targets = toy.batch(7, 3, *shape, dtype=torch.float64)
     probabilities = toy.soft_targets(7, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
     drawn = CutMix().draw(network, inputs, targets, seeded())
-    mixed = references.cutmix(inputs, drawn.partners, drawn.box)
+    mixed = references.cutmix(inputs, drawn.partners, drawn.given["box"])
     kept = sum(torch.equal(mixed[0, :, y, x], inputs[0, :, y, x]) for y in range(shape[0]) for x in range(shape[1]))
     if int(drawn.partners[0]) != 0:
         assert drawn.lam == pytest.approx(kept / math.prod(shape))

@@ -9,7 +9,7 @@ from scipy import stats
 import references
 import toy
 from methods.shared import problem, seeded
-from multimix.methods.opttransmix import OptTransMix
+from multimix.methods import OptTransMix
 from multimix.ops import barycentre
 
 

@@ -19,7 +19,8 @@ MODES = ("batch", "pair", "elem")
 
 def box_of(drawn, i):
     """Return example i's box as numbers."""
-    return tuple(drawn.box.of(i)) if isinstance(drawn.box, Boxes) else tuple(drawn.box)
+    (box,) = drawn.given.values()
+    return tuple(box.of(i) if isinstance(box, Boxes) else box)
 
 
 def loop(values, drawn):
@@ -112,9 +113,10 @@ def test_lambdas_are_beta_and_independent(mode, alpha):
 def test_boxes_of_examples_are_distributed_as_boxes_of_steps():
     images, generator = torch.zeros(400, 1, 7, 5), seeded(4)
     many = CutMix(mode="elem").draw(None, images, None, generator)
-    ours = [many.box.of(i) for i in range(400)]
-    theirs = [CutMix().draw(None, images[:1], None, generator).box for _ in range(400)]
-    assert [box.area for box in ours] == many.box.area.tolist()
+    boxes = many.given["boxes"]
+    ours = [boxes.of(i) for i in range(400)]
+    theirs = [CutMix().draw(None, images[:1], None, generator).given["box"] for _ in range(400)]
+    assert [box.area for box in ours] == boxes.area.tolist()
     for name in ("top", "bottom", "left", "right", "area"):
         first, second = ([getattr(box, name) for box in boxes] for boxes in (ours, theirs))
         assert stats.ks_2samp(first, second).pvalue > 1e-3, name

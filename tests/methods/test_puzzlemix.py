@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -37,7 +36,7 @@ def test_no_mask_has_less_energy(labels, size, patch, shape, lam):
         cells, pairs = tables(
             pixels[i], pixels[j], saliency[i], saliency[j], lam, size, border, labels, beta=2.4, gamma=0.5, eta=0.2
         )
-        found = drawn.mask[i, ::size, ::size] * (labels - 1)
+        found = drawn.given["mask"][i, ::size, ::size] * (labels - 1)
         assert torch.equal(found, found.round())
         assert total(cells, pairs, found) == pytest.approx(best(cells, pairs, labels, rows, columns), abs=1e-6)
 
@@ -60,8 +59,8 @@ def test_pixels_come_from_where_the_draw_says(shape, size):
         for i, j in enumerate(drawn.partners.tolist()):
             share = 0.0
             for y, x in itertools.product(range(shape[0]), range(shape[1])):
-                z = float(drawn.mask[i, y, x])
-                first, second = (int(source[i, y, x]) for source in drawn.source)
+                z = float(drawn.given["mask"][i, y, x])
+                first, second = (int(source[i, y, x]) for source in drawn.given["source"])
                 one = inputs[i, :, first // shape[1], first % shape[1]]
                 other = inputs[j, :, second // shape[1], second % shape[1]]
                 expected[i, :, y, x] = z * one + (1 - z) * other
@@ -77,7 +76,7 @@ def test_blocks_move_whole_and_none_is_seen_twice():
     for seed in range(20):
         method = PuzzleMix(labels=2, beta=0.1, grids=(4,), transport_size=2, transport_eps=0.1)
         drawn = method.draw(network, inputs, targets, seeded(seed))
-        for source, seen in zip(drawn.source, (drawn.mask > 0, drawn.mask < 1), strict=True):
+        for source, seen in zip(drawn.given["source"], (drawn.given["mask"] > 0, drawn.given["mask"] < 1), strict=True):
             for i in range(6):
                 shown = source[i][seen[i]].tolist()
                 assert len(set(shown)) == len(shown)
@@ -93,8 +92,8 @@ def test_blocks_move_whole_and_none_is_seen_twice():
 def test_without_transport_pixels_stay():
     network, (inputs, targets) = toy.images(), toy.batch(5, 3, 8, 8)
     drawn = PuzzleMix(transport=False).draw(network, inputs, targets, seeded(1))
-    assert drawn.source is None
-    z = drawn.mask.unsqueeze(1)
+    assert drawn.given["source"] is None
+    z = drawn.given["mask"].unsqueeze(1)
     torch.testing.assert_close(drawn.mix(inputs), z * inputs + (1 - z) * inputs[drawn.partners])
 
 
@@ -173,7 +172,7 @@ def test_perturbations_follow_the_gradient_within_their_bounds():
     width = inputs.amax((0, 2, 3)) - inputs.amin((0, 2, 3))
     eps = (width * 10 / 255).view(-1, 1, 1) + 1e-6
     drawn = PuzzleMix(adversarial=1.0).draw(network, inputs, targets, seeded())
-    noise, same = drawn.noise
+    noise, same = drawn.given["noise"]
     assert noise is same
     assert (noise.abs() <= eps).all()
     assert noise.abs().sum() > 0
@@ -194,7 +193,8 @@ def test_perturbed_images_stay_within_the_range_of_the_mini_batch():
     mixed = drawn.mix(inputs)
     assert (mixed >= low - 1e-5).all()
     assert (mixed <= high + 1e-5).all()
-    plain = replace(drawn, noise=(None, None)).mix(inputs)
+    drawn.given["noise"] = (None, None)
+    plain = drawn.mix(inputs)
     assert not torch.allclose(mixed, plain)
 
 
@@ -246,4 +246,4 @@ def test_statistics_are_kept_even_after_a_failure():
 @pytest.mark.bad_input
 def test_a_missing_network_is_refused():
     with pytest.raises(ValueError, match="network must be given: PuzzleMix"):
-        PuzzleMix().draw(None, *toy.batch(7, 3, 4, 4), seeded())
+        PuzzleMix().mix(*toy.batch(7, 3, 4, 4), num_classes=5)

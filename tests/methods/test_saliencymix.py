@@ -9,7 +9,7 @@ from scipy import stats
 import references
 import toy
 from methods.shared import problem, seeded
-from multimix.methods.saliencymix import SaliencyMix
+from multimix.methods import SaliencyMix
 from multimix.ops import saliency_peaks, static_saliency
 
 
@@ -119,11 +119,11 @@ def test_saliencymix_equals_the_loop(shape, b, soft):
     pasted = 0
     for seed in range(6):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("multimix.methods.saliencymix.beta", lambda n, alpha, **_: torch.tensor([0.3]))
+            patch.setattr("multimix.methods.cutmix.beta", lambda n, alpha, **_: torch.tensor([0.3]))
             drawn = SaliencyMix().draw(network, inputs, given, seeded(seed))
             ours = SaliencyMix()(network, inputs, given, generator=seeded(seed)).total
         boxes = wanted_boxes(peaks, drawn.partners, 0.3, shape)
-        assert [tuple(drawn.box.of(i)) for i in range(b)] == boxes
+        assert [tuple(drawn.given["boxes"].of(i)) for i in range(b)] == boxes
         mixed, mixed_targets = inputs.clone(), probabilities.clone()
         for i, (partner, box) in enumerate(zip(drawn.partners.tolist(), boxes, strict=True)):
             kept = 0
@@ -147,7 +147,7 @@ def test_size_follows_lambda(alpha):
     images, generator = spot(32, 40, at=(16, 20)), seeded(1)
     drawn = [SaliencyMix(alpha).draw(None, images, None, generator) for _ in range(300)]
     assert all(len(set(each.lam.tolist())) == 1 for each in drawn)
-    reach = torch.tensor([int(each.box.end[0, 0] - each.box.start[0, 0]) // 2 for each in drawn])
+    reach = torch.tensor([int(each.given["boxes"].end[0, 0] - each.given["boxes"].start[0, 0]) // 2 for each in drawn])
     for k in range(12):
         wanted = stats.beta(alpha, alpha).cdf(((k + 1) / 16) ** 2)
         assert float((reach <= k).double().mean()) == pytest.approx(wanted, abs=4 * math.sqrt(0.25 / 300))
@@ -157,10 +157,10 @@ def test_constant_images_are_pasted_anywhere():
     images, generator = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8).contiguous(), seeded(2)
     centres = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("multimix.methods.saliencymix.beta", lambda n, alpha, **_: torch.tensor([0.92]))
+        patch.setattr("multimix.methods.cutmix.beta", lambda n, alpha, **_: torch.tensor([0.92]))
         for _ in range(300):
             drawn = SaliencyMix().draw(None, images, None, generator)
-            bottom, right = drawn.box.end  # one pixel to either side, clipped at the top and left only
+            bottom, right = drawn.given["boxes"].end  # one pixel to either side, clipped at the top and left only
             centres += [(int(y) - 1, int(x) - 1) for y, x in zip(bottom, right, strict=True)]
             mixed = drawn.mix(images).mean((1, 2, 3))
             torch.testing.assert_close(mixed, drawn.mix_targets(torch.arange(4.0).unsqueeze(1))[:, 0])
@@ -174,7 +174,7 @@ def test_constant_images_are_pasted_anywhere():
 def test_the_other_steps_are_plain(probability):
     images, generator = spot(12, 12, at=(6, 6)), seeded(3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("multimix.methods.saliencymix.beta", lambda n, alpha, **_: torch.tensor([0.5]))
+        patch.setattr("multimix.methods.cutmix.beta", lambda n, alpha, **_: torch.tensor([0.5]))
         method = SaliencyMix(prob=probability)
         plain = [bool((method.draw(None, images, None, generator).lam == 1).all()) for _ in range(400)]
     assert sum(plain) / 400 == pytest.approx(1 - probability, abs=4 * math.sqrt(probability * (1 - probability) / 400))

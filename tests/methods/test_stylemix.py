@@ -20,7 +20,8 @@ from methods.stylemix_reference import (
     with_nothing,
 )
 from multimix.methods._adain import ClassStyles
-from multimix.methods.stylemix import Plain, StyleCutMix, StyleMix
+from multimix.methods._predict import InputMixing
+from multimix.methods.stylemix import StyleCutMix, StyleMix
 from multimix.ops import Box, exchange_styles, mix_styles, paste_styles
 
 
@@ -54,7 +55,7 @@ def test_stylemix_equals_the_loop(b, soft):
     network, inputs, given, probabilities = problem(b, 4, 5, soft=soft)
     method = with_nothing(StyleMix)
     drawn = method.draw(network, inputs, given, seeded())
-    rc, rs, t = float(drawn.content), float(drawn.style), float(drawn.both)
+    rc, rs, t = (float(drawn.given[name]) for name in ("content", "style", "both"))
     mixed = slow_four_way(inputs, drawn.partners, rc, rs, t)
     wanted = references.pairs(probabilities, drawn.partners, 0.7 * rc + 0.3 * rs)
     truth = references.soft_cross_entropy(network(mixed), wanted)
@@ -70,9 +71,10 @@ def test_stylecutmix_equals_the_loop(gamma, soft):
     if gamma == "auto":
         method.styles.see([inputs.float()], given)
     drawn = method.draw(network, inputs, given, seeded(2))
-    rs, blend = float(drawn.style), drawn.gamma.double().expand(5)
-    mixed = slow_cut(inputs, drawn.partners, lambda x: x, drawn.box, rs, blend)
-    area = (drawn.box.bottom - drawn.box.top) * (drawn.box.right - drawn.box.left) / 20
+    rs, blend = float(drawn.given["style"]), drawn.given["gamma"].double().expand(5)
+    mixed = slow_cut(inputs, drawn.partners, lambda x: x, drawn.given["box"], rs, blend)
+    top, bottom, left, right = drawn.given["box"]
+    area = (bottom - top) * (right - left) / 20
     rows = []
     for i, p in enumerate(drawn.partners.tolist()):
         lam = 0.7 * area + 0.3 * (float(blend[i]) * area + (1 - float(blend[i])) * rs)
@@ -85,7 +87,7 @@ def test_stylecutmix_equals_the_loop(gamma, soft):
 def test_shares_are_drawn_as_the_paper_says():
     method, generator, inputs = always(StyleMix), seeded(1), torch.zeros(4, 3, 2, 2)
     drawn = [method.draw(None, inputs, None, generator) for _ in range(500)]
-    rc, rs, t = (torch.stack([getattr(d, name) for d in drawn]).double() for name in ("content", "style", "both"))
+    rc, rs, t = (torch.stack([d.given[name] for d in drawn]).double() for name in ("content", "style", "both"))
     for share in (rc, rs):
         assert stats.kstest(share.numpy(), stats.beta(0.5, 0.5).cdf).pvalue > 1e-3
     assert abs(stats.spearmanr(rc, rs).statistic) < 0.15
@@ -100,9 +102,10 @@ def test_shares_are_drawn_as_the_paper_says():
 def test_box_style_and_gamma_are_drawn_as_the_code_does():
     method, generator, inputs = always(StyleCutMix), seeded(1), torch.zeros(2, 3, 64, 64)
     drawn = [method.draw(None, inputs, None, generator) for _ in range(500)]
-    assert stats.kstest([float(d.style) for d in drawn], stats.beta(1, 1).cdf).pvalue > 1e-3
-    assert stats.kstest([float(d.gamma) for d in drawn], stats.beta(0.8, 0.8).cdf).pvalue > 1e-3
-    unclipped = [d.box for d in drawn if min(d.box.top, d.box.left) > 0 and max(d.box.bottom, d.box.right) < 64]
+    assert stats.kstest([float(d.given["style"]) for d in drawn], stats.beta(1, 1).cdf).pvalue > 1e-3
+    assert stats.kstest([float(d.given["gamma"]) for d in drawn], stats.beta(0.8, 0.8).cdf).pvalue > 1e-3
+    boxes = [d.given["box"] for d in drawn]
+    unclipped = [box for box in boxes if min(box.top, box.left) > 0 and max(box.bottom, box.right) < 64]
     assert len(unclipped) > 50
     assert all(abs((b.bottom - b.top) - (b.right - b.left)) == 0 for b in unclipped)
 
@@ -113,7 +116,7 @@ def test_the_other_steps_are_plain(cls, probability):
     method = cls(learning_rate=0.0) if probability is None else cls(learning_rate=0.0, prob=probability)
     expected = {StyleMix: 0.2, StyleCutMix: 0.5}[cls] if probability is None else probability
     generator, inputs = seeded(3), torch.zeros(2, 3, 2, 2)
-    plain = sum(isinstance(method.draw(None, inputs, None, generator), Plain) for _ in range(600))
+    plain = sum(type(method.draw(None, inputs, None, generator)) is InputMixing for _ in range(600))
     assert plain / 600 == pytest.approx(1 - expected, abs=4 * math.sqrt(expected * (1 - expected) / 600))
     if probability == 0.0:
         network, (inputs, targets) = toy.images().eval(), toy.batch(5, 3, 6, 6)
@@ -165,7 +168,7 @@ def test_auto_gamma_is_tanh_of_the_distance():
     for seed in range(8):
         drawn = method.draw(None, inputs, targets, seeded(seed))
         distance = 2.0 if int(drawn.partners[0]) == 0 else (3 * 36) / 6
-        torch.testing.assert_close(drawn.gamma, torch.full((2,), math.tanh(distance / 3)))
+        torch.testing.assert_close(drawn.given["gamma"], torch.full((2,), math.tanh(distance / 3)))
 
 
 def test_a_checkpoint_holds_decoder_and_styles():

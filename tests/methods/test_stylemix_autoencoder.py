@@ -124,7 +124,7 @@ def test_official_weights_do_what_the_official_layers_do(files):
     method = StyleMix(prob=1.0, size=24, **paths)
     drawn = method.draw(None, inputs, targets, seeded())
     large = functional.interpolate(inputs, (24, 24), mode="bilinear", align_corners=False)
-    shares = (float(drawn.content), float(drawn.style), float(drawn.both))
+    shares = (float(drawn.given[name]) for name in ("content", "style", "both"))
     mixed = decoder(slow_four_way(encoder(large).double(), drawn.partners, *shares).float())
     expected = functional.interpolate(mixed, (8, 8), mode="bilinear", align_corners=False)
     torch.testing.assert_close(drawn.mix(inputs), expected, rtol=1e-4, atol=1e-6)
@@ -159,6 +159,7 @@ def test_other_files_are_refused(files, tmp_path):
 @pytest.mark.parametrize("cls", BOTH)
 @pytest.mark.parametrize("shape", [(4, 3, 8), (4, 2, 8, 8)])
 def test_what_is_no_image_is_refused(shape, cls):
-    message = rf"inputs must be images of shape \(b, c, h, w\) for {cls.__name__}, with 1 or 3 channels, got \(4,"
+    channels = "" if len(shape) == 3 else ", with 1 or 3 channels"
+    message = rf"inputs must be images of shape \(b, c, h, w\) for {cls.__name__}{channels}, got \(4,"
     with pytest.raises(ValueError, match=message):
         cls()(toy.vectors(), *toy.batch(*shape))

@@ -12,7 +12,7 @@ import references
 import toy
 from methods.shared import seeded
 from methods.supermix_reference import QUICK, case, plain_search
-from multimix.methods.supermix import MaskedSets, SuperMix, objective, solved
+from multimix.methods.supermix import MaskedSets, SuperMix, masks_of, objective, solved
 
 # ----------------------------------------------------------------------------------------------------------- search
 
@@ -82,7 +82,7 @@ def test_masks_sum_to_one_and_images_are_composed_by_them(shape, m):
     network = toy.images()
     inputs, targets = toy.batch(7, 3, *shape)
     drawn = SuperMix(images=m, **QUICK).draw(network, inputs, targets, seeded())
-    masks = drawn.masks(*shape)
+    masks = masks_of(drawn.values, *shape)
     assert masks.min() >= 0
     assert masks.std() > 1e-3
     torch.testing.assert_close(masks.sum(1), torch.ones(7, *shape))
@@ -238,8 +238,8 @@ def test_what_cannot_be_used_is_named():
     inputs, targets = toy.batch(7, 3, 6, 6)
     with pytest.raises(TypeError, match="teacher must be a torch module, got str"):
         SuperMix("resnet50")
-    with pytest.raises(ValueError, match="network must be given: SuperMix has no teacher"):
-        SuperMix().draw(None, inputs, targets, None)
+    with pytest.raises(ValueError, match="network must be given: SuperMix"):
+        SuperMix().mix(inputs, targets, num_classes=5)
     with pytest.raises(ValueError, match=r"teacher must return logits of shape \(7, k\), got \(7, 3, 6, 6\)"):
         SuperMix(nn.Identity()).draw(None, inputs, targets, None)
     with pytest.raises(ValueError, match="teacher must be given to generate"):

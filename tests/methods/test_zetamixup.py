@@ -9,7 +9,7 @@ from scipy import stats
 import references
 import toy
 from methods.shared import seeded
-from multimix.methods.zetamixup import ZetaMixup
+from multimix.methods import ZetaMixup
 from multimix.ops import zeta_weights
 
 

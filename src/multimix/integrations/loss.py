@@ -13,7 +13,7 @@ from typing_extensions import TypedDict, Unpack
 from multimix._declared import Fraction, check
 from multimix.integrations._training import as_method, smooth
 from multimix.methods import MultiMix
-from multimix.methods._tuples import Spread
+from multimix.methods.multimix import Spread
 from multimix.ops import CROSS_ENTROPY, CrossEntropy, Impl, Objective, accurate, as_probabilities
 
 

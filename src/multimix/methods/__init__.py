@@ -4,24 +4,16 @@ from typing import Any, get_args
 
 from multimix.methods._predict import MixesInputs
 from multimix.methods.adamixup import AdaMixUp
-from multimix.methods.alignmix import AlignMix
 from multimix.methods.automix import AutoMix
 from multimix.methods.combine import Alternate, Chain, Until
 from multimix.methods.comixup import CoMixup
-from multimix.methods.cutmix import CutMix
-from multimix.methods.dense import DenseMultiMix
-from multimix.methods.erm import ERM
-from multimix.methods.fmix import FMix
-from multimix.methods.manifold import ManifoldMixup
-from multimix.methods.mixup import Mixup
-from multimix.methods.multimix import MultiMix
-from multimix.methods.opttransmix import OptTransMix
+from multimix.methods.cutmix import CutMix, FMix, ResizeMix, SaliencyMix
+from multimix.methods.mixup import ERM, ManifoldMixup, Mixup, ZetaMixup
+from multimix.methods.multimix import DenseMultiMix, MultiMix
 from multimix.methods.puzzlemix import PuzzleMix
-from multimix.methods.resizemix import ResizeMix
-from multimix.methods.saliencymix import SaliencyMix
 from multimix.methods.stylemix import StyleCutMix, StyleMix
 from multimix.methods.supermix import SuperMix
-from multimix.methods.zetamixup import ZetaMixup
+from multimix.methods.transport import AlignMix, OptTransMix
 
 AnyMethod = (
     ERM

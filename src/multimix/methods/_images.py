@@ -1,32 +1,21 @@
-"""What the methods that mix images share: pairs, draws, and how much each pixel matters to a network."""
+"""What the methods that mix images share: draws, and how much each pixel matters to a network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from multimix._declared import Interval
-from multimix.methods._predict import InputMixing, wanted_of
-from multimix.ops import mix_pairs, objective_of
+from multimix.methods._predict import wanted_of
+from multimix.ops import objective_of
 from multimix.protocols import Network
 
 Weight = Annotated[float, Interval(ge=0, lt=inf)]
 """A finite number that is not negative."""
-
-
-def check_images(inputs: Tensor, method: str) -> None:
-    """Raise unless inputs are images.
-
-    Raises:
-        ValueError: If they are of another shape than (b, c, h, w).
-    """
-    if inputs.ndim != 4:
-        raise ValueError(f"inputs must be images of shape (b, c, h, w) for {method}, got {tuple(inputs.shape)}")
 
 
 def uniform(*shape: int, generator: Generator | None, like: Tensor | None = None) -> Tensor:
@@ -36,28 +25,10 @@ def uniform(*shape: int, generator: Generator | None, like: Tensor | None = None
     return drawn if like is None else drawn.to(like.device)
 
 
-@dataclass(frozen=True)
-class PairMixing(InputMixing):
-    """Who is mixed with whom, and the weight of the first target of each pair: one for all, or one a pair (b,)."""
-
-    partners: Int[Tensor, " b"]
-    lam: float | Tensor
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the class probabilities of pairs, mixed linearly."""
-        lam = torch.as_tensor(self.lam, dtype=targets.dtype, device=targets.device)
-        return mix_pairs(targets, self.partners, lam)
-
-
 def input_gradient(network: Network, inputs: Float[Tensor, "b c h w"], targets: Tensor) -> Float[Tensor, "b c h w"]:
-    """Return the gradient of each example's loss on its pixels, in float32.
+    """Return the gradient of each example's loss on its pixels, in float32; the network answers in eval mode.
 
-    The network answers in eval mode and is left as it was: mode, running statistics and gradients of its parameters.
-
-    Args:
-        network: What the pixels matter to.
-        inputs: Images.
-        targets: Class indices (b,), or class probabilities (b, k).
+    Its modes, running statistics and gradients of parameters are left as they were.
     """
     b = len(inputs)
     if b == 1:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from multimix._declared import Checked
 from multimix._modules import fingerprint
-from multimix.protocols import Stateful
+from multimix.methods._predict import Predicts
+from multimix.protocols import Network, Stateful
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -17,7 +18,7 @@ _PATIENCE = 5
 """How many steps of the network's optimiser may leave a method's own parameters as they were."""
 
 
-class LearnsBeside(Stateful, Checked):
+class LearnsBeside(Stateful, Checked, Predicts):
     """Base of the methods whose own parameters somebody has to train."""
 
     trains_modules: ClassVar[bool] = True
@@ -27,17 +28,34 @@ class LearnsBeside(Stateful, Checked):
     _idle: int = 0
     _settled: bool = False
 
-    def look_for_an_optimiser(self, network: nn.Module) -> None:
+    forward = Predicts.__call__
+
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]
+        """Whether there are modules: untrained ones mix nothing of use."""
+        return next(self.children(), None) is not None
+
+    def build(self, network: Network, make: Callable[[], Module]) -> Module:
+        """Return a new module where the network is and in its precision.
+
+        Its initial weights follow from torch's global random state, as the network's do, but leave that state alone.
+        """
+        like = next(network_module(network, type(self).__name__).parameters())
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return make().to(like.device, like.dtype)
+
+    def look_for_an_optimiser(self, network: Network) -> None:
         """Warn once if the network is trained and what is learned beside it is not.
 
         A loop that calls ``after_step`` and one that has trained the parameters are looked at no further.
         """
+        module = network_module(network, type(self).__name__)
         if not torch.is_grad_enabled() or self._settled or self.led or torch.compiler.is_compiling():
             return
         own = [p.detach().clone() for p in self.parameters() if p.requires_grad]
         if not own:
             return
-        before, self._before = self._before, (fingerprint(network), own)
+        before, self._before = self._before, (fingerprint(module), own)
         if before is None:
             return
         if len(before[1]) == len(own) and all(map(_same, before[1], own)):
@@ -56,19 +74,6 @@ class LearnsBeside(Stateful, Checked):
 
 def _same(before: Tensor, now: Tensor) -> bool:
     return before.shape == now.shape and before.device == now.device and torch.equal(before, now)
-
-
-def build_beside(network: object, make: Callable[[], Module], name: str) -> Module:
-    """Return a new module where the network is and in its precision.
-
-    Its initial weights follow from torch's global random state, as the network's own do, but leave that state alone.
-
-    Raises:
-        TypeError: If the network is not a torch module.
-    """
-    like = next(network_module(network, name).parameters())
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        return make().to(like.device, like.dtype)
 
 
 def network_module(network: object, name: str) -> nn.Module:

@@ -1,7 +1,8 @@
 """What the methods share that classify mixed data: one draw serves the student and its teacher, or the data alone."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -13,6 +14,7 @@ from multimix.ops import (
     check_examples,
     check_fit,
     check_generator,
+    mix_pairs,
     objective_of,
     rows_of,
 )
@@ -32,20 +34,48 @@ class Mixing(Protocol):
         ...
 
 
-class InputMixing(ABC):
-    """A draw that mixes the inputs themselves."""
+class InputMixing:
+    """A draw that mixes the inputs themselves; this one leaves everything as it is."""
 
-    @abstractmethod
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the mixed inputs."""
+        return inputs
 
-    @abstractmethod
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the mixed class probabilities."""
+        return targets
 
     def predict(self, network: Network, inputs: Tensor) -> Tensor:
         """Return the logits of the mixed inputs."""
         return network(self.mix(inputs))
+
+
+class PairMixing(InputMixing):
+    """Pairs whose targets are mixed linearly, and so are the inputs unless ``how(inputs, partners, **given)`` mixes."""
+
+    def __init__(
+        self, partners: Tensor, lam: float | Tensor, how: Callable[..., Tensor] | None = None, **given: Any
+    ) -> None:
+        """Take partners (b,) and the weight of the first of each pair: one for all, or one a pair (b,)."""
+        self.partners, self.lam, self.how, self.given = partners, lam, how, given
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return the mixed inputs."""
+        return self.mix_targets(inputs) if self.how is None else self.how(inputs, self.partners, **self.given)
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the class probabilities, or other values, of pairs mixed linearly."""
+        return mix_pairs(targets, self.partners, torch.as_tensor(self.lam, dtype=targets.dtype, device=targets.device))
+
+
+class Step(NamedTuple):
+    """What a method is called with, once it is checked."""
+
+    network: Network
+    inputs: Any
+    targets: Tensor
+    generator: Generator | None
+    teacher: Teacher | None
 
 
 class Predicts(ABC):
@@ -74,19 +104,32 @@ class Predicts(ABC):
         generator: Generator | None = None,
         teacher: Teacher | None = None,
     ) -> Losses:
-        """Return the loss of the mixed mini-batch against mixed targets and a teacher's predictions."""
+        """Return the losses of the mixed mini-batch against mixed targets and a teacher's predictions."""
         targets = begin(network, targets, generator, called=self.calls_only)
         self.check(inputs, targets)
-        mixing = self.draw(network, inputs, targets, generator)
-        observed = _Observed(network) if is_label_map(targets) else None
-        logits = mixing.predict(network if observed is None else cast("Network", observed), inputs)
-        grid = None if observed is None else observed.grid
-        mixed = mixing.mix_targets(wanted_of(network, targets, logits, grid=grid, label_maps=self.label_maps))
-        return objective_of(network).losses(logits, mixed, taught_by(mixing, teacher))
+        return self.losses(Step(network, inputs, targets, generator, teacher))
 
     def check(self, inputs: Any, targets: Tensor) -> None:
         """Raise unless this is a mini-batch that the method can take."""
         check_examples(inputs, targets)
+
+    def losses(self, step: Step) -> Losses:
+        """Return the losses of a step whose arguments are checked."""
+        mixing = self.draw(*step[:4])
+        if not is_label_map(step.targets):
+            return self.compare(step, mixing, mixing.predict(step.network, step.inputs))
+        observed = _Observed(step.network)
+        logits = mixing.predict(cast("Network", observed), step.inputs)
+        return self.compare(step, mixing, logits, observed.grid)
+
+    def compare(self, step: Step, mixing: Mixing, logits: Tensor, grid: tuple[int, ...] | None = None) -> Losses:
+        """Return the losses of logits against the targets and a teacher's predictions, mixed by the same draw."""
+        wanted = wanted_of(step.network, step.targets, logits, grid=grid, label_maps=self.label_maps)
+        mixed, taught = mixing.mix_targets(wanted), None
+        if step.teacher is not None:
+            with torch.no_grad():
+                taught = mixing.predict(step.teacher.network, step.teacher.inputs), step.teacher.gamma
+        return objective_of(step.network).losses(logits, mixed, taught)
 
 
 class MixesInputs(Predicts):
@@ -96,10 +139,15 @@ class MixesInputs(Predicts):
     mixes_inputs: ClassVar[bool] = True
     needs_network: ClassVar[bool] = False
     """Whether the mixing depends on the network."""
+    needs_images: ClassVar[bool] = False
+    """Whether inputs have to be images (b, c, h, w)."""
 
     def check(self, inputs: Any, targets: Tensor) -> None:
-        """Raise unless this is a mini-batch of numbers that can be mixed."""
+        """Raise unless this is a mini-batch of numbers, and of images if it has to be, that can be mixed."""
         check_batch(inputs, targets)
+        if self.needs_images and inputs.ndim != 4:
+            name, shape = type(self).__name__, tuple(inputs.shape)
+            raise ValueError(f"inputs must be images of shape (b, c, h, w) for {name}, got {shape}")
 
     @abstractmethod
     def draw(
@@ -144,9 +192,6 @@ def begin(network: Network, targets: Tensor, generator: Generator | None, *, cal
     """Return a step's targets, one-hot integers as probabilities, once network and generator are what they must be.
 
     A network with outputs at every position (``dense``) takes integers (b, r) for label maps, whatever they hold.
-
-    Raises:
-        TypeError: If the network is not adapted or the generator is none.
     """
     check_network(network, called=called)
     check_generator(generator)
@@ -185,11 +230,7 @@ def wanted_of(
     grid: tuple[int, ...] | None = None,
     label_maps: bool = False,
 ) -> Tensor:
-    """Return targets as rows that can be mixed, in the shape of the outputs, whose positions have a grid.
-
-    Raises:
-        ValueError: If they do not fit the outputs, or are label maps, which the method cannot mix.
-    """
+    """Return targets as rows that can be mixed, in the shape of the outputs, whose positions have a grid."""
     wanted = objective_of(network).targets(on_grid(grid, targets, outputs), outputs.shape[-1])
     if wanted.ndim > 2 and (label_maps or outputs.ndim < 3):
         check_fit(targets, wanted, outputs)
@@ -208,17 +249,7 @@ def on_grid(grid: tuple[int, ...] | None, targets: Tensor, outputs: Tensor) -> T
     """
     if outputs.ndim != 3 or not is_label_map(targets) or not grid or len(grid) != 2:
         return targets
-    rows, columns = (_centres(size, full, targets) for size, full in zip(grid, targets.shape[1:], strict=True))
+    sides = zip(grid, targets.shape[1:], strict=True)
+    centres = ((torch.arange(n, device=targets.device) + 0.5) * (full / n) for n, full in sides)
+    rows, columns = (centre.long() for centre in centres)
     return targets[:, rows][:, :, columns]
-
-
-def _centres(size: int, full: int, like: Tensor) -> Tensor:
-    return ((torch.arange(size, device=like.device) + 0.5) * (full / size)).long()
-
-
-def taught_by(mixing: Mixing, teacher: Teacher | None) -> tuple[Tensor, float] | None:
-    """Return a teacher's logits of its own view, mixed by the same draw, and gamma; None without a teacher."""
-    if teacher is None:
-        return None
-    with torch.no_grad():
-        return mixing.predict(teacher.network, teacher.inputs), teacher.gamma

@@ -1,7 +1,7 @@
 """AdaMixUp."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 from multimix._declared import Count, Interval
 from multimix._modules import copied
 from multimix.methods._images import uniform
-from multimix.methods._learned import LearnsBeside, build_beside, network_module
-from multimix.methods._predict import InputMixing, begin, taught_by, wanted_of
-from multimix.ops import accurate, check_batch, draw_partners, objective_of
-from multimix.protocols import Losses, Network, Teacher
+from multimix.methods._learned import LearnsBeside, network_module
+from multimix.methods._predict import InputMixing, Step
+from multimix.ops import accurate, check_batch, draw_partners
+from multimix.protocols import Losses, Network
 
 _HIDDEN = 100
 """Units between the policy network's embedding and its three logits."""
@@ -54,11 +54,6 @@ class AdaMixUp(LearnsBeside):
         self.policy: Policy | None = None
         self.discriminator: nn.Linear | None = None
 
-    @property
-    def mixes(self) -> bool:
-        """Whether the policy is built: an untrained one mixes nothing of use."""
-        return self.policy is not None
-
     def prepare(self, network: Network) -> None:
         """Build policy and discriminator, unless there are some.
 
@@ -68,28 +63,21 @@ class AdaMixUp(LearnsBeside):
         """
         if self.discriminator is None:
             width = self.width or _embedding_width(network)
-            self.policy = build_beside(network, lambda: Policy(network, width), "AdaMixUp")
-            self.discriminator = build_beside(network, lambda: _small_linear(width, 2), "AdaMixUp")
+            self.policy = self.build(network, lambda: Policy(network, width))
+            self.discriminator = self.build(network, lambda: _small_linear(width, 2))
 
-    def forward(
-        self,
-        network: Network,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
-        """Return the classification losses of mixed and clean inputs plus the discriminator's."""
-        targets = begin(network, targets, generator)
+    def check(self, inputs: Any, targets: Tensor) -> None:
+        """Raise unless this is a mini-batch of numbers that can be mixed."""
         check_batch(inputs, targets)
-        self.look_for_an_optimiser(network_module(network, "AdaMixUp"))
-        drawn = self.draw(network, inputs, targets, generator)
+
+    def losses(self, step: Step) -> Losses:
+        """Return the classification losses of mixed and clean inputs plus the discriminator's."""
+        network, inputs = step.network, step.inputs
+        self.look_for_an_optimiser(network)
+        drawn = self.draw(*step[:4])
         n = len(drawn.partners)
         embeddings = network.pool(network.embed(torch.cat([drawn.mix(inputs), inputs[n:]])))
-        logits = network.classify(embeddings[: 2 * n])
-        wanted = drawn.mix_targets(wanted_of(network, targets, logits))
-        losses = objective_of(network).losses(logits, wanted, taught_by(drawn, teacher))
+        losses = self.compare(step, drawn, network.classify(embeddings[: 2 * n]))
         clean = torch.arange(len(embeddings), device=embeddings.device) >= n
         intrusion = cross_entropy(accurate(cast("nn.Linear", self.discriminator)(embeddings)), clean.long())
         return Losses(losses.total + intrusion, {**losses.terms, "intrusion": intrusion.detach()})

@@ -9,11 +9,11 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
 from multimix._declared import Count, Interval, Positive
-from multimix.methods._images import PairMixing, Weight, check_images
-from multimix.methods._learned import LearnsBeside, build_beside, network_module
-from multimix.methods._predict import MixesInputs, begin, taught_by, wanted_of
-from multimix.ops import CrossEntropy, accurate, beta, check_batch, draw_partners, mix_pairs, objective_of
-from multimix.protocols import Losses, Network, Teacher
+from multimix.methods._images import Weight
+from multimix.methods._learned import LearnsBeside, network_module
+from multimix.methods._predict import MixesInputs, PairMixing, Step, wanted_of
+from multimix.ops import CrossEntropy, accurate, beta, draw_partners, objective_of
+from multimix.protocols import Losses, Network
 
 _REDUCTION = 16
 """Channels of the generator's first level to one hidden unit of a gate."""
@@ -61,11 +61,6 @@ class AutoMix(LearnsBeside, MixesInputs):
         super().__post_init__()
         self.unet: MixingUNet | None = None
 
-    @property
-    def mixes(self) -> bool:  # type: ignore[override]
-        """Whether the generator is built: an untrained one mixes nothing of use."""
-        return self.unet is not None
-
     def prepare(self, network: Network) -> None:
         """Build the generator, unless there is one.
 
@@ -75,36 +70,26 @@ class AutoMix(LearnsBeside, MixesInputs):
         """
         if self.unet is None:
             channels = self.channels or _image_channels(network_module(network, "AutoMix"))
-            self.unet = build_beside(network, lambda: MixingUNet(channels, self.width), "AutoMix")
+            self.unet = self.build(network, lambda: MixingUNet(channels, self.width))
 
-    def forward(
-        self,
-        network: Network,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
+    def losses(self, step: Step) -> Losses:
         """Return the classification losses plus the weighted distance of the mixed images to their two.
 
         Raises:
             ValueError: If the inputs have other channels than the generator, or the network is not trained for classes.
         """
-        targets = begin(network, targets, generator, called=True)
-        check_batch(inputs, targets)
-        self.look_for_an_optimiser(network_module(network, "AutoMix"))
-        objective = objective_of(network)
+        self.look_for_an_optimiser(step.network)
+        objective = objective_of(step.network)
         if not isinstance(objective, CrossEntropy):
             raise ValueError(f"objective must be CrossEntropy for AutoMix, a divergence of classes, got {objective!r}")
-        drawn = self.draw(network, inputs, targets, generator)
-        mixed = drawn.mix(inputs)
-        logits = network(mixed)
-        wanted = drawn.mix_targets(wanted_of(network, targets, logits))
-        losses = objective.losses(logits, wanted, taught_by(drawn, teacher))
+        drawn = self.draw(*step[:4])
+        mixed = drawn.mix(step.inputs)
+        logits = step.network(mixed)
+        losses = self.compare(step, drawn, logits)
+        wanted = drawn.mix_targets(wanted_of(step.network, step.targets, logits))
         entropy = torch.special.entr(wanted).sum(-1).mean()
-        distance = drawn.distance(inputs, mixed)
-        labels_weight = 1.0 if teacher is None else teacher.gamma
+        distance = drawn.distance(step.inputs, mixed)
+        labels_weight = 1.0 if step.teacher is None else step.teacher.gamma
         total = losses.total - labels_weight * entropy + self.distance_weight * distance
         return Losses(total, {**losses.terms, "entropy": entropy.detach(), "distance": distance.detach()})
 
@@ -112,7 +97,6 @@ class AutoMix(LearnsBeside, MixesInputs):
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
     ) -> "Generating":
         """Draw pairs, lambda, and whose features survive in the generator, which is built if there is none."""
-        check_images(inputs, "AutoMix")
         if self.unet is None:
             if network is None:
                 raise ValueError("network must be given to AutoMix, here or to prepare: its generator is not built yet")
@@ -124,27 +108,22 @@ class AutoMix(LearnsBeside, MixesInputs):
         partners = draw_partners(max(int(len(inputs) * self.share), 1), **place)
         lam = beta(1, self.alpha, **place)[0]
         orders = [draw_partners(d, **place) for d in unet.levels]
-        return Generating(partners, lam, unet, [order < (lam * len(order)).round() for order in orders])
+        masks = [order < (lam * len(order)).round() for order in orders]
+        return Generating(partners, lam, unet, masks=masks)
 
 
-@dataclass(frozen=True)
 class Generating(PairMixing):
-    """Pairs of the first images, and whose features survive in the generator."""
-
-    lam: Tensor
-    unet: "MixingUNet"
-    masks: list[Tensor]
+    """Pairs of the first images, which the generator mixes by ``unet`` and ``masks``; the others stay clean."""
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the mini-batch with its first images replaced by mixed ones."""
         n = len(self.partners)
-        mixed = self.unet(inputs[:n], self.partners, self.masks)
-        return torch.cat([mixed.to(inputs.dtype), inputs[n:]])
+        return torch.cat([super().mix(inputs[:n]).to(inputs.dtype), inputs[n:]])
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the class probabilities, those of the mixed images mixed linearly."""
         n = len(self.partners)
-        return torch.cat([mix_pairs(targets[:n], self.partners, self.lam), targets[n:]])
+        return torch.cat([super().mix_targets(targets[:n]), targets[n:]])
 
     def distance(self, inputs: Tensor, mixed: Tensor) -> Tensor:
         """Return the mean absolute difference of mixed images to the two that they are made of, weighed by lambda."""
@@ -197,9 +176,11 @@ class MixingUNet(nn.Module):
 
         ``masks`` holds for each level which channels are the image's own, 1, and which are its partner's, 0.
         """
-        merged = []
-        for level, (down, merge, mask) in enumerate(zip(self.down, self.merge, masks, strict=True)):
-            features = down(_halve(images) if level else images)
+        merged: list[Tensor] = []
+        for down, merge, mask in zip(self.down, self.merge, masks, strict=True):
+            if merged:  # an axis of a single position is not halved any more
+                images = max_pool2d(images, [min(2, size) for size in images.shape[-2:]])
+            features = down(images)
             own = mask.to(features.dtype)[:, None, None]
             images = features * own  # only what is kept goes on to the next level
             merged.append(merge(torch.cat([images, features[partners] * (1 - own)], 1)))
@@ -241,11 +222,6 @@ def _convolutions(inside: int, outside: int) -> list[nn.Module]:
     for d in (inside, outside):
         layers += [nn.Conv2d(d, outside, 3, padding=1), _BatchNorm(outside), nn.LeakyReLU(0.2)]
     return layers
-
-
-def _halve(features: Tensor) -> Tensor:
-    """Return maxima of blocks of two by two; an axis of a single position stays."""
-    return max_pool2d(features, [min(2, size) for size in features.shape[-2:]])
 
 
 def _fit(features: Tensor, like: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from typing_extensions import Unpack
 
 from multimix._declared import Checked, Fraction
 from multimix.methods._predict import MixesInputs, begin
-from multimix.methods.erm import ERM
-from multimix.ops import check_batch, check_generator, objective_of
+from multimix.methods.mixup import ERM
+from multimix.ops import check_generator, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, StepOptions, check_method
 
 
@@ -92,7 +92,7 @@ class Chain(Checked):
         """Return the losses of the second method on what the first has mixed."""
         generator, teacher = options.get("generator"), options.get("teacher")
         targets = begin(network, targets, generator, called=True)
-        check_batch(inputs, targets)
+        self.first.check(inputs, targets)
         mixing = self.first.draw(network, inputs, targets, generator)
         mixed = mixing.mix_targets(objective_of(network).targets(targets, _outputs(network, targets)))
         if teacher is not None:

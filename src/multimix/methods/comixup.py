@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from multimix._declared import Checked, Count, Fraction, Positive
-from multimix.methods._images import Weight, check_images, input_gradient, kept_statistics, saliency_of
-from multimix.methods._predict import InputMixing, MixesInputs, begin, taught_by, wanted_of
-from multimix.ops import check_batch, comix_masks, dirichlet, no_autocast, objective_of
-from multimix.protocols import Losses, Network, Teacher
+from multimix.methods._images import Weight, input_gradient, kept_statistics, saliency_of
+from multimix.methods._predict import InputMixing, MixesInputs, Step, wanted_of
+from multimix.ops import comix_masks, dirichlet, no_autocast, objective_of
+from multimix.protocols import Losses, Network
 
 _SPOT = 8
 """Side in pixels of the window whose mean saliency is highest where an image is said to be salient."""
@@ -65,36 +65,22 @@ class CoMixup(MixesInputs, Checked):
     clean: Weight = 1.0
     """Weight of the cross-entropy of the plain images."""
 
-    def __call__(
-        self,
-        network: Network,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
+    def losses(self, step: Step) -> Losses:
         """Return the losses of the mixed and the plain mini-batch; a teacher's predictions join the former."""
-        targets = begin(network, targets, generator, called=True)
-        check_batch(inputs, targets)
-        check_images(inputs, "Co-Mixup")
         if self.clean == 0:
-            return super().__call__(network, inputs, targets, generator=generator, teacher=teacher)
-        objective = objective_of(network)
+            return super().losses(step)
+        network, inputs = step.network, step.inputs
         pixels = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
         with kept_statistics(network), torch.enable_grad():  # the saliency is a gradient, wanted or not
             plain = network(pixels)
-            labels = wanted_of(network, targets, plain)
-            loss = objective(plain, labels)
+            loss = objective_of(network)(plain, wanted_of(network, step.targets, plain))
             (gradient,) = torch.autograd.grad(loss * len(inputs), pixels, retain_graph=True)
-        mixing = self.mixing(saliency_of(gradient), generator)
-        logits = mixing.predict(network, inputs)
-        mixed = objective.losses(logits, mixing.mix_targets(labels), taught_by(mixing, teacher))
+        mixing = self.mixing(saliency_of(gradient), step.generator)
+        mixed = self.compare(step, mixing, mixing.predict(network, inputs))
         return Losses(mixed.total + self.clean * loss, {**mixed.terms, "clean": loss.detach()})
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Assembly":
         """Draw the prior and a start, and choose the inputs of all cells."""
-        check_images(inputs, "Co-Mixup")
         gradient = input_gradient(cast("Network", network), inputs, targets)
         return self.mixing(saliency_of(gradient), generator)
 

@@ -1,15 +1,44 @@
-"""Input mixup."""
+"""Plain training, and what mixes any inputs or hidden representations linearly."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Generator, Tensor
 
-from multimix._declared import Checked, Positive
-from multimix.methods._images import PairMixing
-from multimix.methods._predict import MixesInputs
-from multimix.ops import Mode, beta, draw_couples, draw_partners
-from multimix.protocols import Network
+from multimix._declared import Checked, Ge, MinLen, Positive
+from multimix.methods._predict import InputMixing, MixesInputs, Mixing, PairMixing, Predicts
+from multimix.ops import (
+    Mode,
+    batch_size,
+    beta,
+    check_examples,
+    draw_couples,
+    draw_partners,
+    interpolate,
+    no_autocast,
+    zeta_weights,
+)
+from multimix.protocols import Network, check_network, require_part
+
+
+@dataclass(frozen=True)
+class ERM(MixesInputs):
+    """Empirical risk minimisation: nothing is mixed (equation (2) of the MultiMix paper)."""
+
+    name: ClassVar[str] = "erm"
+    label_maps: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
+
+    def check(self, inputs: Any, targets: Tensor) -> None:
+        """Raise unless inputs hold one example for each target, in whatever form the network takes them."""
+        check_examples(inputs, targets)
+
+    def draw(
+        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
+    ) -> InputMixing:
+        """Draw nothing."""
+        return InputMixing()
 
 
 @dataclass(frozen=True)
@@ -32,25 +61,16 @@ class Mixup(Checked, MixesInputs):
     mode: Mode = "batch"
     """Who shares a lambda: ``batch``, all; ``pair``, two examples that are each other's partners; ``elem``, nobody."""
 
-    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Pairing":
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
         """Draw partners and lambda."""
         return draw_pairing(len(inputs), self.alpha, inputs, generator, self.mode)
 
 
-@dataclass(frozen=True)
-class Pairing(PairMixing):
-    """Pairs of which inputs and targets are mixed linearly."""
-
-    def mix(self, inputs: Tensor) -> Tensor:
-        """Return every value, an input or a hidden representation, mixed with its partner's."""
-        return self.mix_targets(inputs)
-
-
-def draw_pairing(b: int, alpha: float, like: Tensor, generator: Generator | None, mode: Mode = "batch") -> Pairing:
+def draw_pairing(b: int, alpha: float, like: Tensor, generator: Generator | None, mode: Mode = "batch") -> PairMixing:
     """Return a random pairing of b examples on the device of ``like``, its lambdas shared by ``mode``."""
     partners, shared, n = draw_sharing(b, mode, like, generator)
     lam = beta(n, alpha, generator=generator, device=like.device)
-    return Pairing(partners, lam[0] if mode == "batch" else lam if shared is None else lam[shared])
+    return PairMixing(partners, lam[0] if mode == "batch" else lam if shared is None else lam[shared])
 
 
 def draw_sharing(b: int, mode: Mode, like: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None, int]:
@@ -58,3 +78,105 @@ def draw_sharing(b: int, mode: Mode, like: Tensor, generator: Generator | None) 
     if mode == "pair":
         return *draw_couples(b, generator=generator, device=like.device), (b + 1) // 2
     return draw_partners(b, generator=generator, device=like.device), None, 1 if mode == "batch" else b
+
+
+@dataclass(frozen=True)
+class ManifoldMixup(Checked, Predicts):
+    """Mix pairs of hidden representations at a stage drawn anew every step, targets alike; lambda ~ Beta(alpha, alpha).
+
+    The paper's code takes binary cross-entropy on softmax outputs; here it is cross-entropy, as in its text and for
+    every other method.
+
+    Inputs that are not numbers to be mixed (token indices, mappings) are mixed from stage 1 on; each sequence keeps its
+    own mask, so that what its partner has beyond its end is lost.
+
+    Reference:
+        Verma et al., "Manifold mixup: better representations by interpolating hidden states", ICML 2019; alpha and
+        stages of its CIFAR code. Equations (3) and (4) of the MultiMix paper.
+    """
+
+    name: ClassVar[str] = "manifold-mixup"
+    label_maps: ClassVar[bool] = True
+    needs_stages: ClassVar[bool] = True
+
+    alpha: Positive = 2.0
+    """Concentration of the Beta distribution."""
+    stages: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2)
+    """Where to mix, 0 being the input; stages that a network does not have are left out."""
+
+    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
+        """Draw a stage, partners and lambda.
+
+        Raises:
+            ValueError: If the network has none of the stages, or says that it has none but its inputs.
+        """
+        check_network(network, "mixing_at", "stages")
+        like = inputs if isinstance(inputs, Tensor) else targets
+        first = 0 if isinstance(inputs, Tensor) and inputs.is_floating_point() else 1  # indices are not to be mixed
+        available = [stage for stage in self.stages if stage in network.stages and stage >= first]
+        if not any(available) and any(self.stages):  # inputs alone would be another method
+            require_part(network, "stages")
+        if not available:
+            raise ValueError(
+                f"stages must name a stage of the network, {list(network.stages[first:])}, got {self.stages}"
+            )
+        device = generator.device if generator is not None else None
+        stage = available[int(torch.randint(len(available), (), generator=generator, device=device))]
+        return AtStage(stage, draw_pairing(batch_size(inputs), self.alpha, like, generator))
+
+
+@dataclass(frozen=True)
+class AtStage:
+    """Pairs of hidden representations that leave a stage."""
+
+    stage: int
+    pairing: PairMixing
+
+    def predict(self, network: Network, inputs: Tensor) -> Tensor:
+        """Return the logits of the mixed mini-batch."""
+        with network.mixing_at(self.stage, self.pairing.mix):
+            return network(inputs)
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the mixed class probabilities."""
+        return self.pairing.mix_targets(targets)
+
+
+@dataclass(frozen=True)
+class ZetaMixup(MixesInputs, Checked):
+    r"""Mix each input with all others of the mini-batch, in weights that fall off as a power of a random rank.
+
+    The weights of output i are :math:`1, 2^{-\gamma}, 3^{-\gamma}, \dots`, normalised to a sum of 1; the largest is
+    that of input i, the others are in random order. Works on inputs of any shape: images, tokens, features.
+
+    Reference:
+        Abhishek et al., "Multi-sample zeta-mixup: richer, more realistic synthetic samples from a p-series
+        interpolant", Journal of Big Data 2024; default of its code.
+    """
+
+    name: ClassVar[str] = "zeta-mixup"
+
+    gamma: Positive = 2.8
+    """How fast the weights fall off; from 1.73 on an input weighs at least as much as all others together."""
+
+    def draw(
+        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
+    ) -> "Weighting":
+        """Draw the weights."""
+        return Weighting(zeta_weights(len(inputs), self.gamma, generator=generator, device=inputs.device))
+
+
+@dataclass(frozen=True)
+class Weighting(InputMixing):
+    """How much every output (row) takes of every input (column)."""
+
+    weights: Tensor
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return every value, an input or class probabilities, mixed with all others."""
+        with no_autocast(inputs.device.type):  # which would cost digits of the data
+            return interpolate(self.weights, inputs)
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the mixed class probabilities."""
+        return self.mix(targets)

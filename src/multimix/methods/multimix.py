@@ -1,13 +1,240 @@
-"""MultiMix."""
+"""MultiMix and Dense MultiMix: how tuples are drawn, and the training step on them."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 from typing_extensions import Self
 
-from multimix.methods._tuples import Encoded, TupleMethod
-from multimix.protocols import Network, encode, pool
+from multimix._declared import Checked, Count, Fraction, Interval
+from multimix.methods._predict import begin, on_grid, wanted_of
+from multimix.ops import (
+    Impl,
+    LazyWeights,
+    LossOptions,
+    attention,
+    check_concentration,
+    check_examples,
+    dirichlet,
+    draw_between,
+    gathered,
+    mixed_losses,
+    objective_of,
+    scatter_tuples,
+)
+from multimix.protocols import Losses, Network, Teacher, encode, pool, require_part
+
+DEFAULT_EFFECTIVE = 2.0
+"""Images that effectively enter a tuple unless told otherwise; the paper's alpha in (0.5, 2) at m = 128 means 43 to
+86."""
+Spread = Literal["uniform", "log-uniform"]
+
+
+class Encoded(NamedTuple):
+    """A mini-batch as a method of tuples has a network embed it."""
+
+    values: Tensor
+    """What is interpolated: embeddings (b, d), or (b, r, d) at every position."""
+    clean: Tensor | None
+    """What is classified as it is, (b, d), if anything is."""
+    grid: tuple[int, ...] | None = None
+    """Height and width of the network's positions."""
+    mask: Tensor | None = None
+    """Which positions an example has, (b, r); None where all have all."""
+    kept: Tensor | None = None
+    """Which of the network's positions some example has; None where that is all of them."""
+    sets: int | None = None
+    """How many sets of weights are drawn; None for one that all positions share."""
+
+
+@dataclass(frozen=True)
+class TupleMethod(Checked):
+    """Base of the methods that interpolate tuples of embeddings."""
+
+    mixes: ClassVar[bool] = True
+
+    tuples: Count = 1000
+    """Interpolated tuples a step, n."""
+    tuple_length: Count | None = None
+    """Random examples that enter a tuple, m; None means the whole mini-batch."""
+    alpha: float | tuple[float, float] | None = None
+    """Concentration of the symmetric Dirichlet distribution, or a range from which each tuple draws its own."""
+    effective: float | tuple[float, float] | None = None
+    """Instead of alpha: examples that effectively enter a tuple, (1 + m alpha) / (1 + alpha), or a range. 2.0 if
+    neither is given."""
+    balanced: bool = False
+    """Rescale the batch-centred gradient on the clean logits to the size it has in plain training."""
+    balance_power: Fraction = 1.0
+    """Power of the gain that ``balanced`` rescales with: 1 restores all that interpolation takes, 0.5 half of it in
+    orders of magnitude. The gain multiplies sampling noise too, which falls with n."""
+    confidence: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    """Probability of its label that a training example tends to in the limit of many images a tuple, by the scale of
+    the logits; None leaves the scale as it is, by which the logits of k classes tend to be k apart."""
+    spread: Spread = "uniform"
+    """How each tuple draws its own concentration from a range of alpha or effective."""
+    clean: Fraction = 0.0
+    """Weight of the plain cross-entropy on the clean mini-batch, which costs no second pass; tuples weigh the rest."""
+    impl: Impl = "auto"
+    """How the loss is computed, as :func:`multimix.ops.mixed_cross_entropy` has it; it changes nothing but speed."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        super().__post_init__()
+        if self.alpha is not None and self.effective is not None:
+            raise ValueError(
+                f"give alpha or effective, not both, got alpha={self.alpha} and effective={self.effective}"
+            )
+        for name, value, above in (("alpha", self.alpha, 0.0), ("effective", self.effective, 1.0)):
+            if value is not None:
+                check_concentration(name, value, above=above)
+
+    def __call__(
+        self,
+        network: Network,
+        inputs: Any,
+        targets: Tensor,
+        *,
+        generator: Generator | None = None,
+        teacher: Teacher | None = None,
+    ) -> Losses:
+        """Return the mean loss of the interpolated tuples and, with ``clean``, of the mini-batch as it is.
+
+        An affine head commutes with interpolation, which then takes place on the clean logits; any other one is applied
+        to interpolated embeddings. Where the network gathers the examples of all processes, logits or embeddings are
+        gathered here.
+        """
+        targets = begin(network, targets, generator)
+        check_examples(inputs, targets)
+        own = self.encode(network, inputs)
+        with torch.no_grad():
+            theirs = None if teacher is None else self.encode(teacher.network, teacher.inputs)
+        losses = mixed_losses(*self._interpolated(network, own, targets, generator, teacher, theirs))
+        if own.clean is None:
+            return losses
+        logits = network.classify(own.clean)
+        taught = None
+        if teacher is not None and theirs is not None and theirs.clean is not None:
+            with torch.no_grad():
+                taught = teacher.network.classify(theirs.clean), teacher.gamma
+        wanted = wanted_of(network, targets, logits, grid=own.grid, label_maps=True)
+        plain = objective_of(network).losses(logits, wanted, taught)
+        total = (1 - self.clean) * losses.total + self.clean * plain.total
+        return Losses(total, {**losses.terms, **{f"clean_{name}": term for name, term in plain.terms.items()}})
+
+    @abstractmethod
+    def encode(self, network: Network, inputs: Any) -> Encoded:
+        """Return what is interpolated and what is classified as it is."""
+
+    @abstractmethod
+    def attend(self, network: Network, own: Encoded, targets: Tensor) -> Tensor | None:
+        """Return the attention of every example over its positions, (b, r); None where there is none."""
+
+    def _interpolated(
+        self,
+        network: Network,
+        own: Encoded,
+        targets: Tensor,
+        generator: Generator | None,
+        teacher: Teacher | None,
+        theirs: Encoded | None,
+    ) -> tuple[Tensor, Tensor, LazyWeights, LossOptions]:
+        """Return the arguments of a mixed loss, of the examples of all processes if the network gathers them."""
+        gather = getattr(network, "gather", None)
+        if own.mask is not None and gather is not None:
+            raise ValueError("masked positions cannot be gathered across processes; leave the network's gather at None")
+        values, b, objective = own.values, len(own.values), objective_of(network)
+        weights = self.weights(
+            b if gather is None else gather.size(b, values.device), like=values, generator=generator, sets=own.sets
+        )
+        attention = self.attend(network, own, targets)
+        taught, heads = None if theirs is None else theirs.values, [partial(self._classify, network)]
+        if teacher is not None:
+            heads.append(partial(self._classify, teacher.network))
+        affine = network.head is not None and (teacher is None or teacher.network.head is not None)
+        if affine:
+            values = heads[0](values)
+            with torch.no_grad():
+                taught = None if taught is None else heads[1](taught)
+        options = LossOptions(
+            teacher_logits=None if taught is None or teacher is None else gathered(teacher.network, taught),
+            gamma=1.0 if teacher is None else teacher.gamma,
+            balanced=self.balance_power if self.balanced else 0.0,
+            impl=self.impl,
+            attention=None if attention is None else gathered(network, attention),
+            mask=own.mask,
+            objective=objective,
+            classify=None if affine else heads[0],
+            teach=None if affine else torch.no_grad()(heads[-1]),
+        )
+        if own.kept is not None and objective.is_map(targets):
+            targets = targets[:, own.kept]
+        targets = on_grid(own.grid, targets, own.values)
+        return gathered(network, values), gathered(network, targets), weights, options
+
+    def _classify(self, network: Network, embeddings: Tensor) -> Tensor:
+        """Return logits by the scale that ``confidence`` asks for, of which a balanced gradient knows nothing."""
+        logits = network.classify(embeddings)
+        if self.confidence is None:
+            return logits
+        scale = limit_scale(self.confidence, logits.shape[-1])
+        return logits + (scale - 1) * logits.detach() if self.balanced else scale * logits
+
+    def weights(
+        self, b: int, *, like: Tensor, generator: Generator | None = None, sets: int | None = None
+    ) -> LazyWeights:
+        """Return the weights of a step over a mini-batch of b, drawn by the loss: one set, or ``sets`` of them."""
+        return LazyWeights(self.tuples, partial(self.draw_weights, b, like=like.detach(), generator=generator), sets)
+
+    def draw_weights(
+        self, b: int, rows: int | None = None, *, like: Tensor, generator: Generator | None = None
+    ) -> Tensor:
+        """Return interpolation vectors over a mini-batch of b, where ``like`` lies: (rows, b), n rows if not said.
+
+        A tuple is no longer than the mini-batch, and in one of no more than ``effective`` images the weights are drawn
+        from the flat distribution, alpha = 1.
+        """
+        m = min(self.tuple_length or b, b)
+        alpha = self._concentrations(self.tuples if rows is None else rows, m, generator, like.device)
+        weights = dirichlet(len(alpha), m, alpha, generator=generator, device=like.device)
+        return weights if m == b else scatter_tuples(weights, b, generator=generator)
+
+    def _concentrations(self, n: int, m: int, generator: Generator | None, device: torch.device) -> Tensor:
+        draw = partial(_draw, spread=self.spread, n=n, generator=generator, device=device)
+        if self.alpha is not None:
+            return draw(self.alpha)
+        effective = draw(DEFAULT_EFFECTIVE if self.effective is None else self.effective)
+        return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
+
+
+def _draw(
+    values: float | tuple[float, float], *, spread: Spread, n: int, generator: Generator | None, device: torch.device
+) -> Tensor:
+    if spread == "uniform" or isinstance(values, float | int):
+        return draw_between(values, n, generator=generator, device=device)
+    low, high = (math.log(value) for value in values)
+    return draw_between((low, high), n, generator=generator, device=device).exp()
+
+
+def limit_scale(confidence: float, num_classes: int) -> float:
+    r"""Return what to multiply logits by so that tuples of very many images lead to a confidence.
+
+    In that limit the loss is the squared error of the centred logits, whose optimum is k apart between the class of the
+    label and each of the k - 1 others, whatever k is. Logits multiplied by
+    :math:`k / (\log(k - 1) + \log\frac{c}{1 - c})` are at that optimum where the probability of the label is c.
+
+    Raises:
+        ValueError: If the confidence is not above chance.
+    """
+    if num_classes == 1:
+        return 1.0
+    gap = math.log(num_classes - 1) + math.log(confidence / (1 - confidence))
+    if gap <= 0:
+        raise ValueError(f"confidence must be above chance, 1 / {num_classes}, got {confidence}")
+    return num_classes / gap
 
 
 @dataclass(frozen=True)
@@ -45,3 +272,68 @@ class MultiMix(TupleMethod):
 
     def attend(self, network: Network, own: Encoded, targets: Tensor) -> None:
         """Return nothing: pooled embeddings have no positions."""
+
+
+@dataclass(frozen=True)
+class DenseMultiMix(TupleMethod):
+    """Interpolate embeddings at every spatial position, with attention as confidence in the image's label there.
+
+    Every position of every image is classified as if the image were pooled to it alone; a teacher is interpolated with
+    the student's weights, attention included. The loss is the mean over tuples and positions.
+
+    Reference:
+        Venkataramanan et al., "Embedding space interpolation beyond mini-batch, beyond pairs and beyond examples",
+        NeurIPS 2023, arXiv 2311.05538, equations (9) to (14).
+    """
+
+    name: ClassVar[str] = "dense-multimix"
+    needs_positions: ClassVar[bool] = True
+
+    query: Literal["gap", "cam", "uniform"] = "gap"
+    """What attention compares positions with: the pooled embedding, the classifier's weights of the class, or
+    nothing."""
+    activation: Literal["relu", "softmax"] = "relu"
+    """What makes attention positive: ReLU, then l1 normalisation over positions, or a softmax."""
+    shared: bool = False
+    """One interpolation vector a tuple for all positions, instead of one for each."""
+    detach: bool = True
+    """Keep the gradient out of the attention."""
+
+    def encode(self, network: Network, inputs: Any) -> Encoded:
+        """Return embeddings at every position that some example has, (b, r, d), and those of whole images, (b, d).
+
+        Each position is pooled by itself, so that it is in the space that the classifier knows.
+        """
+        require_part(network, "positions")
+        output = encode(network, inputs)
+        clean = pool(network, output) if self.clean > 0 else None
+        mask, kept = output.mask, None
+        if mask is not None and bool(mask.all()):
+            mask = None
+        if mask is not None:
+            kept = mask.any(0)
+            mask = mask[:, kept]
+            output = replace(output, features=output.features[:, kept], mask=mask)
+        b, r, _ = output.features.shape
+        values = pool(network, output.each_position()).reshape(b, r, -1)
+        return Encoded(values, clean, output.grid, mask, kept, None if self.shared else r)
+
+    def attend(self, network: Network, own: Encoded, targets: Tensor) -> Tensor | None:
+        """Return the attention of every image over its positions, (b, r); None for label maps, which need none.
+
+        Raises:
+            ValueError: If ``query`` is ``cam`` and the network has no affine head to take class weights from.
+        """
+        if objective_of(network).is_map(targets):
+            return None
+        features, weights = own.values, _class_weights(network, targets) if self.query == "cam" else None
+        if self.detach:
+            features, weights = features.detach(), None if weights is None else weights.detach()
+        return attention(features, query=self.query, activation=self.activation, class_weights=weights, mask=own.mask)
+
+
+def _class_weights(network: Network, targets: Tensor) -> Tensor:
+    if network.head is None:
+        raise ValueError("query='cam' needs a network with an affine head, whose weights are the class queries")
+    weight = cast("Tensor", network.head.weight).flatten(1)
+    return objective_of(network).targets(targets, len(weight), dtype=weight.dtype) @ weight

@@ -1,8 +1,8 @@
 """PuzzleMix."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -10,18 +10,10 @@ from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d
 
 from multimix._declared import Checked, Count, Fraction, Ge, MinLen, Positive
-from multimix.methods._images import (
-    PairMixing,
-    Weight,
-    check_images,
-    input_gradient,
-    kept_statistics,
-    saliency_of,
-    uniform,
-)
-from multimix.methods._predict import MixesInputs, wanted_of
+from multimix.methods._images import Weight, input_gradient, kept_statistics, saliency_of, uniform
+from multimix.methods._predict import MixesInputs, PairMixing, Step, wanted_of
 from multimix.ops import beta, draw_partners, objective_of, solve_ordered_labels, transport_blocks
-from multimix.protocols import Losses, Network, Teacher
+from multimix.protocols import Losses, Network
 
 _LEAST = 1e-4
 """Least lambda and 1 - lambda that the prior looks at: beyond, its logarithm would outweigh everything else."""
@@ -81,49 +73,35 @@ class PuzzleMix(MixesInputs, Checked):
     clean: Weight = 0.0
     """Weight of the loss of the images as they are, beside that of the mixed ones."""
 
-    def __call__(
-        self,
-        network: Network,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
+    def losses(self, step: Step) -> Losses:
         """Return the losses of the mixed mini-batch, and with ``clean`` those of the mini-batch as it is."""
-        losses = super().__call__(network, inputs, targets, generator=generator, teacher=teacher)
+        losses = super().losses(step)
         if not self.clean:
             return losses
+        network = step.network
         with kept_statistics(network):  # the mixed images have moved them
-            logits = network(inputs)
-        clean = objective_of(network)(logits, wanted_of(network, targets, logits))
-        return replace(losses, total=losses.total + self.clean * clean, terms={**losses.terms, "clean": clean.detach()})
+            logits = network(step.inputs)
+        clean = objective_of(network)(logits, wanted_of(network, step.targets, logits))
+        return Losses(losses.total + self.clean * clean, {**losses.terms, "clean": clean.detach()})
 
-    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Puzzle":
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
         """Draw partners, lambda, a grid and perturbations; cut the masks and move the blocks."""
-        check_images(inputs, "PuzzleMix")
-        if network is None:
-            raise ValueError("network must be given: PuzzleMix mixes by its input gradient")
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         lam = beta(1, self.alpha, generator=generator, device=inputs.device)[0]
         sizes = block_sizes(inputs.shape[2], inputs.shape[3], self.grids)
         size = sizes[min(int(float(uniform(generator=generator)) * len(sizes)), len(sizes) - 1)]
         values = inputs.detach().float().transpose(0, 1).flatten(1)[..., None, None]
         scale = Scale(values.amin(1), values.amax(1))
-        gradient, noise = self._look(network, inputs, targets, scale, generator)
+        gradient, noise = self._look(cast("Network", network), inputs, targets, scale, generator)
         saliency = saliency_of(gradient)
-        mask = self._cut(scale.pixels(inputs), pool_saliency(saliency, size), partners, lam)
+        pixels = (inputs.detach().float() - scale.low) / scale.width
+        mask = self._cut(pixels, pool_saliency(saliency, size), partners, lam)
         source = self._transport(mask, saliency, partners, size) if self.transport else None
         mask = spread(mask, size)
-        return Puzzle(partners, mask.mean((1, 2)), mask, source, noise, scale)
+        drawn = {"mask": mask, "source": source, "noise": noise, "scale": scale}
+        return PairMixing(partners, mask.mean((1, 2)), _assembled, **drawn)
 
-    def _cut(
-        self,
-        pixels: Float[Tensor, "b c h w"],
-        shares: Float[Tensor, "b y x"],
-        partners: Int[Tensor, " b"],
-        lam: Float[Tensor, ""],
-    ) -> Float[Tensor, "b y x"]:
+    def _cut(self, pixels: Tensor, shares: Tensor, partners: Tensor, lam: Tensor) -> Float[Tensor, "b y x"]:
         """Return each pair's mask of least energy, one value a block, from pixels in [0, 1] and shares of saliency."""
         rows, columns = shares.shape[1:]
         size = pixels.shape[-1] // columns
@@ -162,10 +140,8 @@ class PuzzleMix(MixesInputs, Checked):
         self, network: Network, inputs: Tensor, targets: Tensor, scale: "Scale", generator: Generator | None
     ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
         """Return the gradient on the inputs, and what perturbs the first and the second image of each pair."""
-        if not self.adversarial:
-            return input_gradient(network, inputs, targets), (None, None)
-        first, second = (float(uniform(generator=generator)) < self.adversarial for _ in range(2))
-        if not (first or second):
+        chosen = [self.adversarial > 0 and float(uniform(generator=generator)) < self.adversarial for _ in range(2)]
+        if not any(chosen):
             return input_gradient(network, inputs, targets), (None, None)
         noise = uniform(*inputs.shape, generator=generator, like=inputs)
         eps = scale.width * (self.adversarial_eps / 255)
@@ -174,11 +150,10 @@ class PuzzleMix(MixesInputs, Checked):
         # A step that outdoes the largest perturbation a little, as in fast adversarial training.
         noise = noise + scale.width * ((self.adversarial_eps + 2) / 255) * gradient.sign()
         noise = float(uniform(generator=generator)) * noise.clamp(-eps, eps)
-        return gradient, (noise if first else None, noise if second else None)
+        return gradient, (noise if chosen[0] else None, noise if chosen[1] else None)
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """Where the pixels of a mini-batch lie, in each channel (c, 1, 1)."""
 
     low: Tensor
@@ -190,37 +165,25 @@ class Scale:
         width = self.high - self.low
         return torch.where(width > 0, width, 1)
 
-    def pixels(self, inputs: Tensor) -> Tensor:
-        """Return inputs in [0, 1], in float32."""
-        return (inputs.detach().float() - self.low) / self.width
-
     def clamp(self, inputs: Tensor) -> Tensor:
         """Return inputs with pixels beyond the range brought back to it."""
         return torch.minimum(torch.maximum(inputs, self.low.to(inputs.dtype)), self.high.to(inputs.dtype))
 
 
-@dataclass(frozen=True)
-class Puzzle(PairMixing):
-    """Pairs, whose blocks go where, and what is seen of them."""
-
-    mask: Tensor
-    """Weight of the first image of each pair at each pixel (b, h, w)."""
-    source: tuple[Tensor, Tensor] | None
-    """Which pixel of the first and of the second image goes where, row-major (b, h, w)."""
-    noise: tuple[Tensor | None, Tensor | None]
-    """What is added to the images as first, and as second ones."""
-    scale: Scale
-
-    def mix(self, inputs: Tensor) -> Tensor:
-        """Return the mixed images."""
-        first, second = (self._perturbed(inputs, noise) for noise in self.noise)
-        second = second[self.partners]
-        if self.source is not None:
-            first, second = (move_pixels(x, source) for x, source in zip((first, second), self.source, strict=True))
-        return torch.lerp(second, first, self.mask.unsqueeze(1).to(inputs.dtype))
-
-    def _perturbed(self, inputs: Tensor, noise: Tensor | None) -> Tensor:
-        return inputs if noise is None else self.scale.clamp(inputs + noise.to(inputs.dtype))
+def _assembled(
+    images: Tensor,
+    partners: Tensor,
+    mask: Float[Tensor, "b h w"],
+    source: tuple[Tensor, Tensor] | None,
+    noise: tuple[Tensor | None, Tensor | None],
+    scale: Scale,
+) -> Tensor:
+    """Return images and their partners mixed by the mask: perturbed by the noise, their pixels come from the source."""
+    first, second = (images if n is None else scale.clamp(images + n.to(images.dtype)) for n in noise)
+    second = second[partners]
+    if source is not None:
+        first, second = (move_pixels(x, where) for x, where in zip((first, second), source, strict=True))
+    return torch.lerp(second, first, mask.unsqueeze(1).to(images.dtype))
 
 
 def block_sizes(height: int, width: int, grids: tuple[int, ...]) -> list[int]:

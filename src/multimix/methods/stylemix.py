@@ -2,16 +2,16 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Tensor
 
 from multimix._declared import Checked, Count, Fraction, Ge, Positive
 from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder, VGGAutoencoder
-from multimix.methods._images import PairMixing, Weight, uniform
-from multimix.methods._predict import InputMixing, MixesInputs
-from multimix.ops import Box, beta, draw_box, draw_partners, exchange_styles, mix_styles, paste_styles
+from multimix.methods._images import Weight, uniform
+from multimix.methods._predict import InputMixing, MixesInputs, PairMixing
+from multimix.ops import beta, draw_box, draw_partners, exchange_styles, mix_styles, paste_styles
 from multimix.protocols import Network, Stateful
 
 _VGG_SIZE = 224
@@ -72,20 +72,24 @@ class _Styles(Stateful, MixesInputs, Checked):
 
     forward = MixesInputs.__call__
 
+    def check(self, inputs: Any, targets: Tensor) -> None:
+        """Raise unless this is a mini-batch of images that are grey or have three colours."""
+        super().check(inputs, targets)
+        if inputs.shape[1] not in (1, 3):
+            name, shape = type(self).__name__, tuple(inputs.shape)
+            raise ValueError(
+                f"inputs must be images of shape (b, c, h, w) for {name}, with 1 or 3 channels, got {shape}"
+            )
+
     def draw(
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
     ) -> InputMixing:
         """Draw whether to mix and, if so, partners and shares, once the small autoencoder has learnt from them."""
-        if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
-            raise ValueError(
-                f"inputs must be images of shape (b, c, h, w) for {type(self).__name__}, with 1 or 3 channels, "
-                f"got {tuple(inputs.shape)}"
-            )
         self.prepare(None)
         if next(self._autoencoder.buffers(), inputs).device != inputs.device:
             self.to(inputs.device)
         if float(uniform(generator=generator)) >= self.prob:
-            return Plain()
+            return InputMixing()
         if self.training and not torch.is_inference_mode_enabled():
             self._learn(inputs, targets)
         return self._draw(inputs, targets, generator)
@@ -128,13 +132,17 @@ class StyleMix(_Styles):
 
     name: ClassVar[str] = "stylemix"
 
-    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "StyleMixing":
+    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         content, style = beta(2, self.alpha1, generator=generator, device=inputs.device)
         least = (content + style - 1).clamp(min=0)
         both = torch.lerp(least, torch.minimum(content, style), uniform(generator=generator, like=inputs))
         lam = torch.lerp(style, content, self.r)
-        return StyleMixing(partners, lam, self._autoencoder, content, style, both)
+        return PairMixing(partners, lam, self._mixed, content=content, style=style, both=both)
+
+    def _mixed(self, images: Tensor, partners: Tensor, **shares: Tensor) -> Tensor:
+        features = mix_styles(self._autoencoder.encode(images), partners, **shares)
+        return self._autoencoder.decode(features, images)
 
 
 @dataclass(eq=False)
@@ -180,14 +188,18 @@ class StyleCutMix(_Styles):
             with torch.no_grad():
                 self.styles.see(self._autoencoder.encode_all(inputs), targets)
 
-    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "StylePasting":
+    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
         height, width = inputs.shape[-2:]
         partners = draw_partners(len(inputs), generator=generator, device=inputs.device)
         style, share = beta(2, self.alpha1, generator=generator, device=inputs.device)
         box = draw_box(height, width, 1 - float(share), generator=generator)
         gamma, area = self._gamma(targets, partners, generator), box.area / (height * width)
         lam = self.r * area + (1 - self.r) * (gamma * area + (1 - gamma) * style)
-        return StylePasting(partners, lam, self._autoencoder, box, style, gamma)
+        return PairMixing(partners, lam, self._pasted, box=box, style=style, gamma=gamma)
+
+    def _pasted(self, images: Tensor, partners: Tensor, **drawn: Any) -> Tensor:
+        exchanged = exchange_styles(self._autoencoder.encode(images), partners)
+        return paste_styles(images, self._autoencoder.decode(exchanged, images), partners, **drawn)
 
     def _gamma(self, targets: Tensor, partners: Tensor, generator: Generator | None) -> Tensor:
         """Return one blend for all, or one a pair."""
@@ -196,48 +208,3 @@ class StyleCutMix(_Styles):
         if self.styles is None:
             return torch.tensor(float(self.gamma), device=partners.device)
         return torch.tanh(self.styles.distances(targets, partners) / self.delta)
-
-
-@dataclass(frozen=True)
-class StyleMixing(PairMixing):
-    """Pairs, in which proportions their features are mixed, and by which autoencoder."""
-
-    autoencoder: Autoencoder
-    content: Tensor
-    style: Tensor
-    both: Tensor
-
-    def mix(self, inputs: Tensor) -> Tensor:
-        """Return the decoded mixtures of features."""
-        features = self.autoencoder.encode(inputs)
-        mixed = mix_styles(features, self.partners, self.content, self.style, self.both)
-        return self.autoencoder.decode(mixed, inputs)
-
-
-@dataclass(frozen=True)
-class StylePasting(PairMixing):
-    """Pairs, whose box goes where, in which styles; gamma is one for all, or one a pair."""
-
-    autoencoder: Autoencoder
-    box: Box
-    style: Tensor
-    gamma: Tensor
-
-    def mix(self, inputs: Tensor) -> Tensor:
-        """Return the images, pasted and restyled."""
-        exchanged = exchange_styles(self.autoencoder.encode(inputs), self.partners)
-        exchanged = self.autoencoder.decode(exchanged, inputs)
-        return paste_styles(inputs, exchanged, self.partners, self.box, self.style, self.gamma)
-
-
-@dataclass(frozen=True)
-class Plain(InputMixing):
-    """A step without mixing."""
-
-    def mix(self, inputs: Tensor) -> Tensor:
-        """Return the inputs."""
-        return inputs
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the targets."""
-        return targets

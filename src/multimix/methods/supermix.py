@@ -12,18 +12,10 @@ from typing_extensions import Self
 
 from multimix._declared import Checked, Count, Fraction, Ge, Positive, check
 from multimix._modules import copied
-from multimix.methods._images import Weight, check_images, evaluating
-from multimix.methods._predict import InputMixing, MixesInputs, begin, taught_by, wanted_of
-from multimix.ops import (
-    accurate,
-    as_probabilities,
-    check_batch,
-    dirichlet,
-    draw_partners,
-    no_autocast,
-    objective_of,
-)
-from multimix.protocols import Losses, Network, Stateful, Teacher
+from multimix.methods._images import Weight, evaluating
+from multimix.methods._predict import InputMixing, MixesInputs, Step
+from multimix.ops import accurate, as_probabilities, dirichlet, draw_partners, no_autocast
+from multimix.protocols import Losses, Network, Stateful
 
 _LEAST_STEP, _MOST_STEP = 1e-4, 2000.0
 """Bounds on the step's length, those of the official code."""
@@ -62,7 +54,6 @@ class SuperMix(Stateful, MixesInputs, Checked):
 
     name: ClassVar[str] = "supermix"
     needs_images: ClassVar[bool] = True
-    needs_network: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
 
     # A factory, since a default on the class would hide the module.
@@ -98,35 +89,18 @@ class SuperMix(Stateful, MixesInputs, Checked):
             self.teacher.eval()
         return self
 
-    def forward(
-        self,
-        network: Network,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
-        """Return the cross-entropy of the mixed mini-batch against mixed targets and a teacher's predictions."""
-        targets = begin(network, targets, generator, called=True)
-        check_batch(inputs, targets)
-        mixing = self.draw(network if teacher is None else teacher.network, inputs, targets, generator)
-        logits = mixing.predict(network, inputs)
-        mixed = mixing.mix_targets(wanted_of(network, targets, logits))
-        return objective_of(network).losses(logits, mixed, taught_by(mixing, teacher))
+    forward = MixesInputs.__call__
 
-    def mix(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        num_classes: int | None = None,
-        network: Network | None = None,
-        generator: Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return mixed images and their class probabilities, as every method of images; a teacher needs no network."""
-        network = cast("Network | None", self.teacher) if network is None else network
-        return super().mix(inputs, targets, num_classes=num_classes, network=network, generator=generator)
+    @property
+    def needs_network(self) -> bool:  # type: ignore[override]
+        """Whether the mixing depends on the network: there is no teacher."""
+        return self.teacher is None
+
+    def losses(self, step: Step) -> Losses:
+        """Return the losses of the mixed mini-batch; a teacher of the step supervises the mixing."""
+        network = step.network if step.teacher is None else step.teacher.network
+        mixing = self.draw(network, *step[1:4])
+        return self.compare(step, mixing, mixing.predict(step.network, step.inputs))
 
     def draw(
         self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
@@ -161,24 +135,21 @@ class SuperMix(Stateful, MixesInputs, Checked):
 
     @torch.no_grad()
     def _lot(self, inputs: Tensor, targets: Tensor, num_classes: int, generator: Generator | None) -> MixedSet:
-        check_batch(inputs, targets)
+        self.check(inputs, targets)
         supervisor = cast("nn.Module", self.teacher)
         sets, wanted = self._search(None, inputs, generator)
         images = sets.mix(inputs.to(precision_of(supervisor, inputs)))
         with evaluating(supervisor), no_autocast(inputs.device.type):
             kept = solved(supervisor(images), wanted)
         mixed = sets.mix_targets(as_probabilities(targets, num_classes))
-        return MixedSet(images[kept].to(inputs.dtype), mixed[kept], sets.masks(*inputs.shape[-2:])[kept])
+        return MixedSet(images[kept].to(inputs.dtype), mixed[kept], masks_of(sets.values, *inputs.shape[-2:])[kept])
 
     @torch.no_grad()
     def _search(
         self, network: Network | None, inputs: Tensor, generator: Generator | None
     ) -> tuple["MaskedSets", Tensor]:
         """Return the sets with their masks, and the class distributions that these are for."""
-        supervisor = self.teacher if self.teacher is not None else network
-        if supervisor is None:
-            raise ValueError("network must be given: SuperMix has no teacher and mixes by what the network sees")
-        check_images(inputs, "SuperMix")
+        supervisor = cast("nn.Module", network if self.teacher is None else self.teacher)
         b, inputs = len(inputs), inputs.detach()
         order = draw_partners(b, generator=generator, device=inputs.device)
         members = torch.empty(self.images, b, dtype=order.dtype, device=inputs.device)
@@ -206,7 +177,9 @@ class SuperMix(Stateful, MixesInputs, Checked):
             current = values[active].requires_grad_()
             with torch.enable_grad():
                 masks = masks_of(current, *images.shape[-2:])
-                logits = accurate(_in_company(supervisor, compose(images, sets.members[:, active], masks)))
+                mixed = compose(images, sets.members[:, active], masks)
+                # A single image goes in twice, as it does in input_gradient, for the gradient of batch normalisation.
+                logits = accurate(supervisor(mixed if len(mixed) > 1 else mixed.repeat(2, 1, 1, 1))[: len(mixed)])
                 losses = objective(logits, wanted[active], masks, self.sparsity)
                 (gradient,) = torch.autograd.grad(losses.sum(), current)
             # A step along the smoothed gradient, to where the linearised objective is zero.
@@ -234,13 +207,9 @@ class MaskedSets(InputMixing):
     values: Float[Tensor, "b m s s"]
     """The masks before upsampling, sigmoid and normalisation."""
 
-    def masks(self, height: int, width: int) -> Float[Tensor, "b m h w"]:
-        """Return the masks of images of this size; they sum to one over the members of a set."""
-        return masks_of(self.values, height, width)
-
     def mix(self, inputs: Tensor) -> Tensor:
         """Return one mixed image for each set."""
-        return compose(inputs, self.members, self.masks(*inputs.shape[-2:]))
+        return compose(inputs, self.members, masks_of(self.values, *inputs.shape[-2:]))
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the members' class probabilities, weighed."""
@@ -249,6 +218,7 @@ class MaskedSets(InputMixing):
 
 
 def _first(count: int, lots: Iterator[MixedSet]) -> Iterator[MixedSet]:
+    """Yield lots that are not empty, the last one cut, until there are so many sets."""
     for lot in lots:
         if len(lot.images):
             yield MixedSet(*(part[:count] for part in lot))
@@ -309,15 +279,6 @@ def precision_of(network: object, inputs: Tensor) -> torch.dtype:
     """Return the dtype of a network's parameters, or of the inputs if it has none."""
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
     return next((p.dtype for p in parameters if p.is_floating_point()), inputs.dtype)
-
-
-def _in_company(supervisor: Supervisor, images: Tensor) -> Tensor:
-    """Return the logits of images, a single one doubled.
-
-    On a CPU torch 2.14 returns wrong gradients of batch normalisation for a mini-batch of one when what comes back
-    lies channels last, as it does from a mean over positions (b, r, d).
-    """
-    return supervisor(images) if len(images) > 1 else supervisor(torch.cat([images, images]))[:1]
 
 
 def _upsampling(values: Float[Tensor, "b m s s"], size: int) -> Float[Tensor, "size s"]:

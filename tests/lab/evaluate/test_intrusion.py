@@ -46,8 +46,7 @@ from multimix.methods import (
     Until,
     ZetaMixup,
 )
-from multimix.methods._predict import Predicts
-from multimix.methods.mixup import Pairing
+from multimix.methods._predict import PairMixing, Predicts
 from multimix.ops import soft_cross_entropy
 from multimix.protocols import declares
 
@@ -218,8 +217,8 @@ class Halfway(Predicts):
 
     name: ClassVar[str] = "halfway"
 
-    def draw(self, network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Pairing:
-        return Pairing(torch.arange(len(inputs)).roll(-1), torch.tensor(0.5))
+    def draw(self, network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
+        return PairMixing(torch.arange(len(inputs)).roll(-1), torch.tensor(0.5))
 
 
 def test_three_classes_on_a_line_by_hand():

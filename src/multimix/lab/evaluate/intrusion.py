@@ -17,8 +17,7 @@ from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concaten
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.methods import ManifoldMixup, Mixup, MultiMix
 from multimix.methods._predict import InputMixing, Mixing, Predicts
-from multimix.methods.manifold import AtStage
-from multimix.methods.mixup import draw_pairing
+from multimix.methods.mixup import AtStage, draw_pairing
 from multimix.ops import as_probabilities, reweight
 from multimix.protocols import SILENT, Method, Monitor, Network, declares, encode, pool, submethods
 
@@ -211,7 +210,7 @@ class Intrusion:
         each = (_generator(settings.seed, "batch", i) for i in range(settings.mixing_batches))
         chosen = torch.cat([torch.randperm(len(test), generator=generator)[:size] for generator in each])
         mixing = replace(source, batch_size=size).batches(test.subset(chosen))
-        return cls(source.batches(test), mixing, source.classes, source.method, settings)
+        return cls(source.batches(test), mixing, len(source.splits.classes), source.method, settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics, and keep the distances' histogram."""
