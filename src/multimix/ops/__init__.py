@@ -3,67 +3,16 @@
 Everything random is drawn from a ``torch.Generator``; everything here imports torch alone.
 """
 
-from multimix.ops._attention import attention, balance_gain, balance_gradient, reweight, shares_of
-from multimix.ops._blocks import solve_ordered_labels, transport_blocks
-from multimix.ops._checks import (
-    accurate,
-    as_probabilities,
-    batch_size,
-    check_batch,
-    check_examples,
-    check_generator,
-    no_autocast,
-    rows_of,
-    widest,
-)
-from multimix.ops._comix import comix_masks
-from multimix.ops._gather import Gather, gathered, processes
-from multimix.ops._images import (
-    Box,
-    Boxes,
-    channel_statistics,
-    draw_box,
-    draw_boxes,
-    draw_mask,
-    exchange_styles,
-    mix_styles,
-    paste_box,
-    paste_boxes,
-    paste_styles,
-    paste_where,
-    saliency_peaks,
-    static_saliency,
-)
-from multimix.ops._loss import dense_mixed_cross_entropy, mixed_cross_entropy, mixed_losses
-from multimix.ops._objectives import (
-    CROSS_ENTROPY,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Impl,
-    LossKeywords,
-    LossOptions,
-    Objective,
-    SquaredError,
-    check_fit,
-    objective_of,
-    soft_cross_entropy,
-)
-from multimix.ops._simplex import (
-    LazyWeights,
-    Mode,
-    alpha_for,
-    beta,
-    check_concentration,
-    dirichlet,
-    draw_between,
-    draw_couples,
-    draw_partners,
-    interpolate,
-    mix_pairs,
-    scatter_tuples,
-    zeta_weights,
-)
-from multimix.ops._transport import barycentre, sinkhorn
+from multimix.ops._attention import *
+from multimix.ops._blocks import *
+from multimix.ops._checks import *
+from multimix.ops._comix import *
+from multimix.ops._gather import *
+from multimix.ops._images import *
+from multimix.ops._loss import *
+from multimix.ops._objectives import *
+from multimix.ops._simplex import *
+from multimix.ops._transport import *
 
 __all__ = [
     "CROSS_ENTROPY",

@@ -24,18 +24,16 @@ def attention(
 ) -> Float[Tensor, "b r"]:
     r"""Return the attention of each image over its positions; rows sum to 1 and are never NaN.
 
-    :math:`a_i = h(z_i^\top u_i)` (equation (9)), with the query :math:`u_i` the image's pooled embedding (``gap``), the
-    classifier's weights of its class (``cam``), or no query at all (``uniform``); :math:`h` is ReLU followed by l1
-    normalisation over positions (``relu``) or a softmax (``softmax``). An image whose every position is rejected by the
-    ReLU gets uniform attention.
+    :math:`a_i = h(z_i^\top u_i)` (equation (9)). An image whose every position is rejected by the ReLU gets uniform
+    attention.
 
     Args:
-        features: Embeddings at every position.
-        query: ``gap``, ``cam`` or ``uniform``.
-        activation: ``relu`` or ``softmax``.
+        features: Embeddings at every position, z.
+        query: u, the image's pooled embedding (``gap``) or the classifier's weights of its class (``cam``); attention
+            is the same everywhere if ``uniform``.
+        activation: h, ReLU and l1 normalisation over positions (``relu``), or a softmax over them (``softmax``).
         class_weights: For ``cam``, the classifier's weight vector of each image's class (of soft labels, their mean).
-        mask: Which positions an image has; the others (padding, say) get no attention and are not pooled. One that has
-            none has no attention.
+        mask: Which positions an image has; the others (padding, say) get no attention and are not pooled.
 
     Raises:
         ValueError: If a name is unknown, or ``class_weights`` is missing for ``cam`` or of another shape.
@@ -139,27 +137,22 @@ def balance_gain(
 ) -> Float[Tensor, "*r"]:
     r"""Return by how much interpolation with ``weights`` shrinks the batch-centred gradient on the clean logits.
 
-    :math:`1 / (b\, \overline{(w - c)^2})`, with c = 1/b unless ``centre`` gives one for each image, about
-    :math:`b \alpha + 1` for a symmetric Dirichlet distribution; 1 where the weights never leave their centre and there
-    is nothing to rescale. One number for each position, to the given power. Where ``present`` is 0, a tuple is not
-    counted.
+    :math:`1 / (b\, \overline{(w - c)^2})` to the given power, with c = 1/b or ``centre``, about :math:`b \alpha + 1`
+    for a symmetric Dirichlet distribution; 1 where the weights never leave their centre. Where ``present`` is 0, a
+    tuple is not counted.
     """
     with torch.no_grad():
         tuples = weights.shape[-2] if present is None else present.sum(-1).clamp_min(1)
         return gain_from(unevenness(weights, centre, present) / tuples) ** power
 
 
-def unevenness(
-    weights: Float[Tensor, "*r n b"],
-    centre: Float[Tensor, "*r b"] | None = None,
-    present: Float[Tensor, "*r n"] | None = None,
-) -> Float[Tensor, "*r"]:
-    """Return the sum over tuples of the squared distance from a centre, by default equal weights."""
+def unevenness(weights: Tensor, centre: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+    """Return the sum over tuples of the squared distance from a centre, by default equal weights, at each position."""
     off = weights - (1 / weights.shape[-1] if centre is None else centre.unsqueeze(-2))
     return (off if present is None else off * present.unsqueeze(-1)).square_().sum((-2, -1))
 
 
-def gain_from(shrinkage: Float[Tensor, "*r"]) -> Float[Tensor, "*r"]:
+def gain_from(shrinkage: Tensor) -> Tensor:
     """Return the inverse of the mean of :func:`unevenness` over tuples, 1 where it vanishes."""
     return torch.where(shrinkage > 1e-12, 1 / shrinkage.clamp_min(1e-12), 1)
 
@@ -171,13 +164,10 @@ def balance_gradient(
     return _Balance.apply(values, gain, centre)
 
 
-def balance(
-    gradient: Float[Tensor, "*r b d"], gain: Float[Tensor, "*r"], centre: Float[Tensor, "*r b"] | None = None
-) -> Float[Tensor, "*r b d"]:
+def balance(gradient: Tensor, gain: Tensor, centre: Tensor | None = None) -> Tensor:
     """Return ``gain * (g - c sum g) + c sum g``, sums being over the batch, with c = 1/b or each image's own.
 
-    An image that attention lets into more tuples has more of what the tuples have in common, which is not its own
-    signal and must not be multiplied.
+    An image with more attention has more of what the tuples have in common, which is not its own signal.
     """
     if centre is None:
         common = gradient.mean(-2, keepdim=True).expand_as(gradient)

@@ -26,9 +26,9 @@ def solve_ordered_labels(
 
     .. math:: \sum_i u_i(a_i) + \sum_{(i, j)} w_{ij} (a_i - a_j)^2
 
-    With convex unary costs and weights that are not negative, the best labels in 0..k + 1 are each the best one in 0..k
-    or one more, so that l - 1 minimum cuts solve it, each for all grids at once, on the CPU. The result is exact up to
-    capacities being whole numbers: a grid's energy is off by at most 1e-9 of all capacities for each cell and pair.
+    The best labels in 0..k + 1 are each the best one in 0..k or one more, so that l - 1 minimum cuts solve it, each for
+    all grids at once, on the CPU; capacities are whole numbers, by which an energy is off by at most 1e-9 of them all
+    for each cell and pair.
 
     Args:
         unary: Cost of each label at each cell, convex in the label.
@@ -60,13 +60,10 @@ def solve_ordered_labels(
 
 
 def _solve(cost: Tensor, weights: Tensor) -> Tensor:
-    """Return which cells to choose on each grid, at a cost for each and a weight for each pair of which one is chosen.
-
-    Cells whose cost outweighs all their undecided neighbours need no cut; the others are cut in one graph.
-    """
+    """Return which cells to choose, at a cost for each and a weight for each pair of which one is chosen."""
     chosen, free = torch.zeros_like(cost, dtype=torch.bool), torch.ones_like(cost, dtype=torch.bool)
     for _ in range(_ROUNDS):
-        settled = free & (cost.abs() >= weights.sum(0))
+        settled = free & (cost.abs() >= weights.sum(0))  # whose cost outweighs all undecided neighbours
         if not settled.any():
             break
         picked = settled & (cost < 0)
@@ -168,7 +165,9 @@ def transport_blocks(saliency: Float[Tensor, "b h w"], seen: Bool[Tensor, "b h w
     rank[asking] = 1
     while len(asking):
         asking, target, offer = _ask(asking, rank, value, shown, steps, (h, w))
-        taken = _take(asking, target, offer, gain)
+        best = (offer == gain.scatter_reduce(0, target, offer, "amax")[target]) & (offer > gain[target])
+        lowest = torch.full_like(rank, len(rank)).scatter_reduce_(0, target[best], asking[best], "amin")
+        taken = best & (lowest[target] == asking)
         place = target[taken]
         turned_away = torch.cat([asking[~taken], holder[place]])
         holder[place], gain[place] = asking[taken], offer[taken]
@@ -210,12 +209,3 @@ def _ask(
         if not len(asking):
             asks, targets, offers = zip(*heard, strict=True)
             return torch.cat(asks), torch.cat(targets), torch.cat(offers)
-
-
-def _take(asking: Tensor, target: Tensor, offer: Tensor, gain: Tensor) -> Tensor:
-    """Return whose offer is the best their place has had."""
-    best = gain.scatter_reduce(0, target, offer, "amax")[target]
-    first = (offer == best) & (offer > gain[target])
-    lowest = torch.full_like(gain, len(gain), dtype=torch.long)
-    lowest.scatter_reduce_(0, target[first], asking[first], "amin")
-    return first & (lowest[target] == asking)

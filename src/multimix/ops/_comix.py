@@ -49,13 +49,11 @@ def comix_masks(
     .. math:: \sum_i \Big( \langle c, z_i \rangle + \frac{\beta}{2 r} \sum_{s \sim t} \|z_{is} - z_{it}\|^2
         + \frac{\gamma}{r} \langle o_i, \theta(A \textstyle\sum_{j \ne i} o_j) \rangle \Big)
 
-    where theta leaves what exceeds tau r and makes the rest zero.
-
-    The outputs take turns. In its turn an output sees what the others use as a cost of each input, which makes its
-    problem a Potts model; it moves rectangles of cells to another input, the best one first, until none lowers its
-    energy. From the second iteration on, a rectangle may also become a blend of two of the three inputs the output uses
-    most. Before the last iteration, outputs that use the same inputs are pushed apart. The search ends early where a
-    whole round changes nothing.
+    where theta leaves what exceeds tau r and makes the rest zero. The outputs take turns, each with what the others use
+    as a cost of each input, which makes its problem a Potts model: it moves rectangles of cells to another input, the
+    best one first, until none lowers its energy; from the second iteration on, also to a blend of two of the three
+    inputs that it uses most. Before the last iteration, outputs that use the same inputs are pushed apart. The search
+    ends early where a whole round changes nothing.
 
     Args:
         costs: What a cell of each of b inputs costs, c: its negative saliency and its prior.
@@ -68,8 +66,7 @@ def comix_masks(
             crowded inputs take further turns at last, False by default: the official code has no such step.
 
     Reference:
-        Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021,
-        and its code.
+        Kim et al., "Co-Mixup: saliency guided joint mixup with supermodular diversity", ICLR 2021, and its code.
     """
     require("numpy", by="Co-Mixup's search")
     search = _Search(costs.cpu().double(), affinity.cpu().double(), start.cpu(), beta, gamma, tau)
@@ -109,8 +106,10 @@ def _moves(height: int, width: int) -> _Moves:
 
 def _segments(side: int) -> Tensor:
     """Return the runs of cells (segments, side) that a rectangle may take from a side."""
-    runs = [(a, e) for a in range(side) for e in range(a + 1, side + 1) if e - a <= _LONGEST or e - a == side]
-    return torch.stack([((torch.arange(side) >= a) & (torch.arange(side) < e)).double() for a, e in runs])
+    first, last = torch.ones(side, side).triu().nonzero().T
+    kept = (last - first < _LONGEST) | (last - first == side - 1)
+    cells = torch.arange(side)
+    return ((cells >= first[kept, None]) & (cells <= last[kept, None])).double()
 
 
 class _Search:
@@ -192,8 +191,7 @@ class _Search:
     def _energies(self, z: Any, costs: Any, spent: Any, pairs: list[tuple[int, int]]) -> tuple[Any, Any]:
         """Return by how much the energy changes if a rectangle becomes an input (q, b), or a blend (q, pairs).
 
-        Of |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, the last term and the costs (spent, of each rectangle and input) are
-        linear in the new value v: blends are means of inputs.
+        Linear in the new value v are the costs and the last term of |u - v|^2 = |u|^2 + |v|^2 - 2 u.v.
         """
         moves = self.moves
         linear = self.weights @ z

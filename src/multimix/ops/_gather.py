@@ -48,15 +48,15 @@ class Gather:
         return sizes.tolist()
 
 
+def processes() -> int:
+    """Return how many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def gathered(network: object, values: Tensor) -> Tensor:
     """Return the values of all processes if the network is to gather, else these."""
     gather = getattr(network, "gather", None)
     return values if gather is None else gather(values)
-
-
-def processes() -> int:
-    """Return how many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _All(torch.autograd.Function):

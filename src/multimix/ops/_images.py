@@ -211,16 +211,15 @@ def paste_styles(
 ) -> Float[Tensor, "b c h w"]:
     """Return each image's content inside ``box`` and its partner's outside, the styles mixed everywhere.
 
-    Inside, the first example's own style has the share ``style``, and the rest is the blend of ``gamma`` of the image
-    and ``1 - gamma`` of the image in its partner's style; outside, the partner's own style has the share
-    ``1 - style``, and the rest is the blend of the partner and the partner in the first example's style.
+    Inside, the image's own style has the share ``style``, and the rest is the blend of ``gamma`` of the image and
+    ``1 - gamma`` of the image in its partner's style; outside, the same with the two exchanged and ``1 - style``.
 
     Args:
         images: The images.
         exchanged: Images in their partners' style and, after them, partners in the images' style.
         partners: Whose content is outside.
         box: Where the content is the image's own.
-        style: The first example's share of the style.
+        style: The image's share of the style.
         gamma: How much of a restyled image is the original: one number, or one a pair.
 
     Reference:
@@ -242,19 +241,15 @@ def static_saliency(
 
     The grey image :math:`g` has 256 levels and is smoothed twice by a binomial filter of 3 x 3 pixels. At each scale
     :math:`s` a pixel is compared with the mean :math:`\mu_s` of its surround, a square from :math:`s - 1` pixels before
-    it to :math:`s` pixels after it, cut at the image's edges and without the pixel itself. What is brighter by whole
-    levels is summed over scales to the on-map, what is darker to the off-map. Saliency is their sum, each divided by
-    its maximum over the image:
+    it to :math:`s` pixels after it, cut at the image's edges and without the pixel itself. Saliency, without gradient,
+    is the sum of what is brighter and what is darker by whole levels, each divided by its maximum over the image:
 
     .. math::
         \frac{O}{\max O} + \frac{D}{\max D}, \qquad O = \sum_s \lfloor [g - \mu_s]_+ \rfloor, \quad
         D = \sum_s \lfloor [\mu_s - g]_+ \rfloor
 
-    Three channels are red, green and blue and weigh as in luma; any other number of channels is averaged. The result
-    carries no gradient.
-
     Args:
-        images: A mini-batch.
+        images: A mini-batch. Three channels are red, green and blue and weigh as in luma; others are averaged.
         levels: The values of black and white. By default each image's own smallest and largest value, so that adding a
             number to an image or multiplying it by a positive one, as standardisation does, changes nothing.
 

@@ -38,7 +38,7 @@ from multimix.ops._simplex import LazyWeights
 from multimix.protocols import Losses
 
 _SMALL = 2**17
-"""Numbers of interpolated logits, or of weights, below which a problem counts as small, by `multimix bench ops`."""
+"""Numbers of interpolated logits, or of weights, below which the plain form is faster, by `multimix bench ops`."""
 
 
 def mixed_cross_entropy(
@@ -60,13 +60,12 @@ def mixed_cross_entropy(
             for more tuples than fit into memory.
         teacher_logits: The teacher's predictions for its view of the same mini-batch; it receives no gradient.
         gamma: Weight of the labels against the teacher; without a teacher it has no effect.
-        balanced: Rescale the batch-centred part of the gradient on ``logits`` to the size it has in plain training, by
-            :func:`balance_gain`; a number in [0, 1] is the power of that gain, True being 1. The value of the loss does
-            not change.
-        impl: ``plain`` forms the interpolated logits and targets and leaves the rest to autograd; ``commuted`` never
-            forms the targets; ``fused`` sums the gradient up while it computes the loss, in memory that does not grow
-            with n. ``auto`` takes ``fused``, but ``plain`` where weights or targets need a gradient or the problem is
-            so small that nothing is gained, and ``commuted`` inside ``torch.compile``.
+        balanced: Rescale the batch-centred part of the gradient on ``logits``, and not the loss, to the size it has in
+            plain training, by :func:`balance_gain`; a number in [0, 1] is the power of that gain, True being 1.
+        impl: ``plain`` leaves interpolated logits and targets to autograd; ``commuted`` never forms the targets;
+            ``fused`` sums the gradient up while it computes the loss, in memory that does not grow with n. ``auto``
+            takes ``fused``, but ``plain`` where weights or targets need a gradient or the problem is so small that
+            nothing is gained, and ``commuted`` inside ``torch.compile``.
         chunk: Tuples that ``fused`` computes at a time; by default as many as suit the device.
         **options: The five above, from ``teacher_logits`` on.
 

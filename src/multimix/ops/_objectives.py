@@ -207,7 +207,9 @@ class BinaryCrossEntropy(Checked, Objective):
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean over labels, each row counting alike."""
-        weights = self.positive_weights and _weights_of("positive_weights", self.positive_weights, targets)
+        weights = None
+        if self.positive_weights is not None:
+            weights = _weights_of("positive_weights", self.positive_weights, targets)
         losses = F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights, reduction="none")
         return losses.mean(-1), torch.ones_like(losses[..., 0])
 

@@ -102,14 +102,14 @@ def dirichlet(
 ) -> Float[Tensor, "n m"]:
     r"""Return n interpolation vectors over m examples, each drawn from a symmetric Dirichlet distribution.
 
-    No row underflows, whatever the concentration: where variates of the gamma distribution would, the vectors are a
-    softmax of their logarithms, :math:`\log \mathrm{Gamma}(\alpha + 1) + \log(U) / \alpha`.
+    No row underflows: where variates of the gamma distribution would, the vectors are a softmax of their logarithms,
+    :math:`\log \mathrm{Gamma}(\alpha + 1) + \log(U) / \alpha`.
 
     Args:
         n: How many vectors.
         m: How many examples each one weighs.
-        alpha: The concentration: a number; a range (low, high) from which every vector draws its own uniformly; or a
-            tensor (n,) with the concentration of each vector.
+        alpha: The concentration: a number, a range (low, high) from which every vector draws its own uniformly, or
+            each one's own (n,).
         generator: Source of randomness, torch's global one by default; the draw takes place on its device.
         device: Where the result goes, the generator's device by default.
         dtype: Of the result, float32 by default; lower precisions are drawn in float32.

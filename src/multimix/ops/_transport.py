@@ -15,7 +15,6 @@ _SHORTEST, _LONGEST = 4, 8
 """Iterations on one exponential of the potentials, and between two looks at a device that has to be waited for."""
 _SAFE = 20.0
 """Most that a logarithm of a scaling may grow in a chunk: what underflowed before it is still nothing after it."""
-
 _REACH = {torch.float32: 60.0, torch.float64: 650.0}
 """How far the logarithm of a kernel may fall before what is left of sums that it weighs leaves the range of a dtype."""
 _CHUNK = {"cpu": 2**18}
@@ -23,7 +22,6 @@ _CHUNK = {"cpu": 2**18}
 _NOTHING = -1e30
 """The logarithm of no mass, below any other, but finite, so that differences and gradients are numbers."""
 
-_Change = Callable[[Tensor], bool]
 _State = tuple[Tensor, Tensor, int, bool]
 """Both potentials over epsilon, iterations done, and whether they have come to rest."""
 
@@ -34,19 +32,17 @@ def sinkhorn(
 ) -> Float[Tensor, "*pairs r s"]:
     """Return the plans of least ``<plan, cost> - epsilon * entropy(plan)`` with uniform marginals, without gradient.
 
-    Sinkhorn's iteration on the potentials, an iteration being one update of each side. Columns of a plan sum to 1 / s;
-    its rows sum to 1 / r as far as the iteration has converged. It works on logarithms, or, where that is the same to
-    rounding, on scalings of a plan that is exponentiated anew every few iterations, which takes a fifth of the time.
+    Sinkhorn's iteration on the potentials: columns of a plan sum to 1 / s, its rows to 1 / r as far as it has
+    converged. It works on logarithms, or, where that is the same to rounding, on scalings of a plan that is
+    exponentiated anew every few iterations, which takes a fifth of the time.
 
     Args:
-        cost: Of moving from each of r positions to each of s, any number of pairs; half precision is worked on in
-            float32.
+        cost: Of moving from each of r positions to each of s; half precision is worked on in float32.
         epsilon: Weight of the entropy, in units of the cost.
-        iterations: Most of them.
-        tolerance: Stop after the iteration in which the first potential, in units of the cost, changed by less, in
-            absolute value, summed over its r positions and averaged over all pairs. So a plan depends a little on the
-            pairs beside it. Looked at after every iteration on a CPU and every 4 to 8 elsewhere, where a look waits
-            for the device. 0 never stops.
+        iterations: Most of them, each an update of both sides.
+        tolerance: Stop once the first potential, in units of the cost, changes by less, in absolute value, summed over
+            its r positions and averaged over all pairs, so that a plan depends a little on the pairs beside it. Looked
+            at after every iteration on a CPU and every 4 to 8 elsewhere, where a look waits. 0 never stops.
 
     Raises:
         ValueError: If ``epsilon`` or ``iterations`` is not positive, ``tolerance`` is negative or a side is empty.
@@ -79,7 +75,7 @@ def sinkhorn(
         return (logs + f.unsqueeze(2) + g.unsqueeze(1)).exp_().reshape(cost.shape)
 
 
-def _in_logarithms(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: _Change) -> _State:
+def _in_logarithms(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: Callable[[Tensor], bool]) -> _State:
     """Iterate whatever the potentials are."""
     r, s = logs.shape[1:]
     often = looks_are_free(logs)
@@ -92,7 +88,7 @@ def _in_logarithms(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: _Chang
     return f, g, steps, False
 
 
-def _in_scalings(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: _Change) -> _State | None:
+def _in_scalings(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: Callable[[Tensor], bool]) -> _State | None:
     """Iterate on factors of the present plan's rows and columns; None if they leave the range that float32 allows."""
     plan = logs + f.unsqueeze(2) + g.unsqueeze(1)
     least = math.log(torch.finfo(plan.dtype).tiny) + _SAFE  # products stay clear of subnormal numbers, which are slow
@@ -134,18 +130,13 @@ def barycentre(
 
     with :math:`C` the squared Euclidean distance, the longer side of the image being 1 from the centre of its first
     pixel to that of its last. The kernel :math:`K = e^{-C / \epsilon}` is the product of one along each axis, so that
-    an iteration
+    an iteration, :math:`u_i = p_i / K v_i`, :math:`\log q = \sum_i \lambda_i \log K u_i`, :math:`v_i = q / K u_i`, is
+    four small matrix products an image. What falls out of float32 is computed in float64, and what falls out of that,
+    below an epsilon of about 0.003 for a square image, in logarithms, which is slow below 0.0015 but right for any
+    epsilon. A device without float64 takes logarithms earlier. Differentiable in the masses.
 
-    .. math::
-        u_i = p_i / K v_i, \qquad \log q = \sum_i \lambda_i \log K u_i, \qquad v_i = q / K u_i
-
-    is four small matrix products an image. What falls out of float32 is computed in float64, and what falls out of
-    that in logarithms: below an epsilon of about 0.003 for a square image still by matrix products, one line of an
-    image normalised at a time, and below 0.0015 by sums over all pairs of places on a line, which is much slower but
-    right for any epsilon. A device without float64 takes logarithms earlier. Differentiable in the masses.
-
-    Of a single image, or a weight of 1, it returns not the image itself but the image blurred by a Gaussian of
-    variance ``epsilon / 2``; this is what entropy costs.
+    Of a single image, or a weight of 1, it returns that image blurred by a Gaussian of variance ``epsilon / 2``; this
+    is what entropy costs.
 
     Args:
         masses: Images without negative values, each with some mass. Each is normalised to sum 1.
@@ -167,21 +158,18 @@ def barycentre(
         shares = shares / shares.sum((-2, -1), keepdim=True)
         weights = weights.to(shares.dtype)[..., None, None]
         solve = _scalings if reach <= _REACH[shares.dtype] else _logarithms
-        logs = solve(shares, weights, _kernel(height, unit, shares), _kernel(width, unit, shares), iterations)
+        kernels = []
+        for size in (height, width):
+            place = torch.arange(size, dtype=shares.dtype, device=shares.device)
+            kernels.append(_Kernel(-(place - place.unsqueeze(1)).square_() / unit, (size - 1) ** 2 / unit))
+        logs = solve(shares, weights, kernels[0], kernels[1], iterations)
         return logs.flatten(-2).softmax(-1).view_as(logs).to(accurate(masses).dtype)
 
 
-def _kernel(size: int, unit: float, like: Tensor) -> _Kernel:
-    place = torch.arange(size, dtype=like.dtype, device=like.device)
-    return _Kernel(-(place - place.unsqueeze(1)).square_() / unit, (size - 1) ** 2 / unit)
-
-
 def _scalings(shares: Tensor, weights: Tensor, down: _Kernel, across: _Kernel, iterations: int) -> Tensor:
-    """Return the logarithm of the barycentre up to a number.
+    """Return the logarithm of the barycentre up to a number, by scalings whose maximum is 1.
 
-    Potentials are kept in logarithms but applied as scalings with a maximum of 1, so that a product with the kernel
-    lies between its least value and the sum of an image. That loses a factor for each image, which cancels in the next
-    scaling.
+    So a product with the kernel stays in range; the factors lost for each image cancel in the next scaling.
     """
     rows, columns = across.logs.exp(), down.logs.exp()
     potentials, logs = torch.zeros_like(shares), torch.empty(0)
