@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from multimix.lab.report import learning_curves, read_run, records, seed_dots, summarise
-from multimix.lab.report._drawing import look
+from multimix.lab.report._figures import look
 from report.factory import ended, epoch, outcome
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,7 +10,7 @@ import pytest
 
 from multimix.lab.about import SUITES
 from multimix.lab.report import page, read_run, records, suites, summarise
-from multimix.lab.report._sections import sections
+from multimix.lab.report._page import sections
 from multimix.lab.report._words import in_words
 from report.factory import ended, outcome, write_run
 from report.suites import SCORES, Suite, all_suites

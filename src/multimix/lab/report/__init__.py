@@ -1,15 +1,24 @@
 """From run folders to records, tables, figures and one self-contained HTML page; needs no torch."""
 
 from multimix.lab.about.kinds import Metric
-from multimix.lab.report._drawing import Figure
-from multimix.lab.report._figures import learning_curves, seed_dots
-from multimix.lab.report._formats import Format
+from multimix.lab.report._figures import Figure, learning_curves, seed_dots
 from multimix.lab.report._page import page
 from multimix.lab.report._paired import Difference, paired, paired_table
-from multimix.lab.report._records import Record, read_records, records, with_labels, write_records
+from multimix.lab.report._records import (
+    Cell,
+    Comparison,
+    Record,
+    Row,
+    Summary,
+    read_records,
+    records,
+    suites,
+    summarise,
+    with_labels,
+    write_records,
+)
 from multimix.lab.report._runs import Evaluation, Picture, Run, read_run
-from multimix.lab.report._summary import Cell, Comparison, Row, Summary, suites, summarise
-from multimix.lab.report._tables import table
+from multimix.lab.report._tables import Format, table
 from multimix.lab.report._words import metric
 
 __all__ = [

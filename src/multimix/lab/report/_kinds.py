@@ -1,19 +1,27 @@
-"""One way of drawing for every kind of figure that a suite can describe."""
+"""One way of drawing for every kind of figure that a suite can describe, from data that are read with care.
+
+A suite of another version may have left something else.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from multimix.lab.about import SUITES
 from multimix.lab.about.kinds import Curve, HeatMap, Histogram, Reliability, Scatter, Scores
-from multimix.lab.report._data import Data, Drawn, alike, bins, mean, numbers, shares, texts
-from multimix.lab.report._drawing import (
+from multimix.lab.about.kinds import Figure as Kind
+from multimix.lab.report._figures import (
     COLORS,
     DASHED,
     INK,
     PAPER,
+    THIN,
     Axes,
+    Drawn,
     Figure,
     Line,
     add_legend,
@@ -22,21 +30,34 @@ from multimix.lab.report._drawing import (
     legend_height,
     line_of,
     look,
-    name_ticks,
     seeds_in_words,
-    write,
 )
-from multimix.lab.report._summary import Comparison
-from multimix.lab.report._words import capital, counted, in_words, listed, metric, shortened
+from multimix.lab.report._records import Comparison
+from multimix.lab.report._words import capital, clean, counted, in_words, listed, metric, shortened, suite_named
 
+Data = dict[str, Any]
+_VISIBLE = 6  # figures of one kind that stand open
 _MOST_POINTS = 1500  # more make the page heavy and the figure a stain
 _MOST_NAMES = 10  # classes that a legend can tell apart
 # Ten of each, so that classes differ by marker alone; filled and open in turn, the likest shapes far apart.
 _CLASS_MARKERS = ("o", "x", "^", "s", "+", "v", "D", "*", "1", "P")
 _CLASS_COLORS = (*COLORS, "#b3589a", "#6f8f1f")
+_SIGN = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": INK, "linewidth": 0.6, "alpha": 0.85}
 
 
-def draw_curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
+def figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Comparison) -> tuple[list[Figure], list[Figure]]:
+    """Draw a figure as its suite describes it, else as any suite does that has data of this form: open and folded."""
+    keys = set.intersection(*(set(data) for row in rows for data in row.data))
+    for kind in chain(suite_named(suite).figures, *(described.figures for described in SUITES.values())):
+        if kind.keys <= keys and fnmatchcase(name, kind.name):
+            if isinstance(kind, Scores):
+                return _scores(kind, name, rows, comparison)
+            drawn = _RENDERERS[type(kind)](kind, rows)
+            return drawn[:_VISIBLE], drawn[_VISIBLE:]
+    return [], []
+
+
+def _curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw accuracy over something that grows, one line a method."""
     every = [data for row in rows for data in row.data]
     said = {key: _said(every, key, default) for key, default in kind.words.items()}
@@ -44,8 +65,9 @@ def draw_curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
     factor = 255.0 if levels else kind.factor
     axis, title = (" ".join(text.format_map(said).split()) for text in (kind.axis, kind.title))
     axis += " (1/255)" * levels
-    found = [line_of(row.name, row.index, [_series(data, kind.x, factor) for data in row.data]) for row in rows]
-    lines = [line for line in found if line]
+    lines = []
+    for row in rows:
+        lines += line_of(row.name, row.index, [_series(data, kind.x, factor) for data in row.data])
     if not lines:
         return []
     ends = "; ".join(f"{line.name} {line.mean[0]:.1f} to {line.mean[-1]:.1f}" for line in lines)
@@ -66,14 +88,12 @@ def _said(every: Sequence[Data], key: str, default: str) -> str:
 
 
 def _series(data: Data, x: str, factor: float) -> dict[float, float]:
-    places = numbers(data, x)
-    values = numbers(data, "accuracy", len(places))
-    return {
-        round(place * factor, 9): 100 * value for place, value in zip(places.tolist(), values.tolist(), strict=True)
-    }
+    places = _numbers(data, x)
+    values = 100 * _numbers(data, "accuracy", len(places))
+    return dict(zip((places * factor).round(9).tolist(), values.tolist(), strict=True))
 
 
-def draw_heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
+def _heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw accuracy by line and column, one figure a method, all with the same shades."""
     cells = [_cells(kind, row) for row in rows]
     finite = [value for one in cells for value in one[np.isfinite(one)]]
@@ -85,29 +105,39 @@ def draw_heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
 
 def _cells(kind: HeatMap, row: Drawn) -> np.ndarray:
     """Return the cells in percent, mean over the seeds that have the lines and columns of the lowest."""
-    names = [(texts(data, kind.lines), texts(data, kind.columns)) for data in row.data]
+    names = [(_texts(data, kind.lines), _texts(data, kind.columns)) for data in row.data]
     size = tuple(map(len, names[0]))
     same = [data for data, own in zip(row.data, names, strict=True) if own == names[0]]
-    return 100 * mean([numbers(data, "accuracy", *size) for data in same], axis=0)
+    return 100 * _mean([_numbers(data, "accuracy", *size) for data in same], axis=0)
 
 
 def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float, float]) -> Figure:
-    lines = [capital(in_words(name)) for name in texts(row.data[0], kind.lines)]
-    columns = texts(row.data[0], kind.columns)
+    from matplotlib.colors import Normalize
+
+    lines = [capital(in_words(name)) for name in _texts(row.data[0], kind.lines)]
+    columns = _texts(row.data[0], kind.columns)
     steps = "; ".join(
-        f"{kind.column} {name} {value:.1f}" for name, value in zip(columns, mean(cells, axis=0), strict=True)
+        f"{kind.column} {name} {value:.1f}" for name, value in zip(columns, _mean(cells, axis=0), strict=True)
     )
-    means = mean(cells, axis=1)
+    means = _mean(cells, axis=1)
     worst = int(np.nan_to_num(means, nan=np.inf).argmin())
-    reference = 100 * mean([value for data in row.data if isinstance(value := data.get(kind.reference), float)])
+    reference = 100 * _mean([value for data in row.data if isinstance(value := data.get(kind.reference), float)])
     several = f", mean of {counted(len(row.seeds), 'seed')}" if len(row.seeds) > 1 else ""
     without = f" Without {kind.line} {reference:.1f} %." if math.isfinite(reference) else ""
     what = f"accuracy (%) by {kind.line} and {kind.column}"
 
     def paint(axes: Axes) -> None:
-        _paint_cells(axes, cells, limits)
-        name_ticks(axes.xaxis, np.arange(len(columns)) + 0.5, columns)
-        name_ticks(axes.yaxis, np.arange(len(lines)) + 0.5, lines, 22)
+        norm = Normalize(*limits)
+        axes.pcolormesh(cells, cmap="cividis", norm=norm, edgecolors="none")
+        for (y, x), value in np.ndenumerate(cells):
+            ink = "#000000" if norm(value) > 0.5 else "#ffffff"  # not the page's: the shades stay the same in the dark
+            if math.isfinite(value):
+                axes.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=10.5)
+        axes.invert_yaxis()
+        axes.tick_params(length=0)
+        _bare(axes)
+        axes.set_xticks(np.arange(len(columns)) + 0.5, [shortened(name, 40) for name in columns])
+        axes.set_yticks(np.arange(len(lines)) + 0.5, [shortened(name, 22) for name in lines])
         axes.set_xlabel(capital(kind.column))
 
     return draw(
@@ -119,41 +149,26 @@ def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float,
     )
 
 
-def _paint_cells(axes: Axes, cells: np.ndarray, limits: tuple[float, float]) -> None:
-    from matplotlib.colors import Normalize
-
-    norm = Normalize(*limits)
-    axes.pcolormesh(cells, cmap="cividis", norm=norm, edgecolors="none")
-    for (line, column), value in np.ndenumerate(cells):
-        if math.isfinite(value):
-            ink = "#000000" if norm(value) > 0.5 else "#ffffff"  # not the page's: the shades stay the same in the dark
-            axes.text(column + 0.5, line + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=10.5)
-    axes.invert_yaxis()
-    axes.tick_params(length=0)
-    _bare(axes)
-
-
 def _bare(axes: Axes) -> None:
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
 
 
-def draw_reliability(kind: Reliability, row: Drawn) -> Figure:
+def _reliability(kind: Reliability, row: Drawn) -> Figure:
     """Draw accuracy beside confidence in every bin, and how many examples it holds."""
-    edges, same = 100 * bins(row.data[0]), alike(row)
-    count = np.array([numbers(data, "count", len(edges) - 1) for data in same])
+    edges, same = 100 * _bins(row.data[0]), _alike(row)
+    count = np.array([_numbers(data, "count", len(edges) - 1) for data in same])
     total = count.sum(0)
     sure, right = (_weighted(same, key, count) for key in ("confidence", "accuracy"))
     gap = np.nansum(abs(sure - right) * total) / (total.sum() or 1.0)
     listing = "; ".join(f"{a:.0f} % sure, {b:.0f} % right" for a, b, n in zip(sure, right, total, strict=True) if n)
-    several = f", {counted(len(row.seeds), 'seed')} pooled" if len(row.seeds) > 1 else ""
     return draw(
-        lambda panels: _paint_bins(panels, edges, (sure, right, total), look(row.index).color),
+        lambda panels: _paint_bins(panels, edges, (sure, right, total), look(row.index)["color"]),
         height=4.6,
         panels={"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": [3.2, 1]}},
         alt=f"Reliability diagram of {row.name}, {kind.when}: accuracy by confidence. {listing or 'No examples'}.",
-        caption=f"{row.name}, {kind.when}{several}: a bar is as high as the accuracy of the examples in its bin of "
+        caption=f"{row.name}, {kind.when}{row.pooled}: a bar is as high as the accuracy of the examples in its bin of "
         "confidence; hatched is its gap to their mean confidence, and on the dashed line there is none. Mean gap "
         f"{gap:.1f} %, bins weighted by their examples, whose shares stand below.",
     )
@@ -161,7 +176,7 @@ def draw_reliability(kind: Reliability, row: Drawn) -> Figure:
 
 def _weighted(seeds: Sequence[Data], key: str, count: np.ndarray) -> np.ndarray:
     """Return the mean over seeds in percent, weighted by their examples; NaN in an empty bin."""
-    values = np.array([numbers(data, key, count.shape[1]) for data in seeds])
+    values = np.array([_numbers(data, key, count.shape[1]) for data in seeds])
     total = count.sum(0)
     weighted = np.where((count != 0) & np.isfinite(values), values, 0.0) * count
     return 100 * np.where(total != 0, weighted.sum(0) / np.where(total != 0, total, 1), np.nan)
@@ -179,19 +194,19 @@ def _paint_bins(panels: Any, edges: np.ndarray, inside: tuple[np.ndarray, ...], 
     above.set_xlim(edges[0], edges[-1])
     above.set_ylim(0, 100)
     above.set_ylabel("Accuracy (%)")
-    below.bar(lefts, shares(count), widths, color=color, **box)
+    below.bar(lefts, _shares(count), widths, color=color, **box)
     below.set_ylabel("Examples (%)")
     below.set_xlabel("Confidence (%)")
 
 
-def draw_scatter(kind: Scatter, row: Drawn) -> Figure:
+def _scatter(kind: Scatter, row: Drawn) -> Figure:
     """Draw the points of a method's lowest seed in the plane."""
     data = row.data[0]
-    x = numbers(data, "x")
-    y, label = (numbers(data, key, len(x)) for key in ("y", "label"))
+    x = _numbers(data, "x")
+    y, label = (_numbers(data, key, len(x)) for key in ("y", "label"))
     if not all(own.is_integer() and own >= 0 for own in label.tolist()):
         raise ValueError(f"label: expected numbers of classes, got {label.tolist()!r:.60}")
-    classes = texts(data, "classes") if "classes" in data else []
+    classes = _texts(data, "classes") if "classes" in data else []
     step = -(-len(x) // _MOST_POINTS) or 1
     points, labels = np.stack([x, y])[:, ::step], label[::step].astype(int)
     present, named = sorted(set(labels.tolist())), len(classes) <= _MOST_NAMES
@@ -204,10 +219,14 @@ def draw_scatter(kind: Scatter, row: Drawn) -> Figure:
 
     def paint(axes: Axes) -> None:
         groups = [points[:, labels == own] for own in present]
-        handles = [_paint_class(axes, own, group) for own, group in zip(present, groups, strict=True)]
+        handles = []
+        for own, group in zip(present, groups, strict=True):
+            style = {"marker": _CLASS_MARKERS[own % 10], "color": _CLASS_COLORS[own % 10], "linestyle": "none"}
+            handles += axes.plot(*group, markersize=3.6, markeredgewidth=0.9, alpha=0.8, **style)
         if named:
             for group, name in zip(groups, names, strict=True):
-                _sign(axes, np.median(group, axis=1), shortened(name, 10))
+                place = {"ha": "center", "va": "center", "color": INK, "fontsize": 10.5, "bbox": _SIGN}
+                axes.text(*np.median(group, axis=1), shortened(name, 10), **place)
             add_legend(axes, handles, names, _columns(names))
         axes.set_xticks([])
         axes.set_yticks([])
@@ -224,36 +243,24 @@ def draw_scatter(kind: Scatter, row: Drawn) -> Figure:
     )
 
 
-def _paint_class(axes: Axes, label: int, points: np.ndarray) -> Any:
-    marker, color = _CLASS_MARKERS[label % len(_CLASS_MARKERS)], _CLASS_COLORS[label % len(_CLASS_COLORS)]
-    style = {"markersize": 3.6, "markeredgewidth": 0.9, "alpha": 0.8}
-    return axes.plot(*points, linestyle="none", marker=marker, color=color, **style)[0]
-
-
 def _columns(names: Sequence[str]) -> int:
     """Return in how many columns a legend of names has room."""
     return max(1, min(5, 44 // (max(map(len, names), default=1) + 7)))
 
 
-def _sign(axes: Axes, place: np.ndarray, name: str) -> None:
-    """Write a class's name at the middle of its points, on a ground that follows the page's."""
-    ground = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": INK, "linewidth": 0.6, "alpha": 0.85}
-    axes.text(*place, name, ha="center", va="center", color=INK, fontsize=10.5, parse_math=False, bbox=ground)
-
-
-def draw_histograms(kind: Histogram, rows: Sequence[Drawn]) -> list[Figure]:
+def _histograms(kind: Histogram, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw how often values lie in bins as one line for every key but the edges, one figure a method."""
     keys = list(dict.fromkeys(key for row in rows for key in row.data[0] if key != "edges"))
     return [figure for row in rows for figure in _histogram(kind, row, keys)]
 
 
 def _histogram(kind: Histogram, row: Drawn, keys: list[str]) -> list[Figure]:
-    edges, same = bins(row.data[0]), alike(row)
+    edges, same = _bins(row.data[0]), _alike(row)
     size, middles = len(edges) - 1, tuple(((edges[:-1] + edges[1:]) / 2).tolist())
     lines = []
     for key, values in row.data[0].items():
         if key != "edges" and isinstance(values, list) and len(values) == size:
-            pooled = np.mean([shares(numbers(data, key, size)) for data in same if key in data], axis=0)
+            pooled = np.mean([_shares(_numbers(data, key, size)) for data in same if key in data], axis=0)
             lines.append(Line(in_words(key), keys.index(key), middles, tuple((part,) for part in pooled.tolist())))
     if not lines:
         return []
@@ -264,7 +271,7 @@ def _histogram(kind: Histogram, row: Drawn, keys: list[str]) -> list[Figure]:
     return [draw_lines(lines, kind.axis, "Share (%)", alt=alt, caption=caption)]
 
 
-def draw_scores(
+def _scores(
     kind: Scores, name: str, rows: Sequence[Drawn], comparison: Comparison
 ) -> tuple[list[Figure], list[Figure]]:
     """Draw the ROC curve of every method for the best score on one set, and that score's histogram of each."""
@@ -290,14 +297,14 @@ def _best_score(kind: Scores, comparison: Comparison) -> str | None:
             path = name.removeprefix(f"{comparison.suite}/").split("/")
             if len(path) > 2 and path[-1] == kind.by and math.isfinite(cell.mean):
                 found.setdefault(path[-2], []).append(cell.mean)
-    return max(found, key=lambda score: mean(found[score]), default=None)
+    return max(found, key=lambda score: _mean(found[score]), default=None)
 
 
 def _roc(chosen: Sequence[tuple[Drawn, str, Data]], other: str, why: str) -> Figure:
     lines = []
     for row, _, data in chosen:
-        false = 100 * numbers(data, "fpr")
-        lines.append((row, false, 100 * numbers(data, "tpr", len(false))))
+        false = 100 * _numbers(data, "fpr")
+        lines.append((row, false, 100 * _numbers(data, "tpr", len(false))))
     word = in_words(chosen[0][1])
     reached = [max(true[false <= 5], default=0.0) for _, false, true in lines]
     listing = "; ".join(f"{row.name} {share:.0f} %" for (row, _, _), share in zip(lines, reached, strict=True))
@@ -307,12 +314,12 @@ def _roc(chosen: Sequence[tuple[Drawn, str, Data]], other: str, why: str) -> Fig
         handles = [
             handle
             for row, false, true in lines
-            for handle in axes.plot(false, true, markevery=0.16, **look(row.index).line)
+            for handle in axes.plot(false, true, markevery=0.16, **look(row.index), **THIN)
         ]
         axes.plot([0, 100], [0, 100], color=INK, linestyle=DASHED, linewidth=0.8)
         axes.set_xlim(-1, 101)
         axes.set_ylim(-1, 101)
-        write(axes.xaxis.label, f"{capital(other)} that pass (%)")
+        axes.set_xlabel(shortened(f"{capital(other)} that pass (%)", 40))
         axes.set_ylabel("Test images that pass (%)")
         add_legend(axes, handles, names)
 
@@ -328,14 +335,14 @@ def _roc(chosen: Sequence[tuple[Drawn, str, Data]], other: str, why: str) -> Fig
 
 
 def _overlap(row: Drawn, score: str, data: Data, other: str) -> Figure:
-    edges, word = bins(data), in_words(score)
-    inside, outside = (shares(numbers(data, key, len(edges) - 1)) for key in ("in", "out"))
+    edges, word = _bins(data), in_words(score)
+    inside, outside = (_shares(_numbers(data, key, len(edges) - 1)) for key in ("in", "out"))
 
     def paint(axes: Axes) -> None:
         fill = {"facecolor": COLORS[0], "alpha": 0.45, "edgecolor": INK, "linewidth": 0.7}
         filled = axes.stairs(inside, edges, fill=True, **fill)
         line = axes.stairs(outside, edges, color=COLORS[1], linestyle=(0, (4, 1.5)), linewidth=1.8)
-        write(axes.xaxis.label, capital(word))
+        axes.set_xlabel(shortened(capital(word), 40))
         axes.set_ylabel("Share of images (%)")
         add_legend(axes, [filled, line], ["test images", other])
 
@@ -353,3 +360,59 @@ def _median(edges: np.ndarray, parts: np.ndarray) -> float:
     """Return the middle of the bin that holds the median."""
     passed = np.flatnonzero(parts.cumsum() >= 50)
     return float(edges[passed[0] : passed[0] + 2].mean() if len(passed) else edges[-1])
+
+
+def _numbers(data: Data, key: str, *shape: int) -> np.ndarray:
+    """Return numbers; what is null is NaN. Without ``shape`` they are a list of any length."""
+    value = data.get(key)
+    try:
+        found = np.array(value, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        value = str(value)
+    if not isinstance(value, list):
+        raise ValueError(f"{key}: expected a list of numbers, got {value!r:.60}")
+    if found.ndim != max(len(shape), 1) or (shape and found.shape != shape):
+        wanted, given = (" x ".join(map(str, sizes)) for sizes in (shape or ("n",), found.shape))
+        raise ValueError(f"{key}: expected {wanted} numbers, got {given}")
+    return found
+
+
+def _texts(data: Data, key: str) -> list[str]:
+    """Return a list of texts, clean."""
+    values = data.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, str | int | float) for value in values):
+        raise ValueError(f"{key}: expected a list of texts, got {values!r:.60}")
+    return [clean(str(value)) for value in values]
+
+
+def _bins(data: Data) -> np.ndarray:
+    """Return the edges of bins, ascending."""
+    edges = _numbers(data, "edges")
+    if len(edges) < 2 or not (edges[:-1] < edges[1:]).all():
+        raise ValueError(f"edges: expected ascending edges of bins, got {edges.tolist()!r:.60}")
+    return edges
+
+
+def _alike(row: Drawn) -> list[Data]:
+    """Return the data of the seeds that have the same bins as the lowest."""
+    edges = _bins(row.data[0])
+    return [data for data in row.data if np.array_equal(_bins(data), edges)]
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Return counts as shares of their sum in percent."""
+    return 100 * counts / (counts.sum() or 1.0)
+
+
+def _mean(values: Any, axis: int | None = None) -> Any:
+    """Return the mean of what is finite; NaN where nothing is."""
+    return np.ma.filled(np.ma.masked_invalid(np.asarray(values, dtype=float)).mean(axis), np.nan)[()]
+
+
+_RENDERERS: dict[type[Kind], Callable[[Any, Sequence[Drawn]], list[Figure]]] = {
+    Curve: _curve,
+    HeatMap: _heat_maps,
+    Histogram: _histograms,
+    Reliability: lambda kind, rows: [_reliability(kind, row) for row in rows],
+    Scatter: lambda kind, rows: [_scatter(kind, row) for row in rows],
+}

@@ -1,20 +1,39 @@
 """One self-contained HTML page from run folders."""
 
 import base64
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multimix.lab.report._figures import learning_curves, seed_dots
-from multimix.lab.report._formats import Grid, template
+from multimix.lab.report._figures import Drawn, Figure, learning_curves, seed_dots
 from multimix.lab.report._paired import paired_grids
-from multimix.lab.report._records import MAIN, Record, as_lines, records, suite_of, write_whole
+from multimix.lab.report._records import (
+    MAIN,
+    Comparison,
+    Record,
+    Row,
+    Setting,
+    Summary,
+    as_lines,
+    kind_of,
+    method_name,
+    records,
+    row_names,
+    suite_of,
+    suites,
+    summarise,
+    variant,
+    write_whole,
+)
 from multimix.lab.report._runs import Run
-from multimix.lab.report._summary import Comparison, Setting, Summary, row_names, suites, summarise
-from multimix.lab.report._tables import grids, table
-from multimix.lab.report._words import counted, listed, metric
+from multimix.lab.report._tables import Grid, grids, table, template
+from multimix.lab.report._words import clean, counted, listed, metric, suite_named
+
+Pairs = list[tuple[str, str]]
 
 _CURVES = ("validation_accuracy", "validation_nll", "train_loss")
 _ENVIRONMENT = {
@@ -75,8 +94,6 @@ def page(
 def _context(
     runs: Sequence[Run], kept: list[Run], rows: Sequence[Record], beside: dict[Setting, Grid]
 ) -> dict[str, Any]:
-    from multimix.lab.report._sections import sections  # not above: tables are made without NumPy
-
     summary = summarise(rows)
     measured = {suite: summarise(rows, suite=suite) for suite in suites(rows)}
     parts = {run.setting: [other for other in runs if other.setting == run.setting] for run in runs}
@@ -92,6 +109,76 @@ def _context(
         "superseded": sum(run.finished for run in runs) - len(kept),
         "downloads": _downloads(rows, summary, measured),
     }
+
+
+@dataclass
+class Article:
+    """One comparison's tables and figures, how its suite was set, and why a figure is left out."""
+
+    title: str
+    tables: list[Grid]
+    more_tables: list[Grid]
+    note: str
+    figures: list[Figure] = field(default_factory=list)
+    more_figures: list[Figure] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return a section for every suite, with an article for every comparison."""
+    return [
+        {
+            "suite": suite_named(suite),
+            "articles": [_article(comparison, suite, runs) for comparison in summary.comparisons],
+        }
+        for suite, summary in summaries.items()
+    ]
+
+
+def _article(comparison: Comparison, suite: str, runs: Sequence[Run]) -> Article:
+    from multimix.lab.report._kinds import figures as figures_of  # not above: tables are made without NumPy
+
+    rows = _measured(comparison, suite, runs)
+    found = [evaluation for row in rows for evaluation in row.data]
+    say = suite_named(suite).note
+    note = say(found[0]["settings"]) if say and found else ""
+    article = Article(comparison.title, *grids(comparison), note)
+    for name in dict.fromkeys(name for evaluation in found for name in evaluation["figures"]):
+        own = [[(seed, one["figures"][name]) for seed, one in row.seeds if name in one["figures"]] for row in rows]
+        drawn = [Drawn(row.name, row.index, seeds) for row, seeds in zip(rows, own, strict=True) if seeds]
+        try:
+            figures, more = figures_of(suite, name, drawn, comparison)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            article.left_out.append(f"The figure {name} cannot be drawn: {error}.")
+        else:
+            article.figures += figures
+            article.more_figures += more
+    return article
+
+
+def _measured(comparison: Comparison, suite: str, runs: Sequence[Run]) -> list[Drawn]:
+    """Return the rows with their seeds' evaluations; a method looks the same in all sections of a comparison."""
+    own = [run for run in runs if run.setting == comparison.setting]
+    places = {kind: index for index, kind in enumerate(dict.fromkeys(run.kind for run in own))}
+    taken: set[int] = set()
+    rows = []
+    for row in comparison.rows:
+        index = places.get((row.label, row.config), len(places))
+        while index in taken:
+            index = max(index, len(places) - 1) + 1
+        taken.add(index)
+        rows.append(Drawn(clean(row.name), index, _seeds(row, suite, own)))
+    return rows
+
+
+def _seeds(row: Row, suite: str, runs: Iterable[Run]) -> list[tuple[int, dict[str, Any]]]:
+    found = [
+        (run.config["seed"], vars(run.evaluations[suite]))
+        for run in runs
+        if run.kind == (row.label, row.config) and suite in run.evaluations
+    ]
+    alike = [pair for pair in found if row.variant in ("", variant(pair[1]["settings"]))]
+    return sorted(alike, key=lambda pair: pair[0])
 
 
 def _date(run: Run) -> str:
@@ -110,8 +197,6 @@ def _kept(runs: Iterable[Run]) -> list[Run]:
 
 def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Record]) -> dict[str, Any]:
     """Return everything the page shows of one comparison."""
-    from multimix.lab.report._sections import evaluations_of, settings_of
-
     finished = [run for run in group if run in kept]
     drawn = finished or group
     setting = group[0].setting
@@ -127,8 +212,8 @@ def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Re
         "results": grids(comparison)[0][0] if comparison else None,
         "figures": list(filter(None, figures)),
         "pictures": _pictures(drawn),
-        "settings": settings_of(drawn),
-        "evaluations": evaluations_of([row for row in rows if (row["data"], row["model"], row["epochs"]) == setting]),
+        "settings": _settings_of(drawn),
+        "evaluations": _evaluations_of([row for row in rows if (row["data"], row["model"], row["epochs"]) == setting]),
         "finished": bool(finished),
     }
 
@@ -239,3 +324,71 @@ def _downloads(rows: Sequence[Record], summary: Summary, measured: dict[str, Sum
         if one.comparisons:
             texts[re.sub(r"[^\w.-]", "-", f"table-{suite}".rstrip("-")) + ".csv"] = table(one, "csv")
     return [(name, _data_uri("text/plain", text.encode())) for name, text in texts.items()]
+
+
+def _settings_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what runs of one comparison share, what each method has of its own, and what else differs.
+
+    Several methods share nothing of what is inside ``method``; where any other setting differs, it is not only they
+    that are compared.
+    """
+    first: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        first.setdefault(run.kind, run)
+    flat = {kind: dict(_flatten(run.settings)) for kind, run in first.items()}
+    pairs, several = list(flat.values()), len(flat) > 1
+    shared = {
+        name: value
+        for name, value in pairs[0].items()
+        if all(one.get(name) == value for one in pairs) and not (several and name.startswith("method."))
+    }
+    methods = [
+        {
+            "name": name,
+            "method": method_name(first[kind].config["method"]),
+            "config": kind[1],
+            "own": [pair for pair in flat[kind].items() if pair[0] not in shared],
+        }
+        for kind, name in row_names(first).items()
+    ]
+    differing = {name for method in methods for name, _ in method["own"] if not name.startswith("method.")}
+    return {"shared": list(shared.items()), "methods": methods, "unequal": sorted(differing)}
+
+
+def _evaluations_of(rows: Sequence[Record]) -> list[tuple[str, Pairs]]:
+    """Return (suite, its settings); those of clean accuracy are only there where they are not the defaults."""
+    found = {
+        suite: _suite_settings(row for row in rows if suite_of(row) == suite) for suite in ("accuracy", *suites(rows))
+    }
+    if all(value in ("", "null", "–") for _, value in found["accuracy"]):
+        del found["accuracy"]
+    return [(suite_named(suite).title, pairs) for suite, pairs in found.items()]
+
+
+def _suite_settings(rows: Iterable[Record]) -> Pairs:
+    """Return settings as (name, value); where rows of the table differ, every value with its labels."""
+    kinds: dict[Any, dict[str, str]] = {}
+    for row in rows:
+        given = dict(_flatten(row.get("settings") or {}))
+        kinds.setdefault((*kind_of(row), json.dumps(given)), given)
+    pairs = []
+    for name in dict.fromkeys(name for given in kinds.values() for name in given):
+        labels: dict[str, dict[str, None]] = {}
+        for (label, _, _), given in kinds.items():
+            labels.setdefault(given.get(name, "–"), {})[label] = None
+        several = "; ".join(f"{value} ({listed(list(who))})" for value, who in labels.items())
+        pairs.append((name, several if len(labels) > 1 else next(iter(labels))))
+    return pairs
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted name, value as text) of nested settings."""
+    if isinstance(value, dict):
+        inside: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        inside = enumerate(value)
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return
+    for key, inner in inside:
+        yield from _flatten(inner, f"{name}.{key}" if name else str(key))

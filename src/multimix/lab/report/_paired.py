@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimix.lab.about.kinds import Metric
-from multimix.lab.report._formats import Format, Grid, Text, check_format, csv_text, rendered
-from multimix.lab.report._summary import Cell, Comparison, Row, Setting, Summary
-from multimix.lab.report._tables import named, unlike
+from multimix.lab.report._records import Cell, Comparison, Row, Setting, Summary
+from multimix.lab.report._tables import Format, Grid, Text, check_format, csv_text, named, rendered, unlike
 from multimix.lab.report._words import QUALITY, clean, decimals, listed, spoken, unknown
 from multimix.lab.report._words import metric as described
 

@@ -1,17 +1,22 @@
-"""Flat records: one number each, with everything needed to know where it came from."""
+"""Flat records: one number each, with everything needed to know where it came from; and their means over seeds."""
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from multimix.lab.about import metrics_of
+from multimix.lab.about import SUITES, metrics_of
 from multimix.lab.report._runs import Run, check_types, read_lines
-from multimix.lab.report._words import clean, unknown
+from multimix.lab.report._words import clean, counted, in_order, listed, unknown
 
 Record = dict[str, Any]
+Setting = tuple[str, str, int]  # data, model and epochs
+Kind = tuple[str, str]  # label and hash of the settings: runs of one kind differ in the seed alone
 
 MAIN = ("accuracy", "cost")
 """The suites whose metrics go by their names alone; those of any other carry its name in front."""
@@ -116,23 +121,18 @@ def _of(run: Run) -> list[Record]:
     found: dict[str, Record] = {}
     for event in run.tests:
         if event.get("epoch", run.config["epochs"]) == run.config["epochs"]:
-            prefix = _prefix(event)
-            for name, value in metrics_of(event).items():
-                found[prefix + name] = _record(run, prefix + name, value, event)
+            words = [event.get("network"), event.get("split", "test")]
+            prefix = "".join(f"{word}_" for word in words if word not in (None, "test", "student", "model"))
+            prefix = prefix if suite_of(event) in MAIN else f"{suite_of(event)}/{prefix}"
+            named = {prefix + name: value for name, value in metrics_of(event).items()}
+            found |= {name: _record(run, name, value, event) for name, value in named.items()}
     end = {"event": "end", "suite": "cost", **(run.end or {})}
     found |= {name: _record(run, name, value, end) for name, value in metrics_of(end, "seconds").items()}
     return list(found.values())
 
 
-def _prefix(event: dict[str, Any]) -> str:
-    """Return what tells a test event's metrics from those of others: suite, network and split."""
-    words = [event.get("network"), event.get("split", "test")]
-    prefix = "".join(f"{word}_" for word in words if word not in (None, "test", "student", "model"))
-    return prefix if suite_of(event) in MAIN else f"{suite_of(event)}/{prefix}"
-
-
 def _record(run: Run, name: str, value: float, event: dict[str, Any]) -> Record:
-    about = {**run.environment, **{key: kept for key, kept in event.items() if kept is not None}}
+    about = run.environment | {key: kept for key, kept in event.items() if kept is not None}
     return {
         "metric": name,
         "value": value,
@@ -146,8 +146,8 @@ def _record(run: Run, name: str, value: float, event: dict[str, Any]) -> Record:
     }
 
 
-def kind_of(row: Record) -> tuple[str, str]:
-    """Return label and settings, which make the kind of a run."""
+def kind_of(row: Record) -> Kind:
+    """Return label and settings."""
     return row["label"], row["config"]
 
 
@@ -156,34 +156,226 @@ def suite_of(row: Record) -> str:
     return str(row.get("suite") or "accuracy")
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one method."""
+
+    seeds: tuple[int, ...]
+    """The seeds, ascending."""
+    values: tuple[float, ...]
+    """One value a seed, in the record's unit."""
+
+    @property
+    def n(self) -> int:
+        """How many seeds there are."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds; NaN where a value is not finite."""
+        return fmean(self.values) if all(map(math.isfinite, self.values)) else math.nan
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation over seeds (n - 1 below the line); None of a single seed."""
+        if self.n < 2:
+            return None
+        return math.sqrt(math.fsum((value - self.mean) ** 2 for value in self.values) / (self.n - 1))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one set of settings."""
+
+    name: str
+    """The label; where one label stands for several settings, with their hash or the suite's own behind it."""
+    label: str
+    """The label as recorded."""
+    config: str
+    """Hash of all settings but the seed."""
+    cells: dict[str, Cell]
+    """What was measured, by metric."""
+    variant: str = ""
+    """The suite's settings as JSON, where runs of this label and configuration were measured under several."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that any metric has."""
+        return tuple(sorted({seed for cell in self.cells.values() for seed in cell.seeds}))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods that trained on the same data with the same model, for the same number of epochs unless it says so."""
+
+    data: str
+    """The data set."""
+    model: str
+    """The model."""
+    epochs: int
+    """Length of training, the longest where lengths differ."""
+    metrics: tuple[str, ...]
+    """What was measured, in the order of the columns."""
+    rows: tuple[Row, ...]
+    """The methods, in the order in which they first appear in the records."""
+    suite: str | None = None
+    """What measured; None of clean accuracy and cost."""
+    unequal: tuple[str, ...] = ()
+    """Names of the suite's settings that are not the same for all rows."""
+    shortest: int | None = None
+    """The shortest length of training, where lengths differ."""
+
+    @property
+    def setting(self) -> Setting:
+        """Data, model and epochs."""
+        return self.data, self.model, self.epochs
+
+    @property
+    def title(self) -> str:
+        """Data, model and epochs in words."""
+        lengths = f"{'' if self.shortest is None else f'{self.shortest} to '}{counted(self.epochs, 'epoch')}"
+        return f"{self.data}, {self.model}, {lengths}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All comparisons that a set of records holds."""
+
+    comparisons: tuple[Comparison, ...]
+    """In the order in which they first appear in the records."""
+
+
+def suites(records: Iterable[Record]) -> tuple[str, ...]:
+    """Return the suites that have tables of their own: the known ones in the page's order, then any other."""
+    found = dict.fromkeys(suite for row in records if (suite := suite_of(row)) not in MAIN)
+    return (*(suite for suite in SUITES if suite in found), *(suite for suite in found if suite not in SUITES))
+
+
+def summarise(
+    records: Iterable[Record],
+    metrics: Sequence[str] | None = None,
+    *,
+    suite: str | None = None,
+    any_length: bool = False,
+) -> Summary:
+    """Average records over seeds.
+
+    Only runs that differ in nothing but the seed are averaged: one label with two different settings gives two rows,
+    and so do two different settings of the suite that measured. Of two runs with the same settings and the same seed,
+    the later (by date, then by position) counts, so that no seed weighs twice.
+
+    Args:
+        records: What ``records`` or ``read_records`` returned.
+        metrics: Which metrics to keep, in this order; by default all of the suite.
+        suite: What measured; by default clean accuracy and cost, which share a table, and whatever else ``metrics``
+            names.
+        any_length: Compare runs of different length, as those of equal seconds are; a row's name then says its own.
+
+    Raises:
+        ValueError: No record is of ``suite``, or has one of ``metrics``.
+    """
+    rows = list(records)
+    if suite is not None:
+        there = listed(suites(rows)) or "none with a table of its own"
+        rows = [row for row in rows if suite_of(row) == suite]
+        if not rows:
+            raise ValueError(f"suite: no record of {suite!r}; there are {there}")
+    elif metrics is None:
+        rows = [row for row in rows if suite_of(row) in MAIN]
+    known = {row["metric"] for row in rows}
+    for name in metrics or ():
+        if name not in known:
+            raise ValueError(f"metrics: no record of {name!r}; there are {', '.join(sorted(known)) or 'no records'}")
+    groups: dict[tuple[str, str, int | None], list[Record]] = {}
+    for row in rows:
+        if metrics is None or row["metric"] in metrics:
+            groups.setdefault((row["data"], row["model"], None if any_length else row["epochs"]), []).append(row)
+    return Summary(tuple(_compare(group, metrics, suite) for group in groups.values()))
+
+
+def row_names(kinds: Iterable[Kind]) -> dict[Kind, str]:
+    """Return how to call each (label, settings hash): by its label alone where that tells it from the others."""
+    kinds = list(dict.fromkeys(kinds))
+    labels = [label for label, _ in kinds]
+    return {
+        (label, config): label if labels.count(label) == 1 else f"{label} [{config[:6]}]" for label, config in kinds
+    }
+
+
+def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | None) -> Comparison:
+    present = dict.fromkeys(row["metric"] for row in group)
+    if metrics is None:
+        columns = tuple(present) if suite else in_order(present)
+    else:
+        columns = tuple(dict.fromkeys(name for name in metrics if name in present))
+    names = row_names(map(kind_of, group))
+    lengths = {kind_of(row): row["epochs"] for row in group}
+    longest, shortest = max(lengths.values()), min(lengths.values())
+    if longest != shortest:
+        names = {kind: f"{name} ({counted(lengths[kind], 'epoch')})" for kind, name in names.items()}
+    members: dict[Kind, dict[str, list[Record]]] = {kind: {} for kind in names}
+    for row, text in zip(group, _variants(group), strict=True):
+        members[kind_of(row)].setdefault(text, []).append(row)
+    rows = [
+        Row(
+            f"{names[kind]} ({_difference(text, found)})" if len(found) > 1 else names[kind],
+            *kind,
+            _cells(own, columns),
+            text,
+        )
+        for kind, found in members.items()
+        for text, own in found.items()
+    ]
+    return Comparison(
+        data=group[0]["data"],
+        model=group[0]["model"],
+        epochs=longest,
+        metrics=columns,
+        rows=tuple(rows),
+        suite=suite,
+        unequal=_unequal(group),
+        shortest=shortest if shortest != longest else None,
+    )
+
+
+def _cells(rows: list[Record], columns: Sequence[str]) -> dict[str, Cell]:
+    """Return the cells of one row, each seed's latest value."""
+    latest: dict[str, dict[int, Record]] = {name: {} for name in columns}
+    for row in rows:
+        before = latest[row["metric"]].get(row["seed"])
+        if before is None or str(row.get("date") or "") >= str(before.get("date") or ""):
+            latest[row["metric"]][row["seed"]] = row
+    return {
+        name: Cell(tuple(sorted(found)), tuple(float(found[seed]["value"]) for seed in sorted(found)))
+        for name, found in latest.items()
+        if found
+    }
+
+
 def variant(settings: Mapping[str, Any] | None) -> str:
     """Return a suite's settings as text that is the same for the same settings; what is None counts as not there."""
     given = {name: value for name, value in (settings or {}).items() if value is not None}
     return json.dumps(given, sort_keys=True, default=str)
 
 
-def variants(rows: Sequence[Record]) -> list[str]:
-    """Return for every record which rows of a table it may share.
+def _variants(rows: Sequence[Record]) -> list[str]:
+    """Return for every record the settings of its suite where these differ among those of its kind, else nothing.
 
-    That is the empty text where all records of its label, configuration and suite were measured alike. What has no
-    settings, as the cost of training, goes with what else the same run has.
+    What has no settings, as the cost of training, goes with what else the same run has.
     """
     groups = [(kind_of(row), row.get("suite")) for row in rows]
     texts = [variant(row.get("settings")) for row in rows]
     counts = Counter(group for group, _ in set(zip(groups, texts, strict=True)))
     found = [text if counts[group] > 1 else "" for group, text in zip(groups, texts, strict=True)]
-    runs = {
-        (kind, row["seed"]): text
-        for row, text, (kind, suite) in zip(rows, found, groups, strict=True)
-        if suite in MAIN and text
-    }
+    seeds = [(kind_of(row), row["seed"]) for row in rows]
+    of_run = {seed: text for seed, (_, suite), text in zip(seeds, groups, found, strict=True) if suite in MAIN and text}
     return [
-        runs.get((kind, row["seed"]), "") if suite == "cost" and not text else text
-        for row, text, (kind, suite) in zip(rows, found, groups, strict=True)
+        of_run.get(seed, "") if suite == "cost" and not text else text
+        for seed, (_, suite), text in zip(seeds, groups, found, strict=True)
     ]
 
 
-def unequal(rows: Iterable[Record]) -> tuple[str, ...]:
+def _unequal(rows: Iterable[Record]) -> tuple[str, ...]:
     """Return the names of settings that are not the same for all records of one suite."""
     suites: dict[Any, list[str]] = {}
     for row in rows:
@@ -192,7 +384,7 @@ def unequal(rows: Iterable[Record]) -> tuple[str, ...]:
     return tuple(sorted({name for texts in suites.values() for name in _differing(texts)}))
 
 
-def difference(text: str, others: Iterable[str]) -> str:
+def _difference(text: str, others: Iterable[str]) -> str:
     """Return in words what a variant has of its own: ``steps 40``."""
     own = {name: json.loads(text or "{}").get(name) for name in _differing(others)}
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in own.items()}
