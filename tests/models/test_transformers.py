@@ -12,7 +12,7 @@ from torch import nn
 from models.small_transformers import NAMES, TEXTS, batch, generator, hooks, labels, make, padded, seed
 from multimix.methods import ERM, DenseMultiMix, ManifoldMixup, MultiMix
 from multimix.models import adapt
-from multimix.models._transformers import _first, _with_first
+from multimix.models._values import innermost, with_innermost
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
 
 with warnings.catch_warnings():
@@ -207,11 +207,11 @@ def test_inputs_of_another_kind():
 
 
 def test_blocks_may_leave_named_tuples():
-    assert _with_first([torch.ones(2), 3], torch.zeros(2))[1] == 3
+    assert with_innermost([torch.ones(2), 3], torch.zeros(2))[1] == 3
     pair = namedtuple("Pair", "hidden rest")((torch.ones(2), 5), 3)
-    mixed = _with_first(pair, torch.zeros(2))
+    mixed = with_innermost(pair, torch.zeros(2))
     assert (type(mixed), mixed.rest, mixed.hidden[1]) == (type(pair), 3, 5)
-    assert torch.equal(_first(mixed), torch.zeros(2))
+    assert torch.equal(innermost(mixed), torch.zeros(2))
 
 
 def test_the_page_on_models_runs():

@@ -9,11 +9,11 @@ from torch.nn.parameter import is_lazy
 from typing_extensions import TypedDict, Unpack
 
 from multimix.models._check import check_first_batch
-from multimix.models._names import linear_layers, listed, require_module
+from multimix.models._modules import linear_layers, listed, require_module
 from multimix.models._network import AdaptedNetwork, StagedNetwork
-from multimix.models._split import split
-from multimix.models._transformers import adapt_transformers, is_transformers
-from multimix.models._vision import adapt_timm, adapt_torchvision, family_of, is_timm
+from multimix.models._split import SplitNetwork
+from multimix.models._transformers import TransformersNetwork, derives
+from multimix.models._vision import TimmNetwork, TorchvisionNetwork, family_of, is_timm
 from multimix.ops import Gather, Objective
 from multimix.protocols import Network
 
@@ -88,11 +88,9 @@ def adapt(
             cannot be told, something follows it, or the network is not the model.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, got {model if isinstance(model, type) else type(model).__name__}"
-        )
-    if unknown := options.keys() - AdaptOptions.__annotations__.keys():
-        raise TypeError(f"options must be of {', '.join(AdaptOptions.__annotations__)}, got {', '.join(unknown)}")
+        kind = model if isinstance(model, type) else type(model).__name__
+        raise TypeError(f"model must be a torch.nn.Module, got {kind}")
+    require_options(options, AdaptOptions)
     objective, dense, gather = options.get("objective"), options.get("dense", False), options.get("gather", False)
     if isinstance(model, Network):
         why = "does not apply: the model is a network already"
@@ -114,7 +112,7 @@ def adapt(
         _refuse("must be given together with head", dense=dense or None)
         network = _of_family(model, stages)
     else:
-        network = split(model, encoder=encoder, head=head, pool=pool, stages=stages, mask=mask)
+        network = SplitNetwork(model, encoder=encoder, head=head, pool=pool, stages=stages, mask=mask)
     network.dense = dense
     network.gather = Gather() if gather else None
     network.objective = objective or network.objective
@@ -123,13 +121,19 @@ def adapt(
 
 
 def _of_family(model: nn.Module, stages: Sequence[str]) -> AdaptedNetwork:
-    if is_transformers(model):
-        return adapt_transformers(model, stages)
+    if derives(model, "PreTrainedModel"):
+        return TransformersNetwork(model, stages)
     if is_timm(model):
-        return adapt_timm(model, stages)
+        return TimmNetwork(model, stages)
     if family := family_of(model):
-        return adapt_torchvision(model, family, stages)
-    return split(model, stages=stages)
+        return TorchvisionNetwork(model, family, stages)
+    return SplitNetwork(model, stages=stages)
+
+
+def require_options(options: Any, known: type) -> None:
+    """Raise TypeError unless options are those of a typed dictionary."""
+    if unknown := options.keys() - known.__annotations__.keys():
+        raise TypeError(f"options must be of {', '.join(known.__annotations__)}, got {', '.join(unknown)}")
 
 
 def _refuse(why: str, **options: Any) -> None:
@@ -164,8 +168,7 @@ def _refuse_unready(model: nn.Module) -> None:
         raise ValueError(f"model was compiled by its compile(): {_advice('OptimizedModule', model)}")
     if name := next((name for name in names if name in _ADVICE), None):
         raise ValueError(f"model is a {name}: {_advice(name, model)}")
-    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
-    if lazy:
+    if lazy := [name for name, parameter in model.named_parameters() if is_lazy(parameter)]:
         raise ValueError(
             f"model has uninitialised parameters ({listed(lazy, 3)}); run a batch through it before adapting it"
         )

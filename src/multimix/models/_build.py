@@ -9,15 +9,13 @@ from typing_extensions import TypedDict, Unpack
 
 from multimix._declared import Count, check
 from multimix._optional import require
-from multimix.models._adapt import adapt
-from multimix.models._names import near
+from multimix.models._adapt import adapt, require_options
+from multimix.models._modules import near
 from multimix.models._network import AdaptedNetwork, StagedNetwork
 from multimix.models._preact import preact_resnet18, wide_resnet16_8
 
 MODELS = ("preact_resnet18", "wide_resnet16_8")
 """The names of our own networks, for small images."""
-
-_IMAGENET_CLASSES = 1000
 
 
 class ModelOptions(TypedDict, total=False):
@@ -61,32 +59,30 @@ def build(
         raise TypeError(f"model must be the name of a network, got {name!r}")
     check(Count, num_classes=num_classes)
     check(Count | None, image_size=image_size)
-    if unknown := options.keys() - ModelOptions.__annotations__.keys():
-        raise TypeError(f"options must be of {', '.join(ModelOptions.__annotations__)}, got {', '.join(unknown)}")
-    given = {o: value for o, value in options.items() if value is not None and (o, value) != ("pretrained", False)}
-    source, _, rest = name.partition(":")
-    if source == "timm" and rest:
+    require_options(options, ModelOptions)
+    given: dict[str, Any] = {
+        o: value for o, value in options.items() if value is not None and (o, value) != ("pretrained", False)
+    }
+    source, _, model = name.partition(":")
+    if source == "timm" and model:
         return _timm(name, num_classes, in_channels, image_size, given)
-    if source == "torchvision" and rest:
+    if source == "torchvision" and model:
         return _torchvision(name, num_classes, in_channels, image_size, given)
-    return _own(name, num_classes, in_channels, given)
-
-
-def _own(name: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> StagedNetwork:
-    _require_known(name, name, MODELS, "; other models are timm:NAME and torchvision:NAME")
+    own = _OWN_OPTIONS.get(name, ())
+    _require(name, name, MODELS, given, own, "; other models are timm:NAME and torchvision:NAME")
     if name == "preact_resnet18":
-        _require_applicable(name, options, "width", "strides", "final_norm")
-        return preact_resnet18(in_channels=in_channels, num_classes=num_classes, **options)
-    _require_applicable(name, options, "width", "strides")
-    renamed = {"widen" if option == "width" else option: value for option, value in options.items()}
+        return preact_resnet18(in_channels=in_channels, num_classes=num_classes, **given)
+    renamed = {"widen" if option == "width" else option: value for option, value in given.items()}
     return wide_resnet16_8(in_channels=in_channels, num_classes=num_classes, **renamed)
+
+
+_OWN_OPTIONS = {"preact_resnet18": ("final_norm", "strides", "width"), "wide_resnet16_8": ("strides", "width")}
 
 
 def _timm(name: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]) -> StagedNetwork:
     timm = require("timm", by=f"model {name!r}")
     model = name.partition(":")[2]
-    _require_known(name, model.partition(".")[0], timm.list_models())
-    _require_applicable(name, options, "pretrained")
+    _require(name, model.partition(".")[0], timm.list_models(), options, ["pretrained"])
     create = partial(timm.create_model, model, num_classes=num_classes, in_chans=in_channels, **options)
     return adapt(_create(create, name, "img_size", size))
 
@@ -96,8 +92,7 @@ def _torchvision(
 ) -> StagedNetwork:
     models = require("torchvision.models", by=f"model {name!r}")
     model = name.partition(":")[2]
-    _require_known(name, model, models.list_models(module=models))
-    _require_applicable(name, options, "pretrained")
+    _require(name, model, models.list_models(module=models), options, ["pretrained"])
     if in_channels != 3:
         raise ValueError(f"in_channels does not apply to {name!r}, whose images have 3 channels, got {in_channels}")
     if not options:
@@ -105,7 +100,7 @@ def _torchvision(
         argument, value = ("input_size", size and (size, size)) if model == "maxvit_t" else ("image_size", size)
         return adapt(_create(create, name, argument, value))
     network = cast("AdaptedNetwork", adapt(models.get_model(model, weights="DEFAULT")))
-    if num_classes != _IMAGENET_CLASSES:
+    if num_classes != 1000:  # the classes of ImageNet
         head = nn.Linear(cast("int", network.head_module.in_features), num_classes)
         network.model.set_submodule(network.head_name, head)
     return network
@@ -125,12 +120,11 @@ def _create(create: Callable[..., nn.Module], name: str, size_argument: str, siz
         raise ValueError(f"image_size does not suit {name!r}, got {size}: {error}") from error
 
 
-def _require_known(name: str, wanted: str, known: Collection[str], more: str = "") -> None:
+def _require(
+    name: str, wanted: str, known: Collection[str], options: dict[str, Any], applicable: Sequence[str], more: str = ""
+) -> None:
     if wanted not in known:
         raise ValueError(f"name must be a known model, got {name!r}; {near(wanted, known)}{more}")
-
-
-def _require_applicable(name: str, options: dict[str, Any], *applicable: str) -> None:
     for option in options:
         if option not in applicable:
-            raise ValueError(f"{option} does not apply to {name!r}; what does is {', '.join(sorted(applicable))}")
+            raise ValueError(f"{option} does not apply to {name!r}; what does is {', '.join(applicable)}")

@@ -1,68 +1,63 @@
 """The comparison of an adapted network with its model: the same logits, and in training the same gradients."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from multimix.models._hooks import apart, can_be_apart, in_eval, passing, random_states, same_random_state
-from multimix.models._names import listed
+from multimix.models._modules import apart, can_be_apart, first_of, in_eval, listed, random_states
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import Layout, detached, logits_of
 
 
 def check_first_batch(network: AdaptedNetwork, inputs: Any) -> None:
     """Compare logits on the first batch; it is a network's ``check`` until that has passed."""
-    network.check = None  # for it embeds, too
-    try:
+    with _unchecked(network):
         network.first_batch(inputs)
         _check_split(network, inputs)
-    except BaseException:
-        network.check = check_first_batch
-        raise
     network.check = check_first_training_batch
     check_first_training_batch(network, inputs)
 
 
 def check_first_training_batch(network: AdaptedNetwork, inputs: Any) -> None:
     """Compare gradients on the first batch in training mode; it is a network's ``check`` until that has passed."""
-    if not (network.model.training and network.mixes and torch.is_grad_enabled()):
-        return
-    network.check = None
+    if network.model.training and network.mixes and torch.is_grad_enabled():
+        with _unchecked(network):
+            _check_training(network, inputs)
+
+
+@contextmanager
+def _unchecked(network: AdaptedNetwork) -> Iterator[None]:
+    """Take the check off the network, for checks embed, too; put it back after an error."""
+    check, network.check = network.check, None
     try:
-        _check_training(network, inputs)
+        yield
     except BaseException:
-        network.check = check_first_training_batch
+        network.check = check
         raise
 
 
 def _check_split(network: AdaptedNetwork, inputs: Any) -> None:
-    """Raise unless the network's logits of one batch are the model's own.
+    """Raise unless the network's logits of one batch are the model's own, in eval mode and without gradients.
 
-    Both run in eval mode without gradients, from the same random state, which is then put back, as are the training
-    flags; mixing is off. What enters the head is compared too, because a head that starts at zero would hide the rest.
-    Where there are logits at every position, they are compared with what leaves the head: the model may enlarge them.
+    What enters the head is compared too, because a head that starts at zero would hide the rest. Where there are logits
+    at every position, they are compared with what leaves the head: the model may enlarge them.
     """
     with network.unmixed(), in_eval(network), torch.no_grad():
         ours = _ours(network, inputs)
         theirs = _theirs(network, inputs, ours)
-    if theirs.embeddings is not None:
-        _require_equal(ours.embeddings, theirs.embeddings, "pool(embed(inputs)) is not what enters the head", network)
-    heard = f"it gets {theirs.entered}" if theirs.entered else "it is never called"
-    what = "what leaves its head" if network.dense else "the model's logits"
-    subject = f"classify(pool(embed(inputs))) is not {what} ({heard} in the model, {ours.entered} here)"
-    _require_equal(ours.logits, theirs.logits, subject, network)
-
-
-def _by_position(raw: Tensor, like: Tensor) -> Tensor:
-    return Layout.of(raw, like.shape[-1]).flatten(raw)
-
-
-def _require_equal(ours: Tensor | None, expected: Tensor, subject: str, network: AdaptedNetwork) -> None:
-    if found := _difference(ours, expected):
+    subject = "pool(embed(inputs)) is not what enters the head"
+    found = _difference(ours.embeddings, theirs.embeddings)
+    if not found:
+        heard = f"it gets {theirs.entered}" if theirs.entered else "it is never called"
+        what = "what leaves its head" if network.dense else "the model's logits"
+        subject = f"classify(pool(embed(inputs))) is not {what} ({heard} in the model, {ours.entered} here)"
+        found = _difference(ours.logits, theirs.logits)
+    if found:
         raise ValueError(
             f"encoder, pool, head: {type(network.model).__name__}, split at its head {network.head_name!r}, is not "
             f"itself: {subject}; {found}. Pass as head= the layer that gives the logits, as encoder= the module "
@@ -88,17 +83,14 @@ def _difference(ours: Tensor | None, expected: Tensor | None) -> str:
 
 @dataclass(frozen=True)
 class _Pass:
-    """What a forward and a backward pass left: values, random states and gradients."""
+    """What a forward and a backward pass left: values, random states before the head, and gradients."""
 
-    embeddings: Tensor | None
-    """None of a model that pools behind its head."""
+    embeddings: Tensor | None  # None of a model that pools behind its head
     logits: Tensor
-    entered: tuple[int, ...]
-    """The shape of what entered the head, () if that was never called."""
+    entered: tuple[int, ...]  # the shape of what entered the head, () if that was never called
     states: list[Tensor]
     gradients: dict[str, Tensor | None]
-    has_graph: bool = True
-    """Whether gradients reach further than the embeddings."""
+    has_graph: bool = True  # whether gradients reach further than the embeddings
     has_mask: bool = False
 
     def differs(self, other: "_Pass") -> bool:
@@ -114,15 +106,15 @@ class _Pass:
 def _check_training(network: AdaptedNetwork, inputs: Any) -> None:
     """Raise unless what enters the head in training mode, and every gradient, is what it is in the model.
 
-    Both run once, forwards and backwards, as the training flags stand, on parameters and buffers that stand in for
-    their own and from the same random state: neither statistics nor gradients are left behind. Not compared are models
-    whose parameters nothing can stand in for (sharded, scripted), and those that do not repeat themselves.
+    Not compared are models whose parameters nothing can stand in for (sharded, scripted), and those that do not repeat
+    themselves.
     """
     if not can_be_apart(network):
         return
     inputs = detached(inputs)
     # Hooks of a checkpoint around this step must not see these tensors.
-    with torch.enable_grad(), network.unmixed(), torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
+    kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+    with torch.enable_grad(), network.unmixed(), kept:
         ours = _ours(network, inputs)
         theirs = _theirs(network, inputs, ours)
         if not theirs.states:
@@ -136,12 +128,8 @@ def _check_training(network: AdaptedNetwork, inputs: Any) -> None:
         raise ValueError(problem)
 
 
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 def _ours(network: AdaptedNetwork, inputs: Any, *, embeddings_count: bool = True) -> _Pass:
-    with same_random_state(network), _stand_ins(network) as parameters:
+    with apart(network) as parameters:
         output = network.embed(inputs)
         embeddings = network.pool(output)
         states = random_states(network)
@@ -154,55 +142,59 @@ def _ours(network: AdaptedNetwork, inputs: Any, *, embeddings_count: bool = True
 def _theirs(network: AdaptedNetwork, inputs: Any, ours: _Pass) -> _Pass:
     """Return the model's own pass, its values laid out like the network's."""
     head, states = network.head_module, []
-    with same_random_state(network), _stand_ins(network) as parameters:
+    entered: list[Tensor] = []
+    left: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        first = first_of(arguments, keywords)
+        if isinstance(first, Tensor) and isinstance(output, Tensor):
+            entered[:], left[:] = [first], [output]
+
+    with apart(network) as parameters:
         before = head.register_forward_pre_hook(lambda *_: states.append(random_states(network)))
-        try:
-            with passing(head) as (entered, left):
-                output = network.run(inputs)
-        finally:
-            before.remove()
-        fed, like = entered[-1:], cast("Tensor", ours.embeddings)
+        with before, head.register_forward_hook(record, with_kwargs=True):
+            output = network.run(inputs)
+        like = cast("Tensor", ours.embeddings)
         if network.dense:
-            fed = [_by_position(x, like) for x in fed]
-            logits = _by_position(left[-1], ours.logits) if left else ours.logits.new_empty(0)
+            fed = [Layout.of(x, like.shape[-1]).flatten(x) for x in entered]
+            by_position = [Layout.of(x, ours.logits.shape[-1]).flatten(x) for x in left]
+            logits = by_position[0] if left else ours.logits.new_empty(0)
         else:
-            fed = [x.flatten(1) for x in fed if x.ndim and x.flatten(1).shape == like.shape]
-            logits = cast("Tensor", logits_of(output, left[-1] if left else None))
+            fed = [x.flatten(1) for x in entered if x.ndim and x.flatten(1).shape == like.shape]
+            logits = cast("Tensor", logits_of(output, left[0] if left else None))
         gradients = _gradients([*fed, logits], parameters)
-    embeddings, shape = (fed[0].detach() if fed else None), (tuple(entered[-1].shape) if entered else ())
+    embeddings, shape = (fed[0].detach() if fed else None), (tuple(entered[0].shape) if entered else ())
     return _Pass(embeddings, logits.detach(), shape, states[-1] if states else [], gradients)
-
-
-def _stand_ins(network: AdaptedNetwork) -> AbstractContextManager[dict[str, nn.Parameter]]:
-    return apart(network) if torch.is_grad_enabled() else nullcontext({})
 
 
 def _gradients(values: list[Tensor], parameters: dict[str, nn.Parameter]) -> dict[str, Tensor | None]:
     """Return the gradients of a fixed combination of values, which lacks no direction."""
-    total = [(x.float() * _direction(x)).sum() for x in values if x.requires_grad]
+    total = []
+    for x in values:
+        if x.requires_grad:
+            direction = torch.arange(1.0, x.numel() + 1).cos().reshape(x.shape).to(x.device)
+            total.append((x.float() * direction).sum())
     if total:
         torch.stack(total).sum().backward()
     return {name: parameter.grad for name, parameter in parameters.items()}
 
 
-def _direction(like: Tensor) -> Tensor:
-    return torch.arange(1.0, like.numel() + 1).cos().reshape(like.shape).to(like.device)
-
-
 def _unlike(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) -> list[str]:
     """Return the names of the parameters whose gradients differ by more than rounding."""
-    sizes = {name: 0.0 if g is None else float(g.detach().float().abs().max()) for name, g in theirs.items()}
-    largest = max(sizes.values(), default=0.0)
-    return [name for name, size in sizes.items() if not _alike(ours[name], theirs[name], size, largest)]
+    largest = max(map(_size, theirs.values()), default=0.0)
+    return [name for name in theirs if not _alike(ours[name], theirs[name], largest)]
 
 
-def _alike(ours: Tensor | None, theirs: Tensor | None, size: float, largest: float) -> bool:
-    rounding = 1e-6 * largest  # of gradients that would be zero, as in front of batch normalisation
+def _size(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.float().abs().max())
+
+
+def _alike(ours: Tensor | None, theirs: Tensor | None, largest: float) -> bool:
     if ours is None or theirs is None or not ours.any():
-        mine = 0.0 if ours is None else float(ours.float().abs().max())
-        return max(mine, size) <= rounding
+        # Gradients that would be zero, as in front of batch normalisation, are rounding.
+        return max(_size(ours), _size(theirs)) <= 1e-6 * largest
     # NaN compares to nothing: a model that gives it is not for this check to judge.
-    return not float((ours.float() - theirs.float()).abs().max()) > 0.1 * size + 0.01 * largest
+    return not _size(ours.float() - theirs.float()) > 0.1 * _size(theirs) + 0.01 * largest
 
 
 def _problem(network: AdaptedNetwork, inputs: Any, ours: _Pass, theirs: _Pass) -> str:
@@ -214,10 +206,10 @@ def _problem(network: AdaptedNetwork, inputs: Any, ours: _Pass, theirs: _Pass) -
     if found and encoder:
         layers = _only_in_training(network, inputs)
         named = ", ".join(f"{name!r} ({type(module).__name__})" for name, (module, _) in layers.items())
-        advice = _advice(network, {} if ours.has_mask else layers)
         return (
             f"encoder, pool: in training mode {model} does more between {encoder!r} and its head {head!r} than the "
-            f"network ({found}): {named or 'something random or of the batch, F.dropout for one'}; {advice}"
+            f"network ({found}): {named or 'something random or of the batch, F.dropout for one'}; leave encoder= out, "
+            f"adapt(model, head={head!r}), or {_instead(network, {} if ours.has_mask else layers)}"
         )
     if found:
         return (
@@ -233,69 +225,53 @@ def _problem(network: AdaptedNetwork, inputs: Any, ours: _Pass, theirs: _Pass) -
     return _about_gradients(network, wrong, has_graph=ours.has_graph) if wrong else ""
 
 
-def _advice(network: AdaptedNetwork, layers: dict[str, tuple[nn.Module, Tensor]]) -> str:
-    leave = f"leave encoder= out, adapt(model, head={network.head_name!r})"
-    if not layers or not getattr(network, "pools_by_mean", False):
-        return f"{leave}, or let pool= do it, too"
+def _instead(network: AdaptedNetwork, layers: dict[str, tuple[nn.Module, Tensor]]) -> str:
+    """Return what to write to have layers between encoder and head, where the encoder is kept."""
+    if not layers or not network.pools_by_mean:
+        return "let pool= do it, too"
     name, (_, entered) = next(iter(layers.items()))
     if entered.ndim > 2:
-        return f"{leave}, or pass encoder={name!r}"
+        return f"pass encoder={name!r}"
     last = ", ".join(f"model.get_submodule({name!r})" for name in layers)
-    return f"{leave}, or pass pool=nn.Sequential(nn.AdaptiveAvgPool2d((1, None)), nn.Flatten(), {last})"
+    return f"pass pool=nn.Sequential(nn.AdaptiveAvgPool2d((1, None)), nn.Flatten(), {last})"
 
 
 def _only_in_training(network: AdaptedNetwork, inputs: Any) -> dict[str, tuple[nn.Module, Tensor]]:
     """Return the layers between encoder and head that change values in training mode alone, with what entered them."""
-    model, found, started = network.model, {}, [False]
+    model, head, encoder = network.model, set(network.head_module.modules()), network.encoder_name
+    started: list[bool] = []
+    found: dict[str, tuple[nn.Module, Tensor]] = {}
 
-    def begin(*_: Any) -> None:
-        started[0] = True
+    def note(name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        entered: Any = arguments[0] if arguments and started and module.training else None
+        alike = isinstance(entered, Tensor) and isinstance(output, Tensor) and entered.shape == output.shape
+        if alike and not torch.equal(entered, output):
+            found[name] = (module, entered)
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-            if started[0] and arguments and module.training and _changes(arguments[0], output):
-                found[name] = (module, arguments[0])
-
-        return hook
-
-    inside = set(network.head_module.modules())
-    leaves = {name: module for name, module in model.named_modules() if name and not any(module.children())}
-    handles = [module.register_forward_hook(note(name)) for name, module in leaves.items() if module not in inside]
-    handles.append(model.get_submodule(network.encoder_name).register_forward_hook(begin))
-    try:
-        with same_random_state(network), apart(network):
-            network.run(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: seen for name, seen in found.items() if _does_nothing_in_eval(*seen)}
-
-
-def _changes(entered: Any, left: Any) -> bool:
-    tensors = isinstance(entered, Tensor) and isinstance(left, Tensor) and entered.shape == left.shape
-    return tensors and not torch.equal(entered, left)
-
-
-def _does_nothing_in_eval(module: nn.Module, entered: Tensor) -> bool:
-    with in_eval(module):
-        return torch.allclose(module.forward(entered), entered, rtol=1e-3)  # batch normalisation that is new: nearly
+    with apart(network), ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name and not any(module.children()) and module not in head:
+                hooks.enter_context(module.register_forward_hook(partial(note, name)))
+        hooks.enter_context(model.get_submodule(encoder).register_forward_hook(lambda *_: started.append(True)))
+        network.run(inputs)
+    with in_eval(model):  # batch normalisation that is new does nearly nothing in it
+        return {name: (m, x) for name, (m, x) in found.items() if torch.allclose(m.forward(x), x, rtol=1e-3)}
 
 
 def _about_gradients(network: AdaptedNetwork, wrong: list[str], *, has_graph: bool) -> str:
     head, encoder = network.head_name, network.encoder_name
     names = listed([name.removeprefix("model.") for name in wrong], 3)
-    model = type(network.model).__name__
-    subject = f"{model}, split at its head {head!r}, does not train as itself: gradients of {names} differ"
+    subject = f"{type(network.model).__name__}, split at its head {head!r}, does not train as itself: gradients of"
     leave = f"leave encoder= out, adapt(model, head={head!r})"
     if not has_graph:
         where = f"the encoder {encoder!r}" if encoder else f"the head {head!r}"
         return (
-            f"encoder: {subject}; {where} runs where no gradient is kept, as inside re-entrant checkpointing: let the "
-            f"model call checkpoint(..., use_reentrant=False){f', or {leave}' if encoder else ''}"
+            f"encoder: {subject} {names} differ; {where} runs where no gradient is kept, as inside re-entrant "
+            "checkpointing: let the model call checkpoint(..., use_reentrant=False)" + (f", or {leave}" * bool(encoder))
         )
     if encoder:
         return (
-            f"encoder, pool: {subject}; they take part in what runs between {encoder!r} and the head: {leave}, or "
-            "let pool= do all of it"
+            f"encoder, pool: {subject} {names} differ; they take part in what runs between {encoder!r} and the head: "
+            f"{leave}, or let pool= do all of it"
         )
-    return f"model: {subject}; pass head={head!r}, which leaves everything before it to the model"
+    return f"model: {subject} {names} differ; pass head={head!r}, which leaves everything before it to the model"

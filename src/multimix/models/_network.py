@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self
 
-from multimix.models._hooks import in_checkpoint, require_hooks
-from multimix.models._names import axes_of, is_affine
-from multimix.models._values import Layout, mask_of_lengths, padded, run
+from multimix.models._modules import axes_of, in_checkpoint, is_affine, require_hooks
+from multimix.models._values import Layout, innermost, keywords, mask_of_lengths, padded, with_innermost
 from multimix.ops import CROSS_ENTROPY, Gather, Objective
 from multimix.protocols import EncoderOutput
 
@@ -35,6 +34,7 @@ class StagedNetwork(nn.Module):
     head: nn.Module | None
     stages: range
     gather: Gather | None = None
+    _mixes_in_tuples = False  # whether stages may leave tuples, whose first value is mixed
 
     def __init__(self, stages: Sequence[str]):
         """Name the stage modules, in the order in which they run."""
@@ -75,8 +75,7 @@ class StagedNetwork(nn.Module):
         """
         if stage not in self.stages:
             raise ValueError(f"stage must be one of {list(self.stages)}, got {stage!r}")
-        name = self._stage_names[stage]
-        ran = False
+        name, ran = self._stage_names[stage], False
         trains = torch.is_grad_enabled()  # out here: re-entrant checkpoints switch gradients off inside
 
         def hook(module: nn.Module, arguments: object, output: Any) -> Any:
@@ -88,19 +87,16 @@ class StagedNetwork(nn.Module):
                     f"stage {stage} ({name}) runs inside torch.utils.checkpoint, which would run it again without "
                     "mixing; switch checkpointing off, or mix at a stage that is not inside (0, the inputs)"
                 )
-            tensor = self._mixed_of(output)
+            tensor = innermost(output) if self._mixes_in_tuples else output
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"stage {stage} ({name}) must leave a tensor to be mixed, got {type(tensor).__name__}")
             ran = True
-            return self._with_mixed(output, mix(tensor))
+            return with_innermost(output, mix(tensor))
 
         module = self.get_submodule(name)
         require_hooks(module)
-        handle = module.register_forward_hook(hook)
-        try:
+        with module.register_forward_hook(hook):
             yield
-        finally:
-            handle.remove()
         if not ran:
             raise RuntimeError(
                 f"stage {stage} ({name}) did not run as a module, so nothing was mixed; was the model compiled?"
@@ -114,14 +110,6 @@ class StagedNetwork(nn.Module):
             yield
         finally:
             self.mixes = True
-
-    def _mixed_of(self, output: Any) -> Any:
-        """Return what is mixed of a stage's output."""
-        return output
-
-    def _with_mixed(self, output: Any, mixed: Tensor) -> Any:
-        """Return a stage's output with the mixed tensor in it."""
-        return mixed
 
 
 @dataclass(frozen=True)
@@ -139,6 +127,7 @@ class AdaptedNetwork(StagedNetwork):
         model: The model itself.
         head_name: The module that gives the logits.
         encoder_name: The module whose output is embedded, where the user named one.
+        pools_by_mean: Whether a user named an encoder, and nothing to be done between it and the head.
         objective: What the model is trained for.
         dense: Whether there are logits at every position, instead of pooling.
         check: What compares the next batch with the model; None once that is done.
@@ -146,11 +135,11 @@ class AdaptedNetwork(StagedNetwork):
 
     model: Any
     encoder_name: str | None = None
+    pools_by_mean = False
 
     def __init__(
         self, model: nn.Module, *, head: str, stages: Sequence[str], width: int | None = None, prefix_tokens: int = 0
     ):
-        """Take a model, the names of its head and stages, its features' channels and its number of prefix tokens."""
         super().__init__([f"model.{name}" for name in stages])
         self.model = model
         self.head_name = head
@@ -205,15 +194,11 @@ class AdaptedNetwork(StagedNetwork):
         return logits.reshape(*embeddings.shape[:-1], logits.shape[-1])
 
     def run(self, inputs: Any) -> Any:
-        """Return what the model itself makes of the inputs."""
-        return run(self.model, inputs)
+        """Return what the model itself makes of the inputs; a mapping's items are keyword arguments, without labels."""
+        return self.model(**keywords(inputs)) if isinstance(inputs, Mapping) else self.model(inputs)
 
     def first_batch(self, inputs: Any) -> None:
-        """Raise if the model takes no inputs like those of the first batch.
-
-        Raises:
-            TypeError: If they are a mapping.
-        """
+        """Raise if the model takes no inputs like those of the first batch."""
         if isinstance(inputs, Mapping):
             raise TypeError(
                 f"inputs must be a tensor for {type(self.model).__name__}, got a mapping of {', '.join(inputs)}"
@@ -227,7 +212,6 @@ class AdaptedNetwork(StagedNetwork):
         return self._width
 
     def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Tensor | None:
-        """Return which positions each example has, (b, r), where the inputs say so."""
         return mask_of_lengths(inputs, features.shape[1])
 
     def _context(self, output: EncoderOutput | Tensor) -> Context:

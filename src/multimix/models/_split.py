@@ -1,7 +1,10 @@
 """Any model, split where its head begins, or at the names of its encoder and its head."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,11 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from multimix.models._hooks import in_eval, run_to, same_random_state
-from multimix.models._names import linear_layers, listed, require_module, width_of
+from multimix.models._modules import apart, axes_of, in_eval, linear_layers, listed, require_module, run_to
 from multimix.models._network import AdaptedNetwork
-from multimix.models._trace import trace
-from multimix.models._values import MaskSource, first_output, given_mask, masked_mean, require_keywords
+from multimix.models._values import MaskSource, first_output, given_mask, keywords, masked_mean, outputs_of, same
 from multimix.protocols import EncoderOutput
 
 
@@ -21,28 +22,35 @@ class SplitNetwork(AdaptedNetwork):
     """A model that runs up to a named encoder, whose output is embedded, or up to its head.
 
     What enters the head is one row an example, so only methods that mix inputs or embeddings have something to mix,
-    and those that mix stages where stages are named. Which layer it is, the first batch may tell. A mapping is passed
-    to the model as keywords. Packed sequences and nested tensors are padded, which sets the mask.
+    and those that mix stages where stages are named. Which layer it is, the first batch may tell.
     """
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        encoder: str | None,
-        head: str | None,
-        pool: Callable | None,
-        stages: Sequence[str],
-        mask: MaskSource | None,
+        encoder: str | None = None,
+        head: str | None = None,
+        pool: Callable | None = None,
+        stages: Sequence[str] = (),
+        mask: MaskSource | None = None,
     ):
-        """Take a model, the names of its encoder and its head, what is done between them, and where masks come from."""
+        _require_names(model, encoder, head)
+        if pool is not None and not callable(pool):
+            raise TypeError(f"pool must be a function (b, r, d) -> (b, e), got {type(pool).__name__}")
+        if not (mask is None or isinstance(mask, str) or callable(mask)):
+            raise TypeError(f"mask must be a key of the inputs or a function of them, got {type(mask).__name__}")
+        _require_copyable(pool=pool, mask=mask)
         # With a function in between, the width of the head says nothing of the features.
-        width = width_of(model.get_submodule(head)) if head and pool is None else None
+        layer = model.get_submodule(head) if head and pool is None else None
+        width = getattr(layer, "in_features", getattr(layer, "in_channels", None))
         super().__init__(model, head=head or next(iter(linear_layers(model)), ""), stages=stages, width=width)
         self.encoder_name = encoder
+        self.pools_by_mean = pool is None
         self._is_found = head is not None
         self._mask_source = mask
         self._pool_takes_mask = pool is not None and _takes_mask(pool)
+        self._pooling: Any
         if isinstance(pool, nn.Module) and pool in set(model.modules()):
             # The model has it already; a second registration would double its saved weights.
             vars(self)["_pooling"] = pool
@@ -52,13 +60,11 @@ class SplitNetwork(AdaptedNetwork):
     @property
     def missing(self) -> dict[str, str]:
         """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
-        rows = self.encoder_name is None and not self.dense
-        return {"positions": _NO_POSITIONS, **super().missing} if rows else super().missing
+        return ({} if self._has_positions else {"positions": _NO_POSITIONS}) | super().missing
 
     @property
-    def pools_by_mean(self) -> bool:
-        """Whether nothing was given to be done between encoder and head."""
-        return self._pooling is None
+    def _has_positions(self) -> bool:
+        return self.encoder_name is not None or self.dense
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b *r e"]:
         """Return what the given function makes of the positions, by default the mean over those that are real.
@@ -70,7 +76,7 @@ class SplitNetwork(AdaptedNetwork):
         features, mask = output.features, output.mask
         if self.dense:
             return features
-        if self._pooling is None:
+        if self.pools_by_mean:
             return masked_mean(features, mask)
         if not self._pool_takes_mask:
             return self._pooling(features)
@@ -80,15 +86,23 @@ class SplitNetwork(AdaptedNetwork):
 
     def first_batch(self, inputs: Any) -> None:
         """Find the head, or raise if the named one gives no logits, or the model takes no such inputs."""
-        require_keywords(self.model, inputs)
+        if isinstance(inputs, Mapping):
+            signature = inspect.signature(self.model.forward)
+            try:
+                signature.bind(**keywords(inputs))
+            except TypeError as error:
+                raise ValueError(
+                    f"inputs: a mapping is passed to {type(self.model).__name__} as keywords, which are "
+                    f"{', '.join(signature.parameters)}; got {', '.join(map(str, inputs))} ({error})"
+                ) from None
         if self.encoder_name is not None:
             return
-        with self.unmixed(), in_eval(self), torch.no_grad(), same_random_state(self):
-            written = trace(self.model, lambda: self.run(inputs))
+        with self.unmixed(), in_eval(self), torch.no_grad(), apart(self):
+            trace = _Trace(self.model, lambda: self.run(inputs))
         if not self._is_found:
-            self.head_name = written.head()
+            self.head_name = trace.head()
         elif not self.dense:
-            written.require_head(self.head_name)
+            trace.require_head(self.head_name)
         self._is_found = True
 
     def _encode(self, inputs: Any) -> tuple[Tensor | PackedSequence, None]:
@@ -121,7 +135,7 @@ class SplitNetwork(AdaptedNetwork):
         )
 
     def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Tensor | None:
-        if self.encoder_name is None and not self.dense:
+        if not self._has_positions:
             return None
         if self._mask_source is None:
             return super()._mask_of(inputs, features)
@@ -134,16 +148,7 @@ _NO_POSITIONS = (
 )
 
 
-def split(
-    model: nn.Module,
-    *,
-    encoder: str | None = None,
-    head: str | None = None,
-    pool: Callable | None = None,
-    stages: Sequence[str] = (),
-    mask: MaskSource | None = None,
-) -> SplitNetwork:
-    """Return a model as a network, split at the names given; raise if they name nothing that a network can have."""
+def _require_names(model: nn.Module, encoder: str | None, head: str | None) -> None:
     name = type(model).__name__
     if encoder is not None and head is None:
         raise ValueError(
@@ -158,12 +163,6 @@ def split(
         raise ValueError(f"model: {name} is a single layer; put it into nn.Sequential, behind others")
     elif not any(parameter.ndim > 1 for parameter in model.parameters()):
         raise ValueError(f"model: {name} has no layer with weights that could give logits")
-    if pool is not None and not callable(pool):
-        raise TypeError(f"pool must be a function (b, r, d) -> (b, e), got {type(pool).__name__}")
-    if not (mask is None or isinstance(mask, str) or callable(mask)):
-        raise TypeError(f"mask must be a key of the inputs or a function of them, got {type(mask).__name__}")
-    _require_copyable(pool=pool, mask=mask)
-    return SplitNetwork(model, encoder=encoder, head=head, pool=pool, stages=stages, mask=mask)
 
 
 def _takes_mask(pool: Callable) -> bool:
@@ -185,3 +184,169 @@ def _require_copyable(**functions: object) -> None:
                     f"{argument} uses the module {name!r} from outside, which a copy of the network (a teacher, say) "
                     "would share; pass an nn.Module that holds it, or a method of the model"
                 )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a module."""
+
+    name: str
+    module: nn.Module
+    entered: Tensor | None  # what it was called with, if that is one tensor
+    left: Tensor | None  # what it gave, if that is one row an example
+    width: int  # how many channels that has, at every position
+    version: int  # how often it had been changed in place
+
+    @property
+    def is_linear(self) -> bool:
+        return isinstance(self.module, nn.Linear) or axes_of(self.module) > 0
+
+    def given(self, output: Any) -> list[Tensor]:
+        """Return those of a model's outputs that are what this call left, unless that was changed in place."""
+        left = self.left if self.left is not None and _version(self.left) == self.version else None
+        return [] if left is None else [value for value in outputs_of(output) if same(value, left)]
+
+
+class _Trace:
+    """The calls of one forward pass in the order in which they ended, and what the model returned."""
+
+    def __init__(self, model: nn.Module, run: Callable[[], Any]):
+        self.kind = type(model).__name__
+        self.calls: list[_Call] = []
+        with ExitStack() as hooks:
+            for name, module in model.named_modules():
+                if name and not isinstance(module, torch.jit.ScriptModule):
+                    hooks.enter_context(module.register_forward_hook(partial(self._record, name), with_kwargs=True))
+            self.output = run()
+
+    def _record(
+        self, name: str, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
+    ) -> None:
+        given = (*arguments, *keywords.values())
+        plain = isinstance(output, Tensor) and not output.is_nested and output.ndim > 1
+        rows = plain and output.shape[1:].numel() == output.shape[1]
+        one = rows and len(given) == 1 and isinstance(given[0], Tensor)  # larger tensors are not worth their memory
+        width = output.shape[1 if axes_of(module) else -1] if plain else 0
+        left, version = (output, _version(output)) if rows else (None, 0)
+        self.calls.append(_Call(name, module, given[0] if one else None, left, width, version))
+
+    def head(self) -> str:
+        """Return the name of the layer whose output is the model's."""
+        found = self._final()
+        if len(found) > 1:
+            raise ValueError(
+                f"model: {self.kind} returns what several layers give ({listed(found)}); pass head=, the one that "
+                "gives the logits"
+            )
+        linear = [call for call in self.calls if call.is_linear]
+        named = found or [call.name for call in linear if call.left is not None] or [call.name for call in linear]
+        if not named:
+            raise ValueError(f"model: {self.kind} runs no linear layer as a module; {_MAKE_ONE}")
+        return self.require_head(named[-1])
+
+    def require_head(self, name: str) -> str:
+        """Return the name if that layer is called once, and gives the model's output."""
+        calls = [call for call in self.calls if call.name == name]
+        if not calls:
+            raise ValueError(f"head: {self.kind} never runs {name!r} in its forward pass")
+        if len(calls) > 1:
+            raise ValueError(
+                f"head: {self.kind} calls {name!r} {len(calls)} times in a forward pass, so what enters it is not the "
+                "embedding; call it once, or pass encoder= and pool="
+            )
+        given, left = calls[0].given(self.output), calls[0].left
+        if left is None or not given:
+            raise ValueError(self._ending(calls[0]))
+        if given[0].ndim == 1:
+            raise ValueError(
+                f"model: {self.kind} returns one number an example, {tuple(left.shape[:1])}, where its head {name!r} "
+                f"gives a column, {tuple(left.shape)}; let it return the column"
+            )
+        return name
+
+    def _final(self) -> list[str]:
+        """Return the innermost layers that give outputs of the model; an output itself before one of equal values."""
+        found = set()
+        for output in outputs_of(self.output):
+            rows = [(call, call.left) for call in self.calls if call.left is not None and same(output, call.left)]
+            rows = [(call, left) for call, left in rows if call.is_linear or _acts_affine(call)]
+            itself = [(call, left) for call, left in rows if left.data_ptr() == output.data_ptr()]
+            found |= {call.name for call, _ in (itself or rows)[:1]}
+        return sorted(found)
+
+    def _ending(self, head: _Call) -> str:
+        """Return what the model makes of what its head gives, and what to write instead."""
+        subject, name, final = f"model: {self.kind}", head.name, self._final()
+        if final not in ([], [name]):
+            return f"head: {self.kind} returns what {listed(final)} gives, not {name!r}"
+        if head.left is not None and _version(head.left) != head.version:
+            return f"{subject} changes in place what its head {name!r} gives, {_NEEDS}; leave that out"
+        output = first_output(self.output)
+        if head.left is None and isinstance(output, Tensor):
+            return f"{subject} {_of_positions(head, output)}"
+        after = self.calls[self.calls.index(head) + 1 :]
+        if leaves := [call for call in after if not any(True for _ in call.module.children())]:
+            layers = ", ".join(f"{type(call.module).__name__} ({call.name!r})" for call in leaves[:3])
+            advice = f"put nn.Identity() in the place of {listed([call.name for call in leaves], 3)}"
+            return f"{subject} ends in {layers} after its head {name!r}, {_NEEDS}; {advice}"
+        if how := _what_follows(head, output):
+            return (
+                f"{subject} makes {how} of what its head {name!r} gives, {_NEEDS}; let it return what {name!r} gives, "
+                "and do the rest outside"
+            )
+        return (
+            f"{subject} goes on after its last linear layer {name!r}, {_NEEDS}; {_MAKE_ONE}, and let the model return "
+            "what it gives"
+        )
+
+
+_MAKE_ONE = "make the layer that gives them a module of its own (nn.Linear), called once"
+_NEEDS = "while methods need the logits themselves"
+
+
+def _of_positions(head: _Call, output: Tensor) -> str:
+    if output.ndim > 2:
+        return (
+            f"has logits at every position, {tuple(output.shape)}; pass dense=True and head=, the layer that gives "
+            f"them ({head.name!r} is the last linear one)"
+        )
+    if output.shape[-1] == head.width:
+        return (
+            f"pools what its last linear layer {head.name!r} gives, {_NEEDS}; let it pool what enters that layer "
+            f"instead, or pass head={head.name!r}, encoder=, the module in front of it, and pool="
+        )
+    return f"makes its logits in no layer; {_MAKE_ONE}"
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+@torch.no_grad()
+def _acts_affine(call: _Call) -> bool:
+    """Whether a layer of another kind (one with LoRA around it) adds up, as a linear one does."""
+    x = call.entered
+    holds_weights = any(parameter.ndim > 1 for parameter in call.module.parameters())
+    if x is None or not x.is_floating_point() or not holds_weights:
+        return False
+    with in_eval(call.module):
+        one, other, both, none = (call.module(rows) for rows in (x, x.flip(0), x + x.flip(0), torch.zeros_like(x)))
+    scale = float(both.abs().max()) + float(none.abs().max())
+    return bool(((one + other - both - none).abs() <= 0.01 * scale).all())
+
+
+def _what_follows(head: _Call, output: Any) -> str:
+    """Return what the output is of what the head left, "" if that cannot be told."""
+    left = head.left
+    if left is None or not isinstance(output, Tensor) or output.numel() != left.numel():
+        return ""
+    rows, wanted = left.flatten(1), output.reshape(len(left), -1)
+    ratio = (wanted.norm() / rows.norm().clamp_min(1e-12)).to(rows.dtype)
+    ends = {
+        "a log-softmax": rows.log_softmax(1),
+        "a softmax": rows.softmax(1),
+        "a sigmoid": rows.sigmoid(),
+        "the negative": -rows,
+        "a multiple": rows * ratio,
+    }
+    return next((name for name, end in ends.items() if torch.allclose(end, wanted, rtol=1e-3, atol=1e-5)), "")

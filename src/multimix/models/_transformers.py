@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from multimix.models._hooks import replaced, run_to
-from multimix.models._names import linear_layers, listed
+from multimix.models._modules import linear_layers, listed, replaced, run_to
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import keywords
 from multimix.ops import CROSS_ENTROPY, BinaryCrossEntropy, Objective, SquaredError
@@ -31,11 +30,12 @@ class TransformersNetwork(AdaptedNetwork):
     Inputs are a mapping of the model's keyword arguments, whose labels are left out, or the model's main input.
     """
 
-    def __init__(self, model: nn.Module, *, body: str, head: str, stages: Sequence[str]):
-        """Take a model and the names of its body, its last layer and its stages."""
-        super().__init__(model, head=head, stages=stages)
+    _mixes_in_tuples = True
+
+    def __init__(self, model: nn.Module, stages: Sequence[str]):
+        body = _body_name(model)
+        super().__init__(model, head=_head_name(model, body), stages=stages or _stage_names(model, body))
         self._body = body
-        self._channels = getattr(self.head_module, "in_features", None)
         self._pooling: str | None = None
         self._pooled_shape: tuple[int, ...] = ()
         self.objective = _objective_of(model.config)
@@ -74,12 +74,6 @@ class TransformersNetwork(AdaptedNetwork):
         """Return what the model itself makes of the inputs."""
         return self.model(**self._arguments(inputs))
 
-    def _mixed_of(self, output: Any) -> Any:
-        return _first(output)
-
-    def _with_mixed(self, output: Any, mixed: Tensor) -> Any:
-        return _with_first(output, mixed)
-
     def _encode(self, inputs: Any) -> tuple[Tensor, tuple[dict[str, Any], type]]:
         arguments = self._arguments(inputs)
         never = f"model: {type(self.model).__name__} never runs {self._body!r}; pass head={self.head_name!r}"
@@ -94,7 +88,7 @@ class TransformersNetwork(AdaptedNetwork):
         return hidden, (arguments, type(output))
 
     def _width_of(self, raw: Tensor) -> int | None:
-        return self._channels if raw.ndim == 4 else None
+        return getattr(self.head_module, "in_features", None) if raw.ndim == 4 else None
 
     def _mask_of(self, inputs: Any, features: Float[Tensor, "b r d"]) -> Bool[Tensor, "b r"] | None:
         """Return the attention mask where it has a value a position, and for audio what the model makes of it."""
@@ -166,23 +160,11 @@ class TransformersNetwork(AdaptedNetwork):
         return self._restore(replace(output, features=features))
 
 
-def is_transformers(model: nn.Module) -> bool:
-    """Whether a model derives from transformers' ``PreTrainedModel``."""
-    return _derives(model, "PreTrainedModel")
-
-
-def adapt_transformers(model: nn.Module, stages: Sequence[str]) -> TransformersNetwork:
-    """Return a transformers classifier as a network; stages are the blocks of its body."""
-    body = _body_name(model)
-    head = _head_name(model, body)
-    return TransformersNetwork(model, body=body, head=head, stages=stages or _stage_names(model, body))
-
-
 def _body_name(model: Any) -> str:
     """Return the name of the model inside the classifier that gives hidden states."""
     if isinstance(getattr(model, model.base_model_prefix, None), nn.Module) and model.base_model_prefix:
         return model.base_model_prefix
-    bodies = [name for name, child in model.named_children() if _derives(child, "PreTrainedModel")]
+    bodies = [name for name, child in model.named_children() if derives(child, "PreTrainedModel")]
     if len(bodies) != 1:
         raise ValueError(
             f"model: {type(model).__name__} is no classifier with one body and a head; take one such as "
@@ -227,7 +209,7 @@ def _stage_names(model: Any, body: str) -> list[str]:
     module = model.get_submodule(body)
     if type(module).__name__ in _UNMIXED:
         return []
-    blocks = [name for name, child in module.named_modules() if _derives(child, "GradientCheckpointingLayer")]
+    blocks = [name for name, child in module.named_modules() if derives(child, "GradientCheckpointingLayer")]
     blocks = [name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)]
     blocks = blocks or _listed_blocks(module)
     if any("decoder" in name for name in blocks) and any("encoder" in name for name in blocks):
@@ -256,7 +238,7 @@ def _listed_blocks(body: nn.Module) -> list[str]:
     return [] if any(nested) else inside
 
 
-def _derives(module: nn.Module, base: str) -> bool:
+def derives(module: nn.Module, base: str) -> bool:
     """Whether a module's class derives from transformers' class of a name."""
     return any(cls.__name__ == base and cls.__module__.startswith("transformers.") for cls in type(module).__mro__)
 
@@ -286,18 +268,6 @@ def _mappings(config: Any) -> Iterator[None]:
         yield
     finally:
         config.return_dict = before
-
-
-def _first(output: Any) -> Any:
-    """Return the first of a tuple or list, of the first of nested ones, else what is given."""
-    return _first(output[0]) if isinstance(output, tuple | list) and output else output
-
-
-def _with_first(output: Any, first: Any) -> Any:
-    if not (isinstance(output, tuple | list) and output):
-        return first
-    values = (_with_first(output[0], first), *output[1:])
-    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
 
 
 _Pooling = Callable[[Any, Tensor], Tensor]

@@ -1,6 +1,5 @@
 """What models take and give: mappings, packed sequences and nested tensors, masks, layouts of features, outputs."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from math import isqrt, prod
@@ -8,17 +7,12 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from typing_extensions import Self
 
 MaskSource = str | Callable[[Any], Tensor]
 """Where a mask comes from: a key of the inputs, or a function of them."""
-
-
-def run(model: nn.Module, inputs: Any) -> Any:
-    """Return what a model makes of inputs; a mapping's items are keyword arguments, labels left out."""
-    return model(**keywords(inputs)) if isinstance(inputs, Mapping) else model(inputs)
 
 
 def keywords(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,20 +27,6 @@ def detached(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return {name: detached(value) for name, value in inputs.items()}
     return inputs.detach() if isinstance(inputs, Tensor) else inputs
-
-
-def require_keywords(model: nn.Module, inputs: Any) -> None:
-    """Raise unless a mapping of inputs, if they are one, are keywords that the model's forward takes."""
-    if not isinstance(inputs, Mapping):
-        return
-    signature = inspect.signature(model.forward)
-    try:
-        signature.bind(**keywords(inputs))
-    except TypeError as error:
-        raise ValueError(
-            f"inputs: a mapping is passed to {type(model).__name__} as keywords, which are "
-            f"{', '.join(signature.parameters)}; got {', '.join(map(str, inputs))} ({error})"
-        ) from None
 
 
 def padded(output: Tensor | PackedSequence) -> tuple[Tensor, Tensor | None]:
@@ -93,10 +73,9 @@ def given_mask(source: MaskSource, inputs: Any, features: Float[Tensor, "b r d"]
         found = inputs[source]
     if not isinstance(found, Tensor):
         raise TypeError(f"mask must be a tensor (b, r), got {type(found).__name__}")
-    if found.shape != features.shape[:2]:
+    if found.shape != (wanted := features.shape[:2]):
         raise ValueError(
-            f"mask must have one value a position of the encoder's output, {tuple(features.shape[:2])}, "
-            f"got {tuple(found.shape)}"
+            f"mask must have one value a position of the encoder's output, {tuple(wanted)}, got {tuple(found.shape)}"
         )
     return found.to(features.device, torch.bool)
 
@@ -112,10 +91,7 @@ def masked_mean(features: Float[Tensor, "b r d"], mask: Bool[Tensor, "b r"] | No
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a feature tensor keeps its channels, and the grid that its positions come from.
-
-    A map (b, d, h, w) or (b, h, w, d) has the grid (h, w), tokens (b, r, d) have (r,), a vector (b, d) has ().
-    """
+    """Where features keep their channels, and their grid: (h, w) of a map, (r,) of tokens (b, r, d), () of a vector."""
 
     grid: tuple[int, ...]
     channels_first: bool
@@ -143,29 +119,39 @@ class Layout:
         return raw.flatten(2).transpose(1, 2) if self.channels_first else raw.flatten(1, -2)
 
     def restore(self, features: Float[Tensor, "b r d"]) -> Tensor:
-        """Return positions as features of this layout, with the strides that they had.
+        """Return positions as features of this layout: as many as embed gave, or one, any number of tokens, a square.
 
-        Any other number of positions is taken for tokens, one or a square number for maps.
+        Strides are those that they had.
         """
-        grid = self._grid_of(features.shape[1])
-        if not grid:
+        positions, axes = features.shape[1], len(self.grid)
+        side = isqrt(positions)
+        grids = (self.grid, (1,) * axes, (positions,), (side, side))
+        fitting = [grid for grid in grids if len(grid) == axes and prod(grid) == positions]
+        if not fitting:
+            raise ValueError(
+                f"features must have as many positions as embed gave, {self.positions} on a grid {self.grid}, or one; "
+                f"got {positions}"
+            )
+        if not self.grid:
             return features.squeeze(1)
-        return features.transpose(1, 2).unflatten(2, grid) if self.channels_first else features.unflatten(1, grid)
-
-    def _grid_of(self, positions: int) -> tuple[int, ...]:
-        axes, side = len(self.grid), isqrt(positions)
-        if positions == self.positions:
-            return self.grid
-        if positions == 1:
-            return (1,) * axes
-        if axes == 1:
-            return (positions,)
-        if axes == 2 and side * side == positions:
-            return (side, side)
-        raise ValueError(
-            f"features must have as many positions as embed gave, {self.positions} on a grid {self.grid}, or one; "
-            f"got {positions}"
+        return (
+            features.transpose(1, 2).unflatten(2, fitting[0])
+            if self.channels_first
+            else features.unflatten(1, fitting[0])
         )
+
+
+def innermost(output: Any) -> Any:
+    """Return the first of a tuple or list, of the first of nested ones, else what is given."""
+    return innermost(output[0]) if isinstance(output, tuple | list) and output else output
+
+
+def with_innermost(output: Any, first: Any) -> Any:
+    """Return an output with another value in the place of its innermost."""
+    if not (isinstance(output, tuple | list) and output):
+        return first
+    values = (with_innermost(output[0], first), *output[1:])
+    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
 
 
 _FIELDS = ("logits", "last_hidden_state", "out")

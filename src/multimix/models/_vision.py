@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multimix.models._names import matching
+from multimix.models._modules import matching
 from multimix.models._network import AdaptedNetwork
 from multimix.protocols import EncoderOutput
 
@@ -36,6 +36,31 @@ class TimmNetwork(AdaptedNetwork):
     The logits of a few are the mean of two classifiers of the same embedding, so that no single layer gives them.
     """
 
+    def __init__(self, model: nn.Module, stages: Sequence[str]):
+        if getattr(model, "aux_head", None) is not None:
+            raise ValueError(
+                f"model: {type(model).__name__} adds the maximum of auxiliary logits over positions, which no pooled "
+                "embedding can give; create it with use_aux_head=False, or set its aux_head to None"
+            )
+        classes = {cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("timm.")}
+        classifiers = _classifiers(model)
+        if len(classifiers) != 1 and not (len(classifiers) == 2 and classes & _AVERAGED):
+            raise ValueError(
+                f"model: {type(model).__name__} combines several classifiers, so it has no single head (if they are "
+                "for distillation, take the variant without it)"
+            )
+        # A few models call pooling and layer together their classifier.
+        layer = getattr(classifiers[0], "fc", None)
+        head = layer if isinstance(layer, nn.Linear) else classifiers[0]
+        patterns = [_STAGES_OF[name] for name in classes & _STAGES_OF.keys()] or _STAGES.split()
+        super().__init__(
+            model,
+            head=next(name for name, module in model.named_modules() if module is head),
+            stages=stages or next((found for pattern in patterns if (found := matching(model, pattern))), []),
+            width=getattr(model, "num_features", None),
+            prefix_tokens=getattr(model, "num_prefix_tokens", 0),
+        )
+
     @property
     def head(self) -> nn.Module | None:  # type: ignore[override]
         """The affine layer behind ``classify``, or None."""
@@ -55,8 +80,7 @@ class TimmNetwork(AdaptedNetwork):
         x = self.model.forward_head(self._restore(output), pre_logits=True)
         container = self.model.get_submodule(self.head_name.rpartition(".")[0])
         # timm's pre_logits stop before the normalisation that is in here with the classifier.
-        layers = list(container)[:-1] if _is_norm_linear(container) else []
-        for layer in layers:
+        for layer in list(container)[:-1] if type(container).__name__ == "NormLinear" else ():
             x = layer(x)
         return x
 
@@ -75,43 +99,6 @@ def is_timm(model: nn.Module) -> bool:
     return all(callable(getattr(model, name, None)) for name in ("forward_features", "forward_head", "get_classifier"))
 
 
-def adapt_timm(model: nn.Module, stages: Sequence[str]) -> TimmNetwork:
-    """Return a timm model as a network; stages are what ``_STAGES`` finds first."""
-    if getattr(model, "aux_head", None) is not None:
-        raise ValueError(
-            f"model: {type(model).__name__} adds the maximum of auxiliary logits over positions, which no pooled "
-            "embedding can give; create it with use_aux_head=False, or set its aux_head to None"
-        )
-    classifiers = _classifiers(model)
-    averaged = len(classifiers) == 2 and bool(_class_names(model) & _AVERAGED)
-    if len(classifiers) != 1 and not averaged:
-        raise ValueError(
-            f"model: {type(model).__name__} combines several classifiers, so it has no single head (if they are for "
-            "distillation, take the variant without it)"
-        )
-    return TimmNetwork(
-        model,
-        head=_name_of(model, classifiers[0]),
-        stages=stages or _usual_stages(model),
-        width=getattr(model, "num_features", None),
-        prefix_tokens=getattr(model, "num_prefix_tokens", 0),
-    )
-
-
-def _usual_stages(model: nn.Module) -> list[str]:
-    for name in _class_names(model) & _STAGES_OF.keys():
-        return _matching(model, _STAGES_OF[name])
-    return next((found for pattern in _STAGES.split() if (found := matching(model, pattern))), [])
-
-
-def _matching(model: nn.Module, patterns: str) -> list[str]:
-    return [name for pattern in patterns.split() for name in matching(model, pattern)]
-
-
-def _class_names(model: nn.Module) -> set[str]:
-    return {cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("timm.")}
-
-
 def _classifiers(model: nn.Module) -> list[nn.Module]:
     """Return a model's classifiers, of which a model without its distillation has one."""
     found = model.get_classifier()  # type: ignore[operator]  # torch types every attribute as tensor or module
@@ -120,17 +107,6 @@ def _classifiers(model: nn.Module) -> list[nn.Module]:
     if not heads or isinstance(heads[0], nn.Identity):
         raise ValueError(f"model: {type(model).__name__} has no classifier; create it with num_classes of at least 1")
     return heads
-
-
-def _name_of(model: nn.Module, classifier: nn.Module) -> str:
-    # A few models call pooling and layer together their classifier.
-    layer = getattr(classifier, "fc", None)
-    head = layer if isinstance(layer, nn.Linear) else classifier
-    return next(name for name, module in model.named_modules() if module is head)
-
-
-def _is_norm_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential) and type(module).__name__ == "NormLinear"
 
 
 def _flat(model: Any, x: Tensor) -> Tensor:
@@ -145,6 +121,10 @@ def _dropped(model: Any, x: Tensor) -> Tensor:
     return model.dropout(_flat(model, x))
 
 
+def _itself(model: Any, x: Tensor) -> Tensor:
+    return x
+
+
 def _transformed(model: Any, x: Tensor) -> Tensor:
     return model._transform_input(x)
 
@@ -155,18 +135,13 @@ def _tokens(model: Any, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Family:
-    """How the models of one class compute their logits, in the order of the fields."""
+    """How the models of one class compute their logits."""
 
-    encoder: str
-    """Modules that run one after another; their last output is what ``embed`` gives."""
-    pool: Callable[[Any, Tensor], Tensor]
-    """What comes between them and the module of the head."""
-    head: str
-    """The classifier; of a sequence, the last layer is the head and those before it belong to pooling."""
-    stages: str
-    """Patterns of the stages' names."""
-    begin: Callable[[Any, Tensor], Tensor] = lambda model, x: x
-    """What comes before the modules of the encoder."""
+    encoder: str  # modules that run one after another; their last output is what ``embed`` gives
+    pool: Callable[[Any, Tensor], Tensor]  # what comes between them and the module of the head
+    head: str  # the classifier; of a sequence, the last layer is the head and those before it belong to pooling
+    stages: str  # patterns of the names of the blocks
+    begin: Callable[[Any, Tensor], Tensor] = _itself  # what comes before the modules of the encoder
 
 
 _RESNET = "conv1 bn1 relu maxpool layer1 layer2 layer3 layer4"
@@ -187,7 +162,7 @@ _FAMILIES = {
     "GoogLeNet": _Family(_GOOGLENET, _dropped, "fc", "inception*", begin=_transformed),
     "Inception3": _Family(_INCEPTION, _dropped, "fc", "Mixed_*", begin=_transformed),
     "MNASNet": _Family("layers", _mean, "classifier", "layers.*"),
-    "MaxVit": _Family("stem blocks", lambda model, x: x, "classifier", "blocks.*"),
+    "MaxVit": _Family("stem blocks", _itself, "classifier", "blocks.*"),
     "MobileNetV2": _Family("features", _mean, "classifier", "features.*"),
     "MobileNetV3": _Family("features", _flat, "classifier", "features.*"),
     "RegNet": _Family("stem trunk_output", _flat, "fc", "trunk_output.*"),
@@ -197,23 +172,29 @@ _FAMILIES = {
     "VGG": _Family("features", _flat, "classifier", "features.*"),
     "VisionTransformer": _Family("encoder", lambda model, x: x[:, 0], "heads", "encoder.layers.*", begin=_tokens),
 }
-_REFUSED = {
-    "SqueezeNet": "ends in a convolution and a ReLU, not in a linear layer; give it one, and pass encoder='features' "
-    "and head=, that layer's name",
-}
-_AUXILIARY = ("aux1", "aux2", "AuxLogits")
-"""Attributes that are classifiers beside the main one."""
+
+
+_REFUSED = "SqueezeNet"
 
 
 class TorchvisionNetwork(AdaptedNetwork):
     """A torchvision classifier, run module by module as its family does."""
 
     def __init__(self, model: nn.Module, name: str, stages: Sequence[str]):
-        """Take a model and its family's name."""
+        if name == _REFUSED:
+            raise ValueError(
+                f"model: torchvision's {name} ends in a convolution and a ReLU, not in a linear layer; give it one, "
+                "and pass encoder='features' and head=, that layer's name"
+            )
+        if any(getattr(model, beside, None) is not None for beside in ("aux1", "aux2", "AuxLogits")):
+            raise ValueError(
+                f"model: torchvision's {name} has auxiliary classifiers; adapt(model, head='fc') trains its main one; "
+                "aux_logits=False leaves them out"
+            )
         family = _FAMILIES[name]
         module = model.get_submodule(family.head)
         last = f".{list(module._modules)[-1]}" if isinstance(module, nn.Sequential) else ""
-        super().__init__(model, head=family.head + last, stages=stages or _matching(model, family.stages))
+        super().__init__(model, head=family.head + last, stages=stages or matching(model, family.stages))
         self._family = name
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
@@ -235,18 +216,5 @@ class TorchvisionNetwork(AdaptedNetwork):
 
 def family_of(model: nn.Module) -> str | None:
     """Return the name of the torchvision class that a model is or derives from, if it is one that is known here."""
-    known = _FAMILIES.keys() | _REFUSED.keys()
     classes = [cls for cls in type(model).__mro__ if cls.__module__.startswith("torchvision.models.")]
-    return next((cls.__name__ for cls in classes if cls.__name__ in known), None)
-
-
-def adapt_torchvision(model: nn.Module, family: str, stages: Sequence[str]) -> TorchvisionNetwork:
-    """Return a model of a known torchvision family as a network; stages are its blocks."""
-    if family in _REFUSED:
-        raise ValueError(f"model: torchvision's {family} {_REFUSED[family]}")
-    if any(getattr(model, name, None) is not None for name in _AUXILIARY):
-        raise ValueError(
-            f"model: torchvision's {family} has auxiliary classifiers; adapt(model, head='fc') trains its main one; "
-            "aux_logits=False leaves them out"
-        )
-    return TorchvisionNetwork(model, family, stages)
+    return next((cls.__name__ for cls in classes if cls.__name__ in {*_FAMILIES, _REFUSED}), None)
