@@ -43,13 +43,6 @@ def test_gradients_equal_those_of_the_loop(query, activation, generator):
         torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-12)
 
 
-def test_worked_by_hand():
-    features = torch.tensor([[[2.0, 0.0], [0.0, 2.0], [-2.0, 1.0]]])  # pooled: (0, 1), scores 0, 2, 1
-    torch.testing.assert_close(ops.attention(features), torch.tensor([[0.0, 2 / 3, 1 / 3]]))
-    by_class = ops.attention(features, query="cam", class_weights=torch.tensor([[1.0, 0.0]]))  # scores 2, 0, -2
-    torch.testing.assert_close(by_class, torch.tensor([[1.0, 0.0, 0.0]]))
-
-
 def test_an_image_rejected_everywhere_is_attended_uniformly():
     features = torch.tensor([[[1.0], [1.0]], [[1.0], [3.0]]], requires_grad=True)
     attention = ops.attention(features, query="cam", class_weights=torch.tensor([[-1.0], [1.0]]))
@@ -87,32 +80,12 @@ def test_autocast_changes_nothing(generator):
             assert torch.equal(attend(features, query, "relu", class_weights), plain)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize(("b", "n", "r"), [(1, 1, 1), (7, 1, 3), (1, 5, 4), (7, 13, 5), (13, 31, 2)])
-def test_reweighting_equals_the_loop(b, n, r, shared, device, generator):
-    weights = ops.dirichlet(n * (1 if shared else r), b, 0.3, generator=generator)
-    weights = weights if shared else weights.view(r, n, b)
-    attention = torch.rand(b, r, generator=generator) * (torch.rand(b, r, generator=generator) > 0.4)
-    ours = ops.reweight(weights.to(device), attention.to(device))
-    assert ours.shape == (r, n, b)
-    torch.testing.assert_close(ours.cpu().double(), references.reweight(weights, attention), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(ours.sum(-1).cpu(), torch.ones(r, n))
-
-
 def test_only_ratios_between_images_matter(generator):
     weights = ops.dirichlet(9, 5, 1.0, generator=generator)
     attention = torch.rand(5, 3, generator=generator)
     once = ops.reweight(weights, attention)
     for scale in (1e-37, 1e-20, 1e20):
         torch.testing.assert_close(ops.reweight(weights, attention * scale), once, rtol=1e-4, atol=1e-6)
-
-
-def test_tuples_without_attention_keep_their_weights():
-    weights = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
-    attention = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    reweighted = ops.reweight(weights, attention)
-    assert torch.equal(reweighted[0], torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]]))
-    assert torch.equal(reweighted[1], weights)
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 0.05, 1.0])

@@ -100,31 +100,8 @@ def test_weights_of_classes_may_be_a_list(cls):
     hash(cls([1.0, 2.0]))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_indices_become_one_hot_rows(dtype, device):
-    rows = ops.as_probabilities(torch.tensor([2, 0, 1, 2], dtype=dtype, device=device), 3)
-    assert rows.dtype == torch.float32
-    assert rows.device.type == device.type
-    assert rows.tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
-
-
-def test_probabilities_stay_as_they_are_but_for_the_dtype():
-    targets = torch.tensor([[0.25, 0.75], [1.0, 0.0]], dtype=torch.float64)
-    assert torch.equal(ops.as_probabilities(targets, 2, dtype=torch.float64), targets)
-    assert torch.equal(ops.as_probabilities(targets, 2), targets.float())
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_large_values_are_finite_though_their_sum_is_not(dtype):
     inputs = torch.full((4, 3), torch.finfo(dtype).max, dtype=dtype)
     assert not inputs.sum().isfinite()
     ops.check_batch(inputs, torch.zeros(4, dtype=torch.long))
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize("bad", [[float("nan")], [float("inf")], [float("inf"), -float("inf")], [-float("inf")]])
-def test_what_is_not_finite_is_refused(bad):
-    inputs = torch.zeros(4, 3)
-    inputs[1, : len(bad)] = torch.tensor(bad)
-    with pytest.raises(ValueError, match="inputs must be finite, got NaN or infinity"):
-        ops.check_batch(inputs, torch.zeros(4, dtype=torch.long))

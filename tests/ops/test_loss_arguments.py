@@ -11,72 +11,57 @@ from ops.samples import sample
 pytestmark = pytest.mark.bad_input
 
 
+FLAT = [
+    ({"logits": torch.randn(7)}, r"logits must have shape \(b, k\), got \(7,\)"),
+    ({"logits": torch.randn(6, 5)}, "targets has 7 rows for a mini-batch of 6"),
+    ({"logits": torch.zeros(7, 5, dtype=torch.long)}, "logits must be floating-point, got torch.int64"),
+    ({"logits": torch.zeros(7, 5, device="meta")}, "tensors lie on different devices: logits on meta, targets on cpu"),
+    ({"targets": torch.zeros(7, 4)}, r"targets holds probabilities and must have shape \(b, 5\), got \(7, 4\)"),
+    ({"targets": torch.zeros(7, 1, dtype=torch.long)}, r"targets holds class indices and must have shape \(b,\)"),
+    ({"targets": torch.zeros(6, dtype=torch.long)}, "targets has 6 rows for a mini-batch of 7"),
+    ({"targets": torch.full((7, 5), 0.5)}, "targets must have rows that sum to 1"),
+    ({"targets": torch.tensor([[1.5, -0.5, 0, 0, 0]] * 7)}, "targets must not be negative"),
+    ({"targets": torch.zeros(7, dtype=torch.bool)}, "targets must be class indices or probabilities"),
+    ({"targets": torch.zeros(7, 5, dtype=torch.complex64)}, "targets must be class indices or probabilities"),
+    ({"weights": torch.full((3, 6), 1 / 6)}, "weights has 6 columns for a mini-batch of 7"),
+    ({"weights": torch.full((2, 3, 7), 1 / 7)}, r"weights must have shape \(n, 7\), got \(2, 3, 7\)"),
+    ({"weights": torch.ones(3, 7)}, "weights must have rows that sum to 1"),
+    ({"weights": torch.full((3, 7), float("nan"))}, "weights must"),
+    ({"weights": torch.tensor([[2.0, -1, 0, 0, 0, 0, 0]])}, "weights must not be negative, got -1"),
+    ({"weights": torch.zeros(0, 7)}, "weights must have at least one row"),
+    ({"weights": torch.eye(7, dtype=torch.long)}, "weights must be floating-point, got torch.int64"),
+    ({"teacher": torch.randn(7, 4)}, r"teacher_logits must have the shape of logits, \(7, 5\), got \(7, 4\)"),
+    ({"teacher": torch.randn(7, 5), "gamma": 1.1}, r"gamma must lie in \[0, 1\], got 1.1"),
+]
+DENSE = [
+    ({"logits": torch.randn(7, 5)}, r"logits must have shape \(b, r, k\), got \(7, 5\)"),
+    ({"attention": torch.ones(7, 3)}, r"attention must have shape \(7, 2\), got \(7, 3\)"),
+    ({"attention": -torch.ones(7, 2)}, "attention must not be negative or NaN, got -1"),
+    ({"attention": torch.full((7, 2), float("nan"))}, "attention must not be negative or NaN, got nan"),
+    ({"weights": torch.full((3, 3, 7), 1 / 7)}, r"weights must have shape \(n, 7\) or \(2, n, 7\)"),
+    ({"weights": torch.full((7,), 1 / 7)}, r"weights must have shape \(n, 7\) or \(2, n, 7\), got \(7,\)"),
+    ({"teacher": torch.randn(7, 5)}, "teacher_logits must have the shape of logits"),
+]
+
+
+@pytest.mark.parametrize(("r", "change", "message"), [(None, *case) for case in FLAT] + [(2, *case) for case in DENSE])
+def test_the_argument_is_named(r, change, message):
+    of_type = "floating-point" in message or "class indices or" in message
+    with pytest.raises(TypeError if of_type else ValueError, match=message):
+        replace(sample(7, 3, 5, r=r, dtype=torch.float32), **change).loss()
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("options", "message"),
     [
-        ({"logits": torch.randn(7)}, r"logits must have shape \(b, k\), got \(7,\)"),
-        ({"logits": torch.randn(7, 3, 5)}, r"logits must have shape \(b, k\), got \(7, 3, 5\)"),
-        ({"logits": torch.randn(6, 5)}, "targets has 7 rows for a mini-batch of 6"),
-        ({"targets": torch.tensor([0, 1, 2, 3, 4, 5, 0])}, r"targets must lie in 0\.\.4 for 5 classes, got 5"),
-        ({"targets": torch.tensor([0, 1, -1, 3, 4, 2, 0])}, r"targets must lie in 0\.\.4 for 5 classes, got -1"),
-        ({"targets": torch.zeros(7, 4)}, r"targets holds probabilities and must have shape \(b, 5\), got \(7, 4\)"),
-        ({"targets": torch.zeros(7)}, r"targets holds probabilities and must have shape \(b, 5\), got \(7,\)"),
-        ({"targets": torch.zeros(7, 1, dtype=torch.long)}, r"targets holds class indices and must have shape \(b,\)"),
-        ({"targets": torch.zeros(6, dtype=torch.long)}, "targets has 6 rows for a mini-batch of 7"),
-        ({"targets": torch.full((7, 5), 0.5)}, "targets must have rows that sum to 1"),
-        ({"targets": torch.full((7, 5), float("nan"))}, "targets must"),
-        ({"targets": torch.tensor([[1.5, -0.5, 0, 0, 0]] * 7)}, "targets must not be negative"),
-        ({"weights": torch.full((3, 6), 1 / 6)}, "weights has 6 columns for a mini-batch of 7"),
-        ({"weights": torch.full((2, 3, 7), 1 / 7)}, r"weights must have shape \(n, 7\), got \(2, 3, 7\)"),
-        ({"weights": torch.ones(3, 7)}, "weights must have rows that sum to 1"),
-        ({"weights": torch.full((3, 7), float("nan"))}, "weights must"),
-        ({"weights": torch.tensor([[2.0, -1, 0, 0, 0, 0, 0]])}, "weights must not be negative, got -1"),
-        ({"weights": torch.zeros(0, 7)}, "weights must have at least one row"),
-        ({"teacher": torch.randn(7, 4)}, r"teacher_logits must have the shape of logits, \(7, 5\), got \(7, 4\)"),
-        ({"teacher": torch.randn(7, 5), "gamma": 1.1}, r"gamma must lie in \[0, 1\], got 1.1"),
-        ({"teacher": torch.randn(7, 5), "gamma": -0.1}, r"gamma must lie in \[0, 1\], got -0.1"),
+        ({"impl": "fast"}, "impl must be one of auto, plain, commuted, fused, got 'fast'"),
+        ({"chunk": 0}, "chunk must be at least 1, got 0"),
+        ({"balanced": 1.5}, r"balanced must lie in \[0, 1\], got 1.5"),
     ],
 )
-def test_a_value_error_names_the_argument(change, message):
+def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        replace(sample(7, 3, 5, dtype=torch.float32), **change).loss()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"logits": torch.zeros(7, 5, dtype=torch.long)}, "logits must be floating-point, got torch.int64"),
-        ({"weights": torch.eye(7, dtype=torch.long)}, "weights must be floating-point, got torch.int64"),
-        ({"targets": torch.zeros(7, dtype=torch.bool)}, "targets must be class indices or probabilities"),
-        ({"targets": torch.zeros(7, 5, dtype=torch.complex64)}, "targets must be class indices or probabilities"),
-    ],
-)
-def test_a_type_error_names_the_argument(change, message):
-    with pytest.raises(TypeError, match=message):
-        replace(sample(7, 3, 5, dtype=torch.float32), **change).loss()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"logits": torch.randn(7, 5)}, r"logits must have shape \(b, r, k\), got \(7, 5\)"),
-        ({"attention": torch.ones(7, 3)}, r"attention must have shape \(7, 2\), got \(7, 3\)"),
-        ({"attention": torch.ones(2, 7)}, r"attention must have shape \(7, 2\), got \(2, 7\)"),
-        ({"attention": -torch.ones(7, 2)}, "attention must not be negative or NaN, got -1"),
-        ({"attention": torch.full((7, 2), float("nan"))}, "attention must not be negative or NaN, got nan"),
-        ({"weights": torch.full((3, 3, 7), 1 / 7)}, r"weights must have shape \(n, 7\) or \(2, n, 7\)"),
-        ({"weights": torch.full((7,), 1 / 7)}, r"weights must have shape \(n, 7\) or \(2, n, 7\), got \(7,\)"),
-        ({"teacher": torch.randn(7, 5)}, "teacher_logits must have the shape of logits"),
-    ],
-)
-def test_the_dense_form_names_the_argument(change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(sample(7, 3, 5, r=2, dtype=torch.float32), **change).loss()
-
-
-def test_unknown_implementations_are_refused():
-    with pytest.raises(ValueError, match="impl must be one of auto, plain, commuted, fused, got 'fast'"):
-        sample(7, 3, 5).loss(impl="fast")
+        sample(7, 3, 5).loss(**options)
 
 
 @pytest.mark.parametrize("impl", ["commuted", "fused"])
@@ -99,18 +84,6 @@ def test_a_label_out_of_range_is_named_whatever_the_form(r, label, impl):
         replace(s, targets=targets).loss(impl=impl)
 
 
-@pytest.mark.parametrize("chunk", [0, -1])
-def test_a_chunk_holds_something(chunk):
-    with pytest.raises(ValueError, match=f"chunk must be at least 1, got {chunk}"):
-        sample(7, 3, 5).loss(chunk=chunk)
-
-
-@pytest.mark.parametrize(("n", "sets", "name"), [(0, None, "n"), (3, 0, "sets"), (-1, 2, "n")])
-def test_lazy_weights_refuse_impossible_numbers(n, sets, name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1"):
-        ops.LazyWeights(n, lambda rows: torch.eye(7)[:rows], sets)
-
-
 @pytest.mark.parametrize("shape", [(3, 6), (2, 7), (3, 7, 1)])
 def test_lazy_weights_must_be_drawn_as_asked(shape):
     lazy = ops.LazyWeights(3, lambda rows: torch.zeros(shape))
@@ -123,29 +96,6 @@ def test_lazy_weights_have_one_set_for_each_position():
         lazy = ops.LazyWeights(3, lambda rows: torch.full((rows, 7), 1 / 7), sets)
         with pytest.raises(ValueError, match=f"weights.sets must be {expected}, got {sets}"):
             replace(sample(7, 3, 5, r=r, dtype=torch.float32), weights=lazy).loss()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_tensors_on_two_devices_are_named():
-    s = sample(7, 3, 5)
-    with pytest.raises(ValueError, match="tensors lie on different devices: logits on cuda:0, targets on cpu"):
-        replace(s, logits=s.logits.cuda()).loss()
-
-
-def test_soft_cross_entropy_wants_one_shape():
-    with pytest.raises(ValueError, match=r"targets must have the shape of logits, \(3, 5\), got \(3,\)"):
-        ops.soft_cross_entropy(torch.randn(3, 5), torch.zeros(3))
-    with pytest.raises(TypeError, match="logits must be floating-point"):
-        ops.soft_cross_entropy(torch.zeros(3, 5, dtype=torch.long), torch.zeros(3, 5))
-
-
-@pytest.mark.parametrize("classes", [1, 5])
-def test_as_probabilities_checks_what_it_converts(classes):
-    with pytest.raises(ValueError, match="targets must lie in 0"):
-        ops.as_probabilities(torch.tensor([0, classes]), classes)
-    with pytest.raises(ValueError, match=rf"must have shape \(b, {classes}\)"):
-        ops.as_probabilities(torch.zeros(2, classes + 1), classes)
 
 
 @pytest.mark.parametrize("dense", [False, True])

@@ -72,12 +72,6 @@ def test_binary_cross_entropy_is_torchs(weights):
     torch.testing.assert_close(smooth, 0.8 * targets + 0.1)
 
 
-def test_squared_error_is_torchs():
-    values, targets = draw(9, 3), draw(9, 3, seed=1)
-    torch.testing.assert_close(SquaredError()(values, targets), F.mse_loss(values, targets))
-    assert SquaredError().targets(targets[:, 0], 1).shape == (9, 1)
-
-
 def test_a_mean_over_nothing_is_zero():
     objective = CrossEntropy(ignore_index=0)
     logits = draw(4, 5).requires_grad_()
@@ -160,25 +154,6 @@ def test_padding_may_hold_anything():
     torch.testing.assert_close(first, third)
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_cross_entropy_is_the_fused_loss(dense):
-    outputs, teacher = (draw(4, 6, 5, seed=s) if dense else draw(4, 5, seed=s) for s in (0, 1))
-    weights, attention = rows(50, 4), rows(4, 6, seed=2)
-    free, twin = outputs.clone().requires_grad_(), outputs.clone().requires_grad_()
-    shared = {"gamma": 0.3, "balanced": 0.7, "teacher_logits": teacher}
-    if dense:
-        theirs = ops.dense_mixed_cross_entropy(free, indices(4), weights, attention, **shared)
-    else:
-        theirs = ops.mixed_cross_entropy(free, indices(4), weights, **shared)
-    extra = {"attention": attention} if dense else {}
-    ours = mixed(twin, indices(4), weights, CrossEntropy(), **extra, **shared)
-    theirs.backward()
-    ours.total.backward()
-    torch.testing.assert_close(ours.total, theirs)
-    torch.testing.assert_close(twin.grad, free.grad)
-    torch.testing.assert_close(ours.total, 0.3 * ours.terms["labels"] + 0.7 * ours.terms["teacher"])
-
-
 def test_balance_restores_the_gradient_of_the_squared_error():
     """Its gradient is linear in the outputs: many tuples give plain training's centred part m / (m - 1) times."""
     outputs, targets = draw(16, 3).requires_grad_(), draw(16, 3, seed=1)
@@ -188,14 +163,6 @@ def test_balance_restores_the_gradient_of_the_squared_error():
     (ours,) = torch.autograd.grad(loss, outputs)
     centred, expected = ours - ours.mean(0), 16 / 15 * (plain - plain.mean(0))
     assert (centred - expected).norm() < 0.02 * expected.norm()
-
-
-def test_half_precision_is_computed_in_single():
-    outputs, weights = draw(4, 5).bfloat16().requires_grad_(), rows(30, 4).float()
-    total = mixed(outputs, draw(4, 5, seed=1), weights, SquaredError()).total
-    total.backward()
-    assert total.dtype == torch.float32
-    assert outputs.grad.dtype == torch.bfloat16
 
 
 def test_attention_under_a_mask_ignores_padding():

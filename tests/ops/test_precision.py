@@ -42,16 +42,6 @@ def test_no_further_from_the_truth_than_the_plain_line(dtype, scale, soft, taugh
     assert (ours.double() - gradient).abs().max() <= worst + 1e-6 * scale
 
 
-@pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("dtype", HALVES)
-def test_weights_in_half_precision_too(dtype, impl):
-    """Their rows sum to 1 only nearly, which the plain line does not mind less."""
-    s = sample(31, 13, 13, scale=5.0, dtype=torch.float32)
-    halved = Sample(s.logits.to(dtype), s.targets, s.weights.to(dtype))
-    exact = truth(s)
-    assert abs(float(halved.loss(impl=impl)) - exact) <= abs(plainly(halved, dtype)[0] - exact) + 5e-3
-
-
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_is_computed_in_float32(dtype):
     for r in (None, 3):
@@ -100,11 +90,3 @@ def test_a_large_offset_of_all_logits_costs_no_digits(taught, r, impl):
     assert float(shifted.loss(impl=impl)) == pytest.approx(truth(shifted), rel=3e-6)
     difference = shifted.gradient(impl=impl).double() - true_gradient(shifted)
     assert difference.norm() <= 1e-5 * true_gradient(shifted).norm()
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_right_and_certain_predictions_cost_nothing(impl):
-    """One image a tuple, logits 1e4 for its label: exactly zero, not a difference of large numbers."""
-    targets = torch.tensor([0, 3, 2, 2])
-    logits = torch.eye(5)[targets] * 1e4
-    assert float(Sample(logits, targets, torch.eye(4)).loss(impl=impl)) == 0.0

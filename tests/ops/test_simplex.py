@@ -4,39 +4,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from multimix import ops
 from multimix.ops import _simplex
 
-ALPHAS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 1e2, 1e3)
-
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("m", [1, 2, 7, 128])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rows_lie_on_the_simplex(alpha, m, dtype, generator):
-    weights = ops.dirichlet(301, m, alpha, generator=generator, dtype=dtype)
-    assert weights.shape == (301, m)
-    assert weights.dtype == dtype
-    assert weights.isfinite().all()
-    assert weights.min() >= 0
-    torch.testing.assert_close(weights.sum(1), torch.ones(301, dtype=dtype), rtol=0, atol=1e-6)
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.integers(1, 40), st.integers(1, 40), st.floats(-3, 3), st.integers(0, 2**31))
-def test_rows_lie_on_the_simplex_whatever_comes(n, m, exponent, seed):
-    weights = ops.dirichlet(n, m, 10.0**exponent, generator=seeded(seed))
-    assert weights.shape == (n, m)
-    assert bool((weights >= 0).all())
-    assert bool(((weights.sum(1) - 1).abs() < 1e-5).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -72,13 +47,6 @@ def test_a_range_across_all_ways_of_the_sampler_keeps_every_row_to_its_own():
             assert stats.kstest(marginal, stats.beta(own, 2 * own).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("alpha", [2.0, 50.0, 1e3])
-def test_even_weights_follow_their_distribution_in_either_precision(alpha, dtype):
-    weights = ops.dirichlet(20_000, 3, alpha, generator=seeded(12), dtype=dtype).double()
-    assert stats.kstest(weights[:, 1].numpy(), stats.beta(alpha, 2 * alpha).cdf).pvalue > 1e-3
-
-
 @pytest.mark.parametrize("m", [2, 8])
 @pytest.mark.parametrize("alpha", [1e-2, 1 / 128, 0.5, 2.0])
 def test_float32_draws_follow_the_same_distribution(alpha, m):
@@ -100,14 +68,6 @@ def test_covariance_is_that_of_a_symmetric_dirichlet(alpha):
     torch.testing.assert_close(weights.mean(0), torch.full((m,), 1 / m, dtype=torch.float64), rtol=0, atol=0.01)
 
 
-@pytest.mark.parametrize(("m", "alpha"), [(2, 0.5), (16, 1.0), (128, 0.5), (128, 2.0), (128, 1 / 128)])
-def test_sum_of_squares_is_one_over_the_effective_number(m, alpha):
-    squares = ops.dirichlet(8000, m, alpha, generator=seeded(4), dtype=torch.float64).square().sum(1)
-    expected = (1 + alpha) / (1 + m * alpha)
-    standard_error = float(squares.std()) / math.sqrt(len(squares))
-    assert abs(float(squares.mean()) - expected) < 4 * standard_error
-
-
 def test_a_range_draws_one_concentration_a_row():
     n, m, bounds = 200, 6, (0.5, 2.0)
     together, apart = seeded(5), seeded(5)
@@ -116,14 +76,6 @@ def test_a_range_draws_one_concentration_a_row():
     assert own.shape == (n,)
     assert own.unique().numel() > n // 2
     assert torch.equal(weights, ops.dirichlet(n, m, own, generator=apart))
-
-
-def test_each_row_follows_its_own_concentration():
-    alpha = torch.tensor([0.05, 1.0, 50.0]).repeat_interleave(3000)
-    squares = ops.dirichlet(9000, 4, alpha, generator=seeded(6)).square().sum(1).view(3, 3000)
-    for row, a in zip(squares, (0.05, 1.0, 50.0), strict=True):
-        expected = (1 + a) / (1 + 4 * a)
-        assert abs(float(row.mean()) - expected) < 4 * float(row.std()) / math.sqrt(3000)
 
 
 def test_draw_between_is_uniform_over_the_range():
@@ -140,15 +92,6 @@ def test_draw_between_repeats_a_number_without_drawing():
     assert torch.equal(generator.get_state(), before)
 
 
-@pytest.mark.parametrize("alpha", [0.2, (0.5, 2.0)])
-def test_the_same_state_gives_the_same_draw_and_spares_the_global_one(alpha):
-    before = torch.get_rng_state()
-    first, second = (ops.dirichlet(40, 7, alpha, generator=seeded(8)) for _ in range(2))
-    assert torch.equal(first, second)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not torch.equal(first, ops.dirichlet(40, 7, alpha, generator=seeded(9)))
-
-
 def test_without_a_generator_the_global_one_draws():
     torch.manual_seed(3)
     first = ops.dirichlet(5, 4, (0.5, 2.0))
@@ -160,11 +103,8 @@ def test_the_result_goes_where_it_is_asked_to(device):
     for alpha in (0.5, (0.5, 1.0), torch.full((6,), 0.5, device=device)):
         drawn = ops.dirichlet(6, 5, alpha, generator=seeded(), device=device)
         assert drawn.device.type == device.type
-        assert torch.equal(drawn.cpu(), ops.dirichlet(6, 5, _on_cpu(alpha), generator=seeded()))
-
-
-def _on_cpu(alpha):
-    return alpha.cpu() if isinstance(alpha, torch.Tensor) else alpha
+        here = alpha.cpu() if isinstance(alpha, torch.Tensor) else alpha
+        assert torch.equal(drawn.cpu(), ops.dirichlet(6, 5, here, generator=seeded()))
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 2.0])
@@ -172,29 +112,6 @@ def test_beta_is_symmetric_beta(alpha):
     drawn = ops.beta(4000, alpha, generator=seeded(10))
     assert drawn.shape == (4000,)
     assert stats.kstest(drawn.double().numpy(), stats.beta(alpha, alpha).cdf).pvalue > 1e-3
-
-
-@pytest.mark.parametrize("m", [3, 16, 128])
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_alpha_for_inverts_the_effective_number(m, share):
-    effective = 1 + share * (m - 1)
-    alpha = ops.alpha_for(effective, m)
-    assert (1 + m * alpha) / (1 + alpha) == pytest.approx(effective, rel=1e-12)
-
-
-def test_alpha_for_gives_the_paper_its_numbers():
-    assert ops.alpha_for(43.333333333333336, 128) == pytest.approx(0.5)
-    assert ops.alpha_for(64.5, 128) == pytest.approx(1.0)
-    assert ops.alpha_for(257 / 3, 128) == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize(("m", "b"), [(1, 1), (1, 7), (3, 7), (7, 7), (4, 31)])
-def test_scattered_tuples_keep_their_weights_on_distinct_examples(m, b, generator):
-    weights = ops.dirichlet(200, m, 1.0, generator=generator)
-    scattered = ops.scatter_tuples(weights, b, generator=generator)
-    assert scattered.shape == (200, b)
-    assert ((scattered > 0).sum(1) == m).all()
-    assert torch.equal(scattered.sort(1).values[:, b - m :], weights.sort(1).values)
 
 
 def test_every_example_enters_tuples_alike_and_at_every_place():
@@ -208,55 +125,6 @@ def test_every_example_enters_tuples_alike_and_at_every_place():
     pairs = (scattered[:, 0] > 0) & (scattered[:, 1] > 0)
     expected = m * (m - 1) / (b * (b - 1))
     assert abs(float(pairs.double().mean()) - expected) < 4 * math.sqrt(expected * (1 - expected) / n)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    "alpha", [0, 0.0, -1.0, math.nan, math.inf, (0.0, 1.0), (2.0, 0.5), (1.0, math.inf), (1.0, 2.0, 3.0), ()]
-)
-def test_impossible_concentrations_are_refused(alpha):
-    with pytest.raises(ValueError, match="alpha must"):
-        ops.dirichlet(3, 4, alpha)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize("alpha", ["1", None, True, (1.0, "2")])
-def test_what_is_no_concentration_is_refused(alpha):
-    with pytest.raises(TypeError, match="alpha must be a number or a tuple of numbers"):
-        ops.dirichlet(3, 4, alpha)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize("alpha", [torch.ones(4), torch.ones(3, 1), torch.tensor([1.0, -1.0, 1.0]), torch.zeros(3)])
-def test_impossible_tensors_of_concentrations_are_refused(alpha):
-    with pytest.raises(ValueError, match="alpha must"):
-        ops.dirichlet(3, 4, alpha)
-
-
-@pytest.mark.bad_input
-def test_a_concentration_of_nan_in_a_tensor_is_refused():
-    with pytest.raises(ValueError, match="alpha must"):
-        ops.dirichlet(2, 4, torch.tensor([1.0, math.nan]))
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(("n", "m", "name"), [(0, 3, "n"), (3, 0, "m"), (-1, 3, "n")])
-def test_empty_draws_are_refused(n, m, name):
-    with pytest.raises(ValueError, match=f"^{name} must be at least 1"):
-        ops.dirichlet(n, m, 1.0)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize("effective", [1.0, 0.5, 8.0, 9.0, math.nan])
-def test_impossible_effective_numbers_are_refused(effective):
-    with pytest.raises(ValueError, match="effective must lie strictly between 1 and m = 8"):
-        ops.alpha_for(effective, 8)
-
-
-@pytest.mark.bad_input
-def test_tuples_longer_than_the_mini_batch_are_refused():
-    with pytest.raises(ValueError, match="tuple_length must not exceed the mini-batch of 3, got 4"):
-        ops.scatter_tuples(torch.full((2, 4), 0.25), 3)
 
 
 def log_acceptance(y: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
