@@ -58,6 +58,7 @@ REFUSED = [
     ("sides", {}, TypeError, "must be a tuple of integers, got {}"),
     ("alpha", inf, ValueError, "must be above 0 and finite, got inf"),
     ("alpha", (1, -2), ValueError, "must hold values that each must be above 0 and finite, got (1, -2)"),
+    ("alpha", (1,), ValueError, "must hold 2 values, got (1,)"),
     ("mode", "c", ValueError, "must be one of a, b, got 'c'"),
     ("mode", 3, TypeError, "must be a text, got 3"),
     ("size", 5, ValueError, "must be below 5, got 5"),

@@ -84,6 +84,7 @@ class _Kind:
     bounds: tuple[Any, ...] = ()
     choices: tuple[Any, ...] = ()
     items: tuple["_Kind", ...] = ()
+    length: int | None = None
 
     def takes(self, value: object) -> bool:
         """Return whether a value is of this type; True and False are no numbers."""
@@ -105,11 +106,15 @@ class _Kind:
         """Return what a value that does not hold has to be, as a sentence goes on after "must"."""
         if self.choices:
             return "be one of " + ", ".join(map(str, self.choices))
+        if self.length is not None and len(value) != self.length:
+            return f"hold {self.length} values"
         if not self._holds_items(value):
             return "hold values that each must " + " or ".join(kind.asks(None) for kind in self.items)
         return _range(self.bounds) if self.bounds else f"be {self.words}"
 
     def _holds_items(self, value: Any) -> bool:
+        if self.length is not None and len(value) != self.length:
+            return False
         return not self.items or all(any(kind.takes(i) and kind.holds(i) for kind in self.items) for i in value or ())
 
 
@@ -161,15 +166,17 @@ def _kinds(annotation: Any) -> tuple[_Kind, ...]:
         annotation, *marks = get_args(annotation)
         bounds = tuple(b for m in marks for b in (m if isinstance(m, Interval) else (m,)) if type(b) in _TESTS)
     if get_origin(annotation) is tuple:
-        items = tuple(_kinds(item) for item in get_args(annotation) if item is not Ellipsis)
-        return (_tuple_of(tuple(dict.fromkeys(k for i in items for k in i)), bounds),) if all(items) else ()
+        given = get_args(annotation)
+        items = tuple(_kinds(item) for item in given if item is not Ellipsis)
+        length = None if Ellipsis in given else len(given)
+        return (_tuple_of(tuple(dict.fromkeys(k for i in items for k in i)), bounds, length),) if all(items) else ()
     return (_Kind(*_TYPES[annotation], bounds=bounds),) if annotation in _TYPES else ()
 
 
-def _tuple_of(items: tuple[_Kind, ...], bounds: tuple[Any, ...]) -> _Kind:
+def _tuple_of(items: tuple[_Kind, ...], bounds: tuple[Any, ...], length: int | None) -> _Kind:
     plural = {"an integer": "integers", "a number": "numbers", "a text": "texts"}
     words = dict.fromkeys(plural.get(kind.words, "values") for kind in items)
-    return _Kind(tuple, f"a tuple of {' or '.join(words)}", bounds, items=items)
+    return _Kind(tuple, f"a tuple of {' or '.join(words)}", bounds, items=items, length=length)
 
 
 def _range(bounds: tuple[Any, ...]) -> str:
