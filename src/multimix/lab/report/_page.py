@@ -14,9 +14,8 @@ from multimix.lab.report._paired import paired_grids
 from multimix.lab.report._records import (
     MAIN,
     Comparison,
+    Kind,
     Record,
-    Row,
-    Setting,
     Summary,
     as_lines,
     kind_of,
@@ -35,7 +34,6 @@ from multimix.lab.report._words import clean, counted, listed, metric, suite_nam
 
 Pairs = list[tuple[str, str]]
 
-_CURVES = ("validation_accuracy", "validation_nll", "train_loss")
 _ENVIRONMENT = {
     "device": "Device",
     "device_name": "Device name",
@@ -85,19 +83,13 @@ def page(
     kept = _kept(runs)
     rows = records(kept)
     beside = paired_grids(summarise(rows, metrics), paired, metrics) if paired is not None and rows else {}
-    context = {**_context(runs, kept, rows, beside), "title": title or _title(runs)}
-    context["runs"] = [_run_line(run, kept, out.parent) for run in runs]
-    write_whole(out, template("report.html").render(context))
-    return out
-
-
-def _context(
-    runs: Sequence[Run], kept: list[Run], rows: Sequence[Record], beside: dict[Setting, Grid]
-) -> dict[str, Any]:
     summary = summarise(rows)
     measured = {suite: summarise(rows, suite=suite) for suite in suites(rows)}
     parts = {run.setting: [other for other in runs if other.setting == run.setting] for run in runs}
-    return {
+    data, labels = (list(dict.fromkeys(run.config[name] for run in runs)) for name in ("data", "label"))
+    methods = listed(labels) if len(labels) <= 2 else counted(len(labels), "method")
+    context = {
+        "title": title or f"{methods} on {listed(data)}",
         "several": any(len(row.seeds) > 1 for comparison in summary.comparisons for row in comparison.rows),
         "facts": _facts(runs, [row for row in rows if suite_of(row) in MAIN]),
         "parts": [_part(group, kept, summary, rows) | {"paired": beside.get(key)} for key, group in parts.items()],
@@ -108,7 +100,10 @@ def _context(
         "unfinished": sum(not run.finished for run in runs),
         "superseded": sum(run.finished for run in runs) - len(kept),
         "downloads": _downloads(rows, summary, measured),
+        "runs": [_run_line(run, kept, out.parent) for run in runs],
     }
+    write_whole(out, template("report.html").render(context))
+    return out
 
 
 @dataclass
@@ -167,18 +162,10 @@ def _measured(comparison: Comparison, suite: str, runs: Sequence[Run]) -> list[D
         while index in taken:
             index = max(index, len(places) - 1) + 1
         taken.add(index)
-        rows.append(Drawn(clean(row.name), index, _seeds(row, suite, own)))
+        found = {run.config["seed"]: run.evaluations.get(suite) for run in own if run.kind == (row.label, row.config)}
+        alike = {seed: vars(one) for seed, one in found.items() if one and row.variant in ("", variant(one.settings))}
+        rows.append(Drawn(clean(row.name), index, sorted(alike.items())))
     return rows
-
-
-def _seeds(row: Row, suite: str, runs: Iterable[Run]) -> list[tuple[int, dict[str, Any]]]:
-    found = [
-        (run.config["seed"], vars(run.evaluations[suite]))
-        for run in runs
-        if run.kind == (row.label, row.config) and suite in run.evaluations
-    ]
-    alike = [pair for pair in found if row.variant in ("", variant(pair[1]["settings"]))]
-    return sorted(alike, key=lambda pair: pair[0])
 
 
 def _date(run: Run) -> str:
@@ -200,15 +187,18 @@ def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Re
     finished = [run for run in group if run in kept]
     drawn = finished or group
     setting = group[0].setting
+    seeds = sorted({run.config["seed"] for run in drawn})
+    in_a_row = len(seeds) > 4 and seeds == list(range(seeds[0], seeds[-1] + 1))
     comparison = next((one for one in summary.comparisons if one.setting == setting), None)
-    figures = [learning_curves(drawn, name) for name in _CURVES]
+    figures = [learning_curves(drawn, name) for name in ("validation_accuracy", "validation_nll", "train_loss")]
     if comparison and sum(len(row.seeds) for row in comparison.rows) > 1:
         figures.insert(0, seed_dots(comparison))
     return {
         "setting": setting,
         "title": Comparison(*setting, (), ()).title,
         "labels": list(dict.fromkeys(run.label for run in group)),
-        "seeds": _ranges(sorted({run.config["seed"] for run in drawn})),
+        "seeds": f"{seeds[0]} to {seeds[-1]}" if in_a_row else listed(list(map(str, seeds))),
+        "several": len(seeds) > 1,
         "results": grids(comparison)[0][0] if comparison else None,
         "figures": list(filter(None, figures)),
         "pictures": _pictures(drawn),
@@ -220,39 +210,20 @@ def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Re
 
 def _pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the pictures of every method's lowest seed, the same kind of picture side by side."""
-    chosen: dict[tuple[str, str], Run] = {}
-    for run in sorted(runs, key=lambda run: run.config["seed"]):
-        if run.pictures:
-            chosen.setdefault(run.kind, run)
-    names = row_names(run.kind for run in runs)
+    chosen = {run.kind: run for run in sorted(runs, key=lambda run: -run.config["seed"]) if run.pictures}
     found = [
-        {
-            "of": picture,
-            "name": name,
-            "seed": chosen[kind].config["seed"],
-            "source": _data_uri("image/png", picture.path.read_bytes()),
-        }
-        for kind, name in names.items()
+        {"of": picture, "name": name, "seed": chosen[kind].config["seed"]}
+        for kind, name in row_names(run.kind for run in runs).items()
         if kind in chosen
         for picture in chosen[kind].pictures
     ]
+    for one in found:
+        one["source"] = _data_uri("image/png", one["of"].path.read_bytes())
     return sorted(found, key=lambda one: one["of"].path.name)
 
 
 def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _title(runs: Sequence[Run]) -> str:
-    data, labels = (list(dict.fromkeys(run.config[name] for run in runs)) for name in ("data", "label"))
-    return f"{listed(labels) if len(labels) <= 2 else counted(len(labels), 'method')} on {listed(data)}"
-
-
-def _ranges(seeds: list[int]) -> str:
-    """Return ``seeds 0, 1 and 2``; many in a row as ``seeds 0 to 9``."""
-    if len(seeds) > 4 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"seeds {seeds[0]} to {seeds[-1]}"
-    return f"seed{'s' * (len(seeds) > 1)} {listed(list(map(str, seeds)))}"
 
 
 def _facts(runs: Sequence[Run], rows: Sequence[Record]) -> list[tuple[str, str]]:
@@ -327,12 +298,8 @@ def _downloads(rows: Sequence[Record], summary: Summary, measured: dict[str, Sum
 
 
 def _settings_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what runs of one comparison share, what each method has of its own, and what else differs.
-
-    Several methods share nothing of what is inside ``method``; where any other setting differs, it is not only they
-    that are compared.
-    """
-    first: dict[tuple[str, str], Run] = {}
+    """Return what runs of one comparison share, what each method has of its own, and what else differs."""
+    first: dict[Kind, Run] = {}
     for run in runs:
         first.setdefault(run.kind, run)
     flat = {kind: dict(_flatten(run.settings)) for kind, run in first.items()}
@@ -357,12 +324,10 @@ def _settings_of(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _evaluations_of(rows: Sequence[Record]) -> list[tuple[str, Pairs]]:
     """Return (suite, its settings); those of clean accuracy are only there where they are not the defaults."""
-    found = {
-        suite: _suite_settings(row for row in rows if suite_of(row) == suite) for suite in ("accuracy", *suites(rows))
-    }
-    if all(value in ("", "null", "–") for _, value in found["accuracy"]):
-        del found["accuracy"]
-    return [(suite_named(suite).title, pairs) for suite, pairs in found.items()]
+    found = [(suite, [row for row in rows if suite_of(row) == suite]) for suite in ("accuracy", *suites(rows))]
+    pairs = [(suite, _suite_settings(own)) for suite, own in found]
+    unset = all(value in ("", "null", "–") for _, value in pairs[0][1])
+    return [(suite_named(suite).title, own) for suite, own in pairs[unset:]]
 
 
 def _suite_settings(rows: Iterable[Record]) -> Pairs:

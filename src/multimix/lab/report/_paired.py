@@ -7,7 +7,7 @@ from typing import Any
 
 from multimix.lab.about.kinds import Metric
 from multimix.lab.report._records import Cell, Comparison, Row, Setting, Summary
-from multimix.lab.report._tables import Format, Grid, Text, check_format, csv_text, named, rendered, unlike
+from multimix.lab.report._tables import Format, Grid, Text, check_format, csv_text, named, number, rendered, unlike
 from multimix.lab.report._words import QUALITY, clean, decimals, listed, spoken, unknown
 from multimix.lab.report._words import metric as described
 
@@ -104,18 +104,13 @@ def _difference(row: Row, base: Row, metric: str) -> Difference:
     known = dict(zip(theirs.seeds, theirs.values, strict=True))
     values = {seed: value - known[seed] for seed, value in zip(ours.seeds, ours.values, strict=True) if seed in known}
     cell = Cell(tuple(values), tuple(values.values()))
-    mean = cell.mean if values else math.nan
-    half = _half_width(cell)
-    low, high = (None, None) if half is None else (mean - half, mean + half)
+    mean, low, high = cell.mean if values else math.nan, None, None
+    if cell.std is not None:
+        from scipy.special import stdtrit  # not above: most reports compare nothing, and SciPy takes its time
+
+        half = float(stdtrit(cell.n - 1, 0.975)) * cell.std / math.sqrt(cell.n)
+        low, high = mean - half, mean + half
     return Difference(row.name, cell.n, mean, cell.std, low, high, cell.seeds, cell.values)
-
-
-def _half_width(cell: Cell) -> float | None:
-    if cell.std is None:
-        return None
-    from scipy.special import stdtrit  # not above: most reports compare nothing, and SciPy takes its time
-
-    return float(stdtrit(cell.n - 1, 0.975)) * cell.std / math.sqrt(cell.n)
 
 
 Differences = dict[str, tuple[Difference, ...]]
@@ -133,24 +128,19 @@ def _compared(
     found = [one for one in there if len(one.rows) > 1]
     if not found:
         raise ValueError(f"against: expected a method that another can be compared with, got {clean(against)!r} alone")
-    chosen = _chosen(list(dict.fromkeys(name for one in found for name in one.metrics)), metrics)
+    measured = list(dict.fromkeys(name for one in found for name in one.metrics))
+    for name in metrics or ():
+        if name not in measured:
+            raise ValueError(unknown("metrics", name, measured))
+    chosen = list(dict.fromkeys(name for name in (_USUAL if metrics is None else metrics) if name in measured))
+    if not chosen:
+        usual = "" if metrics is not None else f", and {listed(_USUAL)} are not among them"
+        raise ValueError(f"metrics: expected some of {clean(', '.join(measured))}, got none{usual}")
     return [
         (one, _row(one, against), {name: paired(one, name, against) for name in chosen if name in one.metrics})
         for one in found
         if set(chosen) & set(one.metrics)
     ]
-
-
-def _chosen(measured: Sequence[str], metrics: Sequence[str] | None) -> list[str]:
-    """Return the columns; say which there are where there would be none."""
-    for name in metrics or ():
-        if name not in measured:
-            raise ValueError(unknown("metrics", name, measured))
-    chosen = list(dict.fromkeys(_USUAL if metrics is None else metrics))
-    if not set(chosen) & set(measured):
-        usual = "" if metrics is not None else f", and {listed(_USUAL)} are not among them"
-        raise ValueError(f"metrics: expected some of {clean(', '.join(measured))}, got none{usual}")
-    return chosen
 
 
 def paired_grids(summary: Summary, against: str, metrics: Sequence[str] | None) -> dict[Setting, Grid]:
@@ -189,27 +179,17 @@ def _column(shown: Metric, column: Sequence[Difference], shared: Sequence[int]) 
 
 
 def _text(one: Difference, shown: Metric, digits: int, shared: int) -> Text:
+    """Return a cell; it is marked where the whole interval is better than 0, or worse."""
     if one.n == 0:
         return Text("–")
-    mean, *ends = (
-        _signed(value * shown.factor, digits) for value in (one.mean, one.low, one.high) if value is not None
-    )
+    values = (one.mean, one.low, one.high)
+    mean, *ends = (number(value * shown.factor, digits, "+") for value in values if value is not None)
     interval = f" [{', '.join(ends)}]" if ends else ""
     fewer = "" if one.n == shared else f" (n = {one.n})"
-    better = _better(one, shown.better)
-    return Text(f"{mean}{interval}{fewer}{' ▼' if better is False else ''}", best=better is True)
-
-
-def _better(one: Difference, better: str | None) -> bool | None:
-    """Return whether a method is better (True) or worse (False); None where its interval does not say."""
-    if better is None or one.low is None or one.high is None or not (one.low > 0 or one.high < 0):
-        return None
-    return (one.low > 0) == (better == "higher")
-
-
-def _signed(value: float, digits: int) -> str:
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 or math.isnan(value) else text
+    above, below = one.low is not None and one.low > 0, one.high is not None and one.high < 0
+    better, worse = (above, below) if shown.better == "higher" else (below, above)
+    directed = shown.better is not None
+    return Text(f"{mean}{interval}{fewer}{' ▼' * (worse and directed)}", best=better and directed)
 
 
 def _csv(summary: Summary, against: str, metrics: Sequence[str] | None) -> str:
@@ -222,9 +202,9 @@ def _csv(summary: Summary, against: str, metrics: Sequence[str] | None) -> str:
     ]
     for comparison, base, columns in tables:
         for at, row in enumerate(row for row in comparison.rows if row is not base):
-            found = [columns[name][at] if name in columns else None for name in names]
-            numbers = [
-                getattr(one, part) if one and one.n else 0 if part == "n" else "" for one in found for part in parts
-            ]
+            numbers: list[Any] = []
+            for name in names:
+                one = columns[name][at] if name in columns else None
+                numbers += [getattr(one, part) for part in parts] if one and one.n else ["", "", "", "", 0]
             lines.append([*comparison.setting, row.name, base.name, *numbers])
     return csv_text(lines)

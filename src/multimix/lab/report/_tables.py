@@ -91,8 +91,7 @@ def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) ->
 
     The heading says n; cells read ``97.1 ± 0.3`` (mean and sample standard deviation over seeds; without ± where there
     is one seed); the best mean of a column is marked where there is more than one row. ``csv`` is one table for
-    machines instead: full precision, in the records' units, with mean, standard deviation and n in columns
-    of their own.
+    machines: full precision, in the records' units, with mean, standard deviation and n in columns of their own.
 
     Args:
         summary: What ``summarise`` returned.
@@ -113,13 +112,10 @@ def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) ->
 
 @dataclass(frozen=True)
 class Plan:
-    """One table: headings of the columns, and the words and the metric of every column of every line.
-
-    The key is the heading of the words, empty where there is one line a method.
-    """
+    """One table: headings of its columns, and of every line its words and the metric of each column."""
 
     title: str
-    key: str
+    key: str  # heading of the words; empty where there is one line a method
     columns: tuple[str, ...]
     lines: tuple[tuple[str, tuple[str | None, ...]], ...]
     more: bool = False
@@ -181,32 +177,23 @@ def _grid(comparison: Comparison, plan: Plan) -> Grid:
     ]
     shown = [next(filter(None, names)) for names in zip(*(line for _, line in plan.lines), strict=True)]
     columns = [_column(lines, index, name) for index, name in enumerate(shown)]
-    rows = [
-        [
-            Text(clean(row.name)),
-            *[Text(words)] * bool(plan.key),
-            Text(str(len(row.seeds))),
-            *(one[at] for one in columns),
-        ]
-        for at, (row, words, _) in enumerate(lines)
-    ]
+    rows = []
+    for at, (row, words, _) in enumerate(lines):
+        names = [clean(row.name), *[words] * bool(plan.key), str(len(row.seeds))]
+        rows.append([*map(Text, names), *(one[at] for one in columns)])
+    counts = sorted({len(row.seeds) for row in comparison.rows})
+    spread = "mean ± sample standard deviation over" if counts[-1] > 1 else "no spread,"
+    seeds = f"{f'{counts[0]} to ' if len(counts) > 1 else ''}{counted(counts[-1], 'seed')}"
+    when = f"{plan.title}; last epoch" if plan.title else "last epoch"
     best = BEST.format(among=f" among lines of equal {plan.key.lower()}" if plan.key else "")
     return Grid(
-        heading=_heading(comparison, plan.title),
+        heading=f"{named(comparison)}: {when}, {spread} n = {seeds}",
         note=" ".join(filter(None, (best if len(comparison.rows) > 1 else "", unlike(comparison)))),
         titles=["Method", *[plan.key] * bool(plan.key), "n", *plan.columns],
         rows=rows,
         names=2 if plan.key else 1,
         title=capital(plan.title),
     )
-
-
-def _heading(comparison: Comparison, title: str) -> str:
-    counts = sorted({len(row.seeds) for row in comparison.rows})
-    spread = "mean ± sample standard deviation over" if counts[-1] > 1 else "no spread,"
-    seeds = f"{f'{counts[0]} to ' if len(counts) > 1 else ''}{counted(counts[-1], 'seed')}"
-    when = f"{title}; last epoch" if title else "last epoch"
-    return f"{named(comparison)}: {when}, {spread} n = {seeds}"
 
 
 def named(comparison: Comparison) -> str:
@@ -233,25 +220,26 @@ def _column(lines: Sequence[tuple[Row, str, list[Cell | None]]], index: int, nam
 
 
 def _best(means: list[float], better: str | None, digits: int) -> str | None:
-    """Return the best mean as shown: what rounds to the same is equally good, and where all do, none is best."""
+    """Return the best mean as shown; where all round to the same, none is best."""
     finite = [mean for mean in means if math.isfinite(mean)]
-    if better is None or len({_number(mean, digits) for mean in finite}) < 2:
+    if better is None or len({number(mean, digits) for mean in finite}) < 2:
         return None
-    return _number(max(finite) if better == "higher" else min(finite), digits)
+    return number(max(finite) if better == "higher" else min(finite), digits)
 
 
 def _cell_text(row: Row, cell: Cell | None, factor: float, digits: int, best: str | None) -> Text:
     if cell is None:
         return Text("–")
-    mean = _number(cell.mean * factor, digits)
-    spread = "" if cell.std is None else f" ± {_number(cell.std * factor, digits)}"
+    mean = number(cell.mean * factor, digits)
+    spread = "" if cell.std is None else f" ± {number(cell.std * factor, digits)}"
     fewer = "" if cell.n == len(row.seeds) else f" (n = {cell.n})"
     return Text(mean + spread + fewer, best=mean == best)
 
 
-def _number(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+def number(value: float, digits: int, sign: str = "") -> str:
+    """Return a number as text; 0 and NaN have no sign."""
+    text = f"{value:{sign}.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 or math.isnan(value) else text
 
 
 def _csv(summary: Summary) -> str:
@@ -297,8 +285,12 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 
 
 def template(name: str) -> Any:
-    """Return a template of the page, which shows every text as text."""
+    """Return a template of the page, which shows every text as text, in which only line ends may act."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    def harmless(value: Any) -> Any:
+        plain = isinstance(value, str) and not hasattr(value, "__html__")
+        return "\n".join(map(clean, value.splitlines())) if plain else value
 
     environment = Environment(
         loader=PackageLoader("multimix.lab.report", "_templates"),
@@ -307,17 +299,10 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_harmless,
+        finalize=harmless,
     )
     environment.filters |= {"counted": counted, "listed": listed}
     return environment.get_template(name)
-
-
-def _harmless(value: Any) -> Any:
-    """Return what a template shows; of text, only line ends may act."""
-    if isinstance(value, str) and not hasattr(value, "__html__"):
-        return "\n".join(map(clean, value.splitlines()))
-    return value
 
 
 def _markdown(grid: Grid) -> str:
