@@ -97,8 +97,8 @@ RANGES = {
 CASES = [(cls, name, *case) for cls, fields in RANGES.items() for name, case in fields.items()]
 FURTHER = [
     (ResizeMix, "scales", (-0.1, 0.5), r"must hold values that each must lie in \[0, 1\]"),
-    (ResizeMix, "scales", (0.5,), r"must be \(low, high\) with low <= high"),
-    (SaliencyMix, "levels", (0.0,), "must be None or"),
+    (ResizeMix, "scales", (0.5,), "must hold 2 values"),
+    (SaliencyMix, "levels", (0.0,), "must hold 2 values"),
     (SaliencyMix, "levels", (0.0, math.inf), "must be None or"),
     (FMix, "decay", -1.0, r"must be at least 0 and finite, got -1\.0"),
     (PuzzleMix, "grids", (0, 2), "must hold values that each must be at least 1"),
