@@ -211,7 +211,7 @@ def test_a_missing_package_is_named_before_anything_is_trained(backbone, coco, t
     [
         ({"backbone": ""}, "backbone must be the folder of a finished training run"),
         ({"backbone": "nowhere"}, "there is no run folder nowhere"),
-        ({"data": "coco:nowhere"}, "there is no folder nowhere/annotations"),
+        ({"data": "coco:nowhere"}, "there is no file nowhere/annotations"),
         ({"test_split": "other"}, "there is no file"),
         ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N"),
         ({"finest": 32}, "finest must be at most 8"),

@@ -16,21 +16,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from multimix._declared import Checked, Count, Ge
 from multimix.lab.data._files import EVALUATION_RATIO, UnreadableError, fitted, read_image
-from multimix.lab.data._sets import Files, Images, ImageSet, generator_for, seed_of
+from multimix.lab.data._sets import Files, Images, ImageSet, seed_of
 
 T = TypeVar("T")
 Batch = tuple[Tensor | tuple[Tensor, ...], Tensor]
 
 
 class Crops(NamedTuple):
-    """Where each image of a batch is cropped and whether it is mirrored."""
+    """First row and column of each image's crop in the padded image, and whether the crop is flipped left to right."""
 
     top: Int64[Tensor, " b"]
-    """First row of the crop in the padded image."""
     left: Int64[Tensor, " b"]
-    """First column of the crop in the padded image."""
     mirrored: Bool[Tensor, " b"]
-    """Whether the crop is flipped left to right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +37,6 @@ class Augment(Checked):
     The usual augmentation of small images (He et al. 2016, arXiv 1512.03385, section 4.2). Padding is zero in pixels,
     so normalisation comes last. ``Files`` read it otherwise: any ``crop_padding`` above 0 stands for a random resized
     crop.
-
-    Raises:
-        ValueError: ``crop_padding`` is negative.
     """
 
     crop_padding: Annotated[int, Ge(0)] = 4
@@ -119,11 +113,7 @@ def per_channel(name: str, value: Tensor | Sequence[float], channels: int, devic
 
 @dataclass(eq=False)
 class EpochBatches(Checked, Generic[T]):
-    """Serves a set in mini-batches whose order is drawn from (seed, epoch).
-
-    Raises:
-        ValueError: A setting is out of its range, or there is not even one batch.
-    """
+    """Serves a set in mini-batches whose order is drawn from (seed, epoch)."""
 
     dataset: Any
     """What is served."""
@@ -160,7 +150,9 @@ class EpochBatches(Checked, Generic[T]):
             )
 
     def __len__(self) -> int:
-        full, rest = divmod(self._share(), self.batch_size)
+        size, (rank, world) = len(self.dataset), self.shard
+        share = size // world if self.shuffle else len(range(rank, size, world))
+        full, rest = divmod(share, self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[T]:
@@ -176,20 +168,16 @@ class EpochBatches(Checked, Generic[T]):
         if not 0 <= start <= len(self):
             raise ValueError(f"start must lie in 0..{len(self)}, got {start}")
         size, (rank, world) = len(self.dataset), self.shard
-        generator = generator_for(self.ORDER, self.seed, epoch)
-        order = torch.randperm(size, generator=generator) if self.shuffle else torch.arange(size)
-        chunks = order[rank::world][: self._share()].split(self.batch_size)
+        order = torch.arange(size)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(seed_of(self.ORDER, self.seed, epoch))
+            order = torch.randperm(size, generator=generator)[: size // world * world]
+        chunks = order[rank::world].split(self.batch_size)
         return self._served(epoch, start, chunks[start : len(self)])
 
     @abstractmethod
     def _served(self, epoch: int, start: int, chunks: tuple[Tensor, ...]) -> Iterator[T]:
         """Yield the batches of an epoch whose images are those at the indices in each chunk."""
-
-    def _share(self) -> int:
-        """Return how many images this shard serves an epoch."""
-        rank, world = self.shard
-        each, over = divmod(len(self.dataset), world)
-        return each + (rank < over and not self.shuffle)
 
 
 @dataclass(eq=False)
@@ -220,6 +208,7 @@ class Batches(EpochBatches[Batch]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._augment = self.augment or Augment(crop_padding=0, flip=False)
         self._mean, self._std = (
             per_channel(name, getattr(self, name), self.dataset.shape[0], self.device) for name in ("mean", "std")
         )
@@ -237,16 +226,15 @@ class Batches(EpochBatches[Batch]):
         # One transfer an epoch instead of one a batch.
         on_device = torch.cat(chunks).to(self.device).split(self.batch_size)
         generator = torch.Generator(self.device)
-        augment = self.augment or Augment(crop_padding=0, flip=False)  # which normalises alone
         for position, chunk in enumerate(on_device, start):
             images, labels = dataset.images.index_select(0, chunk), dataset.labels.index_select(0, chunk)
             generator.manual_seed(seed_of("batch", self.seed, epoch, position, 0, 1))  # of the batch of all shards
-            views = [augment(images, self._mean, self._std, generator, self.shard) for _ in range(self.views)]
+            views = [self._augment(images, self._mean, self._std, generator, self.shard) for _ in range(self.views)]
             yield self._inputs(views), labels
 
     def _from_files(self, dataset: Files, epoch: int, chunks: tuple[Tensor, ...]) -> Iterator[Batch]:
         jobs = [[(index, dataset.paths[index]) for index in chunk.tolist()] for chunk in chunks]
-        decode = partial(_views, dataset.image_size, self.augment, self.views, ("file", self.seed, epoch))
+        decode = partial(_views, dataset.image_size, self._augment, self.views, ("file", self.seed, epoch))
         made = decoded(decode, jobs, workers=self.workers, pin_memory=torch.device(self.device).type == "cuda")
         for chunk, pixels in zip(chunks, made, strict=True):
             views = [view.to(self.device, non_blocking=True) for view in pixels]
@@ -258,16 +246,13 @@ class Batches(EpochBatches[Batch]):
 
 
 def _views(
-    size: int, augment: Augment | None, views: int, seed: tuple[int | str, ...], job: list[tuple[int, str]]
+    size: int, augment: Augment, views: int, seed: tuple[int | str, ...], job: list[tuple[int, str]]
 ) -> list[Tensor]:
     """Return the views of a batch of files, given as (index, path), each uint8 (b, 3, size, size)."""
 
     def seen(index: int, path: str) -> list[np.ndarray]:
         image = read_image(path)
-        if augment is None:
-            made = [fitted(image, size, ratio=EVALUATION_RATIO)] * views
-        else:
-            made = [augmented(image, size, augment, seed_of(*seed, index, view)) for view in range(views)]
+        made = (augmented(image, size, augment, seed_of(*seed, index, view)) for view in range(views))
         return [np.asarray(view).transpose(2, 0, 1) for view in made]
 
     samples = [seen(*file) for file in job]

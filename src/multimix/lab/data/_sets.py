@@ -16,11 +16,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images held in memory.
-
-    Raises:
-        ValueError: There is no image, or a field is not as said below.
-    """
+    """Labelled images held in memory; a ValueError if there is none, or a field is not as said below."""
 
     images: UInt8[Tensor, "size c h w"]
     """The pixels, contiguous."""
@@ -62,11 +58,7 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Files(Checked):
-    """Labelled image files, decoded to RGB of one size when a batch asks for them.
-
-    Raises:
-        ValueError: There is no path, or a field is not as said below.
-    """
+    """Labelled image files, decoded to RGB of one size when a batch asks for them; a ValueError as for ``Images``."""
 
     paths: tuple[str, ...]
     """Where each image lies."""
@@ -152,11 +144,6 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator_for(*parts: int | str) -> torch.Generator:
-    """Return a fresh CPU generator seeded by the parts."""
-    return torch.Generator().manual_seed(seed_of(*parts))
-
-
 def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return ascending indices of ``chosen`` images, the same share of each class and one at least, and of the others.
 
@@ -164,7 +151,7 @@ def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int) -> tuple[
     """
     counts = torch.unique(labels, return_counts=True)[1].tolist()
     taken = shares(counts, chosen)
-    order = torch.randperm(len(labels), generator=generator_for("stratified", seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed_of("stratified", seed)))
     by_class = order[torch.argsort(labels[order], stable=True)]
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for members, count in zip(by_class.split(counts), taken, strict=True):
@@ -197,16 +184,10 @@ def held_out(images: ImageSet, fraction: float, seed: int, complaint: str) -> tu
 
 
 def first_of(images: ImageSet, size: int | None, *, what: str, split_seed: int = 0) -> ImageSet:
-    """Return so many images of a set, the same share of each class; all of them if ``size`` is None.
-
-    Args:
-        images: The set.
-        size: How many.
-        what: What the caller's user calls ``size``.
-        split_seed: Fixes which.
+    """Return ``size`` images of a set (None: all), the same share of each class; ``split_seed`` fixes which.
 
     Raises:
-        ValueError: There are not so many, or not one for each class.
+        ValueError: There are not so many, or not one for each class; the message calls ``size`` what ``what`` says.
     """
     if size is None or size == len(images):
         return images

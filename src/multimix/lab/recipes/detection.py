@@ -1,25 +1,22 @@
 """Transfer to object detection: recipes of ``multimix detect``, beside those of ``multimix train``."""
 
-from collections.abc import Callable
-
 from multimix.lab.detect import DetectConfig
-from multimix.lab.recipes.training import named, recipe_in
+from multimix.lab.recipes import Recipes
 from multimix.lab.train import SGD, AdamW, Cosine, Step
 
-DETECTION_RECIPES: dict[str, Callable[[], DetectConfig]] = {}
-"""Every recipe of detection by the name that the command line takes."""
-_recipe = recipe_in(DETECTION_RECIPES)
+DETECTION_RECIPES: Recipes[DetectConfig] = Recipes("recipe of detection")
+"""Every recipe of ``multimix detect``."""
+detection_recipe_named = DETECTION_RECIPES.named
 
 
-@_recipe
+@DETECTION_RECIPES.add
 def voc0712() -> DetectConfig:
     """Return Faster R-CNN on VOC2007 and VOC2012 trainval, measured on VOC2007 test by VOC's average precision.
 
-    Source: the MultiMix paper transfers an ImageNet ResNet-50 to VOC07+12, but by SSD and with settings that are not
-    known; reported (unverified): 77.9 % for MultiMix, 79.2 % for Dense MultiMix. Faster R-CNN with a pyramid and these
-    24,000 steps or so are our own choice, so that figures are not to be compared with those. Command: ``multimix detect
-    voc0712 --backbone RUN``, with RUN one of ``multimix train imagenet``. Hardware: one large GPU; neither time nor
-    figure has been measured here.
+    Source: our own; the MultiMix paper transfers an ImageNet ResNet-50 by SSD with settings that are not known, so its
+    figures do not compare; reported (unverified): 77.9 % for MultiMix, 79.2 % for Dense MultiMix. Command: ``multimix
+    detect voc0712 --backbone RUN``, with RUN one of ``multimix train imagenet``. Hardware: one large GPU; neither time
+    nor figure has been measured here.
     """
     return DetectConfig(
         data="voc:data/VOCdevkit/VOC2007,data/VOCdevkit/VOC2012",
@@ -27,14 +24,14 @@ def voc0712() -> DetectConfig:
         test_data="voc:data/VOCdevkit/VOC2007",
         test_split="test",
         min_size=(480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
-        optimizer=SGD(learning_rate=0.02, weight_decay=1e-4),
         schedule=Step(milestones=(0.75, 11 / 12), warmup_epochs=0.1),
         epochs=23,
+        optimizer=SGD(learning_rate=0.02, weight_decay=1e-4),
         workers=8,
     )
 
 
-@_recipe
+@DETECTION_RECIPES.add
 def coco() -> DetectConfig:
     """Return Faster R-CNN on COCO 2017 for 12 epochs, measured on its validation images by COCO's average precision.
 
@@ -46,14 +43,14 @@ def coco() -> DetectConfig:
     return DetectConfig(
         data="coco:data/coco",
         min_size=(640, 672, 704, 736, 768, 800),
-        optimizer=SGD(learning_rate=0.02, weight_decay=1e-4),
         schedule=Step(milestones=(2 / 3, 11 / 12), warmup_epochs=0.1),
         epochs=12,
+        optimizer=SGD(learning_rate=0.02, weight_decay=1e-4),
         workers=8,
     )
 
 
-@_recipe
+@DETECTION_RECIPES.add
 def coco_mini() -> DetectConfig:
     """Return a small Faster R-CNN on 80 images of COCO, which it begins to learn by heart: proof that everything works.
 
@@ -80,12 +77,3 @@ def coco_mini() -> DetectConfig:
         epochs=25,
         batch_size=2,
     )
-
-
-def detection_recipe_named(name: str) -> DetectConfig:
-    """Return the configuration of a recipe of detection.
-
-    Raises:
-        ValueError: If the name is unknown.
-    """
-    return named(name, DETECTION_RECIPES, "recipe of detection")

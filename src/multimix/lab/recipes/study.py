@@ -50,17 +50,13 @@ class Study(Checked):
         """Return the configuration of each arm, given which candidate was chosen where there are several.
 
         Raises:
-            ValueError: If a field that the study needs is not set.
+            ValueError: If a field that the study needs is not set; so :meth:`trials`.
         """
         self._check_needs()
         return {label: candidates[choice.get(label, 0)] for label, candidates in self.arms.items()}
 
     def trials(self) -> dict[tuple[str, int], TrainConfig]:
-        """Return the runs that choose, by label and number of the candidate: they leave the test set alone.
-
-        Raises:
-            ValueError: If a field that the study needs is not set.
-        """
+        """Return the runs that choose, by label and number of the candidate: they leave the test set alone."""
         self._check_needs()
         return {
             (label, number): replace(config, label=f"{label}-{number}", seed=TRIAL_SEED, test=False)

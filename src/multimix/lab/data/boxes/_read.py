@@ -19,17 +19,14 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 def load_boxes(spec: str, split: str, *, classes: tuple[str, ...] | None = None) -> BoxSet:
     """Return a split of a COCO-format or VOC-format folder.
 
-    COCO's labels are 1..k in the order of the category ids, which need not be consecutive; images lie in ``SPLIT``,
-    ``images/SPLIT``, ``images`` or the folder itself, the first of them that is there. Boxes (x, y, width, height)
-    become (left, top, right, bottom); crowds are ignored objects.
+    COCO's labels are 1..k in the order of the category ids; images lie in ``SPLIT``, ``images/SPLIT``, ``images`` or
+    the folder itself, the first of them that is there. Crowds are ignored objects.
 
-    VOC's labels are the names in alphabetical order, which is VOC's own. VOC counts pixels from 1 and a box holds its
-    last one: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax), so that widths are VOC's xmax - xmin +
-    1. Difficult objects are ignored objects.
+    VOC's labels are the names in alphabetical order. VOC counts pixels from 1 and a box holds its last one: (xmin,
+    ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Difficult objects are ignored objects.
 
     Args:
-        spec: ``coco:PATH``, or ``voc:PATH`` with more paths after commas, which are joined as VOC2007 and VOC2012 are
-            to "07+12".
+        spec: ``coco:PATH``, or ``voc:PATH`` with more paths after commas, which are joined.
         split: What ``annotations/instances_SPLIT.json`` or ``ImageSets/Main/SPLIT.txt`` is called, such as trainval.
         classes: Those that a network knows; by default all of the set.
 
@@ -149,12 +146,10 @@ def _by_image(
     """Return the annotations by the image that they belong to."""
     grouped: dict[int, list[Entry]] = defaultdict(list)
     for key, entry in annotations.items():
-        image, category = entry["image_id"], entry["category_id"]
-        if image not in images:
-            raise ValueError(f"annotation {key}: image_id {image} is not among the images")
-        if category not in classes:
-            raise ValueError(f"annotation {key}: category_id {category} of image {image} is not among the categories")
-        grouped[image].append(entry)
+        for field, known in (("image_id", images), ("category_id", classes)):
+            if entry[field] not in known:
+                raise ValueError(f"annotation {key}: there is no {field} {entry[field]}")
+        grouped[entry["image_id"]].append(entry)
     return grouped
 
 

@@ -26,16 +26,12 @@ LEAST_SIDE = 0.01
 
 
 class Photo(NamedTuple):
-    """One image file."""
+    """Where an image file lies, and its name and size in pixels by its annotations."""
 
     path: str
-    """Where it lies."""
     name: str
-    """What its annotations call it."""
     height: int
-    """Pixels, as its annotations say."""
     width: int
-    """Pixels, as its annotations say."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,6 @@ class BoxSet:
     classes: tuple[str, ...]
     """Names; that of label 1 comes first."""
     photos: tuple[Photo, ...]
-    """The images."""
     objects: Objects
     """Those of all images, one image after another."""
     counts: Int[Tensor, " images"]
@@ -100,21 +95,17 @@ class BoxSet:
         return self.objects[self._ends[index] : self._ends[index + 1]]
 
     def trainable(self) -> "BoxSet":
-        """Return the images with at least one object that is not ignored, and those objects alone.
-
-        Raises:
-            ValueError: If no image is left.
-        """
+        """Return the images with at least one object that is not ignored, and those objects; a ValueError if none."""
         image = torch.arange(len(self)).repeat_interleave(self.counts)
         wanted = ~self.objects.ignored
         counts = torch.bincount(image[wanted], minlength=len(self))
         kept = tuple(photo for photo, count in zip(self.photos, counts.tolist(), strict=True) if count)
         if not kept:
             raise ValueError(f"{self.name} has no object to train on")
-        left_out = len(self) - len(kept)
-        note = (f"{self.name}: {left_out} images without an object to train on left out",) if left_out else ()
-        objects, counts = self.objects[wanted], counts[counts > 0]
-        return replace(self, photos=kept, objects=objects, counts=counts, notes=(*self.notes, *note))
+        notes = self.notes
+        if left_out := len(self) - len(kept):
+            notes += (f"{self.name}: {left_out} images without an object to train on left out",)
+        return replace(self, photos=kept, objects=self.objects[wanted], counts=counts[counts > 0], notes=notes)
 
 
 @dataclass
@@ -146,9 +137,9 @@ class Draft:
         width, height = inside[2] - inside[0], inside[3] - inside[1]
         if min(width, height) < LEAST_SIDE:
             self.empty += 1
-            return
-        self.rows.append((inside, name, width * height if area is None else area, ignored))
-        self.counts[-1] += 1
+        else:
+            self.rows.append((inside, name, width * height if area is None else area, ignored))
+            self.counts[-1] += 1
 
     def finish(self) -> BoxSet:
         """Return the set, unless it has no image."""
@@ -195,13 +186,10 @@ class BoxBatch:
 
 @dataclass(eq=False)
 class BoxBatches(EpochBatches[BoxBatch]):
-    """Serves a set in mini-batches.
+    """Serves a set in mini-batches; a ValueError if a setting is out of its range or there is not even one batch.
 
     The order is drawn from (seed, epoch) and the flip of an image from (seed, epoch, index), so neither the number of
     workers nor the batch an iteration starts from changes what comes out.
-
-    Raises:
-        ValueError: If the network takes neither grey nor colour images, or as for batches of images without boxes.
     """
 
     dataset: BoxSet
@@ -229,25 +217,21 @@ class BoxBatches(EpochBatches[BoxBatch]):
             found = self.dataset.of(index)
             return (found.flipped(self.dataset.photos[index].width) if mirrored(index) else found).to(self.device)
 
-        batches = [chunk.tolist() for chunk in chunks]
-        jobs = [[(self.dataset.photos[index], mirrored(index)) for index in batch] for batch in batches]
+        jobs = [[(self.dataset.photos[index], mirrored(index)) for index in chunk.tolist()] for chunk in chunks]
         decode = partial(_images, "RGB" if self.channels == 3 else "L")
-        for batch, made in zip(batches, decoded(decode, jobs, workers=self.workers), strict=True):
+        for chunk, made in zip(chunks, decoded(decode, jobs, workers=self.workers), strict=True):
             images = [image.to(self.device, non_blocking=True).float().div_(255) for image in made]
-            yield BoxBatch(images, [objects(index) for index in batch])
+            yield BoxBatch(images, [objects(index) for index in chunk.tolist()])
 
 
 def _images(mode: str, job: list[tuple[Photo, bool]]) -> list[Tensor]:
     """Return images, mirrored or not, each uint8 (c, h, w)."""
-    return [_image(mode, photo, mirrored=mirrored) for photo, mirrored in job]
-
-
-def _image(mode: str, photo: Photo, *, mirrored: bool) -> Tensor:
-    image = read_image(photo.path)
-    if image.size != (photo.width, photo.height):
-        said = f"{photo.width} x {photo.height}"
-        raise UnreadableError(f"{photo.path} is {image.width} x {image.height} px, its annotations say {said}")
-    image = image.convert(mode)
-    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    made = []
+    for photo, mirrored in job:
+        image = read_image(photo.path).convert(mode)
+        if image.size != (photo.width, photo.height):
+            said = f"{photo.width} x {photo.height}"
+            raise UnreadableError(f"{photo.path} is {image.width} x {image.height} px, its annotations say {said}")
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
+        made.append(torch.from_numpy(np.atleast_3d(image).transpose(2, 0, 1).copy()))
+    return made

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import cast
 
@@ -13,121 +14,81 @@ import torch
 from jaxtyping import UInt8
 from torch import Generator, Tensor
 
-from multimix.lab.data import DATASETS, Images, load, normalise, seed_of
-from multimix.lab.data._arrays import DAMAGED, as_bytes
+from multimix.lab.data import DATASETS, Files, Images, load, normalise, seed_of
 from multimix.lab.data._batches import decoded
 from multimix.lab.data._files import EVALUATION_RATIO, fitted, images_under, read_image
+from multimix.lab.data._load import DAMAGED, as_bytes
 from multimix.lab.data._sets import one_line
 from multimix.lab.evaluate.passes import per_example
+from multimix.lab.evaluate.suite import Source
 
 NOISE = ("gaussian-noise", "uniform-noise")
 BUILT_IN = (*NOISE, "digits")
 """The sets that need no file."""
 
 SHORT = {"tiny-imagenet-crop": "crop:tiny-imagenet", "tiny-imagenet-resize": "resize:tiny-imagenet"}
-NAMES = tuple(name for name in DATASETS if ":" not in name)
 KNOWN = (*NOISE, *SHORT, *DATASETS)
 """Every set; ``crop:`` or ``resize:`` may stand before all but the noise."""
-
 TREES = {"tiny-imagenet": "tiny-imagenet-200/val", "imagenet": "imagenet/val"}
 """The test images that ``load`` would read under its root; only those that are taken are read here."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outside:
-    """A set of images that are made when asked for."""
+    """A set's images as a run's network takes them, in batches, in order, with labels that mean nothing."""
 
+    source: Source
     size: int
-    """How many there are."""
+    """How many images there are."""
     make: Callable[[list[int]], UInt8[Tensor, "b c h w"]]
-    """From positions in the set to images."""
+    """From positions in the set to images of the run's shape."""
     in_files: bool = False
-    """Whether making them takes the time of decoding files."""
-
-
-@dataclass(frozen=True, eq=False)
-class OutBatches:
-    """A set's images as a network takes them, in order, with labels that mean nothing."""
-
-    outside: Outside
-    batch_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    device: torch.device
-    workers: int = 0
-    """Processes that make the images; those in memory need none."""
+    """Whether making them takes the time of decoding files, and so the run's worker processes."""
 
     def __len__(self) -> int:
-        return -(-self.outside.size // self.batch_size)
+        return -(-self.size // self.source.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over all images.
-
-        Raises:
-            ValueError: An image file cannot be read.
-        """
-        chunks = [chunk.tolist() for chunk in torch.arange(self.outside.size).split(self.batch_size)]
-        workers = self.workers if self.outside.in_files else 0
-        for images in decoded(self.outside.make, chunks, workers=workers):
-            inputs = normalise(images.to(self.device), self.mean, self.std)
-            yield inputs, torch.zeros(len(inputs), dtype=torch.int64, device=self.device)
+        """Iterate over all images; a file that cannot be read is a ValueError."""
+        device, splits = self.source.device, self.source.splits
+        chunks = [chunk.tolist() for chunk in torch.arange(self.size).split(self.source.batch_size)]
+        for images in decoded(self.make, chunks, workers=self.source.workers if self.in_files else 0):
+            inputs = normalise(images.to(device), splits.mean, splits.std)
+            yield inputs, torch.zeros(len(inputs), dtype=torch.int64, device=device)
 
 
-def defaults(own: str) -> tuple[str, ...]:
-    """Return the built-in sets, without the data set that a run was trained on."""
-    return tuple(name for name in BUILT_IN if name != own)
-
-
-def is_own(name: str, own: str) -> bool:
-    """Tell whether a set goes by the name of the run's data set, scaled or cut or not."""
-    return _taken_apart(name)[1] == own
-
-
-def open_set(
-    name: str,
-    shape: tuple[int, int, int],
-    *,
-    limit: int,
-    root: str | Path,
-    download: bool = False,
-    seed: int = 0,
-    files: bool = False,
-) -> Outside:
-    """Return a set's images in the shape (c, h, w) of a run; of a larger set, ``limit`` of them by chance.
+def open_set(name: str, source: Source, *, limit: int, download: bool = False, seed: int = 0) -> Outside:
+    """Return a set's images in the shape of a run's; of a larger set, ``limit`` of them by chance.
 
     Args:
         name: One of ``KNOWN``, perhaps with ``crop:`` or ``resize:`` before it. Of a named data set the test images are
             taken; of a folder every image below it; of an archive ``test_images``, ``images`` or the only array.
-        shape: Of the run's images.
+        source: The run; named data sets lie under its root.
         limit: The most images; so many of noise.
-        root: Where named data sets lie.
         download: Fetch a named data set that is absent and can be had.
         seed: Fixes the noise, the images that are taken and where they are cut.
-        files: Whether the run's own test images are decoded from large files.
 
     Raises:
         ValueError: If the name is unknown, the set is not there, is damaged, holds no image or does not fit the shape.
     """
-    crop, base = _taken_apart(name)
+    test, (crop, base) = source.splits.test, taken_apart(name)
     if base in NOISE:
         seed = seed_of("ood", seed, base)
-        return Outside(limit, partial(_noise, gaussian=base == "gaussian-noise", shape=shape, seed=seed))
-    fitting = Fitting(shape, crop, seed_of("ood", seed, "cut", base), EVALUATION_RATIO if files else 1.0)
+        return Outside(source, limit, partial(_noise, gaussian=base == "gaussian-noise", shape=test.shape, seed=seed))
     try:
-        found = _found(base, root, download)
+        found = _found(base, source.root, download)
         taken = torch.arange(len(found))
         if len(found) > limit:
             generator = Generator().manual_seed(seed_of("ood", seed, "taken", base))
             taken = torch.randperm(len(found), generator=generator)[:limit].sort().values
-        if isinstance(found, Tensor):
-            outside = Outside(len(taken), partial(fitting.of_memory, found[taken]))
-        else:
-            paths = tuple(found[index] for index in taken.tolist())
-            outside = Outside(len(taken), partial(fitting.of_files, paths), in_files=True)
-        outside.make([0])
+        in_files = not isinstance(found, Tensor)
+        images = found[taken] if isinstance(found, Tensor) else tuple(found[index] for index in taken.tolist())
+        ratio = EVALUATION_RATIO if isinstance(test, Files) else 1.0
+        fitting = Fitting(images, test.shape, crop, seed_of("ood", seed, "cut", base), ratio)
+        fitting([0])
     except (OSError, ValueError) as error:
         raise ValueError(f"sets: {name!r}: {error}") from error
-    return outside
+    return Outside(source, len(taken), fitting, in_files)
 
 
 def labels_of(names: Iterable[str]) -> list[str]:
@@ -137,11 +98,9 @@ def labels_of(names: Iterable[str]) -> list[str]:
     """
     labels: list[str] = []
     for name in names:
-        label = first = _label(name)
-        number = 2
-        while label in labels or label == "mean":
-            label, number = f"{first}-{number}", number + 1
-        labels.append(label)
+        label = _label(name)
+        numbered = (f"{label}-{number}" for number in count(2))
+        labels.append(next(free for free in chain([label], numbered) if free not in [*labels, "mean"]))
     return labels
 
 
@@ -153,17 +112,17 @@ def _label(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "set"
 
 
-def _taken_apart(name: str) -> tuple[bool, str]:
-    """Return whether a part is to be cut out, and the name without ``crop:`` or ``resize:``.
-
-    Raises:
-        ValueError: If the name is unknown.
-    """
+def taken_apart(name: str) -> tuple[bool, str]:
+    """Return whether a part is to be cut out, and the name without ``crop:`` or ``resize:``; refuse unknown names."""
     kind, _, rest = SHORT.get(name, name).partition(":")
     prefixed = kind in ("crop", "resize")
     base = rest if prefixed else name
     source, _, path = base.partition(":")
-    if base in NAMES or (base in NOISE and not prefixed) or (source in ("folder", "npz") and path):
+    if (
+        (base in DATASETS and ":" not in base)
+        or (base in NOISE and not prefixed)
+        or (source in ("folder", "npz") and path)
+    ):
         return kind == "crop", base
     near = difflib.get_close_matches(name.lower(), KNOWN, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
@@ -222,12 +181,14 @@ def _noise(indices: list[int], *, gaussian: bool, shape: tuple[int, int, int], s
     return values.add_(0.5).clamp_(0, 1).mul_(255).round_().byte()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitting:
     """Brings images to one shape, either the whole image scaled or a part of it cut out."""
 
+    images: UInt8[Tensor, "n *chw"] | tuple[str, ...]
+    """In memory, or the paths of files."""
     shape: tuple[int, int, int]
-    """Channels, height and width."""
+    """Channels, height and width to bring them to."""
     crop: bool
     """Cut a random part out of the unscaled image; else scale the image (bilinear, antialiased) to cover the height and
     width, and cut the centre out. An image that is too small to cut from is scaled first."""
@@ -236,26 +197,19 @@ class Fitting:
     ratio: float = 1.0
     """Of an image file's scaled shorter side to the centre that is kept, where height and width are one."""
 
-    def of_memory(self, pixels: UInt8[Tensor, "n *chw"], indices: list[int]) -> UInt8[Tensor, "b c h w"]:
-        """Return images of one size that are in memory."""
-        return self._fit(pixels[indices], indices)
+    def __call__(self, indices: list[int]) -> UInt8[Tensor, "b c h w"]:
+        """Return the images at some positions; those in files are scaled as the run's own test images are."""
+        if isinstance(self.images, Tensor):
+            return self._fit(self.images[indices], indices)
+        return torch.cat([self._fit(self._read(self.images[index]), [index]) for index in indices])
 
-    def of_files(self, paths: tuple[str, ...], indices: list[int]) -> UInt8[Tensor, "b c h w"]:
-        """Return images in files, scaled as the run's own test images are.
-
-        Raises:
-            UnreadableError: If a file cannot be read.
-        """
+    def _read(self, path: str) -> Tensor:
         from torchvision.transforms.v2.functional import pil_to_tensor
 
-        _, height, width = self.shape
-        made = []
-        for index in indices:
-            image = read_image(paths[index])
-            if height == width and not self.crop:
-                image = fitted(image, height, ratio=self.ratio)
-            made.append(self._fit(pil_to_tensor(image)[None], [index]))
-        return torch.cat(made)
+        image, (_, height, width) = read_image(path), self.shape
+        if height == width and not self.crop:
+            image = fitted(image, height, ratio=self.ratio)
+        return pil_to_tensor(image)[None]
 
     def _fit(self, images: UInt8[Tensor, "b *chw"], indices: list[int]) -> Tensor:
         from torchvision.transforms.v2.functional import center_crop, resize
