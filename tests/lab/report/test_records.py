@@ -155,4 +155,4 @@ def test_records_are_missing_or_cannot_be_written(make_run, tmp_path: Path, monk
     with pytest.raises(OSError, match=r"disk full"):
         write_records(tmp_path / "records.jsonl", runs)
     assert (tmp_path / "records.jsonl").read_text() == "old"
-    assert not list(tmp_path.glob(".*.tmp"))
+    assert not list(tmp_path.glob("*.part"))

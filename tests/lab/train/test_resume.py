@@ -133,7 +133,6 @@ def test_global_random_states_go_on_too(tmp_path, monkeypatch):
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from multimix.lab.runs import checkpoint
 from multimix.lab.train import from_json, train
 
 syncs = 0
@@ -144,7 +143,7 @@ def fsync(_):
     if syncs == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-checkpoint.os.fsync = fsync
+os.fsync = fsync
 train(from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), quiet=True)
 """
 

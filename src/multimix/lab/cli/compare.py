@@ -10,7 +10,7 @@ from multimix.lab.cli._arguments import configured, override
 from multimix.lab.cli._parser import Options, Parser, at_least
 from multimix.lab.cli.report import Tables, reference, report
 from multimix.lab.recipes import RECIPES, Study, recipe_named
-from multimix.lab.runs.checkpoint import replacing
+from multimix.lab.runs.files import replacing
 from multimix.lab.runs.folder import keep_code
 from multimix.lab.train import TrainConfig, to_json
 from multimix.lab.train.folder import RunFolder

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from multimix.lab.about import SUITES, metrics_of
 from multimix.lab.report._runs import Run, check_types, read_lines
 from multimix.lab.report._words import clean, counted, in_order, listed, unknown
+from multimix.lab.runs.files import replacing
 
 Record = dict[str, Any]
 Setting = tuple[str, str, int]  # data, model and epochs
@@ -93,19 +93,12 @@ def with_labels(records: Iterable[Record], labels: Sequence[str]) -> list[Record
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part."""
+    """Write a text file, whole or not at all."""
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, got a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def method_name(method: Any) -> str:

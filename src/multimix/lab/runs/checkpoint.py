@@ -4,12 +4,9 @@ A checkpoint holds all that a run needs to go on; a file of weights holds one ne
 """
 
 import hashlib
-import os
 import random
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,37 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
+from multimix.lab.runs.files import replacing
+
 FORMAT = 1
-
-
-@contextmanager
-def replacing(path: Path, *, keep: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a file beside ``path`` that takes its place once it is whole and on disk; the old one goes to ``keep``.
-
-    Raises:
-        OSError: If it cannot be written; what was at ``path`` is kept.
-    """
-    fresh = path.with_name(path.name + ".part")
-    try:
-        with fresh.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():  # a kill between the two leaves the older one under its new name
-            path.replace(keep)
-        fresh.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: OSError) -> OSError:
-    """Return an error that says which file could not be written, and why."""
-    if str(path) in str(error):
-        return error
-    kept = "; what was there before is kept" if path.exists() else ""
-    return OSError(f"{path} cannot be written: {error.strerror or error}{kept}")
 
 
 def previous(path: Path) -> Path:

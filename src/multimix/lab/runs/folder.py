@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from multimix import __version__
 from multimix.lab._code import Code, Sources, digests
-from multimix.lab.runs.checkpoint import replacing, unwritable
 from multimix.lab.runs.codec import code_of, from_json, named_files, to_json
+from multimix.lab.runs.files import replacing, unwritable
 
 C = TypeVar("C")
 
