@@ -154,7 +154,7 @@ def test_distances_of_the_small_autoencoder_are_brought_to_scale():
     inputs, targets = toy.batch(12, 3, 6, 6)[0], torch.tensor([0, 1, 3, 4] * 3)
     method, raw = always(StyleCutMix, gamma="auto"), ClassStyles()
     method.draw(None, inputs, targets, seeded())
-    raw.see(method.autoencoder.encode_all(inputs), targets)
+    raw.see(method.autoencoder.encode(inputs), targets)
     pairs = torch.combinations(torch.tensor([0, 1, 3, 4])).flatten()
     partners = torch.arange(12).view(-1, 2).flip(1).flatten()
     scaled, plain = (styles.distances(pairs, partners) for styles in (method.styles, raw))

@@ -1,6 +1,5 @@
 """Self-distillation: a moving-average teacher and the two views."""
 
-from multimix.distill.distilled import SelfDistilled
-from multimix.distill.ema import EMATeacher
+from multimix.distill.distilled import EMATeacher, SelfDistilled
 
 __all__ = ["EMATeacher", "SelfDistilled"]

@@ -1,18 +1,90 @@
-"""Any method, taught by a moving average of the network itself."""
+"""The moving average of a network, and any method taught by it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from typing_extensions import Self
 
-from multimix._declared import Checked, Fraction
-from multimix._modules import fingerprint
-from multimix.distill.ema import BufferRule, EMATeacher, Momentum, as_module
+from multimix._declared import Checked, Fraction, Interval, check
+from multimix._modules import copied, fingerprint
 from multimix.ops import CrossEntropy, batch_size, check_examples, check_fit, objective_of, rows_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method, check_network
+
+BufferRule = Literal["copy", "average"]
+Momentum = Annotated[float, Interval(ge=0, lt=1)]
+
+
+class EMATeacher(nn.Module):
+    """A copy of a network that follows it as an exponential moving average, always in eval mode and without gradient.
+
+    Attributes:
+        network: The averaged network; use it like the original.
+    """
+
+    updates: Tensor
+    """How often the average has moved."""
+
+    def __init__(
+        self, network: Network, *, momentum: float = 0.999, buffer_rule: BufferRule = "copy", warmup: bool = False
+    ) -> None:
+        """Copy ``network``.
+
+        Args:
+            network: What to follow; it is left as it is.
+            momentum: Share of the average that stays at each update.
+            buffer_rule: ``copy`` takes buffers (the running statistics of batch normalisation) as they are; ``average``
+                averages the floating-point ones like parameters.
+            warmup: Let the t-th update keep no more than t / (t + 9) of the average, so that a short run leaves its
+                random start behind.
+
+        Raises:
+            ValueError: If ``momentum`` lies outside [0, 1) or ``buffer_rule`` is unknown.
+            TypeError: If ``network`` is not a torch module.
+        """
+        super().__init__()
+        check(Momentum, momentum=momentum)
+        check(BufferRule, buffer_rule=buffer_rule)
+        self.momentum, self.buffer_rule, self.warmup = momentum, buffer_rule, warmup
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.network = copied(as_module(network)).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update_(self, network: nn.Module) -> None:
+        """Move towards ``network``: ``average <- momentum * average + (1 - momentum) * network``."""
+        averaged: list[Tensor] = list(self.network.parameters())
+        current: list[Tensor] = list(network.parameters())
+        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            if self.buffer_rule == "average" and mine.is_floating_point():
+                averaged.append(mine)
+                current.append(theirs)
+            else:
+                mine.copy_(theirs)
+        self.updates += 1
+        kept = self.momentum
+        if self.warmup:
+            kept = min(kept, int(self.updates) / (int(self.updates) + 9))
+        get_ema_multi_avg_fn(kept)(averaged, current, None)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 (torch's own signature)
+        """Stay in eval mode: batch statistics must not follow the teacher's view."""
+        return super().train(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the averaged network's logits."""
+        with torch.no_grad():
+            return self.network(inputs)
+
+
+def as_module(network: object) -> nn.Module:
+    """Return ``network`` as the torch module that it must be to be averaged, or raise TypeError."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch module, got {type(network).__name__}")
+    return network
 
 
 @dataclass(eq=False)
@@ -49,7 +121,6 @@ class SelfDistilled(Checked, Stateful):
     keeps no more than t / (t + 9) of the average."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         check_method("method", self.method)
         self.ema: EMATeacher | None = None
@@ -57,12 +128,16 @@ class SelfDistilled(Checked, Stateful):
 
     def prepare(self, network: Network) -> None:
         """Make the teacher a copy of the network, unless there is one."""
-        self._teacher_of(network)
+        if self.ema is None:
+            self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule, warmup=self.warmup)
+            self._seen = fingerprint(as_module(network))
 
     def after_step(self, network: Network) -> None:
         """Let the teacher follow the network's last step; from now on it waits to be told."""
         self.led = True
-        self._absorb(network)
+        self.prepare(network)
+        cast("EMATeacher", self.ema).update_(as_module(network))
+        self._seen.fill_(float("nan"))  # whoever goes on from a checkpoint has seen every step
 
     def forward(self, network: Network, inputs: Any, targets: Tensor, *, generator: Generator | None = None) -> Losses:
         """Return the losses of the method with the teacher's predictions as further targets.
@@ -80,10 +155,7 @@ class SelfDistilled(Checked, Stateful):
         return self.method(network, view, targets, generator=generator, teacher=taught)
 
     def _blend(self, network: Network, targets: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Cross-entropy is linear in its targets: mixing both and blending the losses is blending, then mixing.
-
-        So is the gradient of the squared error.
-        """
+        """Blend labels and predictions: the losses are linear in targets, so that mixing may come after it."""
         objective = objective_of(network)
         if isinstance(objective, CrossEntropy):
             targets = targets if teacher_logits.ndim > 2 else rows_of(targets, teacher_logits.shape[-1])
@@ -92,25 +164,15 @@ class SelfDistilled(Checked, Stateful):
         check_fit(targets, labels, predictions)
         return self.gamma * labels + (1 - self.gamma) * predictions
 
-    def _teacher_of(self, network: Network) -> EMATeacher:
-        if self.ema is None:
-            self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule, warmup=self.warmup)
-            self._seen = fingerprint(as_module(network))
-        return self.ema
-
     def _follow(self, network: Network) -> EMATeacher:
         """Absorb the optimiser's step since the last call, if there was one and nobody calls ``after_step``."""
-        ema = self._teacher_of(network)
+        self.prepare(network)
+        ema = cast("EMATeacher", self.ema)
         if not self.led and not torch.equal(self._seen, now := fingerprint(as_module(network))):
             if not self._seen.isnan().all():
                 ema.update_(as_module(network))
             self._seen = now
         return ema
-
-    def _absorb(self, network: Network) -> None:
-        """Follow a step of a loop that tells of every one; whoever goes on from here has seen them all."""
-        self._teacher_of(network).update_(as_module(network))
-        self._seen.fill_(float("nan"))
 
 
 _ONE_VIEW = (Tensor, Mapping, PackedSequence)

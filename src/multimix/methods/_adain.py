@@ -58,12 +58,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.stages, self.size = nn.ModuleList(stages), size
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the deepest feature maps in float32, or better."""
-        return self.encode_all(images)[-1]
-
-    def encode_all(self, images: Tensor) -> list[Tensor]:
-        """Return the feature maps of every stage."""
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Return the feature maps of every stage, in float32 or better."""
         with no_autocast(images.device.type):
             maps = [self._enter(images)]
             for stage in self.stages:
@@ -82,9 +78,6 @@ class Autoencoder(nn.Module):
         if like.shape[1] == 1:
             images = images.mean(1, keepdim=True)
         return images.to(like.dtype)
-
-    def learn(self, images: Tensor, rate: float, warmup: int) -> None:
-        """Improve what there is to improve from a mini-batch."""
 
     def _decode(self, features: Tensor) -> Tensor:
         raise NotImplementedError
@@ -115,14 +108,12 @@ class SmallAutoencoder(Autoencoder):
     def __init__(self, size: int | None = None) -> None:
         generator = Generator().manual_seed(0)
         stages: list[nn.Module] = [
-            Convolution(
-                _initial(after, before, generator), torch.zeros(after), stride=stride, mode="replicate", kept=True
-            )
+            Convolution(*_initial(after, before, generator), stride=stride, mode="replicate", kept=True)
             for after, before, stride in _ENCODER
         ]
         super().__init__(stages, size)
-        self.shapes = [torch.Size((after, before, 3, 3)) for after, before in _DECODER]
-        layers = [(_initial(after, before, generator), torch.zeros(after)) for after, before in _DECODER]
+        layers = [_initial(after, before, generator) for after, before in _DECODER]
+        self.shapes = [weight.shape for weight, _ in layers]
         weights = torch.cat([part.flatten() for layer in layers for part in layer])
         self.register_buffer("weights", weights)
         self.register_buffer("first", torch.zeros_like(weights))
@@ -130,19 +121,26 @@ class SmallAutoencoder(Autoencoder):
         self.register_buffer("steps", torch.zeros(()))
         self._warm = False
 
+    @torch.no_grad()
     def learn(self, images: Tensor, rate: float, warmup: int) -> None:
         """Take a step of Adam on the mean squared error of reconstruction, and ``warmup`` more if it is the first."""
         steps = 1 if self._warm or int(self.steps) else warmup + 1
         self._warm = True
         images = images.detach()[:_BATCH]
-        with torch.no_grad():
-            features = self.encode(images)
-        with torch.enable_grad(), no_autocast(images.device.type):
-            images = self._enter(images)
-            for _ in range(steps):
-                weights = self.weights.detach().requires_grad_()
-                again = self._decode(features, weights)[..., : images.shape[-2], : images.shape[-1]]
-                self._adam(torch.autograd.grad(mse_loss(again, images), weights)[0], rate)
+        with no_autocast(images.device.type):
+            features, images = self.encode(images)[-1], self._enter(images)
+        (slow, fast), (height, width) = _BETAS, images.shape[-2:]
+        for _ in range(steps):
+            weights = self.weights.detach().requires_grad_()
+            with torch.enable_grad(), no_autocast(images.device.type):
+                error = mse_loss(self._decode(features, weights)[..., :height, :width], images)
+                (gradient,) = torch.autograd.grad(error, weights)
+            gradient = gradient.nan_to_num(0, 0, 0)  # one bad mini-batch must not end the decoder
+            self.steps = self.steps + 1
+            self.first = self.first.lerp(gradient, 1 - slow)
+            self.second = self.second.lerp(gradient.square(), 1 - fast)
+            mean, square = self.first / (1 - slow**self.steps), self.second / (1 - fast**self.steps)
+            self.weights = self.weights - rate * mean / (square.sqrt() + _TINY)
 
     def _decode(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
         parts = (self.weights if weights is None else weights).split(
@@ -153,25 +151,9 @@ class SmallAutoencoder(Autoencoder):
             features = features if i + 1 == len(self.shapes) else features.relu()
         return pixel_shuffle(features, 2)
 
-    @torch.no_grad()
-    def _adam(self, gradient: Tensor, rate: float) -> None:
-        gradient = gradient.nan_to_num(0, 0, 0)  # one bad mini-batch must not end the decoder
-        slow, fast = _BETAS
-        self.steps = self.steps + 1
-        self.first = self.first.lerp(gradient, 1 - slow)
-        self.second = self.second.lerp(gradient.square(), 1 - fast)
-        mean, square = self.first / (1 - slow**self.steps), self.second / (1 - fast**self.steps)
-        self.weights = self.weights - rate * mean / (square.sqrt() + _TINY)
-
 
 class VGGAutoencoder(Autoencoder):
-    """VGG-19 up to relu4_1 and the decoder that mirrors it, from files in the layout of pytorch-AdaIN.
-
-    The weights are not saved with the method: they never change, and their files hold them.
-
-    Raises:
-        ValueError: If a file does not hold the layers of its network.
-    """
+    """VGG-19 up to relu4_1 and its decoder, from files in the layout of pytorch-AdaIN, which alone hold the weights."""
 
     def __init__(self, encoder: str, decoder: str, size: int | None) -> None:
         layers = _read("encoder", encoder, _VGG_CONVOLUTIONS, _VGG_SHAPES)
@@ -214,18 +196,15 @@ def _convolve(maps: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 1, mo
     return conv2d(pad(maps, [around] * 4, mode=mode) if around else maps, weight, bias, stride)
 
 
-def _initial(after: int, before: int, generator: Generator) -> Tensor:
-    """Return weights that keep the size of what passes them and a ReLU (He et al. 2015)."""
-    return torch.randn(after, before, 3, 3, generator=generator) * math.sqrt(2 / (9 * before))
+def _initial(after: int, before: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return weights that keep the size of what passes them and a ReLU (He et al. 2015), and zero biases."""
+    return torch.randn(after, before, 3, 3, generator=generator) * math.sqrt(2 / (9 * before)), torch.zeros(after)
 
 
 class ClassStyles(nn.Module):
-    """The mean style of each class over all that was seen of it: channel means and deviations of every stage.
+    """The mean style of each class that was seen: channel means and deviations of every stage.
 
-    There is a row for every class up to the largest index that came.
-
-    Args:
-        scale: What the mean distance of two classes is to be; by default distances are as they are.
+    ``scale`` is what the mean distance of two classes is to be; by default distances are as they are.
     """
 
     means: Tensor
@@ -257,14 +236,10 @@ class ClassStyles(nn.Module):
         labels = self._labels(targets)
         styles = labels @ self.means[: labels.shape[1]]
         same = (labels * labels[partners]).sum(1)
-        return self._unit() * (styles - styles[partners]).square().mean(1) + _SAME_CLASS * same
-
-    def _unit(self) -> Tensor | float:
-        """Return what brings distances to scale: their mean over all pairs of classes is twice the variance."""
-        seen = self.means[self.counts > 0]
-        if self.scale is None or len(seen) < 2:
-            return 1.0
-        return self.scale / (2 * seen.var(0).mean()).clamp(min=_TINY)
+        seen, unit = self.means[self.counts > 0], torch.ones(())
+        if self.scale is not None and len(seen) > 1:  # the mean distance of all pairs is twice the variance
+            unit = self.scale / (2 * seen.var(0).mean()).clamp(min=_TINY)
+        return unit * (styles - styles[partners]).square().mean(1) + _SAME_CLASS * same
 
     def _labels(self, targets: Tensor) -> Tensor:
         return as_probabilities(targets, targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1)

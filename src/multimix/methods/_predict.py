@@ -78,33 +78,24 @@ class Step(NamedTuple):
     teacher: Teacher | None
 
 
-class Predicts(ABC):
-    """Base of the methods whose loss is that of one prediction for each mixed example.
-
-    The loss is the network's own ``objective``, cross-entropy if it has none.
-    """
+class Steps(ABC):
+    """Base of the methods: what every step begins with."""
 
     calls_only: ClassVar[bool] = False
     """Whether the network's forward pass is all that the method asks for."""
     mixes: ClassVar[bool] = True
     """Whether there is anything mixed to look at; of some only once they are prepared."""
-    label_maps: ClassVar[bool] = False
-    """Whether targets may differ from position to position: what mixes them mixes the positions alike."""
-
-    @abstractmethod
-    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
-        """Draw this step's mixing; targets are class indices or probabilities."""
 
     def __call__(
         self,
         network: Network,
-        inputs: Tensor,
+        inputs: Any,
         targets: Tensor,
         *,
         generator: Generator | None = None,
         teacher: Teacher | None = None,
     ) -> Losses:
-        """Return the losses of the mixed mini-batch against mixed targets and a teacher's predictions."""
+        """Return the losses of a mini-batch, by the network's own ``objective``, cross-entropy if it has none."""
         targets = begin(network, targets, generator, called=self.calls_only)
         self.check(inputs, targets)
         return self.losses(Step(network, inputs, targets, generator, teacher))
@@ -113,8 +104,23 @@ class Predicts(ABC):
         """Raise unless this is a mini-batch that the method can take."""
         check_examples(inputs, targets)
 
+    @abstractmethod
     def losses(self, step: Step) -> Losses:
         """Return the losses of a step whose arguments are checked."""
+
+
+class Predicts(Steps):
+    """Base of the methods whose loss is that of one prediction for each mixed example."""
+
+    label_maps: ClassVar[bool] = False
+    """Whether targets may differ from position to position: what mixes them mixes the positions alike."""
+
+    @abstractmethod
+    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
+        """Draw this step's mixing; targets are class indices or probabilities."""
+
+    def losses(self, step: Step) -> Losses:
+        """Return the losses of the mixed mini-batch against mixed targets and a teacher's predictions."""
         mixing = self.draw(*step[:4])
         if not is_label_map(step.targets):
             return self.compare(step, mixing, mixing.predict(step.network, step.inputs))

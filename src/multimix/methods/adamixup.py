@@ -49,7 +49,6 @@ class AdaMixUp(LearnsBeside):
     """Size of the network's pooled embedding; by default what its last linear layer takes."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         self.policy: Policy | None = None
         self.discriminator: nn.Linear | None = None

@@ -15,9 +15,6 @@ from multimix.methods._predict import MixesInputs, PairMixing, Step, wanted_of
 from multimix.ops import CrossEntropy, accurate, beta, draw_partners, objective_of
 from multimix.protocols import Losses, Network
 
-_REDUCTION = 16
-"""Channels of the generator's first level to one hidden unit of a gate."""
-
 
 @dataclass(eq=False)
 class AutoMix(LearnsBeside, MixesInputs):
@@ -57,7 +54,6 @@ class AutoMix(LearnsBeside, MixesInputs):
     """Channels of the images; by default those that the network's first convolution takes."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         self.unet: MixingUNet | None = None
 
@@ -69,7 +65,10 @@ class AutoMix(LearnsBeside, MixesInputs):
             TypeError: If the network is not a torch module.
         """
         if self.unet is None:
-            channels = self.channels or _image_channels(network_module(network, "AutoMix"))
+            convolutions = (m for m in network_module(network, "AutoMix").modules() if isinstance(m, nn.Conv2d))
+            channels = self.channels or next((convolution.in_channels for convolution in convolutions), None)
+            if channels is None:
+                raise ValueError("channels must be given to AutoMix: the network has no convolution to read them from")
             self.unet = self.build(network, lambda: MixingUNet(channels, self.width))
 
     def losses(self, step: Step) -> Losses:
@@ -140,13 +139,6 @@ def _to_unit_range(images: Tensor) -> Tensor:
     return (images - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
-def _image_channels(network: nn.Module) -> int:
-    convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    if convolution is not None:
-        return convolution.in_channels
-    raise ValueError("channels must be given to AutoMix: the network has no convolution to read them from")
-
-
 class MixingUNet(nn.Module):
     """Mix images in a small U-Net: at each level, complementary sets of channels survive of either image.
 
@@ -186,8 +178,11 @@ class MixingUNet(nn.Module):
             merged.append(merge(torch.cat([images, features[partners] * (1 - own)], 1)))
         mixed = merged.pop()
         for level in reversed(range(len(merged))):
-            upper = _fit(self.up[level](mixed), merged[level])
-            mixed = self.join[level](torch.cat([merged[level], upper], 1))
+            own, upper = merged[level], self.up[level](mixed)
+            # as many pixels as its own level has: zeros are added, or pixels cut off
+            down, right = (size - other for size, other in zip(own.shape[2:], upper.shape[2:], strict=True))
+            upper = pad(upper, [right // 2, right - right // 2, down // 2, down - down // 2])
+            mixed = self.join[level](torch.cat([own, upper], 1))
         return self.out(mixed)
 
 
@@ -208,7 +203,7 @@ class _Gate(nn.Module):
 
     def __init__(self, d: int):
         super().__init__()
-        hidden = max(d // _REDUCTION, 1)
+        hidden = max(d // 16, 1)
         self.score = nn.Sequential(
             nn.Linear(d, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, d, bias=False), nn.Sigmoid()
         )
@@ -222,9 +217,3 @@ def _convolutions(inside: int, outside: int) -> list[nn.Module]:
     for d in (inside, outside):
         layers += [nn.Conv2d(d, outside, 3, padding=1), _BatchNorm(outside), nn.LeakyReLU(0.2)]
     return layers
-
-
-def _fit(features: Tensor, like: Tensor) -> Tensor:
-    """Return features padded with zeros, or cropped, to the size of others."""
-    down, right = (like.shape[axis] - features.shape[axis] for axis in (-2, -1))
-    return pad(features, [right // 2, right - right // 2, down // 2, down - down // 2])

@@ -29,7 +29,6 @@ class Alternate(Checked):
     """One for each method; equal by default."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if not isinstance(self.methods, tuple):
             raise TypeError(f"methods must be a tuple of methods, got {self.methods!r}")
@@ -82,7 +81,6 @@ class Chain(Checked):
     """What the mixed inputs and their class probabilities are given to."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if not isinstance(self.first, MixesInputs):
             raise TypeError(f"first must be a method that mixes inputs, such as Mixup(), got {self.first!r}")
@@ -94,7 +92,14 @@ class Chain(Checked):
         targets = begin(network, targets, generator, called=True)
         self.first.check(inputs, targets)
         mixing = self.first.draw(network, inputs, targets, generator)
-        mixed = mixing.mix_targets(objective_of(network).targets(targets, _outputs(network, targets)))
+        k = targets.shape[-1] if targets.is_floating_point() and targets.ndim > 1 else None
+        if k is None and network.head is None:
+            raise ValueError(
+                "targets must be class probabilities (b, k) where the network's head is not affine (head is None):"
+                " class indices do not say how many classes there are"
+            )
+        k = len(cast("Any", network.head).weight) if k is None else k
+        mixed = mixing.mix_targets(objective_of(network).targets(targets, k))
         if teacher is not None:
             options["teacher"] = replace(teacher, inputs=mixing.mix(teacher.inputs))
         return self.then(network, mixing.mix(inputs), mixed, **options)
@@ -117,7 +122,6 @@ class Until(Checked, Stateful):
     """What to use from there on."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         check_method("method", self.method)
         check_method("then", self.then)
@@ -131,14 +135,3 @@ class Until(Checked, Stateful):
         """Return the losses of the method in force."""
         method = self.method if self._progress < self.fraction else self.then
         return method(network, inputs, targets, **options)
-
-
-def _outputs(network: Network, targets: Tensor) -> int:
-    if targets.is_floating_point() and targets.ndim > 1:
-        return targets.shape[-1]
-    if network.head is None:
-        raise ValueError(
-            "targets must be class probabilities (b, k) where the network's head is not affine (head is None):"
-            " class indices do not say how many classes there are"
-        )
-    return len(cast("Tensor", network.head.weight))

@@ -93,7 +93,6 @@ class ResizeMix(MixesInputs, Checked):
     """How the partner is made smaller: ``nearest``, or ``bilinear``, which averages over what a pixel covers."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if len(self.scales) != 2 or self.scales[0] > self.scales[1]:
             raise ValueError(f"scales must be (low, high) with low <= high, got {self.scales}")
@@ -187,7 +186,6 @@ class SaliencyMix(MixesInputs, Checked):
     image's own smallest and largest value."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if self.levels is not None and not (
             len(self.levels) == 2 and -math.inf < self.levels[0] < self.levels[1] < math.inf

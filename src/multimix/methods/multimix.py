@@ -11,14 +11,13 @@ from torch import Generator, Tensor
 from typing_extensions import Self
 
 from multimix._declared import Checked, Count, Fraction, Interval
-from multimix.methods._predict import begin, on_grid, wanted_of
+from multimix.methods._predict import Step, Steps, on_grid, wanted_of
 from multimix.ops import (
     Impl,
     LazyWeights,
     LossOptions,
     attention,
     check_concentration,
-    check_examples,
     dirichlet,
     draw_between,
     gathered,
@@ -26,7 +25,7 @@ from multimix.ops import (
     objective_of,
     scatter_tuples,
 )
-from multimix.protocols import Losses, Network, Teacher, encode, pool, require_part
+from multimix.protocols import Losses, Network, encode, pool, require_part
 
 DEFAULT_EFFECTIVE = 2.0
 """Images that effectively enter a tuple unless told otherwise; the paper's alpha in (0.5, 2) at m = 128 means 43 to
@@ -52,10 +51,8 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TupleMethod(Checked):
+class TupleMethod(Checked, Steps):
     """Base of the methods that interpolate tuples of embeddings."""
-
-    mixes: ClassVar[bool] = True
 
     tuples: Count = 1000
     """Interpolated tuples a step, n."""
@@ -82,7 +79,6 @@ class TupleMethod(Checked):
     """How the loss is computed, as :func:`multimix.ops.mixed_cross_entropy` has it; it changes nothing but speed."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if self.alpha is not None and self.effective is not None:
             raise ValueError(
@@ -92,35 +88,25 @@ class TupleMethod(Checked):
             if value is not None:
                 check_concentration(name, value, above=above)
 
-    def __call__(
-        self,
-        network: Network,
-        inputs: Any,
-        targets: Tensor,
-        *,
-        generator: Generator | None = None,
-        teacher: Teacher | None = None,
-    ) -> Losses:
+    def losses(self, step: Step) -> Losses:
         """Return the mean loss of the interpolated tuples and, with ``clean``, of the mini-batch as it is.
 
         An affine head commutes with interpolation, which then takes place on the clean logits; any other one is applied
         to interpolated embeddings. Where the network gathers the examples of all processes, logits or embeddings are
         gathered here.
         """
-        targets = begin(network, targets, generator)
-        check_examples(inputs, targets)
-        own = self.encode(network, inputs)
+        network, teacher = step.network, step.teacher
+        own = self.encode(network, step.inputs)
         with torch.no_grad():
             theirs = None if teacher is None else self.encode(teacher.network, teacher.inputs)
-        losses = mixed_losses(*self._interpolated(network, own, targets, generator, teacher, theirs))
+        losses = mixed_losses(*self._interpolated(step, own, None if theirs is None else theirs.values))
         if own.clean is None:
             return losses
-        logits = network.classify(own.clean)
-        taught = None
+        logits, taught = network.classify(own.clean), None
         if teacher is not None and theirs is not None and theirs.clean is not None:
             with torch.no_grad():
                 taught = teacher.network.classify(theirs.clean), teacher.gamma
-        wanted = wanted_of(network, targets, logits, grid=own.grid, label_maps=True)
+        wanted = wanted_of(network, step.targets, logits, grid=own.grid, label_maps=True)
         plain = objective_of(network).losses(logits, wanted, taught)
         total = (1 - self.clean) * losses.total + self.clean * plain.total
         return Losses(total, {**losses.terms, **{f"clean_{name}": term for name, term in plain.terms.items()}})
@@ -134,41 +120,33 @@ class TupleMethod(Checked):
         """Return the attention of every example over its positions, (b, r); None where there is none."""
 
     def _interpolated(
-        self,
-        network: Network,
-        own: Encoded,
-        targets: Tensor,
-        generator: Generator | None,
-        teacher: Teacher | None,
-        theirs: Encoded | None,
+        self, step: Step, own: Encoded, taught: Tensor | None
     ) -> tuple[Tensor, Tensor, LazyWeights, LossOptions]:
         """Return the arguments of a mixed loss, of the examples of all processes if the network gathers them."""
-        gather = getattr(network, "gather", None)
+        network, teacher, targets = step.network, step.teacher, step.targets
+        gather, objective = getattr(network, "gather", None), objective_of(network)
         if own.mask is not None and gather is not None:
             raise ValueError("masked positions cannot be gathered across processes; leave the network's gather at None")
-        values, b, objective = own.values, len(own.values), objective_of(network)
-        weights = self.weights(
-            b if gather is None else gather.size(b, values.device), like=values, generator=generator, sets=own.sets
-        )
+        values, b = own.values, len(own.values)
+        b = b if gather is None else gather.size(b, values.device)
+        weights = self.weights(b, like=values, generator=step.generator, sets=own.sets)
         attention = self.attend(network, own, targets)
-        taught, heads = None if theirs is None else theirs.values, [partial(self._classify, network)]
-        if teacher is not None:
-            heads.append(partial(self._classify, teacher.network))
-        affine = network.head is not None and (teacher is None or teacher.network.head is not None)
+        supervisor = network if teacher is None else teacher.network
+        classify, teach = partial(self._classify, network), torch.no_grad()(partial(self._classify, supervisor))
+        affine = network.head is not None and supervisor.head is not None
         if affine:
-            values = heads[0](values)
-            with torch.no_grad():
-                taught = None if taught is None else heads[1](taught)
+            values = classify(values)
+            taught = None if taught is None else teach(taught)
         options = LossOptions(
-            teacher_logits=None if taught is None or teacher is None else gathered(teacher.network, taught),
+            teacher_logits=None if taught is None else gathered(supervisor, taught),
             gamma=1.0 if teacher is None else teacher.gamma,
             balanced=self.balance_power if self.balanced else 0.0,
             impl=self.impl,
             attention=None if attention is None else gathered(network, attention),
             mask=own.mask,
             objective=objective,
-            classify=None if affine else heads[0],
-            teach=None if affine else torch.no_grad()(heads[-1]),
+            classify=None if affine else classify,
+            teach=None if affine else teach,
         )
         if own.kept is not None and objective.is_map(targets):
             targets = targets[:, own.kept]

@@ -125,7 +125,12 @@ class PuzzleMix(MixesInputs, Checked):
             weights.append(weight.clamp_min(0) / (self.labels - 1) ** 2)
         share = torch.linspace(0, 1, self.labels, device=shares.device).view(1, -1, 1, 1)
         unary = share * first.unsqueeze(1) + (1 - share) * second.unsqueeze(1)
-        unary = unary + self.eta * _prior(lam, self.labels).view(1, -1, 1, 1) / (rows * columns)
+        # Minus the logarithm of the binomial distribution whose mean is lambda.
+        lam, n = lam.float().clamp(_LEAST, 1 - _LEAST), self.labels - 1
+        count = torch.arange(self.labels, device=lam.device)
+        ways = torch.tensor([math.log(math.comb(n, i)) for i in range(self.labels)], device=lam.device)
+        prior = -(ways + count * lam.log() + (n - count) * (-lam).log1p())
+        unary = unary + self.eta * prior.view(1, -1, 1, 1) / (rows * columns)
         return solve_ordered_labels(unary, *weights).to(pixels.dtype) / (self.labels - 1)
 
     def _transport(self, mask: Tensor, saliency: Tensor, partners: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -223,14 +228,6 @@ def _borders(patches: Tensor, partners: Tensor, per_block: int) -> tuple[Tensor,
     above, below = patches[:, :, per_block - 1 : -1 : per_block], patches[:, :, per_block::per_block]
     both = difference(above, below)
     return both, both[partners], difference(above, below[partners]), difference(above[partners], below)
-
-
-def _prior(lam: Tensor, labels: int) -> Tensor:
-    """Return minus the logarithm of the binomial distribution whose mean is lam."""
-    lam, n = lam.float().clamp(_LEAST, 1 - _LEAST), labels - 1
-    count = torch.arange(labels, device=lam.device)
-    ways = torch.tensor([math.log(math.comb(n, i)) for i in range(labels)], device=lam.device)
-    return -(ways + count * lam.log() + (n - count) * (-lam).log1p())
 
 
 def spread(blocks: Tensor, size: int) -> Tensor:

@@ -2,13 +2,13 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from multimix._declared import Checked, Count, Fraction, Ge, Positive
-from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder, VGGAutoencoder
+from multimix.methods._adain import ClassStyles, SmallAutoencoder, VGGAutoencoder
 from multimix.methods._images import Weight, uniform
 from multimix.methods._predict import InputMixing, MixesInputs, PairMixing
 from multimix.ops import beta, draw_box, draw_partners, exchange_styles, mix_styles, paste_styles
@@ -47,7 +47,6 @@ class _Styles(Stateful, MixesInputs, Checked):
     """Further steps that the small decoder takes on the first mini-batch it sees."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if (self.encoder is None) != (self.decoder is None):
             raise ValueError(
@@ -55,7 +54,7 @@ class _Styles(Stateful, MixesInputs, Checked):
             )
         if self.encoder is not None and self.size is not None and self.size < _LEAST_VGG_SIZE:
             raise ValueError(f"size must be at least {_LEAST_VGG_SIZE} with files of weights, got {self.size}")
-        self.autoencoder: Autoencoder | None = None
+        self.autoencoder: Any = None
 
     def prepare(self, network: Network | None) -> None:
         """Build or load the autoencoder, unless there is one.
@@ -63,12 +62,12 @@ class _Styles(Stateful, MixesInputs, Checked):
         Raises:
             ValueError: If a file of weights does not hold the layers of its network.
         """
-        if self.autoencoder is None:
-            self.autoencoder = (
-                SmallAutoencoder(self.size)
-                if self.encoder is None or self.decoder is None
-                else VGGAutoencoder(self.encoder, self.decoder, self.size or _VGG_SIZE)
-            )
+        if self.autoencoder is not None:
+            return
+        if self.encoder is None or self.decoder is None:
+            self.autoencoder = SmallAutoencoder(self.size)
+        else:
+            self.autoencoder = VGGAutoencoder(self.encoder, self.decoder, self.size or _VGG_SIZE)
 
     forward = MixesInputs.__call__
 
@@ -86,7 +85,7 @@ class _Styles(Stateful, MixesInputs, Checked):
     ) -> InputMixing:
         """Draw whether to mix and, if so, partners and shares, once the small autoencoder has learnt from them."""
         self.prepare(None)
-        if next(self._autoencoder.buffers(), inputs).device != inputs.device:
+        if next(self.autoencoder.buffers(), inputs).device != inputs.device:
             self.to(inputs.device)
         if float(uniform(generator=generator)) >= self.prob:
             return InputMixing()
@@ -94,18 +93,14 @@ class _Styles(Stateful, MixesInputs, Checked):
             self._learn(inputs, targets)
         return self._draw(inputs, targets, generator)
 
-    @property
-    def _autoencoder(self) -> Autoencoder:
-        return cast("Autoencoder", self.autoencoder)
-
     @abstractmethod
     def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> InputMixing:
         """Draw the mixing of a step that mixes."""
 
     def _learn(self, inputs: Tensor, targets: Tensor) -> None:
         """Learn from a mini-batch that is about to be mixed."""
-        if self.learning_rate > 0:
-            self._autoencoder.learn(inputs, self.learning_rate, self.warmup)
+        if self.encoder is None and self.learning_rate > 0:
+            self.autoencoder.learn(inputs, self.learning_rate, self.warmup)
 
 
 @dataclass(eq=False)
@@ -141,8 +136,8 @@ class StyleMix(_Styles):
         return PairMixing(partners, lam, self._mixed, content=content, style=style, both=both)
 
     def _mixed(self, images: Tensor, partners: Tensor, **shares: Tensor) -> Tensor:
-        features = mix_styles(self._autoencoder.encode(images), partners, **shares)
-        return self._autoencoder.decode(features, images)
+        features = mix_styles(self.autoencoder.encode(images)[-1], partners, **shares)
+        return self.autoencoder.decode(features, images)
 
 
 @dataclass(eq=False)
@@ -177,7 +172,6 @@ class StyleCutMix(_Styles):
     """Scale of the distance of styles, for ``auto``; the official code has 3 for CIFAR-100 and 1 for CIFAR-10."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         scale = _MEAN_DISTANCE if self.encoder is None else None
         self.styles = ClassStyles(scale) if self.gamma == "auto" else None
@@ -186,7 +180,7 @@ class StyleCutMix(_Styles):
         super()._learn(inputs, targets)
         if self.styles is not None:
             with torch.no_grad():
-                self.styles.see(self._autoencoder.encode_all(inputs), targets)
+                self.styles.see(self.autoencoder.encode(inputs), targets)
 
     def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
         height, width = inputs.shape[-2:]
@@ -198,8 +192,8 @@ class StyleCutMix(_Styles):
         return PairMixing(partners, lam, self._pasted, box=box, style=style, gamma=gamma)
 
     def _pasted(self, images: Tensor, partners: Tensor, **drawn: Any) -> Tensor:
-        exchanged = exchange_styles(self._autoencoder.encode(images), partners)
-        return paste_styles(images, self._autoencoder.decode(exchanged, images), partners, **drawn)
+        exchanged = exchange_styles(self.autoencoder.encode(images)[-1], partners)
+        return paste_styles(images, self.autoencoder.decode(exchanged, images), partners, **drawn)
 
     def _gamma(self, targets: Tensor, partners: Tensor, generator: Generator | None) -> Tensor:
         """Return one blend for all, or one a pair."""

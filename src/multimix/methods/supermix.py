@@ -20,8 +20,6 @@ from multimix.protocols import Losses, Network, Stateful
 _LEAST_STEP, _MOST_STEP = 1e-4, 2000.0
 """Bounds on the step's length, those of the official code."""
 
-Supervisor = Callable[[Tensor], Tensor]
-
 
 class MixedSet(NamedTuple):
     """Mixed images that are ready to be stored or trained with."""
@@ -75,7 +73,6 @@ class SuperMix(Stateful, MixesInputs, Checked):
     """Share of the sets that may be left unsolved when the search ends early."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings, and freeze a copy of the teacher."""
         super().__post_init__()
         if self.teacher is not None:
             if not isinstance(self.teacher, nn.Module):
@@ -167,7 +164,9 @@ class SuperMix(Stateful, MixesInputs, Checked):
             return MaskedSets(members, weights, self.solve(supervisor, images, sets, wanted)), wanted
 
     @torch.no_grad()
-    def solve(self, supervisor: Supervisor, images: Tensor, sets: "MaskedSets", wanted: Tensor) -> Tensor:
+    def solve(
+        self, supervisor: Callable[[Tensor], Tensor], images: Tensor, sets: "MaskedSets", wanted: Tensor
+    ) -> Tensor:
         """Return values of masks for which the supervisor sees the wanted classes (b, k), from those given on.
 
         A set is solved when its wanted classes rank before all others; it is then left alone, and no longer computed.
@@ -218,7 +217,6 @@ class MaskedSets(InputMixing):
 
 
 def _first(count: int, lots: Iterator[MixedSet]) -> Iterator[MixedSet]:
-    """Yield lots that are not empty, the last one cut, until there are so many sets."""
     for lot in lots:
         if len(lot.images):
             yield MixedSet(*(part[:count] for part in lot))
@@ -237,11 +235,8 @@ def masks_of(values: Float[Tensor, "b m s s"], height: int, width: int) -> Float
 
 def compose(images: Tensor, members: Int[Tensor, "m b"], masks: Float[Tensor, "b m h w"]) -> Tensor:
     """Return the sum of each set's images under their masks."""
-    masks = masks.to(images.dtype)
-    mixed = masks[:, :1] * images[members[0]]
-    for j in range(1, len(members)):
-        mixed = mixed + masks[:, j : j + 1] * images[members[j]]
-    return mixed
+    shown = zip(masks.to(images.dtype).split(1, 1), members, strict=True)
+    return cast("Tensor", sum(mask * images[member] for mask, member in shown))
 
 
 def objective(

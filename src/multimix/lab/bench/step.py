@@ -1,6 +1,7 @@
 """A training step of every method against plain training, and of the engine against a bare loop."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from multimix.distill import EMATeacher, SelfDistilled
-from multimix.distill.ema import as_module
+from multimix.distill.distilled import as_module
 from multimix.lab.bench.timing import Case, Comparison
 from multimix.lab.data import Augment, Batches, Images, Splits
 from multimix.lab.train import SGD, Engine, TrainConfig
@@ -17,7 +18,6 @@ from multimix.methods import ERM, METHODS, DenseMultiMix, MultiMix
 from multimix.protocols import Method, Network
 
 _BARS = {"alignmix": 1.05, "multimix": 1.02, "dense-multimix": 1.06}
-_DISTILLED_BAR = 1.37
 _GPU_BARS: tuple[tuple[Method, float | None], ...] = (
     (ERM(), None),
     (MultiMix(1000), 1.01),
@@ -33,14 +33,10 @@ def step_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     On a GPU, ResNet-50 with images of 224 × 224 pixels in bfloat16 too.
     """
     splits = random_images(1024, 32, classes=100)
-    comparisons = [
-        lambda: _engine_comparison(splits, device),
-        lambda: _average_comparison(splits, device),
-        lambda: _method_comparison(splits, device),
+    makers: list[Callable[[], Comparison]] = [
+        partial(make, splits, device) for make in (_engine_comparison, _average_comparison, _method_comparison)
     ]
-    if device.type == "cuda":
-        comparisons.append(lambda: _large_comparison(device))
-    return comparisons
+    return [*makers, partial(_large_comparison, device)] if device.type == "cuda" else makers
 
 
 def _engine_comparison(splits: Splits, device: torch.device) -> Comparison:
@@ -63,7 +59,7 @@ def _method_comparison(splits: Splits, device: torch.device) -> Comparison:
     erm, *cases = [Case(cls.name, engine_step(_engine(cls(), splits, device)), _BARS.get(cls.name)) for cls in METHODS]
     for method in (MultiMix(), DenseMultiMix()):
         distilled = engine_step(_engine(SelfDistilled(method), splits, device))
-        cases.append(Case(f"{SelfDistilled.name} {method.name}", distilled, _DISTILLED_BAR))
+        cases.append(Case(f"{SelfDistilled.name} {method.name}", distilled, 1.37))
     rounds = 7 if device.type == "cpu" else 51
     return Comparison("training step against ERM", _shape(64), erm, tuple(cases), rounds)
 
@@ -90,8 +86,8 @@ def random_images(size: int, px: int, *, classes: int) -> Splits:
     """Return a data set of noise, for timing."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (size, 3, px, px), generator=generator, dtype=torch.uint8)
-    part = Images(images, torch.arange(size) % classes, tuple(map(str, range(classes))))
-    return Splits("noise", part, None, part, (0.5,) * 3, (0.25,) * 3)
+    split = Images(images, torch.arange(size) % classes, tuple(map(str, range(classes))))
+    return Splits("noise", split, None, split, (0.5,) * 3, (0.25,) * 3)
 
 
 def engine_step(engine: Engine) -> Callable[[], object]:
@@ -108,12 +104,10 @@ def engine_step(engine: Engine) -> Callable[[], object]:
 
 def bare_step(splits: Splits, device: torch.device, *, width: int = 64) -> Callable[[], object]:
     """Return the same for a loop that somebody writes by hand, with the same network, data and optimiser."""
-    engine = _engine(ERM(), splits, device, width=width)
-    network = engine.network
+    network = _engine(ERM(), splits, device, width=width).network
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    batches = _endless(
-        Batches(splits.train, batch_size=128, mean=splits.mean, std=splits.std, augment=Augment(), device=device)
-    )
+    scale: Any = {"mean": splits.mean, "std": splits.std}
+    batches = _endless(Batches(splits.train, batch_size=128, augment=Augment(), device=device, **scale))
 
     def call() -> float:
         images, labels = next(batches)
@@ -127,9 +121,8 @@ def bare_step(splits: Splits, device: torch.device, *, width: int = 64) -> Calla
 
 
 def _engine(method: Any, splits: Splits, device: torch.device, *, width: int | None = 64, **settings: Any) -> Engine:
-    optimizer = SGD(learning_rate=0.1)
-    config = TrainConfig(data="noise", method=method, optimizer=optimizer, device=device.type, width=width, **settings)
-    return Engine(config, splits)
+    settings |= {"optimizer": SGD(learning_rate=0.1), "device": device.type, "width": width}
+    return Engine(TrainConfig(data="noise", method=method, **settings), splits)
 
 
 def _endless(batches: Batches) -> Iterator[Any]:
