@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, get_args, get_type_hints
 
-from multimix.lab.bench import SUITES as BENCHES
+from multimix.lab.bench import BENCHES
 from multimix.lab.cli.__main__ import COMMANDS
 from multimix.lab.detect import DetectConfig
 from multimix.lab.evaluate import SUITES

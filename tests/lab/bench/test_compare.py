@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import references
-from multimix.lab.bench import SUITES, Case, Comparison, Rates, measure, ops, rates
+from multimix.lab.bench import BENCHES, Case, Comparison, Rates, measure, ops, rates
 from multimix.lab.bench import step as steps
 from multimix.lab.bench import timing as costs
 from multimix.lab.cli import bench as command
@@ -157,9 +157,9 @@ def test_engine_step_goes_on_after_the_end_of_an_epoch():
 
 def test_command_prints_bars_and_writes_records(monkeypatch, tmp_path, capsys):
     comparison = Comparison("two sums", {"n": 3}, Case("base", lambda: sum(range(10))), (Case("other", int, 9.0),), 2)
-    monkeypatch.setitem(SUITES, "ops", lambda device: [lambda: comparison])
+    monkeypatch.setitem(BENCHES, "ops", lambda device: [lambda: comparison])
     monkeypatch.setattr(command, "rates", lambda device: Rates(1e9, 1e9))
-    monkeypatch.setattr(command, "SUITES", SUITES)
+    monkeypatch.setattr(command, "BENCHES", BENCHES)
     out = tmp_path / "deep" / "records.jsonl"
     assert main(["bench", "ops", "--out", str(out), "--device", "cpu"]) == 0
     base, other = (json.loads(line) for line in out.read_text().splitlines())

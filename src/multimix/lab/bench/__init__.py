@@ -6,24 +6,12 @@ from multimix.lab.bench.step import step_comparisons
 from multimix.lab.bench.suites import suite_comparisons
 from multimix.lab.bench.timing import Case, Comparison, Rates, Result, measure, rates
 
-SUITES = {
+BENCHES = {
     "ops": op_comparisons,
     "pairs": pair_comparisons,
     "step": step_comparisons,
     "evaluation": suite_comparisons,
 }
-"""Every suite: a function from the device to makers of its comparisons, one at a time to spare memory."""
+"""Every bench: a function from the device to makers of its comparisons, one at a time to spare memory."""
 
-__all__ = [
-    "SUITES",
-    "Case",
-    "Comparison",
-    "Rates",
-    "Result",
-    "measure",
-    "op_comparisons",
-    "pair_comparisons",
-    "rates",
-    "step_comparisons",
-    "suite_comparisons",
-]
+__all__ = ["BENCHES", "Case", "Comparison", "Rates", "Result", "measure", "rates"]

@@ -22,13 +22,12 @@ from multimix.ops import (
 
 @dataclass(frozen=True)
 class Problem:
-    """A mini-batch's embeddings, labels, head and weights, of the paper's form or, with r positions, of the dense one.
+    """Embeddings (b, d), labels, head and weights, or the dense form: embeddings (b, r, d) and attention (b, r).
 
     Every way to the loss starts from the embeddings, so that the head is part of it.
     """
 
     features: Tensor
-    """(b, d) or (b, r, d)."""
     labels: Tensor
     weights: Tensor
     head: nn.Linear

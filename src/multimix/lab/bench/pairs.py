@@ -18,58 +18,40 @@ SIZES = ((128, 32, 100, 401), (32, 224, 1000, 61))
 
 
 def pair_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
-    """Return the comparisons of pairwise mixing with timm's, each to be made when its turn comes.
-
-    Of every method that mixes inputs and asks for no network.
-    """
-    chosen = [
+    """Return the comparisons with timm of every method that mixes inputs and asks for no network."""
+    alone = [
         cls
         for cls in METHODS
         if issubclass(cls, MixesInputs) and cls.mixes and not cls.needs_network and not hasattr(cls, "prepare")
     ]
-    makers: list[Callable[..., Comparison]] = [
+    makers = [
         *(partial(against_timm, cls, mode) for cls in (Mixup, CutMix) for mode in MODES_MOST),
-        *(partial(others_against_timm, cls) for cls in chosen if cls not in (Mixup, CutMix)),
+        *(partial(against_timm, cls, None) for cls in alone if cls not in (Mixup, CutMix)),
     ]
     return [partial(make, *size, device) for size in SIZES for make in makers]
 
 
 def against_timm(
-    cls: type[Mixup | CutMix], mode: Mode, b: int, side: int, classes: int, rounds: int, device: torch.device
+    cls: type[MixesInputs], mode: Mode | None, b: int, side: int, classes: int, rounds: int, device: torch.device
 ) -> Comparison:
-    """Compare a mode with timm's batch mode, as the op alone, which has the bar, and with its arguments checked.
+    """Compare a method with timm's in batch mode; one that timm does not have (mode None) with timm's mixup.
 
-    timm checks nothing, and mixes in place.
+    A mode is compared as the op alone, which has the bar, and with its arguments checked: timm checks nothing, and
+    mixes in place.
     """
-    batch = _batch(b, side, classes, device)
-    cases = [
-        Case(mode, _op(cls(mode=mode), *batch, classes), MODES_MOST[mode]),
-        Case(f"{mode}, checked", _checked(cls(mode=mode), *batch, classes)),
-    ]
-    if mode != "batch":
-        cases.append(Case(f"timm, {mode}", _timm(cls, *batch, classes, mode)))
-    baseline = Case("timm, batch", _timm(cls, *batch, classes, "batch"))
-    name = f"{cls.name} and soft targets, {mode}"
-    return Comparison(name, {"b": b, "side": side, "k": classes}, baseline, tuple(cases), rounds)
-
-
-def others_against_timm(
-    cls: type[MixesInputs], b: int, side: int, classes: int, rounds: int, device: torch.device
-) -> Comparison:
-    """Compare a method that timm does not have with timm's mixup in batch mode, arguments checked."""
-    batch, method = _batch(b, side, classes, device), cls()
-    name: str = getattr(method, "name", "")
-    timm, ours = (
-        Case("timm, mixup", _timm(Mixup, *batch, classes, "batch")),
-        Case(name, _checked(method, *batch, classes)),
-    )
-    return Comparison(f"{name} and soft targets", {"b": b, "side": side, "k": classes}, timm, (ours,), rounds)
-
-
-def _batch(b: int, side: int, classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
     generator = Generator(device).manual_seed(0)
     images = torch.randn(b, 3, side, side, generator=generator, device=device)
-    return images, torch.randint(classes, (b,), generator=generator, device=device)
+    batch = images, torch.randint(classes, (b,), generator=generator, device=device), classes
+    method: Any = cls() if mode is None else cls(mode=mode)  # type: ignore[call-arg]
+    name, theirs = f"{method.name} and soft targets", Mixup if mode is None else cls
+    cases = [Case(method.name if mode is None else f"{mode}, checked", _checked(method, *batch))]
+    if mode is not None:
+        name += f", {mode}"
+        cases.insert(0, Case(mode, _op(method, *batch), MODES_MOST[mode]))
+        if mode != "batch":
+            cases.append(Case(f"timm, {mode}", _timm(cls, *batch, mode)))
+    baseline = Case(f"timm, {'mixup' if mode is None else 'batch'}", _timm(theirs, *batch, "batch"))
+    return Comparison(name, {"b": b, "side": side, "k": classes}, baseline, tuple(cases), rounds)
 
 
 def _op(method: Mixup | CutMix, images: Tensor, labels: Tensor, classes: int) -> Callable[[], object]:
@@ -87,7 +69,7 @@ def _checked(method: MixesInputs, images: Tensor, labels: Tensor, classes: int) 
     return lambda: method.mix(images, labels, num_classes=classes, generator=generator)
 
 
-def _timm(cls: type[Any], images: Tensor, labels: Tensor, classes: int, mode: str) -> Callable[[], object]:
+def _timm(cls: type, images: Tensor, labels: Tensor, classes: int, mode: str) -> Callable[[], object]:
     """Return timm's own call on images of its own, since it mixes them in place."""
     from timm.data.mixup import Mixup as Timm
 

@@ -38,42 +38,27 @@ def suite_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     cast("nn.Module", network).to(device).eval()
     source = Source(random_images(IMAGES, 32, classes=10), ERM(), device)
     shape = {"model": "preact_resnet18", "width": width, "images": IMAGES, "px": 32, "k": 10}
+    # FGSM takes a gradient an image and PGD one a step, in two norms each, and the two checks five times as many of a
+    # few images; each attack is judged by a forward pass, and so are the clean images.
+    few, steps = _ATTACKED.curve_examples / IMAGES, _ATTACKED.steps
+    corruptions = [CorruptionSettings(corruptions=(name,)) for name in CorruptionSettings().corruptions]
     occlusion = evaluate.OcclusionSettings()
     # How often each passes over the test set: forward only, and to a gradient of its inputs.
     plans: list[tuple[type[Suite], Any, float, float]] = [
         (evaluate.Accuracy, evaluate.SuiteSettings(), 1, 0),
         (evaluate.Calibration, evaluate.CalibrationSettings(), 1, 0),
-        (evaluate.Adversarial, _ATTACKED, *_attack_passes(_ATTACKED)),
+        (evaluate.Adversarial, _ATTACKED, 5 + 2 * few, 2 + 2 * steps + 10 * steps * few),
         # Those of the test set, of two other sets, and of the training images that two of the scores know.
         (evaluate.OOD, _OUT, 4, 0),
-        *(
-            (evaluate.Corruption, CorruptionSettings(corruptions=(name,)), 6, 0)
-            for name in CorruptionSettings().corruptions
-        ),
+        *((evaluate.Corruption, settings, 6, 0) for settings in corruptions),
         (evaluate.Occlusion, occlusion, len(occlusion.fractions), 0),
         (evaluate.Embedding, evaluate.EmbeddingSettings(picture="none"), 1, 0),
     ]
     return [partial(_comparison, source, network, shape, *plan) for plan in plans]
 
 
-def _attack_passes(settings: AdversarialSettings) -> tuple[float, float]:
-    """Return how often the adversarial suite passes over the test set.
-
-    FGSM takes a gradient an image and PGD one a step, in two norms each, and the two checks five times as many of a few
-    images; each attack is judged by a forward pass, and so are the clean images.
-    """
-    few = settings.curve_examples / IMAGES
-    return 5 + 2 * few, 2 + 2 * settings.steps + 10 * settings.steps * few
-
-
 def _comparison(
-    source: Source,
-    network: Network,
-    shape: dict[str, Any],
-    cls: type[Suite],
-    settings: Any,
-    forward: float,
-    gradient: float,
+    source: Source, network: Network, shape: dict, cls: type[Suite], settings: Any, forward: float, gradient: float
 ) -> Comparison:
     suite = cls.of(source, settings)
     batches = [inputs.clone() for inputs, _ in source.batches(source.test())]
@@ -88,16 +73,16 @@ def _comparison(
 
 
 def bare_passes(network: Network, batches: list[torch.Tensor], *, forward: float, gradient: float) -> None:
-    """Pass batches through a network so often; a part of a pass takes that part of each batch."""
-    for leaf in _parts(batches, gradient):
+    """Pass batches through a network so often; a fraction of a pass takes that fraction of each batch."""
+    for leaf in _repeated(batches, gradient):
         leaf = leaf.detach().requires_grad_()
         torch.autograd.grad(network(leaf).sum(), leaf)
     with torch.inference_mode():
-        for inputs in _parts(batches, forward):
+        for inputs in _repeated(batches, forward):
             network(inputs).float().cpu()  # where every suite needs them
 
 
-def _parts(batches: list[torch.Tensor], times: float) -> list[torch.Tensor]:
+def _repeated(batches: list[torch.Tensor], times: float) -> list[torch.Tensor]:
     whole, rest = divmod(times, 1)
     some = [inputs[: max(2, round(rest * len(inputs)))] for inputs in batches] if rest > 1e-9 else []
     return batches * int(whole) + some

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -35,14 +35,14 @@ class Comparison:
     baseline: Case
     cases: tuple[Case, ...]
     rounds: int = 15
-    """How often every case is called, after one call that does not count."""
+    """How often every case is called, after two calls that do not count."""
     least: tuple[float, float] | None = None
     """Floating-point operations and bytes moved that no way can do without: the floor under all cases."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How long one case took, what part of the baseline's time that is, and what else it cost."""
+    """How long one case took, what part of the baseline's time that is, and what else it cost; None where unknown."""
 
     comparison: str
     case: str
@@ -53,7 +53,7 @@ class Result:
     ratio: float
     """Median over rounds of this case's time over the baseline's in the same round."""
     ratio_most: float | None
-    """The bar, if there is one."""
+    """Its bar."""
     rounds: int
     flops: int
     """Floating-point operations of matrix products and convolutions, two a multiply-add."""
@@ -62,7 +62,7 @@ class Result:
     peak_ratio: float | None
     """That over the baseline's, if the baseline takes any."""
     peak_ratio_most: float | None
-    """The bar, if there is one."""
+    """Its bar."""
     seconds_floor: float | None
     """Time that the least arithmetic and the least traffic would take at the machine's measured best."""
 
@@ -74,14 +74,11 @@ class Result:
         return all(met) if met else None
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one call took."""
+class Cost(NamedTuple):
+    """What one call took: see the fields of :class:`Result`."""
 
     flops: int
-    """Floating-point operations of matrix products and convolutions, two a multiply-add."""
     peak_bytes: int
-    """Most memory in tensors at any one time, beyond what there was before."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Rates:
 def measure(comparison: Comparison, device: torch.device, machine: Rates | None = None) -> list[Result]:
     """Time every case of a comparison, one call of each in turn, the order reversed every other round.
 
-    A first call of each, which does not count, warms up and is searched for arithmetic and memory.
+    A first call of each warms up; a second one is searched for arithmetic and memory.
     """
     cases = [comparison.baseline, *comparison.cases]
     for case in cases:
@@ -112,8 +109,8 @@ def measure(comparison: Comparison, device: torch.device, machine: Rates | None 
         order = list(zip(cases, times, strict=True))
         for case, taken in order if turn % 2 == 0 else reversed(order):
             taken.append(stopwatch(case.call, device))
-    least = comparison.least
-    floor = None if least is None or machine is None else machine.seconds(*least)
+    floor = machine.seconds(*comparison.least) if machine and comparison.least else None
+    base_peak = costs[0].peak_bytes
 
     def result(case: Case, taken: list[float], spent: Cost) -> Result:
         p20, *_, p80 = quantiles(taken, n=5) if len(taken) > 1 else taken * 2
@@ -129,7 +126,7 @@ def measure(comparison: Comparison, device: torch.device, machine: Rates | None 
             rounds=comparison.rounds,
             flops=spent.flops,
             peak_bytes=spent.peak_bytes,
-            peak_ratio=spent.peak_bytes / costs[0].peak_bytes if costs[0].peak_bytes else None,
+            peak_ratio=spent.peak_bytes / base_peak if base_peak else None,
             peak_ratio_most=case.memory_most,
             seconds_floor=floor,
         )
@@ -141,33 +138,29 @@ def cost(call: Callable[[], object], device: torch.device) -> Cost:
     """Call once, counting."""
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = cast("Any", _Whole())
-    if device.type == "cuda":
+    on_gpu = device.type == "cuda"
+    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    if on_gpu:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        with counter:
-            call()
-        return Cost(counter.get_total_flops(), torch.cuda.max_memory_allocated(device) - before)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded, counter:
+    with nullcontext() if on_gpu else recorded, counter:
         call()
-    return Cost(counter.get_total_flops(), _peak(recorded))
+    peak = torch.cuda.max_memory_allocated(device) - before if on_gpu else _peak(recorded)
+    return Cost(counter.get_total_flops(), peak)
 
 
-class _Whole(AbstractContextManager["_Whole"]):
+class _Whole(nullcontext[None]):
     """Stands in for the counter's look into modules, whose hooks refuse gradients of the inputs alone."""
 
     parents = frozenset({"Global"})
-
-    def __exit__(self, *_: object) -> None:
-        """Leave nothing behind."""
 
 
 def _peak(recorded: profile) -> int:
     """Return the highest sum of what was allocated and freed, in order of time."""
     events: Any = cast("Any", recorded.profiler).kineto_results.events()
-    steps = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     now = most = 0
-    for _, change in steps:
+    for _, change in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
         now += change
         most = max(most, now)
     return most
@@ -185,13 +178,9 @@ def rates(device: torch.device, *, size: int = 1024, rounds: int = 21) -> Rates:
 
 def stopwatch(call: Callable[[], object], device: torch.device) -> float:
     """Return how many seconds a call takes, the device's work included."""
-    _wait(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    wait(device)
     started = time.perf_counter()
     call()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -9,12 +9,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from multimix.lab.bench import SUITES, Comparison, Rates, Result, measure, rates
+from multimix.lab.bench import BENCHES, Comparison, Rates, Result, measure, rates
 from multimix.lab.cli._parser import Options, Parser, output_file
 from multimix.lab.runs.environment import describe
 
 OPTIONS: Options = {
-    "suite": {"choices": list(SUITES), "help": "what to measure"},
+    "suite": {"choices": list(BENCHES), "help": "what to measure"},
     "--out": {"type": output_file, "help": "file of records (JSON lines) to write"},
     "--device": {"default": "cuda" if torch.cuda.is_available() else "cpu", "choices": ("cpu", "cuda")},
 }
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     device = torch.device(given.device)
     results: list[Result] = []
     machine = rates(device)
-    for make in SUITES[given.suite](device):
+    for make in BENCHES[given.suite](device):
         comparison = make()
         found = measure(comparison, device, machine)
         show(comparison, found)
