@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from multimix.lab.evaluate.embedding import normalised
-from multimix.lab.evaluate.ood.sets import OutBatches, open_set
-from multimix.lab.evaluate.ood.suite import OODSettings
+from multimix.lab.evaluate.ood import OODSettings
+from multimix.lab.evaluate.ood.sets import open_set
 from multimix.lab.evaluate.passes import embed, predict
 from multimix.lab.runs.environment import commit
 from multimix.lab.train import load_network
@@ -108,10 +108,7 @@ def main(folder: Path, out: Path) -> None:
     device = next(cast("nn.Module", network).parameters()).device
     source = source_of(config, splits, device)
     test, of = source.batches(source.test()), OODSettings()
-    pixels = open_set(
-        OUTSIDE, splits.test.shape, limit=of.ood_examples, root="", download=False, seed=of.seed, files=False
-    )
-    others = OutBatches(pixels, source.batch_size, splits.mean, splits.std, device, 0)
+    others = open_set(OUTSIDE, source, limit=of.ood_examples, seed=of.seed)
     logits, labels = predict(network, test)
     embeddings, _ = embed(network, test)
     rows = [

@@ -19,10 +19,6 @@ STRONG = {"epsilon": 0.06, "step": 0.02, "steps": 7}
 LONG = {"epsilon": 0.7, "step": 0.15, "steps": 7}
 
 
-def small() -> nn.Module:
-    return toy.images().eval()
-
-
 def of_norm(norm: str) -> dict[str, float]:
     return {"norm": norm, **(STRONG if norm == "linf" else LONG)}
 
@@ -76,23 +72,17 @@ def double(trained, size: int = 12) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_pgd_is_what_the_equations_say(trained, norm):
-    network, pixels, labels = double(trained)
-    found = pgd(network, pixels, labels, seed=3, **of_norm(norm))
-    for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        start = started(image, norm, of_norm(norm)["epsilon"], 3, 0, i)
-        torch.testing.assert_close(found[i], ascended(network, image, label, start, **of_norm(norm)))
-    assert wrong(network, found, labels).float().mean() > wrong(network, pixels, labels).float().mean() + 0.3
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_fgsm_is_what_the_equations_say(trained, norm):
+def test_both_are_what_the_equations_say(trained, norm):
     network, pixels, labels = double(trained)
     epsilon = of_norm(norm)["epsilon"]
-    found = fgsm(network, pixels, labels, epsilon=epsilon, norm=norm)
-    one = {"epsilon": epsilon, "step": epsilon, "steps": 1, "norm": norm}
+    found = pgd(network, pixels, labels, seed=3, **of_norm(norm))
+    quick = fgsm(network, pixels, labels, epsilon=epsilon, norm=norm)
+    once = {"epsilon": epsilon, "step": epsilon, "steps": 1, "norm": norm}
     for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        torch.testing.assert_close(found[i], ascended(network, image, label, image, **one))
+        start = started(image, norm, epsilon, 3, 0, i)
+        torch.testing.assert_close(found[i], ascended(network, image, label, start, **of_norm(norm)))
+        torch.testing.assert_close(quick[i], ascended(network, image, label, image, **once))
+    assert wrong(network, found, labels).float().mean() > wrong(network, pixels, labels).float().mean() + 0.3
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -206,14 +196,11 @@ def test_passes_are_as_many_as_steps_and_one_and_fooled_images_rest(trained):
     network.seen.clear()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_logits_that_are_no_numbers_are_refused(value):
-    with pytest.raises(NonFiniteError, match="NaN or infinite"):
-        fgsm(lambda x: x.flatten(1) * value, torch.rand(2, 4) + 0.0, torch.tensor([0, 1]), epsilon=0.1)
-
-
-def test_gradients_that_are_no_numbers_are_refused():
+def test_logits_and_gradients_that_are_no_numbers_are_refused():
     """The root of 0 has no slope: without a look at it, torch.sign(NaN) = 0 would leave the image where it is."""
+    for value in (math.nan, math.inf):
+        with pytest.raises(NonFiniteError, match="NaN or infinite"):
+            fgsm(lambda x, value=value: x.flatten(1) * value, torch.rand(2, 4), torch.tensor([0, 1]), epsilon=0.1)
     with pytest.raises(NonFiniteError, match="gradients"):
         fgsm(lambda x: x.flatten(1).sqrt() * 2, torch.zeros(2, 4), torch.tensor([0, 1]), epsilon=0.1)
 
@@ -240,7 +227,7 @@ def test_images_stay_in_the_ball_and_in_0_to_1(norm, epsilon, share, steps, rest
     pixels = torch.rand(3, 3, 6, 6, generator=generator, dtype=dtype)
     pixels = pixels.round() if extreme else pixels
     labels = torch.randint(5, (3,), generator=generator)
-    network = small().to(dtype)
+    network = toy.images().eval().to(dtype)
     before = pixels.clone()
     how = {"steps": steps, "restarts": restarts, "norm": norm, "seed": seed}
     for found in (
@@ -249,21 +236,10 @@ def test_images_stay_in_the_ball_and_in_0_to_1(norm, epsilon, share, steps, rest
     ):
         ulp = torch.finfo(dtype).eps
         assert (length(found - pixels, norm) <= epsilon * (1 + 4 * ulp) + 12 * ulp).all()
-        assert found.min() >= 0
-        assert found.max() <= 1
+        assert 0 <= found.min() <= found.max() <= 1
         assert (found.dtype, found.shape, found.device) == (pixels.dtype, pixels.shape, pixels.device)
         assert not found.requires_grad
     assert torch.equal(pixels, before)
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_steps_too_long_for_the_ball_use_all_of_it(trained, norm):
-    """The ball is the one around the image, not around the last step: many steps end at its surface, not beyond."""
-    network, pixels, labels = trained
-    inner = pixels.clamp(0.2, 0.8)
-    found = pgd(network, inner, labels, epsilon=0.1, step=0.07, steps=30, norm=norm)
-    assert length(found - inner, norm).amax() == pytest.approx(0.1, rel=1e-4)
-    assert length(found - inner, norm).amin() > 0.05
 
 
 def test_l2_directions_have_length_1_however_small_the_gradient():
@@ -274,7 +250,7 @@ def test_l2_directions_have_length_1_however_small_the_gradient():
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_it_works_whether_gradients_are_on_or_off(context):
     pixels, labels = torch.rand(4, 3, 6, 6), torch.tensor([0, 1, 2, 3])
-    network = small()
+    network = toy.images().eval()
     expected = fgsm(network, pixels, labels, epsilon=0.1)
     with context():
         fresh, same = pixels * 1, labels * 1
@@ -294,17 +270,6 @@ def test_random_starts_fill_the_ball():
     for numbers in (cube.flatten()[:4000] / 2 + 0.5, ball.norm(dim=1) ** 3):
         assert (numbers.sort().values - expected).abs().max() < 1.63 / 4000**0.5  # Kolmogorov, 1 %
     assert ball.mean(0).abs().max() < 0.05
-
-
-def test_starts_belong_to_examples_seeds_and_restarts(trained):
-    network, pixels, labels = trained
-    same = {"epsilon": 0.1, "step": 1e-9, "steps": 1}
-    first = pgd(network, pixels, labels, **same)
-    assert torch.equal(first, pgd(network, pixels, labels, seed=0, examples=range(60), **same))
-    for other in ({"seed": 1}, {"examples": range(1, 61)}):
-        assert (first != pgd(network, pixels, labels, **same, **other)).float().mean() > 0.8
-    still = pgd(network, pixels, labels, random_start=False, epsilon=0.1, step=1e-9, steps=1)
-    assert (still - pixels).abs().max() < 1e-6
 
 
 def test_each_device_finds_the_same(device, trained):
@@ -342,7 +307,7 @@ BAD = {
 @pytest.mark.bad_input
 @pytest.mark.parametrize("message", BAD)
 def test_what_does_not_fit_is_refused(message):
-    arguments = {"network": small(), "pixels": torch.rand(2, 3, 6, 6), "labels": torch.tensor([0, 1])}
+    arguments = {"network": toy.images().eval(), "pixels": torch.rand(2, 3, 6, 6), "labels": torch.tensor([0, 1])}
     arguments |= {"epsilon": 0.1, "step": 0.1, "steps": 1} | BAD[message]
     with pytest.raises(ValueError, match=message):
         pgd(**arguments)

@@ -55,10 +55,14 @@ def test_the_binned_errors_are_their_definitions(case, bins):
     p, y = probabilities.numpy(), labels.numpy()
     top = gaps(p.max(1), (p.argmax(1) == y).astype(float), bins)
     found = reliability(probabilities, labels, bins)
-    assert found.expected_error() == pytest.approx(sum(s * abs(a - c) for s, a, c in top), abs=1e-12)
-    assert found.maximum_error() == pytest.approx(max(abs(a - c) for _, a, c in top), abs=1e-12)
-    assert found.root_mean_square_error() == pytest.approx(sum(s * (a - c) ** 2 for s, a, c in top) ** 0.5, abs=1e-12)
-    assert found.overconfidence_error() == pytest.approx(sum(s * c * max(c - a, 0) for s, a, c in top), abs=1e-12)
+    assert found.errors()["ece"] == pytest.approx(sum(s * abs(a - c) for s, a, c in top), abs=1e-12)
+    assert found.errors()["mce"] == pytest.approx(max(abs(a - c) for _, a, c in top), abs=1e-12)
+    assert found.errors()["rms_calibration_error"] == pytest.approx(
+        sum(s * (a - c) ** 2 for s, a, c in top) ** 0.5, abs=1e-12
+    )
+    assert found.errors()["overconfidence_error"] == pytest.approx(
+        sum(s * c * max(c - a, 0) for s, a, c in top), abs=1e-12
+    )
     each = [sum(s * abs(a - c) for s, a, c in gaps(p[:, j], (y == j).astype(float), bins)) for j in range(p.shape[1])]
     assert classwise_calibration_error(probabilities, labels, bins) == pytest.approx(np.mean(each), abs=1e-12)
 
@@ -76,13 +80,13 @@ def test_they_are_what_torchmetrics_and_netcal_compute(case):
         return float(multiclass_calibration_error(probabilities, labels, num_classes=k, n_bins=15, norm=norm))
 
     # torchmetrics sums in float32.
-    assert found.expected_error() == pytest.approx(theirs("l1"), abs=2e-6)
-    assert found.maximum_error() == pytest.approx(theirs("max"), abs=2e-6)
-    assert found.root_mean_square_error() == pytest.approx(theirs("l2"), abs=2e-6)
+    assert found.errors()["ece"] == pytest.approx(theirs("l1"), abs=2e-6)
+    assert found.errors()["mce"] == pytest.approx(theirs("max"), abs=2e-6)
+    assert found.errors()["rms_calibration_error"] == pytest.approx(theirs("l2"), abs=2e-6)
     confidence, right = probabilities.max(1).values.numpy(), (probabilities.argmax(1) == labels).numpy().astype(int)
     if len(set(right)) == 2:  # netcal wants both
-        assert found.expected_error() == pytest.approx(ECE(15).measure(confidence, right), abs=1e-9)
-        assert found.maximum_error() == pytest.approx(MCE(15).measure(confidence, right), abs=1e-9)
+        assert found.errors()["ece"] == pytest.approx(ECE(15).measure(confidence, right), abs=1e-9)
+        assert found.errors()["mce"] == pytest.approx(MCE(15).measure(confidence, right), abs=1e-9)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -111,8 +115,8 @@ def test_no_bin_is_left_out_and_an_edge_belongs_to_the_bin_below(bins):
             wrong = torch.tensor([[confidence, 1 - confidence]], dtype=torch.float64)
             found = reliability(wrong, torch.tensor([1]), bins)
             assert found.count.nonzero().tolist() == [[i]]
-            assert found.expected_error() == found.maximum_error() == confidence
-            assert found.overconfidence_error() == pytest.approx(confidence**2)
+            assert found.errors()["ece"] == found.errors()["mce"] == confidence
+            assert found.errors()["overconfidence_error"] == pytest.approx(confidence**2)
 
 
 def test_probabilities_of_zero_and_one_count_in_the_first_and_last_bin_of_every_class():

@@ -15,7 +15,8 @@ from evaluate.made import STD, batches
 from listening import Kept
 from multimix.lab.data import Images
 from multimix.lab.evaluate import Source
-from multimix.lab.evaluate.ood import KNN, METRICS, OOD, SCORES, Mahalanobis, OODSettings, energy, max_logit, msp, odin
+from multimix.lab.evaluate.ood import METRICS, OOD, SCORES, OODSettings
+from multimix.lab.evaluate.ood.scores import KNN, Mahalanobis, energy, max_logit, msp, odin
 from multimix.lab.evaluate.ood.suite import fingerprints
 from multimix.lab.evaluate.passes import NonFiniteError, embed
 from multimix.protocols import Monitor
@@ -188,7 +189,7 @@ def suite_of(inputs, **given):
 
 def scores_of(suite, network) -> dict[str, torch.Tensor]:
     """What the suite's pass over the test set gives."""
-    return suite._seen(network, suite.test, suite._fitted(network, Monitor())).scores
+    return suite._seen(network, suite.test, suite._fitted(network, Monitor()))[0]
 
 
 def test_one_pass_gives_what_the_scores_say_one_by_one():
@@ -205,8 +206,8 @@ def test_one_pass_gives_what_the_scores_say_one_by_one():
         "max_logit": max_logit(logits),
         "energy": energy(logits, 1.5),
         "odin": odin(network, inputs, step=step, temperature=100.0),
-        "knn": KNN.fit(train, 5)(pooled),
-        "mahalanobis": Mahalanobis.fit(train, labels, shrinkage=0.01)(pooled),
+        "knn": KNN(train, 5)(pooled),
+        "mahalanobis": Mahalanobis(train, labels, shrinkage=0.01)(pooled),
     }
     assert tuple(found) == SCORES
     for name, values in wanted.items():

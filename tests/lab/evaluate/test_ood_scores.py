@@ -11,18 +11,20 @@ from torch import Tensor
 
 import toy
 from multimix.lab.evaluate import embedding
-from multimix.lab.evaluate.ood import (
+from multimix.lab.evaluate.ood.scores import (
+    BINS,
     KNN,
     METRICS,
     Mahalanobis,
     auroc,
     energy,
     fpr95,
+    histograms,
     max_logit,
     msp,
     odin,
+    roc,
 )
-from multimix.lab.evaluate.ood.metrics import BINS, histograms, roc
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -277,7 +279,7 @@ def test_knn_is_what_a_loop_and_pytorch_ood_find(monkeypatch, neighbours, chunk,
     monkeypatch.setattr(embedding, "_BLOCK", chunk)
     (train, labels), (queries, _) = embeddings(20), embeddings(11, seed=1)
     train, queries = train.float().to(device), queries.float().to(device)
-    found = KNN.fit(train, neighbours)(queries).cpu()
+    found = KNN(train, neighbours)(queries).cpu()
     unit = [v / np.linalg.norm(v) for v in train.cpu().double().numpy()]
     wanted = []
     for q in queries.cpu().double().numpy():
@@ -290,13 +292,13 @@ def test_knn_is_what_a_loop_and_pytorch_ood_find(monkeypatch, neighbours, chunk,
 
 def test_an_embedding_of_length_zero_is_at_distance_one():
     train, _ = embeddings(5)
-    assert KNN.fit(train, 2)(torch.zeros(1, 6)).item() == pytest.approx(-1)
+    assert KNN(train, 2)(torch.zeros(1, 6)).item() == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
 def test_mahalanobis_is_what_a_loop_finds(shrinkage, device):
     (train, labels), (queries, _) = embeddings(60), embeddings(11, seed=1)
-    found = Mahalanobis.fit(train.to(device), labels.to(device), shrinkage=shrinkage)(queries.to(device))
+    found = Mahalanobis(train.to(device), labels.to(device), shrinkage=shrinkage)(queries.to(device))
     z, y = train.numpy(), labels.numpy()
     means = np.stack([z[y == c].mean(0) for c in range(3)])
     covariance = sum(np.outer(a - means[c], a - means[c]) for a, c in zip(z, y, strict=True)) / len(z)
@@ -310,18 +312,18 @@ def test_mahalanobis_is_pytorch_oods():
     """Its score is half of the distance, and its covariance the sum over the examples, not the mean."""
     (train, labels), (queries, _) = embeddings(60), embeddings(11, seed=1)
     theirs = detector.Mahalanobis(None).fit_features(train.float(), labels).predict_features(queries.float())
-    torch.testing.assert_close(Mahalanobis.fit(train, labels)(queries).float(), -2 * 60 * theirs, rtol=1e-3, atol=0)
+    torch.testing.assert_close(Mahalanobis(train, labels)(queries).float(), -2 * 60 * theirs, rtol=1e-3, atol=0)
 
 
 def test_directions_without_variance_are_left_out():
     """A unit that is dead, or one that repeats another, gives no infinite distance."""
     (train, labels), (queries, _) = embeddings(60), embeddings(11, seed=1)
-    wanted = Mahalanobis.fit(train, labels)(queries)
+    wanted = Mahalanobis(train, labels)(queries)
 
     def widened(values: Tensor) -> Tensor:
         return torch.cat([values, torch.zeros(len(values), 2), values[:, :1] + values[:, 1:2]], dim=1)
 
-    fitted = Mahalanobis.fit(widened(train).float(), labels)
+    fitted = Mahalanobis(widened(train).float(), labels)
     torch.testing.assert_close(fitted(widened(queries).float()), wanted, rtol=1e-4, atol=0)
     assert fitted.whitening.shape == (9, 6)
 
@@ -333,6 +335,6 @@ def test_what_cannot_be_fitted_is_refused():
         with pytest.raises(
             ValueError, match=rf"neighbours must lie in 1..6, the training embeddings, got {neighbours}"
         ):
-            KNN.fit(train, neighbours)
+            KNN(train, neighbours)
     with pytest.raises(ValueError, match="embeddings must vary within their classes"):
-        Mahalanobis.fit(train, torch.arange(6))
+        Mahalanobis(train, torch.arange(6))

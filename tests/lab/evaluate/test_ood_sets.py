@@ -1,19 +1,24 @@
 """Every kind of set gives images of the run's shape, the same whatever the batches, and says what it cannot read."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from multimix.lab.evaluate.ood.sets import KNOWN, Fitting, OutBatches, Outside, defaults, is_own, labels_of, open_set
+from evaluate.made import MEAN, STD, source
+from multimix.lab.data import Batches, Files, Images
+from multimix.lab.evaluate.ood.sets import Fitting, Outside, labels_of, open_set
 
 SHAPE = (3, 8, 8)
 
 
-def opened(name, shape=SHAPE, **options):
-    return open_set(name, shape, **({"limit": 20, "root": "nowhere"} | options))
+def run(shape=SHAPE, *, test=None, **options):
+    test = Images(torch.zeros(1, *shape, dtype=torch.uint8), torch.zeros(1).long(), ("a",)) if test is None else test
+    return source(test, **({"root": "nowhere"} | options))
+
+
+def opened(name, shape=SHAPE, *, limit=20, seed=0, **options):
+    return open_set(name, run(shape, **options), limit=limit, seed=seed)
 
 
 def every(outside, size=7):
@@ -23,7 +28,7 @@ def every(outside, size=7):
 
 def in_memory(images, shape=SHAPE, *, crop, seed=0):
     """A set of images in memory."""
-    return Outside(len(images), partial(Fitting(shape, crop, seed).of_memory, images))
+    return Outside(run(shape), len(images), Fitting(images, shape, crop, seed))
 
 
 @pytest.fixture
@@ -105,18 +110,9 @@ def test_tiny_imagenet_is_read_in_both_of_its_layouts(tree):
 
 
 def test_a_run_on_large_files_reads_others_as_its_own(tree):
-    from multimix.lab.data import Batches, Files
-
-    path = str(tree / "b/c/d.PNG")
-    own = Batches(
-        Files((path,), torch.zeros(1, dtype=torch.int64), ("a",), 8),
-        batch_size=1,
-        mean=(0.0,) * 3,
-        std=(1.0,) * 3,
-        shuffle=False,
-    )
-    (wanted, _), *_ = list(own)
-    found = opened(f"folder:{tree / 'b' / 'c'}", files=True).make([0])
+    own = Files((str(tree / "b/c/d.PNG"),), torch.zeros(1).long(), ("a",), 8)
+    ((wanted, _),) = Batches(own, batch_size=1, mean=(0.0,) * 3, std=(1.0,) * 3, shuffle=False)
+    found = opened(f"folder:{tree / 'b' / 'c'}", test=own).make([0])
     torch.testing.assert_close(found / 255, wanted)
     assert not torch.equal(opened(f"folder:{tree / 'b' / 'c'}").make([0]), found)
 
@@ -146,10 +142,7 @@ def test_crops_reach_every_corner():
     images = torch.arange(9 * 9).byte().view(1, 1, 9, 9).repeat(200, 1, 1, 1)
     found = every(in_memory(images, (1, 8, 8), crop=True))
     assert set(found[:, 0, 0, 0].tolist()) == {0, 1, 9, 10}
-
-
-def test_what_is_too_small_to_cut_from_is_scaled(tree):
-    assert every(opened(f"crop:folder:{tree}"), 3).shape == (4, *SHAPE)
+    assert every(in_memory(images[:, :, :6], crop=True)).shape == (200, *SHAPE)  # too small to cut from: scaled
 
 
 def test_an_image_is_scaled_to_cover_and_its_centre_kept():
@@ -160,8 +153,7 @@ def test_an_image_is_scaled_to_cover_and_its_centre_kept():
     assert every(in_memory(wide, (3, 13, 7), crop=False)).shape == (1, 3, 13, 7)
 
 
-@pytest.mark.parametrize("key", ["test_images", "images", "x"])
-@pytest.mark.parametrize("form", [(6, 8, 8), (6, 8, 8, 1), (6, 10, 12, 3)])
+@pytest.mark.parametrize(("key", "form"), [("test_images", (6, 8, 8)), ("images", (6, 8, 8, 1)), ("x", (6, 10, 12, 3))])
 def test_an_archive_needs_no_labels(tmp_path, key, form):
     pixels = np.random.default_rng(0).random(form)
     others = {} if key == "x" else {"train_images": pixels[:0], "notes": np.zeros(3)}
@@ -172,24 +164,16 @@ def test_an_archive_needs_no_labels(tmp_path, key, form):
         assert torch.equal(found[:, 0], torch.from_numpy(np.rint(pixels * 255).astype(np.uint8)).view(6, 8, 8))
 
 
-def test_batches_are_normalised_and_in_order(tree):
-    pixels = opened(f"folder:{tree}")
-    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    batches = OutBatches(pixels, 3, mean, std, torch.device("cpu"))
-    random = torch.get_rng_state()
-    inputs, labels = zip(*batches, strict=True)
+def test_batches_are_normalised_and_in_order_whoever_makes_them(tree):
+    outside, random = opened(f"crop:folder:{tree}", batch_size=3), torch.get_rng_state()
+    inputs, labels = zip(*outside, strict=True)
     assert torch.equal(torch.get_rng_state(), random)
-    assert len(batches) == len(inputs) == 2
-    wanted = (every(pixels).double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    torch.testing.assert_close(torch.cat(inputs).double(), wanted, rtol=0, atol=1e-5)
+    assert len(outside) == len(inputs) == 2
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    torch.testing.assert_close(torch.cat(inputs), (every(outside) / 255 - mean) / std)
     assert torch.cat(labels).tolist() == [0] * 4
-
-
-def test_workers_give_the_same(tree):
-    options = ((0.5,) * 3, (0.5,) * 3, torch.device("cpu"))
-    pixels = opened(f"crop:folder:{tree}")
-    for here, there in zip(OutBatches(pixels, 2, *options), OutBatches(pixels, 2, *options, 1), strict=True):
-        assert torch.equal(here[0], there[0])
+    by_workers = opened(f"crop:folder:{tree}", batch_size=3, workers=1)
+    assert all(torch.equal(here, there) for here, (there, _) in zip(inputs, by_workers, strict=True))
 
 
 def test_labels_have_no_slash_and_no_twin():
@@ -199,19 +183,14 @@ def test_labels_have_no_slash_and_no_twin():
     assert labels_of(("folder:mean", "folder:...", "folder:/")) == ["mean-2", "set", "set-2"]
 
 
-def test_the_defaults_leave_out_the_run_s_own():
-    assert defaults("cifar10") == ("gaussian-noise", "uniform-noise", "digits")
-    assert defaults("digits") == ("gaussian-noise", "uniform-noise")
-    assert is_own("tiny-imagenet-crop", "tiny-imagenet")
-    assert is_own("resize:npz:x", "npz:x")
-    assert not is_own("cifar100", "cifar10")
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("gausian-noise", "unknown set 'gausian-noise'; did you mean gaussian-noise.*known are gaussian-noise"),
+        (
+            "gausian-noise",
+            "unknown set 'gausian-noise'; did you mean gaussian-noise.*known are gaussian-noise.*digits.*npz:PATH",
+        ),
         ("Fashion_MNIST", "did you mean fashion-mnist"),
         ("crop:gaussian-noise", "unknown set"),
         ("crop:crop:digits", "unknown set"),
@@ -228,14 +207,6 @@ def test_a_set_that_is_not_there_is_refused_by_name(name, says):
     with pytest.raises(ValueError, match=f"sets: .*{says}") as caught:
         opened(name)
     assert "\n" not in str(caught.value)
-    assert all(known in KNOWN for known in ("folder:PATH", "npz:PATH", "digits", "svhn"))
-
-
-@pytest.mark.bad_input
-def test_a_folder_without_images_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("no image")
-    with pytest.raises(ValueError, match="holds no image file, nor do the folders in it"):
-        opened(f"folder:{tmp_path}")
 
 
 @pytest.mark.bad_input
@@ -261,12 +232,16 @@ def test_an_archive_without_images_is_refused(tmp_path, arrays, says):
 
 @pytest.mark.bad_input
 def test_damaged_files_are_named(tree):
+    (tree / "z").mkdir()
+    (tree / "z" / "a.txt").write_text("no image")
+    with pytest.raises(ValueError, match="holds no image file, nor do the folders in it"):
+        opened(f"folder:{tree / 'z'}")
     (tree / "set.npz").write_bytes(b"PK\x03\x04 and nothing")
     with pytest.raises(ValueError, match=r"set\.npz is damaged or no \.npz archive"):
         opened(f"npz:{tree / 'set.npz'}")
     (tree / "f.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"f\.png cannot be read as an image"):
-        list(OutBatches(opened(f"folder:{tree}"), 2, (0.0,) * 3, (1.0,) * 3, torch.device("cpu")))
+        list(opened(f"folder:{tree}"))
     (tree / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"sets: 'folder:.*a\.png cannot be read as an image"):
         opened(f"folder:{tree}")

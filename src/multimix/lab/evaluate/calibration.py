@@ -17,25 +17,9 @@ from multimix.lab.evaluate.passes import LabelledBatches, accuracy, predict
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
-__all__ = [
-    "Accuracy",
-    "Calibration",
-    "CalibrationSettings",
-    "Reliability",
-    "brier_score",
-    "classwise_calibration_error",
-    "expected_calibration_error",
-    "fit_temperature",
-    "negative_log_likelihood",
-    "reliability",
-]
-
-BINS = 15
-"""Bins of equal width where none are asked for, as in Guo et al. (ICML 2017)."""
-LIMIT = 100.0
-"""The largest temperature looked at, and one over the smallest."""
-_ROWS = 4096
-"""Examples handled at a time as the temperature is fitted."""
+BINS = 15  # of equal width, as in Guo et al. (ICML 2017)
+LIMIT = 100.0  # the largest temperature looked at, and one over the smallest
+_ROWS = 4096  # examples handled at a time as the temperature is fitted
 
 
 @dataclass(frozen=True)
@@ -52,31 +36,22 @@ class Reliability:
     accuracy: Float[Tensor, " bins"]
     """Share of right predictions in each bin."""
 
-    @property
-    def gap(self) -> Float[Tensor, " bins"]:
-        """Accuracy minus confidence of each bin, 0 where it is empty."""
-        return (self.accuracy - self.confidence).nan_to_num(0.0)
+    def errors(self) -> dict[str, float]:
+        """Return what the gaps between accuracy and confidence make, each bin weighted by its share of the examples.
 
-    @property
-    def share(self) -> Float[Tensor, " bins"]:
-        """Share of the examples that each bin holds."""
-        return self.count.double() / self.count.sum()
-
-    def expected_error(self) -> float:
-        """Return the mean gap, each bin weighted by its share (ECE; Guo et al., ICML 2017)."""
-        return float((self.share * self.gap.abs()).sum())
-
-    def maximum_error(self) -> float:
-        """Return the largest gap of a bin that is not empty (MCE; Guo et al., ICML 2017)."""
-        return float(self.gap.abs().max())
-
-    def root_mean_square_error(self) -> float:
-        """Return the root of the mean squared gap, each bin weighted by its share (Hendrycks et al., ICLR 2019)."""
-        return float((self.share * self.gap.square()).sum().sqrt())
-
-    def overconfidence_error(self) -> float:
-        """Return the mean of confidence times its excess over accuracy (OE; Thulasidasan et al., NeurIPS 2019)."""
-        return float((self.share * self.confidence.nan_to_num(0.0) * (-self.gap).clamp(min=0)).sum())
+        ``ece``, the mean gap, and ``mce``, the largest of a bin that is not empty (Guo et al., ICML 2017);
+        ``rms_calibration_error``, the root of the mean squared gap (Hendrycks et al., ICLR 2019); and
+        ``overconfidence_error``, the mean of confidence times its excess over accuracy (Thulasidasan et al., NeurIPS
+        2019).
+        """
+        gap, share = (self.accuracy - self.confidence).nan_to_num(0.0), self.count.double() / self.count.sum()
+        excess = self.confidence.nan_to_num(0.0) * (-gap).clamp(min=0)
+        return {
+            "ece": float((share * gap.abs()).sum()),
+            "mce": float(gap.abs().max()),
+            "rms_calibration_error": float((share * gap.square()).sum().sqrt()),
+            "overconfidence_error": float((share * excess).sum()),
+        }
 
     def figure(self) -> dict[str, list[Any]]:
         """Return the reliability diagram's data: edges, and of each bin confidence, accuracy (None: empty), count."""
@@ -84,8 +59,12 @@ class Reliability:
             [None if value != value else value for value in means.tolist()]
             for means in (self.confidence, self.accuracy)
         )
-        edges = _edges(len(self.count)).tolist()
-        return {"edges": edges, "confidence": confidence, "accuracy": accuracy, "count": self.count.tolist()}
+        return {
+            "edges": _edges(len(self.count)).tolist(),
+            "confidence": confidence,
+            "accuracy": accuracy,
+            "count": self.count.tolist(),
+        }
 
 
 def reliability(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS) -> Reliability:
@@ -110,7 +89,7 @@ def expected_calibration_error(
     probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS
 ) -> float:
     """Return the mean gap between confidence and accuracy over bins of equal width (Guo et al., ICML 2017)."""
-    return reliability(probabilities, labels, bins).expected_error()
+    return reliability(probabilities, labels, bins).errors()["ece"]
 
 
 def classwise_calibration_error(
@@ -120,9 +99,6 @@ def classwise_calibration_error(
 
     For class j every example is binned by the probability of j, and in each bin the mean of that probability is
     compared with the share of examples whose label is j.
-
-    Raises:
-        ValueError: As of :func:`reliability`.
     """
     _check("probabilities", probabilities, labels, bins)
     total = 0.0
@@ -166,8 +142,7 @@ def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> 
     _check("logits", logits, labels)
 
     def slope(log_temperature: float) -> float:
-        """Return the derivative of the total loss by 1 / T: the sum of E_p[z] - z_label."""
-        total = 0.0
+        total = 0.0  # derivative of the total loss by 1 / T: the sum of E_p[z] - z_label
         for z, label in zip(logits.split(_ROWS), labels.split(_ROWS), strict=True):
             # Logits count from the largest of their example: what is a constant to the loss would cost digits. A class
             # that is ruled out (-inf) has no say in the mean.
@@ -243,11 +218,11 @@ class Calibration:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set and, if it has one, its validation split."""
-        split = source.splits.validation if settings.scaling else None
-        validation = None
-        if split is not None:
-            validation = source.batches(first_of(split, settings.validation_examples, what="validation_examples"))
-        return cls(source.batches(source.test(settings.examples)), validation, settings)
+        test, split = source.batches(source.test(settings.examples)), source.splits.validation
+        if split is None or not settings.scaling:
+            return cls(test, None, settings)
+        chosen = first_of(split, settings.validation_examples, what="validation_examples")
+        return cls(test, source.batches(chosen), settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics as they are, the temperature, and the metrics with it."""
@@ -267,11 +242,9 @@ class Calibration:
         monitor.record(figure, bins.figure())
         yield "nll", negative_log_likelihood(logits, labels)
         yield "brier", brier_score(probabilities, labels)
-        yield "ece", bins.expected_error()
-        yield "mce", bins.maximum_error()
-        yield "classwise_ece", classwise_calibration_error(probabilities, labels, self.settings.bins)
-        yield "rms_calibration_error", bins.root_mean_square_error()
-        yield "overconfidence_error", bins.overconfidence_error()
+        ece, mce, *others = bins.errors().items()
+        classwise = classwise_calibration_error(probabilities, labels, self.settings.bins)
+        yield from (ece, mce, ("classwise_ece", classwise), *others)
 
 
 def _edges(bins: int) -> Float[Tensor, " edges"]:

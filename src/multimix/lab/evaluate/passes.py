@@ -34,20 +34,10 @@ def predict(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "
 
 
 def embed(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:
-    """Return the pooled embedding, in float32, and the label of every example, in order, where the network is.
-
-    The network embeds in eval mode and is left in the mode it came in. Apple's GPUs have no float64, in which all is
-    measured: what they compute comes back on the CPU.
-
-    Raises:
-        ValueError: If there is no batch.
-        NonFiniteError: If a value is NaN or infinite.
-    """
-
-    def pooled(inputs: Tensor) -> Tensor:
-        return with_float64(network.pool(network.embed(inputs)).float())
-
-    embeddings, labels = _gathered(network, batches, pooled)
+    """Return pooled embeddings, in float32, and labels as :func:`predict` does, but where float64 exists."""
+    embeddings, labels = _gathered(
+        network, batches, lambda inputs: with_float64(network.pool(network.embed(inputs)).float())
+    )
     check_finite(embeddings, "embeds as")
     return embeddings, labels.to(embeddings.device)
 
@@ -67,11 +57,7 @@ def _gathered(network: Network, batches: LabelledBatches, compute: Callable[[Ten
 
 
 def concatenated(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Return tensors that came batch by batch, each whole.
-
-    Raises:
-        ValueError: If there is no batch.
-    """
+    """Return tensors that came batch by batch, each whole."""
     columns = tuple(zip(*batches, strict=True))
     if not columns:
         raise ValueError("batches must hold at least one batch, got none")
@@ -79,11 +65,7 @@ def concatenated(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, ...]:
 
 
 def check_finite(values: Tensor, verb: str, *, ruled_out: bool = False) -> None:
-    """Raise unless all that a network gives is finite; logits may rule a class out by minus infinity.
-
-    Raises:
-        NonFiniteError: If it is not; ``verb`` says what the network does.
-    """
+    """Raise NonFiniteError unless all that a network gives is finite; logits may rule a class out by minus infinity."""
     if not (values.clamp(min=0) if ruled_out else values).isfinite().all():
         raise NonFiniteError(
             f"the network {verb} NaN or infinity: its weights, or what they make of these inputs, are not finite"
@@ -120,18 +102,10 @@ def per_example(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return what ``draw`` gives for each example, stacked (b, ...), the same in every batch and on every device.
-
-    Args:
-        draw: From a CPU generator to one example's numbers.
-        examples: Positions of the examples in their set.
-        seed: Of the whole draw.
-        device: Where the numbers go.
-    """
+    """Return what ``draw`` makes of a CPU generator for each example, (b, ...), the same in every batch."""
     generator = Generator()
-    return torch.stack([draw(generator.manual_seed(seed_of("example", seed, example))) for example in examples]).to(
-        device
-    )
+    drawn = [draw(generator.manual_seed(seed_of("example", seed, example))) for example in examples]
+    return torch.stack(drawn).to(device)
 
 
 def not_alone(inputs: Float[Tensor, "b *input"]) -> Float[Tensor, "n *input"]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
@@ -33,11 +32,6 @@ class Source:
     root: str = "data"
     """Where data sets lie that are given by name."""
 
-    @cached_property
-    def classes(self) -> int:
-        """How many classes there are."""
-        return len(self.splits.classes)
-
     def test(self, examples: int | None = None) -> ImageSet:
         """Return the test set, or so many of its images, the same share of each class.
 
@@ -48,24 +42,15 @@ class Source:
 
     def batches(self, split: ImageSet) -> LabelledBatches:
         """Return a set's images as the network takes them, in order: (inputs (b, c, h, w), labels (b,))."""
-        return self._served(split, self.splits.mean, self.splits.std)
+        return self._batches(split, self.splits.mean, self.splits.std)
 
     def pixels(self, split: ImageSet) -> LabelledBatches:
         """Return a set's images in [0, 1], in order, for :class:`multimix.lab.evaluate.Normalised` networks."""
-        channels = split.shape[0]
-        return self._served(split, (0.0,) * channels, (1.0,) * channels)
+        return self._batches(split, (0.0,) * split.shape[0], (1.0,) * split.shape[0])
 
-    def _served(self, split: ImageSet, mean: tuple[float, ...], std: tuple[float, ...]) -> LabelledBatches:
-        batches = Batches(
-            split,
-            batch_size=self.batch_size,
-            mean=mean,
-            std=std,
-            shuffle=False,
-            device=self.device,
-            workers=self.workers,
-        )
-        return cast("LabelledBatches", batches)  # of one view
+    def _batches(self, split: ImageSet, mean: tuple[float, ...], std: tuple[float, ...]) -> LabelledBatches:
+        options: dict[str, Any] = {"batch_size": self.batch_size, "device": self.device, "workers": self.workers}
+        return cast("LabelledBatches", Batches(split, mean=mean, std=std, shuffle=False, **options))  # of one view
 
 
 @dataclass(frozen=True, kw_only=True)

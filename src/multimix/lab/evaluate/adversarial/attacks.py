@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Annotated, Literal, NamedTuple, cast
 
@@ -23,7 +24,7 @@ Norm = Literal["linf", "l2"]
 
 
 class PGDOptions(TypedDict, total=False):
-    """The keyword arguments of :func:`pgd`."""
+    """The options of :func:`pgd`."""
 
     epsilon: Required[float]
     step: Required[float]
@@ -45,7 +46,7 @@ def fgsm(
     """Return images that are one step of epsilon along the gradient of their loss away (Goodfellow et al., ICLR 2015).
 
     ``epsilon`` is how far to go, in pixels: 8/255 is eight grey levels; along the signs of the gradient (``linf``), or
-    along the gradient itself (``l2``). All else, what is returned and what is refused is as of :func:`pgd`.
+    along the gradient itself (``l2``). All else is as of :func:`pgd`.
     """
     return one_step(epsilon, norm)(network, pixels, labels).pixels
 
@@ -103,7 +104,7 @@ class Attacked(NamedTuple):
         return softplus(self.margin.double())
 
     def keep_worse(self, chosen: Int[Tensor, " s"], other: "Attacked") -> None:
-        """Take over, of another try at the chosen images, none of which was fooled, what is worse for the network."""
+        """Take over what is worse for the network of another try at images that did not fool it."""
         worse = other.fooled | (other.margin > self.margin[chosen])
         where = chosen[worse]
         self.pixels[where], self.margin[where] = other.pixels[worse], other.margin[worse]
@@ -168,9 +169,8 @@ class Attack(Checked):
         return found
 
     def _start(self, pixels: Tensor, examples: Sequence[int] | range, restart: int) -> Tensor:
-        shape, draw = pixels.shape[1:], BALLS[self.norm].draw
-        seed = seed_of("start", self.seed, restart)
-        drawn = per_example(lambda generator: draw(generator, shape), examples, seed=seed, device=pixels.device)
+        draw = partial(BALLS[self.norm].draw, shape=pixels.shape[1:])
+        drawn = per_example(draw, examples, seed=seed_of("start", self.seed, restart), device=pixels.device)
         return drawn.to(pixels.dtype) * self.epsilon
 
 
@@ -199,12 +199,7 @@ class Victim:
     def gradient(self, pixels: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
         """Return the gradient of each image's margin.
 
-        Cross-entropy is softplus(margin), so that its gradient is this one times the probability of being wrong. That
-        factor turns no direction, but it is 0 in float32 for an image that the network is sure of, and then nothing is
-        left to follow. Each image's gradient is its own: the margins are added, not averaged.
-
-        Raises:
-            ValueError: If the network passes no gradient to its pixels.
+        That of cross-entropy, softplus(margin), points the same way but vanishes in float32 where the network is sure.
         """
         with torch.enable_grad():
             leaf = pixels.detach().requires_grad_()
@@ -215,7 +210,6 @@ class Victim:
         return found
 
     def _logits(self, pixels: Tensor) -> Tensor:
-        """Return the logits, in float32 at least."""
         logits = self._network(pixels)
         if logits.ndim != 2 or len(logits) != len(self._labels) or logits.shape[1] < 2:
             raise ValueError(
@@ -228,8 +222,7 @@ class Victim:
 
     def _margin(self, logits: Tensor) -> Tensor:
         labels = self._labels[:, None]
-        wrong = logits.scatter(1, labels, -torch.inf).logsumexp(1)
-        return wrong - logits.gather(1, labels)[:, 0]
+        return logits.scatter(1, labels, -torch.inf).logsumexp(1) - logits.gather(1, labels)[:, 0]
 
 
 def together(network: Classifier) -> Classifier:
@@ -238,7 +231,7 @@ def together(network: Classifier) -> Classifier:
 
 
 class Linf:
-    """The images of which no pixel of any channel lies farther than epsilon from the given one, cut by [0, 1]."""
+    """The images whose every value is within epsilon of the given one, cut by [0, 1]."""
 
     def __init__(self, centre: Float[Tensor, "b *any"], epsilon: float) -> None:
         self._low, self._high = (centre - epsilon).clamp_(min=0), (centre + epsilon).clamp_(max=1)
@@ -249,7 +242,7 @@ class Linf:
 
     @staticmethod
     def direction(gradient: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
-        """Return the steps of length 1 that follow the gradients farthest: their signs."""
+        """Return the steps of length 1 that follow the gradients farthest."""
         return gradient.sign()
 
     @staticmethod
@@ -259,7 +252,7 @@ class Linf:
 
 
 class L2:
-    """The images whose Euclidean distance, over all pixels and channels, is at most epsilon, cut by [0, 1]."""
+    """The images within a Euclidean distance epsilon, over all values, cut by [0, 1]."""
 
     def __init__(self, centre: Float[Tensor, "b *any"], epsilon: float) -> None:
         self._centre, self._epsilon = centre, epsilon

@@ -1,22 +1,37 @@
-"""Accuracy under attack."""
+"""Accuracy under attack: FGSM, PGD and AutoAttack, of the package pyautoattack."""
 
+import importlib.util
+import logging
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from multimix._declared import Count, Positive
-from multimix.lab.data import ImageSet, first_of
-from multimix.lab.evaluate.adversarial.attacks import Attack, Distance, Norm, check_restarts, no_attack, one_step
-from multimix.lab.evaluate.adversarial.autoattack import autoattack, require_classes, require_package
-from multimix.lab.evaluate.passes import LabelledBatches, concatenated, mean, numbered
+from multimix.lab.data import first_of
+from multimix.lab.evaluate.adversarial.attacks import (
+    BALLS,
+    Attack,
+    Classifier,
+    Distance,
+    Norm,
+    check_restarts,
+    no_attack,
+    one_step,
+    together,
+)
+from multimix.lab.evaluate.passes import LabelledBatches, concatenated, evaluating, mean, numbered
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
-MORE = 5
-"""How many times the steps of PGD the checks for masked gradients take."""
+MORE = 5  # times the steps of PGD the checks for masked gradients take
+ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""Those of AutoAttack's standard version (Croce and Hein, ICML 2020, section 6), in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +109,12 @@ class Adversarial:
         """Return the suite over a run's test set."""
         if settings.autoattack:
             require_package()
-            require_classes(source.classes)
+            require_classes(len(source.splits.classes))
         test, mean, std = source.test(settings.examples), source.splits.mean, source.splits.std
-        few = source.pixels(_some(test, settings, "curve_examples"))
-        fewest = source.pixels(_some(test, settings, "autoattack_examples")) if settings.autoattack else None
+        few, fewest = (
+            source.pixels(first_of(test, min(getattr(settings, what), len(test)), what=what)) if wanted else None
+            for what, wanted in (("curve_examples", True), ("autoattack_examples", settings.autoattack))
+        )
         return cls(source.pixels(test), mean, std, settings, few=few, fewest=fewest)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
@@ -117,9 +134,8 @@ class Adversarial:
         if self.settings.autoattack:
             fewest = self.batches if self.fewest is None else self.fewest
             size, seed = self.settings.autoattack_batch_size, self.settings.seed
-            _, fooled = autoattack(
-                victim, fewest, epsilon=self.settings.pgd_epsilon, batch_size=size, seed=seed, monitor=monitor
-            )
+            how: dict[str, Any] = {"batch_size": size, "seed": seed, "monitor": monitor}
+            _, fooled = autoattack(victim, fewest, epsilon=self.settings.pgd_epsilon, **how)
             yield "autoattack/linf/accuracy", mean(~fooled)
 
     def _attacks(self) -> dict[str, Attack]:
@@ -146,26 +162,97 @@ class Adversarial:
 
     def _curve(self, victim: Normalised, few: LabelledBatches, monitor: Monitor) -> dict[str, Any]:
         linf, points = self._linf, sorted(set(self.settings.curve))
-        accuracies, examples = [], 0
+        fooled = []
         for epsilon in points:
             attack = replace(linf, epsilon=epsilon, step=linf.step * (epsilon / linf.epsilon))
             batches = monitor.track(f"pgd/linf, epsilon {epsilon * 255:.3g}/255", few)
-            fooled, _ = measured(victim, attack, batches)
-            accuracies.append(mean(~fooled))
-            examples = len(fooled)
+            fooled.append(measured(victim, attack, batches)[0])
+        accuracies = [mean(~each) for each in fooled]
         about = {"norm": "linf", "attack": "pgd"}
-        return {**about, "epsilon": points, "accuracy": accuracies, "examples": examples}
+        return {**about, "epsilon": points, "accuracy": accuracies, "examples": len(fooled[0])}
 
 
 def measured(victim: Normalised, attack: Attack, batches: LabelledBatches) -> tuple[Tensor, ...]:
-    """Return of all attacked images whether the network is fooled (n,), and the cross-entropy in nats (n,).
-
-    Raises:
-        ValueError: If there is no batch.
-    """
+    """Return of all attacked images whether the network is fooled (n,), and the cross-entropy in nats (n,)."""
     found = (attack(victim, pixels, labels, examples) for pixels, labels, examples in numbered(batches))
     return concatenated([(each.fooled.cpu(), each.loss.cpu()) for each in found])
 
 
-def _some(test: ImageSet, settings: AdversarialSettings, what: str) -> ImageSet:
-    return first_of(test, min(getattr(settings, what), len(test)), what=what)
+def autoattack(
+    network: Classifier,
+    batches: LabelledBatches,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    batch_size: int = 100,
+    seed: int = 0,
+    monitor: Monitor = SILENT,
+) -> tuple[Tensor, Tensor]:
+    """Return the images after AutoAttack's standard version, and whether each is misclassified, both on the CPU.
+
+    Its four attacks follow one another, each on what the others left. They draw one random number after another for
+    ``batch_size`` images together, so that results depend on it a little.
+    """
+    require_package()
+    device, classes, clean = torch.device("cpu"), 0, []
+    for pixels, targets in monitor.track("AutoAttack, clean", batches):
+        judged = no_attack()(network, pixels, targets)
+        device, classes = pixels.device, judged.classes
+        clean.append((pixels.cpu().contiguous(), targets.cpu().long(), judged.fooled.cpu()))
+    original, labels, fooled = concatenated(clean)
+    require_classes(classes)
+    images = original.clone()
+    with evaluating(cast("Network", network)), torch.inference_mode(mode=False), _undisturbed(network, device):
+        tool = _tool(network, epsilon, norm, classes, seed, device)
+        for name in ATTACKS:
+            tool.attacks_to_run = [name]
+            rest = (~fooled).nonzero()[:, 0]
+            for chosen in monitor.track(f"AutoAttack, {name}", rest.split(batch_size) if len(rest) else ()):
+                found, _ = tool.run_standard_evaluation(original[chosen], labels[chosen], batch_size=len(chosen))
+                images[chosen] = BALLS[norm](original[chosen], epsilon).inside(found)
+                judged = no_attack()(network, images[chosen].to(device), labels[chosen].to(device))
+                fooled[chosen] = judged.fooled.cpu()
+    return images, fooled
+
+
+def require_package() -> None:
+    """Raise ValueError if pyautoattack is not installed."""
+    if importlib.util.find_spec("pyautoattack") is None:
+        raise ValueError("autoattack needs the package pyautoattack: pip install pyautoattack")
+
+
+def require_classes(classes: int) -> None:
+    """Raise ValueError if there are too few classes for the loss of apgd-t, which compares the four greatest logits."""
+    if classes < 4:
+        raise ValueError(f"autoattack needs at least 4 classes, as its losses do, got {classes}")
+
+
+def _tool(network: Classifier, epsilon: float, norm: Norm, classes: int, seed: int, device: torch.device) -> Any:
+    from pyautoattack import AutoAttack
+
+    tool = AutoAttack(
+        together(network), eps=epsilon, norm=norm.capitalize(), seed=seed, version="standard", device=device
+    )
+    targets = min(tool.apgd_targeted.n_target_classes, classes - 1)  # by default nine
+    tool.apgd_targeted.n_target_classes = tool.fab.n_target_classes = targets
+    return tool
+
+
+@contextmanager
+def _undisturbed(network: Classifier, device: torch.device) -> Iterator[None]:
+    """Undo what the package does: gradients of parameters (fab-t's), global seeds, the trace function, log lines."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else ()
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    logger, trace = logging.getLogger("auto-attack"), sys.gettrace()
+    silent = logger.disabled
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        logger.disabled = True
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
+            logger.disabled = silent
+            sys.settrace(trace)

@@ -1,52 +1,46 @@
-"""Scores of how much an image is like those a network was trained on: the higher, the more so.
+"""Scores of how much an image is like those a network was trained on, and how well they tell others from these.
 
-All are computed in float64 from what the network says in its own precision, so that confident predictions, which
-float32 would round to the same 1, stay apart.
+Scores are the higher, the more alike, and computed in float64, so that confident predictions, which float32 would round
+to the same 1, stay apart. The images of the test set are *in* the distribution, those of another set *out* of it. An
+image is taken in where its score is at least a threshold: over all thresholds, TPR is the fraction of the images in the
+distribution that are taken in, and FPR that of the others. Equal scores pass a threshold together: there are no bins
+and no sampled thresholds.
 """
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, Num
 from torch import Tensor
-from typing_extensions import Self
 
 from multimix.lab.evaluate.embedding import by_class, nearest, normalised
 from multimix.lab.evaluate.passes import not_alone, with_float64
 from multimix.protocols import Network
 
-__all__ = ["KNN", "SCORES", "Mahalanobis", "energy", "max_logit", "msp", "nudged", "odin"]
-
 ScoreName = Literal["msp", "max_logit", "energy", "odin", "knn", "mahalanobis"]
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 """The name of every score, in the order they are given."""
-_NEGLIGIBLE = 1e-12
-"""Share of the largest variance that is float32's rounding, whose directions say nothing."""
+_NEGLIGIBLE = 1e-12  # share of the largest variance that is float32's rounding, whose directions say nothing
+BINS = 50
+POINTS = 200
+_DIGITS = 6  # significant ones, in the file of the figures
+_EDGE_DIGITS = 12  # at ODIN's temperature scores differ in their sixth digit only
+_TAIL = 0.005  # of each set, at either end, may lie beyond the outer edges
 
 
 def msp(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Tensor, " b"]:
-    """Return the largest softmax probability of ``logits / temperature``.
-
-    Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural Networks",
-    ICLR 2017.
-    """
+    """Return the largest softmax probability of ``logits / temperature`` (Hendrycks and Gimpel, ICLR 2017)."""
     return _double(logits).div(temperature).softmax(1).amax(1)
 
 
 def max_logit(logits: Float[Tensor, "b k"]) -> Float64[Tensor, " b"]:
-    """Return the largest logit.
-
-    Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings", ICML 2022.
-    """
+    """Return the largest logit (Hendrycks et al., ICML 2022)."""
     return _double(logits).amax(1)
 
 
 def energy(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Tensor, " b"]:
-    """Return the negated free energy, ``T logsumexp(logits / T)``.
-
-    Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, equation (4).
-    """
+    """Return the negated free energy, ``T logsumexp(logits / T)`` (Liu et al., NeurIPS 2020, equation 4)."""
     return temperature * _double(logits).div(temperature).logsumexp(1)
 
 
@@ -59,14 +53,8 @@ def odin(
 ) -> Float64[Tensor, " b"]:
     """Return the largest softmax probability at a high temperature, of inputs that were moved towards the prediction.
 
-    Liang, Li and Srikant, "Enhancing the Reliability of Out-of-distribution Image Detection in Neural Networks", ICLR
-    2018, equations (1) and (2). Two forward passes and one backward pass, to the inputs alone.
-
-    Args:
-        network: Should be in eval mode.
-        inputs: As the network takes them.
-        step: How far each value moves. To move pixels in [0, 1] by epsilon, it is epsilon / std for each channel.
-        temperature: Divides the logits, in the step and in the score.
+    Each value moves by ``step``: epsilon / std of its channel moves pixels in [0, 1] by epsilon. The network should be
+    in eval mode. (Liang, Li and Srikant, ICLR 2018, equations 1 and 2.)
     """
     images = len(inputs)
     with torch.enable_grad():
@@ -83,11 +71,9 @@ def nudged(
     step: Float[Tensor, "*channels"] | float,
     temperature: float,
 ) -> Float[Tensor, "b *input"]:
-    """Return inputs moved by ``step`` in the direction that makes their predicted class likelier, as a new leaf.
+    """Return inputs, leaves that require a gradient, moved by ``step`` to where their predicted class is likelier.
 
-    As in ODIN's own code the result is not clipped to valid pixels. An example's step depends on its own gradient
-    alone, so batches do not matter; where the gradient is 0 nothing moves. The inputs are leaves that require a
-    gradient, and the logits what the network made of them, with its graph.
+    As in ODIN's own code the result is not clipped to valid pixels; where the gradient is 0 nothing moves.
     """
     with torch.enable_grad():  # the caller may have switched it off
         likelihood = (logits / temperature).log_softmax(1).gather(1, logits.argmax(1, keepdim=True)).sum()
@@ -96,72 +82,36 @@ def nudged(
     return inputs.detach() + step * gradient.sign()
 
 
-@dataclass(frozen=True, eq=False)
 class KNN:
-    """The negated distance to the k-th nearest training embedding, all of length 1.
+    """The negated exact distance to the k-th nearest training embedding, all of length 1 (Sun et al., ICML 2022)."""
 
-    Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022. Exact: every training embedding
-    is compared, in float64.
-    """
-
-    embeddings: Float64[Tensor, "n d"]
-    """Those of training images, of length 1."""
-    neighbours: int = 50
-    """k: the paper's choice for CIFAR-10."""
-
-    @classmethod
-    def fit(cls, embeddings: Float[Tensor, "n d"], neighbours: int = 50) -> Self:
-        """Return the score that knows these training embeddings.
-
-        Raises:
-            ValueError: If there are fewer than ``neighbours``, or that is below 1.
-        """
+    def __init__(self, embeddings: Float[Tensor, "n d"], neighbours: int = 50) -> None:
         if not 1 <= neighbours <= len(embeddings):
             raise ValueError(f"neighbours must lie in 1..{len(embeddings)}, the training embeddings, got {neighbours}")
-        return cls(normalised(_double(embeddings)), neighbours)
+        self._train, self._neighbours = normalised(_double(embeddings)), neighbours
 
     def __call__(self, embeddings: Float[Tensor, "b d"]) -> Float64[Tensor, " b"]:
-        """Return the scores of embeddings, in [-2, 0]; an embedding of length 0 is at distance 1 from all."""
-        distances, _ = nearest(normalised(_double(embeddings)), self.embeddings, self.neighbours)
+        """Return the scores of embeddings, in [-2, 0]; one of length 0 is at distance 1 from all."""
+        distances, _ = nearest(normalised(_double(embeddings)), self._train, self._neighbours)
         return -distances[:, -1]
 
 
-@dataclass(frozen=True, eq=False)
 class Mahalanobis:
     """The negated squared Mahalanobis distance to the nearest class mean, with one covariance for all classes.
 
-    Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", NeurIPS
-    2018, equations (1) and (2), on the pooled embedding alone: without input perturbation, without the earlier layers
-    and without the regression that weighs them, which is fitted on out-of-distribution images.
+    Lee et al., NeurIPS 2018, equations (1) and (2), on the pooled embedding alone: without input perturbation, without
+    the earlier layers and without the regression that weighs them, which is fitted on out-of-distribution images. The
+    covariance of the training embeddings becomes (1 - shrinkage) of itself and ``shrinkage`` of the identity times its
+    mean variance. Directions with less than 1e-12 of the largest variance are left out (pseudo-inverse).
     """
 
-    centre: Float64[Tensor, " d"]
-    """Mean of the training embeddings."""
-    whitening: Float64[Tensor, "d p"]
-    """Takes what is centred to where the covariance is the identity."""
-    means: Float64[Tensor, "k p"]
-    """Of the classes, there."""
-
-    @classmethod
-    def fit(cls, embeddings: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], *, shrinkage: float = 0.0) -> Self:
-        """Return the score that knows the distribution of these training embeddings.
-
-        The covariance is the mean outer product of what is left when each example's class mean is taken away. It is
-        inverted where it has variance (pseudo-inverse): directions with less than 1e-12 of the largest are left out.
-
-        Args:
-            embeddings: Of training images.
-            labels: Their classes; a class without an example has no mean.
-            shrinkage: s in [0, 1]: the covariance becomes (1 - s) of itself and s of the identity times its mean
-                variance.
-
-        Raises:
-            ValueError: If embeddings do not vary within their classes.
-        """
+    def __init__(
+        self, embeddings: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], *, shrinkage: float = 0.0
+    ) -> None:
         values = _double(embeddings)
-        centre = values.mean(0)
-        _, means, own = by_class(values - centre, labels.to(values.device))
-        left = values - centre - means[own]
+        self._centre = values.mean(0)
+        _, means, own = by_class(values - self._centre, labels.to(values.device))
+        left = values - self._centre - means[own]
         covariance = left.T @ left / len(left)
         covariance = (1 - shrinkage) * covariance
         covariance.diagonal().add_(shrinkage * left.square().mean())
@@ -169,14 +119,122 @@ class Mahalanobis:
         kept = variances > _NEGLIGIBLE * variances.amax()
         if not kept.any():
             raise ValueError("embeddings must vary within their classes: each equals the mean of its class")
-        whitening = directions[:, kept] * variances[kept].rsqrt()
-        return cls(centre, whitening, means @ whitening)
+        self.whitening = directions[:, kept] * variances[kept].rsqrt()
+        self._means = means @ self.whitening
 
     def __call__(self, embeddings: Float[Tensor, "b d"]) -> Float64[Tensor, " b"]:
         """Return the scores of embeddings, at most 0."""
-        white = (_double(embeddings) - self.centre) @ self.whitening
-        return -nearest(white, self.means)[0][:, 0].square()
+        white = (_double(embeddings) - self._centre) @ self.whitening
+        return -nearest(white, self._means)[0][:, 0].square()
 
 
 def _double(values: Tensor) -> Float64[Tensor, "*any"]:
     return with_float64(values.detach()).double()
+
+
+def auroc(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
+    """Return the area under the curve of TPR over FPR, a fraction; 0.5 is chance.
+
+    It is the probability that an image in the distribution scores higher than one outside, where a tie counts half.
+
+    Raises:
+        ValueError: If one of the two is empty, not a vector, or not finite throughout.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(*_known(in_scores, out_scores)))
+
+
+def aupr_in(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
+    """Return the average precision of finding the images in the distribution, a fraction.
+
+    With precision P_i and recall R_i at the i-th threshold, from the strictest on, and R_0 = 0, it is
+    sum_i (R_i - R_{i-1}) P_i: steps, not trapezoids, which would be too high. Chance is n / (n + m).
+    """
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(*_known(in_scores, out_scores)))
+
+
+def aupr_out(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
+    """Return :func:`aupr_in` with the two sets changed about and the scores negated; chance is m / (n + m)."""
+    from sklearn.metrics import average_precision_score
+
+    known, scores = _known(in_scores, out_scores)
+    return float(average_precision_score(~known, -scores))
+
+
+def fpr95(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
+    """Return the smallest FPR among the thresholds whose TPR is at least 0.95, a fraction; lower is better.
+
+    The images in the distribution are the positive ones, as in ODIN (Liang et al., ICLR 2018). Only scores that occur
+    are thresholds: nothing is interpolated between them.
+    """
+    fpr, tpr = _rates(in_scores, out_scores)
+    return float(fpr[tpr >= 0.95][0])
+
+
+def detection_accuracy(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
+    """Return the best mean of TPR and TNR = 1 - FPR over all thresholds, a fraction; at least 0.5.
+
+    The accuracy of the best threshold where an image of either kind is equally likely (Liang et al., ICLR 2018, whose
+    detection error is 1 minus this). The threshold is chosen on the scores it is measured on.
+    """
+    fpr, tpr = _rates(in_scores, out_scores)
+    return float(((tpr + 1 - fpr) / 2).max())
+
+
+METRICS = {function.__name__: function for function in (auroc, aupr_in, aupr_out, fpr95, detection_accuracy)}
+"""Every metric by its name, in the order they are given."""
+
+
+def roc(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> dict[str, list[float]]:
+    """Return the corners ``fpr``, ``tpr`` of the curve, from (0, 0) to (1, 1), or 200 of them evenly along it."""
+    fpr, tpr = _rates(in_scores, out_scores)
+    corner = np.ones(len(fpr), dtype=bool)
+    # In whole numbers of images, which tell a corner from rounding.
+    right, up = (np.diff((rate * len(s)).round()) for rate, s in ((fpr, out_scores), (tpr, in_scores)))
+    corner[1:-1] = right[:-1] * up[1:] != right[1:] * up[:-1]
+    fpr, tpr = fpr[corner], tpr[corner]
+    if len(fpr) > POINTS:
+        kept = np.searchsorted(fpr + tpr, np.linspace(0, 2, POINTS)).clip(max=len(fpr) - 1)
+        fpr, tpr = fpr[np.unique(kept)], tpr[np.unique(kept)]
+    return {"fpr": _rounded(fpr), "tpr": _rounded(tpr)}
+
+
+def histograms(in_scores: Float64[Tensor, " n"], out_scores: Float64[Tensor, " m"]) -> dict[str, list[float]]:
+    """Return the ``edges`` of 50 bins of equal width, and the fractions ``in`` and ``out`` of the scores in each.
+
+    The bins reach from the smaller 0.5 % quantile to the larger 99.5 %; what lies beyond counts in the outer bins.
+    """
+    inside, outside = in_scores.numpy(), out_scores.numpy()
+    share = np.array([_TAIL, 1 - _TAIL])
+    ends = np.array([np.sort(s)[(share * (len(s) - 1)).round().astype(int)] for s in (inside, outside)])
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, BINS + 1)
+    shares = [np.bincount(np.digitize(s, edges[1:-1]), minlength=BINS) / len(s) for s in (inside, outside)]
+    return {"edges": _rounded(edges, _EDGE_DIGITS), "in": _rounded(shares[0]), "out": _rounded(shares[1])}
+
+
+def _rates(in_scores: Tensor, out_scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return FPR and TPR at every score that occurs, after the point (0, 0)."""
+    from sklearn.metrics import roc_curve
+
+    return roc_curve(*_known(in_scores, out_scores), drop_intermediate=False)[:2]
+
+
+def _known(in_scores: Tensor, out_scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of all images are in the distribution, and their scores."""
+    for name, scores in (("in_scores", in_scores), ("out_scores", out_scores)):
+        if scores.ndim != 1 or len(scores) == 0:
+            raise ValueError(f"{name} must be a vector of at least one score, got shape {tuple(scores.shape)}")
+        if not scores.isfinite().all():
+            raise ValueError(f"{name} must be finite, got {int((~scores.isfinite()).sum())} NaN or infinite of them")
+    both = torch.cat([scores.detach().cpu().double() for scores in (in_scores, out_scores)])
+    return np.arange(len(both)) < len(in_scores), both.numpy()
+
+
+def _rounded(values: np.ndarray, digits: int = _DIGITS) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values.tolist()]

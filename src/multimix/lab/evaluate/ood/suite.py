@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64, Int64
@@ -11,18 +11,29 @@ from torch import Tensor
 from typing_extensions import Self
 
 from multimix._declared import Count, Fraction, Positive
-from multimix.lab.data import Files, first_of, seed_of
-from multimix.lab.evaluate.ood.metrics import METRICS, histograms, roc
-from multimix.lab.evaluate.ood.scores import KNN, SCORES, Mahalanobis, ScoreName, energy, max_logit, msp, nudged
-from multimix.lab.evaluate.ood.sets import OutBatches, defaults, is_own, labels_of, open_set
+from multimix.lab.data import first_of, seed_of
+from multimix.lab.evaluate.ood.scores import (
+    KNN,
+    METRICS,
+    SCORES,
+    Mahalanobis,
+    ScoreName,
+    energy,
+    histograms,
+    max_logit,
+    msp,
+    nudged,
+    roc,
+)
+from multimix.lab.evaluate.ood.sets import BUILT_IN, labels_of, open_set, taken_apart
 from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, embed, evaluating, not_alone
 from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
-__all__ = ["OOD", "OODSettings"]
-
-FITTED = ("knn", "mahalanobis")
-"""The scores that know training embeddings."""
+Fitted = dict[str, Callable[[Tensor], Tensor]]
+"""The scores that know training embeddings, from embeddings (b, d) to scores (b,)."""
+Seen = tuple[dict[str, Float64[Tensor, " n"]], Int64[Tensor, " n"]]
+"""What a pass over a set gives, on the CPU: each score of every image, and their fingerprints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,53 +96,41 @@ class OOD:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set and the sets of the settings."""
-        return cls(
-            _training(source, settings),
-            source.batches(source.test(settings.examples)),
-            _opened(source, settings),
-            source.splits.std,
-            settings,
-        )
+        train, test = _training(source, settings), source.batches(source.test(settings.examples))
+        return cls(train, test, _opened(source, settings), source.splits.std, settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics of each set as soon as it is done, then their means.
 
-        Warns:
-            UserWarning: A set shares images with the test set.
+        A set that shares images with the test set is warned of.
         """
         fitted = self._fitted(network, monitor)
         inside = self._seen(network, monitor.track("test", self.test), fitted)
         found: dict[str, list[float]] = {}
         for name, batches in self.sets.items():
             outside = self._seen(network, monitor.track(name, batches), fitted)
-            _warn_shared(name, inside, outside)
+            if shared := int(torch.isin(outside[1], inside[1]).sum()):
+                size = len(outside[1])
+                _warn(f"{shared} of the {size} images of {name} are in the test set too; its metrics mean little")
             for metric, value in _compared(name, inside, outside, monitor):
                 found.setdefault(metric, []).append(value)
                 yield f"{name}/{metric}", value
         for metric, values in found.items():
             yield f"mean/{metric}", sum(values) / len(values)
 
-    def _fitted(self, network: Network, monitor: Monitor) -> "dict[str, Callable[[Tensor], Tensor]]":
+    def _fitted(self, network: Network, monitor: Monitor) -> Fitted:
         """Return the scores that know training embeddings."""
         wanted = self.settings
         if self.train is None:
             return {}
         embeddings, labels = embed(network, monitor.track("training images", self.train))
         fits: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
-            "knn": lambda: KNN.fit(embeddings, wanted.knn_neighbours),
-            "mahalanobis": lambda: Mahalanobis.fit(embeddings, labels, shrinkage=wanted.mahalanobis_shrinkage),
+            "knn": lambda: KNN(embeddings, wanted.knn_neighbours),
+            "mahalanobis": lambda: Mahalanobis(embeddings, labels, shrinkage=wanted.mahalanobis_shrinkage),
         }
         return {name: fit() for name, fit in fits.items() if name in wanted.scores}
 
-    def _seen(
-        self, network: Network, batches: LabelledBatches, fitted: Mapping[str, Callable[[Tensor], Tensor]]
-    ) -> "Seen":
-        """Return what one pass over a set gives, in order; the network predicts in eval mode.
-
-        Raises:
-            ValueError: If there is no batch.
-            NonFiniteError: If the network gives NaN or infinity.
-        """
+    def _seen(self, network: Network, batches: LabelledBatches, fitted: Fitted) -> Seen:
         rows = []
         with evaluating(network):
             for inputs, _ in batches:
@@ -139,11 +138,9 @@ class OOD:
                 values = torch.stack([scores[name][: len(inputs)].cpu() for name in self.settings.scores], 1)
                 rows.append((values, fingerprints(inputs).cpu()))
         values, prints = concatenated(rows)
-        return Seen(dict(zip(self.settings.scores, values.T.contiguous(), strict=True)), prints)
+        return dict(zip(self.settings.scores, values.T.contiguous(), strict=True)), prints
 
-    def _scores(
-        self, network: Network, inputs: Tensor, fitted: Mapping[str, Callable[[Tensor], Tensor]]
-    ) -> dict[str, Tensor]:
+    def _scores(self, network: Network, inputs: Tensor, fitted: Fitted) -> dict[str, Tensor]:
         """Return all scores: of a forward pass, and for ODIN a backward and another forward pass."""
         wanted = self.settings
         moves = "odin" in wanted.scores and wanted.odin_epsilon > 0
@@ -169,42 +166,25 @@ class OOD:
         }
 
 
-class Seen(NamedTuple):
-    """What a pass over a set of images gives, on the CPU."""
-
-    scores: dict[str, Float64[Tensor, " n"]]
-    """Each score of every image."""
-    fingerprints: Int64[Tensor, " n"]
-    """The same for equal images."""
-
-
 def _compared(name: str, inside: Seen, outside: Seen, monitor: Monitor) -> Iterator[tuple[str, float]]:
     """Yield (score/metric, value) of one set and keep the data of its figure."""
     figure = {}
-    for score, in_scores in inside.scores.items():
-        both = in_scores, outside.scores[score]
+    for score, in_scores in inside[0].items():
+        both = in_scores, outside[0][score]
         figure[score] = histograms(*both) | roc(*both)
         for metric, function in METRICS.items():
             yield f"{score}/{metric}", function(*both)
     monitor.record(f"ood/{name}", {"scores": figure})
 
 
-def _warn_shared(name: str, inside: Seen, outside: Seen) -> None:
-    shared = int(torch.isin(outside.fingerprints, inside.fingerprints).sum())
-    if shared:
-        size = len(outside.fingerprints)
-        warnings.warn(
-            f"ood: {shared} of the {size} images of {name} are in the test set too; its metrics mean little",
-            UserWarning,
-            stacklevel=3,
-        )
+def _warn(message: str) -> None:
+    warnings.warn(f"ood: {message}", UserWarning, stacklevel=3)
 
 
 def fingerprints(images: Tensor) -> Int64[Tensor, " n"]:
     """Return a 64-bit number for each image, the same for the same pixels on one device.
 
-    A sum of the values' bits with fixed random weights: two different images agree with a probability below 2**-32, of
-    the usual normalised pixels far below.
+    A sum of the values' bits with fixed random weights: two different images agree with a probability below 2**-32.
     """
     bits = images.detach().float().flatten(1).contiguous().view(torch.int32).long()
     generator = torch.Generator().manual_seed(seed_of("fingerprint"))
@@ -214,7 +194,7 @@ def fingerprints(images: Tensor) -> Int64[Tensor, " n"]:
 
 def _training(source: Source, settings: OODSettings) -> LabelledBatches | None:
     """Return the training images to fit on, as they are tested: without augmentation."""
-    if not set(FITTED) & set(settings.scores):
+    if not {"knn", "mahalanobis"} & set(settings.scores):
         return None
     train = source.splits.train
     few = settings.train_examples is not None and settings.train_examples < len(train)
@@ -228,21 +208,9 @@ def _training(source: Source, settings: OODSettings) -> LabelledBatches | None:
 
 def _opened(source: Source, settings: OODSettings) -> dict[str, LabelledBatches]:
     own = source.splits.name
-    names = defaults(own) if settings.sets is None else settings.sets
-    opened: dict[str, LabelledBatches] = {}
-    for name, label in zip(names, labels_of(names), strict=True):
-        outside = open_set(
-            name,
-            source.splits.test.shape,
-            limit=settings.ood_examples,
-            root=source.root,
-            download=settings.download,
-            seed=settings.seed,
-            files=isinstance(source.splits.test, Files),
-        )
-        if is_own(name, own):
-            warnings.warn(f"ood: {name} is the data set of the run itself", UserWarning, stacklevel=3)
-        opened[label] = OutBatches(
-            outside, source.batch_size, source.splits.mean, source.splits.std, source.device, source.workers
-        )
-    return opened
+    names = tuple(name for name in BUILT_IN if name != own) if settings.sets is None else settings.sets
+    for name in names:
+        if taken_apart(name)[1] == own:
+            _warn(f"{name} is the data set of the run itself")
+    how: dict[str, Any] = {"limit": settings.ood_examples, "download": settings.download, "seed": settings.seed}
+    return {label: open_set(name, source, **how) for name, label in zip(names, labels_of(names), strict=True)}
