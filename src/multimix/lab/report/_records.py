@@ -66,11 +66,7 @@ def read_records(path: str | Path) -> list[Record]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"records file {str(path)!r} does not exist")
-    rows = []
-    for where, row in read_lines(path):
-        check_types(row, _FIELDS, f"{where}: ")
-        rows.append(row)
-    return rows
+    return [check_types(row, _FIELDS, f"{where}: ") for where, row in read_lines(path)]
 
 
 def with_labels(records: Iterable[Record], labels: Sequence[str]) -> list[Record]:
@@ -83,13 +79,12 @@ def with_labels(records: Iterable[Record], labels: Sequence[str]) -> list[Record
     Raises:
         ValueError: No record has one of ``labels``.
     """
-    found: dict[str, list[Record]] = {}
-    for row in records:
-        found.setdefault(row["label"], []).append(row)
+    rows = list(records)
+    known = [row["label"] for row in rows]
     for label in labels:
-        if label not in found:
-            raise ValueError(unknown("labels", label, found))
-    return [row for label in dict.fromkeys(labels) for row in found[label]]
+        if label not in known:
+            raise ValueError(unknown("labels", label, known))
+    return [row for label in dict.fromkeys(labels) for row in rows if row["label"] == label]
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -297,10 +292,8 @@ def row_names(kinds: Iterable[Kind]) -> dict[Kind, str]:
 
 def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | None) -> Comparison:
     present = dict.fromkeys(row["metric"] for row in group)
-    if metrics is None:
-        columns = tuple(present) if suite else in_order(present)
-    else:
-        columns = tuple(dict.fromkeys(name for name in metrics if name in present))
+    usual = tuple(present) if suite else in_order(present)
+    columns = usual if metrics is None else tuple(dict.fromkeys(name for name in metrics if name in present))
     names = row_names(map(kind_of, group))
     lengths = {kind_of(row): row["epochs"] for row in group}
     longest, shortest = max(lengths.values()), min(lengths.values())
@@ -333,13 +326,11 @@ def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | No
 
 def _cells(rows: list[Record], columns: Sequence[str]) -> dict[str, Cell]:
     """Return the cells of one row, each seed's latest value."""
-    latest: dict[str, dict[int, Record]] = {name: {} for name in columns}
-    for row in rows:
-        before = latest[row["metric"]].get(row["seed"])
-        if before is None or str(row.get("date") or "") >= str(before.get("date") or ""):
-            latest[row["metric"]][row["seed"]] = row
+    latest: dict[str, dict[int, float]] = {name: {} for name in columns}
+    for row in sorted(rows, key=lambda row: str(row.get("date") or "")):
+        latest[row["metric"]][row["seed"]] = float(row["value"])
     return {
-        name: Cell(tuple(sorted(found)), tuple(float(found[seed]["value"]) for seed in sorted(found)))
+        name: Cell(tuple(sorted(found)), tuple(found[seed] for seed in sorted(found)))
         for name, found in latest.items()
         if found
     }

@@ -16,6 +16,7 @@ _NOT_SETTINGS = frozenset(
 )
 _LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False, "fsdp": False}
 """Settings that came after runs had been recorded, with what those runs did: a run that does the same is no other."""
+_CONFIG = {"label": str, "data": str, "model": str, "seed": int, "epochs": int, "method": dict}
 _EVALUATION = {"suite": str, "weights": str | None, "settings": dict | None, "figures": dict}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -95,11 +96,8 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The configuration less seed, label and places: what must be equal for two runs to be averaged."""
-        return {
-            name: value
-            for name, value in self.config.items()
-            if name not in _NOT_SETTINGS and not (name in _LATER and value == _LATER[name])
-        }
+        given = {name: value for name, value in self.config.items() if name not in _NOT_SETTINGS}
+        return {name: value for name, value in given.items() if name not in _LATER or value != _LATER[name]}
 
     @property
     def settings_hash(self) -> str:
@@ -134,14 +132,20 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{str(folder)!r}: expected a run folder, got a file")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{str(folder)!r} is not a MultiMix run: it holds no config.json")
-    whole = _read_object(folder / "config.json")
+    path = folder / "config.json"
+    whole = _object(path)
+    config, code = whole.get("config"), whole.get("code")
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: not a MultiMix run's configuration, which has an object under 'config'")
+    if config.get("type") == "DetectConfig":
+        raise ValueError(f"{path}: a detection run, of which a report is not made; its numbers are in metrics.jsonl")
+    check_types(config, _CONFIG, f"{path}: config.")
     environment = folder / "environment.json"
     epochs, tests, end = _read_events(folder / "metrics.jsonl")
-    code = whole.get("code")
     return Run(
         folder=folder,
-        config=_checked_config(folder / "config.json", whole.get("config")),
-        environment=_read_object(environment) if environment.is_file() else {},
+        config=config,
+        environment=_object(environment) if environment.is_file() else {},
         epochs=epochs,
         tests=tests,
         end=end,
@@ -160,7 +164,7 @@ def read_lines(path: Path, *, killed: bool = False) -> Iterator[tuple[str, dict[
         if not line.strip():
             continue
         try:
-            value = _object(line, f"{path}, line {number}")
+            value = _object(path, line, number)
         except ValueError:
             if killed and number == len(lines):
                 return
@@ -168,36 +172,25 @@ def read_lines(path: Path, *, killed: bool = False) -> Iterator[tuple[str, dict[
         yield f"{path}, line {number}", value
 
 
-def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError if a value is not of its kind."""
+def check_types(values: dict[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return values; raise ValueError if one is not of its kind."""
     for name, kind in kinds.items():
         value = values.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{where}{name}: expected {getattr(kind, '__name__', kind)}, got {value!r:.60}")
+    return values
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    return _object(path.read_bytes(), str(path))
-
-
-def _object(text: bytes, where: str) -> dict[str, Any]:
+def _object(path: Path, line: bytes | None = None, number: int = 0) -> dict[str, Any]:
+    """Return what a file holds, or a line of it."""
+    where = str(path) if line is None else f"{path}, line {number}"
     try:
-        value = json.loads(text)
+        value = json.loads(path.read_bytes() if line is None else line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected a JSON object, got {type(value).__name__}")
     return value
-
-
-def _checked_config(path: Path, config: Any) -> dict[str, Any]:
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: not a MultiMix run's configuration, which has an object under 'config'")
-    if config.get("type") == "DetectConfig":
-        raise ValueError(f"{path}: a detection run, of which a report is not made; its numbers are in metrics.jsonl")
-    kinds = {"label": str, "data": str, "model": str, "seed": int, "epochs": int, "method": dict}
-    check_types(config, kinds, f"{path}: config.")
-    return config
 
 
 def _read_events(path: Path) -> tuple[Events, Events, dict[str, Any] | None]:
@@ -218,7 +211,7 @@ def _read_events(path: Path) -> tuple[Events, Events, dict[str, Any] | None]:
 
 
 def _read_pictures(folder: Path) -> tuple[Picture, ...]:
-    captions = _read_object(folder / "captions.json") if (folder / "captions.json").is_file() else {}
+    captions = _object(folder / "captions.json") if (folder / "captions.json").is_file() else {}
     found = []
     for path in sorted(folder.glob("*.png")):
         with path.open("rb") as file:
@@ -234,7 +227,7 @@ def _read_evaluations(folder: Path, tests: Sequence[dict[str, Any]]) -> dict[str
     newest = {event.get("suite"): event for event in tests if event.get("network") is None}
     kept = {}
     for path in sorted(folder.glob("*.json")):
-        whole = _read_object(path)
+        whole = _object(path)
         check_types(whole, _EVALUATION, f"{path}: ")
         check_types(whole["figures"], dict.fromkeys(whole["figures"], dict), f"{path}: figures.")
         test = newest.get(whole["suite"], {})
