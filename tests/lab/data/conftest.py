@@ -1,37 +1,26 @@
 """Small trees and archives in the layouts that the loaders read."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from data.trees import Archive, Arrays, Tree, write_picture
+from data.trees import write_image
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
+def tree(tmp_path):
     """Write ``root/part/<class>/<i>.png`` for each part and return root."""
 
-    def write(
-        *parts: str,
-        classes: tuple[str, ...] = ("ant", "bee", "cat"),
-        each: int = 6,
-        size: tuple[int, int] = (10, 12),
-        name: str = "pictures",
-    ) -> Path:
-        root = tmp_path / name
-        seed = 0
-        for part in parts or ("",):
-            for cls in classes:
-                for i in range(each):
-                    write_picture(root / part / cls / f"{i}.png", size, seed := seed + 1)
-        return root
+    def write(*parts, classes=("ant", "bee", "cat"), each=6, size=(10, 12), name="pictures"):
+        files = [f"{part}/{cls}/{i}.png" for part in parts or (".",) for cls in classes for i in range(each)]
+        for seed, file in enumerate(files):
+            write_image(tmp_path / name / file, size, seed)
+        return tmp_path / name
 
     return write
 
 
 @pytest.fixture
-def arrays() -> Arrays:
+def arrays():
     """Return a sound archive's arrays: 3 classes, 30 training and 9 test images of 5x4 in colour."""
     rng = np.random.default_rng(0)
     return {
@@ -43,12 +32,11 @@ def arrays() -> Arrays:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Archive:
+def archive(tmp_path):
     """Write arrays to an archive and return the name that ``load`` takes."""
 
-    def write(content: Arrays) -> str:
-        path = tmp_path / "set.npz"
-        np.savez(path, **content)  # type: ignore[arg-type]
-        return f"npz:{path}"
+    def write(content):
+        np.savez(tmp_path / "set.npz", **content)
+        return f"npz:{tmp_path / 'set.npz'}"
 
     return write

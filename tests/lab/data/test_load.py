@@ -1,11 +1,16 @@
-"""What load adds to its sources: validation, smaller training sets, sizes, statistics."""
+"""Sets in memory, what load adds to its sources, and every way an archive can be wrong."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.transforms.v2.functional import resize
 
-from multimix.lab.data import DATASETS, Augment, Batches, Images, load
+from multimix.lab.data import DATASETS, Files, Images, load
+from multimix.lab.data._sets import shares, stratified
 
 
 def rows(part: object) -> set[bytes]:
@@ -33,19 +38,9 @@ def test_validation_is_stratified_and_disjoint(uneven):
 
 
 def test_validation_depends_on_the_split_seed_alone(uneven):
-    first = rows(load(uneven, split_seed=0).validation)
+    first = rows(load(uneven).validation)
     torch.manual_seed(1)
-    np.random.default_rng(1).random()
-    assert rows(load(uneven, split_seed=0).validation) == first
-    assert rows(load(uneven, split_seed=1).validation) != first
-
-
-def test_the_run_seed_moves_no_image_between_the_parts(uneven):
-    splits = load(uneven)
-    settings = {"batch_size": 90, "mean": splits.mean, "std": splits.std}
-    (one, _), (other, _) = (next(iter(Batches(splits.train, seed=seed, **settings))) for seed in (0, 1))
-    assert not torch.equal(one, other)
-    assert torch.equal(one.flatten(1).sum(1).sort().values, other.flatten(1).sum(1).sort().values)
+    assert rows(load(uneven, split_seed=0).validation) == first != rows(load(uneven, split_seed=1).validation)
 
 
 def test_a_small_fraction_still_holds_one_image_out(uneven):
@@ -61,20 +56,13 @@ def test_train_size_is_stratified_and_leaves_validation_alone(uneven, size, coun
     assert rows(part.validation) == rows(whole.validation)
 
 
-def test_statistics_are_those_of_the_training_images_in_use(uneven):
-    splits = load(uneven, validation=0.3, train_size=40)
-    pixels = splits.train.images.double() / 255
-    assert splits.mean == pytest.approx((pixels.mean().item(),), rel=1e-12)
-    assert splits.std == pytest.approx((pixels.std(correction=0).item(),), rel=1e-12)
-
-
-def test_each_channel_has_its_own_statistics(archive, arrays):
+def test_statistics_are_those_of_each_channel_of_the_training_images_in_use(archive, arrays):
     arrays["train_images"][..., 1] //= 2
     arrays["train_images"][..., 2] = 51
-    splits = load(archive(arrays), validation=0.0)
-    truth = arrays["train_images"] / 255
-    assert splits.mean == pytest.approx(tuple(truth.mean((0, 1, 2))), rel=1e-12)
-    assert splits.std[:2] == pytest.approx(tuple(truth.std((0, 1, 2)))[:2], rel=1e-12)
+    splits = load(archive(arrays), validation=0.3, train_size=12)
+    truth = splits.train.images.double().numpy() / 255
+    assert splits.mean == pytest.approx(tuple(truth.mean((0, 2, 3))), rel=1e-12)
+    assert splits.std[:2] == pytest.approx(tuple(truth.std((0, 2, 3)))[:2], rel=1e-12)
     assert splits.std[2] == 1.0  # never varies: centred and left alone
 
 
@@ -85,16 +73,6 @@ def test_image_size_resizes_every_part(archive, arrays):
         assert torch.equal(getattr(large, part).images, truth)
         assert torch.equal(getattr(large, part).labels, getattr(plain, part).labels)
     assert large.shape == (3, 9, 9)
-
-
-def test_digits_go_from_name_to_batch():
-    splits = load("digits")
-    assert (splits.name, splits.shape, splits.classes) == ("digits", (1, 8, 8), tuple("0123456789"))
-    batches = Batches(
-        splits.train, batch_size=64, mean=splits.mean, std=splits.std, augment=Augment(crop_padding=1, flip=False)
-    )
-    inputs, labels = next(batches.epoch(0))
-    assert (inputs.shape, inputs.dtype, labels.shape) == ((64, 1, 8, 8), torch.float32, (64,))
 
 
 def test_the_list_of_names():
@@ -111,8 +89,6 @@ def test_the_list_of_names():
         ("zebra", "unknown data set 'zebra'; known are digits"),
         ("zip:x", "unknown data set 'zip:x'"),
         ("npz:", "'npz:' lacks its path: npz:PATH"),
-        ("folder:", "'folder:' lacks its path: folder:PATH"),
-        ("", "unknown data set ''"),
     ],
 )
 def test_unknown_names_get_near_ones(name, message):
@@ -126,14 +102,229 @@ def test_unknown_names_get_near_ones(name, message):
     [
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1.0"),
         ({"validation": -0.1}, "got -0.1"),
-        ({"validation": float("nan")}, "got nan"),
         ({"validation": 0.98}, "validation=0.98 leaves too few training images: 2 of 100 .* 3 classes"),
         ({"train_size": 91}, "train_size=91 does not fit: 91 of 90 images"),
         ({"train_size": 2}, "train_size=2 does not fit: 2 of 90 .* 3 classes"),
-        ({"train_size": 0}, "train_size=0 does not fit"),
         ({"image_size": 0}, "image_size must be at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(uneven, settings, message):
     with pytest.raises(ValueError, match=message):
         load(uneven, **settings)
+
+
+def images(part):
+    """Return the pixels as the archive has them, (n, h, w, c)."""
+    return part.images.permute(0, 2, 3, 1).numpy()
+
+
+def test_pixels_and_labels_arrive_unchanged_from_the_home_folder_too(archive, arrays, monkeypatch):
+    path = Path(archive(arrays).removeprefix("npz:"))
+    monkeypatch.setenv("HOME", str(path.parent))
+    splits = load(f"npz:~/{path.name}", validation=0.0)
+    assert splits.validation is None
+    assert np.array_equal(images(splits.train), arrays["train_images"])
+    assert np.array_equal(images(splits.test), arrays["test_images"])
+    assert splits.train.labels.tolist() == arrays["train_labels"].ravel().tolist()
+    assert (splits.shape, splits.classes, splits.train.labels.dtype) == ((3, 5, 4), ("0", "1", "2"), torch.int64)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64])
+def test_grey_images_and_flat_labels(archive, arrays, dtype):
+    for part in ("train", "test"):
+        arrays[f"{part}_images"] = arrays[f"{part}_images"][..., 0]
+        arrays[f"{part}_labels"] = arrays[f"{part}_labels"].ravel().astype(dtype)
+    splits = load(archive(arrays), validation=0.0)
+    assert splits.shape == (1, 5, 4)
+    assert np.array_equal(images(splits.train)[..., 0], arrays["train_images"])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_floats_in_the_unit_interval_become_bytes(archive, arrays, dtype):
+    truth = arrays["train_images"]
+    for part in ("train", "test"):
+        arrays[f"{part}_images"] = (arrays[f"{part}_images"] / 255).astype(dtype)
+    assert np.array_equal(images(load(archive(arrays), validation=0.0).train), truth)
+
+
+def test_its_own_validation_set_is_used(archive, arrays):
+    arrays |= {"val_images": arrays["test_images"][:6], "val_labels": arrays["test_labels"][:6]}
+    splits = load(archive(arrays), validation=0.5)
+    assert np.array_equal(images(splits.validation), arrays["val_images"])
+    assert len(splits.train) == 30
+
+
+def zeros(*shape, dtype=np.uint8):
+    return np.zeros(shape, dtype=dtype)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train_labels", np.arange(30) % 3 + 1, "train_labels must be 0..k-1.* lie in 1..3 and class 0 has no image"),
+        ("train_labels", np.arange(30) % 2 * 2, "lie in 0..2 and class 1 has no image"),
+        ("train_labels", zeros(30), "train_labels must hold at least two classes, got 1"),
+        ("train_labels", np.arange(30) % 3 / 1.0, "train_labels must be integers, got float64"),
+        ("train_labels", zeros(30, 2), r"train_labels must be of shape .* got \(30, 2\)"),
+        ("train_labels", np.arange(29) % 3, "train_labels must be as many as the images: 30 images but 29 labels"),
+        ("test_labels", np.arange(9) % 4, r"test_labels must lie in 0\.\.2 for 3 classes, got 0\.\.3"),
+        ("test_labels", zeros(0), r"test_labels must be of shape .* one or more"),
+        ("test_images", np.full((9, 5, 4, 3), np.nan), r"test_images .* without NaN, got \[nan, nan\]"),
+        ("test_images", np.full((9, 5, 4, 3), 1.5), r"test_images must lie in \[0, 1\] .* \[1.5, 1.5\]"),
+        ("test_images", np.full((9, 5, 4, 3), -1.0), r"test_images must lie in \[0, 1\]"),
+        ("test_images", zeros(9, 5, 4, 3, dtype=int), "test_images must be uint8, or floats .* got int64"),
+        ("test_images", zeros(9, 20), r"test_images must be \(n, h, w\).* got \(9, 20\)"),
+        ("test_images", zeros(9, 3, 5, 14), r"c of 1 to 4, got \(9, 3, 5, 14\)"),
+        ("test_images", zeros(9, 5, 6, 3), r"test_images are \(3, 5, 6\) .* \(3, 5, 4\)"),
+        ("train_images", np.array([{}] * 30), "train_images is damaged or holds pickled objects"),
+        ("val_images", zeros(9, 5, 4, 3), "has no val_labels, only: train_images"),
+        ("train_images", None, "has no train_images, only: train_labels"),
+        ("test_images", None, "has no test_images, only: train_images"),
+    ],
+)
+def test_bad_arrays_are_named(archive, arrays, key, value, message):
+    name = archive({known: array for known, array in {**arrays, key: value}.items() if array is not None})
+    with pytest.raises(ValueError, match=message) as caught:
+        load(name)
+    assert str(caught.value).startswith(name.removeprefix("npz:"))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_truncated_archive_is_refused(archive, arrays, share):
+    name = archive(arrays)
+    path = Path(name.removeprefix("npz:"))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"set.npz is damaged or no .npz archive"):
+        load(name)
+
+
+@pytest.mark.bad_input
+def test_other_files_are_refused(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "notes.txt").write_text("hello")
+    damaged = "is damaged or no .npz archive"
+    refused = {"one.npy": "is not an .npz archive but a single array", "objects.npy": damaged, "notes.txt": damaged}
+    for name, message in refused.items():
+        with pytest.raises(ValueError, match=f"{name} {message}"):
+            load(f"npz:{tmp_path / name}")
+    for path in (tmp_path / "none.npz", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"npz:{path} is not a file"):
+            load(f"npz:{path}")
+
+
+CLASSES = ("a", "b", "c")
+
+
+def pixels(size=5):
+    return torch.arange(size * 2 * 3 * 4).remainder(256).to(torch.uint8).view(size, 2, 3, 4)
+
+
+def labels(*values):
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def test_images_know_their_size_shape_and_classes_and_are_contiguous():
+    turned = pixels().permute(0, 1, 3, 2)
+    images = Images(turned, labels(0, 1, 2, 0, 1), CLASSES)
+    assert (len(images), images.shape, images.classes) == (5, (2, 4, 3), CLASSES)
+    assert images.images.is_contiguous()
+    assert torch.equal(images.images, turned)
+
+
+@pytest.mark.parametrize("indices", [[3, 0, 3], torch.tensor([3, 0, 3])])
+def test_a_subset_keeps_the_order_asked_for_and_is_a_copy(indices):
+    images = Images(pixels(), labels(0, 1, 2, 0, 1), CLASSES)
+    part = images.subset(indices)
+    assert torch.equal(part.images, pixels()[[3, 0, 3]])
+    assert part.labels.tolist() == [0, 0, 0]
+    part.images.zero_()
+    assert torch.equal(images.images, pixels())
+
+
+def test_files_subset_keeps_paths_and_labels_together():
+    part = Files(("p0", "p1", "p2"), labels(2, 0, 1), CLASSES, 32).subset([2, 0])
+    assert (part.paths, part.labels.tolist(), part.shape, len(part)) == (("p2", "p0"), [1, 2], (3, 32, 32), 2)
+
+
+def test_to_moves_images_and_labels_and_returns_itself_where_they_are(device):
+    images = Images(pixels(), labels(0, 0, 0, 0, 0), CLASSES)
+    assert images.to("cpu") is images
+    moved = images.to(device)
+    assert (moved.images.device.type, moved.labels.device.type) == (device.type, device.type)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("images", "given", "message"),
+    [
+        (torch.zeros(5, 1, 2, 2), labels(0, 0, 0, 0, 0), r"images must .* uint8 .*float32 of \(5, 1, 2, 2\)"),
+        (torch.zeros(5, 2, 2, dtype=torch.uint8), labels(0, 0, 0, 0, 0), r"got torch.uint8 of \(5, 2, 2\)"),
+        (torch.zeros(0, 1, 2, 2, dtype=torch.uint8), labels(), "non-empty"),
+        (pixels(), labels(0, 0, 0, 0), "5 images but 4 labels"),
+        (pixels(), labels(0, 1, 2, 3, 0), r"labels must lie in 0\.\.2 for 3 classes, got 0\.\.3"),
+        (pixels(), labels(0, -1, 2, 1, 0), r"got -1\.\.2"),
+        (pixels(), torch.zeros(5), "labels must be an int64 tensor .*float32"),
+        (pixels(), labels(0, 0, 0, 0, 0)[:, None], r"labels must .* of \(5, 1\)"),
+    ],
+)
+def test_images_refuse(images, given, message):
+    with pytest.raises(ValueError, match=message):
+        Images(images, given, CLASSES)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("paths", "given", "size", "message"),
+    [
+        ((), labels(), 8, "at least one image file"),
+        (("p",), labels(3), 8, r"0\.\.2 for 3 classes, got 3\.\.3"),
+        (("p",), labels(0), 0, "image_size must be at least 1, got 0"),
+    ],
+)
+def test_files_refuse(paths, given, size, message):
+    with pytest.raises(ValueError, match=message):
+        Files(paths, given, CLASSES, size)
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "expected"),
+    [
+        ([50, 30, 20], 10, [5, 3, 2]),
+        ([5, 5, 5], 7, [3, 2, 2]),  # 7/3 each: the odd one goes to the first class
+        ([97, 2, 1], 10, [8, 1, 1]),  # 9.7, 0.2, 0.1, but none without
+        ([4, 4], 8, [4, 4]),
+        ([1, 9], 9, [1, 8]),  # 0.9, 8.1
+    ],
+)
+def test_shares_by_hand(counts, size, expected):
+    assert shares(counts, size) == expected
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.data())
+def test_shares_hold_their_limits_and_stay_near_proportion(counts, data):
+    size = data.draw(st.integers(len(counts), sum(counts)))
+    taken = shares(counts, size)
+    assert sum(taken) == size
+    assert all(1 <= t <= c for t, c in zip(taken, counts, strict=True))
+    if all(c * size / sum(counts) >= 1 for c in counts):
+        assert all(abs(t - c * size / sum(counts)) < 1 for t, c in zip(taken, counts, strict=True))
+
+
+def test_stratified_is_a_partition_that_keeps_proportions():
+    given = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[torch.randperm(100)]
+    chosen, rest = stratified(given, 20, 5)
+    assert torch.equal(torch.cat([chosen, rest]).sort().values, torch.arange(100))
+    assert torch.equal(chosen, chosen.sort().values)
+    assert torch.bincount(given[chosen]).tolist() == [12, 6, 2]
+
+
+def test_stratified_is_fixed_by_its_seed_alone_and_a_larger_choice_contains_a_smaller_one():
+    given = torch.arange(90) % 3
+    first = stratified(given, 30, 1)[0]
+    torch.manual_seed(99)
+    assert torch.equal(stratified(given, 30, 1)[0], first)
+    assert not torch.equal(stratified(given, 30, 2)[0], first)
+    assert set(stratified(given, 9, 1)[0].tolist()) < set(first.tolist())
