@@ -22,11 +22,6 @@ class Without64(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("cpu", 64), ("cuda", 64), ("xpu", 64), ("mps", 32)])
-def test_the_widest_dtype_of_a_device(kind, expected):
-    assert ops.widest(torch.device(kind)) == {64: torch.float64, 32: torch.float32}[expected]
-
-
 @pytest.fixture
 def narrow(monkeypatch):
     """Let the CPU pass for such a device."""

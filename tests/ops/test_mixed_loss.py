@@ -115,13 +115,6 @@ def test_gradcheck_of_weights_targets_and_attention():
     assert torch.autograd.gradcheck(loss, free)
 
 
-def test_second_derivatives_are_right():
-    s = sample(4, 5, 3)
-    logits = s.logits.clone().requires_grad_()
-    for impl in IMPLS:
-        assert torch.autograd.gradgradcheck(lambda x, impl=impl: replace(s, logits=x).loss(impl=impl), (logits,))
-
-
 def test_the_teacher_gets_no_gradient():
     s = sample(7, 13, 5, taught=True)
     for impl in IMPLS:

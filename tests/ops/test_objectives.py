@@ -144,16 +144,6 @@ def test_interpolated_loss_and_gradient_at_every_position(name, masked, sets):
         assert torch.equal(gradient[~mask], torch.zeros_like(gradient[~mask]))
 
 
-def test_padding_may_hold_anything():
-    outputs, weights, mask = draw(3, 4, 5), rows(9, 3), torch.arange(4) < torch.tensor([[2], [4], [3]])
-    other = torch.where(mask.unsqueeze(-1), outputs, 1e6)
-    first, second = (mixed(o, indices(3), weights, CrossEntropy(), mask=mask).total for o in (outputs, other))
-    torch.testing.assert_close(first, second)
-    longer = F.pad(outputs, (0, 0, 0, 3), value=7.0)
-    third = mixed(longer, indices(3), weights, CrossEntropy(), mask=F.pad(mask, (0, 3))).total
-    torch.testing.assert_close(first, third)
-
-
 def test_balance_restores_the_gradient_of_the_squared_error():
     """Its gradient is linear in the outputs: many tuples give plain training's centred part m / (m - 1) times."""
     outputs, targets = draw(16, 3).requires_grad_(), draw(16, 3, seed=1)

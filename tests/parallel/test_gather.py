@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import toy
 from multimix.methods import DenseMultiMix, MultiMix
-from multimix.ops import CrossEntropy, Gather, SquaredError, gathered
+from multimix.ops import CrossEntropy, Gather, SquaredError
 from multimix.protocols import EncoderOutput, Method, Teacher
 from parallel.jobs import each, gathered_back, losses_and_gradients, normalised
 from parallel.together import together
@@ -22,15 +22,7 @@ METHODS = {
 }
 
 
-def network_with(head: str) -> nn.Module:
-    network = toy.images(norm=False, affine=head != "any").double()
-    if head == "squared error":
-        network.objective = SquaredError()
-    if head == "smoothed":
-        network.objective = CrossEntropy(label_smoothing=0.1)
-    return network
-
-
+OBJECTIVES = {"squared error": SquaredError(), "smoothed": CrossEntropy(label_smoothing=0.1)}
 CASES = [
     *((name, "affine") for name in METHODS),
     *((name, "any") for name in ("multimix", "dense", "balanced, half clean")),
@@ -39,7 +31,8 @@ CASES = [
 
 
 def setting(name: str, head: str, *, taught: bool) -> tuple[Method, nn.Module, Tensor, Tensor, nn.Module | None]:
-    network = network_with(head)
+    network = toy.images(norm=False, affine=head != "any").double()
+    network.objective = OBJECTIVES.get(head, CrossEntropy())
     teacher = toy.images(norm=False, seed=3, affine=head != "any").double() if taught else None
     inputs, targets = toy.batch(8, 3, 6, 6, dtype=torch.float64)
     if head == "squared error":
@@ -68,29 +61,16 @@ def test_losses_and_gradients_are_those_of_one_process(name, head, taught, answe
             torch.testing.assert_close(answer[parameter], value.grad, rtol=1e-5, atol=1e-8)
 
 
-SIZES = [[2, 2, 2], [3, 2, 2], [1, 4, 0]]
-
-
-def test_examples_are_dealt_and_gradients_come_back():
-    found = together(3, each, gathered_back, [(sizes, len(set(sizes)) == 1) for sizes in SIZES])
-    for sizes, answers in zip(SIZES, zip(*found, strict=True), strict=True):
-        dealt = [[float(rank), float(i)] for i in range(max(sizes)) for rank in range(3) if i < sizes[rank]]
+def test_examples_come_in_turn_and_gradients_go_back():
+    cases = [([2, 2, 2], True), ([3, 2, 2], False), ([1, 4, 0], False)]
+    found = together(3, each, gathered_back, cases)
+    for (sizes, _), answers in zip(cases, zip(*found, strict=True), strict=True):
+        turns = [[float(rank), float(i)] for i in range(max(sizes)) for rank in range(3) if i < sizes[rank]]
         for rank, answer in enumerate(answers):
             assert answer["size"] == sum(sizes)
-            assert answer["all"].tolist() == dealt
-            mine = [1 + place for place, (owner, _) in enumerate(dealt) if owner == rank]
-            everyone = sum(1 + other for other in range(3))
-            assert answer["gradient"].tolist() == [[float(everyone * place), 0.0] for place in mine]
-
-
-def test_alone_everything_comes_back_as_it_is():
-    values = torch.randn(3, 2)
-    assert Gather()(values) is values
-    assert Gather().size(3, values.device) == 3
-    network = toy.vectors()
-    assert gathered(network, values) is values
-    network.gather = Gather()
-    assert gathered(network, values) is values
+            assert answer["all"].tolist() == turns
+            mine = [1 + place for place, (owner, _) in enumerate(turns) if owner == rank]
+            assert answer["gradient"].tolist() == [[6.0 * place, 0.0] for place in mine]  # from 1, 2 and 3 times it
 
 
 def test_masked_positions_are_refused():
@@ -121,18 +101,14 @@ def test_batchnorm_over_processes_is_batchnorm_over_their_examples():
                 nn.init.uniform_(layer.bias)
             inputs = [torch.randn(b, *shape, dtype=torch.float64) + 5 * b for b in (3, 2)]
             cases.append((layer, inputs, [torch.randn_like(part) for part in inputs]))
-    for case, answers in zip(cases, zip(*together(2, each, normalised, cases), strict=True), strict=True):
-        assert_whole(*case, answers)
-
-
-def assert_whole(layer, inputs, upstream, answers):
-    whole = torch.cat(inputs).requires_grad_()
-    outputs = layer(whole)
-    outputs.backward(torch.cat(upstream))
-    torch.testing.assert_close(torch.cat([answer["outputs"] for answer in answers]), outputs.detach())
-    torch.testing.assert_close(torch.cat([answer["inputs"] for answer in answers]), whole.grad)
-    for name, buffer in layer.named_buffers():
-        for answer in answers:
-            torch.testing.assert_close(answer[name], buffer)
-    for name, parameter in layer.named_parameters():  # each process has its own share, which training averages
-        torch.testing.assert_close(sum(answer[f"grad {name}"] for answer in answers), parameter.grad)
+    answers = zip(*together(2, each, normalised, cases), strict=True)
+    for (layer, inputs, upstream), (one, two) in zip(cases, answers, strict=True):
+        whole = torch.cat(inputs).requires_grad_()
+        outputs = layer(whole)
+        outputs.backward(torch.cat(upstream))
+        torch.testing.assert_close(torch.cat([one["outputs"], two["outputs"]]), outputs.detach())
+        torch.testing.assert_close(torch.cat([one["inputs"], two["inputs"]]), whole.grad)
+        for name, buffer in layer.named_buffers():
+            torch.testing.assert_close([one[name], two[name]], [buffer, buffer])
+        for name, parameter in layer.named_parameters():  # training averages what each process has of it
+            torch.testing.assert_close(one[f"grad {name}"] + two[f"grad {name}"], parameter.grad)

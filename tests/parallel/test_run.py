@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from multimix.lab.train.folder import RunFolder
-from parallel.shared import whole
+from parallel.jobs import whole
 from parallel.together import together
 from train.tiny import weights
 
@@ -21,14 +22,12 @@ SETTINGS = shlex.split(
     "train digits --method multimix --method.tuples 20 --train-size 100 --width 2 --strides 1 2 2 2 --epochs 8"
     " --batch-size 32 --device cpu --devices 2 --checkpoint-steps 1 --quiet --validate-every 8"
 )
-COMMAND = [sys.executable, "-m", "multimix.lab.cli"]
 
 
 def begin(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*COMMAND, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
-    )
+    command = [sys.executable, "-m", "multimix.lab.cli", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, cwd=folder, **pipes)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -36,31 +35,26 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, said, complained
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists():
+def wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not there():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow
 def test_killed_and_stopped_it_goes_on_to_the_same_weights(tmp_path):
+    newest = tmp_path / "run" / "last.ckpt"
     process = begin(tmp_path, *SETTINGS, "--out", ".", "--name", "run")
-    wait_for(tmp_path / "run" / "last.ckpt", process)
-    os.kill(children(process.pid)[0], signal.SIGKILL)
+    wait_for(newest.exists, process)
+    os.kill(int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]), signal.SIGKILL)
     code, _, _ = ended(process)
     assert code != 0
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
-    before = (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns
+    before = newest.stat().st_mtime_ns
     process = begin(tmp_path, "train", "--resume", "run", "--quiet")
     # For a moment between two names there is no newest checkpoint.
-    while not (newest := tmp_path / "run" / "last.ckpt").exists() or newest.stat().st_mtime_ns == before:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    wait_for(lambda: newest.exists() and newest.stat().st_mtime_ns != before, process)
     process.terminate()
     code, _, complained = ended(process)
     assert code == 128 + signal.SIGTERM

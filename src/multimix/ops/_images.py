@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from multimix.ops._checks import Device, accurate, check_number, check_sizes, home_of
 
+_Share = Float[Tensor, ""]
 _EPS = 1e-5
 """Added to each variance, so that a constant channel has a deviation to divide by."""
 _SURROUNDS = (12, 24, 28, 48, 56, 112)
@@ -160,11 +161,7 @@ def channel_statistics(
 
 
 def mix_styles(
-    features: Float[Tensor, "b c h w"],
-    partners: Int[Tensor, " b"],
-    content: Float[Tensor, ""],
-    style: Float[Tensor, ""],
-    both: Float[Tensor, ""],
+    features: Float[Tensor, "b c h w"], partners: Int[Tensor, " b"], content: _Share, style: _Share, both: _Share
 ) -> Float[Tensor, "b c h w"]:
     """Return ``t f1 + (1 - rc - rs + t) f2 + (rc - t) adain(f1, f2) + (rs - t) adain(f2, f1)``, f2 the partner's.
 
@@ -206,8 +203,8 @@ def paste_styles(
     exchanged: Float[Tensor, "b2 c h w"],
     partners: Int[Tensor, " b"],
     box: Box,
-    style: Float[Tensor, ""],
-    gamma: Float[Tensor, ""] | Float[Tensor, " b"],
+    style: _Share,
+    gamma: _Share | Float[Tensor, " b"],
 ) -> Float[Tensor, "b c h w"]:
     """Return each image's content inside ``box`` and its partner's outside, the styles mixed everywhere.
 

@@ -1,16 +1,13 @@
 r"""Cross-entropy of interpolated predictions, exact without forming a single interpolated embedding.
 
-Rows of the weights sum to 1 and the classifier is affine, so interpolating and classifying commute,
-``head(W @ Z) == W @ head(Z)``: the losses here are functions of the clean logits. For logits :math:`L` (b, k), targets
-:math:`Y`, weights :math:`W` (n, b) and teacher logits :math:`L'`,
+Rows of the weights sum to 1 and the classifier is affine, so that interpolating and classifying commute. For clean
+logits :math:`L` (b, k), targets :math:`Y`, weights :math:`W` (n, b) and teacher logits :math:`L'`,
 
 .. math:: \ell = \frac1n \sum_n \mathrm{lse}(W L)_n - \langle A, L\rangle, \qquad
    A = \gamma\, \tfrac1n W^\top W Y + (1 - \gamma)\, \tfrac1n W^\top \mathrm{softmax}(W L')
 
-and the interpolated targets, n x k numbers, are not needed either. The dense form is the same at every position.
-
-Every mixed loss goes through :func:`mixed_losses`. Plain cross-entropy may take one of the fast
-forms in ``_fused``; all else, other objectives, masks, label maps and heads that are not affine, takes ``_plain``.
+at every position in the dense form. Plain cross-entropy may take one of the fast forms in ``_fused``; other objectives,
+masks, label maps and heads that are not affine take ``_plain``.
 """
 
 from collections.abc import Mapping

@@ -71,14 +71,9 @@ class Objective(ABC):
         """Return which rows of targets say anything, (b,) or (b, r); None for all of them."""
         return None
 
-    def __call__(
-        self,
-        outputs: Float[Tensor, "*n k"],
-        targets: Float[Tensor, "*n k"],
-        present: Float[Tensor, "*n"] | None = None,
-    ) -> Float[Tensor, ""]:
+    def __call__(self, outputs: Float[Tensor, "*n k"], targets: Float[Tensor, "*n k"]) -> Float[Tensor, ""]:
         """Return the mean loss of rows against interpolated targets, as :meth:`losses` has it without a teacher."""
-        return self.losses(outputs, targets, present=present).total
+        return self.losses(outputs, targets).total
 
     def losses(
         self,
@@ -337,8 +332,7 @@ class LossOptions(Checked):
     objective: Objective = field(default_factory=lambda: CROSS_ENTROPY)  # as a plain default, none that compiles
     """What predictions are compared with targets by."""
     classify: Classifier | None = None
-    """Where the head is not affine, the head: the mini-batch, (b, d) or (b, r, d), is then one of embeddings, which are
-    interpolated and classified, (r, n, d) to (r, n, k)."""
+    """A head that is not affine, (r, n, d) to (r, n, k); the mini-batch is then one of embeddings, to be classified."""
     teach: Classifier | None = None
     """The teacher's head without gradient, for its embeddings in ``teacher_logits``; needed with ``classify``."""
 
