@@ -5,41 +5,33 @@ from typing import Any
 import torch
 
 import toy
-from multimix.methods import (
-    AdaMixUp,
-    AlignMix,
-    AutoMix,
-    CoMixup,
-    FMix,
-    OptTransMix,
-    PuzzleMix,
-    ResizeMix,
-    SaliencyMix,
-    StyleCutMix,
-    StyleMix,
-    SuperMix,
-    ZetaMixup,
-)
+from multimix import methods
 
 MAKES = {
-    "fmix": FMix,
-    "resizemix": ResizeMix,
-    "resizemix-bilinear": lambda: ResizeMix(interpolation="bilinear"),
-    "zeta-mixup": ZetaMixup,
-    "saliencymix": SaliencyMix,
-    "opttransmix": OptTransMix,
-    "puzzlemix": lambda: PuzzleMix(adversarial=1.0, clean=0.5),
-    "co-mixup": CoMixup,
-    "stylemix": lambda: StyleMix(prob=1.0, learning_rate=0.0),
-    "stylecutmix": lambda: StyleCutMix(prob=1.0, warmup=1, gamma="auto"),
-    "stylecutmix-scaled": lambda: StyleCutMix(prob=1.0, learning_rate=0.0, size=8),
-    "alignmix": lambda: AlignMix(prob=1.0),
-    "automix": lambda: AutoMix(width=4),
-    "supermix": lambda: SuperMix(side=3, iterations=4),
-    "adamixup": AdaMixUp,
+    "mixup": methods.Mixup,
+    "mixup-elem": lambda: methods.Mixup(mode="elem"),
+    "cutmix": methods.CutMix,
+    "cutmix-pair": lambda: methods.CutMix(mode="pair"),
+    "fmix": methods.FMix,
+    "resizemix": methods.ResizeMix,
+    "resizemix-bilinear": lambda: methods.ResizeMix(interpolation="bilinear"),
+    "zeta-mixup": methods.ZetaMixup,
+    "saliencymix": methods.SaliencyMix,
+    "opttransmix": methods.OptTransMix,
+    "puzzlemix": lambda: methods.PuzzleMix(adversarial=1.0, clean=0.5),
+    "co-mixup": methods.CoMixup,
+    "stylemix": lambda: methods.StyleMix(prob=1.0, learning_rate=0.0),
+    "stylecutmix": lambda: methods.StyleCutMix(prob=1.0, warmup=1, gamma="auto"),
+    "stylecutmix-scaled": lambda: methods.StyleCutMix(prob=1.0, learning_rate=0.0, size=8),
+    "alignmix": lambda: methods.AlignMix(prob=1.0),
+    "automix": lambda: methods.AutoMix(width=4),
+    "supermix": lambda: methods.SuperMix(side=3, iterations=4),
+    "adamixup": methods.AdaMixUp,
+    "manifold": methods.ManifoldMixup,
+    "erm": methods.ERM,
 }
-"""Methods that mix in every step."""
-MIXERS = {name: make for name, make in MAKES.items() if name not in ("alignmix", "adamixup")}
+"""Methods as they mix in every step, and plain training."""
+MIXERS = {name: make for name, make in MAKES.items() if name not in ("alignmix", "adamixup", "manifold", "erm")}
 """Those that mix inputs."""
 
 

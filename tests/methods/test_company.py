@@ -56,13 +56,16 @@ def test_it_composes(name, wrap):
 
 
 @mixers
-def test_the_data_can_be_had_alone(name):
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_data_can_be_had_alone(name, soft):
     """And the step is trained on them, in one pass of the network over the mixed images."""
     network, (inputs, targets) = toy.images().eval(), toy.batch(7, 3, 8, 8)
+    probabilities = toy.soft_targets(7, 5) if soft else toy.one_hot(targets)
+    targets = probabilities if soft else targets
     mixed, rows = MIXERS[name]().mix(inputs, targets, num_classes=5, network=network, generator=seeded())
     drawn = MIXERS[name]().draw(network, inputs, targets, seeded())
     assert torch.equal(mixed, drawn.mix(inputs))
-    assert torch.equal(rows, drawn.mix_targets(toy.one_hot(targets)))
+    assert torch.equal(rows, drawn.mix_targets(probabilities))
     torch.testing.assert_close(rows.sum(1), torch.ones(7))
     network.seen.clear()
     losses = MIXERS[name]()(network, inputs, targets, generator=seeded())
@@ -99,7 +102,10 @@ def test_mixed_images_keep_their_form(name, shape):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fmix", "resizemix", "resizemix-bilinear", "zeta-mixup", "opttransmix"])
+PRECISE = ["mixup-elem", "cutmix-pair", "fmix", "resizemix", "resizemix-bilinear", "zeta-mixup", "opttransmix"]
+
+
+@pytest.mark.parametrize("name", PRECISE)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions_give_the_same_images(name, dtype):
     images, targets = toy.batch(7, 3, 10, 6)

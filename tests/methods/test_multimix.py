@@ -189,19 +189,6 @@ def test_cam_needs_a_head():
         DenseMultiMix(13, query="cam")(toy.images(affine=False), *toy.batch(7, 3, 6, 6))
 
 
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"query": "max"}, "query must be one of gap, cam, uniform, got 'max'"),
-        ({"activation": "tanh"}, "activation must be one of relu, softmax, got 'tanh'"),
-    ],
-)
-def test_impossible_dense_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        DenseMultiMix(**settings)
-
-
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])

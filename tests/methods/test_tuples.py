@@ -137,27 +137,3 @@ def test_weights_lie_where_the_embeddings_do(device):
         here = method.draw_weights(5, like=torch.zeros(1, device=device), generator=seeded())
         assert here.device.type == device.type
         assert torch.equal(here.cpu(), method.draw_weights(5, like=LIKE, generator=seeded()))
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize("cls", [MultiMix, DenseMultiMix])
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"tuples": 0}, ValueError, "tuples must be at least 1, got 0"),
-        ({"tuples": 10.5}, TypeError, "tuples must be an integer, got 10.5"),
-        ({"tuple_length": 0}, ValueError, "tuple_length must be at least 1, got 0"),
-        ({"alpha": 0.0}, ValueError, "alpha must be above 0 and finite, got 0.0"),
-        ({"alpha": (2.0, 0.5)}, ValueError, "alpha must be a range .* with low <= high"),
-        ({"effective": 1.0}, ValueError, "effective must be above 1.0 and finite, got 1.0"),
-        ({"alpha": 1.0, "effective": 2.0}, ValueError, "give alpha or effective, not both"),
-        ({"balance_power": 1.5}, ValueError, r"balance_power must lie in \[0, 1\], got 1.5"),
-        ({"clean": -0.1}, ValueError, r"clean must lie in \[0, 1\], got -0.1"),
-        ({"confidence": 1.0}, ValueError, r"confidence must lie in \(0, 1\), got 1.0"),
-        ({"spread": "log"}, ValueError, "spread must be one of uniform, log-uniform, got 'log'"),
-        ({"impl": "fast"}, ValueError, "impl must be one of auto, plain, commuted, fused, got 'fast'"),
-    ],
-)
-def test_impossible_settings_are_refused(cls, settings, error, message):
-    with pytest.raises(error, match=message):
-        cls(**settings)
