@@ -11,7 +11,7 @@ from evaluate.made import accuracy, source
 from listening import Kept
 from multimix.lab.data import Images
 from multimix.lab.evaluate.corruption import CORRUPTIONS, SEVERITIES, Corruption, CorruptionSettings, corrupt
-from multimix.lab.evaluate.corruption.levels import LEVELS, size_of
+from multimix.lab.evaluate.corruption.suite import LEVELS, level_of
 
 NAMES = list(CORRUPTIONS)
 RANDOM = [n for n in NAMES if n not in {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate"}]
@@ -42,8 +42,8 @@ def test_they_are_the_fifteen():
 
 
 def test_the_shorter_side_says_whose_parameters_are_taken():
-    sides = [(32, 32), (28, 300), (45, 45), (46, 46), (64, 64), (120, 200), (121, 121), (224, 224)]
-    assert [size_of(*side) for side in sides] == [32, 32, 32, 64, 64, 64, 224, 224]
+    for size, sides in {32: [(32, 32), (28, 300), (45, 45)], 64: [(46, 46), (120, 200)], 224: [(121, 121)]}.items():
+        assert {level_of("snow", 2, *side) for side in sides} == {LEVELS["snow"][size][1]}
 
 
 @pytest.mark.parametrize("name", NAMES)

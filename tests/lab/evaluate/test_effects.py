@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multimix.lab.evaluate.corruption import corrupt
 from multimix.lab.evaluate.corruption.effects import along, moved, zoom
-from multimix.lab.evaluate.corruption.levels import LEVELS, level_of
+from multimix.lab.evaluate.corruption.suite import LEVELS, level_of
 from multimix.lab.evaluate.corruption.weather import _ICE, _panes, plasma
 
 

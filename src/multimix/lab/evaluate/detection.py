@@ -186,7 +186,6 @@ def _best(found: Detections, truth: Objects) -> tuple[Tensor, Tensor]:
 
 
 def _average(hits: Bool[Tensor, " detections"], positives: int, form: Form) -> float:
-    """Return the average precision of detections in the order of their scores."""
     true = hits.long().cumsum(0)
     precision = true.double() / torch.arange(1, len(hits) + 1, dtype=torch.float64)
     best = precision.flip(0).cummax(0).values.flip(0) if len(hits) else precision

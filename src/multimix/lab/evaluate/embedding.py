@@ -21,42 +21,17 @@ from multimix.lab.evaluate.passes import LabelledBatches, embed, mean
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
-__all__ = [
-    "ClassDistances",
-    "Embedding",
-    "EmbeddingSettings",
-    "alignment",
-    "by_class",
-    "class_distances",
-    "effective_rank",
-    "in_plane",
-    "nearest",
-    "normalised",
-    "uniformity",
-    "vote",
-]
-
-SHARPNESS = 2.0
-"""The t of uniformity, as in the paper's experiments."""
-_BLOCK = 1 << 23
-"""Distances held at a time: 64 MiB."""
-_PERPLEXITY = 30
-"""Neighbours that t-SNE keeps near, or as many as a third of a small set."""
-_NEIGHBOURS = 15
-"""Neighbours that UMAP keeps near, or as many as there are."""
-_DECIMALS = 3
-_ROUNDING = 1e-12
+_BLOCK = 1 << 23  # distances held at a time: 64 MiB
 
 
 class ClassDistances(NamedTuple):
-    """Euclidean distances within and between classes."""
+    """Euclidean distances: of a class's examples to their mean, averaged over classes; between two classes' means."""
 
     intra: float
-    """Mean distance of a class's examples to their mean, averaged over classes."""
     inter: float
-    """Mean distance between the means of two classes, over all pairs of classes."""
+    """Mean over all pairs of classes."""
     nearest: float
-    """Least distance between the means of two classes."""
+    """Least of all pairs."""
 
 
 def normalised(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -67,16 +42,9 @@ def normalised(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 def alignment(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> float:
     r"""Return the mean squared distance of two examples of one class.
 
-    The mean of :math:`\|x - y\|^2` over all unordered pairs of different examples with the same label, every pair
-    weighing the same, so that a class of twice the size weighs about four times as much. Computed without the pairs:
-    those of a class with :math:`n` examples and mean :math:`\mu` sum to :math:`n \sum_i \|x_i - \mu\|^2`.
-
-    Raises:
-        ValueError: If no class has two examples.
-
-    Reference:
-        Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
-        hypersphere", ICML 2020, arXiv 2005.10242, section 4.1 with alpha = 2, positive pairs being those of one class.
+    Every unordered pair weighs the same, so that a class of twice the size weighs about four times as much. The pairs
+    of a class with :math:`n` examples and mean :math:`\mu` sum to :math:`n \sum_i \|x_i - \mu\|^2`. (Wang and Isola,
+    ICML 2020, arXiv 2005.10242, section 4.1 with alpha = 2, positive pairs being those of one class.)
     """
     sizes, means, own = by_class(embeddings, labels)
     pairs = int((sizes * (sizes - 1) / 2).sum())
@@ -89,13 +57,7 @@ def alignment(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> fl
 def uniformity(embeddings: Float[Tensor, "n d"]) -> float:
     r"""Return :math:`\log \mathrm{mean} \exp(-2 \|x - y\|^2)` over all unordered pairs of different examples.
 
-    Exact: every pair enters, and no example is paired with itself.
-
-    Raises:
-        ValueError: If there are fewer than two examples.
-
-    Reference:
-        Wang and Isola, arXiv 2005.10242, section 4.1 with t = 2.
+    (Wang and Isola, section 4.1 with t = 2.)
     """
     n = len(embeddings)
     if n < 2:
@@ -104,17 +66,13 @@ def uniformity(embeddings: Float[Tensor, "n d"]) -> float:
     total = values.new_zeros(())
     for start, block in _blocks(values, n):  # a block of rows meets itself and what comes after it
         squared = _squared_distances(block, values[start:]).clamp_min_(0)
-        total += squared.mul_(-SHARPNESS).exp_().triu_(1).sum()
+        total += squared.mul_(-2).exp_().triu_(1).sum()
     # exp(-2 * 4) is the least that a pair of unit vectors can add: the sum cannot vanish for them.
     return math.log(float(total) / (n * (n - 1) / 2))
 
 
 def class_distances(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> ClassDistances:
-    """Return the distances within and between the classes that occur.
-
-    Raises:
-        ValueError: If fewer than two classes occur.
-    """
+    """Return the distances within and between the classes that occur."""
     sizes, means, own = by_class(embeddings, labels)
     if len(sizes) < 2:
         raise ValueError(f"labels must be of at least two classes for distances between them, got {len(sizes)}")
@@ -127,11 +85,8 @@ def class_distances(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"])
 def effective_rank(embeddings: Float[Tensor, "n d"]) -> float:
     r"""Return the effective rank of the centred embeddings: how many directions they spread in, from 1 up.
 
-    :math:`\exp(-\sum_i p_i \log p_i)` where :math:`p_i` are the singular values divided by their sum. Those that are
-    zero but for rounding are left out; of embeddings that are all the same none remains, and the rank is 0.
-
-    Reference:
-        Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007, definition 1.
+    :math:`\exp(-\sum_i p_i \log p_i)` where :math:`p_i` are the singular values divided by their sum, without those
+    that are zero but for rounding; of embeddings that are all the same it is 0. (Roy and Vetterli, EUSIPCO 2007.)
     """
     values = embeddings.double()
     singular = torch.linalg.svdvals(values - values.mean(0))
@@ -157,16 +112,9 @@ def by_class(
 def nearest(
     queries: Float[Tensor, "n d"], references: Float[Tensor, "m d"], count: int = 1, *, apart: bool = False
 ) -> tuple[Float[Tensor, "n count"], Int[Tensor, "n count"]]:
-    """Return the Euclidean distances to the nearest references and which they are, nearest first.
+    """Return the Euclidean distances of each query to its ``count`` nearest references and which they are, in order.
 
-    Args:
-        queries: Where to look from.
-        references: What to find.
-        count: How many for each query.
-        apart: Queries and references are the same examples in the same order, none of which is its own neighbour.
-
-    Raises:
-        ValueError: If there are fewer than ``count`` references, or ``apart`` is said of different numbers of examples.
+    ``apart``: both are the same examples in the same order, none of which is its own neighbour.
     """
     n, m = len(queries), len(references)
     if apart and n != m:
@@ -203,23 +151,8 @@ def _squared_distances(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]
     return torch.addmm(norms, first, second.mT, alpha=-2)
 
 
-def check_picture(method: str) -> None:
-    """Raise ValueError if the package for a picture is not there, with the command that installs it."""
-    try:
-        if method == "umap":
-            distribution("umap-learn")  # by this name, since others are imported as umap too
-    except PackageNotFoundError:
-        raise ValueError("picture=umap needs the package umap-learn: pip install umap-learn, or picture=tsne") from None
-
-
 def in_plane(embeddings: Float[Tensor, "n d"], method: str, *, seed: int) -> Float[np.ndarray, "n 2"] | None:
-    """Return where t-SNE or UMAP puts each embedding; None where there is nothing to spread out.
-
-    Args:
-        embeddings: At least 4 of them for a picture, not all the same.
-        method: ``tsne`` or ``umap``.
-        seed: Fixes the outcome, on one machine.
-    """
+    """Return where ``tsne`` or ``umap`` puts each embedding; None of fewer than four, or where all are the same."""
     values = embeddings.cpu().double().numpy()
     n, d = values.shape
     if n < 4 or np.ptp(values, axis=0).max() < 1e-12:
@@ -229,11 +162,11 @@ def in_plane(embeddings: Float[Tensor, "n d"], method: str, *, seed: int) -> Flo
         if method == "umap":
             from umap import UMAP
 
-            reducer: Any = UMAP(n_neighbors=min(_NEIGHBOURS, n - 1), random_state=seed, n_jobs=1)
+            reducer: Any = UMAP(n_neighbors=min(15, n - 1), random_state=seed, n_jobs=1)
             return reducer.fit_transform(values)
         from sklearn.manifold import TSNE
 
-        tsne = TSNE(perplexity=min(_PERPLEXITY, (n - 1) / 3), init="pca" if d > 1 else "random", random_state=seed)
+        tsne = TSNE(perplexity=min(30, (n - 1) / 3), init="pca" if d > 1 else "random", random_state=seed)
         return tsne.fit_transform(values.astype(np.float32))
 
 
@@ -278,11 +211,10 @@ class Embedding:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
-        test = source.test(settings.examples)
-        train = source.splits.train if settings.reference == "train" else None
-        check_picture(settings.picture)
-        _check_size(test, train, settings)
-        served = None if train is None else source.batches(train)
+        test, train = source.test(settings.examples), source.splits.train
+        references = train if settings.reference == "train" else None
+        _check(test, len(test) - 1 if references is None else len(train), settings)
+        served = None if references is None else source.batches(references)
         return cls(source.batches(test), source.splits.classes, served, settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
@@ -295,19 +227,16 @@ class Embedding:
         yield "intra_distance", distances.intra
         yield "inter_distance", distances.inter
         yield "min_inter_distance", distances.nearest
-        if distances.intra > _ROUNDING:
+        if distances.intra > 1e-12:
             yield "separation", distances.inter / distances.intra
         yield "effective_rank", effective_rank(raw)
-        yield "knn_accuracy", self._neighbours_agree(network, embeddings, labels, monitor)
-        self._draw(embeddings, labels, monitor)
-
-    def _neighbours_agree(self, network: Network, embeddings: Tensor, labels: Tensor, monitor: Monitor) -> float:
-        references, theirs = embeddings, labels
+        references, theirs = raw, labels
         if self.train is not None:
-            raw, theirs = embed(network, monitor.track("train", self.train))
-            references = normalised(raw)
-        _, places = nearest(embeddings, references, self.settings.neighbours, apart=self.train is None)
-        return mean(vote(theirs[places], len(self.classes)) == labels)
+            references, theirs = embed(network, monitor.track("train", self.train))
+        apart = self.train is None
+        _, places = nearest(embeddings, normalised(references), self.settings.neighbours, apart=apart)
+        yield "knn_accuracy", mean(vote(theirs[places], len(self.classes)) == labels)
+        self._draw(embeddings, labels, monitor)
 
     def _draw(self, embeddings: Tensor, labels: Tensor, monitor: Monitor) -> None:
         method, most, seed = self.settings.picture, self.settings.picture_examples, self.settings.seed
@@ -317,24 +246,33 @@ class Embedding:
         kept = kept.to(labels.device)
         points = in_plane(embeddings[kept], method, seed=seed)
         if points is not None:
-            x, y = (column.round(_DECIMALS).tolist() for column in points.T.astype(float))
+            x, y = (column.round(3).tolist() for column in points.T.astype(float))
             about = {"label": labels[kept].tolist(), "classes": list(self.classes)}
             monitor.record("picture", {"method": method, "x": x, "y": y, **about})
 
 
-def _check_size(test: ImageSet, train: ImageSet | None, settings: EmbeddingSettings) -> None:
-    """Raise ValueError where a metric or the picture would lack images."""
+def _check(test: ImageSet, others: int, settings: EmbeddingSettings) -> None:
+    """Raise ValueError where a metric or the picture would lack images, or the picture its package."""
+    if settings.picture == "umap" and not _has_umap():
+        raise ValueError("picture=umap needs the package umap-learn: pip install umap-learn, or picture=tsne")
     occurring = len(test.labels.unique())
     if occurring < 2:
         raise ValueError("the test set must have images of at least two classes for distances between them, got one")
     if len(test) <= occurring:
         raise ValueError("the test set must have a class with two images for alignment, got one image for each class")
-    others = len(test) - 1 if train is None else len(train)
     if settings.neighbours > others:
         raise ValueError(
             f"neighbours={settings.neighbours} must be at most {others}, the images they are looked for in"
         )
-    if settings.picture != "none" and settings.picture_examples < min(occurring, len(test)):
+    if settings.picture != "none" and settings.picture_examples < occurring:
         raise ValueError(
             f"picture_examples={settings.picture_examples} must be at least {occurring}, one for each class"
         )
+
+
+def _has_umap() -> bool:
+    try:
+        distribution("umap-learn")  # by this name, since others are imported as umap too
+    except PackageNotFoundError:
+        return False
+    return True

@@ -21,10 +21,7 @@ from multimix.methods.mixup import AtStage, draw_pairing
 from multimix.ops import as_probabilities, reweight
 from multimix.protocols import SILENT, Method, Monitor, Network, declares, encode, pool, submethods
 
-__all__ = ["Interpolated", "Intrusion", "IntrusionSettings", "LastStage", "interpolate"]
-
-_ATTEMPTS = 10
-"""Draws of a method that leaves some mini-batches as they are, until one is mixed."""
+_ATTEMPTS = 10  # draws of a method that leaves some mini-batches as they are, until one is mixed
 _BINS = 50
 
 
@@ -62,13 +59,12 @@ def interpolate(
 ) -> Interpolated | None:
     """Return what a method interpolates of a mini-batch, at most as much as it has examples; None if that is nothing.
 
-    The draws are those of a training step, in eval mode if the network is. Of a method made of methods it is the inner
-    one's: of Alternate one that is drawn, of Until the first, of Chain the second's on inputs that the first mixed.
-    Labels are class indices (b,) or probabilities (b, classes). A method that interpolates at each position does so at
-    so many of them at most.
+    Of a method made of methods it is the inner one's: of Alternate one that is drawn, of Until the first, of Chain the
+    second's on inputs that the first mixed. A method that interpolates at each position does so at ``positions``.
     """
+    targets = as_probabilities(labels, classes)
     for _ in range(_ATTEMPTS):
-        inner, targets = _inner(method, generator), as_probabilities(labels, classes)
+        inner = _inner(method, generator)
         if hasattr(inner, "first"):  # Chain
             mixing = inner.first.draw(network, inputs, labels, generator)
             mixed, shared = mixing.mix(inputs), mixing.mix_targets(targets)
@@ -108,11 +104,8 @@ def _of_tuples(
         values, sets = own.values[:, places], None if own.sets is None else len(places)
         drawn = method.draw_weights(n, n * (sets or 1), like=values, generator=generator)
         weights = reweight(drawn.unflatten(0, (sets, n)) if sets else drawn, attention[:, places])
-    return Interpolated(
-        weights.to(values.dtype) @ values.transpose(0, 1),
-        weights @ targets.to(weights.dtype),
-        None if places is None else tuple(places),
-    )
+    mixed, shared = weights.to(values.dtype) @ values.transpose(0, 1), weights @ targets.to(weights.dtype)
+    return Interpolated(mixed, shared, None if places is None else tuple(places))
 
 
 def places_of(r: int, most: int) -> list[int]:
@@ -221,15 +214,15 @@ class Intrusion:
             yield "clean/intrusion_rate", mean(pooled.labels[places[:, 0]] != pooled.labels)
             distances = {"clean": pooled.relative(far)}
             for name, method in self._methods():
-                found = list(self._nearest(name, method, network, references, monitor))
-                if not found:
+                if not (found := list(self._nearest(name, method, network, references, monitor))):
                     continue
                 distances[name], weight = concatenated(found)
                 yield f"{name}/intrusion_rate", mean(weight < self.settings.threshold)
                 yield f"{name}/nearest_class_weight", mean(weight)
                 if distances[name].isfinite().all():
                     yield f"{name}/distance", mean(distances[name])
-        _record_histogram(monitor, {name: far for name, far in distances.items() if far.isfinite().all()})
+        if known := {name: far for name, far in distances.items() if far.isfinite().all()}:
+            monitor.record("intrusion", _histograms(known))
 
     def _methods(self) -> Iterator[tuple[str, Method]]:
         if declares(self.method, "mixes"):
@@ -251,9 +244,8 @@ class Intrusion:
 
     def _references(self, network: Network, monitor: Monitor) -> "dict[bool, References]":
         """Return the clean embeddings, pooled (False) and, if the method interpolates there, at some positions."""
-        at_positions = any(
-            hasattr(inner, "encode") and declares(inner, "needs_positions") for inner in submethods(self.method)
-        )
+        tuples = [inner for inner in submethods(self.method) if hasattr(inner, "encode")]
+        at_positions = any(declares(inner, "needs_positions") for inner in tuples)
         found = []
         for inputs, labels in monitor.track("clean", self.batches):
             output = encode(network, inputs)
@@ -290,14 +282,12 @@ class References:
         return distances[:, 0] / self.scale if self.scale > 0 else torch.full_like(distances[:, 0], torch.inf)
 
 
-def _record_histogram(monitor: Monitor, distances: dict[str, Tensor]) -> None:
-    """Keep the share of each method's distances in bins that are the same for all."""
-    if not distances:
-        return
+def _histograms(distances: dict[str, Tensor]) -> dict[str, list[float]]:
+    """Return the share of each method's distances in bins that are the same for all, and their edges."""
     most = max(float(far.max()) for far in distances.values()) or 1.0
-    counts = {name: torch.histc(far.cpu(), _BINS, 0, most) / len(far) for name, far in distances.items()}
+    shares = {name: torch.histc(far.cpu(), _BINS, 0, most) / len(far) for name, far in distances.items()}
     edges = torch.linspace(0, most, _BINS + 1, dtype=torch.float64)
-    monitor.record("intrusion", {"edges": edges.tolist(), **{name: count.tolist() for name, count in counts.items()}})
+    return {"edges": edges.tolist(), **{name: share.tolist() for name, share in shares.items()}}
 
 
 def _generator(seed: int, what: str, number: int) -> Generator:

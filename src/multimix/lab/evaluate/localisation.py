@@ -28,8 +28,6 @@ from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.ops import attention
 from multimix.protocols import SILENT, Monitor, Network, encode
 
-__all__ = ["Localisation", "LocalisationSettings", "box_above", "overlap", "read_boxes", "score_maps"]
-
 Query = Literal["gap", "cam"]
 Box = tuple[float, float, float, float]
 Boxes = dict[str, list[Box]]
@@ -37,12 +35,7 @@ Boxes = dict[str, list[Box]]
 
 OVERLAPS = (0.5, 0.3, 0.7)
 """Intersections over union from which on a box counts as right; the first is the usual one."""
-_COMPARED = 8
-"""Images of a set in memory that are compared with the files they are taken to be of."""
 _MOST_PREFIX_TOKENS = 8
-_FLAT = 1e-6
-"""A map that varies by less, relative to its largest value, says nothing."""
-_HEADER = ["file", "x0", "y0", "x1", "y1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +86,7 @@ class Localisation:
         """Return the suite over those images of a run's test set that have a box."""
         files = cast("Files", first_of(files_of(source), settings.examples, what="examples"))
         test = source.test(settings.examples)
-        boxes = read_boxes(_file_of_boxes(source, settings))
+        boxes = read_boxes(_annotations(source) if settings.boxes is None else settings.boxes)
         places = places_in(test, files, boxes)
         kept = [i for i, place in enumerate(places) if len(place)]
         if not kept:
@@ -135,21 +128,15 @@ class Localisation:
                 maps = score_maps(network, inputs, labels, self.settings.query).cpu().numpy()
                 for scores, boxes in zip(maps, left, strict=False):
                     overlaps.append([overlap(box_above(scores, threshold), boxes) for threshold in thresholds])
-                    pointed.append(_points_at(scores, boxes))
                     whole.append(overlap(np.array([0, 0, *scores.shape[::-1]], dtype=float), boxes))
+                    y, x = np.unravel_index(scores.argmax(), scores.shape)
+                    centre = np.array([x + 0.5, y + 0.5])  # of the largest pixel, the first if there are several
+                    pointed.append(((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:])).all(1).any())
         return np.array(overlaps), np.array(pointed), np.array(whole)
 
 
-def _points_at(scores: np.ndarray, boxes: np.ndarray) -> bool:
-    """Return whether the centre of the map's largest pixel, the first if there are several, lies in a box."""
-    y, x = np.unravel_index(scores.argmax(), scores.shape)
-    centre = np.array([x + 0.5, y + 0.5])
-    return bool(((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:])).all(1).any())
-
-
-def _file_of_boxes(source: Source, settings: LocalisationSettings) -> str:
-    if settings.boxes is not None:
-        return settings.boxes
+def _annotations(source: Source) -> str:
+    """Return TinyImageNet's own file of boxes."""
     annotations = Path(source.root).expanduser() / "tiny-imagenet-200" / "val" / "val_annotations.txt"
     if source.splits.name == "tiny-imagenet" and annotations.is_file():
         return str(annotations)
@@ -166,30 +153,27 @@ def score_maps(
 
     The attention over the positions of the network's map (:func:`multimix.ops.attention`, ReLU), each position pooled
     by itself as Dense MultiMix has it, brought to the image's size bilinearly, then shifted and scaled. An image whose
-    map is flat scores 1 everywhere. With ``cam`` the query is the classifier's weights of the image's true class.
-
-    Raises:
-        ValueError: If the network has no map, or no affine head for ``cam``.
+    map is flat scores 1 everywhere.
     """
     features = each_position(network, encode(network, inputs))
     height, width = inputs.shape[-2:]
     prefix, rows, columns = grid_of(features.shape[1], height, width)
-    weights = _class_weights(network, labels) if query == "cam" else None
+    weights = None
+    if query == "cam":
+        if network.head is None:
+            raise ValueError("query=cam needs a network with an affine head, whose weights are the class queries")
+        weights = cast("Tensor", network.head.weight).flatten(1)[labels]
     over_positions = attention(features[:, prefix:], query=query, class_weights=weights)
     maps = interpolate(
         over_positions.unflatten(1, (1, rows, columns)), size=(height, width), mode="bilinear", align_corners=False
     )[:, 0]
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    varies = high - low > _FLAT * high
+    varies = high - low > 1e-6 * high
     return torch.where(varies, (maps - low) / torch.where(varies, high - low, 1), 1)
 
 
 def grid_of(positions: int, height: int, width: int) -> tuple[int, int, int]:
-    """Return how many positions come before the map (class tokens and the like), and the map's rows and columns.
-
-    Raises:
-        ValueError: If no map of the image's proportions has so many positions.
-    """
+    """Return how many positions come before the map (class tokens and the like), and the map's rows and columns."""
     for prefix in range(_MOST_PREFIX_TOKENS + 1):
         cells = positions - prefix
         rows = round(max(cells, 0) ** 0.5 * (height / width) ** 0.5)
@@ -200,12 +184,6 @@ def grid_of(positions: int, height: int, width: int) -> tuple[int, int, int]:
         f"localisation needs a map of positions: this network embeds images of {height}x{width} at {positions}, which "
         "is no map of those proportions"
     )
-
-
-def _class_weights(network: Network, labels: Tensor) -> Tensor:
-    if network.head is None:
-        raise ValueError("query=cam needs a network with an affine head, whose weights are the class queries")
-    return cast("Tensor", network.head.weight).flatten(1)[labels]
 
 
 def box_above(scores: Float[np.ndarray, "h w"], threshold: float) -> Float[np.ndarray, " 4"]:
@@ -238,9 +216,6 @@ def read_boxes(path: str) -> Boxes:
     ``.json``: an object with a box, or a list of boxes, for each image. ``.csv``: a line ``file,x0,y0,x1,y1`` and
     below it one line a box. ``.txt``: TinyImageNet's ``val_annotations.txt``, whose boxes name their first and last
     pixels.
-
-    Raises:
-        ValueError: If there is no such file, it is of another kind, or a box is none; the line says which.
     """
     file = Path(path).expanduser()
     reader = _READERS.get(file.suffix)
@@ -271,8 +246,8 @@ def _of_json(file: Path) -> Iterator[tuple[str, Any]]:
 def _of_csv(file: Path) -> Iterator[tuple[str, Any]]:
     with file.open(newline="", encoding="utf-8") as lines:
         rows = csv.reader(lines)
-        if (header := next(rows, [])) != _HEADER:
-            raise ValueError(f"boxes: {file} must begin with {','.join(_HEADER)}, got {','.join(header)}")
+        if (header := ",".join(next(rows, []))) != "file,x0,y0,x1,y1":
+            raise ValueError(f"boxes: {file} must begin with file,x0,y0,x1,y1, got {header}")
         yield from ((row[0], row[1:]) for row in rows if row)
 
 
@@ -303,11 +278,7 @@ def _checked(values: Any, where: str, *, least: float = 1e-9) -> Box:
 
 
 def files_of(source: Source) -> Files:
-    """Return the files that the test images come from, in their order.
-
-    Raises:
-        ValueError: If the images come from no files, or these are not what they were when the run began.
-    """
+    """Return the files that the test images come from, in their order."""
     test, name = source.splits.test, source.splits.name
     if isinstance(test, Files):
         return test
@@ -326,27 +297,21 @@ def files_of(source: Source) -> Files:
 
 
 def _same(files: Files, test: ImageSet) -> bool:
+    """Return whether labels agree, and so do the pixels of eight images."""
     if isinstance(test, Files) or not torch.equal(files.labels, test.labels.cpu()):
         return False
-    chosen = np.linspace(0, len(files) - 1, min(_COMPARED, len(files))).round().astype(int).tolist()
-    return all(np.array_equal(_decoded(files.paths[i], test.shape), test.images[i].cpu()) for i in chosen)
-
-
-def _decoded(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    pixels = pixels_of(path, None)
-    return pixels if pixels.shape == shape else pixels_of(path, shape[-1])
+    for i in np.linspace(0, len(files) - 1, min(8, len(files))).round().astype(int).tolist():
+        pixels = pixels_of(files.paths[i], None)
+        pixels = pixels if pixels.shape == test.shape else pixels_of(files.paths[i], test.shape[-1])
+        if not np.array_equal(pixels, test.images[i].cpu()):
+            return False
+    return True
 
 
 def places_in(test: ImageSet, files: Files, boxes: Boxes) -> list[Float[np.ndarray, "count 4"]]:
     """Return the boxes of every test image as the network sees it; an image may have none.
 
-    Args:
-        test: The images, in memory or not.
-        files: Where they come from.
-        boxes: By file name, or by class and file name where several files share one: ``class/name``.
-
-    Raises:
-        ValueError: If a box lies outside its image, or a name is that of several files.
+    Boxes go by the name of the file, or by ``class/name`` where several files share one.
     """
     names = [Path(path) for path in files.paths]
     counts = Counter(name.name for name in names)

@@ -16,8 +16,6 @@ from multimix.lab.evaluate.passes import LabelledBatches, accuracy, numbered, pe
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
-__all__ = ["Occlusion", "OcclusionSettings", "hidden"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class OcclusionSettings(SuiteSettings):
@@ -92,9 +90,6 @@ def hidden(
 
     Images are cut into ``grid`` x ``grid`` patches, equal where the sides divide, else up to a pixel larger or smaller.
     As many are hidden as make up the fraction, rounded to whole patches, in a random order that belongs to the example.
-
-    Raises:
-        ValueError: If the images have fewer pixels than the grid has patches.
     """
     _check_grid(grid, h, w)
     ranks = per_example(

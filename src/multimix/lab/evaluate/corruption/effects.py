@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,15 +12,12 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import conv2d, grid_sample, pad
 
-from multimix.lab.evaluate.corruption.levels import Level
-
+Level = tuple[float, ...]
+"""One severity's parameters of one corruption."""
 Draw = Callable[[Callable[[Generator], Tensor]], Tensor]
 """Asks for each example's random numbers: from what one generator gives to the stack of a batch, on its device."""
-
 _NEGLIGIBLE = 1e-6
 """Weights below it would not change a 32-bit pixel that anyone could tell."""
-_ONE_MATRIX = 1024
-"""Images of up to so many pixels go through one matrix: at 32 x 32 pixels several times faster than one by one."""
 _KEPT = 64
 """Matrices of each kind that are kept; a run over all corruptions at one size needs fewer."""
 
@@ -91,10 +88,8 @@ def impulse_noise(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) ->
 def defocus_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
     """Average over a disk; ``level`` is its radius and the sigma of the blur that softens its edge."""
     kernel = _disk(*level).to(pixels)
-    reach = len(kernel) // 2
-    b, c, h, w = pixels.shape
-    planes = pixels.reshape(b * c, 1, h, w)
-    return conv2d(_reflected(planes, reach), kernel[None, None]).view(b, c, h, w)
+    planes = pixels.flatten(0, 1).unsqueeze(1)
+    return conv2d(_reflected(planes, len(kernel) // 2), kernel[None, None]).view_as(pixels)
 
 
 @lru_cache(16)
@@ -132,36 +127,28 @@ def glass_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Fl
     b, c, h, w = pixels.shape
     blur = gaussian(h, sigma), gaussian(w, sigma)
     pixels = along(pixels, *blur)
-    for step in _glass(draw, (int(rounds), h, w), int(reach)):
-        pixels = pixels.flatten(2).gather(2, step.flatten(1)[:, None].expand(b, c, h * w)).view(b, c, h, w)
+    reach, size = int(reach), (int(rounds), 2, h, w)
+    shifts = draw(lambda g: torch.randint(-reach, reach, size, generator=g, dtype=torch.int16)).long()
+    rows, columns = (torch.arange(n, device=shifts.device) for n in (h, w))
+    moves = ((rows > reach) & (rows <= h - reach))[:, None] & ((columns > reach) & (columns <= w - reach))
+    steps = torch.where(moves, shifts[:, :, 0] * w + shifts[:, :, 1], 0).flatten(2)
+    for partners in (steps + torch.arange(h * w, device=shifts.device)).unbind(1):
+        pixels = pixels.flatten(2).gather(2, _in_turn(partners)[:, None].expand(b, c, h * w)).view(b, c, h, w)
     return along(pixels, *blur)
 
 
-def _glass(draw: Draw, shape: tuple[int, int, int], reach: int) -> list[Int[Tensor, "b h w"]]:
-    """Return where every pixel comes from in each round, as places in the flat image."""
-    rounds, h, w = shape
-    shifts = draw(lambda g: torch.randint(-reach, reach, (rounds, 2, h, w), generator=g, dtype=torch.int16)).long()
-    device = shifts.device
-    rows, columns = (torch.arange(n, device=device) for n in (h, w))
-    here = rows[:, None] * w + columns
-    moves = ((rows > reach) & (rows <= h - reach))[:, None] & ((columns > reach) & (columns <= w - reach))
-    partners = here + torch.where(moves, shifts[:, :, 0] * w + shifts[:, :, 1], 0)
-    return [_in_turn(partners[:, i]) for i in range(rounds)]
-
-
-def _in_turn(partners: Int[Tensor, "b h w"]) -> Int[Tensor, "b h w"]:
+def _in_turn(partners: Int[Tensor, "b hw"]) -> Int[Tensor, "b hw"]:
     """Return where each pixel comes from if, from the last to the first, each copies its partner.
 
     A partner further on has been given its own partner's value before: such chains are followed to their end, all at
     once, by doubling.
     """
-    flat = partners.flatten(1)
-    here = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
-    later = torch.where(flat > here, flat, here)
+    here = torch.arange(partners.shape[1], device=partners.device).expand_as(partners)
+    later = torch.where(partners > here, partners, here)
     while True:
         further = later.gather(1, later)
         if torch.equal(further, later):
-            return flat.gather(1, later).view_as(partners)
+            return partners.gather(1, later)
         later = further
 
 
@@ -201,7 +188,7 @@ def zoom_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Flo
     count, (b, c, h, w) = int(level[1]), pixels.shape
     step = (1 + level[0]) - 1  # as numpy.arange steps: the last digit decides how 26 * 1.25 is rounded
     factors = tuple(1 + i * step for i in range(count))
-    if h * w <= _ONE_MATRIX:
+    if h * w <= 1024:  # through one matrix it is several times faster
         total = (pixels.reshape(b * c, h * w) @ _zooms(h, w, factors).to(pixels)).view_as(pixels)
     else:
         total = torch.zeros_like(pixels)
@@ -238,21 +225,18 @@ def jpeg_compression(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw)
 
     Images are rounded to 8 bits before. Of three channels an RGB file is made, of others one grey file each.
     """
+    from PIL import Image
+
     (quality,) = level
     images = pixels if pixels.shape[1] == 3 else pixels.flatten(0, 1)[:, None]
     bytewise = (images * 255).round().to("cpu", torch.uint8).movedim(1, -1).contiguous()
-    files = b"".join(_through_jpeg(image, int(quality)) for image in bytewise.squeeze(-1).numpy())
-    read = torch.frombuffer(bytearray(files), dtype=torch.uint8).view(bytewise.shape)
-    return read.to(pixels).div(255).movedim(-1, 1).reshape(pixels.shape)
-
-
-def _through_jpeg(image: Any, quality: int) -> bytes:
-    """Return the pixels of an array (h, w) or (h, w, 3) after it was a JPEG file."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return Image.open(file, formats=("JPEG",)).tobytes()
+    read = bytearray()
+    for image in bytewise.squeeze(-1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=int(quality))
+        read += Image.open(file, formats=("JPEG",)).tobytes()
+    found = torch.frombuffer(read, dtype=torch.uint8).view(bytewise.shape)
+    return found.to(pixels).div(255).movedim(-1, 1).reshape(pixels.shape)
 
 
 def elastic_transform(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:

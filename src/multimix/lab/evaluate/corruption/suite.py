@@ -13,13 +13,12 @@ from typing_extensions import Self
 from multimix._declared import check
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.corruption import effects, weather
-from multimix.lab.evaluate.corruption.levels import Level, level_of
+from multimix.lab.evaluate.corruption.effects import Level
 from multimix.lab.evaluate.passes import LabelledBatches, accuracy, numbered, per_example, predict
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
-_SMALLEST = 4
-"""Images have to be larger than what is moved about in them."""
+_SMALLEST = 4  # images have to be larger than what is moved about in them
 
 CORRUPTIONS: dict[str, Callable[[Tensor, Level, effects.Draw], Tensor]] = {
     f.__name__: f
@@ -43,6 +42,107 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Level, effects.Draw], Tensor]] = {
 }
 """Every corruption by its name, in the order of Hendrycks and Dietterich (ICLR 2019, arXiv 1903.12261)."""
 
+LEVELS: dict[str, dict[int, tuple[Level, ...]]] = {
+    "gaussian_noise": {
+        32: ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,)),
+        64: ((0.04,), (0.08,), (0.12,), (0.15,), (0.18,)),
+        224: ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,)),
+    },
+    "shot_noise": {
+        32: ((500,), (250,), (100,), (75,), (50,)),
+        64: ((250,), (100,), (50,), (30,), (15,)),
+        224: ((60,), (25,), (12,), (5,), (3,)),
+    },
+    "impulse_noise": {
+        32: ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,)),
+        64: ((0.01,), (0.02,), (0.05,), (0.08,), (0.14,)),
+        224: ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,)),
+    },
+    "defocus_blur": {
+        32: ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+        64: ((0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)),
+        224: ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+    },
+    "glass_blur": {
+        32: ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+        64: ((0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)),
+        224: ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    },
+    "motion_blur": {
+        32: ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+        64: ((10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)),
+        224: ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+    },
+    "zoom_blur": {
+        32: ((0.01, 7), (0.01, 12), (0.01, 16), (0.01, 21), (0.01, 26)),
+        64: ((0.01, 7), (0.01, 12), (0.01, 16), (0.01, 21), (0.01, 26)),
+        224: ((0.01, 12), (0.01, 16), (0.02, 11), (0.02, 13), (0.03, 11)),
+    },
+    "snow": {
+        32: (
+            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+        ),
+        64: (
+            (0.1, 0.2, 1, 0.6, 8, 3, 0.8),
+            (0.1, 0.2, 1, 0.5, 10, 4, 0.8),
+            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.7),
+            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.65),
+            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.6),
+        ),
+        224: (
+            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+        ),
+    },
+    "frost": {
+        32: ((1, 0.2, 0.2), (1, 0.3, 0.2), (0.9, 0.4, 0.2), (0.85, 0.4, 0.2), (0.75, 0.45, 0.2)),
+        64: ((1, 0.3, 0.3), (0.9, 0.4, 0.3), (0.8, 0.45, 0.3), (0.75, 0.5, 0.3), (0.7, 0.55, 0.3)),
+        224: ((1, 0.4, 1), (0.8, 0.6, 1), (0.7, 0.7, 1), (0.65, 0.7, 1), (0.6, 0.75, 1)),
+    },
+    "fog": {
+        32: ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+        64: ((0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75)),
+        224: ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+    },
+    "brightness": {
+        32: ((0.05,), (0.1,), (0.15,), (0.2,), (0.3,)),
+        64: ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
+        224: ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
+    },
+    "contrast": {
+        32: ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,)),
+        64: ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
+        224: ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
+    },
+    # Shares of the image's side. The benchmark's code multiplies by 244 where 224 was meant, and so do these.
+    "elastic_transform": {
+        32: ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+        64: ((0, 0, 0.08), (0.05, 0.3, 0.06), (0.1, 0.08, 0.06), (0.1, 0.03, 0.03), (0.16, 0.03, 0.02)),
+        224: tuple(
+            tuple(244 / 224 * value for value in level)
+            for level in ((2, 0.7, 0.1), (2, 0.08, 0.2), *((size, 0.01, 0.02) for size in (0.05, 0.07, 0.12)))
+        ),
+    },
+    "pixelate": {
+        32: ((0.95,), (0.9,), (0.85,), (0.75,), (0.65,)),
+        64: ((0.9,), (0.8,), (0.7,), (0.6,), (0.5,)),
+        224: ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,)),
+    },
+    "jpeg_compression": {
+        32: ((80,), (65,), (58,), (50,), (40,)),
+        64: ((65,), (58,), (50,), (40,), (25,)),
+        224: ((25,), (18,), (15,), (10,), (7,)),
+    },
+}
+"""The parameters of five severities at three sizes of image: those of CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C, as
+found in the code that made them (github.com/hendrycks/robustness). What each means is said where it is used."""
 
 Severity = Literal[1, 2, 3, 4, 5]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -61,7 +161,7 @@ def corrupt(
     Args:
         pixels: Images in [0, 1]; RGB where c is 3.
         name: One of ``CORRUPTIONS``.
-        severity: 1 to 5. What they mean depends on the images' size (:mod:`multimix.lab.evaluate.corruption.levels`).
+        severity: 1 to 5. What they mean depends on the images' size (``LEVELS``).
         examples: Each image's position in its set.
         seed: Of all that is random.
 
@@ -80,6 +180,15 @@ def corrupt(
     exact = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     corrupted = CORRUPTIONS[name](exact, level_of(name, severity, *pixels.shape[2:]), draw)
     return corrupted.clamp(0, 1).to(pixels.dtype)
+
+
+def level_of(name: str, severity: int, height: int, width: int) -> Level:
+    """Return a corruption's parameters for images of a size, by the shorter side: up to 45, to 120 and above.
+
+    That is up to the geometric mean of two neighbouring sizes of the benchmarks.
+    """
+    shorter = min(height, width)
+    return LEVELS[name][32 if shorter <= 45 else 64 if shorter <= 120 else 224][severity - 1]
 
 
 def _check_name(name: str) -> None:

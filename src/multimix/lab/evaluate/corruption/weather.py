@@ -8,14 +8,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from multimix.lab.data import seed_of
-from multimix.lab.evaluate.corruption.effects import Draw, along, moved, zoom
-from multimix.lab.evaluate.corruption.levels import Level
-
-_LUMA = (0.299, 0.587, 0.114)
+from multimix.lab.evaluate.corruption.effects import Draw, Level, along, moved, zoom
 
 _PANE = 480
 """Side of a frost texture, in pixels of a 224-pixel image."""
-
 _ICE = (
     ((0.31, 0.58, 0.65), 0.08),
     ((0.79, 0.80, 0.84), 0.09),
@@ -39,7 +35,10 @@ def snow(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Te
     degrees = torch.special.ndtr(drawn[:, -1].cpu().double()) * 90 - 135
     flakes = along((drawn[:, :-1] * deviation + mean).view(-1, 1, h, w), zoom(h, larger), zoom(w, larger))
     flakes = moved(flakes.masked_fill(flakes < threshold, 0.0).clamp(0, 1), radius, sigma, degrees)
-    white = torch.maximum(pixels, _grey(pixels) * 1.5 + 0.5)
+    grey = pixels.mean(1, keepdim=True)
+    if pixels.shape[1] == 3:
+        grey = (pixels * torch.tensor([0.299, 0.587, 0.114]).to(pixels).view(3, 1, 1)).sum(1, keepdim=True)
+    white = torch.maximum(pixels, grey * 1.5 + 0.5)
     return kept * pixels + (1 - kept) * white + flakes + flakes.rot90(2, (-2, -1))
 
 
@@ -108,10 +107,8 @@ def fog(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Ten
 def plasma(wobble: Float[Tensor, "b s s"], decay: float) -> Float[Tensor, "b s s"]:
     """Return height maps in [0, 1] by the diamond-square algorithm on a torus.
 
-    Args:
-        wobble: A number in [-1, 1] for each point, in units of the present roughness, by which it departs from the mean
-            of its four neighbours; the side is a power of two.
-        decay: The roughness is divided by its square each time the mesh is halved.
+    Each point departs from the mean of its four neighbours by ``wobble``, in [-1, 1], times the roughness, which is
+    divided by the square of ``decay`` each time the mesh is halved. The side is a power of two.
     """
     side = wobble.shape[-1]
     heights, size, step = torch.zeros_like(wobble), 100.0**2, side
@@ -139,10 +136,3 @@ def brightness(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Fl
     value = pixels.amax(1, keepdim=True)
     brighter = (value + more).clamp(max=1)
     return torch.where(value > 0, pixels * (brighter / value.clamp(min=1e-12)), brighter)
-
-
-def _grey(pixels: Tensor) -> Float[Tensor, "b 1 h w"]:
-    """Return the luma of RGB, and the mean of any other channels."""
-    if pixels.shape[1] != 3:
-        return pixels.mean(1, keepdim=True)
-    return (pixels * torch.tensor(_LUMA).to(pixels).view(3, 1, 1)).sum(1, keepdim=True)
