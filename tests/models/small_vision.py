@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import timm
 import torch
-import torchvision
 from torch import nn
+from torchvision import models as tv
 from torchvision.models import convnext, densenet, efficientnet, maxvit, swin_transformer, vision_transformer
 
 CLASSES = 7
@@ -33,36 +33,44 @@ TIMM = {  # name and settings, image size
     "resnetv2-conv-head": ("resnetv2_18", {}, 40),
     "repvit-norm-head": ("repvit_m0_9", {"embed_dim": (8, 12, 16, 24), "depth": (1, 1, 1, 1)}, 64),
 }
-TORCHVISION = {
-    "resnet18": (lambda **k: torchvision.models.resnet18(**k), 40),
-    "mobilenet_v2": (lambda **k: torchvision.models.mobilenet_v2(width_mult=0.25, **k), 64),
-    "mobilenet_v3": (lambda **k: torchvision.models.mobilenet_v3_small(width_mult=0.5, **k), 64),
-    "efficientnet": (
-        lambda **k: efficientnet.EfficientNet([MBConv(1, 3, 1, 8, 8, 1), MBConv(4, 3, 2, 8, 16, 2)], 0.2, **k),
-        64,
-    ),
-    "densenet": (lambda **k: densenet.DenseNet(4, (1, 2, 1), 8, **k), 64),
-    "shufflenet": (lambda **k: torchvision.models.shufflenet_v2_x0_5(**k), 64),
-    "regnet": (lambda **k: torchvision.models.regnet_y_400mf(**k), 64),
-    "convnext": (
-        lambda **k: convnext.ConvNeXt([convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)], **k),
-        64,
-    ),
-    "mnasnet": (lambda **k: torchvision.models.mnasnet0_5(**k), 64),
-    "vit": (lambda **k: vision_transformer.VisionTransformer(32, 8, 2, 2, 24, 48, **k), 32),
-    "vit-pre-logits": (
-        lambda **k: vision_transformer.VisionTransformer(32, 8, 2, 2, 24, 48, representation_size=10, **k),
-        32,
-    ),
-    "swin": (lambda **k: swin_transformer.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], **k), 64),
-    "maxvit": (lambda **k: maxvit.MaxVit((64, 64), 8, 2, [8, 16], [1, 1], 4, 0.0, **k), 64),
-    "alexnet": (lambda **k: torchvision.models.alexnet(**k), 64),
-    "vgg": (lambda **k: torchvision.models.vgg11_bn(**k), 64),
+CNBlockConfig, EfficientNet = convnext.CNBlockConfig, efficientnet.EfficientNet
+V2 = [efficientnet.FusedMBConvConfig(1, 3, 1, 8, 8, 1), MBConv(4, 3, 2, 8, 16, 1)]
+GOOGLENET = partial(tv.googlenet, aux_logits=False, init_weights=False)
+SWIN = ([4, 4], 16, [2, 2], [2, 4], [4, 4])
+SWIN_V2 = {"block": swin_transformer.SwinTransformerBlockV2, "downsample_layer": swin_transformer.PatchMergingV2}
+VIT = partial(vision_transformer.VisionTransformer, 32, 8, 2, 2, 24, 48)
+TORCHVISION = {  # what makes it, image size
+    "AlexNet": (tv.alexnet, 64),
+    "ConvNeXt": (partial(convnext.ConvNeXt, [CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)]), 64),
+    "DenseNet": (partial(densenet.DenseNet, 4, (1, 2, 1), 8), 64),
+    "EfficientNet": (partial(EfficientNet, [MBConv(1, 3, 1, 8, 8, 1), MBConv(4, 3, 2, 8, 16, 2)], 0.2), 64),
+    "EfficientNet/v2": (partial(EfficientNet, V2, 0.2, last_channel=32), 64),
+    "GoogLeNet": (GOOGLENET, 64),
+    "GoogLeNet/transformed": (partial(GOOGLENET, transform_input=True), 64),
+    "Inception3": (partial(tv.inception_v3, aux_logits=False, init_weights=False), 96),
+    "MNASNet": (tv.mnasnet0_5, 64),
+    "MaxVit": (partial(maxvit.MaxVit, (64, 64), 8, 2, [8, 16], [1, 1], 4, 0.0), 64),
+    "MobileNetV2": (partial(tv.mobilenet_v2, width_mult=0.25), 64),
+    "MobileNetV3": (partial(tv.mobilenet_v3_small, width_mult=0.5), 64),
+    "RegNet": (tv.regnet_y_400mf, 64),
+    "RegNet/x": (tv.regnet_x_400mf, 64),
+    "ResNet": (tv.resnet18, 40),
+    "ResNet/next": (partial(tv.ResNet, tv.resnet.Bottleneck, [1, 1, 1, 1], groups=4, width_per_group=4), 40),
+    "ShuffleNetV2": (tv.shufflenet_v2_x0_5, 64),
+    "SwinTransformer": (partial(swin_transformer.SwinTransformer, *SWIN), 64),
+    "SwinTransformer/v2": (partial(swin_transformer.SwinTransformer, *SWIN, **SWIN_V2), 64),
+    "VGG": (tv.vgg11_bn, 32),
+    "VisionTransformer": (VIT, 32),
+    "VisionTransformer/pre-logits": (partial(VIT, representation_size=10), 32),
 }
-HEAVY = {"vgg", "alexnet"}
-NAMES = [
-    *(f"timm/{name}" for name in TIMM),
-    *(pytest.param(f"torchvision/{name}", marks=[pytest.mark.slow] if name in HEAVY else []) for name in TORCHVISION),
+SWEPT_ONLY = {"GoogLeNet", "GoogLeNet/transformed", "Inception3", "EfficientNet/v2", "RegNet/x", "ResNet/next"}
+SWEPT_ONLY |= {"SwinTransformer/v2"}
+HEAVY = {"VGG", "AlexNet"}
+NAMES = [f"timm/{name}" for name in TIMM]
+NAMES += [
+    pytest.param(f"torchvision/{name}", marks=[pytest.mark.slow] if name in HEAVY else [])
+    for name in TORCHVISION
+    if name not in SWEPT_ONLY
 ]
 
 

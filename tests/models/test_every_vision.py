@@ -11,13 +11,11 @@ from typing import get_type_hints
 import pytest
 import timm
 import torch
-import torchvision
 from timm.models._efficientnet_builder import decode_arch_def
 from torch import nn
-from torchvision.models import convnext, densenet, efficientnet, maxvit, vision_transformer
-from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
+from torchvision import models as tv
 
-from models.small_vision import CLASSES, settle
+from models.small_vision import CLASSES, TORCHVISION, settle
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.models import adapt
 
@@ -35,10 +33,13 @@ XCEPTION = [{"in_chs": a, "out_chs": b, "stride": 2} for a, b in ((64, 16), (16,
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 TIMM_SWIN = {"img_size": 64, "embed_dim": 12, "depths": ONES}
 VOLO = {"img_size": 64, "layers": ONES, "embed_dims": (12, 24, 24, 24), "num_heads": (2,) * 4}
-tv = torchvision.models
-MBConv = partial(efficientnet.MBConvConfig, width_mult=1.0, depth_mult=1.0)
-FusedMBConv = efficientnet.FusedMBConvConfig
-SWIN = ([4, 4], 16, [2, 2], [2, 4], [4, 4])
+TWO_BLOCKS = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+GEMMA = {"img_size": 96, "head_dim": 16, "intermediate_size": 48, "position_embedding_size": 64} | TWO_BLOCKS
+SAM = VIT | {"img_size": 64, "patch_size": 16, "neck_chans": 16, "global_attn_indexes": (1,), "window_size": 2}
+RDNET = {"growth_rates": (8,) * 7, "num_blocks_list": (1,) * 7, "num_init_features": 16}
+SEQUENCER = {"layers": ONES, "img_size": 56, "embed_dims": DIMS, "hidden_sizes": (4, 4, 4, 4)}
+TNT = {"img_size": 32, "embed_dim": 24, "inner_dim": 8, "depth": 2, "num_heads_inner": 2, "num_heads_outer": 2}
+VISFORMER = {"img_size": 64, "init_channels": 8, "embed_dim": 48, "depth": (1,) * 3, "num_heads": 2}
 TIMM = {  # name of the model or its class, settings, image size
     "beit": ("beit_base_patch16_224", VIT, 32),
     "byoanet": ("eca_botnext26ts_256", {"img_size": 32}, 32),
@@ -69,19 +70,7 @@ TIMM = {  # name of the model or its class, settings, image size
     "fastvit": ("fastvit_t8", {"layers": ONES, "embed_dims": (16, 32, 64, 128)}, 64),
     "focalnet": ("FocalNet", {"embed_dim": 16, "depths": ONES}, 64),
     "gcvit": ("GlobalContextVit", {"img_size": 64, "embed_dim": 16, "depths": (2,) * 4}, 64),
-    "gemma4_vit": (
-        "gemma4_vit_167m",
-        {
-            "img_size": 96,
-            "embed_dim": 32,
-            "depth": 2,
-            "num_heads": 2,
-            "head_dim": 16,
-            "intermediate_size": 48,
-            "position_embedding_size": 64,
-        },
-        96,
-    ),
+    "gemma4_vit": ("gemma4_vit_167m", GEMMA, 96),
     "ghostnet": ("ghostnet_050", {}, 32),
     "hardcorenas": ("hardcorenas_a", {}, 32),
     "hgnet": ("hgnetv2_b0", {}, 32),
@@ -112,16 +101,8 @@ TIMM = {  # name of the model or its class, settings, image size
     "pit": ("pit_ti_224", {"img_size": 64, "base_dims": (8, 8, 8), "depth": (1, 1, 1)}, 64),
     "pnasnet": ("pnasnet5large", {}, 64),
     "pvt_v2": ("pvt_v2_b0", {"depths": ONES}, 32),
-    "qwen3_vit": (
-        "qwen3_vit_88m",
-        {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "pos_embed_grid_size": 4},
-        64,
-    ),
-    "rdnet": (
-        "rdnet_tiny",
-        {"growth_rates": (8, 8, 8, 8, 8, 8, 8), "num_blocks_list": (1,) * 7, "num_init_features": 16},
-        64,
-    ),
+    "qwen3_vit": ("qwen3_vit_88m", TWO_BLOCKS | {"img_size": 64, "pos_embed_grid_size": 4}, 64),
+    "rdnet": ("rdnet_tiny", RDNET, 64),
     "regnet": ("regnetx_002", {}, 32),
     "repghost": ("repghostnet_050", {}, 32),
     "repvit": ("repvit_m0_9", {"embed_dim": DIMS, "depth": ONES}, 32),
@@ -132,11 +113,7 @@ TIMM = {  # name of the model or its class, settings, image size
     "rexnet": ("rexnet_100", {"width_mult": 0.25}, 32),
     "selecsls": ("selecsls42", {}, 32),
     "senet": ("legacy_seresnet18", {}, 32),
-    "sequencer": (
-        "sequencer2d_s",
-        {"layers": ONES, "img_size": 56, "embed_dims": DIMS, "hidden_sizes": (4, 4, 4, 4)},
-        56,
-    ),
+    "sequencer": ("sequencer2d_s", SEQUENCER, 56),
     "shvit": ("shvit_s1", {}, 64),
     "sknet": ("skresnet18", {"layers": ONES}, 32),
     "starnet": ("starnet_s050", {}, 32),
@@ -145,35 +122,15 @@ TIMM = {  # name of the model or its class, settings, image size
     "swin_transformer_v2": ("swinv2_tiny_window8_256", TIMM_SWIN, 64),
     "swin_transformer_v2_cr": ("swinv2_cr_tiny_224", TIMM_SWIN | {"window_size": 2}, 64),
     "tiny_vit": ("tiny_vit_5m_224", {"embed_dims": (8, 16, 32, 64), "num_heads": (1, 1, 2, 4), "depths": ONES}, 64),
-    "tnt": (
-        "tnt_s_patch16_224",
-        {"img_size": 32, "embed_dim": 24, "inner_dim": 8, "depth": 2, "num_heads_inner": 2, "num_heads_outer": 2},
-        32,
-    ),
+    "tnt": ("tnt_s_patch16_224", TNT, 32),
     "tresnet": ("tresnet_m", {"layers": ONES}, 64),
     "twins": ("twins_svt_small", {"img_size": 64, "embed_dims": DIMS, "depths": ONES}, 64),
     "vgg": ("vgg11", {"mlp_ratio": 0.02}, 32),
-    "visformer": (
-        "visformer_tiny",
-        {"img_size": 64, "init_channels": 8, "embed_dim": 48, "depth": (1,) * 3, "num_heads": 2},
-        64,
-    ),
+    "visformer": ("visformer_tiny", VISFORMER, 64),
     "vision_transformer": ("test_vit", {"img_size": 32}, 32),
     "vision_transformer_hybrid": ("vit_tiny_r_s16_p8_224", {"img_size": 64, "depth": 2}, 64),
     "vision_transformer_relpos": ("test_vit_relpos", {"img_size": 32}, 32),
-    "vision_transformer_sam": (
-        "samvit_base_patch16_224",
-        {
-            "img_size": 64,
-            "embed_dim": 24,
-            "depth": 2,
-            "num_heads": 2,
-            "neck_chans": 16,
-            "global_attn_indexes": (1,),
-            "window_size": 2,
-        },
-        64,
-    ),
+    "vision_transformer_sam": ("samvit_base_patch16_224", SAM, 64),
     "vitamin": ("vitamin_small_224", {"img_size": 64, "depth": 2}, 64),
     "volo": ("VOLO", VOLO | {"use_aux_head": False}, 64),
     "vovnet": ("ese_vovnet19b_slim_dw", {}, 32),
@@ -182,49 +139,6 @@ TIMM = {  # name of the model or its class, settings, image size
     "xcit": ("xcit_nano_12_p16_224", {"img_size": 32, "depth": 2, "embed_dim": 24, "num_heads": 2}, 32),
 }
 
-TORCHVISION = {  # what makes it, image size
-    "AlexNet": (tv.alexnet, 64),
-    "ConvNeXt": (
-        partial(convnext.ConvNeXt, [convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)]),
-        64,
-    ),
-    "DenseNet": (partial(densenet.DenseNet, 4, (1, 2, 1), 8), 64),
-    "EfficientNet": (
-        partial(efficientnet.EfficientNet, [MBConv(1, 3, 1, 8, 8, 1), MBConv(4, 3, 2, 8, 16, 2)], 0.2),
-        64,
-    ),
-    "EfficientNet/v2": (
-        partial(
-            efficientnet.EfficientNet,
-            [FusedMBConv(1, 3, 1, 8, 8, 1), MBConv(4, 3, 2, 8, 16, 1)],
-            0.2,
-            last_channel=32,
-        ),
-        64,
-    ),
-    "GoogLeNet": (partial(tv.googlenet, aux_logits=False, init_weights=False), 64),
-    "GoogLeNet/transformed": (
-        partial(tv.googlenet, aux_logits=False, init_weights=False, transform_input=True),
-        64,
-    ),
-    "Inception3": (partial(tv.inception_v3, aux_logits=False, init_weights=False), 96),
-    "MNASNet": (tv.mnasnet0_5, 64),
-    "MaxVit": (partial(maxvit.MaxVit, (64, 64), 8, 2, [8, 16], [1, 1], 4, 0.0), 64),
-    "MobileNetV2": (partial(tv.mobilenet_v2, width_mult=0.25), 64),
-    "MobileNetV3": (partial(tv.mobilenet_v3_small, width_mult=0.5), 64),
-    "RegNet": (tv.regnet_y_400mf, 64),
-    "RegNet/x": (tv.regnet_x_400mf, 64),
-    "ResNet": (tv.resnet18, 40),
-    "ResNet/next": (partial(tv.ResNet, tv.resnet.Bottleneck, [1, 1, 1, 1], groups=4, width_per_group=4), 40),
-    "ShuffleNetV2": (tv.shufflenet_v2_x0_5, 64),
-    "SwinTransformer": (partial(SwinTransformer, *SWIN), 64),
-    "SwinTransformer/v2": (
-        partial(SwinTransformer, *SWIN, block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2),
-        64,
-    ),
-    "VGG": (tv.vgg11_bn, 32),
-    "VisionTransformer": (partial(vision_transformer.VisionTransformer, 32, 8, 2, 2, 24, 48), 32),
-}
 REFUSED_OF_TIMM = {  # name, settings, image size, what the error says
     "crossvit": ("crossvit_tiny_240", {}, 240, "CrossVit combines several classifiers"),
     "efficientvim": ("efficientvim_m1", {}, 64, "EfficientViM combines several classifiers"),
@@ -233,31 +147,17 @@ REFUSED_OF_TIMM = {  # name, settings, image size, what the error says
         "deit_tiny_distilled_patch16_224",
         VIT,
         32,
-        "VisionTransformerDistilled combines several classifiers, .* take the variant without it",
+        "Distilled combines several classifiers, .* without",
     ),
 }
+AUXILIARY = r"has auxiliary classifiers; adapt\(model, head='fc'\) trains its main one"
 REFUSED_OF_TORCHVISION = {  # what makes it, image size, what the error says
     "SqueezeNet": (tv.squeezenet1_1, 64, "SqueezeNet ends in a convolution and a ReLU, not in a linear layer"),
-    "GoogLeNet/auxiliary": (
-        partial(tv.googlenet, init_weights=False),
-        64,
-        r"GoogLeNet has auxiliary classifiers; adapt\(model, head='fc'\) trains its main one",
-    ),
-    "Inception3/auxiliary": (
-        partial(tv.inception_v3, init_weights=False),
-        96,
-        r"Inception3 has auxiliary classifiers; adapt\(model, head='fc'\) trains its main one",
-    ),
+    "GoogLeNet/auxiliary": (partial(tv.googlenet, init_weights=False), 64, f"GoogLeNet {AUXILIARY}"),
+    "Inception3/auxiliary": (partial(tv.inception_v3, init_weights=False), 96, f"Inception3 {AUXILIARY}"),
 }
-NO_AFFINE_HEAD = {  # why no layer is the head
-    "cpubone": "a layer, an activation and a normalisation before the last layer belong to the classifier",
-    "efficientformer": "the mean of two classifiers",
-    "efficientformer_v2": "the mean of two classifiers",
-    "iformer": "the classifier begins with batch normalisation",
-    "levit": "the mean of two classifiers that begin with batch normalisation",
-    "swiftformer": "the mean of two classifiers",
-    "repvit": "the classifier begins with batch normalisation",
-}
+NO_AFFINE_HEAD = {"efficientformer", "efficientformer_v2", "levit", "swiftformer"}  # the mean of two classifiers
+NO_AFFINE_HEAD |= {"cpubone", "iformer", "levit", "repvit"}  # a norm before the last layer belongs to the classifier
 ONLY_INPUTS = {"twins"}  # its blocks are lists in a list
 SLOW = {"inception_resnet_v2", "inception_v4", "pnasnet", "selecsls", "xception", "AlexNet", "VGG"}
 FAMILIES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in (*TIMM, *TORCHVISION)]

@@ -63,21 +63,14 @@ def test_gradients_are_compared_once_there_are_any():
 
 
 @WAYS
-def test_what_is_frozen(names):
-    model = u.Body().requires_grad_(False)
-    model.fc.requires_grad_(True)
-    mm.MultiMix(tuples=10)(adapt(model, **names), u.IMAGES, u.LABELS).total.backward()
-    assert [name for name, p in model.named_parameters() if p.grad is not None] == ["fc.weight", "fc.bias"]
-    model.requires_grad_(False)
-    assert not adapt(model, **names)(u.IMAGES).requires_grad
-
-
-@WAYS
-def test_a_body_that_the_model_runs_without_gradient_trains_its_head(names):
-    model = u.Body()
-    model.forward = lambda x: model.fc(torch.no_grad()(model.features)(x))
-    mm.MultiMix(tuples=10)(adapt(model, **names), u.IMAGES, u.LABELS).total.backward()
-    assert [name for name, p in model.named_parameters() if p.grad is not None] == ["fc.weight", "fc.bias"]
+def test_a_body_that_is_frozen_or_runs_without_gradient_trains_its_head(names):
+    frozen, without = u.Body(), u.Body()
+    frozen.requires_grad_(False).fc.requires_grad_(True)
+    without.forward = lambda x: without.fc(torch.no_grad()(without.features)(x))
+    for model in (frozen, without):
+        mm.MultiMix(tuples=10)(adapt(model, **names), u.IMAGES, u.LABELS).total.backward()
+        assert [name for name, p in model.named_parameters() if p.grad is not None] == ["fc.weight", "fc.bias"]
+    assert not adapt(frozen.requires_grad_(False), **names)(u.IMAGES).requires_grad
 
 
 @WAYS
@@ -122,13 +115,9 @@ def test_a_model_that_seeds_its_own_randomness_is_not_judged():
     assert network.check is None
 
 
-def test_half_and_double_precision():
+def test_other_precisions_and_that_double_is_for_the_cpu_alone(monkeypatch):
     for dtype in (torch.float64, torch.bfloat16):
-        model = u.Body().to(dtype)
-        assert adapt(model, **BODY)(u.IMAGES.to(dtype)).dtype == dtype
-
-
-def test_double_precision_is_for_the_cpu_alone(monkeypatch):
+        assert adapt(u.Body().to(dtype), **BODY)(u.IMAGES.to(dtype)).dtype == dtype
     moved, doubled = [], []
     cpu, double = torch.Tensor.cpu, torch.Tensor.double
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: moved.append(cpu(tensor).clone()) or moved[-1])

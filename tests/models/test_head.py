@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import multimix as mm
@@ -136,105 +135,6 @@ def test_inputs_by_keywords():
     torch.testing.assert_close(network(inputs), model(u.IMAGES, scale=2.0))
     with pytest.raises(ValueError, match="as keywords, which are image, scale; got image, size"):
         adapt(model)({"image": u.IMAGES, "size": u.IMAGES})
-
-
-def test_logits_at_every_position():
-    class Enlarged(u.Convolutional):
-        def forward(self, x):
-            return {"out": F.interpolate(self.out(self.body(x)), size=x.shape[2:])}
-
-    model = Enlarged()
-    network = adapt(model, head="out", dense=True)
-    logits = network(u.IMAGES)
-    assert logits.shape == (4, 64, 3)
-    assert network.embed(u.IMAGES).grid == (8, 8)
-    torch.testing.assert_close(logits[:, 9], model.out(model.body(u.IMAGES))[:, :, 1, 1])
-    labels = torch.arange(4 * 256).reshape(4, 16, 16) % 3
-    mm.DenseMultiMix(tuples=10)(network, u.IMAGES, labels).total.backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-def with_forward(forward, model=u.Body):
-    made = model()
-    made.forward = lambda x: forward(made, x)
-    return made
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("forward", "names", "words"),
-    [
-        (lambda m, x: m.fc(m.features(x)).mul_(10), {}, "changes in place what its head 'fc' gives"),
-        (lambda m, x: m.fc(m.features(x)).relu_(), {"head": "fc"}, "changes in place what its head 'fc' gives, while"),
-        (lambda m, x: m.fc(m.features(x)).sigmoid(), {}, "makes a sigmoid of what its head 'fc' gives"),
-        (lambda m, x: m.fc(m.features(x)).softmax(1), {"head": "fc"}, "makes a softmax of what its head 'fc'"),
-        (lambda m, x: m.fc(m.features(x))[:, 0], {}, "goes on after its last linear layer 'fc'"),
-        (lambda m, x: m.fc(m.features(x)) ** 2, {}, "let the model return what it gives"),
-        (lambda m, x: F.linear(m.features(x), m.fc.weight), {}, "makes its logits in no layer; make the layer that"),
-        (lambda m, x: F.linear(m.features(x), m.fc.weight), {"head": "fc"}, "never runs 'fc' in its forward pass"),
-        (
-            lambda m, x: m.fc(rows(m.body(m.stem(x)))),
-            {},
-            r"logits at every position, \(4, 16, 3\); pass dense=True and",
-        ),
-        (lambda m, x: m.fc(rows(m.body(m.stem(x)))).mean(1), {}, "pools what its last linear layer 'fc' gives"),
-        (lambda m, x: m.fc(rows(m.body(m.stem(x)))).mean(1), {"head": "fc"}, "pools what its last linear layer 'fc'"),
-        (lambda m, x: dict.fromkeys("ab", m.features(x)), {}, "must return tensors, got dict of a, b"),
-        (lambda m, x: m.fc(m.features(x)), {"head": "stem"}, "Body returns what 'fc' gives, not 'stem'"),
-    ],
-)
-def test_heads_that_do_not_give_the_logits(forward, names, words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        adapt(with_forward(forward), **names)(u.IMAGES)
-
-
-def rows(maps):
-    return maps.flatten(2).transpose(1, 2)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("model", "names", "words"),
-    [
-        (u.Body, {"head": "fcc"}, "head must name a module of Body, got 'fcc'; did you mean 'fc'"),
-        (u.Body, {"head": nn.Linear(2, 2)}, "head must be the dotted name of a module, got Linear"),
-        (u.Body, {"pool": torch.sum}, "pool must be given together with encoder and head"),
-        (u.Body, {"head": "fc", "mask": "mask"}, "mask must be given together with encoder and head"),
-        (u.Body, {"dense": True}, "dense must be given together with head"),
-        (lambda: nn.Linear(5, 3), {}, "Linear is a single layer; put it into nn.Sequential"),
-        (nn.Sequential, {}, "Sequential is a single layer"),
-    ],
-)
-def test_arguments_that_do_not_go_together(model, names, words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        adapt(model(), **names)
-
-
-@pytest.mark.bad_input
-def test_a_column_that_is_returned_as_numbers():
-    model = with_forward(lambda m, x: m.fc(m.features(x)).squeeze(1), lambda: u.Body(nn.Linear(8, 1)))
-    with pytest.raises(
-        ValueError, match=r"one number an example, \(4,\), where its head 'fc' gives a column, \(4, 1\);"
-    ):
-        adapt(model)(u.IMAGES)
-    model.forward = lambda x: model.fc(model.features(x))
-    network = adapt(model, objective=mm.SquaredError())
-    mm.MultiMix(tuples=10)(network, u.IMAGES, torch.ones(4, 1)).total.backward()
-
-
-@pytest.mark.bad_input
-def test_models_that_are_told_apart_on_the_first_batch():
-    torchvision = pytest.importorskip("torchvision")
-    segmenter = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=3)
-    with pytest.raises(
-        ValueError, match=r"FCN has logits at every position.* \('classifier.4' is the last linear one\)"
-    ):
-        adapt(segmenter.eval())(torch.randn(1, 3, 32, 32))
-    network = adapt(model := u.Body(), head="fc")
-    network(u.IMAGES)
-    model.features = lambda x: torch.ones(4, 5, 8)  # what later batches do is looked at, too
-    with pytest.raises(ValueError, match=r"what enters 'fc' of Body has shape \(4, 5, 8\), not one row an example"):
-        network(u.IMAGES)
 
 
 @pytest.mark.bad_input

@@ -66,10 +66,9 @@ def test_the_mean_is_over_real_positions(inputs):
 def test_a_mask_from_a_function_of_a_tensor():
     model = Words().eval()
     network = adapt(model, encoder="norm", head="out", mask=lambda ids: ids != PADDING)
-    torch.testing.assert_close(network(IDS), model(IDS))
-    assert torch.equal(network.embed(IDS).mask, REAL)
-    shorter = IDS[:2, :4]
-    torch.testing.assert_close(network(shorter), model(shorter))
+    for ids, real in ((IDS, REAL), (IDS[:2, :4], REAL[:2, :4])):
+        torch.testing.assert_close(network(ids), model(ids))
+        assert torch.equal(network.embed(ids).mask, real)
 
 
 @pytest.mark.parametrize("pool", [last, LastLayer(), "method"])
@@ -89,11 +88,8 @@ def test_a_pool_of_one_parameter_and_an_option_gets_no_mask():
     def mean(features, dim=1):
         return features.mean(dim)
 
-    class Mean(Words):
-        def reduce(self, features, mask):
-            return features.mean(1)
-
-    model = Mean().eval()
+    model = Words().eval()
+    model.reduce = lambda features, mask: features.mean(1)
     network = adapt(model, encoder="norm", head="out", pool=mean, mask="attention_mask")
     torch.testing.assert_close(network(SENTENCES), model(**SENTENCES))
 
@@ -144,24 +140,20 @@ class Lengths(Recurrent):
         return super().forward(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
 
 
-class Unpacked(Recurrent):
-    """Packed sequences in, padded ones after the encoder."""
+class Padding(nn.GRU):
+    """Packed sequences in, padded ones out."""
 
+    def forward(self, x):
+        return pad_packed_sequence(super().forward(x)[0], batch_first=True)[0]
+
+
+class Unpacked(Recurrent):
     def __init__(self):
         super().__init__()
-        self.encoder = Padding(self.rnn)
+        self.rnn = Padding(5, 8, batch_first=True)
 
     def forward(self, x):
-        return self.out(last(self.encoder(x), REAL))
-
-
-class Padding(nn.Module):
-    def __init__(self, rnn):
-        super().__init__()
-        self.rnn = rnn
-
-    def forward(self, x):
-        return pad_packed_sequence(self.rnn(x)[0], batch_first=True)[0]
+        return self.out(last(self.rnn(x), REAL))
 
 
 def sequences():
@@ -185,20 +177,16 @@ def test_packed_sequences_are_padded(batch_first):
     assert model.rnn.weight_hh_l0.grad.abs().max() > 0
 
 
-def test_sequences_packed_inside_the_model():
-    model, given = Lengths(), sequences()
-    inputs = {"x": nn.utils.rnn.pad_sequence(given, batch_first=True), "lengths": torch.tensor(LENGTHS)}
-    network = adapt(model, encoder="rnn", head="out", pool=last)
-    torch.testing.assert_close(network(inputs), Recurrent.forward(model, pack_sequence(given, enforce_sorted=False)))
-    assert torch.equal(network.embed(inputs).mask, REAL)
-
-
-def test_sequences_unpacked_inside_the_encoder():
-    model = Unpacked()
-    packed = pack_sequence(sequences(), enforce_sorted=False)
-    network = adapt(model, encoder="encoder", head="out", pool=last)
-    torch.testing.assert_close(network(packed), model(packed))
-    assert torch.equal(network.embed(packed).mask, REAL)
+def test_sequences_packed_or_unpacked_inside_the_model():
+    given = sequences()
+    packed = pack_sequence(given, enforce_sorted=False)
+    padded = {"x": nn.utils.rnn.pad_sequence(given, batch_first=True), "lengths": torch.tensor(LENGTHS)}
+    for model, inputs in ((Lengths(), padded), (Unpacked(), packed)):
+        network = adapt(model, encoder="rnn", head="out", pool=last)
+        torch.testing.assert_close(
+            network(inputs), Recurrent.forward(model, packed) if inputs is padded else model(packed)
+        )
+        assert torch.equal(network.embed(inputs).mask, REAL)
 
 
 def test_a_recurrent_encoder_that_has_time_first():
@@ -255,7 +243,7 @@ OUTSIDE = nn.Identity()
             None,
             {"ids": IDS, "tokens": IDS},
             ValueError,
-            "as keywords, which are ids, attention_mask, labels; got ids, tok",
+            "as keywords, which are ids, attention_mask, labels; got ids, to",
         ),
         (None, {"attention_mask": IDS}, ValueError, "got attention_mask .missing a required argument: 'ids'"),
     ],

@@ -24,23 +24,31 @@ def network(request):
 IMAGES = torch.linspace(-2, 2, 3 * 3 * 16 * 16).sin().reshape(3, 3, 16, 16)
 
 
-def test_every_stage_is_mixed_by_what_leaves_it(network):
+def test_every_stage_is_mixed_once_by_what_leaves_it_and_in_order(network):
     assert network.stages == range(5)
+    seen, order = [], []
+
+    def flip(x):
+        seen.append(x)
+        return x.flip(0)
+
+    with network.mixing_at(1, flip):  # the first batch: not in its comparison with the model
+        mixed = network(IMAGES)
     plain = network(IMAGES)
+    torch.testing.assert_close(mixed, plain.flip(0))
     for stage in network.stages:
-        seen = []
-
-        def flip(x, seen=seen):
-            seen.append(x)
-            return x.flip(0)
-
         with network.mixing_at(stage, flip):
             mixed = network(IMAGES)
-        assert len(seen) == 1
         # The stages treat each image by itself, so that flipping the batch inside flips the logits.
         torch.testing.assert_close(mixed, plain.flip(0))
         assert torch.equal(network(IMAGES), plain)
+        assert len(seen) == stage + 2
         assert hooks(network) == 0
+    for stage in network.stages:
+        module = network.get_submodule(network._stage_names[stage])
+        module.register_forward_hook(lambda module, arguments, output, stage=stage: order.append(stage))
+    network.embed(IMAGES)
+    assert order == list(network.stages)
 
 
 def test_stage_zero_is_the_input(network):
@@ -49,20 +57,11 @@ def test_stage_zero_is_the_input(network):
     torch.testing.assert_close(mixed, network.embed(0.3 * IMAGES + 0.7 * IMAGES.flip(0)))
 
 
-def test_stages_are_in_order(network):
-    order = []
-    for stage in network.stages[1:]:
-        module = network.get_submodule(network._stage_names[stage])
-        module.register_forward_hook(lambda module, arguments, output, stage=stage: order.append(stage))
-    network.embed(IMAGES)
-    assert order[-4:] == [1, 2, 3, 4]
-
-
-def test_contexts_nest(network):
-    plain = network(IMAGES)
+def test_contexts_nest_and_copies_are_mixed_by_themselves(network):
+    plain, twin = network(IMAGES), copy.deepcopy(network)
     with network.mixing_at(1, lambda x: x.flip(0)), network.mixing_at(3, lambda x: x.roll(1, 0)):
-        mixed = network(IMAGES)
-    torch.testing.assert_close(mixed, plain.flip(0).roll(1, 0))
+        torch.testing.assert_close(network(IMAGES), plain.flip(0).roll(1, 0))
+        assert torch.equal(twin(IMAGES), plain)
 
 
 def test_an_exception_leaves_no_hook(network):
@@ -78,28 +77,6 @@ def test_an_exception_leaves_no_hook(network):
     assert torch.equal(network(IMAGES), plain)
 
 
-def test_the_first_batch_may_be_mixed():
-    network = adapt(timm.create_model("resnet10t", num_classes=5)).eval()
-    calls = []
-
-    def mix(x):
-        calls.append(len(x))
-        return x.flip(0)
-
-    with network.mixing_at(1, mix):
-        mixed = network(IMAGES)
-    assert calls == [3]  # not in the comparison with the model
-    torch.testing.assert_close(mixed, network(IMAGES).flip(0))
-
-
-def test_a_copy_is_mixed_by_itself(network):
-    twin = copy.deepcopy(network)
-    plain = network(IMAGES)
-    with network.mixing_at(2, lambda x: x.flip(0)):
-        assert torch.equal(twin(IMAGES), plain)
-        network(IMAGES)
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize("stage", [-1, 5, 1.5, "layer1"])
 def test_unknown_stage(network, stage):
@@ -107,27 +84,25 @@ def test_unknown_stage(network, stage):
         pass
 
 
-class TwoOutputs(nn.Module):
+class Pair(nn.Module):
     def __init__(self):
         super().__init__()
-        self.body = nn.Linear(4, 6)
-        self.pair = nn.Identity()
-        self.aside = nn.Identity()
-        self.head = nn.Linear(6, 2)
+        self.body, self.pair, self.aside, self.head = nn.Linear(4, 6), nn.Identity(), nn.Identity(), nn.Linear(6, 2)
 
     def forward(self, x):
         return self.head(self.pair((self.body(x), 0))[0])
 
 
-def test_a_stage_that_does_not_leave_a_tensor_is_an_error():
-    network = adapt(TwoOutputs(), encoder="body", head="head", stages=["body", "pair", "aside"])
-    with (
-        pytest.raises(RuntimeError, match=r"stage 3 \(model.aside\) did not run"),
-        network.mixing_at(3, torch.zeros_like),
-    ):
+@pytest.mark.parametrize(
+    ("stage", "error", "words"),
+    [
+        (1, TypeError, r"stage 1 \(model.pair\) must leave a tensor to be mixed, got tuple"),
+        (2, RuntimeError, r"stage 2 \(model.aside\) did not run as a module, so nothing was mixed"),
+    ],
+)
+def test_a_stage_that_does_not_leave_a_tensor_is_an_error(stage, error, words):
+    network = adapt(Pair(), encoder="pair", head="head", stages=["pair", "aside"])
+    mixing = network.mixing_at(stage, torch.zeros_like)
+    with pytest.raises(error, match=words), mixing:
         network(torch.randn(3, 4))
-    whole = adapt(TwoOutputs(), encoder="pair", head="head", stages=["pair"])
-    with pytest.raises(TypeError, match=r"stage 1 \(model.pair\) must leave a tensor to be mixed, got tuple"):  # noqa: SIM117
-        with whole.mixing_at(1, torch.zeros_like):
-            whole(torch.randn(3, 4))
-    assert hooks(network) == hooks(whole) == 0
+    assert hooks(network) == 0

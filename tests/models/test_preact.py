@@ -11,9 +11,7 @@ from torch import nn
 from multimix.models import PreActResNet, WideResNet, preact_resnet18, wide_resnet16_8
 from multimix.protocols import Network
 
-
-def count(module):
-    return sum(parameter.numel() for parameter in module.parameters())
+SMALL = preact_resnet18(width=2)
 
 
 @pytest.mark.parametrize(
@@ -22,14 +20,10 @@ def count(module):
         (preact_resnet18, 11_172_170),
         (lambda: preact_resnet18(final_norm=False), 11_171_146),
         (wide_resnet16_8, 10_961_370),
-        # 9 w of the stem, then groups of 9 w^2 a convolution, norms of 2 w and the shortcuts, by hand for w = 2:
-        # stem 54; groups 4 * 36 + 16, (72 + 3 * 144 + 8) + (4 + 3 * 8), (288 + 3 * 576 + 32) + (8 + 3 * 16),
-        # (1152 + 3 * 2304 + 128) + (16 + 3 * 32); norm 32; head 17 * 3
-        (lambda: preact_resnet18(width=2, num_classes=3), 54 + 160 + 540 + 2104 + 8304 + 32 + 51),
     ],
 )
 def test_parameter_counts(network, expected):
-    assert count(network()) == expected
+    assert sum(parameter.numel() for parameter in network().parameters()) == expected
 
 
 def timm_twin(network, *, stem):
@@ -69,11 +63,6 @@ def test_forward_equals_timm(network, stem, training):
     torch.testing.assert_close(network(images), twin(images), rtol=1e-5, atol=1e-5)
 
 
-def test_timm_has_as_many_parameters():
-    twin = timm_twin(preact_resnet18(), stem=64)
-    assert count(twin) == 11_172_170
-
-
 @pytest.mark.parametrize(
     ("network", "side", "width"),
     [
@@ -96,23 +85,18 @@ def test_shapes(network, side, width):
     assert isinstance(network.head, nn.Linear)
 
 
-def test_positions_are_row_major():
-    network = preact_resnet18(width=4, in_channels=1).eval()
+def test_forward_is_the_three_parts_positions_are_row_major_and_pooling_is_a_mean():
+    network, images = preact_resnet18(width=4, in_channels=1).eval(), torch.randn(2, 1, 24, 40)
     maps = []
     network.norm.register_forward_hook(lambda module, arguments, output: maps.append(output))
-    features = network.embed(torch.randn(2, 1, 24, 40)).features
+    features = network.embed(images).features
     assert maps[0].shape == (2, 32, 3, 5)
     for j in range(15):
-        torch.testing.assert_close(features[:, j], maps[0][:, :, j // 5, j % 5], rtol=0, atol=0)
-
-
-def test_forward_is_the_three_parts_and_pooling_a_mean():
-    network = preact_resnet18(width=4).eval()
-    images = torch.randn(3, 3, 16, 16)
-    features = network.embed(images).features
-    torch.testing.assert_close(network.pool(features), features.sum(1) / features.shape[1])
-    torch.testing.assert_close(network.pool(features[:, 2:3]), features[:, 2], rtol=0, atol=0)
+        assert torch.equal(features[:, j], maps[0][:, :, j // 5, j % 5])
+    torch.testing.assert_close(network.pool(features), features.sum(1) / 15)
+    assert torch.equal(network.pool(features[:, 2:3]), features[:, 2])
     assert torch.equal(network(images), network.classify(network.pool(features)))
+    assert network.embed(images).grid == (3, 5)
 
 
 def test_final_norm_decides_the_sign_of_features():
@@ -128,12 +112,6 @@ def test_convolutions_start_with_he_normal_over_the_fan_out():
         assert weight.std().item() == pytest.approx((2 / (outputs * height * width)) ** 0.5, rel=0.02)
 
 
-def test_trains():
-    network = preact_resnet18(width=2, in_channels=1, num_classes=4)
-    network(torch.randn(5, 1, 9, 7)).square().mean().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("make", "words"),
@@ -145,13 +123,10 @@ def test_trains():
         (lambda: preact_resnet18(strides=(1, 2, 0, 2)), "strides must hold values that each must be at least 1"),
         (lambda: PreActResNet(()), "depths must hold at least 1, got"),
         (lambda: WideResNet(18), "depth must be 10, 16, 22"),
-        (lambda: WideResNet(4), "depth must be 10, 16, 22"),
+        (lambda: WideResNet(4), r"depth must be 10, 16, 22, ... \(6 n \+ 4\), got 4"),
         (lambda: wide_resnet16_8(widen=0), "widen must be at least 1, got 0"),
-        (
-            lambda: preact_resnet18(width=2)(torch.randn(2, 1, 8, 8)),
-            r"inputs must have shape \(b, 3, h, w\), got \(2, 1",
-        ),
-        (lambda: preact_resnet18(width=2)(torch.randn(3, 8, 8)), r"inputs must have shape .* got \(3, 8, 8\)"),
+        (lambda: SMALL(torch.randn(2, 1, 8, 8)), r"inputs must have shape \(b, 3, h, w\), got \(2, 1, 8, 8\)"),
+        (lambda: SMALL(torch.randn(3, 8, 8)), r"inputs must have shape .* got \(3, 8, 8\)"),
     ],
 )
 def test_bad_input(make, words):

@@ -196,6 +196,19 @@ class Convolutional(nn.Module):
         return self.out(self.pool(self.body(x))).squeeze(-1).squeeze(-1)
 
 
+class Segmenter(nn.Module):
+    """Maps at half the size, classified by a 1x1 convolution, then enlarged; another one lies beside it."""
+
+    def __init__(self, head=None):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, 2, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        self.out = nn.Conv2d(6, 4, 1) if head is None else head
+        self.aside = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        return F.interpolate(self.out(self.body(x)), size=x.shape[2:], mode="bilinear")
+
+
 class Recurrent(nn.Module):
     """A GRU that reads words; its last state is classified."""
 
