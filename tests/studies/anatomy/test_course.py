@@ -1,11 +1,20 @@
+"""A training that is measured on the way, tables of what was found, and ``python studies/anatomy``."""
+
 import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
-from anatomy import AnatomySettings, anatomise
-from anatomy.course import course
+import anatomy.__main__ as command
+from anatomy import TABLES, AnatomySettings, anatomise, read, render, tables
+from anatomy.course import _about, course
+from cli.command import TINY
 from multimix.lab.runs.checkpoint import random_states
 from multimix.lab.train import Engine
 from multimix.methods import ERM, MultiMix
@@ -48,6 +57,13 @@ def test_measuring_leaves_the_global_generators_alone():
     assert torch.equal(random_states()["torch"], before)
 
 
+def test_data_is_named_without_its_path():
+    config = tiny()
+    engine = Engine(config, splits_of(config))
+    engine.config = replace(config, data="npz:some/where/little.npz")
+    assert _about(engine)["data"] == "npz:little.npz"
+
+
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, [0, 2, 4, 8]), (2, [0, 1, 2, 4])])
 def test_points_are_the_start_the_first_epoch_and_the_fractions(accumulate, steps):
     config = tiny(accumulate=accumulate)
@@ -65,32 +81,15 @@ def test_every_record_says_what_it_is(records):
 
 
 def test_at_the_start_the_law_holds_on_the_logits_of_a_network(records):
-    ratio = {
-        json.dumps(r["alpha"]): r["value"]["logits_centred"]
-        for r in records
-        if r["metric"] == "norm_ratio" and r["measured"] == "multimix" and not r["balanced"] and r["progress"] == 0
-    }
-    law = {
-        json.dumps(r["alpha"]): r["value"]["logits_centred"]
-        for r in records
-        if r["metric"] == "law_norm_ratio" and r["progress"] == 0
-    }
+    def centred(metric, **where):
+        wanted = {"metric": metric, "progress": 0, **where}
+        found = [r for r in records if wanted.items() <= {k: v for k, v in r.items() if k in wanted}.items()]
+        return {json.dumps(r["alpha"]): r["value"]["logits_centred"] for r in found}
+
+    ratio, law = centred("norm_ratio", measured="multimix", balanced=False), centred("law_norm_ratio")
     assert set(ratio) == set(law) == {"[0.5, 2.0]", "0.5", "0.03125", "0.125"}
     for alpha, predicted in law.items():
         assert ratio[alpha] == pytest.approx(predicted, rel=0.1)
-
-
-def test_data_is_named_without_its_path(tmp_path):
-    import numpy as np
-
-    path = tmp_path / "little.npz"
-    generator = np.random.default_rng(0)
-    images = generator.integers(256, size=(80, 8, 8, 1), dtype=np.uint8)
-    labels = np.arange(80) % 4
-    np.savez(path, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
-    config = tiny(data=f"npz:{path}", train_size=None, epochs=1)
-    record = next(anatomise(config, splits_of(config), FEW))
-    assert record["data"] == "npz:little.npz"
 
 
 @pytest.mark.bad_input
@@ -113,3 +112,83 @@ def test_trainings_that_cannot_be_measured_are_named():
     for config, said in ((tiny(compile=True), "compile must be False"), (tiny(batch_size=1), "must be at least 2")):
         with pytest.raises(ValueError, match=said):
             next(anatomise(config, splits_of(config), FEW))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_has_a_row_for_each_point_and_no_gap(records, name):
+    (table,) = tables(records, [name])
+    assert [row[:2] for row in table.rows] == [("erm", at) for at in ("0 %", "25 %", "50 %", "100 %")]
+    assert all(len(row) == len(table.headings) for row in table.rows)
+    assert not any("–" in cell for row in table.rows for cell in row)
+
+
+def test_seeds_are_averaged():
+    about = {"label": "erm", "progress": 0.5, "data": "d", "model": "n", "m": 4, "device": "cpu"}
+    rows = [
+        {"metric": name, "value": value, "seed": seed, **about}
+        for seed, values in enumerate([(0.25, -0.5, 0.5, 1.0), (0.75, -0.25, 0.25, 0.5)])
+        for name, value in zip(("within_between", "spread", "confidence", "accuracy"), values, strict=True)
+    ]
+    assert tables(rows, ["classes"])[0].rows == [("erm", "50 %", "0.5", "-0.375", "0.375", "0.75")]
+
+
+def test_markdown_says_where_the_numbers_come_from(records):
+    text = render(records, "classes")
+    first, rule, *rows = text.splitlines()
+    headings = ["trained with", "progress", "within / between", "cosine of class means", "confidence"]
+    assert first == f"| {' | '.join([*headings, 'training accuracy'])} |"
+    assert rule == "| :--- |" + " ---: |" * 5
+    assert rows[0].startswith("| erm | 0 % |")
+    assert "digits, preact_resnet18, m 32, seed 0, cpu" in rows[-1]
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_shown_is_named(records, tmp_path):
+    with pytest.raises(ValueError, match=r"table must be one of summary, .*, got 'nothing'"):
+        render(records, "nothing")
+    with pytest.raises(ValueError, match="records must hold at least one record, got none"):
+        render([], "law")
+    with pytest.raises(ValueError, match="labels must be among erm, got mixup"):
+        render(records, "law", ["erm", "mixup"])
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps({"metric": "accuracy"}) + "\n")
+    with pytest.raises(ValueError, match=r"line 1: expected a record with value, got \['metric'\]"):
+        read(path)
+
+
+FOLDER = Path(__file__).parents[3] / "studies" / "anatomy"
+LITTLE = "--batches 1 --tuples 50"
+
+
+def test_methods_are_trained_measured_shown_and_recorded(tmp_path, capsys, monkeypatch):
+    quick = partial(AnatomySettings, dense_tuples=5, expected_tuples=50, noise_tuples=(5, 10), noise_draws=2)
+    monkeypatch.setattr(command, "AnatomySettings", quick)
+    file = tmp_path / "there" / "records.jsonl"
+    command.main(f"--methods erm multimix --out {file} {LITTLE} {TINY}".split())
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {(record["label"], record["seed"]) for record in records} == {("erm", 0), ("multimix", 0)}
+    out = capsys.readouterr().out
+    assert out.count("trained with") == 3
+    assert out.count("│ multimix") == 3 * 3  # at the start, half-way and at the end
+    assert "\x1b" not in out
+
+
+def test_it_is_run_by_its_folder_from_anywhere(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(FOLDER), "--seeds", "0"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "multimix: --seeds must be at least 1, got 0\n")
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--recipe digit", "unknown recipe 'digit'"),
+        (f"{TINY} --batches 0", "batches must be at least 1, got 0"),
+        (f"--methods erm multimix --label same {TINY}", "methods are told apart by their labels"),
+    ],
+)
+def test_mistakes_are_refused(line, said):
+    with pytest.raises(ValueError, match=said):
+        command.main(line.split())

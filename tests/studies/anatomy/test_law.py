@@ -1,10 +1,13 @@
-"""The arithmetic of the law against loops in float64 and against draws."""
+"""The arithmetic of the law and of the classes against loops in float64 and against draws."""
 
 import math
+from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 
+import toy
 from anatomy import (
     cosine,
     expected_cosine,
@@ -16,6 +19,7 @@ from anatomy import (
     relative_variance,
     shrinkage,
 )
+from anatomy.geometry import class_geometry, geometry
 from multimix.ops import dirichlet
 
 M, K = 7, 3
@@ -30,14 +34,6 @@ def problem(scale=1.0):
 def softmax(row):
     powers = [math.exp(value) for value in row]
     return [power / sum(powers) for power in powers]
-
-
-def looped_plain(logits, labels):
-    rows = [
-        [(p - (c == int(label))) / M for c, p in enumerate(softmax(row))]
-        for row, label in zip(logits.tolist(), labels, strict=True)
-    ]
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def looped_quadratic(logits, labels, shrink):
@@ -79,11 +75,6 @@ def test_shrinkage_of_a_range_is_its_mean():
     assert shrinkage((0.5, 0.5), 128) == shrinkage(0.5, 128) == 1 / 65
 
 
-def test_plain_gradient_is_the_softmax_error():
-    logits, labels = problem()
-    torch.testing.assert_close(plain_gradient(logits, labels), looped_plain(logits, labels))
-
-
 def test_quadratic_gradient_is_the_loop_over_the_covariance():
     logits, labels = problem(3.0)
     torch.testing.assert_close(quadratic_gradient(logits, labels, 0.3), looped_quadratic(logits, labels, 0.3))
@@ -107,10 +98,8 @@ def test_both_predictions_are_the_expected_gradient_where_logits_are_small(alpha
     logits, labels = problem(0.05)
     found = drawn(logits, labels, alpha, 400_000)
     shrink = shrinkage(alpha, M)
-    for predicted in (
-        law_gradient(plain_gradient(logits, labels), shrink),
-        quadratic_gradient(logits, labels, shrink),
-    ):
+    law = law_gradient(plain_gradient(logits, labels), shrink)
+    for predicted in (law, quadratic_gradient(logits, labels, shrink)):
         assert norm_ratio(found - predicted, found) < 0.01
 
 
@@ -137,17 +126,52 @@ def test_relative_variance_is_the_loop():
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        (lambda: shrinkage(0.0, 4), "alpha must be above 0 and finite, got 0.0"),
-        (lambda: shrinkage(1.0, 0), "m must be at least 1, got 0"),
-        (
-            lambda: relative_variance(torch.ones(1, 3), torch.ones(3)),
-            "draws must be at least two",
-        ),
-    ],
-)
-def test_bad_input_is_named(call, said):
-    with pytest.raises(ValueError, match=said):
-        call()
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="alpha must be above 0 and finite"):
+        shrinkage(0.0, 4)
+    with pytest.raises(ValueError, match="m must be at least 1, got 0"):
+        shrinkage(1.0, 0)
+    with pytest.raises(ValueError, match="draws must be at least two"):
+        relative_variance(torch.ones(1, 3), torch.ones(3))
+
+
+def looped(embeddings, labels):
+    """Numpy's covariances, class by class, and the cosines of every pair of classes."""
+    x, labels = embeddings.numpy(), labels.numpy()
+    means = {name: x[labels == name].mean(0) for name in set(labels.tolist())}
+    within = sum(np.square(row - means[label]).sum() for row, label in zip(x, labels, strict=True))
+    between = sum(np.square(means[label] - x.mean(0)).sum() for label in labels)
+    away = [mean - x.mean(0) for mean in means.values()]
+    cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in combinations(away, 2)]
+    return within / between, np.mean(cosines)
+
+
+def test_geometry_is_the_loop_over_classes():
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(11, 4, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([0, 2, 2, 5, 0, 5, 5, 5, 2, 0, 5])
+    assert class_geometry(embeddings, labels) == pytest.approx(looped(embeddings, labels))
+
+
+def test_a_simplex_of_points_is_tight_and_evenly_spread():
+    k = 5
+    labels = torch.arange(k).repeat(3)
+    assert class_geometry(torch.eye(k)[labels], labels) == pytest.approx((0, -1 / (k - 1)), abs=1e-7)
+
+
+def test_confidence_and_accuracy_are_of_the_networks_own_logits():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    network = toy.identity(2).train()
+    found = geometry(network, [(logits[:2], torch.tensor([0, 1])), (logits[2:], torch.tensor([1]))])
+    sure = [1 / (1 + math.exp(-difference)) for difference in (2, 1, 3)]
+    assert found.confidence == pytest.approx(sum(sure) / 3)
+    assert found.accuracy == pytest.approx(2 / 3)
+    assert network.training
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_measured_is_named():
+    with pytest.raises(ValueError, match="labels must be of at least two classes, got 1"):
+        class_geometry(torch.ones(3, 2), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match="batches must hold at least one batch, got none"):
+        geometry(toy.identity(2), [])
