@@ -1,4 +1,4 @@
-"""Alternate and Until: which method has its turn."""
+"""Alternate and Until: which method has its turn; Chain: inputs mixed by one method are another one's mini-batch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import toy
-from multimix.methods import ERM, Alternate, AutoMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.methods import ERM, AlignMix, Alternate, AutoMix, Chain, CutMix, ManifoldMixup, Mixup, MultiMix, Until
 from multimix.protocols import Losses, Method, Teacher, declares, stateful, submethods
 from toy import seeded
 
@@ -50,15 +50,6 @@ def test_alternate_hands_everything_on():
     assert says.asked == [("inputs", TARGETS, generator, teacher), ("inputs", TARGETS, None, None)]
 
 
-def test_alternate_follows_the_generator():
-    network, (inputs, targets) = toy.vectors(), toy.batch(7, 8)
-    method = Alternate((MultiMix(31), Mixup(alpha=2.0)), (0.5, 0.5))
-    totals = [[float(method(network, inputs, targets, generator=g).total.detach()) for _ in range(6)]
-              for g in (seeded(3), seeded(3))]  # fmt: skip
-    assert totals[0] == totals[1]
-    assert len(set(totals[0])) == 6
-
-
 def test_alternate_without_a_generator_draws_globally():
     method = Alternate((Says(0.0), Says(1.0)))
     torch.manual_seed(5)
@@ -81,18 +72,9 @@ def test_until_changes_over_at_its_fraction(fraction, turns):
     assert said == turns
 
 
-def test_until_begins_at_the_beginning_and_ends_plain():
-    network, (inputs, targets) = toy.vectors(), toy.batch(7, 8)
-    method = Until(Mixup())
-    mixed = Mixup()(network, inputs, targets, generator=seeded()).total
-    assert torch.equal(method(network, inputs, targets, generator=seeded()).total, mixed)
-    method.at(0.95)
-    assert torch.equal(
-        method(network, inputs, targets, generator=seeded()).total, ERM()(network, inputs, targets).total
-    )
-
-
-def test_until_hands_everything_on():
+def test_until_begins_at_the_beginning_ends_plain_and_hands_everything_on():
+    assert Until(Says(0.0), 0.5).then == ERM()
+    assert int(Until(Says(0.0), 0.5, Says(1.0))(NETWORK, INPUTS, TARGETS).total) == 0
     says, generator, teacher = Says(1.0), seeded(), Teacher(NETWORK, INPUTS, 0.5)
     Until(says)(NETWORK, "inputs", TARGETS, generator=generator, teacher=teacher)
     assert says.asked == [("inputs", TARGETS, generator, teacher)]
@@ -128,43 +110,34 @@ def test_methods_are_found_in_lists_of_methods_of_ones_own():
     assert list(submethods(method)) == [method, inner[0], inner[0].method, inner[0].then, inner[1]]
 
 
-@pytest.mark.bad_input
-@pytest.mark.parametrize("methods", [{"a": Mixup()}, Mixup(), iter([Mixup()]), None], ids=lambda m: type(m).__name__)
-def test_other_collections_of_methods_are_refused(methods):
-    with pytest.raises(TypeError, match="methods must be a tuple of methods, got"):
-        Alternate(methods)
+TURNS = "methods must be a method such as MultiMix"
+SUM = "probabilities must be 2 numbers that sum to 1"
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
-    ("methods", "probabilities", "error", "message"),
+    ("make", "error", "message"),
     [
-        ((), None, ValueError, "methods must hold at least one method, got none"),
-        ((Mixup,), None, TypeError, "methods must be a method such as MultiMix"),
-        (("mixup",), None, TypeError, "methods must be a method such as MultiMix"),
-        ((Mixup(), ERM()), (1.0,), ValueError, "probabilities must be 2 numbers that sum to 1"),
-        ((Mixup(), ERM()), (0.5, 0.6), ValueError, "probabilities must be 2 numbers that sum to 1"),
-        ((Mixup(), ERM()), (1.5, -0.5), ValueError, "probabilities must hold values that each must lie in"),
+        *(
+            (lambda m=m: Alternate(m), TypeError, "methods must be a tuple of methods, got")
+            for m in ({"a": Mixup()}, Mixup(), iter([Mixup()]), None)
+        ),
+        (lambda: Alternate(()), ValueError, "methods must hold at least one method, got none"),
+        (lambda: Alternate((Mixup,)), TypeError, TURNS),
+        (lambda: Alternate(("mixup",)), TypeError, TURNS),
+        (lambda: Alternate((Mixup(), ERM()), (1.0,)), ValueError, SUM),
+        (lambda: Alternate((Mixup(), ERM()), (0.5, 0.6)), ValueError, SUM),
+        (lambda: Alternate((Mixup(), ERM()), (1.5, -0.5)), ValueError, "hold values that each must lie in"),
+        (lambda: Until(Mixup), TypeError, "method must be a method such as MultiMix"),
+        (lambda: Until(Mixup(), then="erm"), TypeError, "then must be a method such as MultiMix"),
+        (lambda: Until(Mixup(), 1.1), ValueError, r"fraction must lie in \[0, 1\], got 1.1"),
+        (lambda: Chain(AlignMix(), ERM()), TypeError, "first must be a method that mixes inputs, such as Mixup"),
+        (lambda: Chain(Mixup(), MultiMix), TypeError, "then must be a method"),
     ],
 )
-def test_impossible_alternations_are_refused(methods, probabilities, error, message):
+def test_impossible_combinations_are_refused(make, error, message):
     with pytest.raises(error, match=message):
-        Alternate(methods, probabilities)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"method": Mixup}, TypeError, "method must be a method such as MultiMix"),
-        ({"method": Mixup(), "then": "erm"}, TypeError, "then must be a method such as MultiMix"),
-        ({"method": Mixup(), "fraction": 1.1}, ValueError, r"fraction must lie in \[0, 1\], got 1.1"),
-        ({"method": Mixup(), "fraction": float("nan")}, ValueError, r"fraction must lie in \[0, 1\], got nan"),
-    ],
-)
-def test_impossible_changes_are_refused(settings, error, message):
-    with pytest.raises(error, match=message):
-        Until(**settings)
+        make()
 
 
 def test_what_a_method_declares_is_found_inside_of_others():
@@ -182,3 +155,44 @@ def test_alternate_mixes_inputs_if_all_do():
     assert torch.equal(mixed, inputs)
     assert torch.equal(labels, toy.one_hot(targets))
     assert not Alternate((Mixup(), MultiMix())).mixes_inputs
+
+
+# ----------------------------------------------------------------------------------------------------------- Chain
+
+
+@pytest.mark.parametrize("then", [ERM(), MultiMix(31)], ids=["erm", "multimix"])
+@pytest.mark.parametrize("first", [Mixup(), CutMix()], ids=["mixup", "cutmix"])
+def test_the_second_gets_what_the_first_has_mixed(first, then):
+    network, (inputs, targets) = toy.images(), toy.batch(6, 3, 8, 8)
+    generator = seeded()
+    mixed, shared = first.mix(inputs, targets, num_classes=5, generator=generator)
+    expected = then(network, mixed, shared, generator=generator)
+    before = inputs.clone()
+    found = Chain(first, then)(network, inputs, targets, generator=seeded())
+    torch.testing.assert_close(found.total, expected.total)
+    assert torch.equal(inputs, before)
+
+
+def test_a_chain_before_plain_training_is_the_first_method():
+    network, (inputs, targets) = toy.images(), toy.batch(6, 3, 8, 8)
+    found, alone = (m(network, inputs, targets, generator=seeded()).total for m in (Chain(Mixup(), ERM()), Mixup()))
+    torch.testing.assert_close(found, alone)
+
+
+def test_the_teacher_sees_its_own_view_mixed_by_the_same_draw():
+    network, teacher, (inputs, targets) = toy.images(), toy.images(seed=1), toy.batch(6, 3, 8, 8)
+    view = inputs.flip(-1)
+    method = Chain(Mixup(), ERM())
+    found = method(network, inputs, targets, generator=seeded(), teacher=Teacher(teacher, view, 0.5))
+    mixing = Mixup().draw(None, inputs, targets, seeded())
+    assert torch.equal(teacher.seen[-1], mixing.mix(view))
+    alone = Mixup()(network, inputs, targets, generator=seeded(), teacher=Teacher(teacher, view, 0.5))
+    torch.testing.assert_close(found.total, alone.total)
+
+
+@pytest.mark.bad_input
+def test_class_indices_need_an_affine_head():
+    network, (inputs, targets) = toy.images(affine=False), toy.batch(6, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"targets must be class probabilities \(b, k\)"):
+        Chain(Mixup(), ERM())(network, inputs, targets)
+    assert Chain(Mixup(), ERM())(network, inputs, toy.one_hot(targets)).total.isfinite()

@@ -11,7 +11,17 @@ from scipy import stats
 import references
 import toy
 from methods.shared import same_gradients, seeded
-from multimix.methods import AlignMix, CutMix, FMix, ManifoldMixup, Mixup, OptTransMix, ResizeMix, ZetaMixup
+from multimix.methods import (
+    AlignMix,
+    CutMix,
+    FMix,
+    ManifoldMixup,
+    Mixup,
+    OptTransMix,
+    ResizeMix,
+    SaliencyMix,
+    ZetaMixup,
+)
 from multimix.ops import Boxes, draw_mask, zeta_weights
 
 MODES = ("batch", "pair", "elem")
@@ -61,6 +71,7 @@ LOOPS = {
     **{f"cutmix-{mode}": (CutMix(mode=mode), pasted) for mode in MODES},
     "fmix": (FMix(), masked),
     "resizemix": (ResizeMix(), shrunk),
+    "saliencymix": (SaliencyMix(), pasted),
 }
 
 

