@@ -25,14 +25,15 @@ class Suite:
 
     def event(self, name: str, epochs: int = 2) -> dict[str, Any]:
         """The line in metrics.jsonl."""
-        about = {"event": "test", "suite": name, "split": "test", "epoch": epochs}
-        more = {"settings": self.settings, "weights": self.weights, "date": self.date, "seconds": 3.0, "examples": 360}
-        return about | self.metrics | more
+        about = {"event": "test", "split": "test", "epoch": epochs, "seconds": 3.0, "examples": 360}
+        return about | self._about(name) | self.metrics
 
     def file(self, name: str) -> dict[str, Any]:
         """The file in evaluation/."""
-        about = {"suite": name, "settings": self.settings, "weights": self.weights, "date": self.date}
-        return about | {"figures": self.figures}
+        return self._about(name) | {"figures": self.figures}
+
+    def _about(self, name: str) -> dict[str, Any]:
+        return {"suite": name, "settings": self.settings, "weights": self.weights, "date": self.date}
 
 
 def all_suites(seed: int = 0, *, better: float = 0.0, points: int = 300) -> dict[str, Suite]:

@@ -43,12 +43,6 @@ def test_curves_tell_the_mean_in_words(make_run):
     assert "mixup 80.0" in learning_curves([*runs, longer]).alt  # a mean never changes its seeds along the way
 
 
-def test_one_seed_has_no_band_and_training_losses_are_not_compared(make_run):
-    run = read_run(make_run())
-    assert learning_curves([run]).caption == "Validation accuracy over epochs, one seed."
-    assert "compare shapes, not levels" in learning_curves([run], "train_loss").caption
-
-
 def test_the_axis_leaves_a_steep_beginning_and_says_so(make_run):
     steep = [0.1, 0.5, 0.8, *(0.9 + index / 1000 for index in range(9))]
     even = [index / 12 for index in range(12)]
@@ -64,6 +58,13 @@ def test_curves_of_odd_values_are_drawn(make_run, values):
     assert learning_curves([read_run(make_run(epochs=len(values), events=curve(*values)))]).svg.startswith("<svg")
 
 
+def test_one_seed_has_no_band_and_training_losses_are_not_compared(make_run):
+    run = read_run(make_run())
+    assert learning_curves([run]).caption == "Validation accuracy over epochs, one seed."
+    assert "compare shapes, not levels" in learning_curves([run], "train_loss").caption
+    assert dots_of([run]).caption == "Accuracy on the test split at the last epoch: a dot a seed."
+
+
 def test_nothing_to_draw_is_no_figure(make_run):
     assert learning_curves([]) is None
     runs = [read_run(make_run(events=[epoch(1), outcome(math.nan), {"event": "end"}]))]
@@ -76,13 +77,12 @@ def test_dots_tell_every_mean_and_spread(make_run):
     figure = dots_of(runs)
     assert figure.alt == "Dot plot: Accuracy (%) of every seed, one line a method. Means: mixup 80.0 ± 10.0 (n = 3)."
     assert {"mixup", "Accuracy (%)"} <= set(texts(figure))
-    assert dots_of(runs[:1]).caption == "Accuracy on the test split at the last epoch: a dot a seed."
 
 
 def test_methods_differ_by_more_than_colour():
     looks = [look(index) for index in range(280)]
-    assert len({(str(one.color), str(one.dashes), one.marker) for one in looks}) == 280
-    assert len({(str(one.dashes), one.marker) for one in looks[:35]}) == 35
+    assert len({str(one) for one in looks}) == 280
+    assert len({(str(one["linestyle"]), one["marker"]) for one in looks[:35]}) == 35
 
 
 def test_figures_fetch_nothing_share_no_ids_and_take_the_ink_of_the_page(make_run):

@@ -20,16 +20,12 @@ def test_a_finished_run_is_read_whole(make_run):
     (picture,) = run.pictures
     assert (picture.path.name, picture.caption) == ("mixed.png", "Eight mixed digits.")
     assert (picture.width, picture.height) == (24, 8)
+    (run.folder / "pictures" / "captions.json").unlink()
+    assert read_run(run.folder).pictures[0].caption == "mixed"
     assert set(run.evaluations) == set(suites)
     found = run.evaluations["adversarial"]
     assert (found.suite, found.weights, found.date) == ("adversarial", "0123456789abcdef", "2025-05-01T11:00:00")
     assert (found.settings, found.figures) == (suites["adversarial"].settings, suites["adversarial"].figures)
-
-
-def test_a_picture_without_caption_is_called_by_its_name(make_run):
-    folder = make_run(pictures={"mixed.png": "x"})
-    (folder / "pictures" / "captions.json").unlink()
-    assert read_run(folder).pictures[0].caption == "mixed"
 
 
 @pytest.mark.parametrize("tail", ['{"event": "epo', '{"event": "epoch", "epoch": 3, "loss": "\xe2', "{", '{"a": [1, 2'])
@@ -48,14 +44,6 @@ def test_events_are_taken_as_they_came(make_run):
     assert run.epochs[1] == again
     assert read_run(make_run(events=[epoch(1), outcome(0.5)], tail=json.dumps(ended()))).finished
     assert not read_run(make_run(events=[epoch(1), ended(), epoch(2)], tail="\n\n")).finished
-
-
-def test_a_run_killed_before_its_first_epoch_is_a_run(make_run):
-    folder = make_run()
-    (folder / "metrics.jsonl").unlink()
-    (folder / "environment.json").unlink()
-    run = read_run(folder)
-    assert (run.epochs, run.tests, run.end, run.environment) == ((), (), None, {})
 
 
 def test_settings_leave_out_seed_label_and_places(make_run):
@@ -109,18 +97,12 @@ def test_a_folder_that_is_no_run(tmp_path: Path):
         ("config.json", '{"config": {"label": "a"}}', "config.data: expected str, got None"),
         ("metrics.jsonl", "\n[1]\n", "metrics.jsonl, line 2: expected a JSON object, got list"),
         ("metrics.jsonl", 'oops\n{"event": "end"}', "metrics.jsonl, line 1: not valid JSON"),
-        ("metrics.jsonl", '{"event": "epo\n', "metrics.jsonl, line 1: not valid JSON"),
         ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl, line 1: event: expected str, got None"),
-        ("metrics.jsonl", '{"event": "epoch", "epoch": "1"}\n', "line 1: epoch: expected int, got '1'"),
         ("metrics.jsonl", '{"event": "epoch", "epoch": true}\n', "line 1: epoch: expected int, got True"),
         ("pictures/mixed.png", "<svg>", "mixed.png: not a PNG picture"),
         ("evaluation/ood.json", '{"suite": 1, "figures": {}}', "ood.json: suite: expected str, got 1"),
         ("evaluation/ood.json", '{"suite": "ood"}', "ood.json: figures: expected dict, got None"),
-        (
-            "evaluation/ood.json",
-            '{"suite": "ood", "figures": {}, "settings": 3}',
-            r"settings: expected dict \| None, got 3",
-        ),
+        ("evaluation/ood.json", '{"suite": "ood", "figures": {}, "settings": 3}', "settings: expected dict"),
         ("evaluation/ood.json", '{"suite": "ood", "figures": {"a": [1]}}', "figures.a: expected dict, got"),
     ],
 )
@@ -130,10 +112,3 @@ def test_a_broken_file_is_named_in_one_line(make_run, name, text, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_run(folder)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize("seed", ["0", None, True, 0.5])
-def test_a_config_with_a_wrong_field(make_run, seed):
-    with pytest.raises(ValueError, match=r"config.seed: expected int, got"):
-        read_run(make_run(seed=seed))

@@ -1,6 +1,5 @@
 """The page's sections of evaluation suites."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from multimix.lab.about import SUITES
 from multimix.lab.report import page, read_run, records, suites, summarise
 from multimix.lab.report._page import sections
 from multimix.lab.report._words import in_words
-from report.factory import ended, outcome, write_run
+from report.factory import write_run
 from report.suites import SCORES, Suite, all_suites
 from report.test_page import EVIL, Page, assert_repeats, written
 
@@ -85,12 +84,9 @@ def test_every_suite_has_a_section_and_a_link(whole):
     assert "<div><dt>steps</dt><dd>20</dd></div>" in found.html
     assert len(found.html.encode()) < 2_000_000
     assert all(len(figure["aria-label"] or "") > 40 for figure in found.all("svg"))
+    assert_repeats(*whole)
     downloads = {link["download"] for link in found.all("a") if "download" in link}
     assert {"records.jsonl", "table.csv", "table-ood.csv", "table-adversarial.csv"} <= downloads
-
-
-def test_the_same_runs_give_the_same_page(whole):
-    assert_repeats(*whole)
 
 
 def test_reliability_pools_seeds_by_hand(make_run):
@@ -226,8 +222,7 @@ def test_more_classes_than_a_legend_tells_apart_have_none(make_run):
     assert "300 images of 100 classes." in figure.alt
 
 
-def test_colours_stay_with_their_method(make_run):
-    """A method that only some suites measured looks the same in all of them."""
+def test_a_method_that_only_some_suites_measured_looks_the_same_in_all(make_run):
     runs = [*runs_of(make_run, ["corruption"], labels=("a",)), *runs_of(make_run, ["occlusion"], labels=("b",))]
     figure = articles_of(runs)["Occlusion"].figures[0]
     assert "#d9771e" in figure.svg
@@ -236,24 +231,19 @@ def test_colours_stay_with_their_method(make_run):
 
 def test_figures_of_unlike_settings_are_not_averaged(make_run, tmp_path: Path):
     runs = []
-    for seed, steps in enumerate((20, 20, 40)):
+    for seed, steps, label in ((0, 20, "mixup"), (1, 20, "mixup"), (2, 40, "mixup"), (2, 40, "a")):
         suite = all_suites(seed)["adversarial"]
         suite.settings = {"steps": steps, "seed": 0}
-        label = "mixup" if seed < 2 else "a"
-        runs += [
-            read_run(make_run(label=name, seed=seed, evaluations={"adversarial": suite})) for name in {"mixup", label}
-        ]
+        runs.append(read_run(make_run(label=label, seed=seed, evaluations={"adversarial": suite})))
     article = article_of(runs)
     assert {"mixup (steps 20)", "mixup (steps 40)"} <= set(texts(article.figures[0]))
     assert "Not measured alike: rows differ in steps." in article.tables[0].words
     assert "mean of 1 to 2 seeds" in article.figures[0].caption
-    text = written(runs, tmp_path).text
-    assert "steps 20 (mixup); 40 (mixup and a)" in text or "steps 20 (mixup); 40 (a and mixup)" in text
-    assert "seed 0" in text
+    assert "steps 20 (mixup); 40 (mixup and a) seed 0" in written(runs, tmp_path).text
 
 
 @pytest.mark.parametrize("suite", ["adversarial", "ood", "calibration", "corruption", "embedding", "intrusion"])
-@pytest.mark.parametrize("value", ["many", [0.5], ["a", "b"], {"a": 1}], ids=str)
+@pytest.mark.parametrize("value", ["many", {"a": 1}], ids=str)
 def test_figures_of_another_form_never_stop_the_page(make_run, suite, value):
     one = all_suites()[suite]
     name, data = next(iter(one.figures.items()))
@@ -288,17 +278,11 @@ def test_a_figure_that_cannot_be_drawn_says_why(make_run, data, why):
 
 
 def test_a_suite_nobody_described_is_shown_as_recorded(make_run, tmp_path: Path):
-    suite = Suite(
-        {"images_per_second": 12.5, "words/loss": 2.0}, {"curve": all_suites()["occlusion"].figures["occlusion"]}
-    )
+    suite = Suite({"images_per_second": 12.5}, {"curve": all_suites()["occlusion"].figures["occlusion"]})
     text = written([read_run(make_run(evaluations={"speed_test": suite}))], tmp_path).text
-    for words in (
-        "Speed test",
-        "A suite that this version of MultiMix does not describe",
-        "images_per_second",
-        "Accuracy over the share of the image that is hidden",
-    ):
-        assert words in text
+    assert "Speed test A suite that this version of MultiMix does not describe" in text
+    assert "images_per_second" in text
+    assert "Accuracy over the share of the image that is hidden" in text
 
 
 def test_every_string_from_a_suite_is_text(make_run, tmp_path: Path):
@@ -317,19 +301,3 @@ def test_every_string_from_a_suite_is_text(make_run, tmp_path: Path):
     assert "49" not in "".join(found.words[:200])
     assert not set("\x00\u202e") & set(found.text)
     assert "The figure broken cannot be drawn" in found.text
-
-
-def test_unfinished_runs_show_no_suite(make_run, tmp_path: Path):
-    one = all_suites()["occlusion"]
-    run = read_run(make_run(events=[outcome(0.9), one.event("occlusion")], evaluations={"occlusion": one}))
-    assert "Occlusion" not in written([run], tmp_path).text
-
-
-def test_a_suite_measured_twice_counts_once(make_run):
-    old, new = all_suites(0)["occlusion"], all_suites(1)["occlusion"]
-    old.date = "2025-04-01T00:00:00"
-    events = [outcome(0.9), ended(), old.event("occlusion"), new.event("occlusion")]
-    folder = make_run(events=events, evaluations={"occlusion": new})
-    rows = [row for row in records([read_run(folder)]) if row["suite"] == "occlusion"]
-    assert {row["metric"].removeprefix("occlusion/"): row["value"] for row in rows} == new.metrics
-    json.dumps(rows)

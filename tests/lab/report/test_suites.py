@@ -1,8 +1,6 @@
 """What suites say of themselves, and their tables."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from multimix.lab import evaluate
 from multimix.lab.about import NOT_METRICS, SUITES, metrics_of
 from multimix.lab.report import metric, read_run, records, suites, summarise, table
 from multimix.lab.report._tables import plans
-from report.suites import Suite, all_suites
+from report.suites import all_suites
 from report.test_tables import record
 
 STEPS = {"examples": None, "steps": 20}
@@ -182,20 +180,8 @@ def test_metrics_of_several_suites_may_share_a_table():
     assert table(summarise(rows, names)).splitlines()[-1] == "| mixup | 1 | nan | 90.0 |"
 
 
-def test_a_suite_nobody_described_has_a_table(make_run):
-    run = read_run(make_run(evaluations={"speed": Suite({"images_per_second": 12.5, "<b>": 1.0})}))
-    assert table(summarise(records([run]), suite="speed")).splitlines()[-1] == "| mixup | 1 | 12.5 | 1.00 |"
-
-
-def test_old_records_have_no_settings():
-    rows = [json.loads(line) for line in (Path(__file__).parent / "data" / "records.jsonl").read_text().splitlines()]
-    assert all("settings" not in row for row in rows)
-    assert suites(rows) == ()
-
-
 @pytest.mark.bad_input
-def test_a_suite_that_measured_nothing():
-    with pytest.raises(ValueError, match="suite: no record of 'ood'; there are adversarial"):
-        summarise([record(0.9), attack(0.4)], suite="ood")
-    with pytest.raises(ValueError, match="suite: no record of 'ood'; there are none with a table of its own"):
-        summarise([record(0.9)], suite="ood")
+@pytest.mark.parametrize(("others", "there"), [(["adversarial"], "adversarial"), ([], "none with a table of its own")])
+def test_a_suite_that_measured_nothing(others, there):
+    with pytest.raises(ValueError, match=f"suite: no record of 'ood'; there are {there}"):
+        summarise([record(0.9), *(record(0.4, suite=name) for name in others)], suite="ood")

@@ -88,7 +88,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One row of a suite's table with a its data by ascending seeds; the index gives its look."""
+    """One row of a suite's table with its data by ascending seeds; the index gives its look."""
 
     name: str
     index: int
@@ -153,12 +153,19 @@ def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure |
         The figure; None where no method has a finite value of the metric.
     """
     shown = metric(metric_name)
-    rows = [(clean(row.name), _scaled(row.cells.get(metric_name), shown.factor)) for row in comparison.rows]
+    rows = []
+    for row in comparison.rows:
+        cell = row.cells.get(metric_name)
+        if cell is not None:
+            cell = Cell(cell.seeds, tuple(value * shown.factor for value in cell.values))
+        rows.append((clean(row.name), cell if cell and math.isfinite(cell.mean) else None))
     cells = [(name, cell) for name, cell in rows if cell]
     if not cells:
         return None
     digits = decimals(shown, (cell.mean for _, cell in cells))
-    listing = "; ".join(f"{name} {_words(cell, digits)}" for name, cell in cells)
+    spreads = ["" if cell.std is None else f" ± {cell.std:.{digits}f}" for _, cell in cells]
+    words = [f"{name} {cell.mean:.{digits}f}" for name, cell in cells]
+    listing = "; ".join(f"{w}{s} (n = {cell.n})" for w, s, (_, cell) in zip(words, spreads, cells, strict=True))
     several = any(cell.n > 1 for _, cell in cells)
     reading = "a dot a seed" + (", the bar at their mean, the line one standard deviation to either side" * several)
     beside_curves = legend_height([name for name, _ in rows])
@@ -194,17 +201,6 @@ def _focus(lines: Sequence[Line]) -> tuple[float, float] | None:
         return None
     margin = 0.06 * (max(late) - min(late)) or 0.01 * abs(late[0]) or 1.0
     return min(late) - margin, max(late) + margin
-
-
-def _scaled(cell: Cell | None, factor: float) -> Cell | None:
-    if cell is None or not all(map(math.isfinite, cell.values)):
-        return None
-    return Cell(cell.seeds, tuple(value * factor for value in cell.values))
-
-
-def _words(cell: Cell, digits: int) -> str:
-    spread = "" if cell.std is None else f" ± {cell.std:.{digits}f}"
-    return f"{cell.mean:.{digits}f}{spread} (n = {cell.n})"
 
 
 def _paint_dots(axes: Axes, rows: Sequence[tuple[str, Cell | None]], quantity: str) -> None:
@@ -328,6 +324,7 @@ def add_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str], columns
 
 
 def _inline(svg: str, alt: str) -> str:
+    """Return an SVG whose ids and references to them have names of their own, so that several stand in one page."""
     prefix = "f" + hashlib.sha256((svg + alt).encode()).hexdigest()[:8] + "-"
     root = ElementTree.fromstring(svg.encode())
     for parent in list(root.iter()):
@@ -337,24 +334,19 @@ def _inline(svg: str, alt: str) -> str:
     ids = {element.attrib["id"]: f"{prefix}{number}" for number, element in named}
     for element in root.iter():
         _lighten(element)
-        _localise(element.attrib, ids)
+        given = element.attrib
+        if "id" in given:
+            given["id"] = ids[given["id"]]
+        if _HREF in given:
+            given["href"] = "#" + ids[given.pop(_HREF).removeprefix("#")]
+        for name in {"clip-path", "style"} & given.keys():
+            found = re.sub(r"url\(#([^)]*)\)", lambda match: f"url(#{ids[match[1]]})", given[name])
+            given[name] = found.replace(INK, "currentColor").replace(PAPER, "var(--card, #fff)")
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.attrib |= {"role": "img", "aria-label": alt, "style": "stroke-linejoin:round;stroke-linecap:butt"}
     ElementTree.register_namespace("", _SVG)
     return ElementTree.tostring(root, encoding="unicode")
-
-
-def _localise(attributes: dict[str, str], ids: dict[str, str]) -> None:
-    """Give ids and references to them new names, so that several drawings can stand in one page."""
-    if "id" in attributes:
-        attributes["id"] = ids[attributes["id"]]
-    if _HREF in attributes:
-        attributes["href"] = "#" + ids[attributes.pop(_HREF).removeprefix("#")]
-    for name in ("clip-path", "style"):
-        if name in attributes:
-            found = re.sub(r"url\(#([^)]*)\)", lambda match: f"url(#{ids[match[1]]})", attributes[name])
-            attributes[name] = found.replace(INK, "currentColor").replace(PAPER, "var(--card, #fff)")
 
 
 def _lighten(element: ElementTree.Element) -> None:

@@ -1,7 +1,4 @@
-"""One way of drawing for every kind of figure that a suite can describe, from data that are read with care.
-
-A suite of another version may have left something else.
-"""
+"""One way of drawing for every kind of figure that a suite can describe; data of another version are read with care."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -60,14 +57,22 @@ def figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Comparison
 def _curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw accuracy over something that grows, one line a method."""
     every = [data for row in rows for data in row.data]
-    said = {key: _said(every, key, default) for key, default in kind.words.items()}
+    said = dict(kind.words)
+    for key in said:
+        values = {value if isinstance(value := data.get(key), str) else "" for data in every}
+        said[key] = (in_words(values.pop()) if len(values) == 1 else "") or said[key]
     levels = kind.levels is not None and all(data.get(kind.levels[0]) == kind.levels[1] for data in every)
     factor = 255.0 if levels else kind.factor
     axis, title = (" ".join(text.format_map(said).split()) for text in (kind.axis, kind.title))
     axis += " (1/255)" * levels
     lines = []
     for row in rows:
-        lines += line_of(row.name, row.index, [_series(data, kind.x, factor) for data in row.data])
+        series = []
+        for data in row.data:
+            places = _numbers(data, kind.x)
+            values = 100 * _numbers(data, "accuracy", len(places))
+            series.append(dict(zip((places * factor).round(9).tolist(), values.tolist(), strict=True)))
+        lines += line_of(row.name, row.index, series)
     if not lines:
         return []
     ends = "; ".join(f"{line.name} {line.mean[0]:.1f} to {line.mean[-1]:.1f}" for line in lines)
@@ -81,34 +86,19 @@ def _curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
     return [draw_lines(lines, axis, metric("accuracy").quantity, alt=alt, caption=caption, ticks=ticks)]
 
 
-def _said(every: Sequence[Data], key: str, default: str) -> str:
-    """Return in words what all data say under a key."""
-    values = {value if isinstance(value := data.get(key), str) else "" for data in every}
-    return (in_words(values.pop()) if len(values) == 1 else "") or default
-
-
-def _series(data: Data, x: str, factor: float) -> dict[float, float]:
-    places = _numbers(data, x)
-    values = 100 * _numbers(data, "accuracy", len(places))
-    return dict(zip((places * factor).round(9).tolist(), values.tolist(), strict=True))
-
-
 def _heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw accuracy by line and column, one figure a method, all with the same shades."""
-    cells = [_cells(kind, row) for row in rows]
+    cells = []  # in percent, mean over the seeds that have the lines and columns of the lowest
+    for row in rows:
+        names = [(_texts(data, kind.lines), _texts(data, kind.columns)) for data in row.data]
+        size = tuple(map(len, names[0]))
+        same = [data for data, own in zip(row.data, names, strict=True) if own == names[0]]
+        cells.append(100 * _mean([_numbers(data, "accuracy", *size) for data in same], axis=0))
     finite = [value for one in cells for value in one[np.isfinite(one)]]
     if not finite:
         return []
     limits = (10 * math.floor(min(finite) / 10), max(10 * math.ceil(max(finite) / 10), 10))
     return [_heat_map(kind, row, one, limits) for row, one in zip(rows, cells, strict=True)]
-
-
-def _cells(kind: HeatMap, row: Drawn) -> np.ndarray:
-    """Return the cells in percent, mean over the seeds that have the lines and columns of the lowest."""
-    names = [(_texts(data, kind.lines), _texts(data, kind.columns)) for data in row.data]
-    size = tuple(map(len, names[0]))
-    same = [data for data, own in zip(row.data, names, strict=True) if own == names[0]]
-    return 100 * _mean([_numbers(data, "accuracy", *size) for data in same], axis=0)
 
 
 def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float, float]) -> Figure:
@@ -157,14 +147,16 @@ def _bare(axes: Axes) -> None:
 
 def _reliability(kind: Reliability, row: Drawn) -> Figure:
     """Draw accuracy beside confidence in every bin, and how many examples it holds."""
-    edges, same = 100 * _bins(row.data[0]), _alike(row)
+    edges, same = _alike(row)
     count = np.array([_numbers(data, "count", len(edges) - 1) for data in same])
     total = count.sum(0)
-    sure, right = (_weighted(same, key, count) for key in ("confidence", "accuracy"))
+    means = np.array([[_numbers(data, key, len(edges) - 1) for data in same] for key in ("confidence", "accuracy")])
+    weighted = (np.where((count != 0) & np.isfinite(means), means, 0.0) * count).sum(1)
+    sure, right = 100 * np.where(total != 0, weighted / np.where(total != 0, total, 1), np.nan)
     gap = np.nansum(abs(sure - right) * total) / (total.sum() or 1.0)
     listing = "; ".join(f"{a:.0f} % sure, {b:.0f} % right" for a, b, n in zip(sure, right, total, strict=True) if n)
     return draw(
-        lambda panels: _paint_bins(panels, edges, (sure, right, total), look(row.index)["color"]),
+        lambda panels: _paint_bins(panels, 100 * edges, (sure, right, total), look(row.index)["color"]),
         height=4.6,
         panels={"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": [3.2, 1]}},
         alt=f"Reliability diagram of {row.name}, {kind.when}: accuracy by confidence. {listing or 'No examples'}.",
@@ -172,14 +164,6 @@ def _reliability(kind: Reliability, row: Drawn) -> Figure:
         "confidence; hatched is its gap to their mean confidence, and on the dashed line there is none. Mean gap "
         f"{gap:.1f} %, bins weighted by their examples, whose shares stand below.",
     )
-
-
-def _weighted(seeds: Sequence[Data], key: str, count: np.ndarray) -> np.ndarray:
-    """Return the mean over seeds in percent, weighted by their examples; NaN in an empty bin."""
-    values = np.array([_numbers(data, key, count.shape[1]) for data in seeds])
-    total = count.sum(0)
-    weighted = np.where((count != 0) & np.isfinite(values), values, 0.0) * count
-    return 100 * np.where(total != 0, weighted.sum(0) / np.where(total != 0, total, 1), np.nan)
 
 
 def _paint_bins(panels: Any, edges: np.ndarray, inside: tuple[np.ndarray, ...], color: str) -> None:
@@ -255,7 +239,7 @@ def _histograms(kind: Histogram, rows: Sequence[Drawn]) -> list[Figure]:
 
 
 def _histogram(kind: Histogram, row: Drawn, keys: list[str]) -> list[Figure]:
-    edges, same = _bins(row.data[0]), _alike(row)
+    edges, same = _alike(row)
     size, middles = len(edges) - 1, tuple(((edges[:-1] + edges[1:]) / 2).tolist())
     lines = []
     for key, values in row.data[0].items():
@@ -311,11 +295,9 @@ def _roc(chosen: Sequence[tuple[Drawn, str, Data]], other: str, why: str) -> Fig
     names = [row.name for row, _, _ in lines]
 
     def paint(axes: Axes) -> None:
-        handles = [
-            handle
-            for row, false, true in lines
-            for handle in axes.plot(false, true, markevery=0.16, **look(row.index), **THIN)
-        ]
+        handles = []
+        for row, false, true in lines:
+            handles += axes.plot(false, true, markevery=0.16, **look(row.index), **THIN)
         axes.plot([0, 100], [0, 100], color=INK, linestyle=DASHED, linewidth=0.8)
         axes.set_xlim(-1, 101)
         axes.set_ylim(-1, 101)
@@ -393,10 +375,10 @@ def _bins(data: Data) -> np.ndarray:
     return edges
 
 
-def _alike(row: Drawn) -> list[Data]:
-    """Return the data of the seeds that have the same bins as the lowest."""
+def _alike(row: Drawn) -> tuple[np.ndarray, list[Data]]:
+    """Return the edges of bins of the lowest seed, and the data of all that have the same."""
     edges = _bins(row.data[0])
-    return [data for data in row.data if np.array_equal(_bins(data), edges)]
+    return edges, [data for data in row.data if np.array_equal(_bins(data), edges)]
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

@@ -121,13 +121,8 @@ class Article:
 
 def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return a section for every suite, with an article for every comparison."""
-    return [
-        {
-            "suite": suite_named(suite),
-            "articles": [_article(comparison, suite, runs) for comparison in summary.comparisons],
-        }
-        for suite, summary in summaries.items()
-    ]
+    articles = {suite: [_article(one, suite, runs) for one in found.comparisons] for suite, found in summaries.items()}
+    return [{"suite": suite_named(suite), "articles": found} for suite, found in articles.items()]
 
 
 def _article(comparison: Comparison, suite: str, runs: Sequence[Run]) -> Article:
@@ -250,12 +245,12 @@ def _values(runs: Iterable[Run], name: str) -> dict[str, int]:
 
 def _described(summaries: Sequence[Summary]) -> list[Any]:
     """Return the metrics to explain: of the main table all, of a suite what its many are made of, each once."""
-    names = (
+    names = [
         name if comparison.suite is None else name.rpartition("/")[2]
         for summary in summaries
         for comparison in summary.comparisons
         for name in comparison.metrics
-    )
+    ]
     return [metric(name) for name in dict.fromkeys(names)]
 
 

@@ -285,9 +285,7 @@ def row_names(kinds: Iterable[Kind]) -> dict[Kind, str]:
     """Return how to call each (label, settings hash): by its label alone where that tells it from the others."""
     kinds = list(dict.fromkeys(kinds))
     labels = [label for label, _ in kinds]
-    return {
-        (label, config): label if labels.count(label) == 1 else f"{label} [{config[:6]}]" for label, config in kinds
-    }
+    return {kind: kind[0] if labels.count(kind[0]) == 1 else f"{kind[0]} [{kind[1][:6]}]" for kind in kinds}
 
 
 def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | None) -> Comparison:
@@ -302,16 +300,11 @@ def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | No
     members: dict[Kind, dict[str, list[Record]]] = {kind: {} for kind in names}
     for row, text in zip(group, _variants(group), strict=True):
         members[kind_of(row)].setdefault(text, []).append(row)
-    rows = [
-        Row(
-            f"{names[kind]} ({_difference(text, found)})" if len(found) > 1 else names[kind],
-            *kind,
-            _cells(own, columns),
-            text,
-        )
-        for kind, found in members.items()
-        for text, own in found.items()
-    ]
+    rows = []
+    for kind, found in members.items():
+        for text, own in found.items():
+            name = f"{names[kind]} ({_difference(text, found)})" if len(found) > 1 else names[kind]
+            rows.append(Row(name, *kind, _cells(own, columns), text))
     return Comparison(
         data=group[0]["data"],
         model=group[0]["model"],
