@@ -14,11 +14,9 @@ _MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, 2 with one line where the lab is not installed."""
-    if missing := _missing():
-        print(
-            f"multimix: the command line needs the extra lab: pip install '{_lab()}' (not there: {', '.join(missing)})",
-            file=sys.stderr,
-        )
+    if missing := ", ".join(_missing()):
+        said = f"the command line needs the extra lab: pip install '{_lab()}' (not there: {missing})"
+        print(f"multimix: {said}", file=sys.stderr)
         return 2
     return import_module("multimix.lab.cli.__main__").main(arguments)
 

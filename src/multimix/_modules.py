@@ -13,11 +13,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def copied(module: M) -> M:
-    """Return a deep copy of a module, what autograd has computed and left in it included, as plain numbers.
+    """Return a deep copy of a module, without what was compiled of the original, as by ``torch.compile(net.embed)``.
 
-    Old-style ``weight_norm`` and ``spectral_norm`` leave such a weight in a module and compute it anew in every forward
-    pass; ``copy.deepcopy`` refuses it. A method that was compiled, ``net.embed = torch.compile(net.embed)``, is not in
-    the copy, where it would still be the original's.
+    What autograd has left in it, as old ``weight_norm`` does, is copied as plain numbers: ``deepcopy`` refuses it.
     """
     computed = (t for part in module.modules() for t in _tensors(vars(part)) if not t.is_leaf)
     twin = copy.deepcopy(module, {id(t): t.detach().clone() for t in computed})
@@ -37,10 +35,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def fingerprint(module: nn.Module) -> Tensor:
-    """Return a number for each parameter that tells whether an optimiser has stepped.
-
-    Autograd's version counters would not tell: fused optimisers pass them by, and a checkpoint has none.
-    """
+    """Return a number for each parameter that tells whether an optimiser has stepped, as version counters would not."""
     parameters = [parameter.detach() for parameter in module.parameters()]
     norms = [torch.linalg.vector_norm(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
     return torch.stack([norm.to(norms[0].device, widest(norms[0].device)) for norm in norms])

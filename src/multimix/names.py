@@ -7,8 +7,6 @@ from multimix.distill import SelfDistilled
 from multimix.methods import METHODS, Alternate, DenseMultiMix, Mixup, MultiMix
 from multimix.protocols import Method
 
-_DISTILLED = "distilled-"
-
 
 def multimix_paper() -> Alternate:
     """Return MultiMix as published: alpha in (0.5, 2), n = 1000, half of the steps input mixup."""
@@ -48,14 +46,10 @@ def about_method(name: str) -> str:
 
 
 def method_named(name: str) -> Method:
-    """Return the method of a name; ``distilled-NAME`` is NAME, self-distilled.
-
-    Raises:
-        ValueError: If the name is unknown.
-    """
+    """Return the method of a name; ``distilled-NAME`` is NAME, self-distilled. ValueError if the name is unknown."""
     plain = name.lower().replace("_", "-")
-    if plain.startswith(_DISTILLED):
-        return SelfDistilled(method_named(plain.removeprefix(_DISTILLED)))
+    if plain.startswith("distilled-"):
+        return SelfDistilled(method_named(plain.removeprefix("distilled-")))
     if plain in _METHODS:
         return _METHODS[plain]()
     near = difflib.get_close_matches(plain, METHOD_NAMES, n=2)

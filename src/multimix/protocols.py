@@ -56,7 +56,7 @@ class EncoderOutput:
     mask: Bool[Tensor, "b r"] | None = None
     """Which positions each example has; None where all have all."""
     grid: tuple[int, ...] | None = None
-    """Height and width of the positions; (length,) of a sequence, () of a vector; None where it is not known."""
+    """Height and width of the positions; (length,) of a sequence, () of a vector; None if unknown."""
     context: Any = None
     """What else the network's ``pool`` has to know."""
 
@@ -78,12 +78,11 @@ class Network(Protocol):
         head: The affine layer behind ``classify``, or None where ``classify`` is anything but affine.
         stages: Where ``mixing_at`` can interpolate: 0 is the input, the last one the deepest.
 
-    Three further attributes are looked at where a network has them: ``objective``, what it is trained for
-    (:class:`multimix.ops.Objective`, else cross-entropy); ``gather``, how tuples take in the examples of other
-    processes (:class:`multimix.ops.Gather`, or None); ``missing``, why there are no ``positions`` or no ``stages`` to
-    mix, if there are none. The inputs are a tensor, or what else the network takes: a mapping of tensors, a packed
-    sequence. A network whose positions need no mask and no grid may ``embed`` as a plain tensor (b, r, d); its ``pool``
-    then gets plain tensors, too.
+    A network may also have ``objective``, what it is trained for (:class:`multimix.ops.Objective`, else cross-entropy);
+    ``gather``, how tuples take in the examples of other processes (:class:`multimix.ops.Gather`, or None); ``missing``,
+    why there are no ``positions`` or no ``stages`` to mix. The inputs are a tensor, or what else the network takes: a
+    mapping of tensors, a packed sequence. A network whose positions need no mask and no grid may ``embed`` as a plain
+    tensor (b, r, d); its ``pool`` then gets plain tensors, too.
     """
 
     head: nn.Module | None
@@ -175,10 +174,7 @@ class Method(Protocol):
 
 
 class Monitor:
-    """Hears from an evaluator what its metrics leave out: how far it is, and the data of its figures.
-
-    This one lets everything pass; progress bars and record files are made of subclasses.
-    """
+    """Hears from an evaluator how far it is, and the data of its figures; this one does nothing with them."""
 
     def track(self, what: str, batches: Iterable[T]) -> Iterator[T]:
         """Yield ``batches``, a pass over data that is called ``what``; a subclass shows how far it is."""
@@ -189,7 +185,7 @@ class Monitor:
 
 
 SILENT = Monitor()
-"""Takes what an evaluator tells and does nothing with it."""
+"""The monitor of evaluators that are given none."""
 
 
 class Evaluator(Protocol):
@@ -205,11 +201,10 @@ class Evaluator(Protocol):
 
 
 class Stateful(nn.Module):
-    """Base of the methods that learn, or that know how far training is.
+    """Base of the methods that learn, or that know how far training is: ``dataclass(eq=False)`` of their settings.
 
-    A subclass is a ``dataclass(eq=False)`` whose fields are its settings. The training loop calls the three hooks
-    below; a hand-written loop may do without them where the subclass says so. A loop that calls them may set ``led``
-    before its first step.
+    The training loop calls the three hooks below; a hand-written loop may do without them where the subclass says so.
+    A loop that calls them may set ``led`` before its first step.
     """
 
     led: bool = False
@@ -231,7 +226,6 @@ class Stateful(nn.Module):
         """Hear how much of training is done, from 0 to 1."""
 
 
-_PARTS = ("embed", "pool", "classify", "head")
 _COMPILED = "OptimizedModule"
 _INSTEAD = {
     **dict.fromkeys(
@@ -244,31 +238,26 @@ _INSTEAD = {
 
 
 def check_network(network: object, *also: str, called: bool = False) -> None:
-    """Raise unless a method can take ``network``: what :func:`multimix.adapt` returns, or another :class:`Network`.
+    """Raise TypeError unless a method can take ``network``: an instance of :class:`Network`, and no wrapper around one.
 
     Args:
         network: What a method was called with.
         also: Parts that not every method asks for.
         called: The method asks for the forward pass only, which may be compiled.
-
-    Raises:
-        TypeError: If it is a class, lacks a part of a network, or is a wrapper whose own forward pass a method would
-            pass by.
     """
     if torch.compiler.is_compiling():
         return
     cls = network if isinstance(network, type) else type(network)
     wrapper = next((base.__name__ for base in cls.__mro__ if base.__name__ in _INSTEAD), None)
-    instead = None if wrapper is None or (called and wrapper == _COMPILED) else _INSTEAD[wrapper]
-    lacking = [part for part in (*_PARTS, *also) if not hasattr(network, part)]
-    if not (lacking or instead or cls is network):
+    instead = "" if wrapper is None or (called and wrapper == _COMPILED) else f"; {_INSTEAD[wrapper]}"
+    lacking = [part for part in ("embed", "pool", "classify", "head", *also) if not hasattr(network, part)]
+    if cls is network:
+        got = f"the class {cls.__name__}{instead}"
+    elif lacking or instead:
+        got = f"{cls.__name__}{instead or ', which has no ' + ', '.join(lacking)}"
+    else:
         return
-    what = f"the class {cls.__name__}" if cls is network else cls.__name__
-    without = f", which has no {', '.join(lacking)}" if lacking and not instead and cls is not network else ""
-    raise TypeError(
-        f"network must be an adapted network, net = mm.adapt(model), got {what}{without}"
-        f"{f'; {instead}' if instead else ''}"
-    )
+    raise TypeError(f"network must be an adapted network, net = mm.adapt(model), got {got}")
 
 
 _PLAIN = "plain tensor"
@@ -293,11 +282,7 @@ def check_method(name: str, method: object) -> None:
 
 
 def require_part(network: object, part: str) -> None:
-    """Raise if a network says that it has nothing of a kind to mix, ``positions`` or ``stages``.
-
-    Raises:
-        ValueError: With what to write, which is the network's own ``missing[part]``.
-    """
+    """Raise ValueError with ``missing[part]`` if a network has no ``positions`` or no ``stages`` to mix."""
     if why := getattr(network, "missing", {}).get(part):
         raise ValueError(why)
 
@@ -307,8 +292,7 @@ def submethods(method: Method) -> Iterator[Method]:
     yield method
     if not is_dataclass(method):
         return
-    for f in fields(method):
-        value = getattr(method, f.name)
+    for value in (getattr(method, f.name) for f in fields(method)):
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if is_dataclass(item) and isinstance(item, Method):
                 yield from submethods(item)
@@ -319,6 +303,6 @@ def declares(method: Method, name: str) -> bool:
     return any(getattr(inner, name, False) for inner in submethods(method))
 
 
-def stateful(method: Method) -> "list[Stateful]":
-    """Return those of a method and the methods inside it that learn or know how far training is, outermost first."""
+def stateful(method: Method) -> list[Stateful]:
+    """Return those of a method and the methods inside it that are stateful, outermost first."""
     return [inner for inner in submethods(method) if isinstance(inner, Stateful)]
