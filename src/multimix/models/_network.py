@@ -121,21 +121,11 @@ class Context:
 
 
 class AdaptedNetwork(StagedNetwork):
-    """A model split into embedding, pooling and classifying; the model's parameters are shared, not copied.
-
-    Attributes:
-        model: The model itself.
-        head_name: The module that gives the logits.
-        encoder_name: The module whose output is embedded, where the user named one.
-        pools_by_mean: Whether a user named an encoder, and nothing to be done between it and the head.
-        objective: What the model is trained for.
-        dense: Whether there are logits at every position, instead of pooling.
-        check: What compares the next batch with the model; None once that is done.
-    """
+    """A model split into embedding, pooling and classifying; the model's parameters are shared, not copied."""
 
     model: Any
-    encoder_name: str | None = None
-    pools_by_mean = False
+    encoder_name: str | None = None  # of the module whose output is embedded, where the user named one
+    pools_by_mean = False  # whether the user named an encoder, and nothing to be done between it and the head
 
     def __init__(
         self, model: nn.Module, *, head: str, stages: Sequence[str], width: int | None = None, prefix_tokens: int = 0
@@ -144,14 +134,15 @@ class AdaptedNetwork(StagedNetwork):
         self.model = model
         self.head_name = head
         self.objective: Objective = CROSS_ENTROPY
-        self.dense = False
+        self.dense = False  # whether there are logits at every position, instead of pooling
+        # What compares the next batch with the model; None once that is done.
         self.check: Callable[[AdaptedNetwork, Any], None] | None = None
         self._width = width
         self._prefix_tokens = prefix_tokens
 
     @property
     def head(self) -> nn.Module | None:  # type: ignore[override]  # looked up by name, so that copies have their own
-        """The affine layer behind ``classify``, linear or a 1x1 convolution, or None where it is anything else."""
+        """The affine layer behind ``classify``, or None where it is anything else."""
         return self.head_module if is_affine(self.head_module) else None
 
     @property
@@ -165,12 +156,7 @@ class AdaptedNetwork(StagedNetwork):
         return {} if len(self.stages) > 1 else {"stages": _NO_STAGES}
 
     def embed(self, inputs: Any) -> EncoderOutput:
-        """Return the encoder's output, a row for each position or token (prefix tokens included), one row for a vector.
-
-        Raises:
-            TypeError: If the model does not take inputs of this kind.
-            ValueError: On the first batch, if this is not what the model computes or how it trains.
-        """
+        """Return the encoder's output, a row for each position or token (prefix tokens, too), one row for a vector."""
         if not torch.compiler.is_compiling() and self.check is not None:
             self.check(self, inputs)
         encoded, seen = self._encode(self.inputs(inputs))

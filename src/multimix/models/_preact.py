@@ -40,11 +40,10 @@ class PreActNetwork(StagedNetwork):
 
     def __init__(
         self,
-        *,
-        stem: int,
-        widths: Sequence[int],
+        widths: Sequence[int],  # of the stem and of each group
         depths: Sequence[int],
         strides: Sequence[int],
+        *,
         in_channels: int,
         num_classes: int,
         final_norm: bool,
@@ -53,12 +52,12 @@ class PreActNetwork(StagedNetwork):
         check(Count, in_channels=in_channels, num_classes=num_classes)
         if len(strides) != len(depths):
             raise ValueError(f"strides must hold {len(depths)} numbers, one for each group, got {tuple(strides)}")
-        groups = [f"group{i}" for i in range(1, len(depths) + 1)]
-        super().__init__(groups)
+        super().__init__([f"group{i}" for i in range(1, len(depths) + 1)])
         self.in_channels = in_channels
-        self.stem = _conv3x3(in_channels, stem, 1)
-        for name, before, width, depth, stride in zip(groups, [stem, *widths], widths, depths, strides, strict=False):
-            self.add_module(name, _group(before, width, depth, stride))
+        self.stem = _conv3x3(in_channels, widths[0], 1)
+        for i, (width, depth, stride) in enumerate(zip(widths[1:], depths, strides, strict=True)):
+            rest = [PreActBlock(width, width, 1) for _ in range(depth - 1)]
+            self.add_module(f"group{i + 1}", nn.Sequential(PreActBlock(widths[i], width, stride), *rest))
         self.norm = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU()) if final_norm else nn.Identity()
         self.head = nn.Linear(widths[-1], num_classes)
         for module in self.modules():
@@ -119,15 +118,9 @@ class PreActResNet(PreActNetwork):
         final_norm: bool = True,
     ):
         check(Count, width=width)
-        super().__init__(
-            stem=width,
-            widths=[width * 2**i for i in range(len(depths))],
-            depths=depths,
-            strides=strides,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            final_norm=final_norm,
-        )
+        widths = [width, *(width * 2**i for i in range(len(depths)))]
+        sizes = {"in_channels": in_channels, "num_classes": num_classes}
+        super().__init__(widths, depths, strides, final_norm=final_norm, **sizes)
 
 
 class WideResNet(PreActNetwork):
@@ -159,15 +152,9 @@ class WideResNet(PreActNetwork):
         check(Count, depth=depth, widen=widen)
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"depth must be 10, 16, 22, ... (6 n + 4), got {depth}")
-        super().__init__(
-            stem=16,
-            widths=[16 * widen, 32 * widen, 64 * widen],
-            depths=[(depth - 4) // 6] * 3,
-            strides=strides,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            final_norm=True,
-        )
+        widths, depths = [16, 16 * widen, 32 * widen, 64 * widen], [(depth - 4) // 6] * 3
+        sizes = {"in_channels": in_channels, "num_classes": num_classes}
+        super().__init__(widths, depths, strides, final_norm=True, **sizes)
 
 
 preact_resnet18 = partial(PreActResNet, (2, 2, 2, 2))
@@ -178,8 +165,3 @@ wide_resnet16_8 = partial(WideResNet, 16)
 
 def _conv3x3(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-
-
-def _group(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
-    rest = [PreActBlock(outputs, outputs, 1) for _ in range(depth - 1)]
-    return nn.Sequential(PreActBlock(inputs, outputs, stride), *rest)

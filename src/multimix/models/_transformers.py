@@ -1,7 +1,7 @@
 """Hugging Face transformers' classifiers of text, images and audio: any of them, by replaying its forward pass."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from multimix.models._modules import linear_layers, listed, replaced, run_to
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import keywords
-from multimix.ops import CROSS_ENTROPY, BinaryCrossEntropy, Objective, SquaredError
+from multimix.ops import BinaryCrossEntropy, SquaredError
 from multimix.protocols import EncoderOutput
-
-_HIDDEN = "last_hidden_state"
-_POOLED = "pooler_output"
 
 
 class TransformersNetwork(AdaptedNetwork):
@@ -38,7 +35,11 @@ class TransformersNetwork(AdaptedNetwork):
         self._body = body
         self._pooling: str | None = None
         self._pooled_shape: tuple[int, ...] = ()
-        self.objective = _objective_of(model.config)
+        problem, labels = self.model.config.problem_type, self.model.config.num_labels
+        if problem == "multi_label_classification":
+            self.objective = BinaryCrossEntropy()
+        elif problem == "regression" or (problem is None and labels == 1):
+            self.objective = SquaredError()
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
         """Return what the model feeds its last layer: everything between the body's hidden states and the logits."""
@@ -80,12 +81,20 @@ class TransformersNetwork(AdaptedNetwork):
         body = self.model.get_submodule(self._body)
         with _mappings(self.model.config):
             output = run_to(body, lambda: self.model(**arguments), otherwise=never)
-        hidden = self._mixture(output)
+        hidden = output["last_hidden_state"]
+        if self._sums_layers:
+            weights = self.model.layer_weights.softmax(-1).view(-1, 1, 1)
+            hidden = (torch.stack(output["hidden_states"], 1) * weights).sum(1)
         if self._pooling is None:
-            pooled = output.get(_POOLED)
-            self._pooling = _pooling_of(body, hidden, pooled)
+            pooled = output.get("pooler_output")
+            self._pooling = "" if pooled is None else _pooling_of(body, hidden, pooled)
             self._pooled_shape = () if pooled is None else pooled.shape[1:]
         return hidden, (arguments, type(output))
+
+    @property
+    def _sums_layers(self) -> bool:
+        """Whether the model classifies a weighted sum of all hidden states."""
+        return getattr(self.model.config, "use_weighted_layer_sum", False)
 
     def _width_of(self, raw: Tensor) -> int | None:
         return getattr(self.head_module, "in_features", None) if raw.ndim == 4 else None
@@ -130,21 +139,14 @@ class TransformersNetwork(AdaptedNetwork):
         ones = given.new_ones(b, r)
         return {main: ones * _token(self.model.config), "attention_mask": ones}
 
-    def _mixture(self, output: Any) -> Tensor:
-        """Return the last hidden state, or the weighted sum of all where the model classifies that."""
-        if not getattr(self.model.config, "use_weighted_layer_sum", False):
-            return output[_HIDDEN]
-        weights = self.model.layer_weights.softmax(-1)
-        return (torch.stack(output["hidden_states"], 1) * weights.view(-1, 1, 1)).sum(1)
-
     def _output(self, kind: type, hidden: Tensor) -> Any:
         """Return an output of the body with other hidden states, the pooled ones computed by the body's own layers."""
         body = self.model.get_submodule(self._body)
-        fields: dict[str, Any] = {_HIDDEN: hidden}
+        fields: dict[str, Any] = {"last_hidden_state": hidden}
         if self._pooling:
             pooled = _POOLINGS[self._pooling](body, hidden)
-            fields[_POOLED] = pooled.reshape(len(hidden), *self._pooled_shape)
-        if getattr(self.model.config, "use_weighted_layer_sum", False):
+            fields["pooler_output"] = pooled.reshape(len(hidden), *self._pooled_shape)
+        if self._sums_layers:
             # Weights sum to one: of equal states the mixture is the state itself.
             fields["hidden_states"] = (hidden,) * len(self.model.layer_weights)
         return kind(**fields)
@@ -193,11 +195,7 @@ def _head_name(model: Any, body: str) -> str:
         raise ValueError(
             f"model: {type(model).__name__} combines several classifiers ({listed(found)}), so it has no single head"
         )
-    return _around(model, found)
-
-
-def _around(model: nn.Module, found: list[str]) -> str:
-    """Return the last of the layers found, or the module that adds several up, as LoRA does to a layer."""
+    # It is the last of those found, or the module that adds several up, as LoRA does to a layer.
     parent = found[-1].rpartition(".")[0]
     beside = [model.get_submodule(name) for name in found if parent and name.rpartition(".")[0] == parent]
     sizes = {getattr(module, "in_features", None) for module in beside}
@@ -243,14 +241,6 @@ def derives(module: nn.Module, base: str) -> bool:
     return any(cls.__name__ == base and cls.__module__.startswith("transformers.") for cls in type(module).__mro__)
 
 
-def _objective_of(config: Any) -> Objective:
-    if config.problem_type == "multi_label_classification":
-        return BinaryCrossEntropy()
-    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
-        return SquaredError()
-    return CROSS_ENTROPY
-
-
 def _token(config: Any) -> int:
     """Return a token that is not padding: the end of a sequence, where some models look for it."""
     config = config.get_text_config()
@@ -270,19 +260,16 @@ def _mappings(config: Any) -> Iterator[None]:
         config.return_dict = before
 
 
-_Pooling = Callable[[Any, Tensor], Tensor]
-
-
 def _mean(hidden: Tensor) -> Tensor:
     return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((-2, -1))
 
 
-_POOLER: dict[str, _Pooling] = {
+_POOLER: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "pooler": lambda body, x: body.pooler(x),
     "pooler of channels": lambda body, x: body.pooler(x.transpose(1, 2)),
 }
 """How bodies with a layer called pooler compute what they call pooler_output, told apart by its shape."""
-_POOLINGS: dict[str, _Pooling] = {
+_POOLINGS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "AlbertModel": lambda body, x: body.pooler_activation(body.pooler(x[:, 0])),
     "ASTModel": lambda body, x: (x[:, 0] + x[:, 1]) / 2,
     "ConvNextModel": lambda body, x: body.layernorm(_mean(x)),
@@ -295,20 +282,13 @@ _POOLINGS: dict[str, _Pooling] = {
 """The same of bodies that do more or have none; by name, since new weights cannot tell one from the other."""
 
 
-def _pooling_of(body: nn.Module, hidden: Tensor, pooled: Tensor | None) -> str:
+@torch.no_grad()
+def _pooling_of(body: nn.Module, hidden: Tensor, pooled: Tensor) -> str:
     """Return which of the poolings gives what the body pooled, "" if none does."""
-    if pooled is None:
-        return ""
-    name = type(body).__name__
-    with torch.no_grad():
-        names = [name] if name in _POOLINGS else _POOLER
-        return next((name for name in names if _gives(_POOLINGS[name], body, hidden, pooled)), "")
-
-
-def _gives(pool: _Pooling, body: nn.Module, hidden: Tensor, pooled: Tensor) -> bool:
-    try:
-        ours = pool(body, hidden)
-    except (AttributeError, RuntimeError, TypeError, IndexError, ValueError):
-        return False  # a body without such a layer
-    same = isinstance(ours, Tensor) and ours.numel() == pooled.numel()
-    return same and torch.allclose(ours.reshape(pooled.shape), pooled, rtol=1e-3, atol=1e-3 * float(pooled.abs().max()))
+    own = type(body).__name__
+    for name in [own] if own in _POOLINGS else _POOLER:
+        with suppress(AttributeError, RuntimeError, TypeError, IndexError, ValueError):  # a body without such a layer
+            ours = _POOLINGS[name](body, hidden).reshape(pooled.shape)
+            if torch.allclose(ours, pooled, rtol=1e-3, atol=1e-3 * float(pooled.abs().max())):
+                return name
+    return ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -137,43 +138,31 @@ def _tokens(model: Any, x: Tensor) -> Tensor:
 class _Family:
     """How the models of one class compute their logits."""
 
-    encoder: str  # modules that run one after another; their last output is what ``embed`` gives
-    pool: Callable[[Any, Tensor], Tensor]  # what comes between them and the module of the head
+    pool: Callable[[Any, Tensor], Tensor]  # what comes between the encoder and the module of the head
     head: str  # the classifier; of a sequence, the last layer is the head and those before it belong to pooling
     stages: str  # patterns of the names of the blocks
+    encoder: str = ""  # modules that run one after another; if none, all in front of avgpool or the head
     begin: Callable[[Any, Tensor], Tensor] = _itself  # what comes before the modules of the encoder
 
 
-_RESNET = "conv1 bn1 relu maxpool layer1 layer2 layer3 layer4"
-_GOOGLENET = (
-    "conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 inception4a inception4b inception4c "
-    "inception4d inception4e maxpool4 inception5a inception5b"
-)
-_INCEPTION = (
-    "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
-    "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c"
-)
-_SHUFFLENET = "conv1 maxpool stage2 stage3 stage4 conv5"
 _FAMILIES = {
-    "AlexNet": _Family("features", _flat, "classifier", "features.*"),
-    "ConvNeXt": _Family("features", lambda model, x: model.avgpool(x), "classifier", "features.*"),
-    "DenseNet": _Family("features", lambda model, x: _mean(model, F.relu(x)), "classifier", "features.denseblock*"),
-    "EfficientNet": _Family("features", _flat, "classifier", "features.*"),
-    "GoogLeNet": _Family(_GOOGLENET, _dropped, "fc", "inception*", begin=_transformed),
-    "Inception3": _Family(_INCEPTION, _dropped, "fc", "Mixed_*", begin=_transformed),
-    "MNASNet": _Family("layers", _mean, "classifier", "layers.*"),
-    "MaxVit": _Family("stem blocks", _itself, "classifier", "blocks.*"),
-    "MobileNetV2": _Family("features", _mean, "classifier", "features.*"),
-    "MobileNetV3": _Family("features", _flat, "classifier", "features.*"),
-    "RegNet": _Family("stem trunk_output", _flat, "fc", "trunk_output.*"),
-    "ResNet": _Family(_RESNET, _flat, "fc", "layer[1-4]"),
-    "ShuffleNetV2": _Family(_SHUFFLENET, _mean, "fc", "stage[2-4] conv5"),
-    "SwinTransformer": _Family("features norm permute", _flat, "head", "features.*"),
-    "VGG": _Family("features", _flat, "classifier", "features.*"),
-    "VisionTransformer": _Family("encoder", lambda model, x: x[:, 0], "heads", "encoder.layers.*", begin=_tokens),
+    "AlexNet": _Family(_flat, "classifier", "features.*"),
+    "ConvNeXt": _Family(lambda model, x: model.avgpool(x), "classifier", "features.*"),
+    "DenseNet": _Family(lambda model, x: _mean(model, F.relu(x)), "classifier", "features.denseblock*"),
+    "EfficientNet": _Family(_flat, "classifier", "features.*"),
+    "GoogLeNet": _Family(_dropped, "fc", "inception*", begin=_transformed),
+    "Inception3": _Family(_dropped, "fc", "Mixed_*", begin=_transformed),
+    "MNASNet": _Family(_mean, "classifier", "layers.*"),
+    "MaxVit": _Family(_itself, "classifier", "blocks.*"),
+    "MobileNetV2": _Family(_mean, "classifier", "features.*"),
+    "MobileNetV3": _Family(_flat, "classifier", "features.*"),
+    "RegNet": _Family(_flat, "fc", "trunk_output.*"),
+    "ResNet": _Family(_flat, "fc", "layer[1-4]"),
+    "ShuffleNetV2": _Family(_mean, "fc", "stage[2-4] conv5"),
+    "SwinTransformer": _Family(_flat, "head", "features.*"),
+    "VGG": _Family(_flat, "classifier", "features.*"),
+    "VisionTransformer": _Family(lambda model, x: x[:, 0], "heads", "encoder.layers.*", "encoder", _tokens),
 }
-
-
 _REFUSED = "SqueezeNet"
 
 
@@ -206,8 +195,9 @@ class TorchvisionNetwork(AdaptedNetwork):
 
     def _encode(self, inputs: Tensor) -> tuple[Tensor, None]:
         family = _FAMILIES[self._family]
+        children = takewhile(lambda name: name not in ("avgpool", family.head), dict(self.model.named_children()))
         x = family.begin(self.model, inputs)
-        for name in family.encoder.split():
+        for name in family.encoder.split() or children:
             module = self.model.get_submodule(name)
             for step in module if isinstance(module, nn.ModuleList) else (module,):
                 x = step(x)
