@@ -1,17 +1,35 @@
-"""Self-distillation: who sees which view, and both readings against brute force."""
+"""Self-distillation: who sees which view, both readings against brute force, and how the teacher follows."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 import references
 import toy
-from distill.views import moved, seeded, views
 from multimix import ops
 from multimix.distill import SelfDistilled
 from multimix.methods import ERM, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix
 from multimix.protocols import Teacher
+from toy import seeded
+
+
+def views(b: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two different views of a mini-batch, and its labels."""
+    first, targets = toy.batch(b, 3, 6, 6)
+    return first, toy.batch(b, 3, 6, 6, seed=5)[0], targets
+
+
+def moved(method: SelfDistilled, student: torch.nn.Module) -> torch.nn.Module:
+    """Prepare the method, then move its teacher well away from the student."""
+    method.prepare(student)
+    teacher = method.ema.network
+    with torch.no_grad():
+        for seed, parameter in enumerate(teacher.parameters()):
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=seeded(seed)))
+    return teacher
+
 
 METHODS = [
     ERM(),
@@ -39,19 +57,6 @@ def test_the_student_sees_the_first_view_and_the_teacher_the_second(method, read
     assert len(student.seen) == len(teacher.seen) == 1
     assert torch.equal(student.seen[0], first)
     assert torch.equal(teacher.seen[0], second)
-
-
-@pytest.mark.parametrize("method", [Mixup(), CutMix()], ids=["mixup", "cutmix"])
-def test_both_sides_are_mixed_alike_in_input_space(method):
-    """The two views are the same but for their sign, so that what the networks see must be, too."""
-    distilled, student = SelfDistilled(method), toy.images()
-    first, _, targets = views()
-    teacher = moved(distilled, student)
-    student.seen.clear()
-    teacher.seen.clear()
-    distilled(student, (first, -first), targets, generator=seeded(1))
-    assert not torch.equal(student.seen[0], first)
-    torch.testing.assert_close(teacher.seen[0], -student.seen[0])
 
 
 def test_a_single_tensor_serves_both():
@@ -112,50 +117,6 @@ def test_mixed_inputs_are_predicted_by_the_teacher_itself(method):
     assert torch.equal(ours.total, told.total)
     assert set(ours.terms) == {"labels", "teacher"}
     torch.testing.assert_close(ours.total.detach(), 0.3 * ours.terms["labels"] + 0.7 * ours.terms["teacher"])
-
-
-@pytest.mark.parametrize("affine", [True, False])
-def test_predict_with_multimix_equals_the_loop(affine):
-    student = toy.images(affine=affine).double().eval()
-    first, second, targets = views()
-    first, second = first.double(), second.double()
-    method = MultiMix(13, alpha=0.2)
-    distilled = SelfDistilled(method, gamma=0.3)
-    teacher = moved(distilled, student)
-    ours = distilled(student, (first, second), targets, generator=seeded()).total
-    z, theirs = (net.pool(net.embed(view)) for net, view in ((student, first), (teacher, second)))
-    weights = method.draw_weights(7, like=z, generator=seeded()).double()
-    one_hot = toy.one_hot(targets, dtype=torch.float64)
-    truth = references.network_loss(student.classify, z, one_hot, weights, (teacher.classify, theirs, 0.3))
-    torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
-    _same_gradients(student, ours, truth)
-
-
-@pytest.mark.parametrize("affine", [True, False])
-def test_predict_with_dense_multimix_equals_the_loop(affine):
-    """The teacher's positions are interpolated with the student's weights and the student's attention."""
-    student = toy.images(affine=affine).double().eval()
-    first, second, targets = views()
-    first, second = first.double(), second.double()
-    method = DenseMultiMix(5, alpha=0.2)
-    distilled = SelfDistilled(method, gamma=0.3)
-    teacher = moved(distilled, student)
-    ours = distilled(student, (first, second), targets, generator=seeded()).total
-    z, theirs = student.embed(first), teacher.embed(second)
-    b, r, _ = z.shape
-    weights = method.weights(b, like=z, generator=seeded(), sets=r).all().double()
-    one_hot, attention = toy.one_hot(targets, dtype=torch.float64), references.attention(z.detach())
-    truth = references.dense_network_loss(
-        student.classify, z, one_hot, weights, attention, (teacher.classify, theirs, 0.3)
-    )
-    torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
-    _same_gradients(student, ours, truth)
-
-
-def _same_gradients(network, ours, truth):
-    parameters = list(network.parameters())
-    for mine, wanted in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(truth, parameters), strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_the_labels_of_cam_attention_are_those_of_the_blend():
@@ -229,3 +190,138 @@ def test_impossible_views_are_refused(reading, wrong, error, message):
 def test_what_cannot_be_averaged_is_refused():
     with pytest.raises(TypeError, match=r"network must be an adapted network, .* got function, which has no embed"):
         SelfDistilled(ERM())(lambda x: x, *toy.batch(3, 8))
+
+
+def updates_of(method: SelfDistilled) -> int:
+    return int(method.ema.updates)
+
+
+OPTIMISERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "sgd-fused": lambda p: torch.optim.SGD(p, lr=0.1, fused=True),
+    "adamw-foreach": lambda p: torch.optim.AdamW(p, lr=1e-5, foreach=True),
+    "adamw-fused": lambda p: torch.optim.AdamW(p, lr=1e-5, fused=True),
+}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("reading", ["predict", "mix"])
+def test_the_teacher_follows_by_itself_once_a_step(reading, accumulate, optimiser, device):
+    student = toy.images().to(device)
+    method = SelfDistilled(MultiMix(31), momentum=0.9, teacher=reading, warmup=False)
+    optimiser = optimiser(student.parameters())
+    first, second, targets = (t.to(device) for t in views())
+    start, visited = [p.detach().clone() for p in student.parameters()], []
+    for step in range(4):
+        for part in range(accumulate):
+            method(student, (first, second), targets, generator=seeded(step * 10 + part)).total.backward()
+            assert updates_of(method) == step
+        optimiser.step()
+        optimiser.zero_grad()
+        visited.append([p.detach().clone() for p in student.parameters()])
+    for i, averaged in enumerate(method.ema.network.parameters()):
+        expected = references.moving_average(start[i].cpu(), [values[i].cpu() for values in visited[:3]], 0.9)
+        torch.testing.assert_close(averaged.double().cpu(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_random_start_is_left_behind_unless_told_otherwise():
+    """The t-th step keeps t / (t + 9) of the average."""
+    student = toy.images()
+    method = SelfDistilled(ERM())
+    method.prepare(student)
+    expected = student.classifier.bias.detach().double()
+    for t in range(1, 6):
+        with torch.no_grad():
+            student.classifier.bias.add_(t)
+        method.after_step(student)
+        kept = t / (t + 9)
+        expected = kept * expected + (1 - kept) * student.classifier.bias.detach().double()
+    torch.testing.assert_close(method.ema.network.classifier.bias.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loop_that_says_so_is_waited_for():
+    """Steps in between, of a loop that announces every second one only, are left to the announcement."""
+    student = toy.images()
+    method = SelfDistilled(Mixup())
+    first, _, targets = views()
+    method.prepare(student)
+    method.after_step(student)
+    with torch.no_grad():
+        student.classifier.weight.add_(1)
+    method(student, first, targets, generator=seeded())
+    assert updates_of(method) == 1
+    method.after_step(student)
+    assert updates_of(method) == 2
+
+
+def test_the_teacher_neither_learns_nor_trains():
+    student = toy.images()
+    method = SelfDistilled(MultiMix(31))
+    first, second, targets = views()
+    method.prepare(student)
+    before = {name: t.clone() for name, t in method.ema.state_dict().items()}
+    method.train()
+    method(student, (first, second), targets, generator=seeded()).total.backward()
+    assert not any(m.training for m in method.ema.modules())
+    assert all(p.grad is None and not p.requires_grad for p in method.ema.parameters())
+    assert all(torch.equal(before[name], t) for name, t in method.ema.state_dict().items())
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("inner", [MultiMix(31), Alternate((MultiMix(31), Mixup()))], ids=["multimix", "alternate"])
+def test_a_checkpoint_continues_as_if_nothing_had_happened(inner, announced):
+    """Whether or not the loop calls ``after_step``, and though the last step is not yet absorbed when it saves."""
+    first, second, targets = views()
+
+    def train(method, student, optimiser, steps):
+        totals = []
+        for step in steps:
+            total = method(student, (first, second), targets, generator=seeded(step)).total
+            total.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            if announced:
+                method.after_step(student)
+            totals.append(total.detach())
+        return totals
+
+    def fresh(seed):
+        student = toy.images(seed=seed)
+        method = SelfDistilled(inner, momentum=0.5, warmup=True)
+        return method, student, torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
+
+    method, student, optimiser = fresh(0)
+    train(method, student, optimiser, range(3))
+    saved = [copy.deepcopy(each.state_dict()) for each in (method, student, optimiser)]
+    straight = train(method, student, optimiser, range(3, 6))
+
+    resumed = fresh(1)
+    resumed[0].prepare(resumed[1])
+    for each, state in zip(resumed, saved, strict=True):
+        each.load_state_dict(state)
+    assert all(torch.equal(*pair) for pair in zip(straight, train(*resumed, range(3, 6)), strict=True))
+    assert updates_of(resumed[0]) == updates_of(method)
+
+
+def test_deep_copies_go_their_own_ways():
+    student = toy.images()
+    method = SelfDistilled(MultiMix(31), momentum=0.5, warmup=False)
+    first, _, targets = views()
+    method(student, first, targets, generator=seeded())
+    twin, other = copy.deepcopy(method), copy.deepcopy(student)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    twin(other, first, targets, generator=seeded())
+    assert (updates_of(method), updates_of(twin)) == (0, 1)
+    for mine, theirs in zip(method.ema.network.parameters(), twin.ema.network.parameters(), strict=True):
+        torch.testing.assert_close(theirs, mine + 0.5)
+
+
+def test_replacing_a_setting_starts_with_a_new_teacher():
+    student = toy.images()
+    method = SelfDistilled(MultiMix(31))
+    method.prepare(student)
+    twin = replace(method, gamma=0.9)
+    assert (twin.gamma, twin.method, twin.ema) == (0.9, method.method, None)

@@ -51,5 +51,5 @@ def same_gradients(ours: torch.Tensor, truth: torch.Tensor, parameters: Any, ato
     """Assert that two losses are the same, and their gradients."""
     parameters = [p for p in parameters if p.requires_grad]
     torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
-    found, wanted = (torch.autograd.grad(total, parameters) for total in (ours, truth))
+    found, wanted = (torch.autograd.grad(total, parameters, retain_graph=True) for total in (ours, truth))
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=atol)

@@ -56,13 +56,19 @@ def loop_losses(method, network, inputs, probabilities, drawn):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize(("b", "held_out"), [(1, 0.5), (2, 0.5), (7, 0.5), (6, 0.0), (5, 0.9)])
-def test_step_equals_the_loop(b, held_out, soft):
+@pytest.mark.parametrize(
+    ("b", "held_out", "mixed"), [(1, 0.5, 1), (2, 0.5, 1), (7, 0.5, 4), (6, 0.0, 6), (5, 0.9, 1), (8, 0.25, 6)]
+)
+def test_step_equals_the_loop(b, held_out, mixed, soft):
     network, inputs, given, probabilities = problem(b, 6, 5, soft=soft)
     method = prepared(network, held_out=held_out)
     drawn = method.draw(network, inputs, given, seeded())
+    assert len(drawn.partners) == mixed
+    assert torch.equal(drawn.mix(inputs)[mixed:], inputs[:mixed])
     classified, told = loop_losses(method, network, inputs, probabilities, drawn)
+    network.seen.clear()
     ours = method(network, inputs, given, generator=seeded())
+    assert len(network.seen) == 1  # mixed, clean and held-out inputs go through it together
     torch.testing.assert_close(ours.terms["labels"], classified.detach(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(ours.terms["intrusion"], told.detach(), rtol=1e-6, atol=1e-7)
     same_gradients(ours.total, classified + told, [*network.parameters(), *method.parameters()], atol=1e-9)
@@ -120,30 +126,6 @@ def test_partners_come_from_the_whole_mini_batch():
     partners = [method.draw(network, inputs, targets, seeded(s)).partners for s in range(60)]
     assert all(len(set(p.tolist())) == 4 for p in partners)
     assert set(torch.cat(partners).tolist()) == set(range(8))
-
-
-@pytest.mark.parametrize(
-    ("b", "held_out", "mixed"), [(1, 0.5, 1), (2, 0.5, 1), (7, 0.5, 4), (8, 0.25, 6), (3, 0.99, 1)]
-)
-def test_the_held_out_share_is_not_mixed_first(b, held_out, mixed):
-    inputs, targets = toy.batch(b, 3, 6, 6)
-    drawn = AdaMixUp(held_out=held_out).draw(toy.images(), inputs, targets, seeded())
-    assert len(drawn.partners) == mixed
-    both = drawn.mix(inputs)
-    assert len(both) == 2 * mixed
-    assert torch.equal(both[mixed:], inputs[:mixed])
-
-
-def test_one_forward_through_the_network_sees_mixed_clean_and_held_out():
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    method = AdaMixUp()
-    method.prepare(network)
-    drawn = method.draw(network, inputs, targets, seeded())
-    network.seen.clear()
-    method(network, inputs, targets, generator=seeded())
-    assert len(network.seen) == 1
-    assert torch.equal(network.seen[0], torch.cat([drawn.mix(inputs), inputs[4:]]))
-    assert network.blocks[1][1].num_batches_tracked == 1
 
 
 @pytest.mark.parametrize("make", [toy.images, toy.bent, toy.vectors])

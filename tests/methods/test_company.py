@@ -6,8 +6,6 @@ from torch.nn import functional
 
 import toy
 from methods.shared import MAKES, MIXERS, seeded
-from multimix.distill import SelfDistilled
-from multimix.methods import ERM, Alternate
 from multimix.protocols import Teacher
 
 EXTRA = {
@@ -37,22 +35,6 @@ def test_a_teacher_sees_its_own_view_mixed_alike(name):
     torch.testing.assert_close(ours.total, 0.3 * labels + 0.7 * taught + extra)
     ours.total.backward()
     assert all(p.grad is None for p in teacher.parameters())
-
-
-@every
-@pytest.mark.parametrize(
-    "wrap",
-    [SelfDistilled, lambda m: SelfDistilled(m, 0.3, teacher="mix"), lambda m: Alternate((m, ERM()))],
-    ids=["predict", "mix", "alternate"],
-)
-def test_it_composes(name, wrap):
-    network, (inputs, targets) = toy.images(), toy.batch(5, 3, 8, 8)
-    method = wrap(MAKES[name]())
-    for seed in range(3):
-        losses = method(network, inputs, targets, generator=seeded(seed))
-        losses.total.backward()
-        assert losses.total.isfinite()
-    assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
 @mixers

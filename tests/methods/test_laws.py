@@ -1,12 +1,33 @@
-"""Every method, alone and combined, against every law."""
+"""Every method, alone and combined, against every law, and what methods are called with."""
 
+import copy
 import re
+import sys
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 import cases
 import laws
 import toy
+from methods.shared import seeded
+from multimix.distill import SelfDistilled
+from multimix.methods import (
+    ERM,
+    METHODS,
+    Alternate,
+    CoMixup,
+    CutMix,
+    DenseMultiMix,
+    ManifoldMixup,
+    MixesInputs,
+    Mixup,
+    MultiMix,
+    PuzzleMix,
+)
+from multimix.ops import BinaryCrossEntropy, SquaredError
 
 
 @pytest.mark.parametrize(
@@ -49,3 +70,162 @@ def test_methods_that_want_images_say_so():
         if not case.vectors:
             with pytest.raises(ValueError, match=r"inputs must be images of shape \(b, c, h, w\)"):
                 cases.run(case.make(), toy.vectors(), *toy.batch(7, 8))
+
+
+WRONG = {
+    "a plain model": (lambda: nn.Linear(3, 5), "got Linear, which has no embed, pool, classify, head"),
+    "a function": (lambda: lambda x: x, "got function, which has no embed"),
+    "nothing": (lambda: None, "got NoneType, which has no embed"),
+    "a class": (lambda: toy.Toy, "got the class Toy$"),
+    **{  # known by their names: without a process group they cannot be built
+        name: (type(name, (nn.Module,), {}), f"got {name}; wrap a module of your own that holds net")
+        for name in ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
+    },
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(("wrong", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_no_network_is_refused(wrong, message, case):
+    _, inputs, targets = cases.images()
+    with pytest.raises(TypeError, match=f"^network must be an adapted network, net = mm.adapt\\(model\\), {message}"):
+        cases.run(case.make(), wrong(), inputs, targets)
+
+
+class Quiet(toy.Toy):
+    """One that keeps no list of what it has seen, which torch 2.4 cannot compile."""
+
+    def embed(self, inputs):
+        for block in self.blocks:
+            inputs = block(inputs)
+        return inputs.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("method", [MultiMix(), ManifoldMixup()], ids=lambda m: m.name)
+def test_a_compiled_network_is_refused_where_its_forward_pass_would_not_run(method):
+    network, inputs, targets = cases.images()
+    with pytest.raises(TypeError, match=r"got OptimizedModule; .* net\.embed = torch\.compile\(net\.embed\)"):
+        method(torch.compile(network, backend="eager"), inputs, targets)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("method", [ERM(), Mixup(), CutMix()], ids=lambda m: m.name)
+def test_a_compiled_network_will_do_where_it_is_only_called(method):
+    network, (inputs, targets) = Quiet(nn.Conv2d(3, 6, 3), width=6, classes=5), toy.batch(7, 3, 6, 6)
+    plain = cases.run(method, network, inputs, targets).total
+    torch.testing.assert_close(cases.run(method, torch.compile(network, backend="eager"), inputs, targets).total, plain)
+
+
+@pytest.mark.bad_input
+def test_manifold_mixup_wants_stages_as_well():
+    class Bare(nn.Module):
+        head = None
+
+        def forward(self, inputs):
+            return inputs
+
+        embed = pool = classify = forward
+
+    with pytest.raises(TypeError, match="got Bare, which has no mixing_at, stages"):
+        ManifoldMixup()(Bare(), *toy.batch(4, 5))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
+def test_a_seed_is_no_generator(case):
+    (network, *batch), method = cases.images(), case.make()
+    message = r"^generator must be a torch.Generator or None, got 7; take .*manual_seed\(7\)"
+    with pytest.raises(TypeError, match=message):
+        method(network, *batch, generator=7)
+    if isinstance(method, MixesInputs):
+        with pytest.raises(TypeError, match=message):
+            method.mix(*batch, num_classes=5, network=network, generator=7)
+
+
+# ------------------------------------------------------------------------------------------------ one-hot integers
+
+
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
+def test_they_are_probabilities(case):
+    network, inputs, targets = cases.images()
+    rows = functional.one_hot(targets, 5)
+    cases.close(
+        cases.step(case.make(), copy.deepcopy(network), inputs, rows),
+        cases.step(case.make(), network, inputs, toy.one_hot(targets)),
+    )
+
+
+def test_of_as_many_classes_as_positions_too():
+    """Maps of 3 x 3 positions and 9 classes: (b, 9) could be a label map, and is none."""
+    network = toy.images(classes=9).eval()
+    inputs, targets = toy.batch(7, 3, 6, 6, classes=9)
+    assert network.embed(inputs).shape[1] == 9
+    for method in (ERM(), MultiMix(31), DenseMultiMix(13)):
+        ours = cases.run(method, network, inputs, functional.one_hot(targets, 9)).total
+        torch.testing.assert_close(ours, cases.run(method, network, inputs, targets).total)
+
+
+def test_a_network_with_outputs_at_every_position_takes_them_for_label_maps():
+    network = toy.Toy(width=5, classes=4)
+    network.pool = lambda features: features
+    network.dense = True
+    inputs = torch.randn(3, 4, 5)
+    maps = torch.eye(4, dtype=torch.long)[:3]
+    expected = functional.cross_entropy(network(inputs).flatten(0, 1), maps.flatten())
+    torch.testing.assert_close(cases.run(ERM(), network, inputs, maps).total, expected)
+
+
+@pytest.mark.parametrize("objective", [BinaryCrossEntropy(), SquaredError()], ids=lambda o: type(o).__name__)
+def test_other_objectives_have_numbers_of_their_own(objective):
+    network, inputs, targets = cases.images()
+    network.objective = objective
+    rows = functional.one_hot(targets, 5)
+    ours, theirs = (cases.run(Mixup(), copy.deepcopy(network), inputs, t).total for t in (rows, rows.float()))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("method", [ERM(), Mixup(), MultiMix(31), DenseMultiMix(13)], ids=lambda m: m.name)
+def test_several_labels_in_integers_are_refused_with_what_they_may_be(method):
+    network, inputs, targets = cases.images()
+    rows = functional.one_hot(targets, 5)
+    rows[0] = 1
+    with pytest.raises(ValueError, match=r"^targets .*BinaryCrossEntropy"):
+        cases.run(method, network, inputs, rows)
+    if isinstance(method, MixesInputs):
+        with pytest.raises(ValueError, match=r"BinaryCrossEntropy"):
+            method.mix(inputs, rows, num_classes=5)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in METHODS if hasattr(cls, "mix")], ids=lambda cls: cls.name)
+def test_the_data_alone(cls):
+    network, inputs, targets = cases.images()
+    mixed = [
+        cls().mix(inputs, labels, network=network, num_classes=k, generator=seeded())
+        for labels, k in ((functional.one_hot(targets, 5), None), (targets, 5))
+    ]
+    for ours, theirs in zip(*mixed, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+# ---------------------------------------------------------------------------------------------- missing packages
+
+
+NEEDS = {
+    PuzzleMix: "^PuzzleMix's graph cut needs scipy, which is not installed: pip install scipy$",
+    CoMixup: "^Co-Mixup's search needs numpy, which is not installed: pip install numpy$",
+}
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.name)
+def test_methods_do_without_further_packages_or_name_them(cls, monkeypatch):
+    for module in ("scipy", "scipy.sparse", *(["numpy"] if cls is not PuzzleMix else [])):
+        monkeypatch.setitem(sys.modules, module, None)
+    if cls not in NEEDS:
+        assert cases.run(cls(**cases.settings_of(cls)), *cases.images()).total.isfinite()
+        return
+    for method in (cls(), SelfDistilled(cls()), Alternate([cls()])):
+        with pytest.raises(ImportError, match=NEEDS[cls]):
+            cases.run(method, *cases.images())

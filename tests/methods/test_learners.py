@@ -54,21 +54,6 @@ def test_modules_fit_the_network_and_leave_the_global_state_alone(make):
     assert total.isfinite()
 
 
-@learners
-def test_a_checkpoint_brings_the_modules_back(make):
-    network, (inputs, targets) = toy.images().eval(), toy.batch(7, 3, 6, 6)
-    method, twin = make(), make()
-    method.prepare(network)
-    twin.prepare(network)
-    with torch.no_grad():
-        for parameter in method.parameters():
-            parameter.mul_(1.3)
-    expected = method(network, inputs, targets, generator=seeded()).total
-    assert not torch.equal(twin(network, inputs, targets, generator=seeded()).total, expected)
-    twin.load_state_dict(method.state_dict())
-    assert torch.equal(twin(network, inputs, targets, generator=seeded()).total, expected)
-
-
 def engine(method: Method) -> Any:
     lab = pytest.importorskip("multimix.lab.train")
     data = pytest.importorskip("multimix.lab.bench.step")
@@ -138,30 +123,23 @@ def test_a_loop_that_trains_the_network_alone_is_told_once(make, wrap):
 
 
 @learners
-@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-def test_a_loop_that_trains_both_is_not(make, fused):
-    network, *batch = cases.images()
-    method = make()
-    method.prepare(network)
-    optimiser = torch.optim.Adam([*network.parameters(), *method.parameters()], lr=1e-6, fused=fused)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        loop(method, network, optimiser, *batch, accumulate=2, steps=20)
-
-
-@learners
-@pytest.mark.parametrize("case", ["network stands still", "modules frozen", "no gradient", "led"])
-def test_nor_is_one_that_trains_nothing_or_knows_what_it_does(make, case):
+@pytest.mark.parametrize(
+    "case", ["trains both", "fused", "network stands still", "modules frozen", "led", "no gradient"]
+)
+def test_nor_is_one_that_trains_both_or_nothing_or_knows_what_it_does(make, case):
     network, *batch = cases.images()
     method = make()
     method.prepare(network)
     method.requires_grad_(case != "modules frozen")
     method.led = case == "led"
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0 if case == "network stands still" else 0.01)
+    if case in ("trains both", "fused"):
+        both = [*network.parameters(), *method.parameters()]
+        optimiser = torch.optim.Adam(both, lr=1e-6, fused=case == "fused")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         if case != "no gradient":
-            loop(method, network, optimiser, *batch)
+            loop(method, network, optimiser, *batch, accumulate=2, steps=20)
             return
         with torch.no_grad():
             for _ in range(8):

@@ -5,6 +5,7 @@ import torch
 
 import references
 import toy
+from methods.shared import same_gradients
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.names import method_named
 from multimix.protocols import Teacher
@@ -34,18 +35,6 @@ DENSE_SETTINGS = [
 ]
 
 
-IMPLS = ["plain", "commuted", "fused"]
-
-
-def same(network, ours, truth):
-    """Assert value and gradients of every parameter."""
-    torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
-    parameters = list(network.parameters())
-    gradients = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (ours, truth)]
-    for mine, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
-
-
 def labels_of(targets, soft):
     b = len(targets)
     return toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
@@ -64,7 +53,8 @@ def test_multimix_equals_the_naive_network(name, settings, soft, taught):
     assert weights.shape == (13, 7)
     teacher, told = _teacher(name, shape) if taught else (None, None)
     ours = method(network, inputs, probabilities if soft else targets, generator=seeded(), teacher=teacher).total
-    same(network, ours, references.network_loss(network.classify, z, probabilities, weights, told and told(None)))
+    truth = references.network_loss(network.classify, z, probabilities, weights, told and told(None))
+    same_gradients(ours, truth, network.parameters())
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -86,7 +76,7 @@ def test_dense_multimix_equals_the_naive_network(affine, settings, soft, taught)
     truth = references.dense_network_loss(
         network.classify, z, probabilities, weights, attention.detach(), told and told(r)
     )
-    same(network, ours, truth)
+    same_gradients(ours, truth, network.parameters())
 
 
 def _dense_weights(method, z):
@@ -122,7 +112,7 @@ def test_attention_that_is_not_detached_gets_its_gradient(query, activation):
     attention = _attention(attached, network, z, probabilities)
     truth = references.dense_network_loss(network.classify, z, probabilities, _dense_weights(attached, z), attention)
     ours = attached(network, inputs, targets, generator=seeded()).total
-    same(network, ours, truth)
+    same_gradients(ours, truth, network.parameters())
     without = detached(network, inputs, targets, generator=seeded()).total
     torch.testing.assert_close(without, ours)
     leaves = [network.blocks[1][0].weight, network.classifier.weight]
@@ -163,7 +153,8 @@ def test_positions_are_pooled_each_by_itself():
     probabilities = toy.one_hot(targets, dtype=torch.float64)
     attention = references.attention(z)
     truth = references.dense_network_loss(network.classify, z, probabilities, _dense_weights(method, z), attention)
-    same(network, method(network, maps, targets, generator=seeded()).total, truth)
+    ours = method(network, maps, targets, generator=seeded()).total
+    same_gradients(ours, truth, network.parameters())
 
 
 def test_a_convolution_can_be_the_head():
@@ -189,7 +180,7 @@ def test_cam_needs_a_head():
         DenseMultiMix(13, query="cam")(toy.images(affine=False), *toy.batch(7, 3, 6, 6))
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", ["plain", "commuted", "fused"])
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])
 def test_the_implementation_changes_nothing(method, balanced, impl):
@@ -200,7 +191,7 @@ def test_the_implementation_changes_nothing(method, balanced, impl):
         method(13, balanced=balanced, impl=how)(network, inputs, targets, generator=seeded(), teacher=teacher).total
         for how in (impl, "auto")
     ]
-    same(network, *totals)
+    same_gradients(*totals, network.parameters())
 
 
 @pytest.mark.bad_input

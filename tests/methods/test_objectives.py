@@ -7,7 +7,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
+import references
 import toy
+from cases import settings_of
+from methods.shared import seeded
 from multimix.distill import SelfDistilled
 from multimix.methods import (
     ERM,
@@ -22,21 +25,12 @@ from multimix.methods import (
     MultiMix,
     PuzzleMix,
 )
-from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError, draw_partners
+from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
 from multimix.protocols import EncoderOutput
 
 TUPLES = 40
 LEARNS_FOR_CLASSES = {"automix", "stylecutmix"}
 """A divergence of class distributions, and styles of classes."""
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def settings(cls):
-    names = getattr(cls, "__dataclass_fields__", {})
-    return {name: value for name, value in {"tuples": TUPLES, "prob": 1.0}.items() if name in names}
 
 
 def images(objective, **options):
@@ -61,9 +55,9 @@ OBJECTIVES = {
 def test_every_method_trains_for_every_objective(method, name, taught):
     objective, targets_of = OBJECTIVES[name]
     network, inputs, targets = images(objective)
-    method = method(**settings(method))
+    method = method(**settings_of(method))
     method = SelfDistilled(method) if taught else method
-    losses = method(network, inputs, targets_of(targets), generator=generator())
+    losses = method(network, inputs, targets_of(targets), generator=seeded())
     losses.total.backward()
     assert losses.total.isfinite()
     assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in network.parameters())
@@ -96,34 +90,31 @@ def test_an_affine_head_may_be_unknown(method, name):
     totals = []
     for affine in (True, False):
         network, inputs, targets = images(objective, affine=affine)
-        totals.append(method(network, inputs, targets_of(targets), generator=generator()).total)
+        totals.append(method(network, inputs, targets_of(targets), generator=seeded()).total)
     torch.testing.assert_close(*totals)
 
 
 def test_mixup_mixes_values():
     network, inputs, _ = images(SquaredError())
-    targets = torch.randn(7, 5, generator=generator())
-    ours = Mixup(alpha=1.0)(network, inputs, targets, generator=generator(3)).total
-    draws = generator(3)
-    partners = draw_partners(7, generator=draws)
-    mixing = Mixup(alpha=1.0).draw(network, inputs, targets, generator(3))
-    assert torch.equal(mixing.partners, partners)
-    mixed = [mixing.lam * t + (1 - mixing.lam) * t[partners] for t in (inputs, targets)]
+    targets, method = torch.randn(7, 5, generator=seeded()), Mixup(alpha=1.0)
+    drawn = method.draw(network, inputs, targets, seeded(3))
+    mixed = [references.pairs(values, drawn.partners, float(drawn.lam)).float() for values in (inputs, targets)]
+    ours = method(network, inputs, targets, generator=seeded(3)).total
     torch.testing.assert_close(ours, nn.functional.mse_loss(network(mixed[0]), mixed[1]))
 
 
 @pytest.mark.parametrize("combined", [Chain(Mixup(), MultiMix(TUPLES)), Alternate((Mixup(), MultiMix(TUPLES)))])
 def test_combinations_pass_the_objective_on(combined):
     network, inputs, _ = images(BinaryCrossEntropy())
-    total = combined(network, inputs, torch.rand(7, 5, generator=generator()), generator=generator()).total
+    total = combined(network, inputs, torch.rand(7, 5, generator=seeded()), generator=seeded()).total
     assert total.isfinite()
 
 
 @pytest.mark.parametrize("method", [ERM(), MultiMix(TUPLES, clean=0.5), DenseMultiMix(TUPLES)], ids=str)
 def test_regression_with_one_output_takes_plain_numbers(method):
     network, inputs, _ = images(SquaredError(), classes=1)
-    targets = torch.randn(7, generator=generator())
-    flat, column = (method(network, inputs, t, generator=generator()).total for t in (targets, targets.unsqueeze(1)))
+    targets = torch.randn(7, generator=seeded())
+    flat, column = (method(network, inputs, t, generator=seeded()).total for t in (targets, targets.unsqueeze(1)))
     torch.testing.assert_close(flat, column)
 
 
@@ -151,7 +142,7 @@ class Tagger(toy.Toy):
 
 def sentences(length=6):
     lengths = torch.tensor([2, 6, 3, 5, 1, 4, 6])
-    tokens = torch.randint(1, 11, (7, length), generator=generator(1))
+    tokens = torch.randint(1, 11, (7, length), generator=seeded(1))
     return torch.where(torch.arange(length) < lengths.unsqueeze(1), tokens, 0), torch.tensor([0, 1, 2, 3, 4, 0, 1])
 
 
@@ -172,7 +163,7 @@ def test_sequences_of_different_length(name, taught):
     network, (tokens, targets) = Tagger(), sentences()
     method = METHODS_OF_EMBEDDINGS[name]
     method = SelfDistilled(method) if taught else method
-    losses = method(network, {"tokens": tokens}, targets, generator=generator())
+    losses = method(network, {"tokens": tokens}, targets, generator=seeded())
     losses.total.backward()
     assert losses.total.isfinite()
     gradient = network.blocks[1].weight.grad
@@ -184,7 +175,7 @@ def test_sequences_of_different_length(name, taught):
 def test_more_padding_changes_nothing(name):
     (tokens, targets), method = sentences(), METHODS_OF_EMBEDDINGS[name]
     totals = [
-        method(Tagger(), nn.functional.pad(tokens, (0, more)), targets, generator=generator()).total for more in (0, 5)
+        method(Tagger(), nn.functional.pad(tokens, (0, more)), targets, generator=seeded()).total for more in (0, 5)
     ]
     torch.testing.assert_close(*totals)
 
@@ -192,13 +183,13 @@ def test_more_padding_changes_nothing(name):
 def test_labels_of_positions_are_those_of_the_positions_that_are_left():
     """Padding to a length that no sequence has changes nothing, for labels at every position either."""
     tokens, _ = sentences()
-    labels = torch.randint(5, tokens.shape, generator=generator(2))
+    labels = torch.randint(5, tokens.shape, generator=seeded(2))
     totals = []
     for more in (0, 5):
         network = Tagger()
         network.pool = lambda output: output.features
         padded = [nn.functional.pad(t, (0, more)) for t in (tokens, labels)]
-        totals.append(DenseMultiMix(TUPLES)(network, *padded, generator=generator()).total)
+        totals.append(DenseMultiMix(TUPLES)(network, *padded, generator=seeded()).total)
     torch.testing.assert_close(*totals)
 
 
@@ -210,8 +201,8 @@ def test_packed_sequences_are_counted():
 
     tokens, targets = sentences()
     packed = pack_sequence([row[row != 0] for row in tokens], enforce_sorted=False)
-    ours = DenseMultiMix(TUPLES)(Packed(), packed, targets, generator=generator()).total
-    theirs = DenseMultiMix(TUPLES)(Tagger(), tokens, targets, generator=generator()).total
+    ours = DenseMultiMix(TUPLES)(Packed(), packed, targets, generator=seeded()).total
+    theirs = DenseMultiMix(TUPLES)(Tagger(), tokens, targets, generator=seeded()).total
     torch.testing.assert_close(ours, theirs)
 
 
@@ -244,7 +235,7 @@ MAPPERS = {
 
 def maps(b=4):
     inputs, _ = toy.batch(b, 3, 6, 8)
-    labels = torch.randint(5, (b, 6, 8), generator=generator(5))
+    labels = torch.randint(5, (b, 6, 8), generator=seeded(5))
     labels[0, :3] = 255
     return inputs, labels
 
@@ -256,7 +247,7 @@ def test_label_maps(name):
         if "taught" in name and targets is labels and MAPPERS[name].teacher == "mix":
             continue  # a blend of labels and predictions has the size of the predictions
         network.zero_grad()
-        losses = MAPPERS[name](network, inputs, targets, generator=generator())
+        losses = MAPPERS[name](network, inputs, targets, generator=seeded())
         losses.total.backward()
         assert losses.total.isfinite()
         assert all(p.grad.abs().sum() > 0 for p in network.parameters())
@@ -275,18 +266,10 @@ def test_ignored_positions_give_no_gradient():
     labels[:, :6] = 1
     embeddings = []
     network.classify = lambda z: embeddings.append(z) or network.classifier(z)
-    total = DenseMultiMix(TUPLES)(network, inputs, labels, generator=generator()).total
+    total = DenseMultiMix(TUPLES)(network, inputs, labels, generator=seeded()).total
     (gradient,) = torch.autograd.grad(total, embeddings[0])
     assert gradient[:, :6].abs().sum() > 0
     assert torch.equal(gradient[:, 6:], torch.zeros_like(gradient[:, 6:]))
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize("method", [CutMix(prob=1.0), PuzzleMix()], ids=["cutmix", "puzzlemix"])
-def test_pasting_does_not_mix_label_maps(method):
-    network, (inputs, labels) = Segmenter(CrossEntropy(ignore_index=255)), maps()
-    with pytest.raises(ValueError, match="targets must be one row an example: this method does not mix label maps"):
-        method(network, inputs, labels, generator=generator())
 
 
 @pytest.mark.bad_input
@@ -307,7 +290,11 @@ def test_wrong_inputs_are_named(method, inputs, error, said):
 
 
 @pytest.mark.bad_input
-def test_automix_is_for_classes():
+def test_methods_that_cannot_say_so():
+    network, (inputs, labels) = Segmenter(CrossEntropy(ignore_index=255)), maps()
+    for method in (CutMix(prob=1.0), PuzzleMix()):
+        with pytest.raises(ValueError, match="targets must be one row an example: this method does not mix label maps"):
+            method(network, inputs, labels, generator=seeded())
     network, inputs, _ = images(SquaredError())
     with pytest.raises(ValueError, match="objective must be CrossEntropy for AutoMix"):
         AutoMix()(network, inputs, torch.rand(7, 5))

@@ -1,28 +1,89 @@
-"""StyleMix and StyleCutMix against float64 loops, what they draw, and the styles of classes."""
+"""StyleMix and StyleCutMix against float64 loops, what they draw, the styles of classes, and the autoencoders."""
 
 import math
 
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 from torch.nn import functional
 
-import references
 import toy
-from methods.shared import problem, seeded
-from methods.stylemix_reference import (
-    BOTH,
-    always,
-    channel,
-    slow_adain,
-    slow_cut,
-    slow_four_way,
-    with_nothing,
-)
-from multimix.methods._adain import ClassStyles
+from methods.shared import seeded
+from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder
 from multimix.methods._predict import InputMixing
 from multimix.methods.stylemix import StyleCutMix, StyleMix
 from multimix.ops import Box, exchange_styles, mix_styles, paste_styles
+
+BOTH = [StyleMix, StyleCutMix]
+
+
+class Nothing(Autoencoder):
+    """Features are the images."""
+
+    def __init__(self):
+        super().__init__([nn.Identity()], None)
+
+    def _enter(self, images):
+        return images
+
+    def _decode(self, features):
+        return features
+
+
+def always(cls, **settings):
+    """A method that mixes every step and does not learn."""
+    return cls(prob=1.0, learning_rate=0.0, **settings)
+
+
+def with_nothing(cls, **settings):
+    method = always(cls, **settings)
+    method.autoencoder = Nothing()
+    if getattr(method, "styles", None) is not None:
+        method.styles = ClassStyles()
+    return method
+
+
+def channel(values):
+    """Mean and unbiased deviation of a channel, a list of numbers."""
+    mean = sum(values) / len(values)
+    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1) if len(values) > 1 else 0.0
+    return mean, math.sqrt(variance + 1e-5)
+
+
+def slow_adain(content, style):
+    out = torch.empty_like(content)
+    for i in range(len(content)):
+        for c in range(content.shape[1]):
+            mean, std = channel(content[i, c].flatten().tolist())
+            new_mean, new_std = channel(style[i, c].flatten().tolist())
+            for y in range(content.shape[2]):
+                for x in range(content.shape[3]):
+                    out[i, c, y, x] = (float(content[i, c, y, x]) - mean) / std * new_std + new_mean
+    return out
+
+
+def slow_four_way(features, partners, rc, rs, t):
+    other = features[partners]
+    one, two = slow_adain(features, other), slow_adain(other, features)
+    return t * features + (1 - rc - rs + t) * other + (rc - t) * one + (rs - t) * two
+
+
+def slow_cut(images, partners, decode, box, rs, gamma):
+    """The four shares of each pixel: T of x1, 1 - Rc - Rs + T of x2, Rc - T of g12, Rs - T of g21."""
+    out = torch.empty_like(images)
+    for i, p in enumerate(partners.tolist()):
+        g = float(gamma[i]) if gamma.ndim else float(gamma)
+        x1, x2 = images[i : i + 1], images[p : p + 1]
+        g12 = g * x1 + (1 - g) * decode(slow_adain(x1, x2))
+        g21 = g * x2 + (1 - g) * decode(slow_adain(x2, x1))
+        for y in range(images.shape[2]):
+            for x in range(images.shape[3]):
+                rc = 1.0 if box.top <= y < box.bottom and box.left <= x < box.right else 0.0
+                t = max(0.0, rc + rs - 1)
+                shares = (t, 1 - rc - rs + t, rc - t, rs - t)
+                out[i, :, y, x] = sum(w * v[0, :, y, x] for w, v in zip(shares, (x1, x2, g12, g21), strict=True))
+    return out
 
 
 @pytest.mark.parametrize(("rc", "rs", "t"), [(0.3, 0.6, 0.2), (0.9, 0.8, 0.75), (1, 1, 1), (0, 0, 0), (1, 0, 0)])
@@ -49,39 +110,29 @@ def test_pasted_styles_are_the_four_shares_of_each_pixel(box, gamma):
     torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("b", [1, 2, 5])
-def test_stylemix_equals_the_loop(b, soft):
-    network, inputs, given, probabilities = problem(b, 4, 5, soft=soft)
-    method = with_nothing(StyleMix)
-    drawn = method.draw(network, inputs, given, seeded())
+def test_stylemix_equals_the_loop(b):
+    inputs = toy.batch(b, 3, 4, 5, dtype=torch.float64)[0]
+    drawn = with_nothing(StyleMix).draw(None, inputs, None, seeded())
     rc, rs, t = (float(drawn.given[name]) for name in ("content", "style", "both"))
     mixed = slow_four_way(inputs, drawn.partners, rc, rs, t)
-    wanted = references.pairs(probabilities, drawn.partners, 0.7 * rc + 0.3 * rs)
-    truth = references.soft_cross_entropy(network(mixed), wanted)
-    ours = method(network, inputs, given, generator=seeded()).total
-    torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(drawn.mix(inputs), mixed, rtol=1e-5, atol=1e-6)
+    assert float(drawn.lam) == pytest.approx(0.7 * rc + 0.3 * rs)
 
 
-@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("gamma", ["beta", "auto", 0.25])
-def test_stylecutmix_equals_the_loop(gamma, soft):
-    network, inputs, given, probabilities = problem(5, 4, 5, soft=soft)
+def test_stylecutmix_equals_the_loop(gamma):
+    inputs, targets = toy.batch(5, 3, 4, 5, dtype=torch.float64)
     method = with_nothing(StyleCutMix, gamma=gamma).eval()
     if gamma == "auto":
-        method.styles.see([inputs.float()], given)
-    drawn = method.draw(network, inputs, given, seeded(2))
-    rs, blend = float(drawn.given["style"]), drawn.given["gamma"].double().expand(5)
+        method.styles.see([inputs.float()], targets)
+    drawn = method.draw(None, inputs, targets, seeded(2))
+    rs, blend, (top, bottom, left, right) = float(drawn.given["style"]), drawn.given["gamma"], drawn.given["box"]
     mixed = slow_cut(inputs, drawn.partners, lambda x: x, drawn.given["box"], rs, blend)
-    top, bottom, left, right = drawn.given["box"]
+    torch.testing.assert_close(drawn.mix(inputs), mixed, rtol=1e-5, atol=1e-6)
     area = (bottom - top) * (right - left) / 20
-    rows = []
-    for i, p in enumerate(drawn.partners.tolist()):
-        lam = 0.7 * area + 0.3 * (float(blend[i]) * area + (1 - float(blend[i])) * rs)
-        rows.append(lam * probabilities[i] + (1 - lam) * probabilities[p])
-    truth = references.soft_cross_entropy(network(mixed), torch.stack(rows))
-    ours = method(network, inputs, given, generator=seeded(2)).total
-    torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(drawn.lam, 0.7 * area + 0.3 * (blend * area + (1 - blend) * rs))
+    assert gamma != 0.25 or float(blend) == 0.25
 
 
 def test_shares_are_drawn_as_the_paper_says():
@@ -118,10 +169,6 @@ def test_the_other_steps_are_plain(cls, probability):
     generator, inputs = seeded(3), torch.zeros(2, 3, 2, 2)
     plain = sum(type(method.draw(None, inputs, None, generator)) is InputMixing for _ in range(600))
     assert plain / 600 == pytest.approx(1 - expected, abs=4 * math.sqrt(expected * (1 - expected) / 600))
-    if probability == 0.0:
-        network, (inputs, targets) = toy.images().eval(), toy.batch(5, 3, 6, 6)
-        total = method(network, inputs, targets, generator=seeded()).total
-        torch.testing.assert_close(total, functional.cross_entropy(network(inputs), targets))
 
 
 def test_class_styles_are_means_of_statistics():
@@ -183,3 +230,151 @@ def test_a_checkpoint_holds_decoder_and_styles():
         ours, theirs = (m(network, inputs, targets, generator=seeded(1)).total for m in (method, twin))
         assert torch.equal(ours, theirs)
     assert float(twin.autoencoder.steps) == 6
+
+
+def error(method, inputs):
+    again = method.autoencoder.decode(method.autoencoder.encode(inputs)[-1], inputs)
+    return float((again - inputs).square().mean() / inputs.var())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_decoder_learns_from_what_it_sees(channels):
+    smooth = functional.interpolate(toy.batch(8, channels, 3, 3)[0], size=(9, 7), mode="bilinear", align_corners=True)
+    method = StyleMix(prob=1.0)
+    method.prepare(None)
+    before = error(method, smooth)
+    for _ in range(60):
+        method.draw(None, smooth, None, seeded())
+    assert before > 0.5
+    assert error(method, smooth) < 0.1
+
+
+def test_learning_follows_adam():
+    """The first steps against torch's Adam on the same loss."""
+    inputs = toy.batch(4, 3, 6, 6)[0]
+    ours = SmallAutoencoder()
+    weights = nn.Parameter(ours.weights.clone())
+    adam = torch.optim.Adam([weights], lr=0.005, betas=(0.9, 0.99))
+    features = ours.encode(inputs)[-1]
+    ours.learn(inputs, 0.005, 4)
+    for _ in range(5):
+        adam.zero_grad()
+        functional.mse_loss(ours._decode(features, weights), inputs).backward()
+        adam.step()
+    torch.testing.assert_close(ours.weights, weights.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_always_the_same_and_nobody_elses():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = SmallAutoencoder()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.weights, SmallAutoencoder().weights)
+    assert not list(first.parameters())
+    assert 20_000 < sum(p.numel() for p in (first.weights, *first.stages.buffers())) < 50_000
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_the_loss_trains_the_network_alone(cls):
+    network, (inputs, targets) = toy.images(), toy.batch(5, 3, 6, 6)
+    method = cls(prob=1.0, warmup=0)
+    total = method(network, inputs, targets, generator=seeded()).total
+    weights = method.autoencoder.weights.clone()
+    method(network, inputs, targets, generator=seeded())  # replaces the weights that the first graph holds
+    total.backward()
+    assert not torch.equal(method.autoencoder.weights, weights)
+    assert method.autoencoder.weights.grad is None
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+    for still in (cls(prob=1.0).eval(), cls(prob=1.0, learning_rate=0.0), cls(prob=0.0)):
+        still.prepare(network)
+        before = still.autoencoder.weights.clone()
+        still(network, inputs, targets, generator=seeded())
+        assert torch.equal(still.autoencoder.weights, before)
+
+
+def test_one_bad_mini_batch_does_not_end_the_decoder():
+    autoencoder = SmallAutoencoder()
+    autoencoder.learn(torch.full((2, 3, 4, 4), float("nan")), 0.005, 0)
+    assert autoencoder.weights.isfinite().all()
+
+
+def layers(*sizes, up=False):
+    """Padded convolutions with ReLUs, between them pools or upsampling where a size is None."""
+    resize = nn.Upsample(scale_factor=2, mode="nearest") if up else nn.MaxPool2d(2, 2, 0, ceil_mode=True)
+    found, before = [], sizes[0]
+    for after in sizes[1:]:
+        if after is None:
+            found.append(resize)
+            continue
+        found += [nn.ReflectionPad2d(1), nn.Conv2d(before, after, 3), nn.ReLU()]
+        before = after
+    return found
+
+
+def official_encoder():
+    """The layers of VGG-19 to relu4_1 with their places in the official file."""
+    sizes = (3, 64, 64, None, 128, 128, None, 256, 256, 256, 256, None, 512)
+    return nn.Sequential(nn.Conv2d(3, 3, 1), *layers(*sizes))
+
+
+def official_decoder():
+    sizes = (512, 256, None, 256, 256, 256, 128, None, 128, 64, None, 64, 3)
+    return nn.Sequential(*layers(*sizes, up=True)[:-1])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    torch.manual_seed(0)
+    nets, folder = (official_encoder(), official_decoder()), tmp_path_factory.mktemp("weights")
+    state = {**nets[0].state_dict(), "32.weight": torch.zeros(1), "32.bias": torch.zeros(1)}  # the file goes on
+    torch.save(state, folder / "vgg.pth")
+    torch.save(nets[1].state_dict(), folder / "decoder.pth")
+    return {"encoder": str(folder / "vgg.pth"), "decoder": str(folder / "decoder.pth")}, *nets
+
+
+@torch.no_grad()
+def test_official_weights_do_what_the_official_layers_do(files):
+    paths, encoder, decoder = files
+    inputs, targets = toy.batch(3, 3, 8, 8)
+    method = StyleMix(prob=1.0, size=24, **paths)
+    drawn = method.draw(None, inputs, targets, seeded())
+    large = functional.interpolate(inputs, (24, 24), mode="bilinear", align_corners=False)
+    shares = (float(drawn.given[name]) for name in ("content", "style", "both"))
+    mixed = decoder(slow_four_way(encoder(large).double(), drawn.partners, *shares).float())
+    expected = functional.interpolate(mixed, (8, 8), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(drawn.mix(inputs), expected, rtol=1e-4, atol=1e-6)
+    assert not list(method.parameters())
+    assert not method.state_dict()  # the files hold the weights, not every checkpoint
+    grey = method.draw(None, inputs[:, :1, :, :6], targets, seeded()).mix(inputs[:, :1, :, :6])
+    assert grey.shape == (3, 1, 8, 6)
+
+
+def test_official_taps_are_those_after_the_first_relu_of_each_block(files):
+    paths, encoder, _ = files
+    inputs = toy.batch(2, 3, 16, 16)[0]
+    method = StyleCutMix(prob=1.0, size=16, gamma="auto", **paths)
+    method.prepare(None)
+    taps = method.autoencoder.encode(inputs)
+    with torch.no_grad():
+        for tap, end in zip(taps, (4, 11, 18, 31), strict=True):
+            torch.testing.assert_close(tap, encoder[:end](inputs), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.bad_input
+def test_other_files_are_refused(files, tmp_path):
+    paths = files[0]
+    with pytest.raises(ValueError, match=r"decoder must be a state dict .* with 1.weight of shape .* got none"):
+        StyleMix(encoder=paths["encoder"], decoder=paths["encoder"]).prepare(None)
+    torch.save({"0.weight": torch.zeros(3, 3, 3, 3)}, tmp_path / "wrong.pth")
+    with pytest.raises(ValueError, match=r"encoder must be a state dict .* got \(3, 3, 3, 3\)"):
+        StyleMix(encoder=str(tmp_path / "wrong.pth"), decoder=paths["decoder"]).prepare(None)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("cls", BOTH)
+@pytest.mark.parametrize("shape", [(4, 3, 8), (4, 2, 8, 8)])
+def test_what_is_no_image_is_refused(shape, cls):
+    channels = "" if len(shape) == 3 else ", with 1 or 3 channels"
+    message = rf"inputs must be images of shape \(b, c, h, w\) for {cls.__name__}{channels}, got \(4,"
+    with pytest.raises(ValueError, match=message):
+        cls()(toy.vectors(), *toy.batch(*shape))

@@ -7,12 +7,69 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.nn import functional
 
-import references
 import toy
 from methods.shared import seeded
-from methods.supermix_reference import QUICK, case, plain_search
 from multimix.methods.supermix import MaskedSets, SuperMix, masks_of, objective, solved
+
+QUICK = {"side": 3, "iterations": 4}
+
+
+def plain_masks(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    flat = functional.interpolate(values.flatten(0, 1)[:, None], size, mode="bilinear")
+    masks = torch.sigmoid(flat).view(*values.shape[:2], *size)
+    return masks / masks.sum(1, keepdim=True)
+
+
+def plain_search(teacher, images, members, wanted, values, settings):
+    """Every set at every step, one after the other; returns the values and the objectives before each step."""
+    b, m = len(images), len(members)
+    reach = int(5 * settings.sigma) // 2
+    ticks = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    bell = torch.exp(-(ticks**2) / 2 / settings.sigma**2) if reach else torch.ones(1, dtype=torch.float64)
+    kernel = (bell[:, None] * bell / bell.sum() ** 2)[None, None]
+    open_sets, history, values = [True] * b, [], values.clone()
+    for _ in range(settings.iterations):
+        if sum(open_sets) <= settings.tolerance * b and history:
+            break
+        losses = []
+        for i in [i for i in range(b) if open_sets[i]]:
+            v = values[i : i + 1].clone().requires_grad_()
+            masks = plain_masks(v, images.shape[-2:])
+            mixed = sum(masks[:, j : j + 1] * images[members[j][i]] for j in range(m))
+            log_p = teacher(torch.cat([mixed, mixed]))[:1].log_softmax(1)  # not alone: see _in_company
+            fit = functional.kl_div(log_p, wanted[i : i + 1], reduction="sum")
+            loss = fit + settings.sparsity * (masks * (masks - 1)).abs().mean()
+            (gradient,) = torch.autograd.grad(loss, v)
+            smooth = functional.conv2d(gradient[0][:, None], kernel, padding=reach)[:, 0]
+            length = float(loss.detach()) / (float((smooth * gradient[0]).sum()) + 1e-10)
+            values[i] -= min(max(length, 1e-4), 2000.0) * smooth
+            losses.append(float(loss.detach()))
+        history.append(losses)
+        masks = plain_masks(values, images.shape[-2:])
+        mixed = sum(masks[:, j : j + 1] * images[members[j]] for j in range(m))
+        for i, logits in enumerate(teacher(mixed).detach()):
+            named = {c for c in range(wanted.shape[1]) if wanted[i, c] > 0}
+            open_sets[i] = set(logits.topk(len(named)).indices.tolist()) != named
+    return values, history
+
+
+def case(b=5, m=2, shape=(6, 6), seed=0):
+    """A teacher in double precision, images, sets and the distributions wanted."""
+    teacher = toy.images(seed=seed).double().eval()
+    with torch.no_grad():
+        teacher.classifier.weight.mul_(8)  # sure of itself, as a trained one is
+    images = 2 * toy.batch(b, 3, *shape, dtype=torch.float64, seed=seed)[0]
+    drawn = SuperMix(teacher, images=m, iterations=1).draw(None, images, None, seeded(seed))
+    wanted = torch.zeros(b, 5, dtype=torch.float64)
+    seen = teacher(images).argmax(1).tolist()
+    for i in range(b):
+        for j in range(m):
+            wanted[i, seen[drawn.members[j, i]]] += drawn.weights[i, j]
+    even = torch.zeros(b, m, 4, 4, dtype=torch.float64)
+    return teacher, images, MaskedSets(drawn.members, drawn.weights, even), wanted
+
 
 # ----------------------------------------------------------------------------------------------------------- search
 
@@ -31,8 +88,9 @@ def test_one_step_equals_the_plain_one(shape, m, sigma):
 
 
 @pytest.mark.parametrize(("iterations", "tolerance"), [(2, 0.0), (15, 0.0), (15, 0.4), (15, 1.0)])
-@pytest.mark.parametrize("seed", [1, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_the_search_equals_the_plain_one(seed, iterations, tolerance):
+    """With the second seed a single set is left, which torch 2.14 would give a wrong gradient if it went in alone."""
     teacher, images, sets, wanted = case(6, seed=seed)
     settings = SuperMix(iterations=iterations, tolerance=tolerance)
     ours = settings.solve(teacher, images, sets, wanted)
@@ -41,16 +99,7 @@ def test_the_search_equals_the_plain_one(seed, iterations, tolerance):
     steps = len(history)
     assert steps == 1 if tolerance == 1.0 else 1 < steps < 15 if tolerance == 0.4 else steps == iterations
     assert len(history[-1]) < 6 or steps == 1  # some sets were left alone meanwhile
-
-
-def test_a_last_unsolved_set_is_searched_as_rightly_as_others():
-    """Alone in its mini-batch, torch 2.14 would give it a wrong gradient."""
-    teacher, images, sets, wanted = case(6, seed=2)
-    settings = SuperMix(iterations=8, tolerance=0.0)
-    expected, history = plain_search(teacher, images, sets.members, wanted, sets.values, settings)
-    assert [len(losses) for losses in history] == [6] + 7 * [1]
-    ours = settings.solve(teacher, images, sets, wanted)
-    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+    assert len(history[-1]) == 1 or seed == 1 or steps == 1
 
 
 def test_the_objective_by_hand():
@@ -81,7 +130,7 @@ def test_what_solves_a_set(logits, wanted, expected):
 def test_masks_sum_to_one_and_images_are_composed_by_them(shape, m):
     network = toy.images()
     inputs, targets = toy.batch(7, 3, *shape)
-    drawn = SuperMix(images=m, **QUICK).draw(network, inputs, targets, seeded())
+    drawn, labels = SuperMix(images=m, **QUICK).draw(network, inputs, targets, seeded()), toy.one_hot(targets)
     masks = masks_of(drawn.values, *shape)
     assert masks.min() >= 0
     assert masks.std() > 1e-3
@@ -89,25 +138,8 @@ def test_masks_sum_to_one_and_images_are_composed_by_them(shape, m):
     for i, mixed in enumerate(drawn.mix(inputs)):
         expected = sum(masks[i, j] * inputs[drawn.members[j, i]] for j in range(m))
         torch.testing.assert_close(mixed, expected)
-
-
-@pytest.mark.parametrize("soft", [False, True])
-def test_targets_are_the_labels_weighed(soft):
-    network, (inputs, labels) = toy.images(), toy.batch(7, 3, 6, 6)
-    targets = toy.soft_targets(7, 5) if soft else labels
-    method = SuperMix(images=3, **QUICK)
-    drawn = method.draw(network, inputs, targets, seeded())
-    images, mixed = method.mix(inputs, targets, num_classes=5, network=network, generator=seeded())
-    rows = references.one_hot(targets, 5)
-    expected = [
-        [sum(float(drawn.weights[i, j]) * rows[int(drawn.members[j, i])][c] for j in range(3)) for c in range(5)]
-        for i in range(7)
-    ]
-    torch.testing.assert_close(mixed, torch.tensor(expected))
-    torch.testing.assert_close(images, drawn.mix(inputs))
-    network.eval()
-    truth = references.soft_cross_entropy(network(images), torch.tensor(expected))
-    torch.testing.assert_close(method(network, inputs, targets, generator=seeded()).total, truth)
+        shares = sum(drawn.weights[i, j] * labels[drawn.members[j, i]] for j in range(m))
+        torch.testing.assert_close(drawn.mix_targets(labels)[i], shares)
 
 
 def test_what_is_drawn():
@@ -123,14 +155,6 @@ def test_what_is_drawn():
     assert all(stats.kstest(weights[:, j], stats.beta(3, 6).cdf).pvalue > 1e-3 for j in range(3))
     second = torch.bincount(torch.stack([each.members[1, 0] for each in drawn]), minlength=5)[1:]
     assert stats.chisquare(second.numpy()).pvalue > 1e-3
-
-
-@pytest.mark.parametrize("m", [2, 3])
-def test_one_image_is_mixed_with_itself(m):
-    network, (inputs, targets) = toy.images(), toy.batch(1, 3, 6, 6)
-    images, mixed = SuperMix(images=m, **QUICK).mix(inputs, targets, num_classes=5, network=network, generator=seeded())
-    torch.testing.assert_close(images, inputs)
-    torch.testing.assert_close(mixed, toy.one_hot(targets))
 
 
 def test_half_precision_images_of_a_network_in_float32():

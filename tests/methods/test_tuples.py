@@ -1,12 +1,17 @@
-"""How interpolation vectors are drawn: concentration, effective number, length of a tuple."""
+"""How interpolation vectors are drawn, and what MultiMix and its dense form offer beyond the paper."""
 
 import math
 
 import pytest
 import torch
 from scipy import stats
+from torch import nn
+from torch.nn import functional
 
+import toy
+from multimix import ops
 from multimix.methods import DenseMultiMix, MultiMix
+from multimix.protocols import Teacher
 from toy import seeded
 
 LIKE = torch.zeros(1)
@@ -32,14 +37,12 @@ def test_weights_lie_on_the_simplex(settings, b):
 
 
 @pytest.mark.parametrize("b", [3, 16, 128])
-@pytest.mark.parametrize("wanted", [1.5, 2.0, 2.9])
+@pytest.mark.parametrize("wanted", [1.5, None, 2.9])
 def test_effective_means_the_same_at_every_size(wanted, b):
-    weights = draw(b, tuples=6000, effective=wanted)
-    assert effective(weights) == pytest.approx(wanted, rel=0.03)
-
-
-def test_two_images_enter_a_tuple_by_default():
-    assert effective(draw(64, tuples=6000)) == pytest.approx(2.0, rel=0.03)
+    """Two by default; of a tuple, not of the mini-batch."""
+    assert effective(draw(b, tuples=6000, effective=wanted)) == pytest.approx(wanted or 2.0, rel=0.03)
+    if b > 8:
+        assert effective(draw(b, tuples=6000, tuple_length=8, effective=3.0)) == pytest.approx(3.0, rel=0.03)
 
 
 @pytest.mark.parametrize(("b", "alpha"), [(128, 0.5), (16, 2.0), (2, 0.5)])
@@ -48,12 +51,6 @@ def test_alpha_is_the_concentration_itself(b, alpha):
     assert effective(weights) == pytest.approx((1 + b * alpha) / (1 + alpha), rel=0.03)
     distribution = stats.beta(alpha, (b - 1) * alpha)
     assert stats.kstest(weights[:, b // 2].double().numpy(), distribution.cdf).pvalue > 1e-3
-
-
-def test_alpha_and_effective_are_two_names_of_one_thing():
-    m = 16
-    alpha = (4.0 - 1) / (m - 4.0)
-    torch.testing.assert_close(draw(m, tuples=50, alpha=alpha), draw(m, tuples=50, effective=4.0))
 
 
 def test_a_range_is_drawn_anew_for_every_tuple():
@@ -92,10 +89,6 @@ def test_tuple_length_limits_who_enters(length, b, m):
         assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_effective_counts_the_tuple_not_the_mini_batch():
-    assert effective(draw(64, tuples=6000, tuple_length=8, effective=3.0)) == pytest.approx(3.0, rel=0.03)
-
-
 def test_dense_draws_a_set_for_every_position_unless_shared():
     drawn = []
 
@@ -105,30 +98,12 @@ def test_dense_draws_a_set_for_every_position_unless_shared():
             return drawn[-1]
 
     maps, targets = torch.randn(5, 4, 3), torch.tensor([0, 1, 2, 0, 1])
-    network = _Maps()
+    network = toy.Toy(width=3, classes=3)
     for shared in (False, True):
         Counting(7, shared=shared)(network, maps, targets, generator=seeded())
     assert [len(weights) for weights in drawn] == [28, 7]
     sets = drawn[0].view(4, 7, 5)
     assert not any(torch.equal(sets[0], other) for other in sets[1:])
-
-
-class _Maps(torch.nn.Module):
-    """A network that is its head."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = torch.nn.Linear(3, 3)
-        self.stages = range(1)
-
-    def embed(self, inputs):
-        return inputs
-
-    def pool(self, features):
-        return features.mean(1)
-
-    def classify(self, embeddings):
-        return self.head(embeddings)
 
 
 def test_weights_lie_where_the_embeddings_do(device):
@@ -137,3 +112,163 @@ def test_weights_lie_where_the_embeddings_do(device):
         here = method.draw_weights(5, like=torch.zeros(1, device=device), generator=seeded())
         assert here.device.type == device.type
         assert torch.equal(here.cpu(), method.draw_weights(5, like=LIKE, generator=seeded()))
+
+
+BOTH = pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])
+
+
+def gradient_of(method, logits: torch.Tensor, targets: torch.Tensor, *, affine: bool = True) -> torch.Tensor:
+    network = toy.identity(logits.shape[-1])
+    network.affine = affine
+    leaf = logits.clone().requires_grad_()
+    method(network, leaf, targets, generator=seeded(2)).total.backward()
+    return leaf.grad
+
+
+def parted(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mean = gradient.mean(0, keepdim=True)
+    return gradient - mean, mean
+
+
+def example(b: int = 7, k: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(b, k, generator=seeded(0)), torch.randint(k, (b,), generator=seeded(1))
+
+
+def compare(ours: torch.Tensor, logits: torch.Tensor, one_hot: torch.Tensor) -> tuple[float, float]:
+    """Return the ratio of the norms of the centred gradients, ours to that of plain training, and their cosine."""
+    plain = (logits.softmax(-1) - one_hot) / len(logits)
+    ours, plain = parted(ours)[0].flatten(), parted(plain)[0].flatten()
+    return float(ours.norm() / plain.norm()), float(functional.cosine_similarity(ours, plain, 0))
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("alpha", [0.5, 2.0, 1 / 128, 4 / 128])
+def test_the_centred_gradient_shrinks_by_m_alpha_plus_one_unless_balanced(alpha, balanced):
+    """As findings.md, section 1, measures it."""
+    logits, targets = example(128, 10)
+    ours = gradient_of(MultiMix(20_000, alpha=alpha, balanced=balanced), logits, targets)
+    ratio, cosine = compare(ours, logits, toy.one_hot(targets, 10))
+    assert ratio == pytest.approx(1 if balanced else 1 / (128 * alpha + 1), rel=0.05)
+    assert cosine > 0.96
+
+
+def test_attention_is_not_mistaken_for_what_sets_images_apart():
+    """Images that attention lets into more tuples have more of what all have in common; it must not be multiplied."""
+    targets, leaf = example(128, 10)[1], torch.randn(128, 2, 10, generator=seeded(0), requires_grad=True)
+    seen = torch.rand(128, 2, generator=seeded(5)) + 0.05
+    weights = ops.dirichlet(8000, 128, (0.5, 2.0), generator=seeded(2))
+    ops.dense_mixed_cross_entropy(leaf, targets, weights, seen / seen.sum(1, keepdim=True), balanced=True).backward()
+    for j in range(2):
+        ratio, cosine = compare(leaf.grad[:, j] * 2, leaf[:, j].detach(), toy.one_hot(targets, 10))
+        assert 0.8 < ratio < 1.5
+        assert cosine > 0.75
+
+
+def test_without_a_head_the_embeddings_are_balanced():
+    """The gradient on the embeddings is the same as with one, since a linear map commutes with the balance."""
+    maps, targets = toy.batch(9, 3, 6, 6)
+    gradients = []
+    for affine in (True, False):
+        network, leaf = toy.images(affine=affine).eval(), maps.clone().requires_grad_()
+        DenseMultiMix(200, alpha=1.0, balanced=True)(network, leaf, targets, generator=seeded()).total.backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "any head"])
+@pytest.mark.parametrize("power", [0.0, 0.3, 1.0])
+def test_a_power_of_the_gain_multiplies_the_centred_gradient_alone(power, affine):
+    logits, targets = example()
+    plain = MultiMix(41, alpha=1.0)
+    gain = ops.balance_gain(plain.draw_weights(7, like=logits, generator=seeded(2)))
+    centred, mean = parted(gradient_of(plain, logits, targets, affine=affine))
+    method = MultiMix(41, alpha=1.0, balanced=True, balance_power=power)
+    ours, kept = parted(gradient_of(method, logits, targets, affine=affine))
+    torch.testing.assert_close(ours, gain**power * centred, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(kept, mean, rtol=1e-4, atol=1e-6)
+
+
+def test_without_balance_its_power_means_nothing():
+    logits, targets = example()
+    found = [gradient_of(MultiMix(41, balance_power=power), logits, targets) for power in (0.2, 1.0)]
+    assert torch.equal(*found)
+
+
+def test_log_uniform_ranges_favour_no_factor():
+    generator, method = seeded(), MultiMix(4000, effective=(2.0, 32.0), spread="log-uniform")
+    alpha = method._concentrations(4000, 128, generator, torch.device("cpu"))
+    effective = (1 + 128 * alpha) / (1 + alpha)
+    position = (effective.log() - math.log(2)) / math.log(16)
+    assert stats.kstest(position.numpy(), "uniform").pvalue > 1e-3
+
+
+def test_a_number_is_no_range_for_either_spread():
+    found = [
+        MultiMix(5, effective=3.0, spread=spread).draw_weights(9, like=torch.zeros(1), generator=seeded())
+        for spread in ("uniform", "log-uniform")
+    ]
+    assert torch.equal(*found)
+
+
+@BOTH
+@pytest.mark.parametrize("gamma", [None, 0.3])
+def test_the_clean_loss_stands_beside_the_tuples(method, gamma):
+    network, teacher_network = toy.images(), toy.images(seed=1)
+    inputs, targets = torch.randn(5, 3, 6, 6, generator=seeded(3)), torch.tensor([0, 1, 2, 1, 0])
+    view = torch.randn(5, 3, 6, 6, generator=seeded(4))
+    teacher = None if gamma is None else Teacher(teacher_network, view, gamma)
+
+    def losses(clean: float):
+        return method(31, clean=clean)(network, inputs, targets, generator=seeded(), teacher=teacher)
+
+    network.seen.clear()
+    losses(0.5)
+    assert len(network.seen) == 1  # no second pass
+    logits = network(inputs)
+    expected = functional.cross_entropy(logits, targets)
+    if gamma is not None:
+        taught = functional.cross_entropy(logits, teacher_network(view).softmax(-1))
+        expected = gamma * expected + (1 - gamma) * taught
+    torch.testing.assert_close(losses(1.0).total, expected)
+    torch.testing.assert_close(losses(0.3).total, 0.7 * losses(0.0).total + 0.3 * expected)
+    assert "clean_labels" in losses(0.3).terms
+    assert not any(name.startswith("clean") for name in losses(0.0).terms)
+
+
+@BOTH
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "any head"])
+def test_confidence_scales_the_logits_of_tuples(method, affine):
+    k, confidence = 4, 0.8
+    logits, targets = example(6, k)
+    logits = logits.unsqueeze(1).repeat(1, 3, 1) + torch.randn(6, 3, k, generator=seeded(5)) * (method is DenseMultiMix)
+    logits = logits[:, 0] if method is MultiMix else logits
+    scale = k / math.log((k - 1) * confidence / (1 - confidence))
+    settings = {"query": "uniform"} if method is DenseMultiMix else {}  # attention would be of the scaled features
+    ours = gradient_of(method(31, confidence=confidence, **settings), logits, targets, affine=affine)
+    theirs = gradient_of(method(31, **settings), scale * logits, targets, affine=affine)
+    torch.testing.assert_close(ours, scale * theirs, rtol=1e-4, atol=1e-6)
+    balanced = gradient_of(method(31, confidence=confidence, balanced=True, **settings), logits, targets, affine=affine)
+    theirs = gradient_of(method(31, balanced=True, **settings), scale * logits, targets, affine=affine)
+    torch.testing.assert_close(balanced, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("k", "confidence"), [(3, 0.9), (10, 0.9), (10, None)])
+def test_logits_of_many_images_a_tuple_end_where_the_limit_says(k, confidence):
+    """Free logits, trained alone: squared-error regression has its optimum where confidence was asked for."""
+    targets = torch.arange(5 * k) % k
+    logits = nn.Parameter(torch.zeros(5 * k, k))
+    method = MultiMix(2000, alpha=20.0, balanced=True, confidence=confidence)
+    optimiser, generator = torch.optim.SGD([logits], lr=5.0 * k), seeded()
+    for _ in range(150):
+        optimiser.zero_grad()
+        method(toy.identity(k), logits, targets, generator=generator).total.backward()
+        optimiser.step()
+    reached = logits.detach().softmax(-1).gather(1, targets[:, None]).mean()
+    wanted = confidence or math.exp(k) / (math.exp(k) + k - 1)
+    assert float(reached) == pytest.approx(wanted, abs=0.02)
+
+
+@pytest.mark.bad_input
+def test_confidence_below_chance_is_refused():
+    with pytest.raises(ValueError, match=r"confidence must be above chance, 1 / 3, got 0.2"):
+        MultiMix(5, confidence=0.2)(toy.identity(3), *example())

@@ -140,15 +140,16 @@ class SelfDistilled(Checked, Stateful):
         self._seen.fill_(float("nan"))  # whoever goes on from a checkpoint has seen every step
 
     def forward(self, network: Network, inputs: Any, targets: Tensor, *, generator: Generator | None = None) -> Losses:
-        """Return the losses of the method with the teacher's predictions as further targets.
-
-        Raises:
-            ValueError: If ``inputs`` is a sequence of other than two views.
-        """
+        """Return the losses of the method with the teacher's predictions as further targets."""
         check_network(network)
         view, other = _two_views(inputs)
         check_examples(other, targets)
-        ema = self._follow(network)
+        self.prepare(network)
+        ema = cast("EMATeacher", self.ema)
+        if not self.led and not torch.equal(self._seen, now := fingerprint(as_module(network))):
+            if not self._seen.isnan().all():
+                ema.update_(as_module(network))  # the optimiser's step since the last call
+            self._seen = now
         if self.teacher == "mix":
             return self.method(network, view, self._blend(network, targets, ema(other)), generator=generator)
         taught = Teacher(cast("Network", ema.network), other, self.gamma)
@@ -163,16 +164,6 @@ class SelfDistilled(Checked, Stateful):
         labels = objective.targets(targets, predictions.shape[-1], dtype=predictions.dtype)
         check_fit(targets, labels, predictions)
         return self.gamma * labels + (1 - self.gamma) * predictions
-
-    def _follow(self, network: Network) -> EMATeacher:
-        """Absorb the optimiser's step since the last call, if there was one and nobody calls ``after_step``."""
-        self.prepare(network)
-        ema = cast("EMATeacher", self.ema)
-        if not self.led and not torch.equal(self._seen, now := fingerprint(as_module(network))):
-            if not self._seen.isnan().all():
-                ema.update_(as_module(network))
-            self._seen = now
-        return ema
 
 
 _ONE_VIEW = (Tensor, Mapping, PackedSequence)

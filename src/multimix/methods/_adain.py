@@ -17,18 +17,13 @@ _ENCODER = ((32, 3, 2), (48, 32, 1))
 """Channels after and before, and stride, of the small encoder's convolutions."""
 _DECODER = ((32, 48), (12, 32))
 """Channels after and before of the small decoder's; the last ones are the three colours of 2 x 2 pixels."""
-_BATCH = 32
-"""How many images of a mini-batch the small decoder learns from at most."""
-_BETAS, _TINY = (0.9, 0.99), 1e-8
-"""Adam's; the short memory of squares suits the few steps there are."""
+_TINY = 1e-8
 _VGG_CONVOLUTIONS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
 _DECODER_CONVOLUTIONS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
 """Indices of the layers with weights in the official files."""
 _VGG_SHAPES = [(3, 3, 1), *((after, before, 3) for before, after in pairwise((3, 64, 64, 128, 128, *[256] * 4, 512)))]
 _DECODER_SHAPES = [(after, before, 3) for before, after in pairwise((512, *[256] * 4, 128, 128, 64, 64, 3))]
 """Channels after and before, and side, of those layers."""
-_SAME_CLASS = 2.0
-"""Added to the distance of a class from itself, as the official code does, so that it is not zero."""
 
 
 class Convolution(nn.Module):
@@ -126,10 +121,11 @@ class SmallAutoencoder(Autoencoder):
         """Take a step of Adam on the mean squared error of reconstruction, and ``warmup`` more if it is the first."""
         steps = 1 if self._warm or int(self.steps) else warmup + 1
         self._warm = True
-        images = images.detach()[:_BATCH]
+        images = images.detach()[:32]  # enough to learn from
         with no_autocast(images.device.type):
             features, images = self.encode(images)[-1], self._enter(images)
-        (slow, fast), (height, width) = _BETAS, images.shape[-2:]
+        slow, fast = 0.9, 0.99  # the short memory of squares suits the few steps there are
+        height, width = images.shape[-2:]
         for _ in range(steps):
             weights = self.weights.detach().requires_grad_()
             with torch.enable_grad(), no_autocast(images.device.type):
@@ -239,7 +235,7 @@ class ClassStyles(nn.Module):
         seen, unit = self.means[self.counts > 0], torch.ones(())
         if self.scale is not None and len(seen) > 1:  # the mean distance of all pairs is twice the variance
             unit = self.scale / (2 * seen.var(0).mean()).clamp(min=_TINY)
-        return unit * (styles - styles[partners]).square().mean(1) + _SAME_CLASS * same
+        return unit * (styles - styles[partners]).square().mean(1) + 2 * same  # as in the official code
 
     def _labels(self, targets: Tensor) -> Tensor:
         return as_probabilities(targets, targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1)

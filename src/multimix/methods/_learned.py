@@ -14,9 +14,6 @@ from multimix.protocols import Network, Stateful
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_PATIENCE = 5
-"""How many steps of the network's optimiser may leave a method's own parameters as they were."""
-
 
 class LearnsBeside(Stateful, Checked, Predicts):
     """Base of the methods whose own parameters somebody has to train."""
@@ -60,7 +57,7 @@ class LearnsBeside(Stateful, Checked, Predicts):
             return
         if len(before[1]) == len(own) and all(map(_same, before[1], own)):
             self._idle += not _same(before[0], self._before[0])
-            if self._idle < _PATIENCE:
+            if self._idle < 5:  # steps of the network's optimiser: some loops accumulate gradients
                 return
             name = type(self).__name__
             warnings.warn(

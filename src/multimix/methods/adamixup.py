@@ -15,11 +15,6 @@ from multimix.methods._predict import InputMixing, Step
 from multimix.ops import accurate, check_batch, draw_partners
 from multimix.protocols import Losses, Network
 
-_HIDDEN = 100
-"""Units between the policy network's embedding and its three logits."""
-_SPREAD = 1e-3
-"""Standard deviation of the heads' initial weights."""
-
 
 @dataclass(eq=False)
 class AdaMixUp(LearnsBeside):
@@ -126,7 +121,7 @@ class Policy(nn.Module):
         head = cast("Network", self.trunk).head
         if head is not None:
             head.requires_grad_(False)
-        self.head = nn.Sequential(_small_linear(width, _HIDDEN), _small_linear(_HIDDEN, 3))
+        self.head = nn.Sequential(_small_linear(width, 100), _small_linear(100, 3))
 
     def forward(self, averages: Tensor) -> Tensor:
         """Return (a, b, .), of sum 1, for each average of two inputs."""
@@ -154,7 +149,7 @@ def _embedding_width(network: Network) -> int:
 
 def _small_linear(inside: int, outside: int) -> nn.Linear:
     layer = nn.Linear(inside, outside)
-    nn.init.normal_(layer.weight, std=_SPREAD)
+    nn.init.normal_(layer.weight, std=1e-3)
     nn.init.zeros_(layer.bias)
     return layer
 

@@ -72,11 +72,7 @@ class AutoMix(LearnsBeside, MixesInputs):
             self.unet = self.build(network, lambda: MixingUNet(channels, self.width))
 
     def losses(self, step: Step) -> Losses:
-        """Return the classification losses plus the weighted distance of the mixed images to their two.
-
-        Raises:
-            ValueError: If the inputs have other channels than the generator, or the network is not trained for classes.
-        """
+        """Return the classification losses plus the weighted distance of the mixed images to their two."""
         self.look_for_an_optimiser(step.network)
         objective = objective_of(step.network)
         if not isinstance(objective, CrossEntropy):

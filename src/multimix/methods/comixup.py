@@ -14,10 +14,6 @@ from multimix.methods._predict import InputMixing, MixesInputs, Step, wanted_of
 from multimix.ops import comix_masks, dirichlet, no_autocast, objective_of
 from multimix.protocols import Losses, Network
 
-_SPOT = 8
-"""Side in pixels of the window whose mean saliency is highest where an image is said to be salient."""
-_LEAST_PRIOR = 1e-8
-
 
 @dataclass(frozen=True)
 class CoMixup(MixesInputs, Checked):
@@ -101,7 +97,7 @@ class CoMixup(MixesInputs, Checked):
         home = generator.device if generator else None
         start = torch.randint(b, tuple(cells.shape), generator=generator, device=home)
         masks = comix_masks(
-            -cells - self.eta / r * (prior + _LEAST_PRIOR).log()[:, None, None],
+            -cells - self.eta / r * (prior + 1e-8).log()[:, None, None],
             _affinity(spots, self.omega),
             start,
             beta=self.beta,
@@ -136,7 +132,6 @@ class Assembly(InputMixing):
 
 
 def _cell_of(side: int, cells: int, device: torch.device) -> Int[Tensor, " side"]:
-    """Return the cell in which each pixel of a side lies."""
     return torch.arange(side, device=device) * cells // side
 
 
@@ -151,9 +146,9 @@ def _share_of_cells(saliency: Float[Tensor, "b h w"], grid: int) -> Float[Tensor
 
 
 def _salient_spots(saliency: Float[Tensor, "b h w"]) -> Int[Tensor, "b 2"]:
-    """Return row and column of the window that is most salient in the mean."""
+    """Return row and column of the window of 8 x 8 pixels that is most salient in the mean."""
     h, w = saliency.shape[1:]
-    means = functional.avg_pool2d(saliency.unsqueeze(1), (min(_SPOT, h), min(_SPOT, w)), stride=1)[:, 0]
+    means = functional.avg_pool2d(saliency.unsqueeze(1), (min(8, h), min(8, w)), stride=1)[:, 0]
     where = means.flatten(1).argmax(1)
     return torch.stack([where // means.shape[2], where % means.shape[2]], 1)
 

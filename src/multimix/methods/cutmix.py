@@ -94,7 +94,7 @@ class ResizeMix(MixesInputs, Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.scales) != 2 or self.scales[0] > self.scales[1]:
+        if self.scales[0] > self.scales[1]:
             raise ValueError(f"scales must be (low, high) with low <= high, got {self.scales}")
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
@@ -187,9 +187,7 @@ class SaliencyMix(MixesInputs, Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.levels is not None and not (
-            len(self.levels) == 2 and -math.inf < self.levels[0] < self.levels[1] < math.inf
-        ):
+        if self.levels is not None and not -math.inf < self.levels[0] < self.levels[1] < math.inf:
             raise ValueError(f"levels must be None or (black, white) with black < white, got {self.levels!r}")
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:

@@ -105,11 +105,7 @@ class ManifoldMixup(Checked, Predicts):
     """Where to mix, 0 being the input; stages that a network does not have are left out."""
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
-        """Draw a stage, partners and lambda.
-
-        Raises:
-            ValueError: If the network has none of the stages, or says that it has none but its inputs.
-        """
+        """Draw a stage that the network has, partners and lambda."""
         check_network(network, "mixing_at", "stages")
         like = inputs if isinstance(inputs, Tensor) else targets
         first = 0 if isinstance(inputs, Tensor) and inputs.is_floating_point() else 1  # indices are not to be mixed

@@ -27,9 +27,6 @@ from multimix.ops import (
 )
 from multimix.protocols import Losses, Network, encode, pool, require_part
 
-DEFAULT_EFFECTIVE = 2.0
-"""Images that effectively enter a tuple unless told otherwise; the paper's alpha in (0.5, 2) at m = 128 means 43 to
-86."""
 Spread = Literal["uniform", "log-uniform"]
 
 
@@ -181,20 +178,16 @@ class TupleMethod(Checked, Steps):
         return weights if m == b else scatter_tuples(weights, b, generator=generator)
 
     def _concentrations(self, n: int, m: int, generator: Generator | None, device: torch.device) -> Tensor:
-        draw = partial(_draw, spread=self.spread, n=n, generator=generator, device=device)
+        def draw(values: float | tuple[float, float]) -> Tensor:
+            if self.spread == "uniform" or isinstance(values, float | int):
+                return draw_between(values, n, generator=generator, device=device)
+            low, high = (math.log(value) for value in values)
+            return draw_between((low, high), n, generator=generator, device=device).exp()
+
         if self.alpha is not None:
             return draw(self.alpha)
-        effective = draw(DEFAULT_EFFECTIVE if self.effective is None else self.effective)
+        effective = draw(2.0 if self.effective is None else self.effective)
         return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
-
-
-def _draw(
-    values: float | tuple[float, float], *, spread: Spread, n: int, generator: Generator | None, device: torch.device
-) -> Tensor:
-    if spread == "uniform" or isinstance(values, float | int):
-        return draw_between(values, n, generator=generator, device=device)
-    low, high = (math.log(value) for value in values)
-    return draw_between((low, high), n, generator=generator, device=device).exp()
 
 
 def limit_scale(confidence: float, num_classes: int) -> float:
@@ -203,9 +196,6 @@ def limit_scale(confidence: float, num_classes: int) -> float:
     In that limit the loss is the squared error of the centred logits, whose optimum is k apart between the class of the
     label and each of the k - 1 others, whatever k is. Logits multiplied by
     :math:`k / (\log(k - 1) + \log\frac{c}{1 - c})` are at that optimum where the probability of the label is c.
-
-    Raises:
-        ValueError: If the confidence is not above chance.
     """
     if num_classes == 1:
         return 1.0
@@ -297,11 +287,7 @@ class DenseMultiMix(TupleMethod):
         return Encoded(values, clean, output.grid, mask, kept, None if self.shared else r)
 
     def attend(self, network: Network, own: Encoded, targets: Tensor) -> Tensor | None:
-        """Return the attention of every image over its positions, (b, r); None for label maps, which need none.
-
-        Raises:
-            ValueError: If ``query`` is ``cam`` and the network has no affine head to take class weights from.
-        """
+        """Return the attention of every image over its positions, (b, r); None for label maps, which need none."""
         if objective_of(network).is_map(targets):
             return None
         features, weights = own.values, _class_weights(network, targets) if self.query == "cam" else None

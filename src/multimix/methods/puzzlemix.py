@@ -15,9 +15,6 @@ from multimix.methods._predict import MixesInputs, PairMixing, Step, wanted_of
 from multimix.ops import beta, draw_partners, objective_of, solve_ordered_labels, transport_blocks
 from multimix.protocols import Losses, Network
 
-_LEAST = 1e-4
-"""Least lambda and 1 - lambda that the prior looks at: beyond, its logarithm would outweigh everything else."""
-
 
 @dataclass(frozen=True)
 class PuzzleMix(MixesInputs, Checked):
@@ -125,8 +122,8 @@ class PuzzleMix(MixesInputs, Checked):
             weights.append(weight.clamp_min(0) / (self.labels - 1) ** 2)
         share = torch.linspace(0, 1, self.labels, device=shares.device).view(1, -1, 1, 1)
         unary = share * first.unsqueeze(1) + (1 - share) * second.unsqueeze(1)
-        # Minus the logarithm of the binomial distribution whose mean is lambda.
-        lam, n = lam.float().clamp(_LEAST, 1 - _LEAST), self.labels - 1
+        # Minus the logarithm of the binomial distribution of mean lambda, which is kept from 0 and 1: all is finite.
+        lam, n = lam.float().clamp(1e-4, 1 - 1e-4), self.labels - 1
         count = torch.arange(self.labels, device=lam.device)
         ways = torch.tensor([math.log(math.comb(n, i)) for i in range(self.labels)], device=lam.device)
         prior = -(ways + count * lam.log() + (n - count) * (-lam).log1p())

@@ -14,14 +14,6 @@ from multimix.methods._predict import InputMixing, MixesInputs, PairMixing
 from multimix.ops import beta, draw_box, draw_partners, exchange_styles, mix_styles, paste_styles
 from multimix.protocols import Network, Stateful
 
-_VGG_SIZE = 224
-"""Side of the images for which the official weights were made."""
-_LEAST_VGG_SIZE = 16
-"""Below it the deepest maps have no neighbour to reflect."""
-_MEAN_DISTANCE = 1.37
-"""Mean distance of two classes of CIFAR-100 in the official code's matrix, to which those of the small autoencoder are
-brought, so that delta means the same with either."""
-
 
 @dataclass(eq=False)
 class _Styles(Stateful, MixesInputs, Checked):
@@ -52,22 +44,18 @@ class _Styles(Stateful, MixesInputs, Checked):
             raise ValueError(
                 f"encoder and decoder must be given together, got encoder={self.encoder!r}, decoder={self.decoder!r}"
             )
-        if self.encoder is not None and self.size is not None and self.size < _LEAST_VGG_SIZE:
-            raise ValueError(f"size must be at least {_LEAST_VGG_SIZE} with files of weights, got {self.size}")
+        if self.encoder is not None and self.size is not None and self.size < 16:  # deepest maps need a neighbour
+            raise ValueError(f"size must be at least 16 with files of weights, got {self.size}")
         self.autoencoder: Any = None
 
     def prepare(self, network: Network | None) -> None:
-        """Build or load the autoencoder, unless there is one.
-
-        Raises:
-            ValueError: If a file of weights does not hold the layers of its network.
-        """
+        """Build the autoencoder, or load it from the files of weights, unless there is one."""
         if self.autoencoder is not None:
             return
         if self.encoder is None or self.decoder is None:
             self.autoencoder = SmallAutoencoder(self.size)
         else:
-            self.autoencoder = VGGAutoencoder(self.encoder, self.decoder, self.size or _VGG_SIZE)
+            self.autoencoder = VGGAutoencoder(self.encoder, self.decoder, self.size or 224)
 
     forward = MixesInputs.__call__
 
@@ -173,7 +161,8 @@ class StyleCutMix(_Styles):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        scale = _MEAN_DISTANCE if self.encoder is None else None
+        # The mean distance of two classes of CIFAR-100 in the official code's matrix: delta means the same with either.
+        scale = 1.37 if self.encoder is None else None
         self.styles = ClassStyles(scale) if self.gamma == "auto" else None
 
     def _learn(self, inputs: Tensor, targets: Tensor) -> None:

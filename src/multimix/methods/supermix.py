@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, one_hot
-from typing_extensions import Self
 
 from multimix._declared import Checked, Count, Fraction, Ge, Positive, check
 from multimix._modules import copied
@@ -16,9 +15,6 @@ from multimix.methods._images import Weight, evaluating
 from multimix.methods._predict import InputMixing, MixesInputs, Step
 from multimix.ops import accurate, as_probabilities, dirichlet, draw_partners, no_autocast
 from multimix.protocols import Losses, Network, Stateful
-
-_LEAST_STEP, _MOST_STEP = 1e-4, 2000.0
-"""Bounds on the step's length, those of the official code."""
 
 
 class MixedSet(NamedTuple):
@@ -78,13 +74,6 @@ class SuperMix(Stateful, MixesInputs, Checked):
             if not isinstance(self.teacher, nn.Module):
                 raise TypeError(f"teacher must be a torch module, got {type(self.teacher).__name__}")
             self.teacher = copied(self.teacher).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 (torch's own signature)
-        """Leave the teacher in evaluation mode."""
-        super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
-        return self
 
     forward = MixesInputs.__call__
 
@@ -181,10 +170,10 @@ class SuperMix(Stateful, MixesInputs, Checked):
                 logits = accurate(supervisor(mixed if len(mixed) > 1 else mixed.repeat(2, 1, 1, 1))[: len(mixed)])
                 losses = objective(logits, wanted[active], masks, self.sparsity)
                 (gradient,) = torch.autograd.grad(losses.sum(), current)
-            # A step along the smoothed gradient, to where the linearised objective is zero.
+            # Along the smoothed gradient, to where the linearised objective is zero; bounds of the official code.
             smooth = blur(gradient, self.sigma)
             slope = (gradient * smooth).sum((1, 2, 3))
-            length = (losses.detach().to(slope.dtype).abs() / (slope + 1e-10)).clamp(_LEAST_STEP, _MOST_STEP)
+            length = (losses.detach().to(slope.dtype).abs() / (slope + 1e-10)).clamp(1e-4, 2000.0)
             moved = current.detach() - length[:, None, None, None] * smooth
             # Even masks would solve many a set; the official code takes one step before it looks.
             unsolved = ~solved(logits.detach(), wanted[active]) if step else torch.ones_like(active, dtype=torch.bool)
@@ -227,8 +216,10 @@ def _first(count: int, lots: Iterator[MixedSet]) -> Iterator[MixedSet]:
 
 def masks_of(values: Float[Tensor, "b m s s"], height: int, width: int) -> Float[Tensor, "b m h w"]:
     """Return values upsampled bilinearly, through a sigmoid, over their sum over the members of a set."""
+    eye = torch.eye(values.shape[-1], device=values.device, dtype=values.dtype)[None]
     with no_autocast(values.device.type):
-        down, across = (_upsampling(values, size) for size in (height, width))
+        # by products with matrices, which, unlike torch's own upsampling, repeat on a GPU
+        down, across = (interpolate(eye, size, mode="linear")[0].mT for size in (height, width))
         masks = (down @ values @ across.mT).sigmoid()
         return masks / masks.sum(1, keepdim=True)
 
@@ -274,9 +265,3 @@ def precision_of(network: object, inputs: Tensor) -> torch.dtype:
     """Return the dtype of a network's parameters, or of the inputs if it has none."""
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
     return next((p.dtype for p in parameters if p.is_floating_point()), inputs.dtype)
-
-
-def _upsampling(values: Float[Tensor, "b m s s"], size: int) -> Float[Tensor, "size s"]:
-    """Return bilinear upsampling of one axis as a matrix, whose products, unlike torch's own, repeat on a GPU."""
-    eye = torch.eye(values.shape[-1], device=values.device, dtype=values.dtype)
-    return interpolate(eye[None], size, mode="linear")[0].mT
