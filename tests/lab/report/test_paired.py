@@ -153,9 +153,7 @@ def test_a_method_with_other_settings_is_compared_by_its_full_name():
     rows = [*three(0.9, 0.8, config="aaaaaaaaaa"), *three(0.5, 0.5, config="bbbbbbbbbb"), *three(0.7, 0.7, label="erm")]
     found = paired(compared(rows), "accuracy", "mixup [bbbbbb]")
     assert {one.label: round(one.mean, 9) for one in found} == {"mixup [aaaaaa]": 0.35, "erm": 0.2}
-    said = (
-        r"^against: expected the name of one row, got 'mixup', which in digits.* names 2 .*: mixup \[aaaaaa\], mixup"
-    )
+    said = r"^against: expected the name of one row, got 'mixup', which in digits.* names 2 .*: mixup \[aaaaaa\], mixup"
     with pytest.raises(ValueError, match=said):
         paired(compared(rows), "accuracy", "mixup")
 
@@ -167,7 +165,7 @@ def test_a_method_with_other_settings_is_compared_by_its_full_name():
         (FOUR, "emr", {}, "against: expected one of erm, up, down, either, got 'emr'; did you mean erm?"),
         (FOUR, "erm", {"metrics": ["f1"]}, "metrics: expected one of accuracy, nll, novelty, got 'f1'"),
         (FOUR, "erm", {"metrics": []}, "metrics: expected some of accuracy, nll, novelty, got none"),
-        (FOUR, "erm", {"fmt": "pdf"}, "fmt: expected one of markdown, html, csv, latex, plain, got 'pdf'"),
+        (FOUR, "erm", {"fmt": "pdf"}, "fmt must be one of markdown, html, csv, latex, plain, got 'pdf'"),
         ([], "erm", {}, "nothing to compare: no finished run has a record"),
         (FOUR[:3], "erm", {}, "against: expected a method that another can be compared with, got 'erm' alone"),
         (

@@ -200,7 +200,7 @@ def test_metrics_have_headings_and_a_meaning(name, heading):
 @pytest.mark.bad_input
 def test_wrong_arguments():
     summary = summarise([record(0.9)])
-    with pytest.raises(ValueError, match="fmt: expected one of markdown, html, csv, latex, plain, got 'pdf'"):
+    with pytest.raises(ValueError, match="fmt must be one of markdown, html, csv, latex, plain, got 'pdf'"):
         table(summary, "pdf")
     with pytest.raises(ValueError, match="nothing to tabulate"):
         table(summarise([]))

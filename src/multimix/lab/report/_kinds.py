@@ -70,8 +70,8 @@ def _curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
         series = []
         for data in row.data:
             places = _numbers(data, kind.x)
-            values = 100 * _numbers(data, "accuracy", len(places))
-            series.append(dict(zip((places * factor).round(9).tolist(), values.tolist(), strict=True)))
+            accuracy = 100 * _numbers(data, "accuracy", len(places))
+            series.append(dict(zip((places * factor).round(9).tolist(), accuracy.tolist(), strict=True)))
         lines += line_of(row.name, row.index, series)
     if not lines:
         return []

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from multimix._declared import check
 from multimix.lab.about.kinds import Metric
 from multimix.lab.report._records import Cell, Comparison, Row, Setting, Summary
-from multimix.lab.report._tables import Format, Grid, Text, check_format, csv_text, named, number, rendered, unlike
+from multimix.lab.report._tables import Format, Grid, Text, csv_text, named, number, rendered, unlike
 from multimix.lab.report._words import QUALITY, clean, decimals, listed, spoken, unknown
 from multimix.lab.report._words import metric as described
 
@@ -79,7 +80,7 @@ def paired_table(
         ValueError: ``fmt`` is none of these, nothing has one of ``metrics``, ``against`` names no row or several, or
             there is nothing to compare with it.
     """
-    check_format(fmt)
+    check(Format, fmt=fmt)
     if fmt == "csv":
         return _csv(summary, against, metrics)
     return rendered(paired_grids(summary, against, metrics).values(), fmt)

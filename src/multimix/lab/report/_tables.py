@@ -7,15 +7,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from multimix._declared import check
 from multimix.lab.about.kinds import Table
 from multimix.lab.report._records import Cell, Comparison, Row, Summary
 from multimix.lab.report._words import capital, clean, counted, decimals, in_words, listed, metric, suite_named
 
 Format = Literal["markdown", "html", "csv", "latex", "plain"]
 
-BEST = "Bold: best mean of its column{among}, which says nothing about significance."
 _WIDEST = 10  # columns that a table of a suite which nobody described may have side by side
 _MAIN = Table(".*")
 _UNDESCRIBED = Table(r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Measure")
@@ -101,7 +101,7 @@ def table(summary: Summary, fmt: Format = "markdown", *, whole: bool = False) ->
     Raises:
         ValueError: ``fmt`` is none of these, or the summary is empty.
     """
-    check_format(fmt)
+    check(Format, fmt=fmt)
     if not summary.comparisons:
         raise ValueError("nothing to tabulate: no finished run has a record")
     if fmt == "csv":
@@ -185,7 +185,8 @@ def _grid(comparison: Comparison, plan: Plan) -> Grid:
     spread = "mean ± sample standard deviation over" if counts[-1] > 1 else "no spread,"
     seeds = f"{f'{counts[0]} to ' if len(counts) > 1 else ''}{counted(counts[-1], 'seed')}"
     when = f"{plan.title}; last epoch" if plan.title else "last epoch"
-    best = BEST.format(among=f" among lines of equal {plan.key.lower()}" if plan.key else "")
+    among = f" among lines of equal {plan.key.lower()}" if plan.key else ""
+    best = f"Bold: best mean of its column{among}, which says nothing about significance."
     return Grid(
         heading=f"{named(comparison)}: {when}, {spread} n = {seeds}",
         note=" ".join(filter(None, (best if len(comparison.rows) > 1 else "", unlike(comparison)))),
@@ -256,12 +257,6 @@ def _csv(summary: Summary) -> str:
             about = [*comparison.setting, row.label, row.config, *[row.variant] * variants]
             lines.append([*about, len(row.seeds), *numbers])
     return csv_text(lines)
-
-
-def check_format(fmt: str) -> None:
-    """Raise ValueError if there is no such format."""
-    if fmt not in get_args(Format):
-        raise ValueError(f"fmt: expected one of {', '.join(get_args(Format))}, got {fmt!r}")
 
 
 def rendered(grids: Iterable[Grid], fmt: Format) -> str:
