@@ -44,11 +44,10 @@ def digests(sources: Sources) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A file that was run, what it imported beside it, and what became of each."""
+    """A file of a folder that was run, what it imported beside it, and the modules that these became."""
 
     main: str
     place: Path
-    """The folder that it is from."""
     sources: dict[str, bytes] = field(default_factory=dict)
     modules: dict[str, ModuleType] = field(default_factory=dict)
 
@@ -77,9 +76,8 @@ class Program:
         if not found:
             raise ValueError(f"{path} holds no {what}; it has {', '.join(own) or 'nothing'}")
         if len(found) > 1:
-            raise ValueError(
-                f"{path} holds more than one {what}: say which, as in {path}:{found[0]}; it has {', '.join(found)}"
-            )
+            which = f"say which, as in {path}:{found[0]}; it has {', '.join(found)}"
+            raise ValueError(f"{path} holds more than one {what}: {which}")
         return found[0]
 
 
@@ -88,28 +86,19 @@ class Code:
     """Files that may be run."""
 
     sources: Sources
-    """The files."""
     place: Path
     """The folder that they are from."""
 
     def resolve(self, text: str) -> Any:
-        """Return what ``FILE.py:NAME`` names; the file is run, unless it has been.
-
-        Raises:
-            ValueError: If it is not there, cannot be run, or has no such name; in one line.
-        """
+        """Return what ``FILE.py:NAME`` names, ValueError if there is none; the file is run, unless it has been."""
         file, name = split_reference(text) or (text, None)
         return _program(file, self.sources.get, self.place).get(str(name))
 
 
 class Reference(str):
-    """``FILE.py:NAME`` together with the files, as a field of a configuration holds it.
-
-    A plain text of this form names a file and lets nobody run it.
-    """
+    """``FILE.py:NAME`` together with the files, as a field of a configuration holds it; a plain text may not be run."""
 
     code: Code
-    """The file and what lies beside it, perhaps with more files."""
 
     def __new__(cls, text: str, code: Code) -> "Reference":
         """Join a text and the files that it speaks of."""
@@ -126,12 +115,7 @@ class Reference(str):
 
 
 def find(text: str, what: str, fits: Fits) -> Reference:
-    """Return what ``FILE.py:NAME`` refers to, or ``FILE.py`` with the only object there that fits, and run the file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be run, has no such name, or several objects fit; in one line.
-    """
+    """Return what ``FILE.py:NAME`` refers to, or ``FILE.py`` with the only object there that fits, and run the file."""
     file, name = split_reference(text) or (text, None)
     path = Path(file).expanduser()
     if not path.is_file():
@@ -148,12 +132,7 @@ def find(text: str, what: str, fits: Fits) -> Reference:
 
 
 def find_made(text: str, what: str, kind: type[T]) -> tuple[T, Reference]:
-    """Return the ``kind`` that a name in a file is, or that the function of the name returns, and the reference.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: As :func:`find`; or the function raises, or returns something else.
-    """
+    """Return the ``kind`` that a name in a file is, or that the function of the name returns, and the reference."""
     reference = find(text, what, makes(kind))
     made = called(reference)
     if not isinstance(made, kind):
@@ -163,11 +142,7 @@ def find_made(text: str, what: str, kind: type[T]) -> tuple[T, Reference]:
 
 
 def called(reference: Reference) -> Any:
-    """Return what a function returns, and of anything else itself.
-
-    Raises:
-        ValueError: If the function raises, in one line.
-    """
+    """Return what a function returns, and of anything else itself."""
     value = reference.resolve()
     if not isfunction(value):
         return value
@@ -178,10 +153,7 @@ def called(reference: Reference) -> Any:
 
 
 def makes(kind: type) -> Fits:
-    """Return what says whether an object is a ``kind``, or a function without arguments that may return one.
-
-    A function whose return is annotated returns what it says.
-    """
+    """Return what says whether an object is a ``kind``, or a function without arguments that may return one."""
 
     def fits(value: Any) -> bool:
         if not isfunction(value):
@@ -234,7 +206,6 @@ class _Beside(MetaPathFinder, SourceLoader):  # type: ignore[misc]
         self._files: dict[str, str] = {}
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Return how to make a module that lies beside the file."""
         top, dot, _ = fullname.partition(".")
         if top == "multimix" or (dot and top not in self._files):
             return None
@@ -243,29 +214,24 @@ class _Beside(MetaPathFinder, SourceLoader):  # type: ignore[misc]
         return self.spec(fullname, name) if (name := next(found, "")) else None
 
     def spec(self, fullname: str, file: str) -> ModuleSpec:
-        """Return how to make a module of a file."""
         self._files[fullname] = file
         spec = spec_from_loader(fullname, self, is_package=file.endswith("/__init__.py"))
         assert spec is not None  # it is None where the loader is
         return spec
 
     def get_filename(self, fullname: str) -> str:
-        """Return the path that tracebacks show."""
         return str(self._program.place / self._files[fullname])
 
     def get_data(self, path: str) -> bytes:
-        """Return the bytes of a file, which from now on are the program's."""
         file = Path(path).relative_to(self._program.place).as_posix()
         known = self._program.sources
         if file not in known:
-            source = self._read(file)
-            if source is None:
+            if (source := self._read(file)) is None:
                 raise OSError(f"there is no file {path}")
             known[file] = source
         return known[file]
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run a module, and keep it by its file."""
         self._program.modules[self._files[module.__name__]] = module
         super().exec_module(module)
 

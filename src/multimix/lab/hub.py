@@ -49,8 +49,7 @@ def save_pretrained(
         ValueError: If ``config`` builds another network, or a record has no finite metric.
         TypeError: If an argument is of another kind.
     """
-    target = Path(folder)
-    records = _records(record)
+    target, records = Path(folder), _records(record)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"folder {target} exists and is not empty")
     if isinstance(source, (str, Path)):
@@ -75,10 +74,10 @@ def push_to_hub(
     """Write a trained network as :func:`save_pretrained` does and upload it; this is the one function that sends.
 
     Args:
-        source: See :func:`save_pretrained`, likewise ``record`` and ``config``.
+        source: As in :func:`save_pretrained`.
         repo_id: ``owner/name`` on the hub; made if it is not there.
-        record: See ``source``.
-        config: See ``source``.
+        record: As in :func:`save_pretrained`.
+        config: As in :func:`save_pretrained`.
         private: Whether a new repository is; None for the owner's default.
         message: Of the commit.
         api: A ``huggingface_hub.HfApi``, with its token and address; None for one as the user has logged in.
@@ -99,11 +98,7 @@ def push_to_hub(
 
 
 def load_pretrained(
-    source: Path | str,
-    *,
-    network: Network | None = None,
-    revision: str | None = None,
-    device: str = "cpu",
+    source: Path | str, *, network: Network | None = None, revision: str | None = None, device: str = "cpu"
 ) -> tuple[Network, Facts | None]:
     """Return a network that :func:`save_pretrained` wrote, and what it knows of its data, None if that was not written.
 
@@ -153,12 +148,9 @@ def _save_run(run: RunFolder, target: Path, records: list[Record]) -> Path:
         "epochs": settings.epochs,
         "seed": settings.seed,
     }
-    name, weights = f"{settings.model} trained with {settings.title}", digest(run.weights)
-    own = [
-        event
-        for event in run.metrics.read()
-        if event["event"] == "test" and event.get("weights") == weights and event.get("suite") == "accuracy"
-    ]
+    tested = {"weights": digest(run.weights), "suite": "accuracy"}
+    own = [event for event in run.metrics.read("test") if tested.items() <= event.items()]
+    name = f"{settings.model} trained with {settings.title}"
     card = _card(name, records or _records(own), rows=rows, result="network, facts", network=False, data=data)
     return _write(cast("nn.Module", network), target, found, card)
 
@@ -175,8 +167,7 @@ def _save_network(network: nn.Module, target: Path, records: list[Record], confi
     data = next((str(record["data"]) for record in records if record.get("data")), None)
     name = f"{rows['network']} trained with MultiMix"
     card = _card(name, records, rows=rows, result="network, _", network=config is None, data=data)
-    found = {"multimix": __version__, "network": None if config is None else dict(config)}
-    return _write(network, target, found, card)
+    return _write(network, target, {"multimix": __version__, "network": config and dict(config)}, card)
 
 
 def _write(network: nn.Module, target: Path, found: Record, card: str) -> Path:
@@ -192,9 +183,8 @@ def _write(network: nn.Module, target: Path, found: Record, card: str) -> Path:
 
 
 def _folder(source: Path | str, revision: str | None) -> Path:
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
+    if Path(source).is_dir():
+        return Path(source)
     if isinstance(source, Path) or not _REPO.fullmatch(source):
         raise FileNotFoundError(f"source must be a folder that is there or owner/name on the hub, got {str(source)!r}")
     _check_repo(source)
@@ -245,7 +235,7 @@ def _build(config: Any) -> Network:
 
 
 def _check_model_name(name: object) -> None:
-    """Raise ValueError for names that would make a library fetch or open something by them."""
+    """Refuse names that would make a library fetch or open something by them."""
     if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
         raise ValueError(f"the model's name must be a plain one, timm:NAME or torchvision:NAME, got {name!r}")
 
@@ -271,6 +261,7 @@ def _records(record: Any) -> list[Record]:
 
 
 _SHOWN = ("seed", "n", "examples", "epoch", "device", "torch", "commit", "date")
+"""What a measurement depends on: a column of the card for each."""
 _TEMPLATE = """\
 ---
 library_name: multimix
@@ -280,7 +271,7 @@ tags: [multimix, mixup, pytorch, image-classification]
 model-index:
 - name: {{ name | tojson }}
   results:
-{% for metric, value, record in measured %}
+{% for metric, value, record, about in measured %}
   - task: {type: image-classification}
     dataset:
       name: {{ data | tojson }}
@@ -306,8 +297,8 @@ Weights of a network trained with MultiMix, a library of mixup methods for PyTor
 {% if measured %}
 | Metric | Value | {{ shown | join(" | ") }} |
 | :--- | ---: |{{ " :--- |" * shown | length }}
-{% for metric, value, record in measured %}
-| {{ metric | cell }} | {{ value | number(metric) }} | {{ record | about | join(" | ") }} |
+{% for metric, value, record, about in measured %}
+| {{ metric | cell }} | {{ value | number(metric) }} | {{ about | join(" | ") }} |
 {% endfor %}
 {% else %}
 No record of a measurement came with these weights, so there are no numbers here.
@@ -330,17 +321,16 @@ The weights are in safetensors; nothing in this repository is a pickle or is run
 
 
 def _card(name: str, records: list[Record], *, rows: Record, result: str, network: bool, data: str | None) -> str:
-    """Return the text of a README.md: what was measured, with what it depends on, and nothing else.
-
-    The metadata before it are what the hub reads; JSON's texts are YAML's, too.
-    """
-    measured = [(metric, value, record) for record in records for metric, value in metrics_of(record).items()]
+    """Return the text of a README.md, after metadata for the hub, of which JSON's texts are YAML's, too."""
+    measured = []
+    for record in records:
+        known = {"n": 1 if "seed" in record else None, "epoch": record.get("epochs"), **record}
+        about = ["not recorded" if known.get(name) is None else _cell(known[name]) for name in _SHOWN]
+        measured += [(metric, value, record, about) for metric, value in metrics_of(record).items()]
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"cell": _cell, "number": _number, "about": _about}
-    card = environment.from_string(_TEMPLATE)
-    return card.render(
-        name=name, measured=measured, rows=rows, shown=_SHOWN, result=result, network=network, data=data or "unknown"
-    )
+    environment.filters |= {"cell": _cell, "number": _number}
+    fields = {"measured": measured, "rows": rows, "shown": _SHOWN, "result": result, "network": network}
+    return environment.from_string(_TEMPLATE).render(name=name, data=data or "unknown", **fields)
 
 
 def _cell(value: Any) -> str:
@@ -350,9 +340,3 @@ def _cell(value: Any) -> str:
 def _number(value: float, metric: str) -> str:
     percent = metric.rpartition("/")[2] in ("accuracy", "ece") and 0 <= value <= 1
     return f"{100 * value:.2f} %" if percent else f"{value:.4g}"
-
-
-def _about(record: Record) -> list[str]:
-    """Return what a measurement depends on, a cell for each of what is shown."""
-    known = {"n": 1 if "seed" in record else None, "epoch": record.get("epochs"), **record}
-    return ["not recorded" if known.get(name) is None else _cell(known[name]) for name in _SHOWN]
