@@ -25,7 +25,7 @@ TESTS = {
     "lab/runs": ["tests/lab/runs", "tests/lab/train", "tests/lab/detect", "tests/parallel"],
     "lab/train": ["tests/lab/train", "tests/lab/cli", "tests/parallel"],
     "lab/detect": ["tests/lab/detect", "tests/lab/cli"],
-    "lab/evaluate": ["tests/lab/evaluate", "tests/lab/report", "tests/lab/cli"],
+    "lab/evaluate": ["tests/lab/evaluate", "tests/fuzz/test_config.py", "tests/lab/report", "tests/lab/cli"],
     "lab/report": ["tests/lab/report", "tests/lab/cli"],
     "lab/data": ["tests/lab/data", "tests/lab/train", "tests/lab/cli"],
     "lab/bench": ["tests/lab/bench", "tests/lab/cli"],

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 import toy
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.adversarial import fgsm, pgd
-from multimix.lab.evaluate.adversarial.attacks import L2, Attack, Attacked, Linf, Victim, no_attack
+from multimix.lab.evaluate.adversarial.attacks import L2, Attack, Attacked, Victim, no_attack
 from multimix.lab.evaluate.passes import NonFiniteError
 
 STRONG = {"epsilon": 0.06, "step": 0.02, "steps": 7}
@@ -104,12 +104,8 @@ def test_of_restarts_the_first_that_fools_is_kept_and_else_the_worst(trained, no
 
 def test_being_fooled_counts_before_the_margin():
     """With many classes the odds may be worse for an image that is still right than for one that is not."""
-
-    def attacked(margins: list[float], fooled: list[bool], mark: float) -> Attacked:
-        return Attacked(torch.full((len(margins), 1), mark), torch.tensor(margins), torch.tensor(fooled), 5)
-
-    kept = attacked([0.5, 0.5, 0.5, 9.0], [False, False, False, True], 1)
-    second = attacked([0.1, 0.6, 0.4], [True, False, False], 2)
+    kept = Attacked(torch.ones(4, 1), torch.tensor([0.5, 0.5, 0.5, 9.0]), torch.tensor([False, False, False, True]), 5)
+    second = Attacked(torch.full((3, 1), 2.0), torch.tensor([0.1, 0.6, 0.4]), torch.tensor([True, False, False]), 5)
     kept.keep_worse(torch.tensor([0, 1, 2]), second)
     assert kept.pixels.flatten().tolist() == [2, 2, 1, 1]
     assert kept.fooled.tolist() == [True, False, False, True]
@@ -117,22 +113,13 @@ def test_being_fooled_counts_before_the_margin():
 
 
 def test_a_network_that_is_sure_is_attacked_all_the_same(trained):
-    """Its cross-entropy has no gradient in float32; torch's own attack by it would go nowhere."""
+    """Its cross-entropy has no gradient in float32: an attack by it would go nowhere."""
     network, pixels, labels = trained
-    sure = wrong(network, pixels, labels).logical_not()
+    sure = ~wrong(network, pixels, labels)
     pixels, labels = pixels[sure], labels[sure]
-
-    def surer(x: Tensor) -> Tensor:
-        return network(x) * 1e4
-
-    leaf = pixels.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(cross_entropy(surer(leaf), labels, reduction="sum"), leaf)
-    assert (gradient.flatten(1).abs().amax(1) == 0).float().mean() > 0.9
-    found = fgsm(surer, pixels, labels, epsilon=0.1)
-    assert int(wrong(network, found, labels).sum()) >= 0.8 * int(
-        wrong(network, fgsm(network, pixels, labels, epsilon=0.1), labels).sum()
-    )
-    assert wrong(network, found, labels).any()
+    found = [fgsm(victim, pixels, labels, epsilon=0.1) for victim in (network, lambda x: network(x) * 1e4)]
+    fooled, all_the_same = (int(wrong(network, images, labels).sum()) for images in found)
+    assert all_the_same >= 0.8 * fooled > 0
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -210,22 +197,19 @@ def length(change: Tensor, norm: str) -> Tensor:
     return change.abs().amax(1) if norm == "linf" else change.square().sum(1).sqrt()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     norm=st.sampled_from(["linf", "l2"]),
     epsilon=st.floats(1e-4, 3.0),
     share=st.floats(0.05, 5.0),
     steps=st.integers(1, 4),
     restarts=st.integers(1, 2),
-    double=st.booleans(),
-    extreme=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 1000),
 )
-def test_images_stay_in_the_ball_and_in_0_to_1(norm, epsilon, share, steps, restarts, double, extreme, seed):
-    dtype = torch.float64 if double else torch.float32
+def test_images_stay_in_the_ball_and_in_0_to_1(norm, epsilon, share, steps, restarts, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.rand(3, 3, 6, 6, generator=generator, dtype=dtype)
-    pixels = pixels.round() if extreme else pixels
+    pixels = (torch.rand(3, 3, 6, 6, generator=generator, dtype=dtype) * 1.5 - 0.25).clamp(0, 1)
     labels = torch.randint(5, (3,), generator=generator)
     network = toy.images().eval().to(dtype)
     before = pixels.clone()
@@ -259,27 +243,6 @@ def test_it_works_whether_gradients_are_on_or_off(context):
     assert torch.equal(found, expected)
     assert not again.requires_grad
     assert torch.is_grad_enabled()
-
-
-def test_random_starts_fill_the_ball():
-    """Uniformly in volume: in d dimensions the radius to the d-th power is uniform; so is each number in the cube."""
-    generator = torch.Generator().manual_seed(0)
-    cube = torch.stack([Linf.draw(generator, torch.Size([2])) for _ in range(4000)])
-    ball = torch.stack([L2.draw(generator, torch.Size([3])) for _ in range(4000)])
-    expected = torch.linspace(0, 1, 4000)
-    for numbers in (cube.flatten()[:4000] / 2 + 0.5, ball.norm(dim=1) ** 3):
-        assert (numbers.sort().values - expected).abs().max() < 1.63 / 4000**0.5  # Kolmogorov, 1 %
-    assert ball.mean(0).abs().max() < 0.05
-
-
-def test_each_device_finds_the_same(device, trained):
-    network = toy.images(width=8).eval()
-    network.load_state_dict(trained.network.state_dict())
-    pixels, labels = trained.pixels, trained.labels
-    found = pgd(network.to(device), pixels.to(device), labels.to(device), epsilon=0.1, step=0.03, steps=3)
-    assert found.device.type == device.type
-    expected = pgd(trained.network, pixels, labels, epsilon=0.1, step=0.03, steps=3)
-    assert (found.cpu() - expected).abs().mean() < 1e-3
 
 
 BAD = {

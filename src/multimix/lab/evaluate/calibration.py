@@ -39,10 +39,9 @@ class Reliability:
     def errors(self) -> dict[str, float]:
         """Return what the gaps between accuracy and confidence make, each bin weighted by its share of the examples.
 
-        ``ece``, the mean gap, and ``mce``, the largest of a bin that is not empty (Guo et al., ICML 2017);
-        ``rms_calibration_error``, the root of the mean squared gap (Hendrycks et al., ICLR 2019); and
-        ``overconfidence_error``, the mean of confidence times its excess over accuracy (Thulasidasan et al., NeurIPS
-        2019).
+        ``ece``, the mean gap, and ``mce``, the largest (Guo et al., ICML 2017); ``rms_calibration_error``, the root of
+        the mean squared gap (Hendrycks et al., ICLR 2019); and ``overconfidence_error``, the mean of confidence times
+        its excess over accuracy (Thulasidasan et al., NeurIPS 2019).
         """
         gap, share = (self.accuracy - self.confidence).nan_to_num(0.0), self.count.double() / self.count.sum()
         excess = self.confidence.nan_to_num(0.0) * (-gap).clamp(min=0)
@@ -55,16 +54,9 @@ class Reliability:
 
     def figure(self) -> dict[str, list[Any]]:
         """Return the reliability diagram's data: edges, and of each bin confidence, accuracy (None: empty), count."""
-        confidence, accuracy = (
-            [None if value != value else value for value in means.tolist()]
-            for means in (self.confidence, self.accuracy)
-        )
-        return {
-            "edges": _edges(len(self.count)).tolist(),
-            "confidence": confidence,
-            "accuracy": accuracy,
-            "count": self.count.tolist(),
-        }
+        means = {"confidence": self.confidence, "accuracy": self.accuracy}
+        known = {name: [None if v != v else v for v in values.tolist()] for name, values in means.items()}
+        return {"edges": _edges(len(self.count)).tolist(), **known, "count": self.count.tolist()}
 
 
 def reliability(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS) -> Reliability:
@@ -72,9 +64,6 @@ def reliability(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], 
 
     Of classes that are equally probable, the first is predicted. Bins are told apart in float64: the float32 next to an
     edge may lie on either side of it.
-
-    Raises:
-        ValueError: If there are no examples, not as many labels as examples, or ``bins`` is below 1.
     """
     _check("probabilities", probabilities, labels, bins)
     confidence, predicted = probabilities.double().max(1)
@@ -129,13 +118,7 @@ def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> 
 
     The loss is convex in 1 / T, so that its minimum is where its slope is 0 (found by Brent's method, in float64).
     Where the slope never is 0, which is so if all predictions are right (the smaller T the better) or no better than
-    chance (the larger the better), the limit is returned.
-
-    Raises:
-        ValueError: If there are no examples, or not as many labels.
-
-    Reference:
-        Guo et al., "On calibration of modern neural networks", ICML 2017, section 4.2.
+    chance (the larger the better), the limit is returned. (Guo et al., ICML 2017, section 4.2.)
     """
     from scipy.optimize import brentq
 

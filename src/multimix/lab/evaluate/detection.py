@@ -18,19 +18,12 @@ Form = Literal["area", "11_point"]
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 """The overlaps 0.50, 0.55, ..., 0.95 over which AP is a mean."""
+_SIZES = ("small", "medium", "large")
 _NAMES = {
-    "map": "ap",
-    "map_50": "ap50",
-    "map_75": "ap75",
-    "map_small": "small/ap",
-    "map_medium": "medium/ap",
-    "map_large": "large/ap",
-    "mar_1": "ar1",
-    "mar_10": "ar10",
-    "mar_100": "ar100",
-    "mar_small": "small/ar100",
-    "mar_medium": "medium/ar100",
-    "mar_large": "large/ar100",
+    **{"map": "ap", "map_50": "ap50", "map_75": "ap75"},
+    **{f"map_{size}": f"{size}/ap" for size in _SIZES},
+    **{f"mar_{most}": f"ar{most}" for most in (1, 10, 100)},
+    **{f"mar_{size}": f"{size}/ar100" for size in _SIZES},
 }
 
 

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import packages_distributions
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -253,7 +253,7 @@ class Embedding:
 
 def _check(test: ImageSet, others: int, settings: EmbeddingSettings) -> None:
     """Raise ValueError where a metric or the picture would lack images, or the picture its package."""
-    if settings.picture == "umap" and not _has_umap():
+    if settings.picture == "umap" and "umap-learn" not in packages_distributions().get("umap", ()):
         raise ValueError("picture=umap needs the package umap-learn: pip install umap-learn, or picture=tsne")
     occurring = len(test.labels.unique())
     if occurring < 2:
@@ -268,11 +268,3 @@ def _check(test: ImageSet, others: int, settings: EmbeddingSettings) -> None:
         raise ValueError(
             f"picture_examples={settings.picture_examples} must be at least {occurring}, one for each class"
         )
-
-
-def _has_umap() -> bool:
-    try:
-        distribution("umap-learn")  # by this name, since others are imported as umap too
-    except PackageNotFoundError:
-        return False
-    return True

@@ -81,13 +81,9 @@ def interpolate(
 
 def _inner(method: Any, generator: Generator) -> Any:
     """Return the method that a method around methods lets have a step."""
-    while True:
-        if hasattr(method, "choose"):
-            method = method.choose(generator)
-        elif hasattr(method, "method"):
-            method = method.method
-        else:
-            return method
+    if hasattr(method, "choose"):
+        return _inner(method.choose(generator), generator)
+    return _inner(method.method, generator) if hasattr(method, "method") else method
 
 
 def _of_tuples(
@@ -214,7 +210,8 @@ class Intrusion:
             yield "clean/intrusion_rate", mean(pooled.labels[places[:, 0]] != pooled.labels)
             distances = {"clean": pooled.relative(far)}
             for name, method in self._methods():
-                if not (found := list(self._nearest(name, method, network, references, monitor))):
+                mixed = self._interpolated(method, network, monitor.track(name, self.mixing))
+                if not (found := [references[each.places is not None].find(each) for each in mixed]):
                     continue
                 distances[name], weight = concatenated(found)
                 yield f"{name}/intrusion_rate", mean(weight < self.settings.threshold)
@@ -231,16 +228,13 @@ class Intrusion:
         yield LastStage.name, LastStage()
         yield MultiMix.name, MultiMix()
 
-    def _nearest(
-        self, name: str, method: Method, network: Network, references: "dict[bool, References]", monitor: Monitor
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Yield relative distance and class weight of what is nearest to each interpolated embedding."""
-        for i, (inputs, labels) in enumerate(monitor.track(name, self.mixing)):
+    def _interpolated(self, method: Method, network: Network, mixing: LabelledBatches) -> Iterator[Interpolated]:
+        how: dict[str, Any] = {"classes": self.classes, "positions": self.settings.positions}
+        for i, (inputs, labels) in enumerate(mixing):
             generator = _generator(self.settings.seed, "mix", i)
-            how: dict[str, Any] = {"classes": self.classes, "positions": self.settings.positions}
             found = interpolate(method, network, inputs, labels, generator=generator, **how)
             if found is not None:
-                yield references[found.places is not None].find(found)
+                yield found
 
     def _references(self, network: Network, monitor: Monitor) -> "dict[bool, References]":
         """Return the clean embeddings, pooled (False) and, if the method interpolates there, at some positions."""
@@ -278,7 +272,7 @@ class References:
         return concatenated(found)
 
     def relative(self, distances: Tensor) -> Tensor:
-        """Return distances (n, 1) in units of the mean distance of an example to the nearest other one, (n,)."""
+        """Return distances (n, 1), as (n,), in units of the mean distance of an example to the nearest other one."""
         return distances[:, 0] / self.scale if self.scale > 0 else torch.full_like(distances[:, 0], torch.inf)
 
 

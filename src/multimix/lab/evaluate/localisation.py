@@ -7,7 +7,7 @@ corner is (0, 0, 1, 1).
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -32,7 +32,6 @@ Query = Literal["gap", "cam"]
 Box = tuple[float, float, float, float]
 Boxes = dict[str, list[Box]]
 """The boxes of each image, by what the file calls the image."""
-
 OVERLAPS = (0.5, 0.3, 0.7)
 """Intersections over union from which on a box counts as right; the first is the usual one."""
 _MOST_PREFIX_TOKENS = 8
@@ -117,12 +116,9 @@ class Localisation:
         about = {"iou": OVERLAPS[0], "examples": len(overlaps), "fixed": self.settings.threshold}
         monitor.record("localisation", {"threshold": thresholds.tolist(), "accuracy": curve, **about})
 
-    def _measure(
-        self, network: Network, thresholds: np.ndarray, monitor: Monitor
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _measure(self, network: Network, thresholds: np.ndarray, monitor: Monitor) -> tuple[np.ndarray, ...]:
         """Return each image's overlap at each threshold, whether it is pointed at, and the whole image's overlap."""
-        overlaps, pointed, whole = [], [], []
-        left = iter(self.boxes)
+        overlaps, pointed, whole, left = [], [], [], iter(self.boxes)
         with evaluating(network), torch.no_grad():
             for inputs, labels in monitor.track("test", self.batches):
                 maps = score_maps(network, inputs, labels, self.settings.query).cpu().numpy()
@@ -258,11 +254,7 @@ def _of_annotations(file: Path) -> Iterator[tuple[str, Any]]:
         yield name, (x0, y0, x1 + 1, y1 + 1)
 
 
-_READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
-    ".json": _of_json,
-    ".csv": _of_csv,
-    ".txt": _of_annotations,
-}
+_READERS = {".json": _of_json, ".csv": _of_csv, ".txt": _of_annotations}
 
 
 def _checked(values: Any, where: str, *, least: float = 1e-9) -> Box:

@@ -94,9 +94,8 @@ class Attacked(NamedTuple):
     margin: Float[Tensor, " b"]
     """logsumexp over the wrong classes minus the right one's logit: the log of the odds against the right class."""
     fooled: Bool[Tensor, " b"]
-    """Whether the greatest logit, the first of several, is that of a wrong class."""
+    """Whether the greatest logit is that of a wrong class."""
     classes: int
-    """How many logits there are, k."""
 
     @property
     def loss(self) -> Float[Tensor, " b"]:
@@ -131,11 +130,7 @@ class Attack(Checked):
         check_restarts(self.restarts, self.random_start)
 
     def __call__(
-        self,
-        network: Classifier,
-        pixels: Float[Tensor, "b *any"],
-        labels: Int[Tensor, " b"],
-        examples: Sequence[int] | range | None = None,
+        self, network: Classifier, pixels: Tensor, labels: Tensor, examples: Sequence[int] | range | None = None
     ) -> Attacked:
         """Return where the images end, as :func:`pgd` does."""
         examples = range(len(pixels)) if examples is None else examples
@@ -185,7 +180,7 @@ def no_attack() -> Attack:
 
 
 class Victim:
-    """A network under attack and the class indices (b,) of the images: how wrong it is, and how it becomes more so."""
+    """A network under attack and the classes (b,) of the images: how wrong it is, and how it becomes more so."""
 
     def __init__(self, network: Classifier, labels: Int[Tensor, " b"]) -> None:
         self._network, self._labels = together(network), labels
@@ -280,7 +275,6 @@ class L2:
 
 
 BALLS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
-"""The balls by the names of their norms."""
 
 
 def _length(images: Tensor) -> Tensor:

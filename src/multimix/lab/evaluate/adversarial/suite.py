@@ -14,17 +14,8 @@ from typing_extensions import Self
 
 from multimix._declared import Count, Positive
 from multimix.lab.data import first_of
-from multimix.lab.evaluate.adversarial.attacks import (
-    BALLS,
-    Attack,
-    Classifier,
-    Distance,
-    Norm,
-    check_restarts,
-    no_attack,
-    one_step,
-    together,
-)
+from multimix.lab.evaluate.adversarial import attacks
+from multimix.lab.evaluate.adversarial.attacks import Attack, Classifier, Distance, Norm
 from multimix.lab.evaluate.passes import LabelledBatches, concatenated, evaluating, mean, numbered
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
@@ -75,7 +66,7 @@ class AdversarialSettings(SuiteSettings):
         check_each_once(norms=self.norms)
         if self.autoattack and "linf" not in self.norms:
             raise ValueError(f"autoattack needs linf among norms, got {self.norms}")
-        check_restarts(self.restarts, self.random_start)
+        attacks.check_restarts(self.restarts, self.random_start)
 
 
 @dataclass(frozen=True)
@@ -140,10 +131,10 @@ class Adversarial:
 
     def _attacks(self) -> dict[str, Attack]:
         of = self.settings
-        fgsm = {"linf": one_step(of.fgsm_epsilon, "linf"), "l2": one_step(of.l2_epsilon, "l2")}
+        fgsm = {"linf": attacks.one_step(of.fgsm_epsilon, "linf"), "l2": attacks.one_step(of.l2_epsilon, "l2")}
         pgd = {"linf": self._linf, "l2": replace(self._linf, epsilon=of.l2_epsilon, step=of.l2_step, norm="l2")}
         return {
-            "clean": no_attack(),
+            "clean": attacks.no_attack(),
             **{f"fgsm/{norm}": fgsm[norm] for norm in of.norms},
             **{f"pgd/{norm}": pgd[norm] for norm in of.norms},
         }
@@ -190,13 +181,13 @@ def autoattack(
 ) -> tuple[Tensor, Tensor]:
     """Return the images after AutoAttack's standard version, and whether each is misclassified, both on the CPU.
 
-    Its four attacks follow one another, each on what the others left. They draw one random number after another for
-    ``batch_size`` images together, so that results depend on it a little.
+    Its four attacks follow one another, each on what the others left. Results depend a little on ``batch_size``, as
+    they draw their random numbers for so many images together.
     """
     require_package()
     device, classes, clean = torch.device("cpu"), 0, []
     for pixels, targets in monitor.track("AutoAttack, clean", batches):
-        judged = no_attack()(network, pixels, targets)
+        judged = attacks.no_attack()(network, pixels, targets)
         device, classes = pixels.device, judged.classes
         clean.append((pixels.cpu().contiguous(), targets.cpu().long(), judged.fooled.cpu()))
     original, labels, fooled = concatenated(clean)
@@ -209,8 +200,8 @@ def autoattack(
             rest = (~fooled).nonzero()[:, 0]
             for chosen in monitor.track(f"AutoAttack, {name}", rest.split(batch_size) if len(rest) else ()):
                 found, _ = tool.run_standard_evaluation(original[chosen], labels[chosen], batch_size=len(chosen))
-                images[chosen] = BALLS[norm](original[chosen], epsilon).inside(found)
-                judged = no_attack()(network, images[chosen].to(device), labels[chosen].to(device))
+                images[chosen] = attacks.BALLS[norm](original[chosen], epsilon).inside(found)
+                judged = attacks.no_attack()(network, images[chosen].to(device), labels[chosen].to(device))
                 fooled[chosen] = judged.fooled.cpu()
     return images, fooled
 
@@ -231,7 +222,7 @@ def _tool(network: Classifier, epsilon: float, norm: Norm, classes: int, seed: i
     from pyautoattack import AutoAttack
 
     tool = AutoAttack(
-        together(network), eps=epsilon, norm=norm.capitalize(), seed=seed, version="standard", device=device
+        attacks.together(network), eps=epsilon, norm=norm.capitalize(), seed=seed, version="standard", device=device
     )
     targets = min(tool.apgd_targeted.n_target_classes, classes - 1)  # by default nine
     tool.apgd_targeted.n_target_classes = tool.fab.n_target_classes = targets

@@ -1,25 +1,34 @@
-"""Noise, blur and digital corruptions: each a function of images, one severity's parameters and random numbers."""
+"""The corruptions: noise, blur, digital ones and weather, of images, one severity's parameters and random numbers."""
 
 import io
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
-from torch.nn.functional import conv2d, grid_sample, pad
+from torch.nn.functional import conv2d, grid_sample, interpolate, pad
+
+from multimix.lab.data import seed_of
 
 Level = tuple[float, ...]
 """One severity's parameters of one corruption."""
 Draw = Callable[[Callable[[Generator], Tensor]], Tensor]
 """Asks for each example's random numbers: from what one generator gives to the stack of a batch, on its device."""
-_NEGLIGIBLE = 1e-6
-"""Weights below it would not change a 32-bit pixel that anyone could tell."""
-_KEPT = 64
-"""Matrices of each kind that are kept; a run over all corruptions at one size needs fewer."""
+_NEGLIGIBLE = 1e-6  # weights below it would not change a 32-bit pixel that anyone could tell
+_KEPT = 64  # matrices of each kind; a run over all corruptions at one size needs fewer
+
+_PANE = 480  # side of a frost texture, in pixels of a 224-pixel image
+_ICE = (
+    ((0.31, 0.58, 0.65), 0.08),
+    ((0.79, 0.80, 0.84), 0.09),
+    ((0.79, 0.80, 0.84), 0.09),
+    ((0.54, 0.60, 0.65), 0.11),
+    ((0.44, 0.48, 0.53), 0.17),
+)
+"""Mean colour and contrast of each texture: those of the benchmark's five photographs."""
 
 
 def along(
@@ -31,9 +40,7 @@ def along(
 
 
 @lru_cache(_KEPT)
-def gaussian(
-    size: int, sigma: float, truncate: float = 4.0, border: Literal["nearest", "reflect"] = "nearest"
-) -> Float[Tensor, "size size"]:
+def gaussian(size: int, sigma: float, truncate: float = 4.0, border: str = "nearest") -> Float[Tensor, "size size"]:
     """Return SciPy's Gaussian blur of an axis, cut off at ``truncate * sigma``, as a matrix."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -88,8 +95,8 @@ def impulse_noise(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) ->
 def defocus_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
     """Average over a disk; ``level`` is its radius and the sigma of the blur that softens its edge."""
     kernel = _disk(*level).to(pixels)
-    planes = pixels.flatten(0, 1).unsqueeze(1)
-    return conv2d(_reflected(planes, len(kernel) // 2), kernel[None, None]).view_as(pixels)
+    planes = _reflected(pixels.flatten(0, 1).unsqueeze(1), len(kernel) // 2)
+    return conv2d(planes, kernel[None, None]).view_as(pixels)
 
 
 @lru_cache(16)
@@ -140,8 +147,7 @@ def glass_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Fl
 def _in_turn(partners: Int[Tensor, "b hw"]) -> Int[Tensor, "b hw"]:
     """Return where each pixel comes from if, from the last to the first, each copies its partner.
 
-    A partner further on has been given its own partner's value before: such chains are followed to their end, all at
-    once, by doubling.
+    A partner further on has its partner's value by then: chains are followed to their end, all at once, by doubling.
     """
     here = torch.arange(partners.shape[1], device=partners.device).expand_as(partners)
     later = torch.where(partners > here, partners, here)
@@ -221,10 +227,7 @@ def pixelate(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Floa
 
 
 def jpeg_compression(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
-    """Compress and decompress as a JPEG file; ``level`` is the quality.
-
-    Images are rounded to 8 bits before. Of three channels an RGB file is made, of others one grey file each.
-    """
+    """Compress as JPEG, three channels in an RGB file, of others each in a grey one; ``level`` is the quality."""
     from PIL import Image
 
     (quality,) = level
@@ -260,9 +263,8 @@ def _sheared(pixels: Tensor, moves: Float[Tensor, "b 3 2"]) -> Tensor:
     """Return images under the affine map that moves three points (x, y) around the middle."""
     h, w = pixels.shape[2:]
     reach = min(h, w) // 3
-    middle = torch.tensor([w // 2, h // 2], dtype=torch.float64)
     corners = torch.tensor([[1, 1], [1, -1], [-1, -1]], dtype=torch.float64)
-    before = middle + reach * corners
+    before = torch.tensor([w // 2, h // 2]) + reach * corners
     after = before + moves.cpu().double()
     # Where a pixel (x, y, 1) of the result comes from: the map from the moved points to the old ones.
     back = torch.linalg.solve(torch.cat([after, torch.ones(len(after), 3, 1, dtype=torch.float64)], -1), before)
@@ -283,3 +285,115 @@ def _sampled(pixels: Tensor, places: Float[Tensor, "b h w 2"], *, corners: bool)
     sizes = torch.tensor([pixels.shape[3], pixels.shape[2]]).to(places)
     scaled = places * 2 / (sizes - 1).clamp(min=1) - 1 if corners else (places * 2 + 1) / sizes - 1
     return grid_sample(pixels, scaled.to(pixels.dtype), padding_mode="reflection", align_corners=corners)
+
+
+def snow(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Whiten the image and let flakes fall over it, from both sides.
+
+    ``level``: mean and standard deviation of the noise that flakes are made of, how much it is enlarged, the threshold
+    below which nothing falls, radius and sigma of the flakes' motion, and the share of the image that is not whitened.
+    """
+    mean, deviation, larger, threshold, radius, sigma, kept = level
+    h, w = pixels.shape[-2:]
+    drawn = draw(lambda g: torch.randn(h * w + 1, generator=g)).to(pixels.dtype)
+    # The last number is the direction: a normal one's share of the distribution is uniform.
+    degrees = torch.special.ndtr(drawn[:, -1].cpu().double()) * 90 - 135
+    flakes = along((drawn[:, :-1] * deviation + mean).view(-1, 1, h, w), zoom(h, larger), zoom(w, larger))
+    flakes = moved(flakes.masked_fill(flakes < threshold, 0.0).clamp(0, 1), radius, sigma, degrees)
+    grey = pixels.mean(1, keepdim=True)
+    if pixels.shape[1] == 3:
+        grey = (pixels * torch.tensor([0.299, 0.587, 0.114]).to(pixels).view(3, 1, 1)).sum(1, keepdim=True)
+    white = torch.maximum(pixels, grey * 1.5 + 0.5)
+    return kept * pixels + (1 - kept) * white + flakes + flakes.rot90(2, (-2, -1))
+
+
+def frost(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Add a random part of an ice texture; ``level``: weight of the image, weight of the ice, and the ice's scale.
+
+    The benchmark's are five photographs; ice is drawn here, with their mean colours and contrasts.
+    """
+    clear, icy, scale = level
+    panes = _panes(scale).to(pixels)
+    side = panes.shape[-1]
+    place = draw(lambda g: torch.stack([torch.randint(n, (), generator=g) for n in (len(panes), side, side)]))
+    # Textures continue beyond their edges at the other side.
+    y, x = (
+        (place[:, i + 1, None] + torch.arange(n, device=place.device)) % side for i, n in enumerate(pixels.shape[2:])
+    )
+    ice = panes.movedim(1, -1)[place[:, 0, None, None], y[:, :, None], x[:, None]].movedim(-1, 1)
+    return clear * pixels + icy * (ice if pixels.shape[1] == 3 else ice.mean(1, keepdim=True))
+
+
+@lru_cache(4)
+def _panes(scale: float) -> Float[Tensor, "t 3 s s"]:
+    """Return the frost textures at a scale, by linear interpolation without smoothing, as in the benchmark."""
+    if scale == 1:
+        return torch.stack([_pane(i, colour, contrast) for i, (colour, contrast) in enumerate(_ICE)])
+    side = round(_PANE * scale)
+    return interpolate(_panes(1), (side, side), mode="bilinear")
+
+
+def _pane(index: int, colour: tuple[float, float, float], contrast: float) -> Float[Tensor, "3 s s"]:
+    """Return needles of ice in many directions over uneven haze, periodic, with a given mean colour and contrast."""
+    generator = torch.Generator().manual_seed(seed_of("frost", index))
+    noise = torch.fft.rfft2(torch.randn(_PANE, _PANE, generator=generator))
+    down, right = torch.fft.fftfreq(_PANE)[:, None], torch.fft.rfftfreq(_PANE)
+    haze = _filtered(noise, 1 / (down.hypot(right) + 4 / _PANE))
+    needles = torch.full_like(haze, -torch.inf)
+    for angle in torch.rand(9, generator=generator) * torch.pi:
+        along_it = right * angle.cos() + down * angle.sin()
+        across = down * angle.cos() - right * angle.sin()
+        # What is 40 pixels long and 2 wide has a spectrum that is narrow along it and wide across.
+        spectrum = torch.exp(-2 * torch.pi**2 * ((along_it * 40).square() + (across * 2).square()))
+        needles = torch.maximum(needles, _filtered(noise, spectrum))
+    ice = needles + 0.6 * haze
+    ice = (ice - ice.mean()) / ice.std()
+    return (torch.tensor(colour).view(3, 1, 1) + contrast * ice).clamp(0, 1)
+
+
+def _filtered(noise: Tensor, spectrum: Float[Tensor, "s f"]) -> Float[Tensor, "s s"]:
+    """Return noise, given by its transform, with a spectrum and unit variance."""
+    shaped = torch.fft.irfft2(noise * spectrum, s=(_PANE, _PANE))
+    return (shaped - shaped.mean()) / shaped.std()
+
+
+def fog(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Add a plasma fractal and scale back to the image's largest value; ``level``: weight and decay of roughness."""
+    weight, decay = level
+    h, w = pixels.shape[-2:]
+    side = 1 << (max(h, w, 2) - 1).bit_length()
+    wobble = draw(lambda generator: torch.rand((side, side), generator=generator) * 2 - 1)
+    clouds = plasma(wobble.double(), decay)[:, None, :h, :w].to(pixels.dtype)
+    largest = pixels.amax((1, 2, 3), keepdim=True)
+    return (pixels + weight * clouds) * largest / (largest + weight)
+
+
+def plasma(wobble: Float[Tensor, "b s s"], decay: float) -> Float[Tensor, "b s s"]:
+    """Return height maps in [0, 1] by the diamond-square algorithm on a torus.
+
+    Each point departs from the mean of its four neighbours by ``wobble``, in [-1, 1], times the roughness, which is
+    divided by the square of ``decay`` each time the mesh is halved. The side is a power of two.
+    """
+    side = wobble.shape[-1]
+    heights, size, step = torch.zeros_like(wobble), 100.0**2, side
+    while step >= 2:
+        half = step // 2
+        corners = heights[:, ::step, ::step]
+        down = corners + corners.roll(-1, 1)
+        centres = (down + down.roll(-1, 2)) / 4 + size * wobble[:, half::step, half::step]
+        heights[:, half::step, half::step] = centres
+        beside = corners + corners.roll(-1, 2) + centres + centres.roll(1, 1)
+        heights[:, ::step, half::step] = beside / 4 + size * wobble[:, ::step, half::step]
+        below = corners + corners.roll(-1, 1) + centres + centres.roll(1, 2)
+        heights[:, half::step, ::step] = below / 4 + size * wobble[:, half::step, ::step]
+        step, size = half, size / decay**2
+    low, high = heights.amin((1, 2), keepdim=True), heights.amax((1, 2), keepdim=True)
+    return (heights - low) / (high - low).clamp(min=1e-12)
+
+
+def brightness(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
+    """Add ``level`` to a pixel's largest channel, and let the others grow by the same factor; black turns grey."""
+    (more,) = level
+    value = pixels.amax(1, keepdim=True)
+    brighter = (value + more).clamp(max=1)
+    return torch.where(value > 0, pixels * (brighter / value.clamp(min=1e-12)), brighter)

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from multimix._declared import check
 from multimix.lab.data import seed_of
-from multimix.lab.evaluate.corruption import effects, weather
+from multimix.lab.evaluate.corruption import effects
 from multimix.lab.evaluate.corruption.effects import Level
 from multimix.lab.evaluate.passes import LabelledBatches, accuracy, numbered, per_example, predict
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
@@ -30,10 +30,10 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Level, effects.Draw], Tensor]] = {
         effects.glass_blur,
         effects.motion_blur,
         effects.zoom_blur,
-        weather.snow,
-        weather.frost,
-        weather.fog,
-        weather.brightness,
+        effects.snow,
+        effects.frost,
+        effects.fog,
+        effects.brightness,
         effects.contrast,
         effects.elastic_transform,
         effects.pixelate,
@@ -183,10 +183,7 @@ def corrupt(
 
 
 def level_of(name: str, severity: int, height: int, width: int) -> Level:
-    """Return a corruption's parameters for images of a size, by the shorter side: up to 45, to 120 and above.
-
-    That is up to the geometric mean of two neighbouring sizes of the benchmarks.
-    """
+    """Return a corruption's parameters for images of a size: the nearest benchmark's, by the shorter side."""
     shorter = min(height, width)
     return LEVELS[name][32 if shorter <= 45 else 64 if shorter <= 120 else 224][severity - 1]
 
@@ -263,15 +260,13 @@ class Corruption:
         for name in names:
             row = []
             for severity in severities:
-                batches = self._corrupted(monitor.track(f"{name} {severity}", self.pixels), name, severity)
-                row.append(accuracy(*predict(whole, batches)))
+                clean_ones = numbered(monitor.track(f"{name} {severity}", self.pixels))
+                how: dict[str, Any] = {"name": name, "severity": severity, "seed": self.settings.seed}
+                corrupted = ((corrupt(pixels, examples=i, **how), labels) for pixels, labels, i in clean_ones)
+                row.append(accuracy(*predict(whole, corrupted)))
                 yield f"{name}/{severity}/accuracy", row[-1]
             yield f"{name}/accuracy", sum(row) / len(row)
             table.append(row)
         yield "mean/accuracy", sum(map(sum, table)) / (len(table) * len(severities))
         about = {"corruptions": list(names), "severities": list(severities)}
         monitor.record("corruption", {**about, "accuracy": table, "clean": clean, "examples": len(labels)})
-
-    def _corrupted(self, batches: LabelledBatches, name: str, severity: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for pixels, labels, examples in numbered(batches):
-            yield corrupt(pixels, name, severity, examples=examples, seed=self.settings.seed), labels

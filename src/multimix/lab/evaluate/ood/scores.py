@@ -1,10 +1,8 @@
 """Scores of how much an image is like those a network was trained on, and how well they tell others from these.
 
-Scores are the higher, the more alike, and computed in float64, so that confident predictions, which float32 would round
-to the same 1, stay apart. The images of the test set are *in* the distribution, those of another set *out* of it. An
+Scores are computed in float64, so that confident predictions, which float32 would round to the same 1, stay apart. An
 image is taken in where its score is at least a threshold: over all thresholds, TPR is the fraction of the images in the
-distribution that are taken in, and FPR that of the others. Equal scores pass a threshold together: there are no bins
-and no sampled thresholds.
+distribution that are taken in, and FPR that of the others.
 """
 
 from typing import Literal, get_args
@@ -136,9 +134,6 @@ def auroc(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
     """Return the area under the curve of TPR over FPR, a fraction; 0.5 is chance.
 
     It is the probability that an image in the distribution scores higher than one outside, where a tie counts half.
-
-    Raises:
-        ValueError: If one of the two is empty, not a vector, or not finite throughout.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -167,8 +162,7 @@ def aupr_out(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> flo
 def fpr95(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
     """Return the smallest FPR among the thresholds whose TPR is at least 0.95, a fraction; lower is better.
 
-    The images in the distribution are the positive ones, as in ODIN (Liang et al., ICLR 2018). Only scores that occur
-    are thresholds: nothing is interpolated between them.
+    Only scores that occur are thresholds: nothing is interpolated between them. (ODIN; Liang et al., ICLR 2018.)
     """
     fpr, tpr = _rates(in_scores, out_scores)
     return float(fpr[tpr >= 0.95][0])
@@ -177,8 +171,7 @@ def fpr95(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
 def detection_accuracy(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
     """Return the best mean of TPR and TNR = 1 - FPR over all thresholds, a fraction; at least 0.5.
 
-    The accuracy of the best threshold where an image of either kind is equally likely (Liang et al., ICLR 2018, whose
-    detection error is 1 minus this). The threshold is chosen on the scores it is measured on.
+    Liang et al., ICLR 2018, whose detection error is 1 minus this. The threshold is chosen on these very scores.
     """
     fpr, tpr = _rates(in_scores, out_scores)
     return float(((tpr + 1 - fpr) / 2).max())

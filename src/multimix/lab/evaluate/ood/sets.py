@@ -60,16 +60,8 @@ class Outside:
 def open_set(name: str, source: Source, *, limit: int, download: bool = False, seed: int = 0) -> Outside:
     """Return a set's images in the shape of a run's; of a larger set, ``limit`` of them by chance.
 
-    Args:
-        name: One of ``KNOWN``, perhaps with ``crop:`` or ``resize:`` before it. Of a named data set the test images are
-            taken; of a folder every image below it; of an archive ``test_images``, ``images`` or the only array.
-        source: The run; named data sets lie under its root.
-        limit: The most images; so many of noise.
-        download: Fetch a named data set that is absent and can be had.
-        seed: Fixes the noise, the images that are taken and where they are cut.
-
-    Raises:
-        ValueError: If the name is unknown, the set is not there, is damaged, holds no image or does not fit the shape.
+    Of a named data set the test images are taken, of a folder every image below it, of an archive ``test_images``,
+    ``images`` or the only array. ``seed`` fixes the noise, the images that are taken and where they are cut.
     """
     test, (crop, base) = source.splits.test, taken_apart(name)
     if base in NOISE:
@@ -92,10 +84,7 @@ def open_set(name: str, source: Source, *, limit: int, download: bool = False, s
 
 
 def labels_of(names: Iterable[str]) -> list[str]:
-    """Return a short label for each name, of letters, digits, dots, dashes and underscores, each another.
-
-    A path's is its last part. ``mean`` is left to the mean over sets.
-    """
+    """Return a short label for each name, each another and none ``mean``; a path's is its last part."""
     labels: list[str] = []
     for name in names:
         label = _label(name)

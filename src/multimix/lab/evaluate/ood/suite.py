@@ -12,19 +12,8 @@ from typing_extensions import Self
 
 from multimix._declared import Count, Fraction, Positive
 from multimix.lab.data import first_of, seed_of
-from multimix.lab.evaluate.ood.scores import (
-    KNN,
-    METRICS,
-    SCORES,
-    Mahalanobis,
-    ScoreName,
-    energy,
-    histograms,
-    max_logit,
-    msp,
-    nudged,
-    roc,
-)
+from multimix.lab.evaluate.ood import scores as score
+from multimix.lab.evaluate.ood.scores import KNN, METRICS, SCORES, Mahalanobis, ScoreName, histograms, roc
 from multimix.lab.evaluate.ood.sets import BUILT_IN, labels_of, open_set, taken_apart
 from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, embed, evaluating, not_alone
 from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once
@@ -153,27 +142,27 @@ class OOD:
         surest = logits
         if moves:
             step = torch.tensor([wanted.odin_epsilon / std for std in self.std], dtype=inputs.dtype).to(inputs.device)
-            moved = nudged(inputs, logits, step=step.view(-1, 1, 1), temperature=wanted.odin_temperature)
+            moved = score.nudged(inputs, logits, step=step.view(-1, 1, 1), temperature=wanted.odin_temperature)
             with torch.no_grad():
                 surest = network(moved)
             check_finite(surest, "predicts", ruled_out=True)
         return {
-            "msp": msp(logits),
-            "max_logit": max_logit(logits),
-            "energy": energy(logits, wanted.energy_temperature),
-            "odin": msp(surest, wanted.odin_temperature),
-            **{name: score(embeddings) for name, score in fitted.items()},
+            "msp": score.msp(logits),
+            "max_logit": score.max_logit(logits),
+            "energy": score.energy(logits, wanted.energy_temperature),
+            "odin": score.msp(surest, wanted.odin_temperature),
+            **{name: of(embeddings) for name, of in fitted.items()},
         }
 
 
 def _compared(name: str, inside: Seen, outside: Seen, monitor: Monitor) -> Iterator[tuple[str, float]]:
     """Yield (score/metric, value) of one set and keep the data of its figure."""
     figure = {}
-    for score, in_scores in inside[0].items():
-        both = in_scores, outside[0][score]
-        figure[score] = histograms(*both) | roc(*both)
+    for kind, in_scores in inside[0].items():
+        both = in_scores, outside[0][kind]
+        figure[kind] = histograms(*both) | roc(*both)
         for metric, function in METRICS.items():
-            yield f"{score}/{metric}", function(*both)
+            yield f"{kind}/{metric}", function(*both)
     monitor.record(f"ood/{name}", {"scores": figure})
 
 
@@ -197,8 +186,7 @@ def _training(source: Source, settings: OODSettings) -> LabelledBatches | None:
     if not {"knn", "mahalanobis"} & set(settings.scores):
         return None
     train = source.splits.train
-    few = settings.train_examples is not None and settings.train_examples < len(train)
-    used = first_of(train, settings.train_examples, what="train_examples") if few else train
+    used = first_of(train, min(settings.train_examples or len(train), len(train)), what="train_examples")
     if "knn" in settings.scores and settings.knn_neighbours > len(used):
         raise ValueError(
             f"knn_neighbours={settings.knn_neighbours} must be at most the {len(used)} training images that are used"
