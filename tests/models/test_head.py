@@ -146,7 +146,7 @@ def test_a_stage_inside_a_checkpoint():
     with pytest.raises(RuntimeError, match=r"stage 1 \(model.blocks.0\) runs inside torch.utils.checkpoint, which wou"):
         mm.ManifoldMixup(stages=(1,))(network, u.IMAGES, u.LABELS)
     for reentrant in (True, False):
-        mixed = adapt(u.Checkpointed(reentrant=reentrant), stages=["body", "stem"])
+        mixed = adapt(u.checkpointed(reentrant=reentrant), stages=["body", "stem"])
         with pytest.raises(RuntimeError, match=r"stage 1 \(model.body\) runs inside torch.utils.checkpoint"):
             mm.ManifoldMixup(stages=(1,))(mixed, u.IMAGES, u.LABELS)
         mm.ManifoldMixup(stages=(2,))(mixed, u.IMAGES, u.LABELS).total.backward()

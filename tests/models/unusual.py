@@ -72,57 +72,20 @@ class Body(nn.Module):
         return self.fc(self.features(x))
 
 
-class Dropped(Body):
-    def __init__(self):
-        super().__init__()
-        self.drop = nn.Dropout(0.5)
+def body(name, forward, **layers):
+    """Return what makes a body of this class name and forward pass, with layers that are made anew for each."""
 
-    def forward(self, x):
-        return self.fc(self.drop(self.features(x)))
+    def make(head=None):
+        model = type(name, (Body,), {"forward": forward})(head)
+        for layer, made in layers.items():
+            setattr(model, layer, made())
+        return model
 
-
-class DroppedMaps(Dropped):
-    def forward(self, x):
-        return self.fc(self.drop(self.body(self.stem(x))).mean((2, 3)))
+    return make
 
 
-class Noisy(Body):
-    def forward(self, x):
-        x = self.features(x)
-        return self.fc(x + torch.randn_like(x) if self.training else x)
-
-
-class Gated(Body):
-    """Has an adapter whose gate starts at 0."""
-
-    def __init__(self):
-        super().__init__()
-        self.gate, self.adapter = nn.Parameter(torch.zeros(())), nn.Linear(8, 8)
-
-    def forward(self, x):
-        x = self.features(x)
-        return self.fc(x + self.gate * self.adapter(x))
-
-
-class Checkpointed(Body):
-    def __init__(self, *, reentrant):
-        super().__init__()
-        self.reentrant = reentrant
-
-    def features(self, x):
-        return checkpoint(self.body, self.stem(x), use_reentrant=self.reentrant).mean((2, 3))
-
-
-class WithFeatures(Body):
-    def forward(self, x):
-        features = self.features(x)
-        return features, self.fc(features)
-
-
-class InMapping(Body):
-    def forward(self, x):
-        features = self.features(x)
-        return {"features": features, "out": self.fc(features)}
+def half():
+    return nn.Dropout(0.5)
 
 
 @dataclass
@@ -131,44 +94,30 @@ class Output:
     features: Tensor
 
 
-class InDataclass(Body):
-    def forward(self, x):
-        features = self.features(x)
-        return Output(self.fc(features), features)
+def checkpointed(*, reentrant):
+    def forward(m, x):
+        return m.fc(checkpoint(m.body, m.stem(x), use_reentrant=reentrant).mean((2, 3)))
+
+    return body("Checkpointed", forward)()
 
 
-class LogSoftmax(Body):
-    def __init__(self):
-        super().__init__()
-        self.act = nn.LogSoftmax(1)
-
-    def forward(self, x):
-        return self.act(self.fc(self.features(x)))
-
-
-class FunctionalLogSoftmax(Body):
-    def forward(self, x):
-        return F.log_softmax(self.fc(self.features(x)), dim=1)
-
-
-class Temperature(Body):
-    def forward(self, x):
-        return self.fc(self.features(x)) / 0.1
-
-
-class TwoHeads(Body):
-    def __init__(self):
-        super().__init__()
-        self.other = nn.Linear(8, CLASSES)
-
-    def forward(self, x):
-        features = self.features(x)
-        return self.fc(features), self.other(features)
-
-
-class Siamese(Body):
-    def forward(self, x):
-        return self.fc(self.features(x)) + self.fc(self.features(x.flip(-1)))
+Dropped = body("Dropped", lambda m, x: m.fc(m.drop(m.features(x))), drop=half)
+DroppedMaps = body("DroppedMaps", lambda m, x: m.fc(m.drop(m.body(m.stem(x))).mean((2, 3))), drop=half)
+Noisy = body("Noisy", lambda m, x: m.fc((z := m.features(x)) + m.training * torch.randn_like(z)))
+Gated = body(  # has an adapter whose gate starts at 0
+    "Gated",
+    lambda m, x: m.fc((z := m.features(x)) + m.gate * m.adapter(z)),
+    gate=lambda: nn.Parameter(torch.zeros(())),
+    adapter=lambda: nn.Linear(8, 8),
+)
+WithFeatures = body("WithFeatures", lambda m, x: (z := m.features(x), m.fc(z)))
+InMapping = body("InMapping", lambda m, x: {"features": (z := m.features(x)), "out": m.fc(z)})
+InDataclass = body("InDataclass", lambda m, x: Output(m.fc(z := m.features(x)), z))
+LogSoftmax = body("LogSoftmax", lambda m, x: m.act(m.fc(m.features(x))), act=lambda: nn.LogSoftmax(1))
+FunctionalLogSoftmax = body("FunctionalLogSoftmax", lambda m, x: m.fc(m.features(x)).log_softmax(1))
+Temperature = body("Temperature", lambda m, x: m.fc(m.features(x)) / 0.1)
+Siamese = body("Siamese", lambda m, x: m.fc(m.features(x)) + m.fc(m.features(x.flip(-1))))
+TwoHeads = body("TwoHeads", lambda m, x: (m.fc(z := m.features(x)), m.other(z)), other=lambda: nn.Linear(8, CLASSES))
 
 
 class LoRA(nn.Module):
