@@ -7,12 +7,7 @@ A command of one's own, as ``studies/anatomy`` is, takes from here what ours are
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
-    "Parser": "_parser",
-    "configured": "_arguments",
-    "guarded": "__main__",
-    "output_file": "_parser",
-}
+_HOMES = {"Parser": "_parser", "configured": "_arguments", "guarded": "__main__", "output_file": "_parser"}
 
 __all__ = ["Parser", "configured", "guarded", "output_file"]
 

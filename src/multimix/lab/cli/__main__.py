@@ -25,6 +25,17 @@ COMMANDS = {
     "list": "name methods, recipes, data sets, models and suites",
 }
 
+_USAGE = """usage: multimix COMMAND ...
+
+Interpolate a myriad of embeddings: MultiMix and the mixup family.
+
+commands:
+{}
+
+multimix COMMAND --help says more. Start with: multimix train digits""".format(
+    "\n".join(f"  {name:{max(map(len, COMMANDS))}}  {about}" for name, about in COMMANDS.items())
+)
+
 _GOES_ON = {
     "train": "a run goes on with: multimix train --resume RUN",
     "detect": "a run goes on with: multimix detect --resume RUN",
@@ -37,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 if all went well, 2 for wrong input, 1 if training failed."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
+        print(_USAGE)
         return 0
     command, *rest = arguments
     if command in ("-V", "--version"):
@@ -45,9 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
-        return complain(
-            f"unknown command {command!r}; {f'did you mean {near[0]}?' if near else 'see multimix --help'}", 2
-        )
+        hint = f"did you mean {near[0]}?" if near else "see multimix --help"
+        return complain(f"unknown command {command!r}; {hint}", 2)
     return guarded(command, partial(_call, command, rest))
 
 
@@ -69,11 +79,10 @@ def guarded(command: str, call: Callable[[], None]) -> int:
     except Exception as error:
         if os.environ.get("MULTIMIX_DEBUG"):
             raise
-        said = str(error) or type(error).__name__
-        if isinstance(error, (ValueError, TypeError, OSError)):
-            return complain(said, 2)
-        known = isinstance(error, RuntimeError)
-        return complain(said if known else f"{type(error).__name__}: {error} (with MULTIMIX_DEBUG=1 it says where)", 1)
+        code = 2 if isinstance(error, (ValueError, TypeError, OSError)) else 1
+        if code == 2 or isinstance(error, RuntimeError):
+            return complain(str(error) or type(error).__name__, code)
+        return complain(f"{type(error).__name__}: {error} (with MULTIMIX_DEBUG=1 it says where)", code)
     return 0
 
 
@@ -90,7 +99,7 @@ def _call(command: str, arguments: list[str]) -> None:
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Print a warning as a line of its own, without the place in the code that it comes from."""
+    """Print a warning as one line, without the place in the code that it comes from."""
     print(f"multimix: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
@@ -99,20 +108,6 @@ def complain(message: str, code: int) -> int:
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
     print(f"multimix{f' (process {rank})' * (rank != '0')}: " + " ".join(message.split()), file=sys.stderr)
     return code
-
-
-def usage() -> str:
-    """Return what ``multimix --help`` prints."""
-    width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
-    return f"""usage: multimix COMMAND ...
-
-Interpolate a myriad of embeddings: MultiMix and the mixup family.
-
-commands:
-{lines}
-
-multimix COMMAND --help says more. Start with: multimix train digits"""
 
 
 if __name__ == "__main__":

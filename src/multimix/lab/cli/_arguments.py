@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from dataclasses import field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import field, fields, make_dataclass, replace
 from typing import Any, TypeVar, cast
 
 import tyro
@@ -12,7 +12,6 @@ from multimix.lab._code import find_made, program_of, split_reference
 from multimix.lab.recipes import recipe_named
 from multimix.lab.runs.codec import code_of, method_from
 from multimix.lab.train import TrainConfig
-from multimix.protocols import Method
 
 T = TypeVar("T")
 
@@ -21,11 +20,7 @@ _INSIDE = r"(?:method|first|then|methods\.\d+)"
 
 
 def configured(recipe: str, method: str | None, arguments: list[str], *, prog: str) -> TrainConfig:
-    """Return a recipe's configuration with another method, if named, and its fields overridden by arguments.
-
-    Raises:
-        ValueError: If a name, a field or a value is wrong.
-    """
+    """Return a recipe's configuration with another method, if named, and its fields overridden by arguments."""
     if split_reference(recipe):
         config, file = find_made(recipe, "recipe", TrainConfig)
         config = replace(config, recipe=file)
@@ -43,19 +38,14 @@ def configured(recipe: str, method: str | None, arguments: list[str], *, prog: s
 
 
 def override(value: T, arguments: list[str], *, prog: str) -> T:
-    """Return a dataclass with the fields that ``--name value`` arguments give.
-
-    Raises:
-        ValueError: If a field or a value is wrong, in one line.
-        SystemExit: After ``--help``.
-    """
+    """Return a dataclass with the fields that ``--name value`` arguments give; what is wrong is told in one line."""
     said = io.StringIO()
     form = _form(value)
     try:
         with contextlib.redirect_stderr(said):
             options = (tyro.conf.AvoidSubcommands,)
             changed = tyro.cli(type(form), default=form, args=arguments, config=options, prog=prog, description="")
-            return changed if form is value else _like(value, changed)
+            return changed if form is value else _like(value, changed, type(value))
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -64,23 +54,19 @@ def override(value: T, arguments: list[str], *, prog: str) -> T:
 
 def _form(value: T) -> T:
     """Return a dataclass for tyro, whose annotations have the user's classes; what holds them deeper is left alone."""
-    own: list[tuple[str, Any, Any]] = []
-    fixed: Any = tyro.conf.Fixed
-    for f in fields(cast("Any", value)):
-        held = getattr(value, f.name)
-        if not isinstance(held, str) and code_of(held):
-            cls: Any = type(held) if program_of(type(held)) else fixed[Any]
-            own.append((f.name, cls, field(default=None)))
+    kind, fixed = cast("Any", type(value)), cast("Any", tyro.conf.Fixed)
+    held = {f.name: getattr(value, f.name) for f in fields(kind)}
+    own = {name: type(one) for name, one in held.items() if not isinstance(one, str) and code_of(one)}
     if not own:
         return value
-    kind: Any = type(value)
-    form = make_dataclass(kind.__name__, own, bases=(kind,), frozen=kind.__dataclass_params__.frozen, eq=False)
+    annotated = [(name, cls if program_of(cls) else fixed[Any], field(default=None)) for name, cls in own.items()]
+    form = make_dataclass(kind.__name__, annotated, bases=(kind,), frozen=kind.__dataclass_params__.frozen, eq=False)
     return _like(value, value, form)
 
 
-def _like(value: T, given: Any, kind: Any = None) -> T:
-    """Return a ``kind``, by default that of ``value``, with what ``given`` has in its fields."""
-    return cast("T", (kind or type(value))(**{f.name: getattr(given, f.name) for f in fields(cast("Any", value))}))
+def _like(value: T, given: Any, kind: Any) -> T:
+    """Return a ``kind`` with what ``given`` has in the fields of ``value``."""
+    return cast("T", kind(**{f.name: getattr(given, f.name) for f in fields(cast("Any", value))}))
 
 
 def _one_line(box: str) -> str:
@@ -114,31 +100,24 @@ def _parted(arguments: list[str], pattern: str) -> tuple[list[str], dict[str, li
 
 
 def _override_inside(method: Any, arguments: list[str], *, prog: str, path: str = "method") -> Any:
-    """Override fields of a method and of those inside it, at any depth.
-
-    The command line calls the method ``path`` and what it is made of ``--method.method.tuples`` and
-    ``--method.methods.0.alpha``.
-    """
+    """Override fields of a method, named ``path``, and of those inside it, as in ``--method.methods.0.alpha``."""
     own, groups = _parted(arguments, rf"--({_INSIDE})\.(.+)")
     for name, group in groups.items():
         field, _, index = name.partition(".")
-        value = _inside(method, field, index, path)
+        held = (
+            {f.name: getattr(method, f.name) for f in fields(method)} if hasattr(method, "__dataclass_fields__") else {}
+        )
+        if field not in held:
+            raise ValueError(f"--{path}.{field} does not exist: {method.name} has no {field} inside")
+        value = held[field]
+        if index and int(index) >= len(value):
+            there = f"there are {len(value)} methods, counted from 0"
+            raise ValueError(f"--{path}.{field}.{index} does not exist: {there}")
         chosen = value[int(index)] if index else value
         changed = _override_inside(chosen, group, prog=prog, path=f"{path}.{name}")
-        given = {f.name: getattr(method, f.name) for f in fields(method)}
-        given[field] = tuple(changed if v is chosen else v for v in value) if index else changed
-        method = type(method)(**given)
+        held[field] = tuple(changed if v is chosen else v for v in value) if index else changed
+        method = type(method)(**held)
     try:
         return override(method, own, prog=prog) if own else method
     except ValueError as error:
         raise ValueError(str(error).replace("--", f"--{path}.")) from None
-
-
-def _inside(method: Method, field: str, index: str, path: str) -> Any:
-    """Return what a method holds in a field, if it does."""
-    if not is_dataclass(method) or field not in {f.name for f in fields(method)}:
-        raise ValueError(f"--{path}.{field} does not exist: {method.name} has no {field} inside")
-    value = getattr(method, field)
-    if index and int(index) >= len(value):
-        raise ValueError(f"--{path}.{field}.{index} does not exist: there are {len(value)} methods, counted from 0")
-    return value

@@ -45,30 +45,21 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def output_file(text: str) -> Path:
-    """Return the path of a file that can be written, as the type of an argument: hours of work go into it at the end.
-
-    Raises:
-        ArgumentTypeError: If it is a folder, or nothing can be written where it should be.
-    """
+    """Return the path of a file that can be written, the type of an argument: hours of work go into it at the end."""
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"expected a file to write, got the folder {path}")
     nearest = next((folder for folder in path.absolute().parents if folder.exists()), Path())
-    if not nearest.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} cannot be written: {nearest} is no folder")
-    if not os.access(nearest, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{path} cannot be written: {nearest} may not be written to")
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        why = "may not be written to" if nearest.is_dir() else "is no folder"
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {nearest} {why}")
     return path
 
 
 def run_arguments(
     command: str, recipes: Iterable[str], options: Options, arguments: list[str], *, usage: str
 ) -> tuple[Any, list[str]] | None:
-    """Return the arguments of a command that makes a run, and those of its configuration; None after help.
-
-    Raises:
-        ValueError: If they say neither which recipe nor which run goes on, or both.
-    """
+    """Return the arguments of a command that makes a run, and those of its configuration; None after help."""
     common: Options = {
         "recipe": {"nargs": "?", "help": ", ".join(recipes)},
         "--name": {"help": "of the run folder; by default of what is trained, seed and time"},

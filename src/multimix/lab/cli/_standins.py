@@ -35,14 +35,16 @@ def _empty(name: str) -> type:
         decorated = len(given) == 1 and callable(given[0]) and cls.__module__ == __name__
         return given[0] if decorated else object.__new__(cls)
 
-    instance = {"__new__": new, "__init__": lambda self, *_, **__: None, "__call__": lambda self, f=None, *_, **__: f}
-    numbers = dict.fromkeys(("__add__", "__mul__", "__truediv__", "__pow__"), lambda self, _: self)
-    others = {
+    does: dict[str, Any] = {
+        "__new__": new,
+        "__init__": lambda self, *_, **__: None,
+        "__call__": lambda self, f=None, *_, **__: f,
         "__bool__": lambda self: False,
         "__float__": lambda self: 1.0,
         "__getattr__": lambda self, name: _empty(name)(),
+        **dict.fromkeys(("__add__", "__mul__", "__truediv__", "__pow__"), lambda self, _: self),
     }
-    return _Meta(name, (), {"__module__": __name__, **instance, **numbers, **others})
+    return _Meta(name, (), {"__module__": __name__, **does})
 
 
 class _StandIn(ModuleType):

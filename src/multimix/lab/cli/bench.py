@@ -25,8 +25,7 @@ def main(arguments: list[str]) -> None:
     about = "Measure speed as ratios within one run, beside their bars."
     given = Parser(OPTIONS, prog="multimix bench", description=about).parse_args(arguments)
     device = torch.device(given.device)
-    results: list[Result] = []
-    machine = rates(device)
+    results, machine = [], rates(device)
     for make in BENCHES[given.suite](device):
         comparison = make()
         found = measure(comparison, device, machine)

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from multimix.lab._code import Reference, find_made, split_reference
 from multimix.lab.cli._arguments import configured, override
@@ -36,16 +35,8 @@ OPTIONS: Options = {
         "default": "local",
         "help": "where runs go: processes of this machine; Ray, here or on the cluster at RAY_ADDRESS; Slurm",
     },
-    "--retries": {
-        "type": at_least(0),
-        "default": 1,
-        "help": "how often a run that fails or is killed is resumed (default: 1)",
-    },
-    "--slurm": {
-        "default": "",
-        "metavar": "OPTIONS",
-        "help": "more options of sbatch, as in 'partition=gpu time=4:00:00'",
-    },
+    "--retries": {"type": at_least(0), "default": 1, "help": "how often a run that ends early is resumed (default: 1)"},
+    "--slurm": {"default": "", "metavar": "OPTIONS", "help": "more options of sbatch: 'partition=gpu time=4:00:00'"},
     "--out": {"type": Path, "help": "folder of the runs and report.html (default: runs/compare/STUDY)"},
     "--quiet": {"action": "store_true", "help": "print only the tables"},
 }
@@ -71,14 +62,9 @@ def main(arguments: list[str]) -> None:
     else:
         study = _of_recipe(given.recipe, given.methods, rest)
     out = given.out or out
-    launch = Launch(
-        launcher=given.launcher,
-        jobs=given.jobs or (_JOBS_ON_SLURM if given.launcher == "slurm" else jobs),
-        retries=given.retries,
-        quiet=given.quiet,
-        scratch=out,
-        slurm=given.slurm,
-    )
+    jobs = given.jobs or (_JOBS_ON_SLURM if given.launcher == "slurm" else jobs)
+    passed = {name: vars(given)[name] for name in ("launcher", "retries", "quiet", "slurm")}
+    launch = Launch(jobs=jobs, scratch=out, **passed)
     plans = study.chosen(choose(study, out, launch))
     seeds = range(given.seeds or study.seeds)
     # Seeds go round the methods, so that a stop leaves a fair table.
@@ -102,9 +88,8 @@ def _of_study(text: str, labels: list[str] | None, rest: list[str]) -> tuple[Stu
     study = study.changed(lambda config: replace(override(config, rest, prog=prog), recipe=file))
     if labels is None:
         return study, file
-    for label in labels:
-        if label not in study.arms:
-            raise ValueError(f"--arms: study {study.name} has no arm {label!r}; it has {', '.join(study.arms)}")
+    if unknown := [label for label in labels if label not in study.arms]:
+        raise ValueError(f"--arms: study {study.name} has no arm {unknown[0]!r}; it has {', '.join(study.arms)}")
     against = study.against if study.against in labels else labels[0]
     return replace(study, arms={label: study.arms[label] for label in labels}, against=against), file
 
@@ -125,12 +110,7 @@ def _of_recipe(name: str, methods: list[str] | None, rest: list[str]) -> Study:
 def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
     """Run the trials of a study, write ``trials.jsonl`` and return the number of the best candidate by label.
 
-    A trial never sees the test set; the candidate with the highest validation accuracy after its last epoch is chosen,
-    the first of several that are equally good.
-
-    Raises:
-        ValueError: If there is nothing to choose by: ``validation`` is 0.
-        FailedRunsError: If a trial failed.
+    A trial never sees the test set; the best, or the first of these, has the highest validation accuracy at its end.
     """
     trials = study.trials()
     if not trials:
@@ -139,36 +119,24 @@ def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
         raise ValueError("validation must be above 0 where candidates are chosen by it, got 0")
     folders = {key: out / "trials" / config.label for key, config in trials.items()}
     run_all({folders[key]: config for key, config in trials.items()}, launch)
-    last = {key: _last_epoch(folder) for key, folder in folders.items()}
-    best: dict[str, int] = {}
-    for label, number in last:
-        rival = best.setdefault(label, number)
-        if last[label, number]["validation_accuracy"] > last[label, rival]["validation_accuracy"]:
-            best[label] = number
-    lines = [
-        {
+    ends = {key: RunFolder(folder).metrics.read("epoch")[-1] for key, folder in folders.items()}
+    ranked = sorted(ends, key=lambda key: ends[key]["validation_accuracy"], reverse=True)  # of equal ones, the first
+    best = dict(reversed(ranked))
+    lines = []
+    for (label, number), config in trials.items():
+        environment = json.loads(RunFolder(folders[label, number]).environment_file.read_text(encoding="utf-8"))
+        line = {
             "label": label,
             "candidate": number,
             "method": to_json(config.method),
             "weight_decay": config.optimizer.weight_decay,
             "epochs": config.epochs,
             "seed": config.seed,
-            **last[label, number],
+            **{name: ends[label, number][name] for name in ("validation_accuracy", "validation_nll")},
             "chosen": best[label] == number,
-            **_environment(folders[label, number]),
+            **{name: environment.get(name) for name in ("device", "torch", "commit")},
         }
-        for (label, number), config in trials.items()
-    ]
+        lines.append(json.dumps(line) + "\n")
     with replacing(out / "trials.jsonl") as file:
-        file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+        file.write("".join(lines).encode())
     return best
-
-
-def _last_epoch(folder: Path) -> dict[str, Any]:
-    event = [event for event in RunFolder(folder).metrics.read() if event["event"] == "epoch"][-1]
-    return {name: event[name] for name in ("validation_accuracy", "validation_nll")}
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    there = json.loads(RunFolder(folder).environment_file.read_text(encoding="utf-8"))
-    return {name: there.get(name) for name in ("device", "torch", "commit")}

@@ -26,10 +26,9 @@ def main(arguments: list[str]) -> None:
     else:
         config = override(detection_recipe_named(given.recipe), rest, prog=f"multimix detect {given.recipe}")
         run = detect(config, run_folder(given, "runs/detect", config.recipe, config), quiet=given.quiet)
-    for event in run.metrics.read():
-        if event["event"] == "detection":
-            told = "  ".join(f"{said} {100 * event[name]:.2f} %" for name, said in _SHOWN.items() if name in event)
-            print(f"{event['split']} {event['when']}: {told}  ({event['examples']} images)")
+    for event in run.metrics.read("detection"):
+        told = "  ".join(f"{said} {100 * event[name]:.2f} %" for name, said in _SHOWN.items() if name in event)
+        print(f"{event['split']} {event['when']}: {told}  ({event['examples']} images)")
     print(f"run: {run.path}")
     if given.records:
         write_detection_records(given.records, run)

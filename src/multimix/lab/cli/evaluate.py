@@ -1,5 +1,6 @@
 """``multimix evaluate``."""
 
+from collections.abc import Callable
 from dataclasses import field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,6 @@ from multimix.lab.report import page, read_run
 from multimix.lab.runs.display import Display
 from multimix.lab.train.evaluation import evaluations, suites_named
 
-USAGE = (
-    "multimix evaluate RUN ... [--suites NAME ...] [--examples N] [--again] [--batch-size N] [--SUITE.FIELD VALUE ...]"
-)
 _NAMES = [suite.name for suite in SUITES]
 OPTIONS: Options = {
     "runs": {"nargs": "+", "type": Path, "metavar": "RUN", "help": "run folder"},
@@ -24,11 +22,7 @@ OPTIONS: Options = {
         "metavar": "NAME",
         "help": f"all, or which of {', '.join(_NAMES)} (default: accuracy calibration)",
     },
-    "--examples": {
-        "type": int,
-        "metavar": "N",
-        "help": "test images of every suite, the same share of each class (default: all)",
-    },
+    "--examples": {"type": int, "metavar": "N", "help": "test images of every suite, balanced by class (default: all)"},
     "--again": {"action": "store_true", "help": "measure what has been measured already, too"},
     "--batch-size": {"type": at_least(1), "metavar": "N", "help": "images a batch; no result depends on it"},
     "--trust-code": {"action": "store_true", "help": "run the Python files that the runs keep"},
@@ -43,8 +37,11 @@ def main(arguments: list[str]) -> None:
 
     Who asks for all suites is told which a run's data do not suit; who names one gets an error.
     """
+    usage = (
+        "multimix evaluate RUN ... [--suites NAME ...] [--examples N] [--again] [--batch-size N] [--SUITE.FIELD ...]"
+    )
     about = "Measure finished runs on their test sets. What has been measured already is kept."
-    parser = Parser(OPTIONS, prog="multimix evaluate", usage=USAGE, description=about, add_help=False)
+    parser = Parser(OPTIONS, prog="multimix evaluate", usage=usage, description=about, add_help=False)
     # The settings of every suite as one dataclass, a field a suite.
     fields = [(suite.name, suite.Settings, field(default_factory=suite.Settings)) for suite in SUITES]
     settings: Any = make_dataclass("Settings", fields, frozen=True, kw_only=True)()
@@ -57,22 +54,14 @@ def main(arguments: list[str]) -> None:
         chosen = {name: replace(of, examples=of.examples or given.examples) for name, of in chosen.items()}
     everything = given.suites == ["all"]
     suites = _NAMES if everything else [suite.name for suite in suites_named(given.suites)]
+    passed = {"settings": chosen, **{name: vars(given)[name] for name in ("again", "batch_size", "trust_code")}}
     for run in given.runs:
         with Display(str(run), quiet=given.quiet) as display:
 
-            def unfit(suite: str, reason: str, run: Path = run, display: Display = display) -> None:
-                display.say(f"{run}: {suite}: left out: {reason}")
+            def unfit(suite: str, reason: str, say: Callable = display.say, run: Path = run) -> None:
+                say(f"{run}: {suite}: left out: {reason}")
 
-            for result in evaluations(
-                run,
-                suites,
-                settings=chosen,
-                again=given.again,
-                batch_size=given.batch_size,
-                monitor=display,
-                unfit=unfit if everything else None,
-                trust_code=given.trust_code,
-            ):
+            for result in evaluations(run, suites, monitor=display, unfit=unfit if everything else None, **passed):
                 display.say(f"{run}: {result['suite']}: {line_of(result)}")
         print(f"report: {page([read_run(run)], run / 'report.html')}")
 

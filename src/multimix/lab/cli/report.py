@@ -1,7 +1,7 @@
 """``multimix report``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,17 +25,14 @@ OPTIONS: Options = {
         "nargs": "+",
         "type": Path,
         "metavar": "RUN",
-        "help": "run folder, a folder of run folders, or one file of records",
+        "help": "run folder, folder of these, or one file of records",
     },
     "--out": {"type": Path, "default": Path("report.html"), "help": "where the page goes"},
     "--format": {"choices": get_args(Format), "default": "plain", "help": "of the tables"},
     "--suite": {"metavar": "NAME", "help": "print only this suite's tables, and all it has measured"},
     "--records": {"type": output_file, "metavar": "FILE", "help": "also write the records (JSON lines)"},
     "--paired": {"metavar": "LABEL", "help": "also compare every other method with this one, seed by seed"},
-    "--any-length": {
-        "action": "store_true",
-        "help": "compare runs of different length, as those of equal seconds are",
-    },
+    "--any-length": {"action": "store_true", "help": "compare runs of different length, as those of equal seconds are"},
     "--metrics": {"nargs": "+", "metavar": "NAME", "help": "of any suite: the columns of --paired"},
 }
 
@@ -58,25 +55,18 @@ class Tables:
     """Which tables are printed, and how."""
 
     fmt: Format = "plain"
-    """``csv`` is for machines, which read one table at a time: that of the differences, else the main one where no
-    suite is named."""
+    """``csv`` is for machines, which read one table at a time: the differences, else the suite's, else the main one."""
     suite: str | None = None
     """The only one to print."""
     paired: str | None = None
-    """The label that the other methods are compared with seed by seed, printed and in the page."""
+    """The label that others are compared with seed by seed: behind the main table, or that of the suite."""
     metrics: Sequence[str] | None = None
     """The columns of that table."""
     any_length: bool = False
     """Whether runs of different length are compared in the printed tables."""
 
     def of(self, rows: list[Record]) -> str:
-        """Return the main table and then those of every suite, or all tables of one suite.
-
-        The differences to ``paired`` stand behind the main table, or behind those of the suite.
-
-        Raises:
-            ValueError: If there is no record, or none of ``suite``, or nothing can be compared with ``paired``.
-        """
+        """Return the main table and then those of every suite, or all tables of one suite."""
 
         def averaged(metrics: Sequence[str] | None = None, suite: str | None = None) -> Any:
             return summarise(rows, metrics, suite=suite, any_length=self.any_length)
@@ -98,17 +88,12 @@ class Tables:
 
 
 def report(folders: list[Path], out: Path, wanted: Tables, *, keep: Path | None = None) -> None:
-    """Print the tables of the runs in ``folders`` and write the page, and the records to ``keep`` if asked to.
-
-    Raises:
-        FileNotFoundError: If there is no run.
-        ValueError: If a run is damaged, or as the tables.
-    """
+    """Print the tables of the runs in ``folders`` and write the page, and the records to ``keep`` if asked to."""
     runs = [read_run(folder) for folder in folders]
     rows = records(runs)
     words = wanted.of(rows) if rows else "no run has finished yet: there is no table"
-    paged = replace(wanted, paired=None, metrics=None) if wanted.any_length else wanted
-    written = page(runs, out, paired=paged.paired, metrics=paged.metrics)
+    paired: dict[str, Any] = {} if wanted.any_length else {"paired": wanted.paired, "metrics": wanted.metrics}
+    written = page(runs, out, **paired)
     print(words)
     if keep is not None:
         write_records(keep, runs)
@@ -117,10 +102,7 @@ def report(folders: list[Path], out: Path, wanted: Tables, *, keep: Path | None 
 
 
 def reference(folders: list[Path], wanted: str = "erm") -> str | None:
-    """Return the label that the others of a comparison are compared with seed by seed: ``wanted``, else the first.
-
-    None where differences would say nothing: of one method, one seed, or runs that cannot be told apart by label.
-    """
+    """Return the label to compare others with: ``wanted``, else the first; None where differences would say nothing."""
     found = summarise(records(read_run(folder) for folder in folders)).comparisons
     rows = [row for one in found for row in one.rows]
     labels = [row.label for row in rows if "accuracy" in row.cells and row.cells["accuracy"].n > 1]
@@ -134,6 +116,6 @@ def find_runs(folders: list[Path]) -> list[Path]:
     """Return the run folders among ``folders`` and directly inside them."""
     found: list[Path] = []
     for folder in folders:
-        inside = sorted(config.parent for config in folder.glob("*/config.json")) if folder.is_dir() else []
-        found += inside if inside and not (folder / "config.json").is_file() else [folder]
+        inside = [] if (folder / "config.json").is_file() else sorted(folder.glob("*/config.json"))
+        found += [config.parent for config in inside] or [folder]
     return found

@@ -35,12 +35,11 @@ def main(arguments: list[str]) -> None:
         run = train(config, run_folder(given, "runs", recipe, config), quiet=given.quiet)
     if not is_main_process():
         return
-    for test in run.metrics.read():
-        if test["event"] == "test":
-            which = f" ({test['network']})" if "network" in test else ""
-            print(
-                f"test{which}: accuracy {100 * test['accuracy']:.2f} %  NLL {test['nll']:.4f}"
-                f"  ECE {100 * test['ece']:.2f} %  ({test['examples']} images, epoch {test['epoch']})"
-            )
+    for test in run.metrics.read("test"):
+        which = f" ({test['network']})" if "network" in test else ""
+        print(
+            f"test{which}: accuracy {100 * test['accuracy']:.2f} %  NLL {test['nll']:.4f}"
+            f"  ECE {100 * test['ece']:.2f} %  ({test['examples']} images, epoch {test['epoch']})"
+        )
     print(f"run: {run.path}")
     print(f"report: {page([read_run(run.path)], run.path / 'report.html')}")
