@@ -8,13 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multimix.integrations.lightning import MultiMixCallback, MultiMixModule
-    from multimix.integrations.loss import MultiMixLoss
-    from multimix.integrations.sklearn import MultiMixClassifier, MultiMixRegressor
-    from multimix.integrations.timm import TimmMixup
-    from multimix.integrations.torchvision import MixCollate, MixTransform
-    from multimix.integrations.transformers import MultiMixTrainer
-    from multimix.lab.hub import load_pretrained, push_to_hub, save_pretrained
+    from multimix.integrations.lightning import MultiMixCallback as MultiMixCallback
+    from multimix.integrations.lightning import MultiMixModule as MultiMixModule
+    from multimix.integrations.loss import MultiMixLoss as MultiMixLoss
+    from multimix.integrations.sklearn import MultiMixClassifier as MultiMixClassifier
+    from multimix.integrations.sklearn import MultiMixRegressor as MultiMixRegressor
+    from multimix.integrations.timm import TimmMixup as TimmMixup
+    from multimix.integrations.torchvision import MixCollate as MixCollate
+    from multimix.integrations.torchvision import MixTransform as MixTransform
+    from multimix.integrations.transformers import MultiMixTrainer as MultiMixTrainer
+    from multimix.lab.hub import load_pretrained as load_pretrained
+    from multimix.lab.hub import push_to_hub as push_to_hub
+    from multimix.lab.hub import save_pretrained as save_pretrained
 
 _HOMES = {
     **dict.fromkeys(("load_pretrained", "push_to_hub", "save_pretrained"), "multimix.lab.hub"),
@@ -27,20 +32,7 @@ _HOMES = {
 }
 _MODULES = ("lightning", "loss", "sklearn", "timm", "torchvision", "transformers")
 
-__all__ = [
-    "MixCollate",
-    "MixTransform",
-    "MultiMixCallback",
-    "MultiMixClassifier",
-    "MultiMixLoss",
-    "MultiMixModule",
-    "MultiMixRegressor",
-    "MultiMixTrainer",
-    "TimmMixup",
-    "load_pretrained",
-    "push_to_hub",
-    "save_pretrained",
-]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from multimix._declared import Count, check
 from multimix.methods import ERM, Mixup, MultiMix
-from multimix.protocols import Losses, Method, Network, Stateful, submethods
+from multimix.protocols import Losses, Method, Network, stateful, submethods
 
 MethodLike = Method | str | None
 """What the integrations take as a method: one, the name of one, or None for the default."""
@@ -45,19 +45,19 @@ class TrainingMethod:
     def __init__(self, method: MethodLike, network: Network) -> None:
         self.method = as_method(method)
         self.network: Any = network
-        self.learners = [part for part in submethods(self.method) if isinstance(part, Stateful)]
+        self.learners = stateful(self.method)
         self.generator: Generator | None = None
         self._loaded: dict[str, Any] | None = None
         for part in self.learners:
             part.prepare(network)
 
     def start(self, seed: int, device: torch.device | str) -> None:
-        """Move the method's state to a device and make a generator there, in the state that was loaded, if it fits."""
+        """Move the method's state to a device and make a generator there, in the loaded state if it fits."""
         for part in self.learners:
             part.to(device)
         self.generator = Generator(device).manual_seed(seed % 2**63)
         loaded, self._loaded = self._loaded, None
-        if loaded is not None and loaded["device"] == self.generator.device.type:
+        if loaded and loaded["device"] == self.generator.device.type:
             self.generator.set_state(loaded["state"].cpu())
 
     def progress(self, step: int, steps: float) -> None:
@@ -129,10 +129,8 @@ class InputMixer:
         method = self.method if mixes else ERM()
         while hasattr(method, "choose"):
             method = method.choose(generator)
-        mixed: tuple[Tensor, Tensor] = method.mix(
-            inputs, targets, num_classes=self.num_classes, network=self.network, generator=generator
-        )
-        return mixed
+        options: dict[str, Any] = {"num_classes": self.num_classes, "network": self.network, "generator": generator}
+        return method.mix(inputs, targets, **options)
 
     def generator(self, device: torch.device) -> Generator:
         """Return the source of randomness on a device, in this process."""

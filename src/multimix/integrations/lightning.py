@@ -30,6 +30,19 @@ class MultiMixModule(pl.LightningModule):
     Attributes:
         model: The model as it was given; what to save and to deploy.
         network: The same, as methods see it.
+        method: The method in use, a copy of the one given.
+
+    Args:
+        model: What ``multimix.adapt`` takes, or has returned.
+        method: A method, the name of one, or None for ``MultiMix()``.
+        optimizer: A function of the parameters; None for AdamW.
+        scheduler: A function of the optimiser and the number of its steps, stepped after each; None for half a cosine
+            down to 0 with AdamW, and for a constant rate with an ``optimizer`` of your own.
+        learning_rate: AdamW's peak.
+        weight_decay: AdamW's.
+        seed: Of the method's randomness; None for the one given to ``seed_everything``, else torch's own. Each rank
+            adds its number.
+        unpack: A function of a batch that returns (inputs, targets).
     """
 
     def __init__(
@@ -44,20 +57,6 @@ class MultiMixModule(pl.LightningModule):
         seed: int | None = None,
         unpack: Callable[[Any], tuple[Any, Tensor]] | None = None,
     ) -> None:
-        """Take a model and how to train it.
-
-        Args:
-            model: What ``multimix.adapt`` takes, or has returned.
-            method: A method, the name of one, or None for ``MultiMix()``.
-            optimizer: A function of the parameters; None for AdamW.
-            scheduler: A function of the optimiser and the number of its steps, stepped after each; None for half a
-                cosine down to 0 with AdamW, and for a constant rate with an ``optimizer`` of your own.
-            learning_rate: AdamW's peak.
-            weight_decay: AdamW's.
-            seed: Of the method's randomness; None for the one given to ``seed_everything``, else torch's own. Each rank
-                adds its number.
-            unpack: A function of a batch that returns (inputs, targets).
-        """
         super().__init__()
         self._training = TrainingMethod(method, adapt(model))
         self.network: nn.Module = self._training.network
@@ -142,6 +141,13 @@ class MultiMixCallback(pl.Callback):
     and checkpoints are the module's, and its own ``training_step``, with all that it logs, is not run; ``train_loss``
     and the terms of the loss are logged in its place. At teardown it is put back. What the method knows is saved with
     the callback's state in every checkpoint.
+
+    Args:
+        method: A method, the name of one, or None for ``MultiMix()``.
+        model: Dotted name of the model inside the module; empty for the module itself.
+        encoder: As ``multimix.adapt`` has it; likewise ``head`` and ``pool``.
+        seed: As in :class:`MultiMixModule`.
+        unpack: A function of a batch that returns (inputs, targets).
     """
 
     def __init__(
@@ -155,17 +161,6 @@ class MultiMixCallback(pl.Callback):
         seed: int | None = None,
         unpack: Callable[[Any], tuple[Any, Tensor]] | None = None,
     ) -> None:
-        """Take a method and where to find the model.
-
-        Args:
-            method: A method, the name of one, or None for ``MultiMix()``.
-            model: Dotted name of the model inside the module; empty for the module itself.
-            encoder: As ``multimix.adapt`` has it; likewise ``head`` and ``pool``.
-            head: See ``encoder``.
-            pool: See ``encoder``.
-            seed: As in :class:`MultiMixModule`.
-            unpack: A function of a batch that returns (inputs, targets).
-        """
         self.method = as_method(method)
         self.model, self.seed, self.unpack = model, seed, unpack or _pair
         self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool}
@@ -186,10 +181,8 @@ class MultiMixCallback(pl.Callback):
         try:
             model = pl_module.get_submodule(self.model)
         except AttributeError as error:
-            have = ", ".join(name for name, _ in pl_module.named_children())
-            raise ValueError(
-                f"model must name a module of {type(pl_module).__name__} ({have}), got {self.model!r}"
-            ) from error
+            modules = f"{type(pl_module).__name__} ({', '.join(name for name, _ in pl_module.named_children())})"
+            raise ValueError(f"model must name a module of {modules}, got {self.model!r}") from error
         training = TrainingMethod(self.method, adapt(model, **self._split))
         if training.parameters():
             raise ValueError(
@@ -251,8 +244,7 @@ def _step(module: Any, training: TrainingMethod, batch: tuple[Any, Tensor]) -> T
     training.progress(module.trainer.global_step, module.trainer.estimated_stepping_batches)
     losses = training(*batch)
     module.log("train_loss", losses.total.detach(), batch_size=len(batch[1]), prog_bar=True)
-    terms = {f"train_{key}": term for key, term in losses.terms.items()}
-    module.log_dict(terms, batch_size=len(batch[1]))
+    module.log_dict({f"train_{key}": term for key, term in losses.terms.items()}, batch_size=len(batch[1]))
     return losses.total
 
 

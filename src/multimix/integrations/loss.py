@@ -14,7 +14,7 @@ from multimix._declared import Fraction, check
 from multimix.integrations._training import as_method, smooth
 from multimix.methods import MultiMix
 from multimix.methods.multimix import Spread
-from multimix.ops import CROSS_ENTROPY, CrossEntropy, Impl, Objective, accurate, as_probabilities
+from multimix.ops import CrossEntropy, Impl, accurate, as_probabilities
 
 
 class Settings(TypedDict, total=False):
@@ -53,6 +53,19 @@ class MultiMixLoss(nn.CrossEntropyLoss):
     Randomness is torch's global generator's, as dropout's is, or that of a generator of its own if there is a ``seed``,
     which then goes on from where a checkpoint or a copy left it.
 
+    Args:
+        weight: How much each class counts, (k,); a buffer, as in torch.
+        method: In place of ``settings``, a ``MultiMix`` or the name of one, such as ``"multimix-recommended"``.
+        ignore_index: Class index of examples, or positions, that have no label.
+        label_smoothing: Share of a label that is spread over all classes, of probabilities too.
+        reduction: ``mean``, the only one there is.
+        seed: Of a generator of its own, different in each process of distributed training; None for torch's own.
+        **settings: Those of :class:`multimix.MultiMix`, by its names and with its defaults.
+
+    Raises:
+        TypeError: If a setting is unknown or of another kind, ``method`` is no MultiMix, or both are given.
+        ValueError: If a setting is out of range.
+
     Reference:
         Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", arXiv 2206.14868, equations (6) to
         (9).
@@ -69,33 +82,15 @@ class MultiMixLoss(nn.CrossEntropyLoss):
         seed: int | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        """Take torch's settings and MultiMix's.
-
-        Args:
-            weight: How much each class counts, (k,); a buffer, as in torch.
-            method: In place of ``settings``, a ``MultiMix`` or the name of one, such as ``"multimix-recommended"``.
-            ignore_index: Class index of examples, or positions, that have no label.
-            label_smoothing: Share of a label that is spread over all classes, of probabilities too.
-            reduction: ``mean``, the only one there is.
-            seed: Of a generator of its own, different in each process of distributed training; None for torch's own.
-            **settings: Those of :class:`multimix.MultiMix`, by its names and with its defaults.
-
-        Raises:
-            TypeError: If a setting is unknown or of another kind, ``method`` is no MultiMix, or both are given.
-            ValueError: If a setting is out of range.
-        """
         _check_weight(weight)
         check(int, ignore_index=ignore_index)
         check(Fraction, label_smoothing=label_smoothing)
         check(int | None, seed=seed)
         if reduction != "mean":
-            raise ValueError(
-                f"reduction must be 'mean', got {reduction!r}: tuples mix examples, so none has its own loss"
-            )
+            raise ValueError(f"reduction must be 'mean', got {reduction!r}: tuples mix examples; none has its own loss")
         known = [f.name for f in fields(MultiMix)]
-        for name in settings:
-            if name not in known:
-                raise TypeError(f"MultiMixLoss has no setting {name!r}; beside torch's it has {', '.join(known)}")
+        if unknown := [name for name in settings if name not in known]:
+            raise TypeError(f"MultiMixLoss has no setting {unknown[0]!r}; beside torch's it has {', '.join(known)}")
         if method is not None and settings:
             raise TypeError(f"give method or settings, not both, got method={method!r} and {', '.join(settings)}")
         chosen = as_method(method) if method is not None else MultiMix(**settings)
@@ -106,7 +101,6 @@ class MultiMixLoss(nn.CrossEntropyLoss):
             )
         super().__init__(weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
         self.method, self.seed = chosen, seed
-        self._labels = CrossEntropy(ignore_index=ignore_index)
         self.stream = None if seed is None else _Stream(seed)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -135,8 +129,8 @@ class MultiMixLoss(nn.CrossEntropyLoss):
                 target = smooth(as_probabilities(target, logits.shape[1], dtype=logits.dtype), self.label_smoothing)
         else:
             soft = target.is_floating_point()
-            objective = _TorchMean(CROSS_ENTROPY if soft else self._labels, weight, self.label_smoothing, soft=soft)
-            network = _Logits(objective, dense=logits.ndim > 2)
+            ignored = None if soft else self.ignore_index
+            network = _Logits(_TorchMean(ignored, weight, self.label_smoothing), dense=logits.ndim > 2)
             logits, target = _rows(logits), _rows(target) if soft else target
         return self.method(network, logits, target, generator=generator).total
 
@@ -166,17 +160,13 @@ class MultiMixLoss(nn.CrossEntropyLoss):
         return f"{type(self).__name__}({self.extra_repr()})"
 
 
-def _signature() -> inspect.Signature:
-    """Return the signature with MultiMix's settings spelt out, for help and notebooks."""
-    *own, _ = inspect.signature(MultiMixLoss.__init__).parameters.values()
-    theirs = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-        for f in fields(MultiMix)
-    ]
-    return inspect.Signature([*own, *theirs])
-
-
-MultiMixLoss.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
+# The signature with MultiMix's settings spelt out, for help and notebooks.
+_own = [*inspect.signature(MultiMixLoss.__init__).parameters.values()][:-1]
+_settings = [
+    inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+    for f in fields(MultiMix)
+]
+MultiMixLoss.__init__.__signature__ = inspect.Signature([*_own, *_settings])  # type: ignore[attr-defined]
 
 
 class _Stream(nn.Module):
@@ -189,9 +179,18 @@ class _Stream(nn.Module):
         self.saved: dict[str, Any] = {}
 
     def on(self, device: torch.device) -> Generator:
-        if device not in self.generators:
-            self.generators[device] = self._started(Generator(device), _rank())
-        return self.generators[device]
+        if device in self.generators:
+            return self.generators[device]
+        generator = self.generators[device] = Generator(device)
+        saved, rank = self.saved.get(device.type), _rank()
+        if saved is None:
+            return generator.manual_seed((self.seed + rank) % 2**63)
+        generator.set_state(saved.cpu())
+        if rank != self.saved["rank"]:
+            # one process has written the checkpoint for all, which are not to draw alike from now on
+            drawn = torch.randint(2**62, (), generator=generator, device=device)
+            generator.manual_seed(int(drawn) + rank)
+        return generator
 
     def get_extra_state(self) -> dict[str, Any]:
         states = {device.type: generator.get_state() for device, generator in self.generators.items()}
@@ -203,47 +202,31 @@ class _Stream(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "generators": {}, "saved": self.get_extra_state()}
 
-    def _started(self, generator: Generator, rank: int) -> Generator:
-        saved = self.saved.get(generator.device.type)
-        if saved is None:
-            return generator.manual_seed((self.seed + rank) % 2**63)
-        generator.set_state(saved.cpu())
-        if rank == self.saved["rank"]:
-            return generator
-        # one process has written the checkpoint for all, which are not to draw alike from now on
-        drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
-        return generator.manual_seed(int(drawn) + rank)
-
 
 def _rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-class _TorchMean(Objective):
-    """Cross-entropy with torch's mean: over the weights of class indices, over the rows of probabilities."""
+class _TorchMean(CrossEntropy):
+    """Cross-entropy with torch's mean: over the weights of class indices, over the rows of probabilities.
 
-    def __init__(self, labels: CrossEntropy, weight: Tensor | None, share: float, *, soft: bool) -> None:
-        self.labels, self.weight, self.share, self.soft = labels, weight, share, soft
+    Class indices have an ``ignore_index``, probabilities None.
+    """
 
-    def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.labels.targets(targets, outputs, dtype=dtype)
+    is_plain = False
+    __setattr__ = object.__setattr__  # of a frozen class, whose own checks would stop a compiler
+
+    def __init__(self, ignore_index: int | None, weight: Tensor | None, share: float) -> None:
+        self.ignore_index = ignore_index  # type: ignore[misc]  # which the setter above allows
+        self.weight, self.share = weight, share
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         weight = outputs.new_ones(()) if self.weight is None else self.weight
         whole = targets.sum(-1, keepdim=True)
         # spreading mixed targets over the classes is mixing targets that have been spread
         wanted = weight * ((1 - self.share) * targets + self.share / targets.shape[-1] * whole)
-        mass = whole[..., 0] if self.soft else (weight * targets).sum(-1)
+        mass = whole[..., 0] if self.ignore_index is None else (weight * targets).sum(-1)
         return -(wanted * outputs.log_softmax(-1)).sum(-1), mass
-
-    def predictions(self, outputs: Tensor) -> Tensor:
-        return self.labels.predictions(outputs)
-
-    def is_map(self, targets: Tensor) -> bool:
-        return self.labels.is_map(targets)
-
-    def known(self, targets: Tensor) -> Tensor | None:
-        return self.labels.known(targets)
 
 
 class _Logits:
@@ -251,7 +234,7 @@ class _Logits:
 
     head = nn.Identity()
 
-    def __init__(self, objective: Objective | None, *, dense: bool = False) -> None:
+    def __init__(self, objective: _TorchMean | None, *, dense: bool = False) -> None:
         self.objective, self.dense = objective, dense
 
     def __call__(self, inputs: Tensor) -> Tensor:

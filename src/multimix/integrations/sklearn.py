@@ -91,7 +91,9 @@ class _Estimator(BaseEstimator):
     ) -> Iterator[float]:
         """Train, and yield the mean loss of every epoch; the best weights stay if rows are held out."""
         network = training.network
-        optimizer = torch.optim.AdamW(self._groups([*network.parameters(), *training.parameters()]))
+        optimizer = torch.optim.AdamW(
+            self._groups([*network.parameters(), *training.parameters()]), lr=self.learning_rate
+        )
         steps = self.epochs * math.ceil(len(rows) / self.batch_size)
         schedule = cosine_schedule(optimizer, steps)
         best, best_weights, waited, judged = math.inf, None, 0, None
@@ -115,7 +117,9 @@ class _Estimator(BaseEstimator):
                 waited += 1
                 if judged < best:
                     best, best_weights, waited = judged, copy.deepcopy(network.state_dict()), 0
-            self._report(epoch, mean, judged)
+            if self.verbose:
+                beside = "" if judged is None else f", held out {judged:.4f}"
+                sys.stdout.write(f"epoch {epoch + 1} of {self.epochs}: loss {mean:.4f}{beside}\n")
             yield mean
             if waited >= self.patience:
                 break
@@ -126,16 +130,8 @@ class _Estimator(BaseEstimator):
         """Return parameters so that decay spares biases and normalisation."""
         trained = [p for p in parameters if p.requires_grad]
         matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-        return [
-            {"params": group, "lr": self.learning_rate, "weight_decay": decay}
-            for group, decay in ((matrices, self.weight_decay), (others, 0.0))
-            if group
-        ]
-
-    def _report(self, epoch: int, loss: float, held_out: float | None) -> None:
-        if self.verbose:
-            beside = "" if held_out is None else f", held out {held_out:.4f}"
-            sys.stdout.write(f"epoch {epoch + 1} of {self.epochs}: loss {loss:.4f}{beside}\n")
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
 
     def _network(self, features: int, outputs: int) -> Network:
         if self.network is None:
@@ -224,7 +220,7 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
 
     def predict(self, X: ArrayLike) -> NDArray:
         """Return the most probable class of every row, (n,)."""
-        best = self._outputs(X).argmax(-1)
+        best = self._outputs(X).argmax(-1)  # before anything else, as it knows whether there has been a fit
         return self.classes_[best]
 
 
@@ -256,13 +252,12 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
         self._single_ = values.ndim == 1
         values = values.reshape(len(values), -1)
         self.y_scaler_ = StandardScaler().fit(values)
-        targets = torch.from_numpy(self.y_scaler_.transform(values).astype(np.float32))
-        self._train(x, targets, values.shape[1])
+        self._train(x, torch.from_numpy(self.y_scaler_.transform(values).astype(np.float32)), values.shape[1])
         return self
 
     def predict(self, X: ArrayLike) -> NDArray:
         """Return the value of every row, in the shape of ``y``."""
-        outputs = self._outputs(X)  # before anything else, as it knows whether there has been a fit
+        outputs = self._outputs(X)
         values = self.y_scaler_.inverse_transform(outputs)
         return values[:, 0] if self._single_ else values
 

@@ -22,6 +22,17 @@ class TimmMixup:
         mixup_prob: Probability of mixing a mini-batch; timm calls it ``mix_prob``, which works too.
         label_smoothing: Share of a label that is spread over all classes.
         num_classes: How many classes there are, k.
+
+    Args:
+        method: A method that mixes inputs, the name of one, or an ``Alternate`` of such; None for ``Mixup()``.
+        prob: Probability of mixing a mini-batch.
+        label_smoothing: As timm has it; likewise ``num_classes``.
+        seed: Of the mixing; None for torch's own seed, which timm's script sets for each rank.
+        network: For the methods whose mixing depends on it, such as ``PuzzleMix``.
+
+    Raises:
+        TypeError: If the method does not mix inputs.
+        ValueError: If a setting is impossible.
     """
 
     def __init__(
@@ -34,20 +45,6 @@ class TimmMixup:
         seed: int | None = None,
         network: Network | None = None,
     ) -> None:
-        """Take a method.
-
-        Args:
-            method: A method that mixes inputs, the name of one, or an ``Alternate`` of such; None for ``Mixup()``.
-            prob: Probability of mixing a mini-batch.
-            label_smoothing: As timm has it.
-            num_classes: Likewise.
-            seed: Of the mixing; None for torch's own seed, which timm's script sets for each rank.
-            network: For the methods whose mixing depends on it, such as ``PuzzleMix``.
-
-        Raises:
-            TypeError: If the method does not mix inputs.
-            ValueError: If a setting is impossible.
-        """
         self._mixer = InputMixer(method, num_classes, seed=seed, network=network)
         check(Fraction, prob=prob, label_smoothing=label_smoothing)
         self.mixup_prob, self.label_smoothing, self.num_classes = prob, label_smoothing, num_classes

@@ -17,23 +17,21 @@ class MixTransform(nn.Module):
     """A method as a transform of mini-batches, with the convention of torchvision's ``v2.MixUp`` and ``v2.CutMix``.
 
     ``images, labels = MixTransform(mm.CutMix(), num_classes=10)(images, labels)``; goes into ``v2.RandomChoice``, too.
+
+    Args:
+        method: A method that mixes inputs, the name of one, or an ``Alternate`` of such; None for ``Mixup()``.
+        num_classes: How many classes there are, k.
+        seed: Of the mixing; None for torch's own seed. The workers of a loader add it to theirs.
+        network: For the methods whose mixing depends on it, such as ``PuzzleMix``.
+
+    Raises:
+        TypeError: If the method does not mix inputs.
+        ValueError: If a setting is impossible.
     """
 
     def __init__(
         self, method: MethodLike = None, *, num_classes: int, seed: int | None = None, network: Network | None = None
     ) -> None:
-        """Take a method.
-
-        Args:
-            method: A method that mixes inputs, the name of one, or an ``Alternate`` of such; None for ``Mixup()``.
-            num_classes: How many classes there are, k.
-            seed: Of the mixing; None for torch's own seed. The workers of a loader add it to theirs.
-            network: For the methods whose mixing depends on it, such as ``PuzzleMix``.
-
-        Raises:
-            TypeError: If the method does not mix inputs.
-            ValueError: If a setting is impossible.
-        """
         super().__init__()
         self._mixer = InputMixer(method, num_classes, seed=seed, network=network)
 
@@ -62,14 +60,11 @@ class MixCollate:
     """A loader's ``collate_fn`` that mixes the mini-batch that it has put together.
 
     ``DataLoader(data, batch_size=128, collate_fn=MixCollate(mm.CutMix(), num_classes=10), num_workers=4)``. Each worker
-    has a generator of its own, seeded from torch's seed there.
+    has a generator of its own, seeded from torch's seed there. Arguments are those of :class:`MixTransform`, but for a
+    network, which has no place in a loader: methods that need one are refused.
     """
 
     def __init__(self, method: MethodLike = None, *, num_classes: int, seed: int | None = None) -> None:
-        """Take a method; arguments as in :class:`MixTransform`.
-
-        A network has no place in a loader: methods that need one are refused.
-        """
         self._mix = MixTransform(method, num_classes=num_classes, seed=seed)
 
     def __call__(self, examples: list[Any]) -> tuple[Tensor, Float[Tensor, "b k"]]:

@@ -24,15 +24,23 @@ class MultiMixTrainer(hf.Trainer):
 
     The model is seen through ``multimix.adapt``. What a mini-batch holds beside labels is what the method embeds; a
     single floating-point tensor, such as ``pixel_values``, is given as one, which methods that mix inputs need. The
-    method's randomness follows ``args.seed``. A teacher follows the optimiser's steps; it is
-    written beside every checkpoint and read again by ``train(resume_from_checkpoint=...)``.
-    ``args.label_smoothing_factor`` smooths class indices as the Trainer would.
-
-    One process on one device: ``multimix.adapt`` calls the model's parts, which wrappers such as
-    DistributedDataParallel would not notice.
+    method's randomness follows ``args.seed``. A teacher follows the optimiser's steps; it is written beside every
+    checkpoint and read again by ``train(resume_from_checkpoint=...)``. ``args.label_smoothing_factor`` smooths class
+    indices as the Trainer would. One process on one device: ``multimix.adapt`` calls the model's parts, which wrappers
+    such as DistributedDataParallel would not notice.
 
     Attributes:
         method: The method in use, a copy of the one given.
+
+    Args:
+        model: As the Trainer has it; likewise ``args`` and all arguments that are not named here.
+        method: A method, the name of one, or None for ``MultiMix()``.
+        encoder: As ``multimix.adapt`` has it, for models that it does not know; likewise ``head`` and ``pool``.
+
+    Raises:
+        TypeError: If ``method`` is none.
+        ValueError: If ``compute_loss_func`` is given too, the model cannot be split, or training would be spread over
+            devices.
     """
 
     loss_is_scaled_for_ga = False  # a mean over the mini-batch, which the Trainer divides by the mini-batches of a step
@@ -48,23 +56,6 @@ class MultiMixTrainer(hf.Trainer):
         pool: Callable | None = None,
         **options: Any,
     ) -> None:
-        """Take what the Trainer takes, and a method.
-
-        Args:
-            model: As the Trainer has it.
-            args: Likewise.
-            *positional: Likewise.
-            method: A method, the name of one, or None for ``MultiMix()``.
-            encoder: As ``multimix.adapt`` has it, for models that it does not know; likewise ``head`` and ``pool``.
-            head: See ``encoder``.
-            pool: See ``encoder``.
-            **options: As the Trainer has them.
-
-        Raises:
-            TypeError: If ``method`` is none.
-            ValueError: If ``compute_loss_func`` is given too, the model cannot be split, or training would be spread
-                over devices.
-        """
         if options.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func must be left out: method computes the loss")
         self._given = as_method(method)
@@ -92,9 +83,8 @@ class MultiMixTrainer(hf.Trainer):
 
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
         """Train as the Trainer does; a checkpoint gives the method its state back, too."""
-        folder = resume_from_checkpoint
-        if folder is True:
-            folder = hf.trainer_utils.get_last_checkpoint(self.args.output_dir)
+        last = hf.trainer_utils.get_last_checkpoint
+        folder = last(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
         self._checkpoint = Path(folder) if folder else None
         return super().train(resume_from_checkpoint, *arguments, **options)
 
@@ -116,11 +106,7 @@ class MultiMixTrainer(hf.Trainer):
         return_outputs: Any = False,  # noqa: FBT002 (the host's own signature)
         **options: Any,
     ) -> Any:
-        """Return the method's loss in training, the Trainer's own in evaluation.
-
-        Raises:
-            ValueError: If a mini-batch to train on has no labels.
-        """
+        """Return the method's loss in training, the Trainer's own in evaluation; labels must be there to train on."""
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, **options)
         training = self._prepare()
