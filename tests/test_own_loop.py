@@ -7,31 +7,13 @@ import torchvision
 from torch import nn
 
 import multimix as mm
-
-
-class HandWritten(nn.Module):
-    """A network that knows nothing of this library."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.ReLU()
-        )
-        self.out = nn.Linear(24, 4)
-
-    def forward(self, images):
-        return self.out(self.body(images).mean((2, 3)))
-
-
-def hand_written():
-    return mm.adapt(HandWritten(), encoder="body", head="out")
-
+from toy import HandWritten
 
 MODELS = {
     "timm resnet": lambda: mm.adapt(timm.create_model("test_resnet", num_classes=4)),
     "timm vit": lambda: mm.adapt(timm.create_model("test_vit", num_classes=4, img_size=32)),
     "torchvision mobilenet": lambda: mm.adapt(torchvision.models.mobilenet_v3_small(num_classes=4)),
-    "hand-written": hand_written,
+    "hand-written": lambda: mm.adapt(HandWritten(), encoder="body", head="out"),
 }
 METHODS = {
     "multimix": lambda: mm.MultiMix(tuples=64),

@@ -62,6 +62,20 @@ class Bent(Toy):
         return self.classifier(torch.tanh(embeddings) * 3)
 
 
+class HandWritten(nn.Module):
+    """An image classifier as somebody else writes it, who knows nothing of this library."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.ReLU()
+        )
+        self.out = nn.Linear(12, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.out(self.body(images).mean((2, 3)))
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     """A source of randomness that starts alike in every test."""
     return torch.Generator().manual_seed(seed)

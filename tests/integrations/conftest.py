@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import multimix as mm
+from toy import HandWritten
 
 METHODS = {
     "multimix": lambda: mm.MultiMix(tuples=32),
@@ -15,18 +16,6 @@ METHODS = {
     "distilled": lambda: mm.SelfDistilled(mm.MultiMix(tuples=32), momentum=0.5),
     "until": lambda: mm.Until(mm.Mixup(), fraction=0.5),
 }
-
-
-class HandWritten(nn.Module):
-    def __init__(self, classes=4):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.ReLU()
-        )
-        self.out = nn.Linear(12, classes)
-
-    def forward(self, images):
-        return self.out(self.body(images).mean((2, 3)))
 
 
 def own_loop(net, method, batches, *, lr=0.05, seed=3, accumulate=1):

@@ -1,16 +1,19 @@
 import json
 import pickle
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from torch import nn
+from safetensors.torch import load_file, save_file
 
 import multimix as mm
 from multimix.lab import hub
 from multimix.lab.hub import load_pretrained, push_to_hub, save_pretrained
 from multimix.lab.train import load_network, train
+from toy import HandWritten
 from train.tiny import tiny
 
 
@@ -46,8 +49,6 @@ class Recorder:
 
     def upload_folder(self, *, repo_id, folder_path, commit_message):
         self.calls.append(("upload_folder", repo_id, commit_message))
-        from pathlib import Path
-
         self.files = {file.name: file.read_bytes() for file in Path(folder_path).iterdir()}
         return SimpleNamespace(oid="abc")
 
@@ -77,15 +78,6 @@ def test_network_has_equal_logits_after_a_round_trip(name, tmp_path):
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(loaded.eval()(images), made.eval()(images))
     assert facts is None
-
-
-class HandWritten(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body, self.out = nn.Conv2d(3, 8, 3, stride=2), nn.Linear(8, 4)
-
-    def forward(self, images):
-        return self.out(self.body(images).mean((2, 3)))
 
 
 def test_model_of_ones_own_is_loaded_into_another(tmp_path):
@@ -122,10 +114,6 @@ def test_card_says_so_where_nothing_was_measured(tmp_path):
 
 
 def test_record_of_other_weights_is_not_quoted(run, tmp_path):
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     weights = load_file(copied / "model.safetensors")

@@ -93,17 +93,11 @@ def test_runs_with_other_settings_are_refused_and_left(multimix, compared):
     [
         ("compare digit --methods erm", "unknown recipe 'digit'; did you mean digits"),
         ("compare digits --methods erm mixupp", "unknown method 'mixupp'; did you mean mixup"),
-        (
-            "compare digits --methods erm --seeds 0",
-            "argument --seeds: must be at least 1, got 0",
-        ),
-        ("compare digits --methods erm --seeds two", "argument --seeds: invalid int value: 'two'"),
         ("compare digits --methods erm --jobs 0", "argument --jobs: must be at least 1, got 0"),
         ("compare digits --methods erm --retries -1", "argument --retries: must be at least 0, got -1"),
         ("compare digits --methods erm --slurm time=1", "--slurm goes with --launcher slurm, got --launcher local"),
         ("compare digits --methods erm --launcher slurm --slurm array=1-3", "slurm must not hold array, which"),
         ("compare digits --arms erm --methods erm", "--arms names arms of a study, which is a file"),
-        ("compare digits --methods erm mixup --method.alpha 1", "Unrecognized options: --method.alpha, 1"),
         ("compare digits --methods erm mixup --label x", "--label does not go with several of them"),
     ],
 )
@@ -165,10 +159,3 @@ def test_a_run_that_has_not_finished_makes_a_page_but_no_table(multimix):
         "no run has finished yet: there is no table",
         "report: report.html",
     ]
-
-
-@pytest.mark.bad_input
-def test_a_page_that_cannot_be_written_is_named(multimix, compared):
-    Path("file").write_text("a file")
-    assert "file" in multimix.complains(f"report {compared} --out file/page.html")
-    assert files(multimix.folder) == {"file": b"a file"}

@@ -80,11 +80,9 @@ def test_what_was_left_out_is_said(multimix, line):
     ("arguments", "said"),
     [
         ("detect", None),
-        ("detect --quiet", "which recipe? voc0712, coco, coco-mini, or --resume RUN"),
         ("detect coco-minni --backbone x", "unknown recipe of detection 'coco-minni'; did you mean coco-mini"),
         ("detect coco-mini", "backbone must be the folder of a finished training run: --backbone RUN"),
         ("detect coco-mini --backbone x", "there is no run folder x"),
-        ("detect --resume x --epochs 3", "--resume takes the run's own configuration"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(multimix, arguments, said):

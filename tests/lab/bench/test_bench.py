@@ -1,3 +1,5 @@
+"""What benches measure, what their bars are, and that both sides of a comparison do the same work."""
+
 import json
 from functools import partial
 
@@ -10,7 +12,8 @@ from multimix.lab.bench import step as steps
 from multimix.lab.bench import timing as costs
 from multimix.lab.cli import bench as command
 from multimix.lab.cli.__main__ import main
-from multimix.methods import ERM, MultiMix
+from multimix.lab.evaluate import SUITES, CorruptionSettings
+from multimix.methods import ERM, METHODS, CutMix, FMix, MixesInputs, Mixup, MultiMix
 
 CPU = torch.device("cpu")
 
@@ -153,6 +156,87 @@ def test_engine_step_goes_on_after_the_end_of_an_epoch():
     losses = [call() for _ in range(5)]  # an epoch has two mini-batches
     assert all(loss > 0 for loss in losses)
     assert engine.at.step == 5
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize("cls", [Mixup, CutMix])
+def test_every_case_returns_images_and_soft_targets(cls, mode):
+    comparison = ops.against_timm(cls, mode, 4, 6, 5, 3, CPU)
+    assert comparison.rounds == 3
+    assert [case.most for case in comparison.cases if case.most] == [1.0 if mode == "batch" else 1.5]
+    for case in (comparison.baseline, *comparison.cases):
+        images, targets = case.call()
+        assert images.shape == (4, 3, 6, 6)
+        assert targets.shape == (4, 5)
+        torch.testing.assert_close(targets.sum(1), torch.ones(4))
+
+
+def test_every_method_that_mixes_inputs_alone_has_its_turn_at_both_sizes(monkeypatch):
+    monkeypatch.setattr(ops, "PAIR_SIZES", ((4, 6, 5, 3), (4, 7, 5, 3)))
+    made = [make() for make in ops.pair_comparisons(CPU)]
+    names = [comparison.name for comparison in made]
+    assert names[: len(names) // 2] == names[len(names) // 2 :]
+    modes = {f"{name} and soft targets, {mode}" for name in ("mixup", "cutmix") for mode in ("batch", "pair", "elem")}
+    alone = [
+        cls
+        for cls in METHODS
+        if issubclass(cls, MixesInputs) and cls.mixes and not cls.needs_network and not hasattr(cls, "prepare")
+    ]
+    assert set(names) == modes | {f"{cls.name} and soft targets" for cls in alone if cls not in (Mixup, CutMix)}
+    assert FMix in alone
+    for comparison in made[len(modes) : len(names) // 2]:
+        for case in (comparison.baseline, *comparison.cases):
+            images, targets = case.call()
+            assert (images.shape, targets.shape) == ((4, 3, 6, 6), (4, 5))
+
+
+class Counting(torch.nn.Module):
+    """Counts the images that pass, with and without a gradient of theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.forward_only = self.with_gradient = 0
+
+    def forward(self, inputs):
+        if inputs.requires_grad:
+            self.with_gradient += len(inputs)
+        else:
+            self.forward_only += len(inputs)
+        return inputs.flatten(1)
+
+
+def test_a_part_of_a_pass_takes_that_part_of_each_batch():
+    network = Counting()
+    steps.bare_passes(network, [torch.zeros(8, 1, 2, 2), torch.zeros(4, 1, 2, 2)], forward=2.5, gradient=1)
+    assert (network.forward_only, network.with_gradient) == (2 * 12 + 4 + 2, 12)
+    steps.bare_passes(network, [torch.zeros(8, 1, 2, 2)], forward=0, gradient=0.01)
+    assert network.with_gradient == 12 + 2  # two images at least
+
+
+def test_every_suite_that_needs_no_files_or_method_of_its_own_is_compared(monkeypatch):
+    monkeypatch.setattr(steps, "IMAGES", 60)
+    makers = steps.suite_comparisons(CPU)
+    made = [makers[at]() for at in (0, 1, 2, 3, -2, -1)]
+    names = [comparison.name.removeprefix("evaluation, ") for comparison in made]
+    assert names == [s.name for s in SUITES if s.name not in ("corruption", "intrusion", "localisation")]
+    assert len(makers) == len(made) + len(CorruptionSettings().corruptions)
+    assert [comparison.shape["forward"] for comparison in made[:2]] == [1, 1]
+    # FGSM and PGD of 4 steps in two norms, and the checks on a sixth of the images
+    assert (made[2].shape["forward"], made[2].shape["gradient"]) == pytest.approx((5 + 20 / 60, 10 + 40 / 6), abs=1e-3)
+    assert [case.most for case in made[0].cases] == [1.1]
+    assert len(measure(made[0], CPU)) == 2
+
+
+def test_every_method_has_its_turn(monkeypatch):
+    asked = []
+    monkeypatch.setattr(steps, "_engine", lambda method, *_, **__: asked.append(method))
+    monkeypatch.setattr(steps, "engine_step", lambda engine: int)
+    comparison = steps._method_comparison(steps.random_images(4, 8, classes=2), CPU)
+    assert [type(method) for method in asked[: len(METHODS)]] == list(METHODS)
+    cases = {case.name: case.most for case in (comparison.baseline, *comparison.cases)}
+    assert list(cases) == [*(cls.name for cls in METHODS), "self-distilled multimix", "self-distilled dense-multimix"]
+    assert comparison.baseline.name == "erm"
+    assert (cases["alignmix"], cases["multimix"], cases["self-distilled multimix"]) == (1.05, 1.02, 1.37)
 
 
 def test_command_prints_bars_and_writes_records(monkeypatch, tmp_path, capsys):
