@@ -78,14 +78,12 @@ def about_run(ground: Ground, command: str, name: str, content: bytes, note: str
 
 
 def _laid(ground: Ground, command: str) -> Change:
-    """Return what lays what a command reads."""
     what = {"resume": "epoch", "detect": "backbone", "resume detect": "detection"}.get(command, "finished")
     return partial(ground.lay, what)
 
 
 @family
 def run_files(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Files of a run that no command can read."""
     for name, commands in READS.items():
         data = (ground.finished / name).read_bytes()
         for command in commands:
@@ -98,7 +96,6 @@ def run_files(rng: Random, ground: Ground) -> Iterator[Wrong]:
 
 @family
 def run_values(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Values of a run's configuration that are of a wrong type, missing or unknown."""
     whole = json.loads((ground.finished / "config.json").read_text())
     for command, words in WORDS.items():
         for path in DETECTED if command == "resume detect" else paths(whole):
@@ -132,7 +129,6 @@ def _passes(command: str, path: tuple[str | int, ...], value: Any) -> bool:
 
 @family
 def events(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Lines of a run's events that are none, before others that are."""
     rest = (ground.finished / "metrics.jsonl").read_bytes()
     bad = {
         "text": b"epoch 1",
@@ -152,7 +148,6 @@ def events(rng: Random, ground: Ground) -> Iterator[Wrong]:
 
 @family
 def weights(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Weights that are well written and not the run's own."""
     data = (ground.finished / "model.safetensors").read_bytes()
     own = load(data)
     name, *_, last = sorted(own)  # a file lists them in an order that differs from reading to reading
@@ -175,7 +170,6 @@ def weights(rng: Random, ground: Ground) -> Iterator[Wrong]:
 
 @family
 def checkpoints(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Checkpoints that are well written and not the run's own."""
     own = torch.load(ground.finished / "last.ckpt", weights_only=True)
     states: dict[str, Any] = {
         "a number": 5,
@@ -194,7 +188,6 @@ def checkpoints(rng: Random, ground: Ground) -> Iterator[Wrong]:
 
 @family
 def records(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Records that are none, and what is asked of records that they do not say."""
     data = ground.records.read_bytes()
     first = json.loads(data.splitlines()[0])
     for note, content in contents(rng, data):
@@ -216,7 +209,6 @@ def records(rng: Random, ground: Ground) -> Iterator[Wrong]:
 
 @family
 def places(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Folders where files should be, files where folders should be, and places where nothing is."""
     file, folder = replaced("thing", b"a file"), (lambda base: (base / "thing").mkdir())
     run, detection = partial(ground.lay, "finished"), partial(ground.lay, "detection")
     tiny = ("train", "digits", *TINY, "--quiet")
@@ -248,7 +240,6 @@ def places(rng: Random, ground: Ground) -> Iterator[Wrong]:
 
 @family
 def archives(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Archives that are damaged, or whose arrays are not those of a set."""
     data = ground.archive.read_bytes()
     for note, content in [*contents(rng, data), *flips(rng, data, 12), *_other_archives()]:
         yield Wrong(ARCHIVE, ("set.npz",), replaced("set.npz", content), f"set.npz: {note}")
@@ -258,7 +249,6 @@ def archives(rng: Random, ground: Ground) -> Iterator[Wrong]:
 
 
 def _other_archives() -> Iterator[tuple[str, bytes]]:
-    """Yield archives of arrays that are no set, and what is wrong with them."""
     count = np.arange(20)
     train_labels = {
         "of floats": count % 2 / 2,
@@ -298,7 +288,6 @@ def _other_archives() -> Iterator[tuple[str, bytes]]:
 
 @family
 def images(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Trees of images in which one cannot be read, or classes are missing."""
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(stream, "png")
     for note, content in [*contents(rng, stream.getvalue()), ("a bomb", BOMB), ("without width", _png(0, 8))]:
@@ -342,7 +331,6 @@ BOMB = _png(60_000, 60_000)
 
 @family
 def annotations(rng: Random, ground: Ground) -> Iterator[Wrong]:
-    """Annotations of boxes that are damaged, or say what cannot be."""
     at, lay = "coco/annotations/instances_train2017.json", partial(ground.lay, "backbone")
     for note, content in contents(rng, json.dumps(boxes()).encode()):
         yield Wrong(DETECT, (at,), all_of(lay, replaced(at, content)), f"boxes: {note}")

@@ -103,14 +103,12 @@ def change(act: Callable[..., object]) -> Callable[..., Change]:
 
 @change
 def replaced(folder: Path, name: str, content: bytes) -> None:
-    """Write a file anew."""
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)
 
 
 @change
 def instead(folder: Path, name: str, kind: str) -> None:
-    """Put something else in place of a file."""
     path = folder / name
     if path.is_dir():
         shutil.rmtree(path)
@@ -137,7 +135,6 @@ def rewritten(folder: Path, name: str, path: tuple[str | int, ...], value: Any) 
 
 @change
 def all_of(folder: Path, *changes: Change) -> None:
-    """Make several changes, in their order."""
     for each in changes:
         each(folder)
 
@@ -191,7 +188,6 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 def lay_images(folder: Path) -> None:
-    """Write a tree of two classes with six images each, ``images``, into a folder."""
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (folder / "images" / name).mkdir(parents=True)
@@ -201,7 +197,6 @@ def lay_images(folder: Path) -> None:
 
 
 def boxes() -> dict[str, Any]:
-    """Return annotations of three images as COCO writes them."""
     return {
         "images": [{"id": i, "file_name": f"{i}.png", "height": 30, "width": 40} for i in (1, 2, 3)],
         "annotations": [
@@ -213,7 +208,6 @@ def boxes() -> dict[str, Any]:
 
 
 def lay_boxes(folder: Path) -> None:
-    """Write a set of images with boxes, ``coco``, into a folder."""
     (folder / "coco" / "annotations").mkdir(parents=True)
     for split in ("train2017", "val2017"):
         (folder / "coco" / split).mkdir()

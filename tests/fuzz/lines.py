@@ -34,21 +34,8 @@ OPS = ("bench", "ops")
 
 FOX = "🦊"
 ODD = (
-    "",
-    "-",
-    " ",
-    "\u200b",
-    "né",
-    "数字",
-    FOX,
-    "\udcff\udcfe",
-    "a" * 3000,
-    "../..",
-    "digits\n",
-    "{}",
-    "%s",
-    "--",
-    "'\"",
+    *("", "-", " ", "\u200b", "né", "数字", FOX, "\udcff\udcfe"),
+    *("a" * 3000, "../..", "digits\n", "{}", "%s", "--", "'\""),
 )
 """Names that nothing goes by: empty, invisible, not ASCII, not UTF-8, long, and what a careless reader would expand."""
 NOT_INT = ("x", "", "1.5", "1e3", "½", "0x10", "1,000", "-", "\udcff")
@@ -78,14 +65,12 @@ def typo(rng: Random, name: str, known: Iterable[str]) -> str:
 
 @family
 def commands(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Commands that there are none of."""
     for name in (*ODD, *(typo(rng, rng.choice(list(COMMANDS)), {*COMMANDS, "help"}) for _ in range(TIMES))):
         yield Wrong((name, *rng.choice([(), ("digits",), ("run",)])), ("command",))
 
 
 @family
 def names(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Names of recipes, methods, studies, data sets, models and suites that there are none of."""
     for name in ODD:
         if name.strip() and not name.startswith("-"):
             yield Wrong(("train", name, *TINY), ("recipe",))
@@ -112,7 +97,6 @@ def names(rng: Random, _: Ground) -> Iterator[Wrong]:
 
 @family
 def options(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Options that there are none of, or that lack their value."""
     of: dict[tuple[str, ...], list[str]] = {
         TRAIN: [*(f.name.replace("_", "-") for f in fields(TrainConfig)), "method", "resume", "optimizer.momentum"],
         COMPARE: ["seeds", "jobs", "out", "epochs", "label"],
@@ -133,7 +117,6 @@ def options(rng: Random, _: Ground) -> Iterator[Wrong]:
 
 @family
 def train_values(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Values of training's fields that are of a wrong type or out of range."""
     for name, texts in TEXTS.items():
         yield from (Wrong((*ERM, f"--{name}={value}"), (name, "folder:/nowhere")) for value in texts)
     for cls, prefix in ((TrainConfig, ""), (SGD, "optimizer."), (Cosine, "schedule.")):
@@ -142,7 +125,6 @@ def train_values(rng: Random, _: Ground) -> Iterator[Wrong]:
 
 @family
 def method_values(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Values of every method's settings that are of a wrong type or out of range."""
     for method in METHODS:
         yield from values((*TRAIN, "--method", method.name), method, "method.")
         distilled = [*values((*TRAIN, "--method", f"distilled-{method.name}"), method, "method.method.")]
@@ -151,14 +133,12 @@ def method_values(rng: Random, _: Ground) -> Iterator[Wrong]:
 
 @family
 def suite_values(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Values of every suite's settings that are of a wrong type or out of range; there need be no run."""
     for suite in SUITES:
         yield from values((*EVALUATE, "--suites", suite.name), suite.Settings, f"{suite.name}.")
 
 
 @family
 def detect_values(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Values of detection's fields that are of a wrong type or out of range."""
     yield from values(DETECT, DetectConfig, "")
     for betas in (("0.9",), ("0.9", "0.99", "0.999"), ("nan", "0.9")):
         yield Wrong((*DETECT, "--optimizer.betas", *betas), ("betas", "unrecognized options"))
@@ -184,7 +164,6 @@ def _mistyped(cls: type[Any]) -> Iterator[tuple[str, str]]:
 
 @family
 def numbers(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Numbers and choices of the commands' own options."""
     counts = (*NOT_INT, "0", "-1", "-99999999999999999999")
     for line, names, values in (
         (COMPARE, ("seeds", "jobs"), counts),
@@ -263,5 +242,4 @@ CONFLICTS: tuple[tuple[tuple[str, ...], str], ...] = (
 
 @family
 def conflicts(rng: Random, _: Ground) -> Iterator[Wrong]:
-    """Options that each are right, but not together."""
     return (Wrong(line, (about,)) for line, about in CONFLICTS)

@@ -67,12 +67,10 @@ def law(*names: str, examples: int = 20, **strategies: Any) -> Callable[[Callabl
 
 
 def generator(seed: int) -> Generator:
-    """Return a source of randomness."""
     return torch.Generator().manual_seed(seed)
 
 
 def chance(probability: float, *shape: int, seed: int) -> Tensor:
-    """Return a mask that is true with a probability."""
     return torch.rand(*shape, generator=generator(seed)) < probability
 
 
@@ -104,7 +102,6 @@ def scaled(values: Tensor, kind: str) -> Tensor:
 
 @st.composite
 def tensors(draw: st.DrawFn, *shape: int, dtype: Any = full_dtypes, kind: Any = kinds) -> Tensor:
-    """Draw a tensor of a shape, of some dtype, kind of values and layout."""
     values = torch.randn(*shape, generator=generator(draw(seeds)), dtype=torch.float64)
     chosen = draw(dtype) if isinstance(dtype, st.SearchStrategy) else dtype
     extreme = draw(kind) if isinstance(kind, st.SearchStrategy) else kind
@@ -112,7 +109,6 @@ def tensors(draw: st.DrawFn, *shape: int, dtype: Any = full_dtypes, kind: Any = 
 
 
 def normals(*shape: int, kind: Any = "normal") -> st.SearchStrategy[Tensor]:
-    """Draw a tensor of float64, of standard normal values if nothing else is said."""
     return tensors(*shape, dtype=torch.float64, kind=kind)
 
 
@@ -170,7 +166,6 @@ def on_simplex(rows: Tensor, dtype: torch.dtype | None = None) -> None:
 
 
 def gradient(loss: Tensor, leaf: Tensor) -> Tensor:
-    """Return the gradient of a loss at a leaf, which must be there and finite."""
     loss.backward()
     assert leaf.grad is not None
     assert bool(leaf.grad.isfinite().all())

@@ -21,12 +21,10 @@ ALONE = {"alpha", "effective"}, {"encoder", "decoder"}
 
 
 def kinds_of(hint: Any) -> tuple[Any, ...]:
-    """Return the types that a field may be of."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def values_of(cls: type[Any], name: str, hint: Any) -> st.SearchStrategy[Any]:
-    """Allowed values of a field."""
     kinds = kinds_of(hint)
     found = st.none() if types.NoneType in kinds else st.nothing()
     if bool in kinds:
@@ -40,7 +38,6 @@ def values_of(cls: type[Any], name: str, hint: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def made(draw: st.DrawFn, cls: type[Any], **given: Any) -> Any:
-    """An allowed instance of a dataclass, some of its fields given."""
     hints = get_type_hints(cls)
     skipped = {*ALONE[1], *(ALONE[0] - {draw(st.sampled_from(sorted(ALONE[0])))} if "effective" in hints else ())}
     chosen = dict(given)
@@ -72,7 +69,6 @@ schedules = st.sampled_from([Step, Cosine]).flatmap(made)
 
 @st.composite
 def configs(draw: st.DrawFn) -> TrainConfig | DetectConfig:
-    """An allowed configuration of training or of detection."""
     given: dict[str, Any] = {"optimizer": draw(optimizers), "schedule": draw(schedules), "device": "cpu"}
     if draw(st.booleans()):
         return draw(made(DetectConfig, **given, init="run"))

@@ -163,7 +163,6 @@ OBJECTIVES = [
 
 
 def row_loss(objective: ops.Objective, outputs: list[float], target: list[float]) -> float:
-    """The loss of one row, in Python."""
     pairs = list(zip(target, outputs, strict=True))
     if isinstance(objective, ops.CrossEntropy):
         return -sum(t * p for t, p in zip(target, references.log_softmax(outputs), strict=True))

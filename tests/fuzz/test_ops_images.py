@@ -45,7 +45,6 @@ def test_boxes_are_pasted_pixel_by_pixel(b, c, h, w, seed, data):
 
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel, one after the other."""
     mean, std = (torch.zeros(*images.shape[:2], 1, 1, dtype=torch.float64) for _ in range(2))
     for i, j in itertools.product(*map(range, images.shape[:2])):
         values = images[i, j].double().flatten().tolist()

@@ -55,12 +55,10 @@ class Wrong:
 
     @property
     def command(self) -> str:
-        """The command, or "none" where there is no such command."""
         return self.arguments[0] if self.arguments[0] in COMMANDS else "none"
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells it from others."""
         return (*self.arguments, self.note)
 
     def __str__(self) -> str:
@@ -95,7 +93,6 @@ class Outcome:
 
     @property
     def is_traceback(self) -> bool:
-        """Whether it ended in a traceback, or in an error that is told by the name of its class."""
         return bool(self.escaped) or "Traceback" in self.err + self.out or "MULTIMIX_DEBUG" in self.err
 
     def faults(self, wrong: Wrong) -> list[str]:
