@@ -1,9 +1,7 @@
 """Speed as ratios within one run: interleaved, after warm-up, medians with spread, one record a case."""
 
-from multimix.lab.bench.ops import op_comparisons
-from multimix.lab.bench.pairs import pair_comparisons
-from multimix.lab.bench.step import step_comparisons
-from multimix.lab.bench.suites import suite_comparisons
+from multimix.lab.bench.ops import op_comparisons, pair_comparisons
+from multimix.lab.bench.step import step_comparisons, suite_comparisons
 from multimix.lab.bench.timing import Case, Comparison, Rates, Result, measure, rates
 
 BENCHES = {
