@@ -25,7 +25,7 @@ def check_first_batch(network: AdaptedNetwork, inputs: Any) -> None:
 
 def check_first_training_batch(network: AdaptedNetwork, inputs: Any) -> None:
     """Compare gradients on the first batch in training mode; it is a network's ``check`` until that has passed."""
-    if network.model.training and network.mixes and torch.is_grad_enabled():
+    if network.model.training and torch.is_grad_enabled():
         with _unchecked(network):
             _check_training(network, inputs)
 
@@ -42,12 +42,11 @@ def _unchecked(network: AdaptedNetwork) -> Iterator[None]:
 
 
 def _check_split(network: AdaptedNetwork, inputs: Any) -> None:
-    """Raise unless the network's logits of one batch are the model's own, in eval mode and without gradients.
+    """Raise unless in eval mode the network's logits, and what enters a head that may be all zeros, are the model's.
 
-    What enters the head is compared too, because a head that starts at zero would hide the rest. Where there are logits
-    at every position, they are compared with what leaves the head: the model may enlarge them.
+    Logits at every position are compared with what leaves the head: the model may enlarge them.
     """
-    with network.unmixed(), in_eval(network), torch.no_grad():
+    with in_eval(network), torch.no_grad():
         ours = _ours(network, inputs)
         theirs = _theirs(network, inputs, ours)
     subject = "pool(embed(inputs)) is not what enters the head"
@@ -104,17 +103,13 @@ class _Pass:
 
 
 def _check_training(network: AdaptedNetwork, inputs: Any) -> None:
-    """Raise unless what enters the head in training mode, and every gradient, is what it is in the model.
-
-    Not compared are models whose parameters nothing can stand in for (sharded, scripted), and those that do not repeat
-    themselves.
-    """
+    """Raise unless what enters the head in training mode, and every gradient, is what it is in the model."""
     if not can_be_apart(network):
         return
     inputs = detached(inputs)
     # Hooks of a checkpoint around this step must not see these tensors.
     kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
-    with torch.enable_grad(), network.unmixed(), kept:
+    with torch.enable_grad(), kept:
         ours = _ours(network, inputs)
         theirs = _theirs(network, inputs, ours)
         if not theirs.states:
@@ -122,9 +117,10 @@ def _check_training(network: AdaptedNetwork, inputs: Any) -> None:
         if theirs.embeddings is None:
             ours = _ours(network, inputs, embeddings_count=False)
         problem = _problem(network, inputs, ours, theirs)
-        repeats = not problem or not theirs.differs(_theirs(network, inputs, ours))
+        if problem and theirs.differs(_theirs(network, inputs, ours)):
+            problem = ""  # the model does not repeat itself
         torch.clear_autocast_cache()
-    if problem and repeats:
+    if problem:
         raise ValueError(problem)
 
 

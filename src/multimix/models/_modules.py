@@ -161,10 +161,14 @@ def can_be_apart(network: nn.Module) -> bool:
 
 
 @contextmanager
-def apart(network: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
-    """Let a network run without a trace, and yield what is trained meanwhile: stand-ins, where gradients are on."""
-    with _same_random_state(network), _stand_ins(network) as parameters:
-        yield parameters
+def apart(network: Any) -> Iterator[dict[str, nn.Parameter]]:
+    """Let a network run unmixed and without a trace; yield what is trained meanwhile: stand-ins, with gradients on."""
+    network.mixes = False
+    try:
+        with _same_random_state(network), _stand_ins(network) as parameters:
+            yield parameters
+    finally:
+        network.mixes = True
 
 
 @contextmanager
@@ -184,10 +188,7 @@ def _same_random_state(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _stand_ins(network: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
-    """Put parameters and buffers of equal values in the place of the network's own, and yield those that are trained.
-
-    Gradients and running statistics go to those, and no hook on the network's own parameters runs.
-    """
+    """Put parameters and buffers of equal values, without hooks, in the place of the network's own."""
     if not torch.is_grad_enabled():
         yield {}
         return

@@ -102,15 +102,6 @@ class StagedNetwork(nn.Module):
                 f"stage {stage} ({name}) did not run as a module, so nothing was mixed; was the model compiled?"
             )
 
-    @contextmanager
-    def unmixed(self) -> Iterator[None]:
-        """Mix at no stage while the context lasts."""
-        self.mixes = False
-        try:
-            yield
-        finally:
-            self.mixes = True
-
 
 @dataclass(frozen=True)
 class Context:

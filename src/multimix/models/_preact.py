@@ -33,10 +33,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActNetwork(StagedNetwork):
-    """A 3x3 convolution, groups of pre-activation blocks, mean over positions, one linear layer.
-
-    Weights are drawn from torch's global generator, as every module's are; convolutions: He normal over the fan out.
-    """
+    """A 3x3 convolution, groups of pre-activation blocks, mean over positions, one linear layer."""
 
     def __init__(
         self,

@@ -19,11 +19,7 @@ from multimix.protocols import EncoderOutput
 
 
 class SplitNetwork(AdaptedNetwork):
-    """A model that runs up to a named encoder, whose output is embedded, or up to its head.
-
-    What enters the head is one row an example, so only methods that mix inputs or embeddings have something to mix,
-    and those that mix stages where stages are named. Which layer it is, the first batch may tell.
-    """
+    """A model that runs up to a named encoder, whose output is embedded, or up to its head, which has no positions."""
 
     def __init__(
         self,
@@ -67,11 +63,7 @@ class SplitNetwork(AdaptedNetwork):
         return self.encoder_name is not None or self.dense
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b *r e"]:
-        """Return what the given function makes of the positions, by default the mean over those that are real.
-
-        A function of two parameters gets the mask as well, (b, r), true everywhere if there is none. Where every
-        position has logits, features come back as they are.
-        """
+        """Return what the given function makes of the positions (and of the mask), by default the mean of real ones."""
         output = EncoderOutput.of(output)
         features, mask = output.features, output.mask
         if self.dense:
@@ -97,7 +89,7 @@ class SplitNetwork(AdaptedNetwork):
                 ) from None
         if self.encoder_name is not None:
             return
-        with self.unmixed(), in_eval(self), torch.no_grad(), apart(self):
+        with in_eval(self), torch.no_grad(), apart(self):
             trace = _Trace(self.model, lambda: self.run(inputs))
         if not self._is_found:
             self.head_name = trace.head()
@@ -194,7 +186,6 @@ class _Call:
     module: nn.Module
     entered: Tensor | None  # what it was called with, if that is one tensor
     left: Tensor | None  # what it gave, if that is one row an example
-    width: int  # how many channels that has, at every position
     version: int  # how often it had been changed in place
 
     @property
@@ -226,9 +217,8 @@ class _Trace:
         plain = isinstance(output, Tensor) and not output.is_nested and output.ndim > 1
         rows = plain and output.shape[1:].numel() == output.shape[1]
         one = rows and len(given) == 1 and isinstance(given[0], Tensor)  # larger tensors are not worth their memory
-        width = output.shape[1 if axes_of(module) else -1] if plain else 0
         left, version = (output, _version(output)) if rows else (None, 0)
-        self.calls.append(_Call(name, module, given[0] if one else None, left, width, version))
+        self.calls.append(_Call(name, module, given[0] if one else None, left, version))
 
     def head(self) -> str:
         """Return the name of the layer whose output is the model's."""
@@ -310,7 +300,7 @@ def _of_positions(head: _Call, output: Tensor) -> str:
             f"has logits at every position, {tuple(output.shape)}; pass dense=True and head=, the layer that gives "
             f"them ({head.name!r} is the last linear one)"
         )
-    if output.shape[-1] == head.width:
+    if output.shape[-1] == getattr(head.module, "out_features", getattr(head.module, "out_channels", None)):
         return (
             f"pools what its last linear layer {head.name!r} gives, {_NEEDS}; let it pool what enters that layer "
             f"instead, or pass head={head.name!r}, encoder=, the module in front of it, and pool="

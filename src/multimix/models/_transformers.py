@@ -19,12 +19,8 @@ from multimix.protocols import EncoderOutput
 class TransformersNetwork(AdaptedNetwork):
     """A transformers classifier: the body's hidden states are embedded, what the rest does with them is pooling.
 
-    ``embed`` runs the model up to the output of its body (``model.bert``, say). ``pool`` runs the model's own forward
-    with that output put in place of the body, up to the last layer. What that needs to know of the inputs, which
-    positions are padding for one, ``embed`` leaves in its output; features of another shape are taken as positions
-    that are all real.
-
-    Inputs are a mapping of the model's keyword arguments, whose labels are left out, or the model's main input.
+    ``pool`` runs the model's own forward with hidden states put in place of the body (``model.bert``, say), up to the
+    last layer. Features of another shape than ``embed`` gave are taken as positions that are all real.
     """
 
     _mixes_in_tuples = True
@@ -217,12 +213,8 @@ def _stage_names(model: Any, body: str) -> list[str]:
     return [f"{body}.{name}" for name in blocks]
 
 
-_UNMIXED = {
-    "ReformerModel": "two streams, of which the next block takes both",
-    "SqueezeBertModel": "channels first, in a mapping",
-    "XLNetModel": "positions first",
-}
-"""Bodies whose blocks leave no tensor with a row for each example."""
+_UNMIXED = {"ReformerModel", "SqueezeBertModel", "XLNetModel"}
+"""Bodies whose blocks leave no tensor with a row for each example: two streams, channels or positions first."""
 
 
 def _listed_blocks(body: nn.Module) -> list[str]:

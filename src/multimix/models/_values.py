@@ -98,10 +98,7 @@ class Layout:
 
     @classmethod
     def of(cls, raw: Tensor, width: int | None) -> Self:
-        """Return the layout of features that have ``width`` channels, where that is known.
-
-        Maps are channels first and tokens channels last unless only the other axis has that width.
-        """
+        """Return the layout: maps have channels first, others last, unless only the other axis has that width."""
         usual, other = (1, -1) if raw.ndim >= 4 else (-1, 1)
         axis = other if raw.shape[usual] != width and raw.shape[other] == width else usual
         channels_first = axis == 1 and raw.ndim > 2
@@ -119,10 +116,7 @@ class Layout:
         return raw.flatten(2).transpose(1, 2) if self.channels_first else raw.flatten(1, -2)
 
     def restore(self, features: Float[Tensor, "b r d"]) -> Tensor:
-        """Return positions as features of this layout: as many as embed gave, or one, any number of tokens, a square.
-
-        Strides are those that they had.
-        """
+        """Return positions as features of this layout: as many as embed gave, one, any number of tokens, a square."""
         positions, axes = features.shape[1], len(self.grid)
         side = isqrt(positions)
         grids = (self.grid, (1,) * axes, (positions,), (side, side))
@@ -159,10 +153,7 @@ _FIELDS = ("logits", "last_hidden_state", "out")
 
 
 def first_output(output: Any) -> Tensor | PackedSequence:
-    """Return the tensor or packed sequence in an output: it may be itself, in a mapping, or the first of a tuple.
-
-    Of a mapping, a dataclass or a named tuple it is ``logits``, ``last_hidden_state`` or ``out``, or the only tensor.
-    """
+    """Return the output itself, the first of a tuple, or of named ones the first of ``_FIELDS`` or the only tensor."""
     found, named = output, _named(output)
     if named is not None:
         tensors = [value for value in named.values() if isinstance(value, Tensor | PackedSequence)]

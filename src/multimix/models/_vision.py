@@ -32,10 +32,7 @@ _AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled", "SwiftFor
 
 
 class TimmNetwork(AdaptedNetwork):
-    """A timm model, through its own ``forward_features`` and ``forward_head``.
-
-    The logits of a few are the mean of two classifiers of the same embedding, so that no single layer gives them.
-    """
+    """A timm model, through its own ``forward_features`` and ``forward_head``."""
 
     def __init__(self, model: nn.Module, stages: Sequence[str]):
         if getattr(model, "aux_head", None) is not None:
@@ -64,7 +61,7 @@ class TimmNetwork(AdaptedNetwork):
 
     @property
     def head(self) -> nn.Module | None:  # type: ignore[override]
-        """The affine layer behind ``classify``, or None."""
+        """The affine layer behind ``classify``, or None, as for the mean of two classifiers."""
         return super().head if len(_classifiers(self.model)) == 1 else None
 
     def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
