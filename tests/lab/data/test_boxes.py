@@ -106,7 +106,7 @@ def test_boxes_at_the_edge_are_clipped_and_those_without_an_area_left_out(tmp_pa
         (first(bbox=[1, 2, -3, 20]), "annotation 1 of image 7: (left, top, right, bottom) = (1, 2, -2, 22) is no box"),
         (first(bbox=[1, 2, 3, -20]), "(1, 2, 4, -18) is no box"),
         (first(bbox=[1, 2, float("nan"), 20]), "is no box"),
-        (first(bbox=[1, 2, 3]), "annotation 1 of image 7: bbox must be [x, y, width, height], got [1, 2, 3]"),
+        (first(bbox=[1, 2, 3]), "annotations[0]: bbox must hold 4 values, got [1, 2, 3]"),
         (first(bbox=[1, 2, 3, "4"]), "annotations[0]: bbox must be a tuple of numbers, got [1, 2, 3, '4']"),
         (first(area=-1), "annotations[0]: area must be at least 0, got -1"),
         (first(iscrowd=2), "annotation 1 of image 7: iscrowd must be 0 or 1, got 2"),

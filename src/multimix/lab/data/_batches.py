@@ -144,10 +144,8 @@ class EpochBatches(Checked, Generic[T]):
         self.device = torch.device(self.device)
         if len(self) == 0:
             kept = "full batches only" if self.drop_last else "one or more a batch"
-            raise ValueError(
-                f"{len(self.dataset)} images in batches of {self.batch_size}, {kept}, on shard {self.shard}:"
-                " no batch at all"
-            )
+            images = f"{len(self.dataset)} images in batches of {self.batch_size}, {kept}"
+            raise ValueError(f"{images}, on shard {self.shard}: no batch at all")
 
     def __len__(self) -> int:
         size, (rank, world) = len(self.dataset), self.shard

@@ -303,10 +303,8 @@ def _classes(labels: torch.Tensor, origin: str) -> tuple[str, ...]:
     present = torch.unique(labels).tolist()
     if present != list(range(len(present))):
         missing = next((i for i, label in enumerate(present) if i != label), len(present))
-        raise ValueError(
-            f"{origin}: train_labels must be 0..k-1, each present, but lie in {present[0]}..{present[-1]} and class"
-            f" {missing} has no image"
-        )
+        got = f"lie in {present[0]}..{present[-1]} and class {missing} has no image"
+        raise ValueError(f"{origin}: train_labels must be 0..k-1, each present, but {got}")
     if len(present) < 2:
         raise ValueError(f"{origin}: train_labels must hold at least two classes, got {len(present)}")
     return tuple(map(str, present))

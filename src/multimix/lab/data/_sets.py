@@ -27,10 +27,8 @@ class Images:
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8 or self.images.numel() == 0:
-            shape = tuple(self.images.shape)
-            raise ValueError(
-                f"images must be a non-empty uint8 tensor (size, c, h, w), got {self.images.dtype} of {shape}"
-            )
+            got = f"{self.images.dtype} of {tuple(self.images.shape)}"
+            raise ValueError(f"images must be a non-empty uint8 tensor (size, c, h, w), got {got}")
         _check_labels(self.labels, len(self.images), len(self.classes))
         object.__setattr__(self, "images", self.images.contiguous())
 

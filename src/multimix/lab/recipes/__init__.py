@@ -152,8 +152,9 @@ def tiny_imagenet_small() -> TrainConfig:
     5,000 training images of 200 classes and a validation split of 2,000. Source: our own. Command: ``multimix train
     tiny-imagenet-small --root DATA``; what it reaches is in the study of the same name. Hardware: 2 CPU cores.
     """
-    settings = {"image_size": 32, "validation": 0.02, "train_size": 5000, "epochs": 16, "validate_every": 8}
-    return replace(tiny_imagenet(), **_NARROW, **settings)
+    return replace(
+        tiny_imagenet(), **_NARROW, image_size=32, validation=0.02, train_size=5000, epochs=16, validate_every=8
+    )
 
 
 @RECIPES.add

@@ -54,10 +54,9 @@ def coco() -> DetectConfig:
 def coco_mini() -> DetectConfig:
     """Return a small Faster R-CNN on 80 images of COCO, which it begins to learn by heart: proof that everything works.
 
-    Measured on its own training images too, where the average precision must rise; on 80 other images it hardly can.
-    Source: our own. Command: ``multimix detect coco-mini --backbone RUN --data coco:PATH``, with RUN a small network,
-    as of ``multimix train cifar10 --width 16``. Hardware: a CPU; the time and the figures of one such run are in
-    benchmarks/detection-coco-mini-cpu.jsonl.
+    Measured on its own training images too, where the average precision must rise. Source: our own. Command:
+    ``multimix detect coco-mini --backbone RUN --data coco:PATH``, with RUN a small network, as of ``multimix train
+    cifar10 --width 16``. Hardware: a CPU; one such run is in benchmarks/detection-coco-mini-cpu.jsonl.
     """
     return DetectConfig(
         data="coco:data/coco-mini",

@@ -85,7 +85,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "id": int,
         "image_id": int,
         "category_id": int,
-        "bbox": tuple[float, ...],
+        "bbox": tuple[float, float, float, float],
         "area": Annotated[float, Ge(0)] | None,
     },
 }
@@ -155,8 +155,6 @@ def _by_image(
 
 def _add(draft: Draft, entry: Entry, classes: dict[int, str]) -> None:
     crowd = entry.get("iscrowd", 0)
-    if len(entry["bbox"]) != 4:
-        raise ValueError(f"bbox must be [x, y, width, height], got {entry['bbox']!r}")
     if crowd not in (0, 1):
         raise ValueError(f"iscrowd must be 0 or 1, got {crowd!r}")
     left, top, width, height = entry["bbox"]

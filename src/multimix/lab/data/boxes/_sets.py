@@ -233,5 +233,5 @@ def _images(mode: str, job: list[tuple[Photo, bool]]) -> list[Tensor]:
             said = f"{photo.width} x {photo.height}"
             raise UnreadableError(f"{photo.path} is {image.width} x {image.height} px, its annotations say {said}")
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
-        made.append(torch.from_numpy(np.atleast_3d(image).transpose(2, 0, 1).copy()))
+        made.append(torch.from_numpy(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1).copy()))
     return made
