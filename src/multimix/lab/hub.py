@@ -86,7 +86,7 @@ def push_to_hub(
         What the hub says of the commit.
 
     Raises:
-        ValueError: If ``repo_id`` is none, or as :func:`save_pretrained`.
+        ValueError: If ``repo_id`` is none; and what :func:`save_pretrained` raises.
     """
     _check_repo(repo_id)
     if api is None:

@@ -104,9 +104,7 @@ def _override_inside(method: Any, arguments: list[str], *, prog: str, path: str 
     own, groups = _parted(arguments, rf"--({_INSIDE})\.(.+)")
     for name, group in groups.items():
         field, _, index = name.partition(".")
-        held = (
-            {f.name: getattr(method, f.name) for f in fields(method)} if hasattr(method, "__dataclass_fields__") else {}
-        )
+        held = {f.name: getattr(method, f.name) for f in fields(method)}
         if field not in held:
             raise ValueError(f"--{path}.{field} does not exist: {method.name} has no {field} inside")
         value = held[field]
