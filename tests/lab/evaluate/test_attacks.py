@@ -151,15 +151,6 @@ def test_the_gradient_of_a_single_image_is_right(trained):
             assert float(found[place]) == pytest.approx(float(slope), rel=1e-5, abs=1e-9)
 
 
-def test_the_margin_is_the_odds_and_gives_the_cross_entropy():
-    logits, labels = toy.batch(20, 6, classes=6)
-    verdict = Victim(lambda x: x, labels).judge(logits * 5)
-    probability = (logits * 5).double().softmax(1).gather(1, labels[:, None])[:, 0]
-    torch.testing.assert_close(verdict.margin.double(), (1 / probability - 1).log(), atol=1e-5, rtol=1e-5)
-    expected = cross_entropy(logits.double() * 5, labels, reduction="none")
-    torch.testing.assert_close(verdict.loss, expected, atol=1e-6, rtol=1e-6)
-
-
 def test_epsilon_0_changes_nothing(trained):
     network, pixels, labels = trained
     for found in (

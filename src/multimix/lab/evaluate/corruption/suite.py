@@ -20,28 +20,6 @@ from multimix.protocols import SILENT, Monitor, Network
 
 _SMALLEST = 4  # images have to be larger than what is moved about in them
 
-CORRUPTIONS: dict[str, Callable[[Tensor, Level, effects.Draw], Tensor]] = {
-    f.__name__: f
-    for f in (
-        effects.gaussian_noise,
-        effects.shot_noise,
-        effects.impulse_noise,
-        effects.defocus_blur,
-        effects.glass_blur,
-        effects.motion_blur,
-        effects.zoom_blur,
-        effects.snow,
-        effects.frost,
-        effects.fog,
-        effects.brightness,
-        effects.contrast,
-        effects.elastic_transform,
-        effects.pixelate,
-        effects.jpeg_compression,
-    )
-}
-"""Every corruption by its name, in the order of Hendrycks and Dietterich (ICLR 2019, arXiv 1903.12261)."""
-
 LEVELS: dict[str, dict[int, tuple[Level, ...]]] = {
     "gaussian_noise": {
         32: ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,)),
@@ -143,6 +121,8 @@ LEVELS: dict[str, dict[int, tuple[Level, ...]]] = {
 }
 """The parameters of five severities at three sizes of image: those of CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C, as
 found in the code that made them (github.com/hendrycks/robustness). What each means is said where it is used."""
+CORRUPTIONS: dict[str, Callable[[Tensor, Level, effects.Draw], Tensor]] = {n: getattr(effects, n) for n in LEVELS}
+"""Every corruption by its name, in the order of Hendrycks and Dietterich (ICLR 2019, arXiv 1903.12261)."""
 
 Severity = Literal[1, 2, 3, 4, 5]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
