@@ -64,7 +64,7 @@ class OOD:
     """Metrics of every score on every set, named ``<set>/<score>/<metric>``; ``mean/...`` averages over the sets.
 
     All are fractions. ``auroc``, ``aupr_in``, ``aupr_out`` and ``detection_accuracy`` are better higher, ``fpr95`` is
-    better lower; :mod:`multimix.lab.evaluate.ood.metrics` defines them. Figures ``ood/<set>`` hold for each score the
+    better lower; :mod:`multimix.lab.evaluate.ood.scores` defines them. Figures ``ood/<set>`` hold for each score the
     ``edges`` of 50 bins, the fractions of images ``in`` and ``out`` of the distribution that lie in each, and at most
     200 points ``fpr``, ``tpr`` of the curve.
     """
