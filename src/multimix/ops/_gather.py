@@ -29,7 +29,7 @@ class Gather:
     even: bool = False
     """Every process always has as many examples as every other one; if not known, sizes are exchanged first."""
 
-    def __call__(self, values: Shaped[Tensor, "b *any"]) -> Shaped[Tensor, "all *any"]:
+    def __call__(self, values: Shaped[Tensor, " b *any"]) -> Shaped[Tensor, " all *any"]:
         """Return the values of all processes."""
         if processes() == 1:
             return values

@@ -166,7 +166,7 @@ def scatter_tuples(
     return weights.new_zeros(n, b).scatter_(1, chosen.to(weights.device), weights)
 
 
-def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, "m *rest"]) -> Float[Tensor, "n *rest"]:
+def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, " m *rest"]) -> Float[Tensor, " n *rest"]:
     """Return n convex combinations of m embeddings, images, targets or anything else.
 
     Equals ``torch.stack([sum(w[i] * values[i] for i in range(m)) for w in weights])``: equations (6) and (7) of the
@@ -207,8 +207,8 @@ def draw_couples(
 
 
 def mix_pairs(
-    values: Float[Tensor, "b *rest"], partners: Int[Tensor, " b"], lam: Float[Tensor, ""] | Float[Tensor, " b"]
-) -> Float[Tensor, "b *rest"]:
+    values: Float[Tensor, " b *rest"], partners: Int[Tensor, " b"], lam: Float[Tensor, ""] | Float[Tensor, " b"]
+) -> Float[Tensor, " b *rest"]:
     """Return ``lam * values + (1 - lam) * values[partners]``: one lambda for all, or one an example, for its own."""
     lam = lam.to(values.dtype)
     if lam.ndim:

@@ -108,7 +108,7 @@ def per_example(
     return torch.stack(drawn).to(device)
 
 
-def not_alone(inputs: Float[Tensor, "b *input"]) -> Float[Tensor, "n *input"]:
+def not_alone(inputs: Float[Tensor, " b *input"]) -> Float[Tensor, " n *input"]:
     """Return a batch to take a gradient through: a single example comes twice.
 
     For a mini-batch of one, torch 2.14 gets the gradient of batch normalisation wrong on a CPU, in eval mode too, where

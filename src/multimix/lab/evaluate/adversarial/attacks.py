@@ -37,12 +37,12 @@ class PGDOptions(TypedDict, total=False):
 
 def fgsm(
     network: Classifier,
-    pixels: Float[Tensor, "b *any"],
+    pixels: Float[Tensor, " b *any"],
     labels: Int[Tensor, " b"],
     *,
     epsilon: float,
     norm: Norm = "linf",
-) -> Float[Tensor, "b *any"]:
+) -> Float[Tensor, " b *any"]:
     """Return images that are one step of epsilon along the gradient of their loss away (Goodfellow et al., ICLR 2015).
 
     ``epsilon`` is how far to go, in pixels: 8/255 is eight grey levels; along the signs of the gradient (``linf``), or
@@ -53,12 +53,12 @@ def fgsm(
 
 def pgd(
     network: Classifier,
-    pixels: Float[Tensor, "b *any"],
+    pixels: Float[Tensor, " b *any"],
     labels: Int[Tensor, " b"],
     *,
     examples: Sequence[int] | range | None = None,
     **options: Unpack[PGDOptions],
-) -> Float[Tensor, "b *any"]:
+) -> Float[Tensor, " b *any"]:
     """Return images after projected gradient ascent on their loss (Madry et al., ICLR 2018).
 
     From a random point of the ball, ``steps`` times a step along the gradient and back into the ball and [0, 1]; where
@@ -90,7 +90,7 @@ def pgd(
 class Attacked(NamedTuple):
     """Images after an attack, and what the network makes of them."""
 
-    pixels: Float[Tensor, "b *any"]
+    pixels: Float[Tensor, " b *any"]
     margin: Float[Tensor, " b"]
     """logsumexp over the wrong classes minus the right one's logit: the log of the odds against the right class."""
     fooled: Bool[Tensor, " b"]
@@ -186,12 +186,12 @@ class Victim:
         self._network, self._labels = together(network), labels
         self._highest = int(labels.max())  # known beforehand, so that looking for it does not hold up a GPU
 
-    def judge(self, pixels: Float[Tensor, "b *any"]) -> Attacked:
+    def judge(self, pixels: Float[Tensor, " b *any"]) -> Attacked:
         """Return the images with what the network makes of them."""
         logits = self._logits(pixels)
         return Attacked(pixels, self._margin(logits), logits.argmax(1) != self._labels, logits.shape[1])
 
-    def gradient(self, pixels: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
+    def gradient(self, pixels: Float[Tensor, " b *any"]) -> Float[Tensor, " b *any"]:
         """Return the gradient of each image's margin.
 
         That of cross-entropy, softplus(margin), points the same way but vanishes in float32 where the network is sure.
@@ -228,15 +228,15 @@ def together(network: Classifier) -> Classifier:
 class Linf:
     """The images whose every value is within epsilon of the given one, cut by [0, 1]."""
 
-    def __init__(self, centre: Float[Tensor, "b *any"], epsilon: float) -> None:
+    def __init__(self, centre: Float[Tensor, " b *any"], epsilon: float) -> None:
         self._low, self._high = (centre - epsilon).clamp_(min=0), (centre + epsilon).clamp_(max=1)
 
-    def inside(self, moved: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
+    def inside(self, moved: Float[Tensor, " b *any"]) -> Float[Tensor, " b *any"]:
         """Return the nearest images of the ball and [0, 1]."""
         return moved.clamp(self._low, self._high)
 
     @staticmethod
-    def direction(gradient: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
+    def direction(gradient: Float[Tensor, " b *any"]) -> Float[Tensor, " b *any"]:
         """Return the steps of length 1 that follow the gradients farthest."""
         return gradient.sign()
 
@@ -249,17 +249,17 @@ class Linf:
 class L2:
     """The images within a Euclidean distance epsilon, over all values, cut by [0, 1]."""
 
-    def __init__(self, centre: Float[Tensor, "b *any"], epsilon: float) -> None:
+    def __init__(self, centre: Float[Tensor, " b *any"], epsilon: float) -> None:
         self._centre, self._epsilon = centre, epsilon
 
-    def inside(self, moved: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
+    def inside(self, moved: Float[Tensor, " b *any"]) -> Float[Tensor, " b *any"]:
         """Return the nearest images of the ball, their pixels then clipped to [0, 1], which only shortens a change."""
         change = moved - self._centre
         shrink = (self._epsilon / _length(change).clamp_(min=_tiny(change))).clamp_(max=1)
         return (self._centre + change * shrink).clamp_(0, 1)
 
     @staticmethod
-    def direction(gradient: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
+    def direction(gradient: Float[Tensor, " b *any"]) -> Float[Tensor, " b *any"]:
         """Return the gradients at length 1; none where there is no gradient."""
         # The largest entry comes first: squares of tiny gradients would be lost.
         largest = gradient.abs().amax(tuple(range(1, gradient.ndim)), keepdim=True)

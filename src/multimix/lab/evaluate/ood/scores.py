@@ -44,7 +44,7 @@ def energy(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Te
 
 def odin(
     network: Network,
-    inputs: Float[Tensor, "b *input"],
+    inputs: Float[Tensor, " b *input"],
     *,
     step: Float[Tensor, "*channels"] | float,
     temperature: float = 1000.0,
@@ -63,12 +63,12 @@ def odin(
 
 
 def nudged(
-    inputs: Float[Tensor, "b *input"],
+    inputs: Float[Tensor, " b *input"],
     logits: Float[Tensor, "b k"],
     *,
     step: Float[Tensor, "*channels"] | float,
     temperature: float,
-) -> Float[Tensor, "b *input"]:
+) -> Float[Tensor, " b *input"]:
     """Return inputs, leaves that require a gradient, moved by ``step`` to where their predicted class is likelier.
 
     As in ODIN's own code the result is not clipped to valid pixels; where the gradient is 0 nothing moves.

@@ -174,7 +174,7 @@ def _noise(indices: list[int], *, gaussian: bool, shape: tuple[int, int, int], s
 class Fitting:
     """Brings images to one shape, either the whole image scaled or a part of it cut out."""
 
-    images: UInt8[Tensor, "n *chw"] | tuple[str, ...]
+    images: UInt8[Tensor, " n *chw"] | tuple[str, ...]
     """In memory, or the paths of files."""
     shape: tuple[int, int, int]
     """Channels, height and width to bring them to."""
@@ -200,7 +200,7 @@ class Fitting:
             image = fitted(image, height, ratio=self.ratio)
         return pil_to_tensor(image)[None]
 
-    def _fit(self, images: UInt8[Tensor, "b *chw"], indices: list[int]) -> Tensor:
+    def _fit(self, images: UInt8[Tensor, " b *chw"], indices: list[int]) -> Tensor:
         from torchvision.transforms.v2.functional import center_crop, resize
 
         images = self._channels(images)
