@@ -8,9 +8,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from data.boxes.folders import voc_xml
 from PIL import Image
 
-from data.boxes.folders import voc_xml
 from multimix.lab.detect import DetectConfig
 from multimix.lab.detect.engine import DetectEngine
 from multimix.lab.train import SGD, AdamW, Cosine
