@@ -5,12 +5,9 @@ Minutes each; the short forms are among the tests.
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ import torch
 
 from chaos import kills, parity, soak
 from fuzz import wrong_inputs
-from multimix.lab.runs.environment import commit
+from multimix.lab.runs.environment import describe
 
 PARTS: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {
     "kills": lambda folder: [kills.run(folder, kills=50)],
@@ -41,28 +38,13 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             for record in PARTS[name](Path(folder)):
                 failed += not record.get("passed", True)
-                _keep({**record, **_where()}, given.out)
+                line = json.dumps({**record, **describe(torch.device("cpu"))})
+                print(line, flush=True)
+                if given.out is not None:
+                    given.out.parent.mkdir(parents=True, exist_ok=True)
+                    with given.out.open("a", encoding="utf-8") as file:
+                        file.write(line + "\n")
     return int(failed > 0)
-
-
-def _where() -> dict[str, Any]:
-    return {
-        "device": "cpu",
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _keep(record: dict[str, Any], out: Path | None) -> None:
-    line = json.dumps(record)
-    print(line, flush=True)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
 
 
 if __name__ == "__main__":

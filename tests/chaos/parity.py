@@ -44,14 +44,12 @@ def run(world: int = 2, count: int = 20) -> Iterator[dict[str, Any]]:
     """Yield a record of every case."""
     for name, config in CASES.items():
         yield compare(name, config, world=world, count=count)
-    for name in ("erm", "multimix"):
-        yield in_single(name, world=world, count=count)
 
 
 def compare(name: str, config: TrainConfig, *, world: int, count: int) -> dict[str, Any]:
     """Return how far the losses of several processes are from those of one, in float64.
 
-    In float32 rounding grows past the bar within ten or twenty steps, in one process too: see :func:`in_single`.
+    In float32 rounding grows past the bar within ten or twenty steps, in one process too.
     """
     torch.set_num_threads(1)
     one = steps(replace(config, devices=1, fsdp=False), count, True)
@@ -65,39 +63,12 @@ def compare(name: str, config: TrainConfig, *, world: int, count: int) -> dict[s
         "steps": count,
         "largest_difference": max(apart),
         "weights_differ_by": largest_difference(one["weights"], several[0]["weights"]),
-        "processes_differ_by": max(_apart(several[0], other) for other in several[1:]),
+        "processes_differ_by": max(
+            largest_difference(several[0][part], other[part])
+            for other in several[1:]
+            for part in other
+            if part != "losses"
+        ),
         "bar": BAR,
         "passed": max(apart) <= BAR,
     }
-
-
-def in_single(name: str, *, world: int, count: int) -> dict[str, Any]:
-    """Return the same in float32, beside one process against itself with weights changed by rounding.
-
-    What grows there is rounding, where it decides on which side of zero a ReLU falls; nothing is to be passed.
-    """
-    torch.set_num_threads(1)
-    config = CASES[name]
-    one = steps(config, count)["losses"]
-    several = together(world, steps, replace(config, devices=world), count)[0]["losses"]
-    disturbed = steps(config, count, disturbed=True)["losses"]
-    return {
-        "event": "parity in float32",
-        "case": name,
-        "processes": world,
-        "steps": count,
-        "steps_within_bar": _within(one, several),
-        "steps_within_bar_of_one_process_disturbed": _within(one, disturbed),
-        "differences": [abs(a - b) for a, b in zip(one, several, strict=True)],
-        "differences_of_one_process_disturbed": [abs(a - b) for a, b in zip(one, disturbed, strict=True)],
-    }
-
-
-def _within(one: list[float], other: list[float]) -> int:
-    """Return for how many steps, from the first on, losses are no further apart than the bar."""
-    apart = (abs(a - b) > BAR for a, b in zip(one, other, strict=True))
-    return next((step for step, far in enumerate(apart) if far), len(one))
-
-
-def _apart(a: dict[str, Any], b: dict[str, Any]) -> float:
-    return max(largest_difference(a[name], b[name]) for name in a if name != "losses")

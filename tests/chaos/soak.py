@@ -27,7 +27,7 @@ def run(steps: int = 5000) -> dict[str, Any]:
     while done < steps:
         for inputs, targets in engine.epoch():
             total, terms = engine.step(inputs, targets)
-            log.add({"train_loss": total, **{name: terms[name] for name in ("labels",)}}, len(targets))
+            log.add(total, terms, len(targets))
             log.look()
             done += 1
             if done % max(1, steps // 50) == 0:

@@ -1,11 +1,9 @@
-"""Detection runs that take a second, and ways to stop them."""
+"""Detection runs that take a second, and the images of squares that they learn."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from data.boxes.folders import voc_xml
@@ -14,7 +12,7 @@ from PIL import Image
 from multimix.lab.detect import DetectConfig
 from multimix.lab.detect.engine import DetectEngine
 from multimix.lab.train import SGD, AdamW, Cosine
-from train.tiny import Stopped
+from train import tiny
 
 COLOURS = {"red": (250, 10, 10), "blue": (10, 10, 250)}
 
@@ -96,20 +94,4 @@ LEARNS: dict[str, Any] = {
 }
 """Enough to find the squares of the training images again."""
 
-
-@contextmanager
-def stopped_after(steps: int) -> Iterator[None]:
-    """Stop what trains inside before its step number ``steps`` (from 0) changes anything."""
-    real, done = DetectEngine.step, iter(range(steps))
-
-    def step(self: DetectEngine, batch: Any) -> Any:
-        if next(done, None) is None:
-            raise Stopped
-        return real(self, batch)
-
-    with patch.object(DetectEngine, "step", step):
-        try:
-            yield
-        except Stopped:
-            return
-    raise AssertionError(f"the run ended before step {steps}")
+stopped_after = partial(tiny.stopped_after, engine=DetectEngine)

@@ -143,9 +143,6 @@ def test_settings_that_json_does_not_have_are_refused():
         ({"type": "Mixup", "alfa": 1.0}, r"Mixup has no field alfa; it has alpha"),
         ({"type": "TrainConfig", "b": 1, "a": 2}, r"TrainConfig has no field a, b; it has recipe, label"),
         ({"type": "SelfDistilled", "gamma": 0.1}, r"SelfDistilled needs method"),
-        ({"type": "Alternate"}, r"Alternate needs methods"),
-        ({"type": "Mixup", "alpha": -1.0}, r"alpha must"),
-        ({"type": "TrainConfig", "epochs": 0}, r"epochs must be at least 1, got 0"),
         ({"type": "Alternate", "methods": [{"type": "MultiMix", "tuples": 0}]}, r"tuples must be at least 1, got 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Where a run took place, with and without git."""
+"""Where a run took place, with and without git, and what it shows of passes that take long."""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from multimix.lab.runs import environment
+from multimix.lab.runs import display, environment
+from multimix.lab.runs.display import Display
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -29,7 +30,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_the_commit_of_a_checkout(checkout):
+def test_the_commit_of_a_checkout(checkout, monkeypatch):
     head = git(checkout, "rev-parse", "HEAD")
     assert environment.commit() == head[:12]
     (checkout / "notes.txt").write_text("not of the code")
@@ -37,12 +38,7 @@ def test_the_commit_of_a_checkout(checkout):
     assert environment.commit() == head[:12]
     (checkout / "package/train/environment.py").write_text("# other code\n")
     assert environment.commit() == f"{head[:12]}-dirty"
-
-
-def test_installed_code_that_happens_to_lie_in_a_checkout_has_no_commit(checkout, monkeypatch):
-    """As in a virtual environment inside someone's repository."""
-    (checkout / "lib").mkdir()
-    installed = checkout / "lib/environment.py"
+    installed = checkout / "installed.py"  # as in a virtual environment inside someone's repository
     installed.write_text("# installed\n")
     monkeypatch.setattr(environment, "__file__", str(installed))
     assert environment.commit() is None
@@ -75,3 +71,14 @@ def test_peak_memory_covers_what_was_held():
     held = torch.ones(2**26)  # 256 MiB
     del held
     assert 256 < environment.peak_mib(torch.device("cpu")) < 2**20
+
+
+@pytest.mark.parametrize(("least", "quiet", "lines"), [(-1.0, False, 1), (-1.0, True, 0), (60.0, False, 0)])
+def test_a_pass_that_takes_long_has_a_line_and_what_is_said_is_never_quiet(least, quiet, lines, capfd, monkeypatch):
+    monkeypatch.setattr(display, "_LONG_PASS", least)
+    with Display("run", quiet=quiet) as shown:
+        assert list(shown.track("test", [1, 2])) == [1, 2]
+        shown.say("run: accuracy [0.5]")
+    *passes, said = capfd.readouterr().out.splitlines()
+    assert said == "run: accuracy [0.5]"
+    assert [line.startswith("run: test  ") for line in passes] == [True] * lines

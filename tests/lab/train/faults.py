@@ -1,19 +1,13 @@
-"""Runs that meet a full disk, or whose worker dies, in a process of their own."""
+"""Runs that meet a full disk, in a process of their own."""
 
-import multiprocessing
-import os
 import resource
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from multimix.lab.data import _files
-from multimix.lab.train import Engine, TrainConfig, train
-from multimix.lab.train.network import load_data
 from parallel.together import SERVER
 
 
@@ -41,25 +35,3 @@ def _work(pipe: Connection, size: int, function: Callable[..., Any], arguments: 
         pipe.send(("", ""))
     except BaseException as error:
         pipe.send((type(error).__name__, str(error)))
-
-
-def train_while_a_worker_dies(config: TrainConfig, folder: Path) -> None:
-    """Train from files, and kill the worker that reads them before the second step."""
-    _files.MEMORY_LIMIT = 0
-    real, done = Engine.step, iter(range(1, 100))
-
-    def step(self: Engine, *arguments: Any) -> Any:
-        if next(done) == 2:
-            for child in multiprocessing.active_children():
-                child.kill()
-        return real(self, *arguments)
-
-    Engine.step = step  # type: ignore[method-assign]
-    train(config, folder, quiet=True)
-
-
-def train_as_nobody(config: TrainConfig, folder: Path) -> None:
-    """Train as somebody who may write nowhere."""
-    Engine(config, load_data(config))  # imports what nobody may read
-    os.seteuid(65534)
-    train(config, folder, quiet=True)

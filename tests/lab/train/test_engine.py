@@ -13,14 +13,13 @@ from torch import Generator, Tensor, nn
 import toy
 from multimix.distill import SelfDistilled
 from multimix.lab.data import Augment, Batches
-from multimix.lab.train import SGD, AdamW, Cosine, Engine, Step, TrainConfig
+from multimix.lab.train import SGD, AdamW, Cosine, Engine, Step, TrainConfig, load_network, train
 from multimix.lab.train.engine import build_network
 from multimix.lab.train.parallel import make_fabric
 from multimix.methods import ERM, MultiMix
 from multimix.models import build
 from multimix.protocols import Network
-from train.tiny import Doubled, splits_of, tiny, train_all
-from train.values import assert_equal, parameters
+from train.tiny import Doubled, assert_equal, events, in_double, parameters, splits_of, tiny, train_all
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +176,41 @@ def test_models_of_any_size_and_of_one_size_are_built_for_the_images(model):
     """timm's small transformer is made for 160 pixels unless told; its small ResNet refuses to be told."""
     config = tiny(model=model, width=None, strides=None, image_size=32)
     assert build_network(config, splits_of(config))(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("every", "seen"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])])
+def test_validation_is_looked_at_every_so_often_and_in_the_end(tmp_path, every, seen):
+    train(tiny(epochs=5, validate_every=every), tmp_path / "run", quiet=True)
+    found = events(tmp_path / "run", "epoch")
+    assert [record["epoch"] for record in found if "validation_accuracy" in record] == seen
+    assert len(found) == 5
+
+
+class Guarded:
+    """A test set that nobody may look at."""
+
+    def __getattr__(self, name: str):
+        raise AssertionError(f"the test set was asked for its {name}")
+
+
+def test_a_trial_leaves_the_test_set_alone(tmp_path):
+    config = tiny(test=False)
+    train(config, tmp_path / "run", quiet=True, splits=replace(splits_of(config), test=Guarded()))
+    assert events(tmp_path / "run", "test") == []
+    assert events(tmp_path / "run")[-1]["event"] == "end"
+    assert load_network(tmp_path / "run")
+
+
+def test_channels_last_changes_the_layout_and_nothing_else():
+    splits = splits_of(tiny())
+    with in_double():
+        plain, last = (Engine(tiny(width=8, channels_last=value), splits) for value in (False, True))
+    filters = dict(last.network.named_parameters())["group2.0.conv2.weight"]
+    assert filters.is_contiguous(memory_format=torch.channels_last)
+    assert train_all(last) == pytest.approx(train_all(plain), rel=1e-10)
+
+
+@pytest.mark.bad_input
+def test_channels_last_is_refused_where_torch_would_write_outside_its_memory():
+    with pytest.raises(ValueError, match=r"needs at least 8 channels .* got 2 into group2\.0\.shortcut"):
+        Engine(tiny(channels_last=True), splits_of(tiny()))

@@ -12,8 +12,7 @@ from multimix.distill import EMATeacher, SelfDistilled
 from multimix.lab.train import SGD, AdamW, Engine
 from multimix.methods import ERM, Alternate, MultiMix, Until
 from multimix.protocols import Losses, Network, Stateful
-from train.tiny import splits_of, tiny, train_all
-from train.values import assert_equal, parameters
+from train.tiny import assert_equal, parameters, splits_of, tiny, train_all
 
 
 @pytest.fixture(scope="module")

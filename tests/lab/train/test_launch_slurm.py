@@ -10,7 +10,7 @@ import pytest
 
 from multimix.lab.train.launch import Launch, run_all
 from multimix.lab.train.launch.job import Failure, Job
-from multimix.lab.train.launch.slurm import OnSlurm, parsed, read_outcome, script, work, write_plan
+from multimix.lab.train.launch.slurm import OnSlurm, parsed, script, work
 from train.tiny import steady, tiny, weights
 
 SBATCH = """#!{python}
@@ -133,25 +133,21 @@ def test_what_is_no_option_is_refused(options, said):
         parsed(options)
 
 
-def test_a_task_runs_its_plan_and_writes_its_outcome(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["multimix", "compare", "x"])
+def test_a_task_runs_its_plan_and_writes_its_outcome(cluster, tmp_path, monkeypatch):
+    (cluster / "hold").touch()
     good, bad = Job(tmp_path / "run", tiny(epochs=1)), Job(tmp_path / "bad", tiny(data="npz:nowhere.npz"))
-    for name, job in (("good", good), ("bad", bad)):
-        write_plan(tmp_path / f"{name}.json", job)
-
-    def ended(plan: str) -> int:
-        with pytest.raises(SystemExit) as end:
-            work([str(tmp_path / f"{plan}.json"), str(tmp_path / "outcome.json")])
-        return end.value.code
-
-    assert ended("good") == 0
-    assert read_outcome(tmp_path / "outcome.json") is None
-    assert good.finished
+    monkeypatch.setattr(sys, "argv", ["multimix", "compare", "x"])
+    launcher = slurm(tmp_path / "slurm")
+    launcher.submit([good, bad])
+    for number in range(2):
+        arguments = [f"{tmp_path}/slurm/{kind}/{number}.json" for kind in ("plans", "outcomes")]
+        monkeypatch.setattr(sys, "argv", ["-c", *arguments])
+        with pytest.raises(SystemExit, match=str(number)):
+            work()
+    ended = launcher.poll(0.0)
+    assert (ended[good], good.finished) == (None, True)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["command"] == "multimix compare x"
-    assert ended("bad") == 1
-    failure = read_outcome(tmp_path / "outcome.json")
-    assert (failure.final, failure.wrong) == (True, True)
-    assert "nowhere.npz" in failure.reason
+    assert (ended[bad].final, ended[bad].wrong, "nowhere.npz" in ended[bad].reason) == (True, True, True)
 
 
 @pytest.mark.slow
@@ -174,16 +170,16 @@ def test_runs_on_slurm_end_like_runs_here_and_one_that_was_cut_off_is_submitted_
 def test_tasks_of_a_call_that_was_cut_off_are_found_again_and_cancelled_with_the_next(cluster, tmp_path):
     (cluster / "hold").touch()
     jobs = [Job(tmp_path / f"run-{seed}", tiny(seed=seed)) for seed in range(3)]
-    slurm(tmp_path / "slurm").start(jobs[:2])
+    slurm(tmp_path / "slurm").submit(jobs[:2])
     again = slurm(tmp_path / "slurm")
-    again.start(jobs[1:])
+    again.submit(jobs[1:])
     assert [path.name for path in sorted(cluster.glob("job-*"))] == ["job-0", "job-1"]
     assert "--array=2%2" in (cluster / "job-1").read_text()
-    assert again.queued() == {job.folder for job in jobs[1:]}
-    assert again.ended(0.0) == {}
+    assert [job.state for job in jobs[1:]] == ["waiting", "waiting"]
+    assert again.poll(0.0) == {}
     (cluster / "queue").write_text("0_1 RUNNING\n1_2 PENDING\n")
-    assert again.ended(0.0) == {}
-    assert again.queued() == {jobs[2].folder}
+    assert again.poll(0.0) == {}
+    assert [job.state for job in jobs[1:]] == ["running", "waiting"]
     again.close()
     assert (cluster / "cancelled").read_text() == "0_1 1_2\n"
 
@@ -192,18 +188,18 @@ def test_a_queue_that_does_not_answer_loses_no_task(cluster, tmp_path):
     (cluster / "hold").touch()
     job = Job(tmp_path / "run", tiny())
     launcher = slurm(tmp_path / "slurm")
-    launcher.start([job])
+    launcher.submit([job])
     (cluster / "deaf").touch()
-    assert [launcher.ended(0.0) for _ in range(4)] == [{}] * 4
+    assert [launcher.poll(0.0) for _ in range(4)] == [{}] * 4
     with pytest.raises(RuntimeError, match="squeue does not answer"):
-        slurm(tmp_path / "slurm").start([job])
+        slurm(tmp_path / "slurm").submit([job])
     (cluster / "deaf").unlink()
     (cluster / "queue").write_text("")
     (cluster / "sacct").unlink()
-    assert launcher.ended(0.0) == {}  # its outcome may come late
-    ended = launcher.ended(0.0)
-    assert "left the queue without an outcome" in ended[job.folder].reason
-    assert not ended[job.folder].final
+    assert launcher.poll(0.0) == {}  # its outcome may come late
+    ended = launcher.poll(0.0)
+    assert "left the queue without an outcome" in ended[job].reason
+    assert not ended[job].final
 
 
 def test_without_sbatch_the_script_is_left_for_a_machine_that_has_it(tmp_path, monkeypatch):
@@ -211,7 +207,7 @@ def test_without_sbatch_the_script_is_left_for_a_machine_that_has_it(tmp_path, m
     monkeypatch.chdir(tmp_path)
     launcher = slurm(tmp_path / "slurm")
     with pytest.raises(RuntimeError, match=r"sbatch is not here; .*array-0\.sh is written"):
-        launcher.start([Job(tmp_path / "run", tiny())])
+        launcher.submit([Job(tmp_path / "run", tiny())])
     assert "--array=0%2" in (tmp_path / "slurm" / "array-0.sh").read_text()
 
 
@@ -219,18 +215,15 @@ def test_without_sbatch_the_script_is_left_for_a_machine_that_has_it(tmp_path, m
 def test_what_sbatch_refuses_is_said(cluster, tmp_path):
     (cluster / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
     with pytest.raises(RuntimeError, match="sbatch failed: sbatch: error: invalid partition"):
-        slurm(tmp_path / "slurm").start([Job(tmp_path / "run", tiny())])
+        slurm(tmp_path / "slurm").submit([Job(tmp_path / "run", tiny())])
 
 
-def test_the_outcome_of_a_task_is_that_of_its_run(cluster, tmp_path):
+def test_the_outcome_of_an_earlier_task_is_none_of_the_next(cluster, tmp_path):
     (cluster / "hold").touch()
-    jobs = [Job(tmp_path / f"run-{seed}", tiny(seed=seed)) for seed in range(2)]
+    job = Job(tmp_path / "run", tiny())
     launcher = slurm(tmp_path / "slurm")
-    launcher.start(jobs)
-    outcomes = tmp_path / "slurm" / "outcomes"
-    (outcomes / "0.json").write_text('{"failure": {"reason": "no data", "final": true, "wrong": true}}')
-    assert launcher.ended(0.0) == {jobs[0].folder: Failure("no data", final=True, wrong=True)}
-    (outcomes / "1.json").write_text('{"failure": null}')
-    assert launcher.ended(0.0) == {jobs[1].folder: None}
-    launcher.start(jobs[:1])  # once more: its last outcome is none of the new task
-    assert launcher.ended(0.0) == {}
+    launcher.submit([job])
+    (tmp_path / "slurm" / "outcomes" / "0.json").write_text('{"failure": {"reason": "no data", "final": true}}')
+    assert launcher.poll(0.0) == {job: Failure("no data", final=True)}
+    launcher.submit([job])
+    assert launcher.poll(0.0) == {}

@@ -20,12 +20,11 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from multimix.lab.train import TrainConfig
-from multimix.lab.train.launch.job import Job
-from multimix.lab.train.launch.local import Pool
+from multimix.lab.train.launch.job import Job, Pool
 
 if __name__ == "__main__":
     pool = Pool(1)
-    pool.start([Job(Path(sys.argv[1]), TrainConfig(epochs=1000, device="cpu"))])
+    pool.submit([Job(Path(sys.argv[1]), TrainConfig(epochs=1000, device="cpu"))])
     print(pool._workers[0].process.pid, flush=True)
     time.sleep(120)
 """
@@ -153,13 +152,6 @@ def test_training_that_diverges_would_again_and_memory_may_be_free_then(error, s
     failure = attempt(Job(tmp_path / "run", tiny()), data=Loaded())
     assert failure.reason.startswith(said)
     assert (failure.final, failure.wrong) == (final, False)
-
-
-def test_a_run_killed_while_its_folder_was_made_begins(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json.part").write_text('{"mult')
-    assert attempt(Job(tmp_path / "run", tiny(epochs=1)), data=Loaded()) is None
-    assert Job(tmp_path / "run", tiny(epochs=1)).finished
 
 
 @pytest.mark.parametrize(("patience", "reason"), [(20.0, None), (0.0, "held")])

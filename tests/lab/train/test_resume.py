@@ -1,12 +1,8 @@
 """An interrupted run that is resumed ends exactly as one that was not."""
 
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +14,9 @@ from torch import Tensor, nn
 
 from multimix.distill import SelfDistilled
 from multimix.lab.runs.folder import Metrics
-from multimix.lab.train import AdamW, Cosine, engine, resume, to_json, train
+from multimix.lab.train import AdamW, Cosine, engine, resume, train
 from multimix.methods import Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
-from train.tiny import BATCHES, Stopped, events, files, steady, stopped_after, tiny, weights
+from train.tiny import BATCHES, Stopped, files, steady, stopped_after, tiny, weights
 
 CONFIGS = {
     "erm": tiny(tensorboard=True, width=8, channels_last=True),
@@ -128,39 +124,6 @@ def test_global_random_states_go_on_too(tmp_path, monkeypatch):
         np.random.seed(after)  # noqa: NPY002
         resume(folder, quiet=True)
         assert_same_run(folder, whole)
-
-
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-from multimix.lab.train import from_json, train
-
-syncs = 0
-
-def fsync(_):
-    global syncs
-    syncs += 1
-    if syncs == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-os.fsync = fsync
-train(from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), quiet=True)
-"""
-
-
-def test_a_process_killed_while_it_writes_a_checkpoint(tmp_path):
-    """Configuration, environment and five checkpoints are synced before that of the sixth step."""
-    config = CONFIGS["multimix"]
-    folder = tmp_path / "run"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", KILLED, json.dumps(to_json(config)), str(folder), "8"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert (folder / "last.ckpt.part").exists()
-    assert [event["epoch"] for event in events(folder, "epoch")] == [1]
-    assert torch.load(folder / "last.ckpt", weights_only=True)["at"] == [1, 1, 5]
-    resume(folder, quiet=True)
-    assert_same_run(folder, train(config, tmp_path / "whole", quiet=True).path)
 
 
 def test_to_resume_a_finished_run_does_nothing(finished, capfd):

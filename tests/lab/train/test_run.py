@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, log_loss
 
-from multimix.lab.data import Batches, Splits
+from multimix.lab.data import Batches
 from multimix.lab.train import Engine, from_json, load_network, to_json, train
 from multimix.methods import Alternate, CutMix, DenseMultiMix, Mixup, MultiMix
 from train.tiny import BATCHES, events, files, splits_of, tiny, train_all
@@ -86,17 +86,13 @@ def test_the_test_records_are_what_the_saved_weights_predict(finished):
     }
     for record in events(finished, "test"):
         network.load_state_dict(states[record.get("network")])
-        logits, labels = predictions(network.eval(), splits)
+        batches = Batches(splits.test, batch_size=100, mean=splits.mean, std=splits.std, shuffle=False)
+        with torch.no_grad():
+            pairs = [(network.eval()(images), labels) for images, labels in batches]
+        logits, labels = (torch.cat(each) for each in zip(*pairs, strict=True))
         assert record["accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
         probabilities = logits.double().softmax(1).numpy()
         assert record["nll"] == pytest.approx(log_loss(labels, probabilities, labels=range(10)), rel=1e-5)
-
-
-def predictions(network: torch.nn.Module, splits: Splits) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = Batches(splits.test, batch_size=100, mean=splits.mean, std=splits.std, shuffle=False)
-    with torch.no_grad():
-        pairs = [(network(images), labels) for images, labels in batches]
-    return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
 
 def test_the_last_record_says_how_long_it_took(finished):
@@ -206,8 +202,6 @@ def test_a_folder_that_holds_anything_is_left_as_it_is(finished, tmp_path):
     [
         ({"data": "digitz"}, "unknown data set 'digitz'; did you mean digits"),
         ({"model": "resnet"}, "name must be a known model, got 'resnet'"),
-        ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
-        ({"train_size": 5}, "train_size=5 does not fit"),
     ],
 )
 def test_nothing_is_written_when_something_does_not_fit(changes, message, tmp_path):

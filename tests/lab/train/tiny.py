@@ -1,12 +1,15 @@
 """Training runs that take a fraction of a second, and ways to stop them."""
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
+import torch
 from torch import Tensor, nn
 
 from multimix.lab.data import Splits
@@ -80,21 +83,37 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def stopped_after(batches: int) -> Iterator[None]:
-    """Stop what trains inside before its mini-batch number ``batches`` (from 0) changes anything."""
-    real, done = Engine.step, iter(range(batches))
+def before_step(number: int, act: Callable[[Any], Any], engine: type = Engine) -> Iterator[None]:
+    """Let what trains inside call ``act(engine)`` before its mini-batch number ``number`` (from 1) changes anything."""
+    real, count = engine.step, itertools.count(1)
 
-    def step(self: Engine, inputs: Any, targets: Any) -> Any:
-        if next(done, None) is None:
-            raise Stopped
-        return real(self, inputs, targets)
+    def step(self: Any, *batch: Any) -> Any:
+        if next(count) == number:
+            act(self)
+        return real(self, *batch)
 
-    with patch.object(Engine, "step", step):
-        try:
-            yield
-        except Stopped:
-            return
-    raise AssertionError(f"the run ended before mini-batch {batches}")
+    with patch.object(engine, "step", step):
+        yield
+
+
+@contextmanager
+def stopped_after(batches: int, engine: type = Engine) -> Iterator[None]:
+    """Stop what trains inside after so many mini-batches."""
+
+    def stop(_: Any) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped), before_step(batches + 1, stop, engine):
+        yield
+
+
+def parameters(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys(), a.keys() ^ b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
 def weights(folder: Path) -> bytes:

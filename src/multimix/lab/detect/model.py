@@ -1,17 +1,132 @@
-"""Faster R-CNN over a feature pyramid."""
+"""Faster R-CNN over a feature pyramid on a classification network's stages."""
 
+import re
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from multimix.lab.data.boxes import BoxBatch, Objects
-from multimix.lab.detect.backbone import Pyramid
 from multimix.lab.detect.config import DetectConfig
 from multimix.lab.evaluate.detection import Detections
+from multimix.lab.evaluate.passes import evaluating
 from multimix.lab.train.folder import Facts
 from multimix.protocols import Network
+
+PROBE = 64
+"""Side of the image by which strides and channels are found out."""
+
+
+class Pyramid(nn.Module):
+    """Feature pyramid network over stages of a residual network (Lin et al., CVPR 2017), which are its own modules.
+
+    Levels beyond the last stage take every other place of the level before. ``strides`` and ``out_channels`` are those
+    of the levels, ``regions`` names the levels that stages feed.
+    """
+
+    def __init__(self, config: DetectConfig, network: Network, *, in_channels: int) -> None:
+        from torchvision.models._utils import IntermediateLayerGetter
+        from torchvision.ops import FeaturePyramidNetwork
+
+        super().__init__()
+        model = cast("nn.Module", getattr(network, "model", network))
+        names = stage_names(model)
+        body = IntermediateLayerGetter(model, {name: name for name in names})
+        maps = _maps_of_probe(network, body, in_channels)
+        strides = {name: PROBE // maps[name].shape[-1] for name in names}
+        deepest = {stride: name for name, stride in strides.items() if stride >= config.finest}
+        if not deepest:
+            raise ValueError(
+                f"finest must be at most {max(strides.values())}, the stride of the backbone's last stage, got"
+                f" {config.finest}"
+            )
+        self.strides = sorted(deepest)
+        self.regions = [deepest[stride] for stride in self.strides]
+        while self.strides[-1] < config.coarsest:
+            self.strides.append(2 * self.strides[-1])
+        self.body = body
+        body.return_layers = {name: name for name in self.regions}
+        self.out_channels = config.channels
+        self.fpn = FeaturePyramidNetwork([maps[name].shape[1] for name in self.regions], config.channels)
+        if config.init != "random":
+            _freeze(body, names, config.trainable_stages)
+        frozen = config.norm == "frozen"
+        self._held = [part for part in body.modules() if frozen and isinstance(part, _BatchNorm)]
+        for part in self._held:
+            part.requires_grad_(False)
+            part.training = False
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> dict[str, Tensor]:
+        """Return each level's map (b, out_channels, h, w), the finest first."""
+        levels = self.fpn(self.body(images))
+        last = levels[self.regions[-1]]
+        for stride in self.strides[len(self.regions) :]:
+            last = last[:, :, ::2, ::2]
+            levels[f"stride{stride}"] = last
+        return levels
+
+    def train(self, mode: bool = True) -> "Pyramid":  # noqa: FBT001, FBT002 (torch's signature)
+        """Set the mode, but for batch normalisation that is frozen."""
+        super().train(mode)
+        for module in self._held:
+            module.training = False
+        return self
+
+
+def stage_names(model: nn.Module) -> list[str]:
+    """Return the names of the modules behind which a residual network's maps are taken, in order.
+
+    The last stage of our own networks is followed by the normalisation that its classifier sees, and taken behind that.
+    """
+    names = sorted(name for name, _ in model.named_children() if re.fullmatch(r"(layer|group)\d", name))
+    if len(names) < 2:
+        raise ValueError(
+            "backbone must be preact_resnet18, wide_resnet16_8 or a ResNet of torchvision or timm, whose stages feed"
+            f" the pyramid; {type(model).__name__} has none by the names layer1, layer2, ..."
+        )
+    return [*names[:-1], "norm"] if names[0] == "group1" else names
+
+
+def _maps_of_probe(network: Network, body: nn.Module, in_channels: int) -> dict[str, Tensor]:
+    """Return the stages' maps of a random image, which must be those that the network itself computes.
+
+    torchvision's getter runs a model's modules in the order in which they were registered.
+    """
+    names: list[str] = list(cast("Any", body).return_layers)
+    own: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, arguments: object, output: Tensor) -> None:
+        own.setdefault(name, output.clone())
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(network):
+        probe = torch.randn(2, in_channels, PROBE, PROBE)
+        hooks = [body.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names]
+        network(probe)
+        for hook in hooks:
+            hook.remove()
+        maps: dict[str, Tensor] = body(probe)
+    if any(name not in own or not torch.equal(maps[name], own[name]) for name in names):
+        raise ValueError("backbone: the network does not run its modules one after another, so its maps cannot be had")
+    return maps
+
+
+def _freeze(body: nn.Module, names: list[str], trainable: int | None) -> None:
+    """Train so many of the deepest stages; by default all but the first."""
+    trainable = len(names) - 1 if trainable is None else trainable
+    if trainable > len(names):
+        raise ValueError(f"trainable_stages must be at most {len(names)}, the backbone's stages, got {trainable}")
+    first = names[len(names) - trainable] if trainable else None
+    if first == "norm":  # the last group, in front of its normalisation
+        first = f"group{len(names)}"
+    kept = False
+    for name, module in body.named_children():
+        kept = kept or name == first
+        if not kept:
+            module.requires_grad_(False)
 
 
 def build_detector(config: DetectConfig, network: Network, facts: Facts, *, classes: int) -> nn.Module:
@@ -34,16 +149,7 @@ def build_detector(config: DetectConfig, network: Network, facts: Facts, *, clas
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.ops import MultiScaleRoIAlign
 
-    pyramid = Pyramid(
-        network,
-        in_channels=facts.shape[0],
-        finest=config.finest,
-        coarsest=config.coarsest,
-        channels=config.channels,
-        trainable=_trainable(config, network),
-        frozen_norm=config.norm == "frozen",
-    )
-    pool = MultiScaleRoIAlign(pyramid.regions, output_size=7, sampling_ratio=2)
+    pyramid = Pyramid(config, network, in_channels=facts.shape[0])
     sizes = tuple((config.anchor * stride,) for stride in pyramid.strides)
     return FasterRCNN(
         pyramid,
@@ -56,18 +162,12 @@ def build_detector(config: DetectConfig, network: Network, facts: Facts, *, clas
         rpn_post_nms_top_n_train=2 * config.proposals,
         rpn_pre_nms_top_n_test=config.proposals,
         rpn_post_nms_top_n_test=config.proposals,
-        box_roi_pool=pool,
+        box_roi_pool=MultiScaleRoIAlign(pyramid.regions, output_size=7, sampling_ratio=2),
         box_head=TwoMLPHead(config.channels * 7**2, config.hidden),
         box_predictor=FastRCNNPredictor(config.hidden, classes + 1),
         box_score_thresh=config.score_threshold,
         box_batch_size_per_image=config.sampled,
     )
-
-
-def _trainable(config: DetectConfig, network: Network) -> int | None:
-    if config.init == "random" or config.trainable_stages is not None:
-        return config.trainable_stages
-    return len(network.stages) - 2  # stage 0 is the input, stage 1 the first that could be trained
 
 
 def losses_of(detector: nn.Module, batch: BoxBatch) -> dict[str, Tensor]:
@@ -77,10 +177,7 @@ def losses_of(detector: nn.Module, batch: BoxBatch) -> dict[str, Tensor]:
 
 
 def detect_boxes(detector: nn.Module, batches: Iterable[BoxBatch]) -> tuple[list[Detections], list[Objects]]:
-    """Return what a detector sees in every image beside what is there, on the CPU.
-
-    The detector is left in the mode it came in.
-    """
+    """Return what a detector sees in every image beside what is there, on the CPU; the detector keeps its mode."""
     found: list[Detections] = []
     truths: list[Objects] = []
     training = detector.training
@@ -88,12 +185,10 @@ def detect_boxes(detector: nn.Module, batches: Iterable[BoxBatch]) -> tuple[list
     try:
         with torch.inference_mode():
             for batch in batches:
-                found += [_detections(output) for output in detector(batch.images)]
-                truths += [Objects(*(x.cpu() for x in (t.boxes, t.labels, t.areas, t.ignored))) for t in batch.objects]
+                for seen, there in zip(detector(batch.images), batch.objects, strict=True):
+                    found.append(Detections(seen["boxes"].cpu(), seen["scores"].float().cpu(), seen["labels"].cpu()))
+                    parts = (there.boxes, there.labels, there.areas, there.ignored)
+                    truths.append(Objects(*(part.cpu() for part in parts)))
     finally:
         detector.train(training)
     return found, truths
-
-
-def _detections(output: dict[str, Any]) -> Detections:
-    return Detections(output["boxes"].cpu(), output["scores"].float().cpu(), output["labels"].cpu())

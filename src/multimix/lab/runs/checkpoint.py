@@ -1,7 +1,4 @@
-"""Files that are written whole or not at all: checkpoints, which are read without running what is in them, and weights.
-
-A checkpoint holds all that a run needs to go on; a file of weights holds one network, for everybody.
-"""
+"""Checkpoints, which hold all that a run needs to go on and are read without running what is in them, and weights."""
 
 import hashlib
 import random
@@ -27,11 +24,7 @@ def previous(path: Path) -> Path:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` with the state of every random generator; the checkpoint before is kept beside it.
-
-    Raises:
-        OSError: If it cannot be written; the checkpoints there are kept.
-    """
+    """Write ``state`` with the state of every random generator; the checkpoint before is kept beside it."""
     with replacing(path, keep=previous(path)) as file:
         _save({"format": FORMAT, "random": random_states(), **state}, file)
 
@@ -46,14 +39,7 @@ def _save(state: dict[str, Any], file: IO[bytes]) -> None:
 
 
 def load_newest(path: Path) -> dict[str, Any] | None:
-    """Return the newest checkpoint that can be read: the one at ``path``, or the one before; None if there is none.
-
-    Warns:
-        UserWarning: If the newest one is damaged and an older one is taken.
-
-    Raises:
-        ValueError: If there are checkpoints and none can be read.
-    """
+    """Return the checkpoint at ``path``, or the one before if it is damaged; None if there is none."""
     there = [file for file in (path, previous(path)) if file.is_file()]
     for file in there:
         try:
@@ -143,23 +129,19 @@ def read_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
         given = load_file(str(path))
     except Exception as error:  # safetensors has an error class of its own
         raise _unfit(path, error) from error
-    here = network.state_dict()
-    held = {_place(here[name]): value for name, value in given.items() if name in here}
-    return given | {name: held[place] for name, value in here.items() if (place := _place(value)) in held}
+    places = {name: (v.data_ptr(), tuple(v.shape), v.stride()) for name, v in network.state_dict().items()}
+    held = {places[name]: value for name, value in given.items() if name in places}
+    return given | {name: held[place] for name, place in places.items() if place in held}
 
 
 def _unfit(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path} is damaged or of another network: {' '.join(str(error).split())[:160]}")
 
 
-def _place(value: Tensor) -> tuple[object, ...]:
-    return value.data_ptr(), tuple(value.shape), value.stride()
-
-
 def digest(path: Path) -> str:
     """Return the first 16 hexadecimal digits of a file's SHA-256."""
+    found = hashlib.sha256()
     with path.open("rb") as file:
-        found = hashlib.sha256()
         while chunk := file.read(2**20):
             found.update(chunk)
     return found.hexdigest()[:16]

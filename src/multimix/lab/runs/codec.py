@@ -5,13 +5,13 @@ trusted.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from inspect import isclass, signature
 from typing import Any, TypeVar, cast
 
 from multimix.distill import SelfDistilled
-from multimix.lab._code import Code, Reference, Sources, find, program_of, split_reference
+from multimix.lab._code import Code, Reference, find, program_of, split_reference
 from multimix.lab.data import own_data
 from multimix.lab.runs.optim import SGD, AdamW, Cosine, Step
 from multimix.methods import METHODS, Alternate, Chain, Until
@@ -25,9 +25,6 @@ _CLASSES: dict[str, type] = {
 }
 _RENAMED = {"probability": "prob"}
 """Fields of methods by the name that earlier records have, with the name of today."""
-_FILES = ("data", "recipe")
-"""Fields of a configuration that may name a file of the user's."""
-_DISTILLED = "distilled-"
 
 
 def register(cls: type[C]) -> type[C]:
@@ -61,7 +58,7 @@ def to_json(value: Any) -> Any:
     """
     if isinstance(value, NotRun):
         return dict(value.written)
-    if is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value) and not isclass(value):
         found = program_of(type(value))
         name = found[1] if found else type(value).__name__
         return {"type": name, **{f.name: to_json(getattr(value, f.name)) for f in fields(value)}}
@@ -105,10 +102,18 @@ def from_json(value: Any, code: Code | None = None) -> Any:
     return cls(**{key: _bound(key, item, code) for key, item in given.items()})
 
 
+def _bound(field: str, value: Any, code: Code | None) -> Any:
+    """Return a text that names one of the user's files together with them."""
+    if code is None or field not in ("data", "recipe") or not isinstance(value, str):
+        return value
+    found = split_reference(value)
+    return Reference(value, code) if found and found[0] in code.sources else value
+
+
 def _class(name: Any, code: Code | None) -> Any:
-    if code is not None and isinstance(name, str) and split_reference(name):
+    if isinstance(name, str) and code is not None and split_reference(name):
         found = code.resolve(name)
-        if not isinstance(found, type) or not is_dataclass(found):
+        if not isclass(found) or not is_dataclass(found):
             raise ValueError(f"{name} must be a dataclass, got {found!r}")
         return found
     if not isinstance(name, str) or name not in _CLASSES:
@@ -116,35 +121,25 @@ def _class(name: Any, code: Code | None) -> Any:
     return _CLASSES[name]
 
 
-def _bound(field: str, value: Any, code: Code | None) -> Any:
-    """Return a text that names one of the user's files together with them."""
-    if code is None or field not in _FILES or not isinstance(value, str):
-        return value
-    found = split_reference(value)
-    return Reference(value, code) if found and found[0] in code.sources else value
-
-
 def code_of(*parts: Any) -> dict[str, bytes]:
     """Return every file of the user's that configurations, or parts of them, are made of."""
     code: dict[str, bytes] = {}
-    for sources in (sources for part in parts for sources in _sources(part)):
-        for name, source in sources.items():
-            if code.setdefault(name, source) != source:
-                raise ValueError(f"two files of a run must not both be called {name}: rename one of them")
+    for name, source in (item for part in parts for item in _sources(part)):
+        if code.setdefault(name, source) != source:
+            raise ValueError(f"two files of a run must not both be called {name}: rename one of them")
     return code
 
 
-def _sources(value: Any) -> Iterator[Sources]:
+def _sources(value: Any) -> Iterator[tuple[str, bytes]]:
+    inner: Iterable[Any] = value if isinstance(value, tuple) else ()
     if isinstance(value, Reference):
-        yield value.code.sources
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _sources(item)
-    elif is_dataclass(value) and not isinstance(value, type):
+        yield from value.code.sources.items()
+    elif is_dataclass(value) and not isclass(value):
         if found := program_of(type(value)):
-            yield found[0].sources
-        for f in fields(value):
-            yield from _sources(getattr(value, f.name))
+            yield from found[0].sources.items()
+        inner = (getattr(value, f.name) for f in fields(value))
+    for item in inner:
+        yield from _sources(item)
 
 
 def named_files(written: Any) -> set[str]:
@@ -152,11 +147,10 @@ def named_files(written: Any) -> set[str]:
     if isinstance(written, str):
         found = split_reference(written)
         return {found[0]} if found else set()
-    inner: list[Any] = []
     if isinstance(written, dict):
-        inner = [written.get("type"), *(item for item in written.values() if isinstance(item, (dict, list)))]
-    elif isinstance(written, list):
-        inner = [item for item in written if isinstance(item, (dict, list))]
+        inner = [item for key, item in written.items() if key == "type" or isinstance(item, (dict, list))]
+    else:
+        inner = [item for item in written if isinstance(item, (dict, list))] if isinstance(written, list) else []
     return {file for item in inner for file in named_files(item)}
 
 
@@ -169,17 +163,12 @@ def with_own_data(config: Any) -> Any:
 
 
 def method_from(text: str) -> tuple[Method, str]:
-    """Return the method of a name or of ``FILE.py:CLASS``, each also behind ``distilled-``, and what tables call it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the name is unknown, or the file holds no such method; in one line.
-    """
+    """Return the method of a name or of ``FILE.py:CLASS``, each also behind ``distilled-``, and what tables call it."""
     if not split_reference(text):
         return method_named(text), text
-    if text.startswith(_DISTILLED):
-        inner, label = method_from(text.removeprefix(_DISTILLED))
-        return SelfDistilled(cast("Any", inner), warmup=True), f"{_DISTILLED}{label}"
+    if text.startswith("distilled-"):
+        inner, label = method_from(text.removeprefix("distilled-"))
+        return SelfDistilled(cast("Any", inner), warmup=True), f"distilled-{label}"
     reference = find(text, "method (a dataclass with a name and a __call__)", _is_method)
     cls = reference.resolve()
     if not _is_method(cls):

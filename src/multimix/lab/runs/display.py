@@ -21,19 +21,17 @@ _LONG_PASS = 5.0
 class Display(Monitor, AbstractContextManager["Display"]):
     """Progress bars on a terminal, plain lines elsewhere, nothing when quiet.
 
-    Training accuracy is not shown: against mixed targets it means nothing.
-
-    Args:
-        title: What is going on.
-        steps: Mini-batches of training in all, if it is training.
-        done: Mini-batches of these that were done before.
-        quiet: Print nothing but what :meth:`say` is asked to.
+    Training accuracy is not shown: against mixed targets it means nothing. ``steps`` are all mini-batches of training,
+    if it is training, and ``done`` those done before; ``board`` is the folder of a run whose numbers go to TensorBoard.
     """
 
-    def __init__(self, title: str, *, steps: int | None = None, done: int = 0, quiet: bool = False) -> None:
+    def __init__(
+        self, title: str, *, steps: int | None = None, done: int = 0, quiet: bool = False, board: Path | None = None
+    ) -> None:
         self._console = Console(highlight=False, quiet=quiet)
         self._live = self._console.is_terminal and not quiet
         self._title, self._steps, self._done, self._shown = title, steps, done, 0.0
+        self._board = board_writer()(str(board / "tensorboard")) if board else None
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,6 +54,8 @@ class Display(Monitor, AbstractContextManager["Display"]):
     def __exit__(self, *_: object) -> None:
         """Take the bar away."""
         self._bar.stop()
+        if self._board:
+            self._board.close()
 
     def batch(self, *, loss: float | None, images_per_second: float) -> None:
         """Advance training by one mini-batch."""
@@ -70,10 +70,16 @@ class Display(Monitor, AbstractContextManager["Display"]):
         """Say how an epoch went."""
         validation = record.get("validation_accuracy")
         seen = "" if validation is None else f"  validation accuracy {100 * validation:.2f} %"
-        self._print(
-            f"{self._title}: epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4f}{seen}"
-            f"  {record['images_per_second']:,.0f} images/s  {record['seconds']:.1f} s"
-        )
+        if not self._console.quiet:
+            self.say(
+                f"{self._title}: epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4f}{seen}"
+                f"  {record['images_per_second']:,.0f} images/s  {record['seconds']:.1f} s"
+            )
+        if self._board:
+            for name, value in record.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, record["epoch"])
+            self._board.flush()
 
     def track(self, what: str, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of a pass, and show how many have been taken."""
@@ -87,15 +93,13 @@ class Display(Monitor, AbstractContextManager["Display"]):
         finally:
             self._bar.remove_task(task)
         seconds = time.perf_counter() - started
-        if not self._live and seconds > _LONG_PASS:
-            self._print(f"{self._title}: {what}  {seconds:.1f} s")
+        if not self._live and not self._console.quiet and seconds > _LONG_PASS:
+            self.say(f"{self._title}: {what}  {seconds:.1f} s")
 
     def say(self, line: str) -> None:
         """Print a line above the bar, quiet or not."""
-        self._print(line, Console(highlight=False) if self._console.quiet else self._console)
-
-    def _print(self, line: str, console: Console | None = None) -> None:
-        (console or self._console).print(line, markup=False, soft_wrap=True)
+        console = Console(highlight=False) if self._console.quiet else self._console
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def board_writer() -> Any:
@@ -105,24 +109,3 @@ def board_writer() -> Any:
     except ImportError as error:
         raise ValueError("tensorboard=True needs the package: pip install tensorboard") from error
     return SummaryWriter
-
-
-class TensorBoard:
-    """TensorBoard event files, if wanted."""
-
-    def __init__(self, folder: Path, *, wanted: bool) -> None:
-        self._writer: Any = board_writer()(str(folder / "tensorboard")) if wanted else None
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Write the numbers of an epoch."""
-        if self._writer is None:
-            return
-        for name, value in record.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(name, value, record["epoch"])
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the files."""
-        if self._writer is not None:
-            self._writer.close()

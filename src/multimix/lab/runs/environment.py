@@ -76,14 +76,9 @@ def device_named(name: str) -> torch.device:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
     there = torch.cuda.device_count()
     if kind == "cuda" and int(index or 0) >= there:
-        raise ValueError(f"device {name!r} is not there: torch sees {cuda_devices(there)}")
+        raise ValueError(f"device {name!r} is not there: torch sees {there} CUDA device{'s' * (there != 1)}")
     on_gpu = kind == "cuda" or (kind == "auto" and there > 0)
     return torch.device("cuda", int(index or 0)) if on_gpu else torch.device("cpu")
-
-
-def cuda_devices(count: int) -> str:
-    """Return how messages say a number of GPUs."""
-    return f"{count} CUDA device{'s' * (count != 1)}"
 
 
 def _version(package: str) -> str | None:
@@ -113,9 +108,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 class Terminated(SystemExit):
-    """A run was asked to stop, and did so behind a checkpoint; a batch system expects the exit code of the signal."""
+    """A run was asked to stop, and did so behind a checkpoint; batch systems expect the signal's exit code, 143."""
 
-    def __init__(self, said: str, *, code: int = 128 + signal.SIGTERM) -> None:
+    def __init__(self, said: str, code: int) -> None:
         super().__init__(code)
         self.said = said
 
@@ -133,13 +128,10 @@ class StopRequest(AbstractContextManager["StopRequest"]):
     def __enter__(self) -> Self:
         """Begin to listen."""
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._hear)
+            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "came", True))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the signal to whoever had it before."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
-
-    def _hear(self, *_: object) -> None:
-        self.came = True

@@ -9,11 +9,7 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path, *, keep: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a file beside ``path`` that takes its place once it is whole and on disk; the old one goes to ``keep``.
-
-    Raises:
-        OSError: If it cannot be written; what was at ``path`` is kept.
-    """
+    """Open a file beside ``path`` that takes its place once it is whole and on disk; the old one goes to ``keep``."""
     fresh = path.with_name(path.name + ".part")
     try:
         with fresh.open("wb") as file:

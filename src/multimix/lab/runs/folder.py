@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+import torch
+
 from multimix import __version__
 from multimix.lab._code import Code, Sources, digests
 from multimix.lab.runs.codec import code_of, from_json, named_files, to_json
+from multimix.lab.runs.environment import describe
 from multimix.lab.runs.files import replacing, unwritable
 
 C = TypeVar("C")
@@ -37,18 +40,17 @@ class Metrics:
         """Return the events so far, or those of a kind; a last line that a killed run left half-written is not one."""
         if not self.path.is_file():
             return []
-        lines = self.path.read_text(encoding="utf-8").split("\n")
-        found = [self._event(number, line) for number, line in enumerate(lines[:-1], 1) if line]
-        return [event for event in found if kind in (None, event["event"])]
-
-    def _event(self, number: int, line: str) -> dict[str, Any]:
-        try:
-            event = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{self.path}, line {number} is damaged: {error}") from error
-        if not isinstance(event, dict) or "event" not in event:
-            raise ValueError(f"{self.path}, line {number} is not an event")
-        return event
+        found = []
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+            try:
+                event = json.loads(line or "null")
+            except ValueError as error:
+                raise ValueError(f"{self.path}, line {number} is damaged: {error}") from error
+            if line and (not isinstance(event, dict) or "event" not in event):
+                raise ValueError(f"{self.path}, line {number} is not an event")
+            if line and kind in (None, event["event"]):
+                found.append(event)
+        return found
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Rewrite the file with the events for which ``wanted(event)`` holds."""
@@ -77,6 +79,14 @@ class Folder:
         described = {"multimix": __version__, "recipe": config.recipe, "config": describe_config(config)}
         self.write_json(self.config_file, {**described, **kept, **about})
 
+    @contextmanager
+    def begun(self, config: Any, device: torch.device, **about: Any) -> Iterator[None]:
+        """Make the folder of a new run and keep other processes out of it."""
+        self.create(config, **about)
+        with self.writing():
+            self.write_json(self.environment_file, describe(device))
+            yield
+
     def check_free(self) -> None:
         """Raise FileExistsError if the folder holds anything, but for what a kill amid :meth:`create` leaves."""
         begun = (f"{self.config_file.name}.part", self.code.name)
@@ -103,19 +113,15 @@ class Folder:
         finally:
             os.close(handle)
 
-    def read(self) -> dict[str, Any]:
-        """Return what :meth:`create` wrote."""
+    @contextmanager
+    def reading(self) -> Iterator[dict[str, Any]]:
+        """Give what :meth:`create` wrote, and say of which file it is that something in it cannot be read."""
         if not self.path.is_dir():
             raise FileNotFoundError(f"there is no run folder {self.path}")
         if not self.config_file.is_file():
             raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json")
-        return json.loads(self.config_file.read_text(encoding="utf-8"))
-
-    @contextmanager
-    def reading(self) -> Iterator[dict[str, Any]]:
-        """Give what :meth:`read` returns, and say of which file it is that something in it cannot be read."""
         try:
-            yield self.read()
+            yield json.loads(self.config_file.read_text(encoding="utf-8"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.config_file} cannot be read: {error}") from error
 
@@ -128,15 +134,9 @@ class Folder:
         return config
 
     def read_code(self, *parts: str, trust_code: bool) -> Code | None:
-        """Return the user's own files that the run keeps; None if no part of its configuration needs one to be run.
+        """Return the user's own files that the run keeps, if ``parts`` of its configuration need one; else None.
 
-        Args:
-            parts: Fields of the configuration: ``method``, ``data``.
-            trust_code: Whether the files may be run.
-
-        Raises:
-            FileNotFoundError: If this is not a run folder, or a file is missing.
-            ValueError: If files may not be run, or have changed since the run began; in one line.
+        Files that may not be run, or have changed since the run began, are a ValueError.
         """
         with self.reading() as whole:
             config = whole["config"] if isinstance(whole["config"], dict) else {}  # of which read_as complains
@@ -170,6 +170,13 @@ class Folder:
         """Write a JSON file, whole or not at all."""
         with replacing(path) as file:
             file.write((json.dumps(value, indent=1) + "\n").encode())
+
+    def check_weights(self, command: str) -> None:
+        """Raise FileNotFoundError if the run has not ended; ``command`` would finish it."""
+        if not self.weights.is_file():
+            raise FileNotFoundError(
+                f"{self.path} has no model.safetensors yet; finish it with: multimix {command} --resume {self.path}"
+            )
 
     @property
     def finished(self) -> bool:

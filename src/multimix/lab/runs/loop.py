@@ -1,10 +1,11 @@
 """The loop that every kind of run goes through: epochs, records, checkpoints, and what stops it."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -12,20 +13,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from multimix.lab.evaluate.passes import NonFiniteError
+from multimix.lab.runs import processes
 from multimix.lab.runs.checkpoint import load_newest, previous, random_states, restore_random_states, save_checkpoint
-from multimix.lab.runs.display import Display, TensorBoard
+from multimix.lab.runs.display import Display
 from multimix.lab.runs.environment import StopRequest, Terminated, describe, is_out_of_memory, peak_mib
 from multimix.lab.runs.folder import Folder
 from multimix.lab.runs.optim import learning_rate
-from multimix.lab.runs.processes import (
-    all_gather,
-    all_mean,
-    any_process,
-    broadcast,
-    entered_by_main,
-    is_main_process,
-    rank_and_world,
-)
 
 F = TypeVar("F", bound=Folder)
 
@@ -66,13 +59,16 @@ class Task:
     saves_memory: ClassVar[str]
     """What needs less memory, for a message."""
 
-    def step(self, *batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Train on one mini-batch and return the loss and its terms, detached."""
-        raise NotImplementedError
-
-    def images(self, *batch: Any) -> int:
-        """Return how many images a mini-batch has, over all processes."""
-        raise NotImplementedError
+    step: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+    """Trains on one mini-batch, given as arguments, and returns the loss and its terms, detached."""
+    images: Callable[..., int]
+    """Returns how many images a mini-batch has, over all processes."""
+    conclude: Callable[..., None]
+    """Writes the weights into the run's folder, which is given with ``quiet``, and measures them."""
+    state: Callable[[], dict[str, Any]]
+    """Returns all that a resumed run needs, besides the global random states; all processes have to ask."""
+    restore: Callable[[dict[str, Any]], None]
+    """Takes over what ``state`` returned, but for the position."""
 
     def begin(self, run: Any, *, quiet: bool) -> None:
         """Do what comes before training."""
@@ -81,24 +77,8 @@ class Task:
         """Return what is measured at the end of the epoch under way, by name."""
         return {}
 
-    def conclude(self, run: Any, *, quiet: bool) -> None:
-        """Write the weights into the run's folder, and measure them."""
-        raise NotImplementedError
-
-    def state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, besides the global random states; all processes have to ask."""
-        raise NotImplementedError
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state` returned, but for the position."""
-        raise NotImplementedError
-
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state`.
-
-        Raises:
-            ValueError: If it belongs to another run.
-        """
+        """Continue from :meth:`state`; one of another run is a ValueError."""
         try:
             self.restore(state)
             self.at = Position(*state["at"])
@@ -110,11 +90,6 @@ class Task:
     def steps_per_epoch(self) -> int:
         """Return how many optimiser steps an epoch has."""
         return len(self.batches)
-
-    @property
-    def rate(self) -> float:
-        """Return the learning rate in force."""
-        return float(self.optimizer.param_groups[0]["lr"])
 
     def set_learning_rate(self) -> None:
         """Set the learning rate of the step that comes next."""
@@ -143,9 +118,10 @@ class LossLog:
     def __post_init__(self) -> None:
         self._pending: list[dict[str, Tensor]] = []
 
-    def add(self, losses: dict[str, Tensor], images: int) -> None:
-        """Remember the losses of a mini-batch, without looking at them."""
-        self._pending.append(losses)
+    def add(self, total: Tensor, terms: dict[str, Tensor], images: int) -> None:
+        """Remember the loss of a mini-batch and its terms, if there are several, without looking at them."""
+        named = {f"train_{name}_loss": term for name, term in terms.items()} if len(terms) > 1 else {}
+        self._pending.append({"train_loss": total, **named})
         self.batches += 1
         self.images += images
 
@@ -158,7 +134,7 @@ class LossLog:
             return None, None
         names = list(self._pending[0])
         rows = [torch.stack([losses[name] for name in names]).float() for losses in self._pending]
-        values = all_mean(torch.stack(rows)).tolist()
+        values = processes.all_mean(torch.stack(rows)).tolist()
         self._pending = []
         for ago, row in zip(range(len(values) - 1, -1, -1), values, strict=True):
             if not math.isfinite(row[0]):
@@ -172,50 +148,27 @@ class LossLog:
         means = {name: total / max(self.batches, 1) for name, total in self.sums.items()}
         return {**means, "images_per_second": self.images / max(self.seconds, 1e-9), "seconds": self.seconds}
 
-    def state(self) -> dict[str, Any]:
-        """Return what the constructor takes."""
-        return {"sums": dict(self.sums), "batches": self.batches, "images": self.images, "seconds": self.seconds}
-
-
-def created(run: Folder, task: Task, **about: Any) -> AbstractContextManager[None]:
-    """Make the folder of a new run, with ``about`` beside its configuration, and keep other processes out of it."""
-    return entered_by_main(_created(run, task, about))
-
-
-@contextmanager
-def _created(run: Folder, task: Task, about: dict[str, Any]) -> Iterator[None]:
-    run.create(task.config, **about)
-    with run.writing():
-        run.write_json(run.environment_file, describe(task.device))
-        yield
-
 
 def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool) -> F:
     """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
 
     ``build`` returns the task, as it is in the checkpoint if there is one.
     """
-    with entered_by_main(run.writing()):
-        if not broadcast(run.finished):
+    with processes.entered_by_main(run.writing()):
+        if not processes.broadcast(run.finished):
             saved = load_newest(run.checkpoint)
             loop = Loop(run, build(saved), quiet=quiet)
             if saved is not None:
                 loop.log = LossLog(**saved["log"])
-                rank, _ = rank_and_world()
+                rank, _ = processes.rank_and_world()
                 restore_random_states([saved["random"], *saved.get("random_of_others", ())][rank])
-            if is_main_process():
-                _tidy(run, loop.task)
+            if processes.is_main_process():
+                if not run.environment_file.exists():
+                    run.write_json(run.environment_file, describe(loop.task.device))
+                done = loop.task.at.epoch  # what was recorded after the checkpoint comes again
+                run.metrics.keep(lambda e: e.get("when") == "before" or (e["event"] == "epoch" and e["epoch"] <= done))
             loop.finish()
     return run
-
-
-def _tidy(run: Folder, task: Task) -> None:
-    """Leave out what the run recorded after its checkpoint."""
-    if not run.environment_file.exists():
-        run.write_json(run.environment_file, describe(task.device))
-    run.metrics.keep(
-        lambda event: event.get("when") == "before" or (event["event"] == "epoch" and event["epoch"] <= task.at.epoch)
-    )
 
 
 class Loop:
@@ -223,7 +176,7 @@ class Loop:
 
     def __init__(self, run: Folder, task: Task, *, quiet: bool) -> None:
         self.run, self.task, self.config = run, task, task.config
-        self.quiet = quiet or not is_main_process()
+        self.quiet = quiet or not processes.is_main_process()
         self.log = LossLog()
         self._stop = StopRequest()
 
@@ -232,49 +185,42 @@ class Loop:
 
         A signal that comes while it measures ends it at once, and only that measurement is lost.
         """
-        at, batches, epochs = self.task.at, len(self.task.batches), self.config.epochs
-        self.task.begin(self.run, quiet=self.quiet)
-        board = TensorBoard(self.run.path, wanted=getattr(self.config, "tensorboard", False) and is_main_process())
-        title = f"{self.config.title}, seed {self.config.seed}"
-        shown = Display(title, steps=epochs * batches, done=at.epoch * batches + at.batch, quiet=self.quiet)
-        with self._stop, shown:
-            while self.task.at.epoch < epochs:
-                self._epoch(shown)
-                record = self._end_epoch()
-                board.write(record)
-                shown.epoch(record, epochs=epochs)
-        board.close()
+        task, batches, epochs = self.task, len(self.task.batches), self.config.epochs
+        task.begin(self.run, quiet=self.quiet)
+        title, done = f"{self.config.title}, seed {self.config.seed}", task.at.epoch * batches + task.at.batch
+        board = self.run.path if getattr(self.config, "tensorboard", False) and processes.is_main_process() else None
+        with self._stop, Display(title, steps=epochs * batches, done=done, quiet=self.quiet, board=board) as shown:
+            while task.at.epoch < epochs:
+                started, before = time.perf_counter(), self.log.seconds
+                for batch in task.epoch():
+                    steps = task.at.step
+                    with self._explained():
+                        total, terms = task.step(*batch)
+                    self.log.add(total, terms, task.images(*batch))
+                    self.log.seconds = before + time.perf_counter() - started
+                    self._after_batch(shown, stepped=task.at.step > steps)
+                self._look()
+                self.log.seconds = before + time.perf_counter() - started
+                shown.epoch(self._end_epoch(), epochs=epochs)
         with self._explained():
-            self.task.conclude(self.run, quiet=self.quiet)
-        if is_main_process():
+            task.conclude(self.run, quiet=self.quiet)
+        if processes.is_main_process():
             self._end()
 
-    def _epoch(self, shown: Display) -> None:
-        started, before = time.perf_counter(), self.log.seconds
-        for batch in self.task.epoch():
-            steps = self.task.at.step
-            with self._explained():
-                total, terms = self.task.step(*batch)
-            named = {f"train_{name}_loss": term for name, term in terms.items()} if len(terms) > 1 else {}
-            self.log.add({"train_loss": total, **named}, self.task.images(*batch))
-            self.log.seconds = before + time.perf_counter() - started
-            loss = self._look() if self.log.batches % self.task.look_every == 0 else None
-            shown.batch(loss=loss, images_per_second=self.log.images / self.log.seconds)
-            if self.task.at.step > steps and self.task.at.batch < len(self.task.batches):
-                # Amid a group of accumulated mini-batches its gradient would be lost; after the last one the epoch's
-                # own checkpoint comes next.
-                self._after_step()
-        self._look()
-        self.log.seconds = before + time.perf_counter() - started
-
-    def _after_step(self) -> None:
-        """Write a checkpoint where one is due, or end behind one where that is asked for; processes ask each other."""
-        every = self.config.checkpoint_steps
-        asked = self.log.batches % self.task.look_every == 0 and any_process(self._stop.came, self.task.device)
+    def _after_batch(self, shown: Display, *, stepped: bool) -> None:
+        """Look at losses and write a checkpoint where it is time, or end behind one where that is asked for."""
+        every, look = self.config.checkpoint_steps, self.log.batches % self.task.look_every == 0
+        loss = self._look() if look else None
+        shown.batch(loss=loss, images_per_second=self.log.images / self.log.seconds)
+        # Amid a group of accumulated mini-batches its gradient would be lost; after the last one of an epoch the
+        # epoch's own checkpoint comes next.
+        if not stepped or self.task.at.batch == len(self.task.batches):
+            return
+        asked = look and processes.any_process(self._stop.came, self.task.device)
         if asked or (every and self.task.at.step % every == 0):
             self._checkpoint()
         if asked:
-            raise self._terminated()
+            self._stop_here()
 
     def _end_epoch(self) -> dict[str, Any]:
         with self._explained():
@@ -282,34 +228,39 @@ class Loop:
         record = {
             "epoch": self.task.at.epoch + 1,
             "step": self.task.at.step,
-            "learning_rate": self.task.rate,
+            "learning_rate": float(self.task.optimizer.param_groups[0]["lr"]),
             **self.log.record(),
             **{f"validation_{name}": value for name, value in measured.items()},
         }
-        if is_main_process():
+        if processes.is_main_process():
             self.run.metrics.write("epoch", **record)
         self.task.end_epoch()
         self.log = LossLog()
         self._checkpoint()
-        if any_process(self._stop.came, self.task.device):
-            raise self._terminated()
+        if processes.any_process(self._stop.came, self.task.device):
+            self._stop_here()
         return record
 
+    def _stop_here(self) -> None:
+        # A process that ends with an error makes the launcher kill the main one, which may be writing yet.
+        code = 128 + signal.SIGTERM if processes.is_main_process() else 0
+        raise Terminated(f"stopped by SIGTERM at mini-batch {self._batch()}, behind a checkpoint", code)
+
     def _look(self) -> float | None:
-        """Look at the losses since the last look."""
+        """Return the newest loss, if there is one since the last look; one that is not finite ends the run."""
         loss, ago = self.log.look()
-        if ago is None:
-            return loss
-        raise self._diverged(f"the loss of {self.config.title} turned {loss}", ago=ago)
+        if ago is not None:
+            raise self._diverged(f"the loss of {self.config.title} turned {loss}", ago=ago)
+        return loss
 
     def _checkpoint(self) -> None:
         self._look()
         state = self.task.state()
         if not all(bool(value.isfinite().all()) for value in state[self.task.weights_entry].values()):
             raise self._diverged(f"the weights of {self.config.title} turned non-finite")
-        others = all_gather(random_states())[1:]
-        if is_main_process():
-            save_checkpoint(self.run.checkpoint, {**state, "log": self.log.state(), "random_of_others": others})
+        others = processes.all_gather(random_states())[1:]
+        if processes.is_main_process():
+            save_checkpoint(self.run.checkpoint, {**state, "log": asdict(self.log), "random_of_others": others})
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -331,11 +282,6 @@ class Loop:
             f"{what} at mini-batch {self._batch() - ago}; {self._kept()}. A lower learning rate, a warm-up or clipping"
             " the gradient may help."
         )
-
-    def _terminated(self) -> Terminated:
-        said = f"stopped by SIGTERM at mini-batch {self._batch()}, behind a checkpoint"
-        # A process that ends with an error makes the launcher kill the main one, which may be writing yet.
-        return Terminated(said) if is_main_process() else Terminated(said, code=0)
 
     def _batch(self) -> int:
         """Return the number of the last mini-batch, counted from 1."""

@@ -104,10 +104,9 @@ def make_optimizer(config: SGD | AdamW, parameters: Iterable[Tensor]) -> Optimiz
 
 
 def learning_rate(config: Any, step: int, *, steps_per_epoch: int) -> float:
-    """Return the learning rate of an optimiser step, counted from 0.
+    """Return the learning rate of an optimiser step, counted from 0, by a run's configuration alone.
 
-    It follows from the step and from the ``optimizer``, ``schedule`` and ``epochs`` of a run's configuration alone, so
-    that a resumed run has nothing to restore.
+    So a resumed run has nothing to restore.
     """
     warmup = config.schedule.warmup_epochs * steps_per_epoch
     scale = config.schedule.scale(step / (config.epochs * steps_per_epoch))

@@ -4,10 +4,9 @@ from multimix.lab.runs.codec import from_json, to_json
 from multimix.lab.runs.loop import TrainingError
 from multimix.lab.runs.optim import SGD, AdamW, Cosine, Step
 from multimix.lab.train.config import TrainConfig
-from multimix.lab.train.engine import Engine
+from multimix.lab.train.engine import Engine, resume, train
 from multimix.lab.train.evaluation import evaluate_run
 from multimix.lab.train.network import load_network, load_trained
-from multimix.lab.train.run import resume, train
 
 __all__ = [
     "SGD",

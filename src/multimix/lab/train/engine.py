@@ -1,9 +1,10 @@
-"""One training run's moving parts and a single step of it."""
+"""One training run: its moving parts, a single step, and the way from its configuration to its weights."""
 
 import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -13,21 +14,20 @@ from torch.optim import Optimizer
 from multimix.distill import EMATeacher
 from multimix.lab.data import Augment, Batches, Splits
 from multimix.lab.runs.checkpoint import digest, save_weights, seed_everything
-from multimix.lab.runs.loop import Position, Task
+from multimix.lab.runs.codec import with_own_data
+from multimix.lab.runs.display import board_writer
+from multimix.lab.runs.loop import Loop, Position, Task, go_on
 from multimix.lab.runs.optim import make_optimizer
-from multimix.lab.runs.processes import average_buffers, is_main_process, rank_and_world
+from multimix.lab.runs.processes import average_buffers, broadcast, entered_by_main, is_main_process, rank_and_world
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.evaluation import clean_accuracy, suite_record
 from multimix.lab.train.figures import save_figures
-from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.network import build_network, initialise, put_channels_last
-from multimix.lab.train.parallel import gathered_state, load_sharded, make_fabric, shard_optimizer
+from multimix.lab.train.folder import Facts, RunFolder
+from multimix.lab.train.network import build_network, initialise, load_data, put_channels_last
+from multimix.lab.train.parallel import gathered_state, load_sharded, make_fabric, shard_optimizer, start_processes
 from multimix.models import synchronise_batchnorm
 from multimix.ops import Gather
 from multimix.protocols import Method, Network, Stateful, declares, stateful
-
-_LOOK_EVERY = 20
-"""On a GPU, losses are looked at every so many mini-batches."""
 
 
 class TrainStep(nn.Module):
@@ -67,7 +67,7 @@ class Engine(Task):
         # A method that trains modules of its own in turn with the network may pass one of them by in a step.
         self.fabric = make_fabric(config, unused=declares(config.method, "trains_modules"))
         self.device = self.fabric.device
-        self.look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
+        self.look_every = 1 if self.device.type == "cpu" else 20
         rank, self.world = rank_and_world()
         seed_everything(config.seed)
         self._build(torch.device("cpu") if config.fsdp else self.device)  # shards go to their device block by block
@@ -199,15 +199,11 @@ class Engine(Task):
             self._test(run, ema.network, "ema" if own else "teacher", run.averaged if own else None)
         save_figures(run.figures, self.method, cast("Network", self.network), self.splits, self.device)
 
-    def _test(self, run: RunFolder, network: nn.Module, name: str, weights: Any) -> None:
+    def _test(self, run: RunFolder, network: nn.Module, name: str, weights: Path | None) -> None:
         suite = clean_accuracy(self.config, self.splits, self.splits.test, self.device)
-        record = suite_record(
-            self.config,
-            suite,
-            cast("Network", network),
-            examples=len(self.splits.test),
-            weights=None if weights is None else digest(weights),
-        )
+        sha = None if weights is None else digest(weights)
+        of, examples = cast("Network", network), len(self.splits.test)
+        record = suite_record(self.config, suite, of, examples=examples, weights=sha)
         run.metrics.write("test", **record, **({"network": name} if name else {}))
 
     def _part(self) -> None:
@@ -245,11 +241,7 @@ class Engine(Task):
         self.generator.set_state(state["generator"])
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state`.
-
-        Raises:
-            ValueError: If it belongs to another network, method or optimiser.
-        """
+        """Continue from :meth:`state`; one of another network, method or optimiser is a ValueError."""
         super().load(state)
         self._tell_progress()
 
@@ -272,3 +264,66 @@ def training_batches(config: TrainConfig, splits: Splits, device: torch.device) 
         workers=config.workers,
         shard=(rank, world),
     )
+
+
+def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Splits | None = None) -> RunFolder:
+    """Train from scratch into a new run folder.
+
+    Args:
+        config: What to train.
+        folder: Where to; it must not exist, or be empty.
+        quiet: Print nothing.
+        splits: The data, if it is loaded already.
+
+    Raises:
+        FileExistsError: If the folder holds anything.
+        BlockingIOError: If another process writes into it.
+        FileNotFoundError: If the data is not there.
+        ValueError: If configuration and data do not fit each other.
+        TrainingError: If the loss turns non-finite, or memory does not suffice.
+        Terminated: After SIGTERM, behind a checkpoint.
+    """
+    RunFolder(folder).check_free()
+    if config.tensorboard:
+        board_writer()
+    config = with_own_data(config)
+    start_processes(config)
+    run = RunFolder(broadcast(folder))  # whose name may hold the time
+    engine = Engine(config, splits or load_data(config))
+    with entered_by_main(run.begun(config, engine.device, trained_on=vars(Facts.of(engine.splits)))):
+        Loop(run, engine, quiet=quiet).finish()
+    return run
+
+
+def resume(folder: Path, *, quiet: bool = False, trust_code: bool = False) -> RunFolder:
+    """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
+
+    Args:
+        folder: The run.
+        quiet: Print nothing.
+        trust_code: Run the files of a user's own that the run keeps, if its method or data are from one.
+
+    Raises:
+        BlockingIOError: If another process trains it.
+        FileNotFoundError: If there is no run in the folder.
+        ValueError: If its configuration or checkpoint is damaged or belongs to another run, the data have changed
+            since, or it needs code that is not trusted or has changed.
+        TrainingError: If the loss turns non-finite, or memory does not suffice.
+        Terminated: After SIGTERM, behind a checkpoint.
+
+    Warns:
+        UserWarning: If the newest checkpoint is damaged and the one before is taken.
+    """
+    run = RunFolder(folder)
+    config = run.read_trusted(trust_code=trust_code)
+    start_processes(config)
+
+    def build(saved: dict[str, Any] | None) -> Engine:
+        engine = Engine(config, load_data(config))
+        if saved is not None:
+            engine.load(saved)
+        if (facts := run.read_facts()) is not None:  # after the checkpoint, which finds what does not fit the network
+            facts.check(engine.splits)
+        return engine
+
+    return go_on(run, build, quiet=quiet)

@@ -42,11 +42,7 @@ class EvaluationOptions(TypedDict, total=False):
 
 
 def suites_named(names: Iterable[str]) -> list[type[Suite]]:
-    """Return suites by name, each once.
-
-    Raises:
-        ValueError: If a name is unknown.
-    """
+    """Return suites by name, each once."""
     names, known = list(dict.fromkeys(names)), {suite.name: suite for suite in SUITES}
     if unknown := [name for name in names if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1)
@@ -65,9 +61,14 @@ def evaluate_run(
         suites: Names of suites.
         options: See :class:`EvaluationOptions`.
 
+    A suite whose record is there already, with the same settings and of the same weights, is not run again. Each record
+    is on disk before the next suite begins, so that a stop loses only the suite under way.
+
     Raises:
         FileNotFoundError: If there is no finished run.
-        ValueError: As :func:`evaluations`.
+        ValueError: If a suite is unknown, its settings do not fit the data, an optional package is missing, the run's
+            files are damaged, or it needs code that is not trusted.
+        TypeError: If an option is unknown.
     """
     return list(evaluations(folder, suites, **options))
 
@@ -80,24 +81,9 @@ def evaluations(
     unfit: Callable[[str, str], None] | None = None,
     **options: Unpack[EvaluationOptions],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the record of each suite, as soon as it is written.
+    """Yield the record of each suite, as soon as it is on disk; of those measured already, the record that is there.
 
-    A suite whose record is there already, with the same settings and of the same weights, is not run again. Each record
-    is on disk before the next suite begins, so that a stop loses only the suite under way.
-
-    Args:
-        folder: The run.
-        suites: Names of suites.
-        monitor: Hears how far each suite is.
-        unfit: Called with the name of a suite that the data do not suit and with the reason, and the suite is left out;
-            None raises.
-        options: See :class:`EvaluationOptions`.
-
-    Raises:
-        FileNotFoundError: If there is no finished run.
-        ValueError: If a suite is unknown, its settings do not fit the data, an optional package is missing, the run's
-            files are damaged, or it needs code that is not trusted.
-        TypeError: If an option is unknown.
+    ``unfit`` is called with the name of a suite that the data do not suit and with the reason; None raises.
     """
     if unknown := options.keys() - EvaluationOptions.__annotations__.keys():
         raise TypeError(f"evaluations takes no option {', '.join(sorted(unknown))}")
@@ -108,29 +94,22 @@ def evaluations(
     network, splits = load_network(folder, options.get("splits"), trust_code=trust_code)
     weights = digest(run.weights)
     source = source_of(config, splits, _device_of(network), batch_size=options.get("batch_size"))
-    again = options.get("again", False)
-    kept = {} if again else {suite.name: _kept(run, suite.name, of, weights) for suite, of in chosen.items()}
-    # All are made before any runs: what does not fit is said at once.
-    made = {suite.name: kept.get(suite.name) or _made(suite, source, of, unfit) for suite, of in chosen.items()}
-    for found in made.values():
+    made: list[Suite | dict[str, Any]] = []  # before any runs: what does not fit is said at once
+    for suite, own in chosen.items():
+        try:
+            made.append((not options.get("again") and _kept(run, suite.name, own, weights)) or suite.of(source, own))
+        except ValueError as error:
+            if unfit is None:
+                raise
+            unfit(suite.name, str(error))
+    for found in made:
         if isinstance(found, dict):
             yield found
-        elif found is not None:
+        else:
             figures = Figures(monitor)
             result = suite_record(config, found, network, examples=len(splits.test), weights=weights, monitor=figures)
-            write_result(run, result, figures.data)
+            _write(run, result, figures.data)
             yield result
-
-
-def _made(suite: type[Suite], source: Source, settings: Any, unfit: Callable[[str, str], None] | None) -> Suite | None:
-    """Return a suite with a run's data; None of one that they do not suit, if somebody wants to hear of it."""
-    try:
-        return suite.of(source, settings)
-    except ValueError as error:
-        if unfit is None:
-            raise
-        unfit(suite.name, str(error))
-        return None
 
 
 class Figures(Monitor):
@@ -150,7 +129,7 @@ class Figures(Monitor):
         self._other.record(name, data)
 
 
-def write_result(run: RunFolder, result: dict[str, Any], figures: dict[str, dict[str, Any]]) -> None:
+def _write(run: RunFolder, result: dict[str, Any], figures: dict[str, dict[str, Any]]) -> None:
     """Write a suite's figures and then its record, each whole, in the place of older ones."""
     name = result["suite"]
     if figures:

@@ -37,7 +37,9 @@ def save_figures(folder: Path, method: Method, network: Network, splits: Splits,
         features = encode(network, images).features
         if features.shape[1] > 1 and (side := int(features.shape[1] ** 0.5)) ** 2 == features.shape[1]:
             maps = attention(features).unflatten(1, (1, side, side))
-            _sheet([pixels, _heat(pixels, maps)]).save(folder / "attention.png")
+            maps = interpolate(maps.float(), size=tuple(pixels.shape[-2:]), mode="bilinear", align_corners=False)
+            heat = pixels * (0.15 + 0.85 * maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-12))
+            _sheet([pixels, heat]).save(folder / "attention.png")
             captions["attention.png"] = (
                 f"Test images (above) and the attention of the trained network over its {side} × {side} positions"
                 " (below): the brighter, the more."
@@ -68,14 +70,6 @@ def _fed(method: Method, network: Network, images: Tensor, labels: Tensor) -> Te
 def _denormalise(images: Tensor, splits: Splits) -> Tensor:
     mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (splits.mean, splits.std))
     return (images * std + mean).clamp(0, 1)
-
-
-def _heat(pixels: Tensor, maps: Tensor) -> Tensor:
-    """Return images that are bright where the map is high."""
-    size = tuple(pixels.shape[-2:])
-    weights = interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
-    weights = weights / weights.amax((2, 3), keepdim=True).clamp_min(1e-12)
-    return pixels * (0.15 + 0.85 * weights)
 
 
 def _sheet(rows: list[Tensor]) -> Image.Image:

@@ -31,19 +31,16 @@ class Facts:
     def check(self, splits: Splits) -> None:
         """Raise ValueError unless a data set has the classes and the images that the network was trained for."""
         if splits.classes != self.classes:
-            raise ValueError(
-                f"the run was trained on {_some(self.classes)}, but data {splits.name} has {_some(splits.classes)}"
+            ours, theirs = (
+                f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' * (len(classes) > 4)})"
+                for classes in (self.classes, splits.classes)
             )
+            raise ValueError(f"the run was trained on {ours}, but data {splits.name} has {theirs}")
         if splits.shape != self.shape:
             raise ValueError(
                 f"the run was trained on images (c, h, w) = {self.shape}, but those of data {splits.name} are"
                 f" {splits.shape}"
             )
-
-
-def _some(classes: tuple[str, ...]) -> str:
-    listed = ", ".join(classes[:4])
-    return f"{len(classes)} classes ({listed}{', ...' * (len(classes) > 4)})"
 
 
 class RunFolder(Folder):
@@ -69,25 +66,14 @@ class RunFolder(Folder):
             given = whole.get("trained_on")
             return None if given is None else Facts(**{name: tuple(value) for name, value in given.items()})
 
-    def check_weights(self) -> None:
-        """Raise FileNotFoundError if the run has not ended."""
-        if not self.weights.is_file():
-            raise FileNotFoundError(
-                f"{self.path} has no model.safetensors yet; finish it with: multimix train --resume {self.path}"
-            )
-
     def check_same(self, config: TrainConfig) -> None:
         """Raise ValueError if the folder holds a run with another configuration, or made by another user's file."""
         if not self.config_file.is_file():
             return
         there, wanted = describe_config(self.read_config()), describe_config(config)
-        for name in wanted:
-            if there.get(name) != wanted[name]:
-                self._refuse(f"with another {name} ({there.get(name)!r}, not {wanted[name]!r})")
-        known = dict(self.read().get("code") or {})
-        for name, digest in digests(code_of(config.method, config.data)).items():
-            if known.get(name) != digest:
-                self._refuse(f"of another {name} (sha256 {known.get(name)}, not {digest})")
-
-    def _refuse(self, what: str) -> None:
-        raise ValueError(f"run folder {self.path} holds a run {what}; give another --out")
+        with self.reading() as whole:
+            known, files = dict(whole.get("code") or {}), digests(code_of(config.method, config.data))
+        changed = [f"with another {n} ({there.get(n)!r}, not {w!r})" for n, w in wanted.items() if there.get(n) != w]
+        changed += [f"of another {n} (sha256 {known.get(n)}, not {d})" for n, d in files.items() if known.get(n) != d]
+        if changed:
+            raise ValueError(f"run folder {self.path} holds a run {changed[0]}; give another --out")

@@ -9,7 +9,6 @@ from torch import nn
 
 from multimix.lab.data import Splits, load
 from multimix.lab.runs.checkpoint import load_weights, read_weights
-from multimix.lab.runs.codec import code_of
 from multimix.lab.runs.environment import device_named
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import Facts, RunFolder
@@ -41,8 +40,7 @@ def build_network(config: TrainConfig, data: Splits | Facts) -> nn.Module:
 def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
     """Put the weights of the run that ``config.init`` names into a network; nothing where it names none.
 
-    The classifier keeps its own initial weights where the classes are not the same, in number, name and order. What a
-    run was normalised with, and its training, are not taken over.
+    The classifier keeps its own initial weights where the classes are not the same, in number, name and order.
     """
     if config.init is None:
         return
@@ -55,7 +53,7 @@ def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
         if differing:
             pairs = (f"{name} {getattr(there, name)} instead of {getattr(config, name)}" for name in differing)
             raise ValueError(f"the network of run {run.path} is another one than is to be trained: {', '.join(pairs)}")
-        run.check_weights()
+        run.check_weights("train")
         given, here = read_weights(run.weights, network), network.state_dict()
         facts = run.read_facts()
         # Of a run that did not write its classes down, nobody knows.
@@ -91,18 +89,15 @@ def put_channels_last(network: nn.Module, device: torch.device) -> None:
     network.to(memory_format=torch.channels_last)
 
 
-_DATA = ("root", "validation", "split_seed", "download", "train_size", "image_size")
+def data_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return what, beside its name, says which data set is loaded and how it is split."""
+    names = ("root", "validation", "split_seed", "download", "train_size", "image_size")
+    return {name: getattr(config, name) for name in names}
 
 
 def load_data(config: TrainConfig) -> Splits:
     """Return the configured data set."""
-    return load(config.data, **{name: getattr(config, name) for name in _DATA})
-
-
-def same_data(one: TrainConfig, other: TrainConfig) -> bool:
-    """Return whether two configurations load the same data set, split alike."""
-    same = all(getattr(one, name) == getattr(other, name) for name in ("data", *_DATA))
-    return same and code_of(one.data) == code_of(other.data)
+    return load(config.data, **data_settings(config))
 
 
 def load_network(
@@ -123,7 +118,7 @@ def load_network(
     """
     run = RunFolder(folder)
     config = run.read_config()
-    run.check_weights()
+    run.check_weights("train")
     splits = splits or load_data(run.read_config(run.read_code("data", trust_code=trust_code)))
     facts = run.read_facts() or Facts.of(splits)
     facts.check(splits)
@@ -141,7 +136,7 @@ def load_trained(folder: Path, *, device: str = "auto") -> tuple[Network, Facts]
     """
     run = RunFolder(folder)
     config = run.read_config()
-    run.check_weights()
+    run.check_weights("train")
     facts = run.read_facts() or Facts.of(load_data(config))
     return _network(run, config, facts, device), facts
 

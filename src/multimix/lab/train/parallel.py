@@ -6,7 +6,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from types import ModuleType
@@ -19,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from multimix.lab.runs.environment import cuda_devices, device_named
+from multimix.lab.runs.environment import device_named
 from multimix.lab.train.config import TrainConfig
 from multimix.protocols import Stateful
 
@@ -50,9 +49,8 @@ def start_processes(config: TrainConfig) -> None:
 def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
     """Return a Fabric on the configured devices, in the configured precision; of several, with all processes started.
 
-    Several processes are those of torchrun or SLURM, or else this command is started once more for each further device;
-    where they run already, they are joined.
-    With ``unused`` there may be parameters that a step leaves without gradient.
+    Those are of torchrun or SLURM, or else this command is started once more for each further device; where they run
+    already, they are joined. With ``unused`` there may be parameters that a step leaves without gradient.
     """
     device = device_named(config.device)
     if config.precision == "16-mixed" and device.type == "cpu":
@@ -62,7 +60,10 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
     if config.world_size > 1:
         _check_devices(config, device)
         devices, strategy = config.devices, _strategy(config, unused=unused)
-    with _without_greetings("lightning_fabric"):
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # its greetings are none of a quiet run's
+    try:
         fabric = _lightning_fabric().Fabric(
             accelerator=device.type,
             devices=devices,
@@ -71,6 +72,8 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
             precision=config.precision,
         )
         fabric.launch()
+    finally:
+        logger.setLevel(level)
     if fabric.world_size > 1 and device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.devices))
     return fabric
@@ -78,14 +81,13 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
 
 def _lightning_fabric() -> ModuleType:
     """Return lightning_fabric, imported without torchmetrics, whose version it asks for: that would take seconds."""
-    hidden = "torchmetrics" not in sys.modules
-    if hidden:
-        sys.modules["torchmetrics"] = None  # type: ignore[assignment]
+    if "torchmetrics" in sys.modules:
+        return import_module("lightning_fabric")
+    sys.modules["torchmetrics"] = None  # type: ignore[assignment]
     try:
         return import_module("lightning_fabric")
     finally:
-        if hidden:
-            del sys.modules["torchmetrics"]
+        del sys.modules["torchmetrics"]
 
 
 def _strategy(config: TrainConfig, *, unused: bool) -> "Strategy":
@@ -105,25 +107,14 @@ def _check_devices(config: TrainConfig, device: torch.device) -> None:
     there = torch.cuda.device_count()
     if device.type == "cuda" and config.devices > there:
         raise ValueError(
-            f"devices must be at most what is there, got {config.devices}: torch sees {cuda_devices(there)}"
+            f"devices must be at most what is there, got {config.devices}: torch sees {there} CUDA"
+            f" device{'s' * (there != 1)}"
         )
     if config.batch_size % config.world_size:
         raise ValueError(
             f"batch_size is that of all {config.world_size} processes together and must be a multiple of their number,"
             f" got {config.batch_size}"
         )
-
-
-@contextmanager
-def _without_greetings(name: str) -> Iterator[None]:
-    """Keep what a library prints on the error stream when it starts out of a quiet run."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def shard_module(step: M, mesh: DeviceMesh) -> M:
@@ -144,17 +135,13 @@ def shard_module(step: M, mesh: DeviceMesh) -> M:
 def _blocks(module: nn.Module, heads: set[nn.Module], tied: set[nn.Parameter]) -> Iterator[nn.Module]:
     """Yield the outermost elements of lists and sequences, which can only be called, without a head or tied weights."""
     for child in module.children():
-        if isinstance(module, (nn.Sequential, nn.ModuleList)) and _stands_alone(child, heads, tied):
+        parameters = set(child.parameters())
+        # A list has no forward pass, before which its elements could be gathered; into a method others look.
+        opaque = isinstance(module, (nn.Sequential, nn.ModuleList)) and not isinstance(child, (nn.ModuleList, Stateful))
+        if opaque and parameters and not parameters & tied and not heads & set(child.modules()):
             yield child
         else:
             yield from _blocks(child, heads, tied)
-
-
-def _stands_alone(block: nn.Module, heads: set[nn.Module], tied: set[nn.Parameter]) -> bool:
-    parameters = set(block.parameters())
-    # A list has no forward pass, before which its elements could be gathered; into a method others look.
-    opaque = not isinstance(block, (nn.ModuleList, Stateful))
-    return opaque and bool(parameters) and not parameters & tied and not heads & set(block.modules())
 
 
 def gathered_state(state: Any) -> Any:

@@ -18,9 +18,8 @@ from multimix._declared import Checked, Count, Ge
 from multimix.lab.runs.codec import with_own_data
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.launch.job import Job, Launcher
-from multimix.lab.train.launch.local import Here, Pool
-from multimix.lab.train.launch.table import LiveTable, Row, failures
+from multimix.lab.train.launch.job import Here, Job, Launcher, Pool
+from multimix.lab.train.launch.table import LiveTable, failures
 
 Name = Literal["local", "ray", "slurm"]
 
@@ -61,40 +60,36 @@ def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
     """Bring every run to its end, several at the same time; those that have ended are left as they are.
 
     A run that fails, or whose process dies, does not hold up the others: it is resumed up to ``launch.retries`` times.
-
-    Raises:
-        ValueError: If a folder holds a run with another configuration, or a run asks for several devices; then none is
-            begun. If every run is refused for one and the same reason.
-        FailedRunsError: If runs failed in the end; a table on the error stream says why. The same call goes on.
+    Where runs failed in the end, a table on the error stream says why; the same call goes on.
     """
-    runs = {folder: with_own_data(config) for folder, config in runs.items()}
-    for folder, config in runs.items():
+    jobs = [Job(folder, with_own_data(config)) for folder, config in runs.items()]
+    for job in jobs:
+        config = job.config
         if config.world_size > 1:  # its processes are copies of the command, each of which would fan out once more
             raise ValueError(
                 "devices and nodes must be 1 where many runs share the machines, got"
                 f" {config.devices} and {config.nodes}; multimix train takes more"
             )
-        RunFolder(folder).check_same(config)
-    rows = [Row(Job(folder, config)) for folder, config in runs.items()]
-    for row in rows:
-        row.state = "done" if row.job.finished else "waiting"
-    waiting = [row for row in rows if row.state == "waiting"]
+        RunFolder(job.folder).check_same(config)
+    for job in jobs:
+        job.state = "done" if job.finished else "waiting"
+    waiting = [job for job in jobs if job.state == "waiting"]
     if not waiting:
         return
     with (
         closing(_launcher(launch, waiting)) as launcher,
-        LiveTable(rows, quiet=launch.quiet, brief=launcher.speaks) as board,
+        LiveTable(jobs, quiet=launch.quiet, brief=launcher.speaks) as board,
     ):
         _fan_out(waiting, launcher, board, retries=launch.retries)
-    failed = [row for row in rows if row.state == "failed"]
+    failed = [job for job in jobs if job.state == "failed"]
     if not failed:
         return
-    reasons = {row.failures[-1].reason for row in failed}
-    if len(failed) == len(rows) and len(reasons) == 1 and all(row.failures[-1].wrong for row in failed):
+    reasons = {job.failures[-1].reason for job in failed}
+    if len(failed) == len(jobs) and len(reasons) == 1 and all(job.failures[-1].wrong for job in failed):
         raise ValueError(reasons.pop())
     Console(stderr=True, highlight=False).print(failures(failed))
     raise FailedRunsError(
-        f"{len(failed)} of {len(rows)} runs failed; those that finished are kept, and the same command goes on with"
+        f"{len(failed)} of {len(jobs)} runs failed; those that finished are kept, and the same command goes on with"
         " the others"
     )
 
@@ -105,11 +100,11 @@ def fitting_jobs(device: str) -> int:
     return 1 if on_gpu else min(4, os.cpu_count() or 1)
 
 
-def _launcher(launch: Launch, rows: Sequence[Row]) -> Launcher:
+def _launcher(launch: Launch, jobs: Sequence[Job]) -> Launcher:
     if launch.launcher == "ray":
         from multimix.lab.train.launch.ray import OnRay
 
-        return OnRay(launch.jobs, {row.job.config.device for row in rows})
+        return OnRay(launch.jobs, {job.config.device for job in jobs})
     if launch.launcher == "slurm":
         from multimix.lab.train.launch.slurm import OnSlurm
 
@@ -117,21 +112,20 @@ def _launcher(launch: Launch, rows: Sequence[Row]) -> Launcher:
     return Here(quiet=launch.quiet) if launch.jobs == 1 else Pool(launch.jobs)
 
 
-def _fan_out(rows: Sequence[Row], launcher: Launcher, board: LiveTable, *, retries: int) -> None:
-    """Keep the launcher's slots full until no row waits."""
-    waiting, underway = deque(rows), dict[Path, Row]()
+def _fan_out(jobs: Sequence[Job], launcher: Launcher, board: LiveTable, *, retries: int) -> None:
+    """Keep the launcher's slots full until no job waits."""
+    waiting, underway = deque(jobs), set[Job]()
     while waiting or underway:
         fresh = [waiting.popleft() for _ in range(min(len(waiting), launcher.slots - len(underway)))]
         if fresh:
-            launcher.start([row.job for row in fresh])
-            underway |= {row.job.folder: row for row in fresh}
-        queued = launcher.queued()
-        for folder, row in underway.items():
-            row.state = "waiting" if folder in queued else "running"
+            for job in fresh:
+                job.state = "running"
+            launcher.submit(fresh)
+            underway.update(fresh)
         board.show()
-        for folder, failure in launcher.ended(_POLL).items():
-            row = underway.pop(folder)
-            row.conclude(failure, retries=retries)
-            if row.state == "waiting":
-                waiting.append(row)
+        for job, failure in launcher.poll(_POLL).items():
+            underway.remove(job)
+            job.conclude(failure, retries=retries)
+            if job.state == "waiting":
+                waiting.append(job)
     board.show()

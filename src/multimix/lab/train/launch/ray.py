@@ -4,8 +4,6 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,24 +16,24 @@ _STORE = 100 * 2**20
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU keep CUDA_VISIBLE_DEVICES as it is
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # which the board says in a line
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # which the table says in a line
 }
 """What Ray reads from the environment when it is imported."""
 
 
 class OnRay(Launcher):
-    """Tasks of Ray, which write into run folders that all machines of the cluster share.
-
-    Ray's own retries are off: ``run_all`` counts and reports them for every launcher alike.
-
-    Raises:
-        ValueError: If Ray is not installed, or has not what the jobs ask for.
-    """
+    """Tasks of Ray, without its own retries, which write into run folders that all machines of the cluster share."""
 
     def __init__(self, jobs: int, devices: Collection[str]) -> None:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ImportError as error:
+            raise ValueError("launcher ray needs the package: pip install ray") from error
         self.slots = jobs
-        self._ray = _ray_or_advice()
-        self._own = not self._ray.is_initialized()
+        self._ray: Any = ray
+        self._own = not ray.is_initialized()
         if self._own:
             here = {
                 "num_cpus": os.cpu_count(),
@@ -51,16 +49,16 @@ class OnRay(Launcher):
             self.close()
             raise
         self._task = self._ray.remote(max_retries=0, **self._share)(_there)
-        self._underway: dict[Any, Path] = {}
+        self._underway: dict[Any, Job] = {}
 
-    def start(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[Job]) -> None:
         """Submit jobs."""
         threads = max(1, int(self._share["num_cpus"]))
         for job in jobs:
             task = self._task.remote(job, threads=threads, folder=os.getcwd(), command=sys.argv)
-            self._underway[task] = job.folder
+            self._underway[task] = job
 
-    def ended(self, seconds: float) -> dict[Path, Failure | None]:
+    def poll(self, seconds: float) -> dict[Job, Failure | None]:
         """Return the outcome of the tasks that have ended; one whose worker died is a failure."""
         done, _ = self._ray.wait(list(self._underway), timeout=seconds)
         return {self._underway.pop(task): self._outcome(task) for task in done}
@@ -99,16 +97,6 @@ def share(nodes: Sequence[dict[str, Any]], jobs: int, devices: Collection[str]) 
 def _whole(amount: float) -> float:
     """Return an amount that Ray takes: above 1 only whole numbers, and four digits below."""
     return float(int(amount)) if amount >= 1 else int(amount * 1e4) / 1e4
-
-
-def _ray_or_advice() -> ModuleType:
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("launcher ray needs the package: pip install ray") from error
-    return ray
 
 
 def _there(job: Job, *, threads: int, folder: str, command: list[str]) -> Failure | None:

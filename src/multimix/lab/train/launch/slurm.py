@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,77 +54,66 @@ exit "$code"
 
 
 class OnSlurm(Launcher):
-    """Array tasks of Slurm, watched through its queue and the files that they write.
-
-    Args:
-        folder: Where to keep plans, outcomes and scripts; it is made.
-        jobs: How many tasks of an array may run at the same time.
-        options: More options of sbatch, as in ``partition=gpu time=4:00:00``.
-
-    Raises:
-        ValueError: If an option is not one, or is set by the script itself.
-    """
+    """Array tasks of Slurm, watched through its queue and the files that they write."""
 
     def __init__(self, folder: Path, *, jobs: int, options: str = "") -> None:
         self.slots = sys.maxsize  # Slurm itself keeps to ``jobs``
-        self._folder = folder.absolute()
-        self._jobs = jobs
-        self._options = parsed(options)
-        self._underway: dict[int, Path] = {}
+        self._folder, self._jobs, self._options = folder.absolute(), jobs, parsed(options)
+        self._underway: dict[int, Job] = {}
         self._missed: dict[int, int] = {}
-        self._states: dict[str, str] = {}
         self._looked = 0.0
+        known = self._folder / "tasks.json"
+        tasks = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+        self._tasks: dict[int, str] = {int(number): task for number, task in tasks.items()}
 
-    def start(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[Job]) -> None:
         """Submit jobs as one array, but for those that an earlier call submitted and that are still in the queue."""
         for name in ("plans", "outcomes", "logs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
-        numbers = {self._number(job): job.folder for job in jobs}
-        states = self._queue() if self._tasks() else {}
+        numbers = {self._number(job): job for job in jobs}
+        states = self._queue() if self._tasks else {}
         if states is None:
             raise RuntimeError("squeue does not answer, so tasks of an earlier call cannot be found again; try later")
-        fresh = [n for n in numbers if self._outcome(n).exists() or self._tasks().get(n) not in states]
-        self._states = states
+        fresh = [n for n in numbers if self._outcome(n).exists() or self._tasks.get(n) not in states]
         if fresh:
             self._submit(fresh)
         self._underway |= numbers
+        self._see(states)
         self._missed |= dict.fromkeys(numbers, 0)
-        self._looked = time.monotonic()
 
-    def ended(self, seconds: float) -> dict[Path, Failure | None]:
+    def poll(self, seconds: float) -> dict[Job, Failure | None]:
         """Return the outcome of tasks that wrote one, or that have left the queue without."""
         time.sleep(seconds)
-        states = None
         if time.monotonic() - self._looked >= _EVERY:
-            self._looked, states = time.monotonic(), self._queue()
-        tasks = self._tasks()
-        if states is not None:
-            self._states = states
-            for number in self._underway:
-                self._missed[number] = 0 if tasks.get(number) in states else self._missed[number] + 1
-        found: dict[Path, Failure | None] = {}
-        for number, folder in self._underway.items():
+            self._see(self._queue())
+        found: dict[Job, Failure | None] = {}
+        for number, job in list(self._underway.items()):
             try:
-                found[folder] = read_outcome(self._outcome(number))
+                failure = json.loads(self._outcome(number).read_text(encoding="utf-8"))["failure"]
+                found[job] = None if failure is None else Failure(**failure)
             except FileNotFoundError:
-                if self._missed[number] >= _MISSES:
-                    found[folder] = self._unknown(tasks[number])
-        self._underway = {number: folder for number, folder in self._underway.items() if folder not in found}
+                if self._missed[number] < _MISSES:
+                    continue
+                found[job] = self._unknown(self._tasks[number])
+            del self._underway[number]
         return found
-
-    def queued(self) -> Collection[Path]:
-        """Return the jobs whose tasks have not begun."""
-        tasks = self._tasks()
-        running = ("RUNNING", "COMPLETING")
-        return {folder for n, folder in self._underway.items() if self._states.get(tasks.get(n, "")) not in running}
 
     def close(self) -> None:
         """Cancel the tasks that have not ended."""
-        tasks = self._tasks()
-        going = [tasks[number] for number in self._underway if number in tasks]
+        going = [self._tasks[number] for number in self._underway if number in self._tasks]
         if going:
             with contextlib.suppress(RuntimeError):
                 _call("scancel", *going)
+
+    def _see(self, states: Mapping[str, str] | None) -> None:
+        """Take in what the queue says of each task; None where Slurm does not answer."""
+        self._looked = time.monotonic()
+        if states is None:
+            return
+        for number, job in self._underway.items():
+            state = states.get(self._tasks.get(number, ""))
+            self._missed[number] = 0 if state else self._missed.get(number, 0) + 1
+            job.state = "running" if state in ("RUNNING", "COMPLETING") else "waiting"
 
     def _number(self, job: Job) -> int:
         """Return the number of a job, which names its plan and is its index in every array; write the plan."""
@@ -132,7 +121,8 @@ class OnSlurm(Launcher):
         plans = {int(path.stem): path for path in (self._folder / "plans").glob("*.json")}
         known = (n for n, path in plans.items() if json.loads(path.read_text(encoding="utf-8"))["folder"] == folder)
         number = next(known, max(plans, default=-1) + 1)
-        write_plan(self._folder / "plans" / f"{number}.json", job)
+        plan = {**job.plan(), "folder": folder, "command": sys.argv}
+        write_json_lines(self._folder / "plans" / f"{number}.json", [plan])
         return number
 
     def _submit(self, numbers: Sequence[int]) -> None:
@@ -144,17 +134,11 @@ class OnSlurm(Launcher):
         if shutil.which("sbatch") is None:
             raise RuntimeError(f"sbatch is not here; {path} is written, for a machine of the cluster to submit")
         job = _call("sbatch", "--parsable", str(path)).split()[-1].split(";")[0]
-        tasks = self._tasks() | {number: f"{job}_{number}" for number in numbers}
-        write_json_lines(self._folder / "tasks.json", [tasks])
+        self._tasks |= {number: f"{job}_{number}" for number in numbers}
+        write_json_lines(self._folder / "tasks.json", [self._tasks])
 
     def _outcome(self, number: int) -> Path:
         return self._folder / "outcomes" / f"{number}.json"
-
-    def _tasks(self) -> dict[int, str]:
-        """Return the newest task of each job by its number."""
-        path = self._folder / "tasks.json"
-        there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return {int(number): task for number, task in there.items()}
 
     def _queue(self) -> dict[str, str] | None:
         """Return the state of each task in the queue; None where Slurm does not answer."""
@@ -173,23 +157,9 @@ class OnSlurm(Launcher):
         return Failure(f"Slurm task {task}: {how}; see {self._folder / 'logs'}/{task}.log")
 
 
-def write_plan(path: Path, job: Job) -> None:
-    """Write what a task needs to know: run folder, configuration, the user's own files, and the command line."""
-    write_json_lines(path, [{**job.plan(), "folder": str(job.folder.absolute()), "command": sys.argv}])
-
-
-def read_outcome(path: Path) -> Failure | None:
-    """Return what a task wrote when it ended."""
-    failure = json.loads(path.read_text(encoding="utf-8"))["failure"]
-    return None if failure is None else Failure(**failure)
-
-
-def work(arguments: Sequence[str] | None = None) -> None:
-    """Attempt the run of a plan, write the outcome and exit: what a task does, called with both files.
-
-    A task that is cut off leaves no outcome, by which :class:`OnSlurm` knows.
-    """
-    plan, outcome = map(Path, sys.argv[1:] if arguments is None else arguments)
+def work() -> None:
+    """Attempt the run of a plan and write the outcome: what a task does, called with both files."""
+    plan, outcome = map(Path, sys.argv[1:])
     outcome.unlink(missing_ok=True)
     given = json.loads(plan.read_text(encoding="utf-8"))
     sys.argv = given["command"]
