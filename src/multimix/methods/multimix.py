@@ -129,7 +129,12 @@ class TupleMethod(Checked, Steps):
         weights = self.weights(b, like=values, generator=step.generator, sets=own.sets)
         attention = self.attend(network, own, targets)
         supervisor = network if teacher is None else teacher.network
-        classify, teach = partial(self._classify, network), torch.no_grad()(partial(self._classify, supervisor))
+        classify = partial(self._classify, network)
+
+        @torch.no_grad()  # around a function, since torch.compile takes no partial there
+        def teach(embeddings: Tensor) -> Tensor:
+            return self._classify(supervisor, embeddings)
+
         affine = network.head is not None and supervisor.head is not None
         if affine:
             values = classify(values)
