@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data.boxes.folders import voc_xml
 from PIL import Image
 
+from data.trees import voc_xml
 from multimix.lab.detect import DetectConfig
 from multimix.lab.detect.engine import DetectEngine
 from multimix.lab.train import SGD, AdamW, Cosine
