@@ -33,7 +33,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all processors floors check bench chaos tables docs lint format types layers rest shapes \
+.PHONY: help setup demo test test-all processors floors check bench chaos tables architecture docs lint format types layers \
+  rest shapes \
   cov wheel lock clean
 
 help: ## Say what each target does
@@ -118,7 +119,11 @@ layers: $(READY) ## Check that imports only go downwards
 tables: $(READY) ## Put tables made from the committed records into README and docs
 	$(BIN)/python scripts/fill_tables.py
 
+architecture: $(READY) ## Draw docs/architecture.svg from the imports
+	$(BIN)/python scripts/architecture.py
+
 docs: $(READY) ## Build the documentation into site/
+	$(BIN)/python scripts/architecture.py --check
 	$(BIN)/python scripts/fill_tables.py --check
 	$(BIN)/mkdocs build --strict
 

@@ -12,7 +12,7 @@ import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWING = ROOT / "docs" / "architecture.svg"
-WIDTH, HEIGHT, ACROSS, DOWN, EDGE = 300, 66, 24, 40, 30
+WIDTH, HEIGHT, ACROSS, DOWN, EDGE = 320, 66, 24, 40, 30
 """Sizes of a room, the gaps between rooms, and the margin, in pixels."""
 STYLE = """text { font: 12px sans-serif; fill: #222 }
 .title { font-weight: bold } .wing { font-size: 15px; font-weight: bold }
