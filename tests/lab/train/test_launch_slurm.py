@@ -184,6 +184,15 @@ def test_tasks_of_a_call_that_was_cut_off_are_found_again_and_cancelled_with_the
     assert (cluster / "cancelled").read_text() == "0_1 1_2\n"
 
 
+def test_calls_that_share_a_folder_keep_each_others_tasks(cluster, tmp_path):
+    (cluster / "hold").touch()
+    first, second = slurm(tmp_path / "runs"), slurm(tmp_path / "runs")
+    first.submit([Job(tmp_path / "a", tiny())])
+    second.submit([Job(tmp_path / "b", tiny())])
+    first.submit([Job(tmp_path / "c", tiny())])
+    assert json.loads((tmp_path / "runs" / "tasks.json").read_text()) == {"0": "0_0", "1": "1_1", "2": "2_2"}
+
+
 def test_a_queue_that_does_not_answer_loses_no_task(cluster, tmp_path):
     (cluster / "hold").touch()
     job = Job(tmp_path / "run", tiny())

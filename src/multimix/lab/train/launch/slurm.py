@@ -62,15 +62,14 @@ class OnSlurm(Launcher):
         self._underway: dict[int, Job] = {}
         self._missed: dict[int, int] = {}
         self._looked = 0.0
-        known = self._folder / "tasks.json"
-        tasks = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
-        self._tasks: dict[int, str] = {int(number): task for number, task in tasks.items()}
+        self._tasks: dict[int, str] = {}
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Submit jobs as one array, but for those that an earlier call submitted and that are still in the queue."""
         for name in ("plans", "outcomes", "logs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         numbers = {self._number(job): job for job in jobs}
+        self._tasks = self._known()
         states = self._queue() if self._tasks else {}
         if states is None:
             raise RuntimeError("squeue does not answer, so tasks of an earlier call cannot be found again; try later")
@@ -134,8 +133,14 @@ class OnSlurm(Launcher):
         if shutil.which("sbatch") is None:
             raise RuntimeError(f"sbatch is not here; {path} is written, for a machine of the cluster to submit")
         job = _call("sbatch", "--parsable", str(path)).split()[-1].split(";")[0]
-        self._tasks |= {number: f"{job}_{number}" for number in numbers}
+        self._tasks = self._known() | {number: f"{job}_{number}" for number in numbers}  # others submit here too
         write_json_lines(self._folder / "tasks.json", [self._tasks])
+
+    def _known(self) -> dict[int, str]:
+        """Return the task of each number, as any call has submitted it."""
+        path = self._folder / "tasks.json"
+        tasks = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {int(number): task for number, task in tasks.items()}
 
     def _outcome(self, number: int) -> Path:
         return self._folder / "outcomes" / f"{number}.json"
