@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd import Function
 
-from multimix._declared import check
-from multimix.ops._checks import accurate
+from multimix.ops._checks import accurate, check, check_shape
 
 Query = Literal["gap", "cam", "uniform"]
 Activation = Literal["relu", "softmax"]
@@ -38,17 +37,14 @@ def attention(
     Raises:
         ValueError: If a name is unknown, or ``class_weights`` is missing for ``cam`` or of another shape.
     """
-    if features.ndim != 3:
-        raise ValueError(f"features must have shape (b, r, d), got {tuple(features.shape)}")
-    if not torch.compiler.is_compiling():
-        check(Query, query=query)
-        check(Activation, activation=activation)
-    b, r, _ = features.shape
+    check_shape("features", features, "b", "r", "d")
+    check(Query, query=query)
+    check(Activation, activation=activation)
+    b, r, d = features.shape
     features = accurate(features)
     even = features.new_full((b, r), 1 / r)
     if mask is not None:
-        if mask.shape != features.shape[:2]:
-            raise ValueError(f"mask must have shape {tuple(features.shape[:2])}, got {tuple(mask.shape)}")
+        check_shape("mask", mask, b, r)
         mask = mask.bool()
         even = mask / mask.sum(1, keepdim=True).clamp_min(1).to(features.dtype)
         features = torch.where(mask.unsqueeze(-1), features, 0)  # whatever padding holds, NaN for one, stays out
@@ -56,7 +52,10 @@ def attention(
         return even
     with torch.autocast(features.device.type, enabled=False):
         if query == "cam":
-            pooled = _checked_weights(features, class_weights)
+            if class_weights is None:
+                raise ValueError("class_weights must be given for query='cam', one vector an image, got None")
+            check_shape("class_weights", class_weights, b, d)
+            pooled = class_weights.to(features.dtype)
         else:
             pooled = features.mean(1) if mask is None else torch.einsum("brd,br->bd", features, even)
         scores = torch.einsum("brd,bd->br", features, pooled)
@@ -69,17 +68,6 @@ def attention(
     alive = largest > torch.finfo(scores.dtype).tiny  # the inverse of a smaller one would overflow on the way back
     scores = torch.where(alive, scores / torch.where(alive, largest, 1), 0)  # a sum of large scores cannot overflow
     return _normalised(scores, even)
-
-
-def _checked_weights(features: Tensor, class_weights: Tensor | None) -> Tensor:
-    if class_weights is None:
-        raise ValueError(
-            "class_weights must be given for query='cam': the classifier's weight vector of each image's class"
-        )
-    expected = (features.shape[0], features.shape[2])
-    if class_weights.shape != expected:
-        raise ValueError(f"class_weights must have shape {expected}, got {tuple(class_weights.shape)}")
-    return class_weights.to(features.dtype)
 
 
 def reweight(

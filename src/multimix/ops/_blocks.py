@@ -1,21 +1,16 @@
 """What PuzzleMix solves on grids of blocks: labels of least energy, by minimum cuts, and who moves where."""
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from multimix._declared import Ge, check
 from multimix._optional import require
+from multimix.ops._checks import NotNegative, check, check_shape
 
-_UNITS = 2**30
-"""What the capacities of a graph add up to at most, as whole numbers: half of what its flow may come to."""
-_ROUNDS = 4
-"""How often cells that need no cut are looked for; the first rounds find most of them."""
-_AT_ONCE = 8
-"""How many places a block looks at before it asks."""
+_UNITS = 2**30  # what the capacities of a graph add up to at most, as whole numbers: half of what its flow may come to
+_ROUNDS = 4  # how often cells that need no cut are looked for; the first rounds find most of them
+_AT_ONCE = 8  # how many places a block looks at before it asks
 _USE = "PuzzleMix's graph cut"
 
 
@@ -116,10 +111,7 @@ def _neighbours(values: Tensor) -> Tensor:
 def _check(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> None:
     b, labels, h, w = unary.shape
     for name, weights, shape in (("vertical", vertical, (b, h - 1, w)), ("horizontal", horizontal, (b, h, w - 1))):
-        if weights.shape != shape:
-            raise ValueError(
-                f"{name} must have shape {shape} for unary {tuple(unary.shape)}, got {tuple(weights.shape)}"
-            )
+        check_shape(name, weights, *shape)
         if weights.numel() and not (weights.isfinite().all() and weights.amin() >= 0):
             raise ValueError(f"{name} must be finite and not negative, got {float(weights.amin()):.4g}")
     if not unary.isfinite().all():
@@ -151,9 +143,8 @@ def transport_blocks(saliency: Float[Tensor, "b h w"], seen: Bool[Tensor, "b h w
         Kim et al., "Puzzle Mix", ICML 2020, algorithm 1, run until nobody asks any more. Its outcome is that of taking
         the largest gain first, then the largest of what is left.
     """
-    check(Annotated[float, Ge(0)], eps=eps)
-    if saliency.shape != seen.shape:
-        raise ValueError(f"seen must have the shape of saliency, {tuple(saliency.shape)}, got {tuple(seen.shape)}")
+    check(NotNegative, eps=eps)
+    check_shape("seen", seen, *saliency.shape)
     b, h, w = saliency.shape
     value, shown = saliency.detach().to("cpu", torch.float32).flatten(), seen.to("cpu").flatten()
     price = eps / max(h - 1, w - 1, 1) ** 2

@@ -3,24 +3,47 @@
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Annotated, Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from multimix._declared import Ge, check
+from multimix import _declared
+from multimix._declared import Checked, Ge
 
-_ROW_SUM_TOLERANCE = 1e-2
-"""Loose enough for weights in bfloat16, tight enough for weights that were never normalised."""
+_ROW_SUM_TOLERANCE = 1e-2  # loose enough for weights in bfloat16, tight enough for what was never normalised
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_UNLABELLED = (-100, 255, -1)
-"""Class indices by which data sets and torch mark what has no label."""
+_UNLABELLED = (-100, 255, -1)  # class indices by which data sets and torch mark what has no label
 _SEVERAL_LABELS = "several labels an example are for BinaryCrossEntropy"
 INTEGER_ROWS = f"integers (b, k) are taken where each row is one-hot, else give targets.argmax(1); {_SEVERAL_LABELS}"
 """What to do about targets that look like those of another objective."""
 Device = torch.device | str | None
+Natural = Annotated[int, Ge(0)]
+NotNegative = Annotated[float, Ge(0)]
+
+
+def check(annotation: Any, **values: object) -> None:
+    """Raise unless all values are what an annotation says; compiled code is not slowed down by it."""
+    if not torch.compiler.is_compiling():
+        _declared.check(annotation, **values)
+
+
+class Options(Checked):
+    """Base of dataclasses whose fields are checked as they are annotated, but not in compiled code."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the annotations rule out."""
+        if not torch.compiler.is_compiling():
+            super().__post_init__()
+
+
+def check_shape(name: str, values: Tensor, *shape: int | str) -> None:
+    """Raise unless a tensor has a shape, in which a size that is a letter may be any."""
+    fits = [size == wanted or isinstance(wanted, str) for size, wanted in zip(values.shape, shape, strict=False)]
+    if values.ndim != len(shape) or not all(fits):
+        raise ValueError(f"{name} must have shape ({', '.join(map(str, shape))}), got {tuple(values.shape)}")
 
 
 def check_generator(generator: object) -> None:
@@ -35,19 +58,6 @@ def home_of(generator: Generator | None, device: Device) -> Device:
     """Return where to draw: on the device of a generator, which is checked, since it draws on no other."""
     check_generator(generator)
     return device if generator is None else generator.device
-
-
-def check_sizes(least: int = 1, **sizes: object) -> None:
-    """Raise unless every size is an integer of at least ``least``; compiled code is not slowed down by it."""
-    if not torch.compiler.is_compiling():
-        check(Annotated[int, Ge(least)], **sizes)
-
-
-def check_number(name: str, value: object) -> None:
-    """Raise TypeError unless ``value`` is a number, or a tensor of one."""
-    single = isinstance(value, Tensor) and value.numel() == 1
-    if not (isinstance(value, Real) or single) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 def widest(device: torch.device) -> torch.dtype:
@@ -203,12 +213,10 @@ def check_target_form(targets: Tensor, num_classes: int, *, simplex: bool = True
         )
 
 
-def check_weights(weights: Tensor, batch: int) -> None:
-    """Raise if ``weights`` (..., n, b) are not interpolation weights over ``batch`` examples."""
+def check_weights(weights: Tensor) -> None:
+    """Raise if ``weights`` (..., n, b) are not interpolation weights."""
     if not weights.is_floating_point():
         raise TypeError(f"weights must be floating-point, got {weights.dtype}")
-    if weights.shape[-1] != batch:
-        raise ValueError(f"weights has {weights.shape[-1]} columns for a mini-batch of {batch}")
     if weights.shape[-2] < 1:
         raise ValueError("weights must have at least one row")
     _check_simplex("weights", weights)
@@ -230,6 +238,4 @@ def check_logits(logits: Tensor, dims: int) -> None:
     """Raise if ``logits`` is not a floating-point tensor of ``dims`` dimensions."""
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating-point, got {logits.dtype}")
-    if logits.ndim != dims:
-        shape = {2: "(b, k)", 3: "(b, r, k)"}[dims]
-        raise ValueError(f"logits must have shape {shape}, got {tuple(logits.shape)}")
+    check_shape("logits", logits, *(("b", "k") if dims == 2 else ("b", "r", "k")))

@@ -15,13 +15,10 @@ from typing_extensions import TypedDict, Unpack
 
 from multimix._optional import require
 
-_BLEND_BONUS = 5e-4
-"""By how much the official code prefers a cell that blends two inputs to one that is as good; it decides ties."""
+_BLEND_BONUS = 5e-4  # by which the official code prefers a blend of two inputs to one that is as good; decides ties
 _LEAST_GAIN = 1e-9
-_LONGEST = 4
-"""Rectangles that move together have sides of up to this many cells, or reach from edge to edge."""
-_MOVES_PER_CELL = 8
-"""A bound that is not met in practice; it ends the search where rounding would let it circle."""
+_LONGEST = 4  # cells of the longest side of rectangles that move together, but for those from edge to edge
+_MOVES_PER_CELL = 8  # a bound that is not met in practice; it ends the search where rounding would let it circle
 
 
 class Turns(TypedDict, total=False):

@@ -25,10 +25,8 @@ from multimix.ops._checks import as_probabilities
 from multimix.ops._objectives import LossOptions
 from multimix.ops._simplex import LazyWeights
 
-_NUMBERS = {"cpu": 2**18, "cuda": 2**24}
-"""Logits of a chunk: on a CPU what its cache holds, on a GPU enough to keep it busy."""
-_FEW_CLASSES = 128
-"""Up to here, on a CPU, the product is cheaper; about a nanosecond a weight is what adding takes."""
+_NUMBERS = {"cpu": 2**18, "cuda": 2**24}  # logits of a chunk: what a CPU's cache holds, what keeps a GPU busy
+_FEW_CLASSES = 128  # up to here, on a CPU, the product is cheaper than adding at about a nanosecond a weight
 
 Weights = Tensor | LazyWeights
 Problem = tuple[Tensor, Weights, Tensor | None, Tensor | None, LossOptions]

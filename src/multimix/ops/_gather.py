@@ -9,8 +9,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-"""Its name changed in torch 2.14."""
+_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.14
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from multimix.ops._checks import Device, accurate, check_number, check_sizes, home_of
+from multimix._declared import Count, Fraction
+from multimix.ops._checks import Device, accurate, check, home_of
 
 _Share = Float[Tensor, ""]
-_EPS = 1e-5
-"""Added to each variance, so that a constant channel has a deviation to divide by."""
-_SURROUNDS = (12, 24, 28, 48, 56, 112)
-"""Half the side of a pixel's surround, in pixels, at each scale of saliency."""
+_EPS = 1e-5  # added to each variance, so that a constant channel has a deviation to divide by
+_SURROUNDS = (12, 24, 28, 48, 56, 112)  # half the side of a pixel's surround, in pixels, at each scale of saliency
 _LUMA = (0.299, 0.587, 0.114)
-_LEAST_CONTRAST = 1e-5
-"""Contrast, as a share of the largest value, below which an image is constant but for rounding."""
+_LEAST_CONTRAST = 1e-5  # as a share of the largest value; with less, an image is constant but for rounding
 
 
 class Box(NamedTuple):
@@ -60,7 +58,8 @@ def draw_box(height: int, width: int, lam: float, *, generator: Generator | None
     Reference:
         Yun et al., "CutMix", ICCV 2019, equation (2).
     """
-    _check_draw(height, width, lam)
+    check(Count, height=height, width=width)
+    check(Fraction, lam=lam)
     ratio = math.sqrt(1 - lam)  # rounded right, unlike a power, so that whole pixels are those of draw_boxes
     across, along = torch.rand(2, generator=generator, device=home_of(generator, None)).tolist()
     half_height, half_width = int(height * ratio) // 2, int(width * ratio) // 2
@@ -72,7 +71,7 @@ def draw_box(height: int, width: int, lam: float, *, generator: Generator | None
 
 def draw_boxes(height: int, width: int, lam: Float[Tensor, " b"], *, generator: Generator | None = None) -> Boxes:
     """Return one box for each ``lam``, drawn as :func:`draw_box` draws one; on the device of ``lam``."""
-    check_sizes(height=height, width=width)
+    check(Count, height=height, width=width)
     if not isinstance(lam, Tensor) or lam.ndim != 1 or not lam.is_floating_point():
         raise TypeError(f"lam must be a floating-point tensor of shape (b,), got {lam!r}")
     home = home_of(generator, lam.device)
@@ -130,8 +129,9 @@ def draw_mask(
         Harris et al., "FMix: enhancing mixed sample data augmentation", 2020, section 4.
     """
     home = home_of(generator, device)
-    _check_draw(height, width, lam)
-    check_number("decay", decay)
+    check(Count, height=height, width=width)
+    check(Fraction, lam=lam)
+    check(float, decay=decay)
     down, along = torch.fft.fftfreq(height, device=home), torch.fft.fftfreq(width, device=home)
     frequencies = torch.hypot(down.unsqueeze(1), along).clamp_(min=1 / max(height, width))
     normal = torch.randn(height, width, 2, generator=generator, device=home)
@@ -139,13 +139,6 @@ def draw_mask(
     image = torch.fft.ifft2(torch.view_as_complex(normal) * frequencies.pow_(-decay)).real.flatten()
     ones = image.topk(round(lam * height * width)).indices
     return torch.zeros_like(image).index_fill_(0, ones, 1).view(height, width).to(device)
-
-
-def _check_draw(height: int, width: int, lam: float) -> None:
-    check_sizes(height=height, width=width)
-    check_number("lam", lam)
-    if not 0 <= lam <= 1:
-        raise ValueError(f"lam must lie in [0, 1], got {lam}")
 
 
 def channel_statistics(
@@ -231,6 +224,7 @@ def paste_styles(
     return mixed
 
 
+@torch.no_grad()
 def static_saliency(
     images: Float[Tensor, "b c h w"], *, levels: tuple[float, float] | None = None
 ) -> Float[Tensor, "b h w"]:
@@ -255,13 +249,11 @@ def static_saliency(
         mechanism", Image and Vision Computing 28(3), 2010, with the scales, the surrounds and the whole levels of
         OpenCV's `StaticSaliencyFineGrained`.
     """
-    with torch.no_grad():
-        images = accurate(images.detach())
-        grey, flat = _grey_levels(images, levels)
-        maps = torch.stack(_differences(_smooth(_smooth(grey))))
-        most = maps.amax((2, 3), keepdim=True)
-        on, off = maps / torch.where(most > 0, most, 1)
-        return torch.where(flat, 0, on + off)
+    grey, flat = _grey_levels(accurate(images), levels)
+    maps = torch.stack(_differences(_smooth(_smooth(grey))))
+    most = maps.amax((2, 3), keepdim=True)
+    on, off = maps / torch.where(most > 0, most, 1)
+    return torch.where(flat, 0, on + off)
 
 
 def saliency_peaks(saliency: Float[Tensor, "b h w"]) -> Int[Tensor, "b 2"]:

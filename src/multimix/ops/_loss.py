@@ -23,6 +23,7 @@ from multimix.ops._checks import (
     accurate,
     check_class_indices,
     check_logits,
+    check_shape,
     check_target_form,
     check_weights,
     looks_are_free,
@@ -34,8 +35,7 @@ from multimix.ops._objectives import Classifier, CrossEntropy, LossKeywords, Los
 from multimix.ops._simplex import LazyWeights
 from multimix.protocols import Losses
 
-_SMALL = 2**17
-"""Numbers of interpolated logits, or of weights, below which the plain form is faster, by `multimix bench ops`."""
+_SMALL = 2**17  # numbers of interpolated logits, or of weights, below which the plain form is faster (`bench ops`)
 
 
 def mixed_cross_entropy(
@@ -176,9 +176,11 @@ def _plain(values: Tensor, targets: Tensor, weights: Weights, options: LossOptio
         if classify is None:
             wanted = objective.targets(targets, values.shape[-1], dtype=rows.dtype)
             check_fit(targets, wanted, values)
-            counts = _counting(values, objective.known(wanted), options.mask)
             values = accurate(values)
-        rows, centre = _attended(rows, options.attention, counts, positions=values.ndim == 3 or classify is not None)
+            counts = _counting(values, objective.known(wanted), options.mask)
+        rows, centre = _attended(rows, options.attention, counts)
+        if rows.ndim == 2 and (values.ndim == 3 or classify is not None):
+            rows = rows.unsqueeze(0)
         present = None if counts is None else (rows.detach().sum(-1) > 0).to(rows.dtype)
         values = _positions_first(values, classify)
         if options.balanced:
@@ -211,25 +213,19 @@ def _positions_first(values: Tensor, classify: Classifier | None = None) -> Tens
     return values if classify is None else values.unsqueeze(0)
 
 
-def _attended(
-    rows: Tensor, attention: Tensor | None, counts: Tensor | None, *, positions: bool
-) -> tuple[Tensor, Tensor | None]:
+def _attended(rows: Tensor, attention: Tensor | None, counts: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return the weights at every position, and what they lie about there."""
-    attention = None if attention is None else attention.to(rows.dtype)
-    if counts is not None:
-        confidence = counts if attention is None else attention
-        return reweight(rows, confidence, counting=counts), shares_of(confidence * counts)
-    if attention is not None:
-        return reweight(rows, attention), shares_of(attention)
-    return rows.unsqueeze(0) if positions and rows.ndim == 2 else rows, None
+    confidence = counts if attention is None else attention.to(rows.dtype)
+    if confidence is None:
+        return rows, None
+    return reweight(rows, confidence, counting=counts), shares_of(confidence if counts is None else confidence * counts)
 
 
 def _counting(outputs: Tensor, known: Tensor | None, mask: Tensor | None) -> Tensor | None:
     """Return 1 where an example counts at a position, else 0, (b, r); None where all do, or there are no positions."""
     if outputs.ndim == 2 or (known is None and mask is None):
         return None
-    counts = outputs.new_ones(outputs.shape[:2]) if mask is None else mask
-    counts = counts.to(accurate(outputs[:0]).dtype)
+    counts = outputs.new_ones(outputs.shape[:2]) if mask is None else mask.to(outputs.dtype)
     return counts if known is None else counts * known.view(len(known), -1)
 
 
@@ -272,17 +268,15 @@ def _check(values: Tensor, targets: Tensor, weights: Weights, options: LossOptio
     if any(place != values.device for place in places.values()):
         raise ValueError("tensors lie on different devices: " + ", ".join(f"{k} on {v}" for k, v in places.items()))
     for name, each in maps.items():
-        if each is not None and each.shape != values.shape[:2]:
-            raise ValueError(f"{name} must have shape {tuple(values.shape[:2])}, got {tuple(each.shape)}")
-        if each is not None and values.ndim == 2:
-            raise ValueError(f"logits must have shape (b, r, k) where there is {name}, got {tuple(values.shape)}")
+        if each is not None:
+            check_shape(f"logits where there is {name}", values, "b", "r", "k")
+            check_shape(name, each, *values.shape[:2])
     if targets.ndim and len(targets) != len(values):
         raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(values)}")
     _check_weights(weights, len(values), values.shape[1] if values.ndim == 3 else None)
-    compared = values.ndim if options.classify is None else values.ndim - 1  # embeddings may be of another size
-    if teacher is not None and teacher.shape[:compared] != values.shape[:compared]:
-        shape = tuple(values.shape)
-        raise ValueError(f"teacher_logits must have the shape of logits, {shape}, got {tuple(teacher.shape)}")
+    if teacher is not None:
+        size = "d" if options.classify else values.shape[-1]  # embeddings may be of another size
+        check_shape("teacher_logits", teacher, *values.shape[:-1], size)
     _check_options(targets, options)
 
 
@@ -304,7 +298,7 @@ def _check_weights(weights: Weights, batch: int, positions: int | None) -> None:
             known = "None" if positions is None else f"None or the number of positions, {positions}"
             raise ValueError(f"weights.sets must be {known}, got {weights.sets}")
         return
-    if weights.ndim != 2 and not (positions is not None and weights.ndim == 3 and len(weights) == positions):
+    if weights.ndim < 2 or weights.shape[-1] != batch or weights.shape[:-2] not in ((), (positions,)):
         per_position = "" if positions is None else f" or ({positions}, n, {batch})"
         raise ValueError(f"weights must have shape (n, {batch}){per_position}, got {tuple(weights.shape)}")
-    check_weights(weights, batch)
+    check_weights(weights)

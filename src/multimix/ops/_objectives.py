@@ -20,8 +20,10 @@ from typing_extensions import TypedDict
 from multimix._declared import Checked, Count, Fraction, Interval, MinLen
 from multimix.ops._checks import (
     INTEGER_ROWS,
+    Options,
     accurate,
     as_probabilities,
+    check_shape,
     check_target_form,
     looks_are_free,
     no_autocast,
@@ -93,9 +95,7 @@ class Objective(ABC):
         Raises:
             ValueError: If the shapes differ.
         """
-        if outputs.shape != targets.shape:
-            shape = tuple(outputs.shape)
-            raise ValueError(f"targets must have the shape of the outputs, {shape}, got {tuple(targets.shape)}")
+        check_shape("targets", targets, *outputs.shape)
         outputs = accurate(outputs)
         with no_autocast(outputs.device.type):
             labels = self._mean(*self.terms(outputs, targets.to(outputs.dtype)), present)
@@ -114,8 +114,19 @@ class Objective(ABC):
         return loss.sum() / mass.sum().clamp_min(torch.finfo(mass.dtype).tiny)
 
 
+class _Weighted(Checked, Objective):
+    """An objective in which classes, or labels, may count more or less."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        super().__post_init__()
+        for name, value in vars(self).items():
+            if isinstance(value, tuple) and not any(value):
+                raise ValueError(f"{name} must not all be 0, got {value}")
+
+
 @dataclass(frozen=True)
-class CrossEntropy(Checked, Objective):
+class CrossEntropy(_Weighted):
     """One class out of k: softmax cross-entropy, with torch's meaning of weights and smoothing.
 
     Class indices are (b,), or (b, r) and (b, h, w) where each position has its own; probabilities (b, k), (b, r, k).
@@ -128,11 +139,6 @@ class CrossEntropy(Checked, Objective):
     """Share of a class index that is spread over all classes; probabilities are taken as they are."""
     ignore_index: int | None = None
     """Class index of examples, or positions, that have no label."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        super().__post_init__()
-        _check_any("class_weights", self.class_weights)
 
     @property
     def is_plain(self) -> bool:
@@ -173,7 +179,7 @@ class CrossEntropy(Checked, Objective):
 
 
 @dataclass(frozen=True)
-class BinaryCrossEntropy(Checked, Objective):
+class BinaryCrossEntropy(_Weighted):
     """Labels of which any number may hold: binary cross-entropy of each, the mean over them.
 
     Targets are (b, k), or (b, r, k), of 0 and 1 or of probabilities; (b,) if there is one output.
@@ -183,11 +189,6 @@ class BinaryCrossEntropy(Checked, Objective):
     """How much a label that holds counts against one that does not, one for each, as ``pos_weight`` in torch."""
     label_smoothing: Smoothing = 0.0
     """Share of a target that becomes 1/2."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        super().__post_init__()
-        _check_any("positive_weights", self.positive_weights)
 
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the probability of each label."""
@@ -264,11 +265,6 @@ def _weights_of(name: str, values: tuple[float, ...], like: Tensor) -> Tensor:
     return _constant(values, like.dtype, like.device)
 
 
-def _check_any(name: str, values: tuple[float, ...] | None) -> None:
-    if values is not None and not any(values):
-        raise ValueError(f"{name} must not all be 0, got {values}")
-
-
 CROSS_ENTROPY = CrossEntropy()
 """What a network is trained for unless it says otherwise."""
 
@@ -280,8 +276,6 @@ def soft_cross_entropy(logits: Float[Tensor, "*n k"], targets: Float[Tensor, "*n
         ValueError: If the shapes differ.
         TypeError: If the logits are not floating-point.
     """
-    if logits.shape != targets.shape:
-        raise ValueError(f"targets must have the shape of logits, {tuple(logits.shape)}, got {tuple(targets.shape)}")
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating-point, got {logits.dtype}")
     return CROSS_ENTROPY(logits, targets)
@@ -312,7 +306,7 @@ class LossKeywords(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class LossOptions(Checked):
+class LossOptions(Options):
     """What a mixed loss depends on beside predictions, targets and weights."""
 
     teacher_logits: Tensor | None = None
@@ -335,8 +329,3 @@ class LossOptions(Checked):
     """A head that is not affine, (r, n, d) to (r, n, k); the mini-batch is then one of embeddings, to be classified."""
     teach: Classifier | None = None
     """The teacher's head without gradient, for its embeddings in ``teacher_logits``; needed with ``classify``."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options; compiled code is not slowed down by it."""
-        if not torch.compiler.is_compiling():
-            super().__post_init__()

@@ -9,16 +9,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from multimix._declared import Interval, check
-from multimix.ops._checks import Device, check_number, check_sizes, check_weights, home_of, looks_are_free
+from multimix._declared import Count, Interval
+from multimix.ops._checks import Device, Natural, Options, check, check_shape, check_weights, home_of, looks_are_free
 
 Concentration = float | tuple[float, float]
 Mode = Literal["batch", "pair", "elem"]
 """Who shares a draw: the whole mini-batch, the two examples of a pair, or nobody."""
 
 _DOUBTFUL = 127
-_UNDERFLOWS = 0.25
-"""Concentration below which U^(1 / alpha) leaves the range of float32, U being at least 2^-26."""
+_UNDERFLOWS = 0.25  # concentration below which U^(1 / alpha) leaves the range of float32, U being at least 2^-26
 
 
 def check_concentration(name: str, value: Concentration, *, above: float = 0.0) -> None:
@@ -30,7 +29,7 @@ def check_concentration(name: str, value: Concentration, *, above: float = 0.0) 
 
 
 @dataclass(frozen=True)
-class LazyWeights:
+class LazyWeights(Options):
     """As many interpolation vectors as you like, none of them in memory: each loss draws them anew, a chunk at a time.
 
     How many are drawn at a time depends on the sizes of the problem and on the kind of device only, so that a generator
@@ -41,18 +40,12 @@ class LazyWeights:
         >>> loss = mixed_cross_entropy(logits, targets, weights)
     """
 
-    n: int
+    n: Count
     """Vectors a set."""
     draw: Callable[[int], Tensor]
     """Called with a number of vectors, returns that many as rows, (rows, b)."""
-    sets: int | None = None
+    sets: Count | None = None
     """One set for each of so many positions, or one that all positions share."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible numbers."""
-        check_sizes(n=self.n)
-        if self.sets is not None:
-            check_sizes(sets=self.sets)
 
     def all(self) -> Tensor:
         """Return all of them after all: (n, b), or (sets, n, b)."""
@@ -78,15 +71,11 @@ def draw_between(
     bounds: Concentration, n: int, *, generator: Generator | None = None, device: Device = None
 ) -> Float[Tensor, " n"]:
     """Return n numbers drawn uniformly from ``bounds``, a range, or n copies of it if it is a number."""
-    check_sizes(0, n=n)
+    check(Natural, n=n)
+    check(Concentration, bounds=bounds)
     device = home_of(generator, device)
     if not isinstance(bounds, (tuple, list)):
-        check_number("bounds", bounds)
         return torch.full((n,), float(bounds), device=device)
-    if len(bounds) != 2:
-        raise TypeError(f"bounds must be a number or a range (low, high), got {bounds!r}")
-    for bound in bounds:
-        check_number("bounds", bound)
     low, high = bounds
     return torch.rand(n, generator=generator, device=device) * (high - low) + low
 
@@ -121,7 +110,7 @@ def dirichlet(
     Reference:
         Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", section 3.2.
     """
-    check_sizes(n=n, m=m)
+    check(Count, n=n, m=m)
     home = home_of(generator, device)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be floating-point, got {dtype}")
@@ -139,7 +128,7 @@ def dirichlet(
 
 def beta(n: int, alpha: float, *, generator: Generator | None = None, device: Device = None) -> Float[Tensor, " n"]:
     """Return n numbers drawn from the symmetric distribution Beta(alpha, alpha)."""
-    check_sizes(0, n=n)
+    check(Natural, n=n)
     home = home_of(generator, device)
     check_concentration("alpha", alpha)
     if alpha == 1:  # the default of most methods, and uniform
@@ -157,7 +146,7 @@ def scatter_tuples(
     Raises:
         ValueError: If m exceeds b.
     """
-    check_sizes(b=b)
+    check(Count, b=b)
     home = home_of(generator, weights.device)
     n, m = weights.shape
     if m > b:
@@ -176,9 +165,8 @@ def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, " m *rest"]
         ValueError: If the weights do not have one column a value, or leave the simplex.
         TypeError: If the weights or the values are not floating-point.
     """
-    if weights.ndim != 2:
-        raise ValueError(f"weights must have shape (n, m), got {tuple(weights.shape)}")
-    check_weights(weights, len(values))
+    check_shape("weights", weights, "n", len(values))
+    check_weights(weights)
     if not values.is_floating_point():  # of which the product would be cut to integers, mostly 0
         raise TypeError(f"values must be floating-point, got {values.dtype}")
     mixed = weights.to(values.dtype) @ values.reshape(len(values), -1)
@@ -187,7 +175,7 @@ def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, " m *rest"]
 
 def draw_partners(b: int, *, generator: Generator | None = None, device: Device = None) -> Int[Tensor, " b"]:
     """Return a random permutation of a mini-batch: the second example of each pair."""
-    check_sizes(0, b=b)
+    check(Natural, b=b)
     return torch.randperm(b, generator=generator, device=home_of(generator, device)).to(device)
 
 
@@ -229,8 +217,8 @@ def zeta_weights(
         Abhishek et al., "Multi-sample zeta-mixup: richer, more realistic synthetic samples from a p-series
         interpolant", Journal of Big Data 2024.
     """
-    check_sizes(b=b)
-    check_number("gamma", gamma)
+    check(Count, b=b)
+    check(float, gamma=gamma)
     home = home_of(generator, device)
     ranked = torch.rand(b, b, generator=generator, device=home).fill_diagonal_(-1).argsort(1)
     series = torch.arange(1, b + 1, dtype=torch.float32, device=home).pow_(-gamma)
@@ -265,11 +253,10 @@ def _log_uniform(size: tuple[int, ...], like: Tensor, generator: Generator | Non
 
 
 def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) -> Tensor:
-    """Return Gamma(alpha, 1) variates for alpha (n, 1) of at least 1, by the exact rejection of Marsaglia and Tsang.
+    """Return Gamma(alpha, 1) variates for alpha (n, 1) of at least 1.
 
-    All at once (their article: "A simple method for generating gamma variables", 2000). A squeeze accepts all but a few
-    percent without a logarithm, by the first 8 bits of a uniform number, of which one random number holds eight; where
-    these do not decide, the rest is drawn. torch's own sampler, slow on a CPU, is left with what is refused.
+    By the exact rejection of Marsaglia and Tsang, "A simple method for generating gamma variables", 2000, all at once.
+    A squeeze decides nearly all by 8 bits of a uniform number; torch's sampler, slow on a CPU, draws what is refused.
     """
     d = alpha - 1 / 3
     y = torch.randn(size, generator=generator, dtype=alpha.dtype).mul_((9 * d).rsqrt())
@@ -290,11 +277,8 @@ def _gamma(alpha: Tensor, size: tuple[int, int], generator: Generator | None) ->
 
 
 def _doubt(y: Tensor, d: Tensor, bits: Tensor) -> Tensor:
-    """Return a number that is below ``_DOUBTFUL`` only where even the largest uniform number with these bits accepts.
-
-    It is less than (bits + 129) / 2^8, and u < 1 - (1/2 + 1.05 d) y^4 always accepts: d is known, and the squeeze
-    tighter than the article's.
-    """
+    """Return a number that is below ``_DOUBTFUL`` only where every uniform number with these bits accepts."""
+    # It is below (bits + 129) / 2^8, and u < 1 - (1/2 + 1.05 d) y^4 accepts: tighter than the article's squeeze.
     return y.square().square_().mul_((0.5 + 1.05 * d).mul_(2**8)).add_(bits)
 
 

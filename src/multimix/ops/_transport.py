@@ -2,25 +2,21 @@
 
 import math
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multimix._declared import Count, Ge, Positive, check
-from multimix.ops._checks import accurate, looks_are_free, no_autocast, widest
+from multimix._declared import Count, Positive
+from multimix.ops._checks import NotNegative, accurate, check, looks_are_free, no_autocast, widest
 
-_SHORTEST, _LONGEST = 4, 8
-"""Iterations on one exponential of the potentials, and between two looks at a device that has to be waited for."""
-_SAFE = 20.0
-"""Most that a logarithm of a scaling may grow in a chunk: what underflowed before it is still nothing after it."""
+_SHORTEST, _LONGEST = 4, 8  # iterations on one exponential of the potentials, or between looks at a device that waits
+_SAFE = 20.0  # most that a logarithm of a scaling may grow in a chunk: what underflowed is still nothing after it
 _REACH = {torch.float32: 60.0, torch.float64: 650.0}
 """How far the logarithm of a kernel may fall before what is left of sums that it weighs leaves the range of a dtype."""
-_CHUNK = {"cpu": 2**18}
-"""Numbers that a product in logarithms forms at a time: what stays in a cache, and 2^24 on other devices."""
-_NOTHING = -1e30
-"""The logarithm of no mass, below any other, but finite, so that differences and gradients are numbers."""
+_CHUNK = {"cpu": 2**18}  # numbers that a product in logarithms forms at a time: what stays in a cache; 2^24 elsewhere
+_NOTHING = -1e30  # the logarithm of no mass: below any other, but finite, so that differences and gradients are numbers
 
 _State = tuple[Tensor, Tensor, int, bool]
 """Both potentials over epsilon, iterations done, and whether they have come to rest."""
@@ -55,7 +51,7 @@ def sinkhorn(
         raise ValueError(f"cost must have shape (..., r, s), none of them 0, got {tuple(cost.shape)}")
     check(Positive, epsilon=epsilon)
     check(Count, iterations=iterations)
-    check(Annotated[float, Ge(0)], tolerance=tolerance)
+    check(NotNegative, tolerance=tolerance)
     with no_autocast(cost.device.type):
         logs = accurate(cost).flatten(0, -3) if cost.ndim > 2 else accurate(cost)[None]
         logs = -logs / epsilon
