@@ -4,10 +4,9 @@ Everything random is drawn from a ``torch.Generator``; everything here imports t
 """
 
 from multimix.ops._attention import *
-from multimix.ops._blocks import *
 from multimix.ops._checks import *
-from multimix.ops._comix import *
 from multimix.ops._gather import *
+from multimix.ops._grids import *
 from multimix.ops._images import *
 from multimix.ops._loss import *
 from multimix.ops._objectives import *

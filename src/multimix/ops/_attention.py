@@ -95,11 +95,7 @@ def reweight(
         weights = _normalised(weights * counting.T.unsqueeze(1), 0)
         attention = attention * counting
     b, r = attention.shape
-    if weights.shape[-1] != b or weights.ndim not in (2, 3) or (weights.ndim == 3 and len(weights) != r):
-        raise ValueError(
-            f"weights must have shape (n, {b}) or ({r}, n, {b}) for attention of shape ({b}, {r}),"
-            f" got {tuple(weights.shape)}"
-        )
+    check_shape("weights", weights, *((r, "n", b) if weights.ndim == 3 else ("n", b)))
     # Only ratios between the images of a position count; the largest is made 1, so that products do not underflow.
     ratios = attention / attention.detach().amax(0, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
     return _normalised(weights * ratios.T.unsqueeze(1), weights)
@@ -117,6 +113,14 @@ def shares_of(attention: Float[Tensor, "b r"] | None) -> Float[Tensor, "r b"] | 
     return None if attention is None else _normalised(attention.detach().T, 1 / len(attention))
 
 
+def weigh(rows: Tensor, attention: Tensor | None, counts: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Return weights at every position, and what they lie about there; as they are without attention or counts."""
+    confidence = counts if attention is None else attention.to(rows.dtype)
+    if confidence is None:
+        return rows, None
+    return reweight(rows, confidence, counting=counts), shares_of(confidence if counts is None else confidence * counts)
+
+
 def balance_gain(
     weights: Float[Tensor, "*r n b"],
     power: float = 1.0,
@@ -131,17 +135,17 @@ def balance_gain(
     """
     with torch.no_grad():
         tuples = weights.shape[-2] if present is None else present.sum(-1).clamp_min(1)
-        return gain_from(unevenness(weights, centre, present) / tuples) ** power
+        return gain_of(spread(weights, centre, present) / tuples) ** power
 
 
-def unevenness(weights: Tensor, centre: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+def spread(weights: Tensor, centre: Tensor | None = None, present: Tensor | None = None) -> Tensor:
     """Return the sum over tuples of the squared distance from a centre, by default equal weights, at each position."""
     off = weights - (1 / weights.shape[-1] if centre is None else centre.unsqueeze(-2))
     return (off if present is None else off * present.unsqueeze(-1)).square_().sum((-2, -1))
 
 
-def gain_from(shrinkage: Tensor) -> Tensor:
-    """Return the inverse of the mean of :func:`unevenness` over tuples, 1 where it vanishes."""
+def gain_of(shrinkage: Tensor) -> Tensor:
+    """Return the inverse of the mean of :func:`spread` over tuples, 1 where it vanishes."""
     return torch.where(shrinkage > 1e-12, 1 / shrinkage.clamp_min(1e-12), 1)
 
 
@@ -153,10 +157,7 @@ def balance_gradient(
 
 
 def balance(gradient: Tensor, gain: Tensor, centre: Tensor | None = None) -> Tensor:
-    """Return ``gain * (g - c sum g) + c sum g``, sums being over the batch, with c = 1/b or each image's own.
-
-    An image with more attention has more of what the tuples have in common, which is not its own signal.
-    """
+    """Return ``gain * (g - c sum g) + c sum g``, sums being over the batch, with c = 1/b or each image's own."""
     if centre is None:
         common = gradient.mean(-2, keepdim=True).expand_as(gradient)
     else:

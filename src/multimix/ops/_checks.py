@@ -39,11 +39,12 @@ class Options(Checked):
             super().__post_init__()
 
 
-def check_shape(name: str, values: Tensor, *shape: int | str) -> None:
+def check_shape(name: str, values: Tensor, *shape: int | str, hint: str = "") -> None:
     """Raise unless a tensor has a shape, in which a size that is a letter may be any."""
     fits = [size == wanted or isinstance(wanted, str) for size, wanted in zip(values.shape, shape, strict=False)]
     if values.ndim != len(shape) or not all(fits):
-        raise ValueError(f"{name} must have shape ({', '.join(map(str, shape))}), got {tuple(values.shape)}")
+        wanted = f"{shape[0]}," if len(shape) == 1 else ", ".join(map(str, shape))
+        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(values.shape)}{hint}")
 
 
 def check_generator(generator: object) -> None:
@@ -175,9 +176,8 @@ def rows_of(targets: Tensor, num_classes: int | None = None) -> Tensor:
     """Return one-hot labels in integers, (b, k), as floating-point probabilities, and all other targets as they are."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
-    if targets.ndim != 2 or targets.dtype not in _INTEGERS or not targets.numel():
-        return targets
-    if targets.shape[1] != (num_classes or max(targets.shape[1], 2)):
+    may_be = targets.ndim == 2 and targets.dtype in _INTEGERS and targets.numel() > 0
+    if not may_be or targets.shape[1] != (num_classes or max(targets.shape[1], 2)):
         return targets
     one_hot = ((targets == 0) | (targets == 1)).all() & (targets.sum(1) == 1).all()
     return targets.float() if one_hot else targets
@@ -197,20 +197,15 @@ def check_class_indices(targets: Tensor, num_classes: int) -> None:
 def check_target_form(targets: Tensor, num_classes: int, *, simplex: bool = True) -> None:
     """Raise if ``targets`` cannot be labels of whole examples by their form; class indices are not looked at."""
     if targets.is_floating_point():
-        if targets.ndim != 2 or targets.shape[1] != num_classes:
-            values = "; values to predict are for SquaredError, class indices are integers"
-            raise ValueError(
-                f"targets holds probabilities and must have shape (b, {num_classes}), got {tuple(targets.shape)}"
-                f"{values if targets[:1].numel() == 1 else ''}"
-            )
+        values = "; values to predict are for SquaredError, class indices are integers"
+        hint = values if targets[:1].numel() == 1 else ""
+        check_shape("targets that are probabilities", targets, "b", num_classes, hint=hint)
         if simplex:
             _check_simplex("targets", targets, hint=f"; {_SEVERAL_LABELS}")
     elif targets.is_complex() or targets.dtype == torch.bool:
         raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}; {_SEVERAL_LABELS}")
-    elif targets.ndim != 1:
-        raise ValueError(
-            f"targets holds class indices and must have shape (b,), got {tuple(targets.shape)}; {INTEGER_ROWS}"
-        )
+    else:
+        check_shape("targets that are class indices", targets, "b", hint=f"; {INTEGER_ROWS}")
 
 
 def check_weights(weights: Tensor) -> None:
@@ -232,10 +227,3 @@ def _check_simplex(name: str, rows: Tensor, *, hint: str = "") -> None:
     off = max(abs(edge.item() - 1) for edge in rows.sum(-1).aminmax())
     if not off <= _ROW_SUM_TOLERANCE:  # NaN lands here too
         raise ValueError(f"{name} must have rows that sum to 1, got a row that is off by {off:.4g}{hint}")
-
-
-def check_logits(logits: Tensor, dims: int) -> None:
-    """Raise if ``logits`` is not a floating-point tensor of ``dims`` dimensions."""
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating-point, got {logits.dtype}")
-    check_shape("logits", logits, *(("b", "k") if dims == 2 else ("b", "r", "k")))

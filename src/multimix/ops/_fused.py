@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.autograd import Function
 from typing_extensions import Unpack
 
-from multimix.ops._attention import balance, balance_gain, balance_gradient, gain_from, reweight, shares_of, unevenness
-from multimix.ops._checks import as_probabilities
+from multimix.ops._attention import balance, balance_gain, balance_gradient, gain_of, reweight, shares_of, spread, weigh
+from multimix.ops._checks import as_probabilities, check_shape
 from multimix.ops._objectives import LossOptions
 from multimix.ops._simplex import LazyWeights
 
@@ -31,17 +31,14 @@ _FEW_CLASSES = 128  # up to here, on a CPU, the product is cheaper than adding a
 Weights = Tensor | LazyWeights
 Problem = tuple[Tensor, Weights, Tensor | None, Tensor | None, LossOptions]
 """Targets, weights, attention, the teacher's logits and options."""
-Parts = tuple[Tensor, Tensor, Tensor | None]
-"""A loss, its label term, and its teacher term if there is a teacher."""
+Parts = tuple[Tensor, Tensor, Tensor | None]  # a loss, its label term, and its teacher term if there is a teacher
 
 
 def commuted(logits: Tensor, *problem: Unpack[Problem]) -> Parts:
     """Return a mixed loss without interpolated targets, which enter through their product with the clean logits."""
     targets, weights, attention, teacher, options = problem
     rows = (weights.all() if isinstance(weights, LazyWeights) else weights).to(logits.dtype)
-    centre = shares_of(attention)
-    if attention is not None:
-        rows = reweight(rows, attention)
+    rows, centre = weigh(rows, attention)
     if options.balanced:
         logits = balance_gradient(logits, balance_gain(rows, float(options.balanced), centre), centre)
     # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
@@ -86,9 +83,9 @@ class Fused(Function):
             else:
                 gradient[at] += rows.mT @ error
             if uneven is not None:
-                uneven[at] += unevenness(rows, None if centre is None else centre[at])
+                uneven[at] += spread(rows, None if centre is None else centre[at])
         if uneven is not None:
-            gradient = balance(gradient, gain_from(uneven / count_of(weights)) ** float(options.balanced), centre)
+            gradient = balance(gradient, gain_of(uneven / count_of(weights)) ** float(options.balanced), centre)
         ctx.save_for_backward(logits, gradient)
         labels, *taught = (
             (torch.stack(term).sum() if len(term) > 1 else term[0]) / ctx.count for term in zip(*sums, strict=True)
@@ -143,10 +140,7 @@ def _compare(
 def _chunks(
     logits: Tensor, weights: Weights, attention: Tensor | None, chunk: int | None
 ) -> Iterator[tuple[Any, Tensor, bool]]:
-    """Yield which positions, weights (c, b) or (p, c, b) for them, and whether they are the first for these positions.
-
-    Every tuple of every position comes once.
-    """
+    """Yield positions, weights (c, b) or (p, c, b) for them, and whether they are the first for these positions."""
     b, k = logits.shape[-2:]
     n, own = count_of(weights), weights.sets is not None if isinstance(weights, LazyWeights) else weights.ndim == 3
     numbers = _NUMBERS.get(logits.device.type, _NUMBERS["cuda"])
@@ -171,8 +165,5 @@ def _rows(weights: Weights, size: tuple[int, ...], where: Any) -> Tensor:
     *sets, b = size
     count = math.prod(sets)
     drawn = weights.draw(count)
-    if drawn.shape != (count, b):
-        raise ValueError(
-            f"weights.draw must return one row a tuple, {(count, b)} when asked for {count}, got {tuple(drawn.shape)}"
-        )
+    check_shape(f"weights.draw({count})", drawn, count, b)
     return drawn.unflatten(0, sets)

@@ -36,11 +36,11 @@ class Gather:
 
     def size(self, b: int, device: torch.device) -> int:
         """Return how many examples all processes have together, of which this one has b."""
-        return b if processes() == 1 else sum(self._sizes(b, device))
+        return sum(self._sizes(b, device))
 
     def _sizes(self, b: int, device: torch.device) -> list[int]:
         world = processes()
-        if self.even:
+        if self.even or world == 1:
             return [b] * world
         sizes = torch.empty(world, dtype=torch.long, device=device)
         _gather(sizes, torch.tensor([b], device=device))

@@ -62,11 +62,9 @@ def draw_box(height: int, width: int, lam: float, *, generator: Generator | None
     check(Fraction, lam=lam)
     ratio = math.sqrt(1 - lam)  # rounded right, unlike a power, so that whole pixels are those of draw_boxes
     across, along = torch.rand(2, generator=generator, device=home_of(generator, None)).tolist()
-    half_height, half_width = int(height * ratio) // 2, int(width * ratio) // 2
+    tall, broad = int(height * ratio) // 2, int(width * ratio) // 2  # half of it
     y, x = int(across * height), int(along * width)
-    return Box(
-        max(y - half_height, 0), min(y + half_height, height), max(x - half_width, 0), min(x + half_width, width)
-    )
+    return Box(max(y - tall, 0), min(y + tall, height), max(x - broad, 0), min(x + broad, width))
 
 
 def draw_boxes(height: int, width: int, lam: Float[Tensor, " b"], *, generator: Generator | None = None) -> Boxes:

@@ -18,11 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from multimix.ops._attention import balance_gain, balance_gradient, reweight, shares_of
+from multimix.ops._attention import balance_gain, balance_gradient, weigh
 from multimix.ops._checks import (
     accurate,
     check_class_indices,
-    check_logits,
     check_shape,
     check_target_form,
     check_weights,
@@ -80,7 +79,7 @@ def mixed_cross_entropy(
     Reference:
         Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", equations (6) to (9).
     """
-    check_logits(logits, 2)
+    check_shape("logits", logits, "b", "k")
     return mixed_losses(logits, targets, weights, _options(options)).total
 
 
@@ -108,14 +107,13 @@ def dense_mixed_cross_entropy(
             position have in common is left as it is; a gradient on the attention is one on the weights.
 
     Raises:
-        ValueError: As :func:`mixed_cross_entropy`.
-        TypeError: As :func:`mixed_cross_entropy`.
+        ValueError, TypeError: As :func:`mixed_cross_entropy`.
 
     Reference:
         Venkataramanan et al., "Embedding space interpolation beyond mini-batch, beyond pairs and beyond examples",
         equations (9) to (14).
     """
-    check_logits(logits, 3)
+    check_shape("logits", logits, "b", "r", "k")
     targets = rows_of(targets, logits.shape[-1])
     return mixed_losses(logits, targets, weights, _options(options, attention=attention)).total
 
@@ -140,10 +138,9 @@ def mixed_losses(
         options: All else.
 
     Raises:
-        ValueError: As :func:`mixed_cross_entropy`.
-        TypeError: If predictions or weights are not floating-point.
+        ValueError, TypeError: As :func:`mixed_cross_entropy`.
     """
-    options = LossOptions() if options is None else options
+    options = options or LossOptions()
     if values.ndim == 2 and isinstance(options.objective, CrossEntropy):
         targets = rows_of(targets, values.shape[-1] if options.classify is None else None)
     _check(values, targets, weights, options)
@@ -163,8 +160,7 @@ def mixed_losses(
     except (IndexError, RuntimeError):
         check_class_indices(targets, logits.shape[-1])  # only now: looking first would cost every step
         raise
-    terms = {"labels": labels.detach()} if taught is None else {"labels": labels.detach(), "teacher": taught.detach()}
-    return Losses(total, terms)
+    return Losses(total, {"labels": labels.detach(), **({} if taught is None else {"teacher": taught.detach()})})
 
 
 def _plain(values: Tensor, targets: Tensor, weights: Weights, options: LossOptions) -> Losses:
@@ -178,7 +174,7 @@ def _plain(values: Tensor, targets: Tensor, weights: Weights, options: LossOptio
             check_fit(targets, wanted, values)
             values = accurate(values)
             counts = _counting(values, objective.known(wanted), options.mask)
-        rows, centre = _attended(rows, options.attention, counts)
+        rows, centre = weigh(rows, options.attention, counts)
         if rows.ndim == 2 and (values.ndim == 3 or classify is not None):
             rows = rows.unsqueeze(0)
         present = None if counts is None else (rows.detach().sum(-1) > 0).to(rows.dtype)
@@ -213,14 +209,6 @@ def _positions_first(values: Tensor, classify: Classifier | None = None) -> Tens
     return values if classify is None else values.unsqueeze(0)
 
 
-def _attended(rows: Tensor, attention: Tensor | None, counts: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return the weights at every position, and what they lie about there."""
-    confidence = counts if attention is None else attention.to(rows.dtype)
-    if confidence is None:
-        return rows, None
-    return reweight(rows, confidence, counting=counts), shares_of(confidence if counts is None else confidence * counts)
-
-
 def _counting(outputs: Tensor, known: Tensor | None, mask: Tensor | None) -> Tensor | None:
     """Return 1 where an example counts at a position, else 0, (b, r); None where all do, or there are no positions."""
     if outputs.ndim == 2 or (known is None and mask is None):
@@ -239,12 +227,10 @@ def _form(values: Tensor, targets: Tensor, weights: Weights, options: LossOption
     check_target_form(targets, values.shape[-1])
     given = {"targets": targets, "weights": weights, "attention": attention}
     learned = [name for name, t in given.items() if isinstance(t, Tensor) and t.requires_grad]
-    if impl != "auto":
-        if impl != "plain" and learned:
-            raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
-        return impl
-    if learned:
-        return "plain"
+    if learned and impl in ("commuted", "fused"):
+        raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
+    if learned or impl != "auto":
+        return "plain" if learned else impl
     if torch.compiler.is_compiling():
         return "commuted"
     positions = values.shape[1] if values.ndim == 3 else 1
@@ -261,7 +247,9 @@ def _options(keywords: Mapping[str, Any], **others: Any) -> LossOptions:
 
 
 def _check(values: Tensor, targets: Tensor, weights: Weights, options: LossOptions) -> None:
-    check_logits(values, 3 if values.ndim == 3 else 2)
+    if not values.is_floating_point():
+        raise TypeError(f"logits must be floating-point, got {values.dtype}")
+    check_shape("logits", values, *(("b", "r", "k") if values.ndim == 3 else ("b", "k")))
     teacher, maps = options.teacher_logits, {"attention": options.attention, "mask": options.mask}
     tensors = {"logits": values, "targets": targets, "weights": weights, **maps, "teacher_logits": teacher}
     places = {name: t.device for name, t in tensors.items() if isinstance(t, Tensor)}
@@ -298,7 +286,5 @@ def _check_weights(weights: Weights, batch: int, positions: int | None) -> None:
             known = "None" if positions is None else f"None or the number of positions, {positions}"
             raise ValueError(f"weights.sets must be {known}, got {weights.sets}")
         return
-    if weights.ndim < 2 or weights.shape[-1] != batch or weights.shape[:-2] not in ((), (positions,)):
-        per_position = "" if positions is None else f" or ({positions}, n, {batch})"
-        raise ValueError(f"weights must have shape (n, {batch}){per_position}, got {tuple(weights.shape)}")
+    check_shape("weights", weights, *((positions, "n", batch) if positions and weights.ndim == 3 else ("n", batch)))
     check_weights(weights)

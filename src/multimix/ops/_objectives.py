@@ -30,8 +30,7 @@ from multimix.ops._checks import (
 )
 from multimix.protocols import Losses
 
-Amounts = Annotated[tuple[Annotated[float, Interval(ge=0, lt=inf)], ...], MinLen(1)]
-"""How much each class counts."""
+Amounts = Annotated[tuple[Annotated[float, Interval(ge=0, lt=inf)], ...], MinLen(1)]  # how much each class counts
 Smoothing = Annotated[float, Interval(ge=0, lt=1)]
 Impl = Literal["auto", "plain", "commuted", "fused"]
 Classifier = Callable[[Tensor], Tensor]
@@ -169,8 +168,8 @@ class CrossEntropy(_Weighted):
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return cross-entropy and the weight of the classes in the target."""
-        if self.class_weights is not None:
-            targets = targets * _weights_of("class_weights", self.class_weights, targets)
+        weights = _weights_of("class_weights", self.class_weights, targets)
+        targets = targets if weights is None else targets * weights
         return -(targets * outputs.log_softmax(-1)).sum(-1), targets.sum(-1)
 
     def predictions(self, outputs: Tensor) -> Tensor:
@@ -203,9 +202,7 @@ class BinaryCrossEntropy(_Weighted):
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean over labels, each row counting alike."""
-        weights = None
-        if self.positive_weights is not None:
-            weights = _weights_of("positive_weights", self.positive_weights, targets)
+        weights = _weights_of("positive_weights", self.positive_weights, targets)
         losses = F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights, reduction="none")
         return losses.mean(-1), torch.ones_like(losses[..., 0])
 
@@ -236,11 +233,10 @@ def check_fit(targets: Tensor, wanted: Tensor, outputs: Tensor) -> None:
     """Raise unless targets, as rows ``wanted``, are those of outputs (b, k) or (b, r, k)."""
     if len(wanted) == len(outputs) and (wanted.ndim == 2 or wanted.shape == outputs.shape):
         return
-    each = " or one target a position" if outputs.ndim == 3 else ""
+    expected = "(b,) or (b, k)" + (" or one target a position" if outputs.ndim == 3 else "")
     hint = f"; {INTEGER_ROWS}" if targets.ndim == 2 and not targets.is_floating_point() else ""
     raise ValueError(
-        f"targets for outputs {tuple(outputs.shape)} must have shape (b,) or (b, k){each}, got {tuple(targets.shape)}"
-        f"{hint}"
+        f"targets for outputs {tuple(outputs.shape)} must have shape {expected}, got {tuple(targets.shape)}{hint}"
     )
 
 
@@ -259,7 +255,9 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
     return torch.tensor(values, dtype=dtype, device=device)
 
 
-def _weights_of(name: str, values: tuple[float, ...], like: Tensor) -> Tensor:
+def _weights_of(name: str, values: tuple[float, ...] | None, like: Tensor) -> Tensor | None:
+    if values is None:
+        return None
     if len(values) != like.shape[-1]:
         raise ValueError(f"{name} must hold one number an output, {like.shape[-1]}, got {len(values)}")
     return _constant(values, like.dtype, like.device)
@@ -287,9 +285,8 @@ def objective_of(network: object) -> Objective:
     Raises:
         TypeError: If it is no objective.
     """
-    objective = getattr(network, "objective", None)
-    if objective is None:
-        return CROSS_ENTROPY
+    own = getattr(network, "objective", None)
+    objective = CROSS_ENTROPY if own is None else own
     if not isinstance(objective, Objective):
         raise TypeError(f"objective of the network must be an Objective such as CrossEntropy(), got {objective!r}")
     return objective

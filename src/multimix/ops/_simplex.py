@@ -116,8 +116,7 @@ def dirichlet(
         raise TypeError(f"dtype must be floating-point, got {dtype}")
     drawn = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(alpha, Tensor):
-        if alpha.shape != (n,):
-            raise ValueError(f"alpha must be a number, a range or of shape ({n},), got shape {tuple(alpha.shape)}")
+        check_shape("alpha", alpha, n)
         if looks_are_free(alpha) and len(wrong := alpha[~(alpha.isfinite() & (alpha > 0))]):
             raise ValueError(f"alpha must be above 0 and finite, got a tensor with {float(wrong[0]):.4g}")
     else:

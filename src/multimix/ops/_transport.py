@@ -18,8 +18,7 @@ _REACH = {torch.float32: 60.0, torch.float64: 650.0}
 _CHUNK = {"cpu": 2**18}  # numbers that a product in logarithms forms at a time: what stays in a cache; 2^24 elsewhere
 _NOTHING = -1e30  # the logarithm of no mass: below any other, but finite, so that differences and gradients are numbers
 
-_State = tuple[Tensor, Tensor, int, bool]
-"""Both potentials over epsilon, iterations done, and whether they have come to rest."""
+_State = tuple[Tensor, Tensor, int, bool]  # both potentials over epsilon, iterations done, and whether they rest
 
 
 @torch.no_grad()
@@ -28,9 +27,7 @@ def sinkhorn(
 ) -> Float[Tensor, "*pairs r s"]:
     """Return the plans of least ``<plan, cost> - epsilon * entropy(plan)`` with uniform marginals, without gradient.
 
-    Sinkhorn's iteration on the potentials: columns of a plan sum to 1 / s, its rows to 1 / r as far as it has
-    converged. It works on logarithms, or, where that is the same to rounding, on scalings of a plan that is
-    exponentiated anew every few iterations, which takes a fifth of the time.
+    Sinkhorn's iteration on the potentials: columns of a plan sum to 1 / s, its rows to 1 / r as far as it converged.
 
     Args:
         cost: Of moving from each of r positions to each of s; half precision is worked on in float32.
@@ -53,8 +50,7 @@ def sinkhorn(
     check(Count, iterations=iterations)
     check(NotNegative, tolerance=tolerance)
     with no_autocast(cost.device.type):
-        logs = accurate(cost).flatten(0, -3) if cost.ndim > 2 else accurate(cost)[None]
-        logs = -logs / epsilon
+        logs = -accurate(cost).reshape(-1, *cost.shape[-2:]) / epsilon
 
         def rests(change: Tensor) -> bool:
             return tolerance > 0 and epsilon * float(torch.linalg.vector_norm(change, 1)) < tolerance * len(change)
@@ -85,7 +81,7 @@ def _in_logarithms(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: Callab
 
 
 def _in_scalings(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: Callable[[Tensor], bool]) -> _State | None:
-    """Iterate on factors of the present plan's rows and columns; None if they leave the range that float32 allows."""
+    """Iterate on factors of a plan's rows and columns, in a fifth of the time; None if they leave float32's range."""
     plan = logs + f.unsqueeze(2) + g.unsqueeze(1)
     least = math.log(torch.finfo(plan.dtype).tiny) + _SAFE  # products stay clear of subnormal numbers, which are slow
     plan = torch.threshold_(plan, least, -math.inf).exp_()
@@ -108,11 +104,10 @@ def _in_scalings(logs: Tensor, f: Tensor, g: Tensor, steps: int, rests: Callable
 
 
 class _Kernel(NamedTuple):
-    """A kernel along one axis of an image."""
+    """The logarithms of a kernel along one axis of an image, and how far they fall from 0."""
 
     logs: Tensor
     reach: float
-    """How far the logarithms fall from 0."""
 
 
 def barycentre(
@@ -127,9 +122,8 @@ def barycentre(
     with :math:`C` the squared Euclidean distance, the longer side of the image being 1 from the centre of its first
     pixel to that of its last. The kernel :math:`K = e^{-C / \epsilon}` is the product of one along each axis, so that
     an iteration, :math:`u_i = p_i / K v_i`, :math:`\log q = \sum_i \lambda_i \log K u_i`, :math:`v_i = q / K u_i`, is
-    four small matrix products an image. What falls out of float32 is computed in float64, and what falls out of that,
-    below an epsilon of about 0.003 for a square image, in logarithms, which is slow below 0.0015 but right for any
-    epsilon. A device without float64 takes logarithms earlier. Differentiable in the masses.
+    four small matrix products an image; below an epsilon of about 0.003 for a square image, where these fall out of
+    float64, it is slower, by sums in logarithms, but right for any epsilon. Differentiable in the masses.
 
     Of a single image, or a weight of 1, it returns that image blurred by a Gaussian of variance ``epsilon / 2``; this
     is what entropy costs.
@@ -163,10 +157,7 @@ def barycentre(
 
 
 def _scalings(shares: Tensor, weights: Tensor, down: _Kernel, across: _Kernel, iterations: int) -> Tensor:
-    """Return the logarithm of the barycentre up to a number, by scalings whose maximum is 1.
-
-    So a product with the kernel stays in range; the factors lost for each image cancel in the next scaling.
-    """
+    """Return the logarithm of the barycentre up to a number, by scalings whose maximum is 1: products stay in range."""
     rows, columns = across.logs.exp(), down.logs.exp()
     potentials, logs = torch.zeros_like(shares), torch.empty(0)
     for _ in range(iterations):
