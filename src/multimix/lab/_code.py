@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
@@ -42,14 +42,14 @@ def digests(sources: Sources) -> dict[str, str]:
     return {name: sha256(source).hexdigest() for name, source in sources.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
-    """A file of a folder that was run, what it imported beside it, and the modules that these became."""
+class Program(MetaPathFinder, SourceLoader):  # type: ignore[misc]
+    """A file of a folder and what it imports beside it: found, run, and their bytes kept."""
 
-    main: str
-    place: Path
-    sources: dict[str, bytes] = field(default_factory=dict)
-    modules: dict[str, ModuleType] = field(default_factory=dict)
+    def __init__(self, main: str, read: Read, place: Path) -> None:
+        self.main, self.place, self._read = main, place, read
+        self.sources: dict[str, bytes] = {}
+        self.modules: dict[str, ModuleType] = {}
+        self._files: dict[str, str] = {}
 
     def get(self, name: str) -> Any:
         """Return the object of a name, or raise ValueError."""
@@ -79,6 +79,51 @@ class Program:
             which = f"say which, as in {path}:{found[0]}; it has {', '.join(found)}"
             raise ValueError(f"{path} holds more than one {what}: {which}")
         return found[0]
+
+    def run(self) -> None:
+        """Run the file; modules that were imported before are out of its way, and back afterwards."""
+        aside = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_beside(name, self._read)}
+        name = f"multimix_file_{Path(self.main).stem.replace('.', '_')}"  # never the name of somebody else's module
+        module = module_from_spec(self._spec(name, self.main))
+        sys.modules[name] = module
+        sys.meta_path.insert(0, self)
+        try:
+            self.exec_module(module)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{self.place / self.main} cannot be run: {_said(error, self.place)}") from error
+        finally:
+            sys.meta_path.remove(self)
+            _BESIDE.update(other.__name__.partition(".")[0] for other in self.modules.values() if other is not module)
+            sys.modules.update({known: old for known, old in aside.items() if known.partition(".")[0] not in _BESIDE})
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        top, dot, _ = fullname.partition(".")
+        if top == "multimix" or (dot and top not in self._files):
+            return None
+        file = fullname.replace(".", "/")
+        found = (name for name in (f"{file}/__init__.py", f"{file}.py") if self._read(name) is not None)
+        return self._spec(fullname, name) if (name := next(found, "")) else None
+
+    def _spec(self, fullname: str, file: str) -> ModuleSpec:
+        self._files[fullname] = file
+        spec = spec_from_loader(fullname, self, is_package=file.endswith("/__init__.py"))
+        assert spec is not None  # it is None where the loader is
+        return spec
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self.place / self._files[fullname])
+
+    def get_data(self, path: str) -> bytes:
+        file = Path(path).relative_to(self.place).as_posix()
+        if file not in self.sources:
+            if (source := self._read(file)) is None:
+                raise OSError(f"there is no file {path}")
+            self.sources[file] = source
+        return self.sources[file]
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.modules[self._files[module.__name__]] = module
+        super().exec_module(module)
 
 
 @dataclass(frozen=True)
@@ -192,69 +237,14 @@ def _program(main: str, read: Read, place: Path) -> Program:
         same = all(read(name) == source for name, source in program.sources.items())
         if same and (program.main, program.place) == (main, place):
             return program
-    program = Program(main, place)
-    _run(program, read)
+    program = Program(main, read, place)
+    program.run()
     _PROGRAMS.append(program)
     return program
 
 
-class _Beside(MetaPathFinder, SourceLoader):  # type: ignore[misc]
-    """Finds a program's modules and remembers the bytes of those that are run."""
-
-    def __init__(self, program: Program, read: Read) -> None:
-        self._program, self._read = program, read
-        self._files: dict[str, str] = {}
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        top, dot, _ = fullname.partition(".")
-        if top == "multimix" or (dot and top not in self._files):
-            return None
-        file = fullname.replace(".", "/")
-        found = (name for name in (f"{file}/__init__.py", f"{file}.py") if self._read(name) is not None)
-        return self.spec(fullname, name) if (name := next(found, "")) else None
-
-    def spec(self, fullname: str, file: str) -> ModuleSpec:
-        self._files[fullname] = file
-        spec = spec_from_loader(fullname, self, is_package=file.endswith("/__init__.py"))
-        assert spec is not None  # it is None where the loader is
-        return spec
-
-    def get_filename(self, fullname: str) -> str:
-        return str(self._program.place / self._files[fullname])
-
-    def get_data(self, path: str) -> bytes:
-        file = Path(path).relative_to(self._program.place).as_posix()
-        known = self._program.sources
-        if file not in known:
-            if (source := self._read(file)) is None:
-                raise OSError(f"there is no file {path}")
-            known[file] = source
-        return known[file]
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._program.modules[self._files[module.__name__]] = module
-        super().exec_module(module)
-
-
 _BESIDE: set[str] = set()
 """Modules that lay beside files that were run: the next file's of the same name are others."""
-
-
-def _run(program: Program, read: Read) -> None:
-    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_beside(name, read)}
-    finder = _Beside(program, read)
-    name = f"multimix_file_{Path(program.main).stem.replace('.', '_')}"  # never the name of a module of somebody else's
-    module = module_from_spec(finder.spec(name, program.main))
-    sys.modules[name] = module
-    sys.meta_path.insert(0, finder)
-    try:
-        finder.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{program.place / program.main} cannot be run: {_said(error, program.place)}") from error
-    finally:
-        sys.meta_path.remove(finder)
-        _BESIDE.update(other.__name__.partition(".")[0] for other in program.modules.values() if other is not module)
-        sys.modules.update({known: other for known, other in aside.items() if known.partition(".")[0] not in _BESIDE})
 
 
 def _is_beside(name: str, read: Read) -> bool:
