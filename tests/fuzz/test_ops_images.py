@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -14,7 +13,6 @@ from fuzz.strategies import (
     close,
     full_dtypes,
     generator,
-    laid,
     largest,
     law,
     normals,
@@ -83,33 +81,6 @@ def test_styles_are_mixed_as_the_equations_say(b, c, h, w, rc, rs, at, data):
     inside = torch.zeros(h, w, dtype=torch.bool)
     inside[box.top : box.bottom, box.left : box.right] = True
     close(pasted, torch.where(inside, ours, theirs), torch.float32, scale=scale)
-
-
-def plain_sinkhorn(cost: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """The iteration in logarithms, of one pair."""
-    logs = -cost.double() / epsilon
-    r, s = logs.shape
-    g = torch.zeros(s, dtype=torch.float64)
-    for _ in range(iterations):
-        f = -torch.logsumexp(logs + g, 1) - math.log(r)
-        g = -torch.logsumexp(logs + f[:, None], 0) - math.log(s)
-    return (logs + f[:, None] + g).exp()
-
-
-@law(
-    "sinkhorn",
-    examples=40,
-    lead=st.lists(st.integers(1, 3), max_size=2),
-    epsilon=st.sampled_from([1e-3, 0.1, 10.0]),
-    iterations=st.integers(1, 30),
-)
-def test_transport_plans_are_those_of_the_plain_iteration(h, w, lead, epsilon, iterations, kind, data):
-    cost = data.draw(normals(*lead, h, w, kind=kind)).abs()
-    found = ops.sinkhorn(cost, epsilon, iterations=iterations)
-    expected = torch.stack([plain_sinkhorn(pair, epsilon, iterations) for pair in cost.reshape(-1, h, w)])
-    close(found, expected.view(cost.shape), torch.float32, scale=1.0)
-    assert float(found.min()) >= 0
-    close(found.sum(-2), torch.full((*lead, w), 1 / w), torch.float32)
 
 
 @law("barycentre", n=st.integers(1, 3), m=st.integers(1, 3), epsilon=st.sampled_from([1e-5, 2e-3, 0.02, 1.0]))
@@ -195,30 +166,3 @@ def test_cells_take_one_input_or_two_and_cost_no_more(b, n, h, w, beta, gamma, s
         bonus = 5e-4 * n * h * w  # for blends, which may cost so much more
         most = energy(before, costs, beta) * (1 + 1e-9) + bonus + 1e-6 * largest(costs)
         assert energy(found, costs, beta) <= most
-
-
-@law(
-    "solve_ordered_labels",
-    examples=25,
-    h=st.integers(1, 3),
-    w=st.integers(1, 2),
-    count=st.integers(1, 3),
-    weight=st.sampled_from([0.0, 0.2, 3.0]),
-)
-def test_labels_are_the_best_there_are(h, w, count, weight, seed, layout):
-    draw = generator(seed)
-    steps = torch.randn(2, count, h, w, generator=draw, dtype=torch.float64).sort(1).values  # so that costs are convex
-    unary = laid(steps.cumsum(1), layout)
-    vertical = weight * torch.rand(2, h - 1, w, generator=draw, dtype=torch.float64)
-    horizontal = weight * torch.rand(2, h, w - 1, generator=draw, dtype=torch.float64)
-    found = ops.solve_ordered_labels(unary, vertical, horizontal)
-
-    def cost(grid: int, chosen: tuple[int, ...]) -> float:
-        cells = torch.tensor(chosen, dtype=torch.float64).view(h, w)
-        own = unary[grid].gather(0, cells.long().unsqueeze(0)).sum()
-        down, right = cells.diff(dim=0).square() * vertical[grid], cells.diff(dim=1).square() * horizontal[grid]
-        return float(own + down.sum() + right.sum())
-
-    for grid in range(2):
-        best = min(cost(grid, chosen) for chosen in itertools.product(range(count), repeat=h * w))
-        assert cost(grid, tuple(found[grid].flatten().tolist())) == pytest.approx(best, abs=1e-6)
