@@ -8,8 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from re import match
 
-_MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
-"""What packages of the lab are imported as, where it is not their own name."""
+from multimix._optional import PACKAGES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +28,8 @@ def _missing() -> list[str]:
         return []
     lab = [line for line in every if match(r".*extra == ['\"]lab['\"]", line)]
     names = [found[0] for line in lab if (found := match(r"[\w.-]+", line))]
-    return [name for name in names if find_spec(_MODULES.get(name, name.replace("-", "_"))) is None]
+    modules = {package: module for module, package in PACKAGES.items()}
+    return [name for name in names if find_spec(modules.get(name, name.replace("-", "_"))) is None]
 
 
 def _lab() -> str:

@@ -3,12 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-_PACKAGES = {
-    "PIL": "pillow",
-    "faster_coco_eval": "faster-coco-eval",
-    "sklearn": "scikit-learn",
-    "umap": "umap-learn",
-}
+PACKAGES = {"PIL": "pillow", "faster_coco_eval": "faster-coco-eval", "sklearn": "scikit-learn", "umap": "umap-learn"}
 """What pip calls the packages whose modules have another name."""
 
 
@@ -21,5 +16,5 @@ def require(*names: str, by: str) -> ModuleType:
             if not f"{name}.".startswith(f"{error.name}."):
                 raise  # the library is there, and something it needs is not
     modules = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    package = _PACKAGES.get(modules[0], modules[0])
+    package = PACKAGES.get(modules[0], modules[0])
     raise ImportError(f"{by} needs {' or '.join(modules)}, which is not installed: pip install {package}")

@@ -23,28 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 from typing_extensions import Self, TypedDict
 
-__all__ = [
-    "SILENT",
-    "EncoderOutput",
-    "Evaluator",
-    "Losses",
-    "Method",
-    "Monitor",
-    "Network",
-    "Stateful",
-    "StepOptions",
-    "Teacher",
-    "check_method",
-    "check_network",
-    "declares",
-    "encode",
-    "pool",
-    "require_part",
-    "stateful",
-    "submethods",
-]
-
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -176,7 +155,7 @@ class Method(Protocol):
 class Monitor:
     """Hears from an evaluator how far it is, and the data of its figures; this one does nothing with them."""
 
-    def track(self, what: str, batches: Iterable[T]) -> Iterator[T]:
+    def track(self, what: str, batches: Iterable[_T]) -> Iterator[_T]:
         """Yield ``batches``, a pass over data that is called ``what``; a subclass shows how far it is."""
         yield from batches
 

@@ -36,11 +36,7 @@ def cosine_schedule(optimizer: Optimizer, steps: float) -> LambdaLR:
 
 
 class TrainingMethod:
-    """A method, the network that it trains, its own state, and its generator.
-
-    A host calls :meth:`start` once it knows the device; then, for each mini-batch, ``progress``, the object itself, and
-    ``after_step`` when the optimiser has stepped.
-    """
+    """A method, the network that it trains, its own state, and its generator: what a host's loop calls in turn."""
 
     def __init__(self, method: MethodLike, network: Network) -> None:
         self.method = as_method(method)
@@ -52,7 +48,7 @@ class TrainingMethod:
             part.prepare(network)
 
     def start(self, seed: int, device: torch.device | str) -> None:
-        """Move the method's state to a device and make a generator there, in the loaded state if it fits."""
+        """Move the method's state to a device, once it is known, and make a generator there, in the loaded state."""
         for part in self.learners:
             part.to(device)
         self.generator = Generator(device).manual_seed(seed % 2**63)
@@ -77,8 +73,7 @@ class TrainingMethod:
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the method's own parameters, to be trained beside the network's."""
-        every = (p for part in self.learners for p in part.parameters() if p.requires_grad)
-        return list({id(p): p for p in every}.values())
+        return list(dict.fromkeys(p for part in self.learners for p in part.parameters() if p.requires_grad))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds: tensors, numbers and texts only."""
@@ -96,11 +91,7 @@ class TrainingMethod:
 
 
 class InputMixer:
-    """A method that mixes inputs, or an ``Alternate`` of such, for hosts that compute the loss themselves.
-
-    A generator is seeded from torch's own seed, which differs between the workers of a dataloader and between ranks
-    that seeded themselves, and is not drawn from; a copy that lands in another process starts anew there.
-    """
+    """A method that mixes inputs, or an ``Alternate`` of such, for hosts that compute the loss themselves."""
 
     def __init__(
         self, method: MethodLike, num_classes: int, *, seed: int | None = None, network: Network | None = None
@@ -133,7 +124,7 @@ class InputMixer:
         return method.mix(inputs, targets, **options)
 
     def generator(self, device: torch.device) -> Generator:
-        """Return the source of randomness on a device, in this process."""
+        """Return the source of randomness on a device, in this process; torch's own is asked for its seed only."""
         worker = torch.utils.data.get_worker_info()
         own = worker.seed if worker else -1  # differs between workers, and between epochs unless they are kept
         if (own, device) not in self._generators:

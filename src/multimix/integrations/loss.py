@@ -135,14 +135,12 @@ class MultiMixLoss(nn.CrossEntropyLoss):
         return self.method(network, logits, target, generator=generator).total
 
     def _is_plain(self, logits: Tensor, target: Tensor) -> bool:
-        """Return whether a loss of class probabilities is all there is to it, which is cheaper.
-
-        Looking for ignored labels is free on the CPU only; elsewhere it would wait for the device.
-        """
+        """Return whether a loss of class probabilities is all there is to it, which is cheaper."""
         if self.weight is not None or logits.ndim > 2:
             return False
         if target.is_floating_point():
             return True
+        # Looking for ignored labels is free on the CPU only; elsewhere it would wait for the device.
         free = target.device.type == "cpu" and not torch.compiler.is_compiling()
         return free and not bool((target == self.ignore_index).any())
 
@@ -208,16 +206,13 @@ def _rank() -> int:
 
 
 class _TorchMean(CrossEntropy):
-    """Cross-entropy with torch's mean: over the weights of class indices, over the rows of probabilities.
-
-    Class indices have an ``ignore_index``, probabilities None.
-    """
+    """Cross-entropy with torch's mean: over the weights of class indices, over the rows of probabilities."""
 
     is_plain = False
     __setattr__ = object.__setattr__  # of a frozen class, whose own checks would stop a compiler
 
     def __init__(self, ignore_index: int | None, weight: Tensor | None, share: float) -> None:
-        self.ignore_index = ignore_index  # type: ignore[misc]  # which the setter above allows
+        self.ignore_index = ignore_index  # type: ignore[misc]  # None for probabilities; the setter above allows it
         self.weight, self.share = weight, share
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

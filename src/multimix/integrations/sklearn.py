@@ -91,9 +91,10 @@ class _Estimator(BaseEstimator):
     ) -> Iterator[float]:
         """Train, and yield the mean loss of every epoch; the best weights stay if rows are held out."""
         network = training.network
-        optimizer = torch.optim.AdamW(
-            self._groups([*network.parameters(), *training.parameters()]), lr=self.learning_rate
-        )
+        trained = [p for p in (*network.parameters(), *training.parameters()) if p.requires_grad]
+        spared = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}  # biases and normalisation
+        groups = [{"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay}, spared]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.learning_rate)
         steps = self.epochs * math.ceil(len(rows) / self.batch_size)
         schedule = cosine_schedule(optimizer, steps)
         best, best_weights, waited, judged = math.inf, None, 0, None
@@ -125,13 +126,6 @@ class _Estimator(BaseEstimator):
                 break
         if best_weights is not None:
             network.load_state_dict(best_weights)
-
-    def _groups(self, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
-        """Return parameters so that decay spares biases and normalisation."""
-        trained = [p for p in parameters if p.requires_grad]
-        matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return [group for group in groups if group["params"]]
 
     def _network(self, features: int, outputs: int) -> Network:
         if self.network is None:

@@ -134,11 +134,8 @@ class MultiMixTrainer(hf.Trainer):
         if self._training is None or self._trained is not self.model:
             self._training = TrainingMethod(self._given, adapt(self.model, **self._split))
             self._trained = self.model
-            self._start(self._training)
+            self._training.start(self.args.seed, self.args.device)
         return self._training
-
-    def _start(self, training: TrainingMethod) -> None:
-        training.start(self.args.seed + self.args.process_index, self.args.device)
 
 
 class _Follow(hf.TrainerCallback):
@@ -154,7 +151,7 @@ class _Follow(hf.TrainerCallback):
                 raise FileNotFoundError(f"there is no {STATE_FILE} in {folder}: MultiMixTrainer did not write it")
             training.load_state_dict(torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True))
             self.trainer._checkpoint = None
-        self.trainer._start(training)
+        training.start(args.seed, args.device)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._prepare().after_step()

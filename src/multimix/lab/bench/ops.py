@@ -31,10 +31,7 @@ PAIR_SIZES = ((128, 32, 100, 401), (32, 224, 1000, 61))
 
 @dataclass(frozen=True)
 class Problem:
-    """Embeddings (b, d), labels, head and weights, or the dense form: embeddings (b, r, d) and attention (b, r).
-
-    Every way to the loss starts from the embeddings, so that the head is part of it.
-    """
+    """Embeddings (b, d), labels, head and weights, or the dense form: embeddings (b, r, d) and attention (b, r)."""
 
     features: Tensor
     labels: Tensor
@@ -183,14 +180,14 @@ def _graphed(p: Problem) -> Callable[[], None]:
 
 def pair_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     """Return the comparisons with timm of every method that mixes inputs and asks for no network."""
-    alone = [
-        cls
-        for cls in METHODS
-        if issubclass(cls, MixesInputs) and cls.mixes and not cls.needs_network and not hasattr(cls, "prepare")
-    ]
+    mixing = (cls for cls in METHODS if issubclass(cls, MixesInputs) and cls.mixes and not cls.needs_network)
     makers = [
         *(partial(against_timm, cls, mode) for cls in (Mixup, CutMix) for mode in MODES_MOST),
-        *(partial(against_timm, cls, None) for cls in alone if cls not in (Mixup, CutMix)),
+        *(
+            partial(against_timm, cls, None)
+            for cls in mixing
+            if not (cls in (Mixup, CutMix) or hasattr(cls, "prepare"))
+        ),
     ]
     return [partial(make, *size, device) for size in PAIR_SIZES for make in makers]
 
@@ -200,37 +197,33 @@ def against_timm(
 ) -> Comparison:
     """Compare a method with timm's in batch mode; one that timm does not have (mode None) with timm's mixup.
 
-    A mode is compared as the op alone, which has the bar, and with its arguments checked: timm checks nothing, and
-    mixes in place.
+    A mode has its bar as the op alone, since timm checks no argument, and mixes in place.
     """
     generator = Generator(device).manual_seed(0)
     images = torch.randn(b, 3, side, side, generator=generator, device=device)
     batch = images, torch.randint(classes, (b,), generator=generator, device=device), classes
     method: Any = cls() if mode is None else cls(mode=mode)  # type: ignore[call-arg]
     name, theirs = f"{method.name} and soft targets", Mixup if mode is None else cls
-    cases = [Case(method.name if mode is None else f"{mode}, checked", _checked(method, *batch))]
+    op, checked = _ours(method, *batch)
+    cases = [Case(method.name if mode is None else f"{mode}, checked", checked)]
     if mode is not None:
         name += f", {mode}"
-        cases.insert(0, Case(mode, _op(method, *batch), MODES_MOST[mode]))
+        cases.insert(0, Case(mode, op, MODES_MOST[mode]))
         if mode != "batch":
             cases.append(Case(f"timm, {mode}", _timm(cls, *batch, mode)))
     baseline = Case(f"timm, {'mixup' if mode is None else 'batch'}", _timm(theirs, *batch, "batch"))
     return Comparison(name, {"b": b, "side": side, "k": classes}, baseline, tuple(cases), rounds)
 
 
-def _op(method: Mixup | CutMix, images: Tensor, labels: Tensor, classes: int) -> Callable[[], object]:
+def _ours(method: Any, images: Tensor, labels: Tensor, classes: int) -> tuple[Callable[[], object], ...]:
+    """Return a call of the op alone, and one of the method."""
     generator = Generator(images.device).manual_seed(0)
 
-    def call() -> tuple[Tensor, Tensor]:
+    def op() -> tuple[Tensor, Tensor]:
         mixing = method.draw(None, images, labels, generator)
         return mixing.mix(images), mixing.mix_targets(as_probabilities(labels, classes))
 
-    return call
-
-
-def _checked(method: MixesInputs, images: Tensor, labels: Tensor, classes: int) -> Callable[[], object]:
-    generator = Generator(images.device).manual_seed(0)
-    return lambda: method.mix(images, labels, num_classes=classes, generator=generator)
+    return op, lambda: method.mix(images, labels, num_classes=classes, generator=generator)
 
 
 def _timm(cls: type, images: Tensor, labels: Tensor, classes: int, mode: str) -> Callable[[], object]:

@@ -31,7 +31,6 @@ _GPU_BARS: tuple[tuple[Method, float | None], ...] = (
 MOST = 1.1
 """The bar: the most that a suite may take of its passes' time."""
 IMAGES = 256
-
 _ATTACKED = AdversarialSettings(steps=4, curve=(), curve_examples=10)
 """What a step of PGD costs does not depend on their number."""
 _OUT = OODSettings(
@@ -42,10 +41,7 @@ _OUT = OODSettings(
 
 
 def step_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
-    """Return the comparisons of training steps: PreActResNet-18, mini-batches of 128 images of 32 × 32 pixels.
-
-    On a GPU, ResNet-50 with images of 224 × 224 pixels in bfloat16 too.
-    """
+    """Return the comparisons of training steps, 128 images each; on a GPU, of large images in bfloat16 too."""
     splits = random_images(1024, 32, classes=100)
     makers: list[Callable[[], Comparison]] = [
         partial(make, splits, device) for make in (_engine_comparison, _average_comparison, _method_comparison)
@@ -145,10 +141,7 @@ def _endless(batches: Batches) -> Iterator[Any]:
 
 
 def suite_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
-    """Return the comparisons of suites with their passes: PreActResNet-18, 256 images of 32 × 32 pixels, 10 classes.
-
-    The network is of width 16 on a CPU, where what a suite adds weighs four times as much as with one of width 32.
-    """
+    """Return the comparisons of suites with their passes; on a CPU a narrow network shows what they add."""
     width = 16 if device.type == "cpu" else 64
     network = build("preact_resnet18", num_classes=10, in_channels=3, width=width, image_size=32)
     cast("nn.Module", network).to(device).eval()

@@ -58,8 +58,8 @@ def output_file(text: str) -> Path:
 
 def run_arguments(
     command: str, recipes: Iterable[str], options: Options, arguments: list[str], *, usage: str
-) -> tuple[Any, list[str]] | None:
-    """Return the arguments of a command that makes a run, and those of its configuration; None after help."""
+) -> tuple[Any, list[str]]:
+    """Return the arguments of a command that makes a run, and those of its configuration; help ends it here."""
     common: Options = {
         "recipe": {"nargs": "?", "help": ", ".join(recipes)},
         "--name": {"help": "of the run folder; by default of what is trained, seed and time"},
@@ -71,7 +71,7 @@ def run_arguments(
     if not arguments or arguments[0] in ("-h", "--help"):
         lists = f"multimix {command} RECIPE --help lists every field and its value in the recipe."
         print(f"{parser.format_help()}\n{lists}")
-        return None
+        raise SystemExit(0)
     given, rest = parser.parse_known_args(arguments)
     if given.resume and (rest or given.recipe or given.name or vars(given).get("method")):
         raise ValueError("--resume takes the run's own configuration and goes with no other argument")

@@ -71,11 +71,8 @@ class _Finder(MetaPathFinder, Loader):
 
 @contextmanager
 def standins() -> Iterator[None]:
-    """Import stand-ins for heavy libraries while the context lasts; what was imported over them is forgotten after it.
-
-    Where torch is imported already there is nothing to save, and nothing happens.
-    """
-    if "torch" in sys.modules:
+    """Import stand-ins for heavy libraries while the context lasts, and forget what was imported over them."""
+    if "torch" in sys.modules:  # there is nothing to save
         yield
         return
     before = dict(sys.modules)

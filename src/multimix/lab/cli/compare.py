@@ -108,10 +108,7 @@ def _of_recipe(name: str, methods: list[str] | None, rest: list[str]) -> Study:
 
 
 def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
-    """Run the trials of a study, write ``trials.jsonl`` and return the number of the best candidate by label.
-
-    A trial never sees the test set; the best, or the first of these, has the highest validation accuracy at its end.
-    """
+    """Run the trials of a study, write ``trials.jsonl`` and return the number of the best candidate by label."""
     trials = study.trials()
     if not trials:
         return {}

@@ -33,13 +33,8 @@ _SHOWN = 9
 
 
 def main(arguments: list[str]) -> None:
-    """Measure finished runs on their test sets, write the results into them and make each one's report.
-
-    Who asks for all suites is told which a run's data do not suit; who names one gets an error.
-    """
-    usage = (
-        "multimix evaluate RUN ... [--suites NAME ...] [--examples N] [--again] [--batch-size N] [--SUITE.FIELD ...]"
-    )
+    """Measure finished runs on their test sets, write the results into them and make each one's report."""
+    usage = "%(prog)s RUN ... [--suites NAME ...] [--examples N] [--again] [--batch-size N] [--SUITE.FIELD ...]"
     about = "Measure finished runs on their test sets. What has been measured already is kept."
     parser = Parser(OPTIONS, prog="multimix evaluate", usage=usage, description=about, add_help=False)
     # The settings of every suite as one dataclass, a field a suite.
@@ -52,7 +47,7 @@ def main(arguments: list[str]) -> None:
     chosen = vars(override(settings, rest, prog="multimix evaluate"))
     if given.examples is not None:
         chosen = {name: replace(of, examples=of.examples or given.examples) for name, of in chosen.items()}
-    everything = given.suites == ["all"]
+    everything = given.suites == ["all"]  # then a suite that a run's data do not suit is left out, else an error
     suites = _NAMES if everything else [suite.name for suite in suites_named(given.suites)]
     passed = {"settings": chosen, **{name: vars(given)[name] for name in ("again", "batch_size", "trust_code")}}
     for run in given.runs:

@@ -13,21 +13,18 @@ def main(arguments: list[str]) -> None:
     """Name everything that the other commands take by name."""
     parser = Parser(prog="multimix list", description="Name methods, recipes, data sets, models and suites.")
     parser.parse_args(arguments)
-    show("methods (each also as distilled-NAME; or FILE.py:CLASS)", {name: about_method(name) for name in METHOD_NAMES})
-    show("recipes (or FILE.py:FUNCTION)", {name: _first_line(recipe) for name, recipe in RECIPES.items()})
-    show("detection recipes", {name: _first_line(recipe) for name, recipe in DETECTION_RECIPES.items()})
-    show("data sets (or FILE.py:FUNCTION)", dict.fromkeys(DATASETS, ""))
-    show("models", dict.fromkeys((*MODELS, "timm:NAME", "torchvision:NAME"), ""))
-    show("suites", {suite.name: _first_line(suite) for suite in SUITES})
-
-
-def show(title: str, entries: dict[str, str]) -> None:
-    """Print names and what they mean."""
-    width = max(map(len, entries))
-    print(f"{title}:")
-    for name, text in entries.items():
-        print(f"  {name:{width}}  {text}".rstrip())
-    print()
+    tables = {
+        "methods (each also as distilled-NAME; or FILE.py:CLASS)": {name: about_method(name) for name in METHOD_NAMES},
+        "recipes (or FILE.py:FUNCTION)": {name: _first_line(recipe) for name, recipe in RECIPES.items()},
+        "detection recipes": {name: _first_line(recipe) for name, recipe in DETECTION_RECIPES.items()},
+        "data sets (or FILE.py:FUNCTION)": dict.fromkeys(DATASETS, ""),
+        "models": dict.fromkeys((*MODELS, "timm:NAME", "torchvision:NAME"), ""),
+        "suites": {suite.name: _first_line(suite) for suite in SUITES},
+    }
+    for title, entries in tables.items():
+        width = max(map(len, entries))
+        rows = [f"  {name:{width}}  {text}".rstrip() for name, text in entries.items()]
+        print(f"{title}:", *rows, "", sep="\n")
 
 
 def _first_line(thing: object) -> str:

@@ -21,10 +21,7 @@ OPTIONS: Options = {
 
 def main(arguments: list[str]) -> None:
     """Train by a recipe, any field overridden, or continue a run."""
-    asked = run_arguments("train", RECIPES, OPTIONS, arguments, usage=USAGE)
-    if asked is None:
-        return
-    given, rest = asked
+    given, rest = run_arguments("train", RECIPES, OPTIONS, arguments, usage=USAGE)
     if given.resume:
         run = resume(given.resume, quiet=given.quiet, trust_code=given.trust_code)
     elif given.trust_code:
