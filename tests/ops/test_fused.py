@@ -1,7 +1,6 @@
 """The fused form: chunks, weights drawn inside, memory, second derivatives, compilation."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -79,27 +78,15 @@ def test_a_loss_that_draws_in_chunks_asks_for_every_tuple_once(chunk):
         assert max(asked) <= chunk * (sets or 1)
 
 
-def _dirichlet(rows: int, *, b: int, generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    return ops.dirichlet(rows, b, 0.3, generator=generator, device=device)
-
-
 @pytest.mark.parametrize("r", [None, 2])
 def test_memory_does_not_grow_with_the_tuples(r, device, cost):
-    b, k = 32, 10
-    logits = torch.randn((b, k) if r is None else (b, r, k), device=device, requires_grad=True)
-    targets = torch.arange(b, device=device) % k
-    attention = torch.full((b, r or 1), 0.5, device=device)
-    generator = torch.Generator(device).manual_seed(0)
+    b, generator = 32, torch.Generator(device).manual_seed(0)
+    s = sample(b, 1, 10, r=r, dtype=torch.float32).on(device)
+    s.logits.requires_grad_()
+    draw = lambda rows: ops.dirichlet(rows, b, 0.3, generator=generator, device=device)  # noqa: E731
 
     def peak(n: int) -> int:
-        lazy = ops.LazyWeights(n, partial(_dirichlet, b=b, generator=generator, device=device), r)
-
-        def call() -> None:
-            if r is None:
-                ops.mixed_cross_entropy(logits, targets, lazy, chunk=2000).backward()
-            else:
-                ops.dense_mixed_cross_entropy(logits, targets, lazy, attention, chunk=2000).backward()
-
+        call = lambda: replace(s, weights=ops.LazyWeights(n, draw, r)).loss(chunk=2000).backward()  # noqa: E731
         call()
         return cost(call, device).peak_bytes
 
