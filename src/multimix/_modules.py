@@ -1,7 +1,8 @@
-"""Modules as methods need them: copied, and told apart from what they were."""
+"""Modules as methods and metrics need them: copied, told apart from what they were, in eval mode for a while."""
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -13,16 +14,19 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def copied(module: M) -> M:
-    """Return a deep copy of a module, without what was compiled of the original, as by ``torch.compile(net.embed)``.
-
-    What autograd has left in it, as old ``weight_norm`` does, is copied as plain numbers: ``deepcopy`` refuses it.
-    """
-    computed = (t for part in module.modules() for t in _tensors(vars(part)) if not t.is_leaf)
-    twin = copy.deepcopy(module, {id(t): t.detach().clone() for t in computed})
+    """Return a deep copy of a module, without what was compiled of the original, as by ``torch.compile(net.embed)``."""
+    # What autograd has left in it, as old weight_norm does, is copied as plain numbers: deepcopy refuses it.
+    twin = copy.deepcopy(module, leaves_of(module))
     for part in twin.modules():
         for name in [name for name, value in vars(part).items() if hasattr(value, "_torchdynamo_orig_callable")]:
             delattr(part, name)
     return twin
+
+
+def leaves_of(module: nn.Module) -> dict[int, Any]:
+    """Return copies of what autograd has computed in a module, by id, for ``deepcopy``, which copies leaves only."""
+    computed = (t for part in module.modules() for t in _tensors(vars(part)) if not t.is_leaf)
+    return {id(t): t.detach().clone() for t in computed}
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -39,3 +43,26 @@ def fingerprint(module: nn.Module) -> Tensor:
     parameters = [parameter.detach() for parameter in module.parameters()]
     norms = [torch.linalg.vector_norm(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
     return torch.stack([norm.to(norms[0].device, widest(norms[0].device)) for norm in norms])
+
+
+def not_alone(inputs: Tensor) -> Tensor:
+    """Return a batch to take a gradient through: a single example comes twice.
+
+    For a mini-batch of one, torch 2.14 gets the gradient of batch normalisation wrong on a CPU, in eval mode too, where
+    what comes back has the channels last, as from a network that ends in one and is then read position by position.
+    """
+    return inputs.repeat(2, *[1] * (inputs.ndim - 1)) if len(inputs) == 1 else inputs
+
+
+@contextmanager
+def evaluating(network: object) -> Iterator[None]:
+    """Put a network in eval mode while the context lasts; each of its modules has its own mode back afterwards."""
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

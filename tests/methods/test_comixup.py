@@ -10,7 +10,7 @@ import toy
 from methods.shared import problem as drawn_problem
 from methods.shared import same_gradients, seeded
 from multimix.methods.comixup import CoMixup, _affinity, _salient_spots, _share_of_cells
-from multimix.ops._comix import _Search, comix_masks
+from multimix.ops._grids import _Search, comix_masks
 
 SETTINGS = {"beta": 0.32, "gamma": 1.0, "tau": 0.83}
 

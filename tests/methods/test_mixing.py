@@ -99,10 +99,9 @@ def test_images_and_targets_are_those_of_the_loop(name, b, shape):
 def test_lambda_is_beta_and_one_a_step(method, alpha):
     network, (inputs, _), generator = toy.vectors(), toy.batch(4, 1, 2, 2), seeded(1)
     drawn = [method.draw(network, inputs, None, generator) for _ in range(600)]
-    pairings = [getattr(each, "pairing", each) for each in drawn]
-    assert all(pairing.lam.shape == () for pairing in pairings)
-    assert stats.kstest([float(pairing.lam) for pairing in pairings], stats.beta(alpha, alpha).cdf).pvalue > 1e-3
-    first = torch.bincount(torch.stack([pairing.partners[0] for pairing in pairings]), minlength=4)
+    assert all(each.lam.shape == () for each in drawn)
+    assert stats.kstest([float(each.lam) for each in drawn], stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+    first = torch.bincount(torch.stack([each.partners[0] for each in drawn]), minlength=4)
     assert stats.chisquare(first.numpy()).pvalue > 1e-3
 
 
@@ -298,7 +297,7 @@ def test_manifold_mixup_equals_the_loop(stage):
     inputs, targets = toy.batch(7, 3, 6, 6, dtype=torch.float64)
     method = ManifoldMixup(stages=(stage,))
     drawn = method.draw(network, inputs, targets, seeded())
-    hidden, partners, lam = inputs, drawn.pairing.partners, float(drawn.pairing.lam)
+    hidden, partners, lam = inputs, drawn.partners, float(drawn.lam)
     assert drawn.stage == stage
     for i, block in enumerate(network.blocks):
         hidden = block(hidden)

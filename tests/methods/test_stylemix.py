@@ -11,7 +11,7 @@ from torch.nn import functional
 import toy
 from methods.shared import seeded
 from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder
-from multimix.methods._predict import InputMixing
+from multimix.methods._predict import Mixing
 from multimix.methods.stylemix import StyleCutMix, StyleMix
 from multimix.ops import Box, exchange_styles, mix_styles, paste_styles
 
@@ -167,7 +167,7 @@ def test_the_other_steps_are_plain(cls, probability):
     method = cls(learning_rate=0.0) if probability is None else cls(learning_rate=0.0, prob=probability)
     expected = {StyleMix: 0.2, StyleCutMix: 0.5}[cls] if probability is None else probability
     generator, inputs = seeded(3), torch.zeros(2, 3, 2, 2)
-    plain = sum(type(method.draw(None, inputs, None, generator)) is InputMixing for _ in range(600))
+    plain = sum(type(method.draw(None, inputs, None, generator)) is Mixing for _ in range(600))
     assert plain / 600 == pytest.approx(1 - expected, abs=4 * math.sqrt(expected * (1 - expected) / 600))
 
 

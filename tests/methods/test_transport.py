@@ -45,7 +45,7 @@ def test_aligned_mixing_equals_the_loop(b, shape, onto_first, soft):
     network, inputs, given, probabilities = problem(b, *shape, soft=soft)
     method = AlignMix(prob=1.0, iterations=23, tolerance=0.0)
     seed, drawn = drawn_with(method, inputs, onto_first)
-    lam, partners = float(drawn.pairing.lam), drawn.pairing.partners
+    lam, partners = float(drawn.lam), drawn.partners
     maps, mixed = network.embed(inputs), []
     for i, j in enumerate(partners.tolist()):
         r = maps.shape[1]
@@ -72,7 +72,7 @@ def test_a_case_worked_by_hand():
 
 def _aligning(pairing, onto_first):
     _, drawn = drawn_with(ALIGNED, torch.zeros(2, 3), onto_first)
-    return type(drawn)(pairing, onto_first, ALIGNED)
+    return type(drawn)(pairing, ALIGNED, onto_first=onto_first)
 
 
 def test_the_other_steps_are_mixup():
@@ -89,7 +89,7 @@ def test_what_is_drawn():
     inputs, generator = torch.zeros(4, 3), seeded(2)
     for probability in (0.5, 0.2):
         drawn = [AlignMix(prob=probability).draw(None, inputs, None, generator) for _ in range(700)]
-        aligned = [each for each in drawn if not isinstance(each, PairMixing)]
+        aligned = [each for each in drawn if each.inside]
         assert stats.binomtest(len(aligned), 700, probability).pvalue > 1e-3
         assert stats.binomtest(sum(each.onto_first for each in aligned), len(aligned)).pvalue > 1e-3
 

@@ -13,10 +13,6 @@ from torch.nn.functional import conv2d, interpolate, mse_loss, pad, pixel_shuffl
 
 from multimix.ops import as_probabilities, channel_statistics, no_autocast
 
-_ENCODER = ((32, 3, 2), (48, 32, 1))
-"""Channels after and before, and stride, of the small encoder's convolutions."""
-_DECODER = ((32, 48), (12, 32))
-"""Channels after and before of the small decoder's; the last ones are the three colours of 2 x 2 pixels."""
 _TINY = 1e-8
 _VGG_CONVOLUTIONS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)
 _DECODER_CONVOLUTIONS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
@@ -90,10 +86,7 @@ class Autoencoder(nn.Module):
 
 
 class SmallAutoencoder(Autoencoder):
-    """Two fixed random convolutions, and two that learn to undo them: 15 and 17 thousand weights.
-
-    The weights of the decoder are one vector, which a step replaces: a graph that holds the old one stays valid.
-    """
+    """Two fixed random convolutions, and two that learn to undo them: 15 and 17 thousand weights."""
 
     weights: Tensor
     first: Tensor
@@ -104,12 +97,14 @@ class SmallAutoencoder(Autoencoder):
         generator = Generator().manual_seed(0)
         stages: list[nn.Module] = [
             Convolution(*_initial(after, before, generator), stride=stride, mode="replicate", kept=True)
-            for after, before, stride in _ENCODER
+            for after, before, stride in ((32, 3, 2), (48, 32, 1))
         ]
         super().__init__(stages, size)
-        layers = [_initial(after, before, generator) for after, before in _DECODER]
+        # at last the three colours of 2 x 2 pixels
+        layers = [_initial(after, before, generator) for after, before in ((32, 48), (12, 32))]
         self.shapes = [weight.shape for weight, _ in layers]
         weights = torch.cat([part.flatten() for layer in layers for part in layer])
+        # The decoder's are one vector, which a step replaces: a graph that holds the old one stays valid.
         self.register_buffer("weights", weights)
         self.register_buffer("first", torch.zeros_like(weights))
         self.register_buffer("second", torch.zeros_like(weights))
@@ -139,9 +134,8 @@ class SmallAutoencoder(Autoencoder):
             self.weights = self.weights - rate * mean / (square.sqrt() + _TINY)
 
     def _decode(self, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        parts = (self.weights if weights is None else weights).split(
-            [count for shape in self.shapes for count in (shape.numel(), shape[0])]
-        )
+        counts = [count for shape in self.shapes for count in (shape.numel(), shape[0])]
+        parts = (self.weights if weights is None else weights).split(counts)
         for i, shape in enumerate(self.shapes):
             features = _convolve(features, parts[2 * i].view(shape), parts[2 * i + 1], mode="replicate")
             features = features if i + 1 == len(self.shapes) else features.relu()
@@ -198,15 +192,13 @@ def _initial(after: int, before: int, generator: Generator) -> tuple[Tensor, Ten
 
 
 class ClassStyles(nn.Module):
-    """The mean style of each class that was seen: channel means and deviations of every stage.
-
-    ``scale`` is what the mean distance of two classes is to be; by default distances are as they are.
-    """
+    """The mean style of each class that was seen: channel means and deviations of every stage."""
 
     means: Tensor
     counts: Tensor
 
     def __init__(self, scale: float | None = None) -> None:
+        """Take the mean distance that two classes are to have; by default distances are as they are."""
         super().__init__()
         self.scale = scale
         self.register_buffer("means", torch.zeros(0, 0))

@@ -33,19 +33,13 @@ class LearnsBeside(Stateful, Checked, Predicts):
         return next(self.children(), None) is not None
 
     def build(self, network: Network, make: Callable[[], Module]) -> Module:
-        """Return a new module where the network is and in its precision.
-
-        Its initial weights follow from torch's global random state, as the network's do, but leave that state alone.
-        """
+        """Return a new module where the network is and in its precision; torch's global random state stays as it is."""
         like = next(network_module(network, type(self).__name__).parameters())
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             return make().to(like.device, like.dtype)
 
     def look_for_an_optimiser(self, network: Network) -> None:
-        """Warn once if the network is trained and what is learned beside it is not.
-
-        A loop that calls ``after_step`` and one that has trained the parameters are looked at no further.
-        """
+        """Warn once if the network is trained and what is learned beside it is not; a loop that has led is trusted."""
         module = network_module(network, type(self).__name__)
         if not torch.is_grad_enabled() or self._settled or self.led or torch.compiler.is_compiling():
             return

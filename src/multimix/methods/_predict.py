@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor
@@ -21,24 +21,14 @@ from multimix.ops import (
 from multimix.protocols import Losses, Network, Teacher, check_network, encode, pool
 
 
-@runtime_checkable
-class Mixing(Protocol):
-    """One draw of a method: everything random about a step is settled in it."""
+class Mixing:
+    """One draw of a method: everything random about a step is settled in it; this one leaves everything as it is."""
 
-    def predict(self, network: Network, inputs: Tensor) -> Tensor:
-        """Return the logits of the mixed mini-batch."""
-        ...
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the mixed class probabilities."""
-        ...
-
-
-class InputMixing:
-    """A draw that mixes the inputs themselves; this one leaves everything as it is."""
+    inside: ClassVar[bool] = False
+    """Whether hidden representations are mixed, inside the network, and not its inputs."""
 
     def mix(self, inputs: Tensor) -> Tensor:
-        """Return the mixed inputs."""
+        """Return the mixed inputs, or hidden representations where ``predict`` mixes those."""
         return inputs
 
     def mix_targets(self, targets: Tensor) -> Tensor:
@@ -46,11 +36,11 @@ class InputMixing:
         return targets
 
     def predict(self, network: Network, inputs: Tensor) -> Tensor:
-        """Return the logits of the mixed inputs."""
+        """Return the logits of the mixed mini-batch."""
         return network(self.mix(inputs))
 
 
-class PairMixing(InputMixing):
+class PairMixing(Mixing):
     """Pairs whose targets are mixed linearly, and so are the inputs unless ``how(inputs, partners, **given)`` mixes."""
 
     def __init__(
@@ -156,9 +146,7 @@ class MixesInputs(Predicts):
             raise ValueError(f"inputs must be images of shape (b, c, h, w) for {name}, got {shape}")
 
     @abstractmethod
-    def draw(
-        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> InputMixing:
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw this step's mixing; targets are class indices or probabilities."""
 
     def mix(
@@ -195,14 +183,11 @@ class MixesInputs(Predicts):
 
 
 def begin(network: Network, targets: Tensor, generator: Generator | None, *, called: bool = False) -> Tensor:
-    """Return a step's targets, one-hot integers as probabilities, once network and generator are what they must be.
-
-    A network with outputs at every position (``dense``) takes integers (b, r) for label maps, whatever they hold.
-    """
+    """Return a step's targets, one-hot integers as probabilities, once network and generator are what they must be."""
     check_network(network, called=called)
     check_generator(generator)
     if getattr(network, "dense", False) or not isinstance(objective_of(network), CrossEntropy):
-        return targets
+        return targets  # with outputs at every position (b, r) are label maps, whatever they hold
     weight = getattr(network.head, "weight", None)
     return rows_of(targets, None if weight is None else len(weight)) if isinstance(targets, Tensor) else targets
 
@@ -249,10 +234,7 @@ def wanted_of(
 
 
 def on_grid(grid: tuple[int, ...] | None, targets: Tensor, outputs: Tensor) -> Tensor:
-    """Return label maps (b, h, w) at the positions of a grid that have outputs (b, r, k): the nearest labels.
-
-    Other targets, and maps of that size, come back as they are.
-    """
+    """Return label maps (b, h, w) at the positions of a grid that have outputs (b, r, k); others as they are."""
     if outputs.ndim != 3 or not is_label_map(targets) or not grid or len(grid) != 2:
         return targets
     sides = zip(grid, targets.shape[1:], strict=True)

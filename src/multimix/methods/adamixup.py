@@ -11,7 +11,7 @@ from multimix._declared import Count, Interval
 from multimix._modules import copied
 from multimix.methods._images import uniform
 from multimix.methods._learned import LearnsBeside, network_module
-from multimix.methods._predict import InputMixing, Step
+from multimix.methods._predict import Mixing, Step
 from multimix.ops import accurate, check_batch, draw_partners
 from multimix.protocols import Losses, Network
 
@@ -90,7 +90,7 @@ class AdaMixUp(LearnsBeside):
 
 
 @dataclass(frozen=True)
-class PolicyMixing(InputMixing):
+class PolicyMixing(Mixing):
     """The second input of each pair and the weight of its first, which is an early one of the mini-batch."""
 
     partners: Tensor
@@ -129,8 +129,7 @@ class Policy(nn.Module):
         if n == 1:  # batch normalisation cannot train on a single value
             averages = torch.cat([averages, averages])
         embeddings = trunk.pool(trunk.embed(averages))
-        if embeddings.shape[-1] != self.width:
-            size = embeddings.shape[-1]
+        if (size := embeddings.shape[-1]) != self.width:
             raise ValueError(
                 f"width must be the size of the network's pooled embedding, {size}, for AdaMixUp, got {self.width}"
             )

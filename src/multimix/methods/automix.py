@@ -16,6 +16,27 @@ from multimix.ops import CrossEntropy, accurate, beta, draw_partners, objective_
 from multimix.protocols import Losses, Network
 
 
+class Generating(PairMixing):
+    """Pairs of the first images, which the generator mixes by ``unet`` and ``masks``; the others stay clean."""
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return the mini-batch with its first images replaced by mixed ones."""
+        n = len(self.partners)
+        return torch.cat([super().mix(inputs[:n]).to(inputs.dtype), inputs[n:]])
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the class probabilities, those of the mixed images mixed linearly."""
+        n = len(self.partners)
+        return torch.cat([super().mix_targets(targets[:n]), targets[n:]])
+
+    def distance(self, inputs: Tensor, mixed: Tensor) -> Tensor:
+        """Return the mean absolute difference of mixed images to the two that they are made of, weighed by lambda."""
+        n = len(self.partners)
+        images, mixed = _to_unit_range(inputs[:n]), _to_unit_range(mixed[:n])
+        own, other = (images - mixed).abs().mean(), (images[self.partners] - mixed).abs().mean()
+        return self.lam * own + (1 - self.lam) * other
+
+
 @dataclass(eq=False)
 class AutoMix(LearnsBeside, MixesInputs):
     r"""Let a U-Net, trained with the classifier, mix part of the images; the others stay clean.
@@ -88,9 +109,7 @@ class AutoMix(LearnsBeside, MixesInputs):
         total = losses.total - labels_weight * entropy + self.distance_weight * distance
         return Losses(total, {**losses.terms, "entropy": entropy.detach(), "distance": distance.detach()})
 
-    def draw(
-        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> "Generating":
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Generating:
         """Draw pairs, lambda, and whose features survive in the generator, which is built if there is none."""
         if self.unet is None:
             if network is None:
@@ -107,27 +126,6 @@ class AutoMix(LearnsBeside, MixesInputs):
         return Generating(partners, lam, unet, masks=masks)
 
 
-class Generating(PairMixing):
-    """Pairs of the first images, which the generator mixes by ``unet`` and ``masks``; the others stay clean."""
-
-    def mix(self, inputs: Tensor) -> Tensor:
-        """Return the mini-batch with its first images replaced by mixed ones."""
-        n = len(self.partners)
-        return torch.cat([super().mix(inputs[:n]).to(inputs.dtype), inputs[n:]])
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the class probabilities, those of the mixed images mixed linearly."""
-        n = len(self.partners)
-        return torch.cat([super().mix_targets(targets[:n]), targets[n:]])
-
-    def distance(self, inputs: Tensor, mixed: Tensor) -> Tensor:
-        """Return the mean absolute difference of mixed images to the two that they are made of, weighed by lambda."""
-        n = len(self.partners)
-        images, mixed = _to_unit_range(inputs[:n]), _to_unit_range(mixed[:n])
-        own, other = (images - mixed).abs().mean(), (images[self.partners] - mixed).abs().mean()
-        return self.lam * own + (1 - self.lam) * other
-
-
 def _to_unit_range(images: Tensor) -> Tensor:
     """Return images in full precision, scaled from their least and largest value to 0 and 1; constant ones are 0."""
     images = accurate(images)
@@ -136,17 +134,13 @@ def _to_unit_range(images: Tensor) -> Tensor:
 
 
 class MixingUNet(nn.Module):
-    """Mix images in a small U-Net: at each level, complementary sets of channels survive of either image.
-
-    Works on images of any size: an axis of a single position is not halved any more. Batch normalisation always takes
-    the statistics of the mini-batch. ``levels`` holds the channels at each level, from the images' own size down.
-    """
+    """Mix images of any size in a small U-Net: at each level, complementary sets of channels survive of either one."""
 
     def __init__(self, channels: int, width: int = 16):
         """Make a generator for images with ``channels`` channels, with ``width`` channels at their own size."""
         super().__init__()
         self.channels = channels
-        self.levels = [width, 2 * width, 4 * width, 8 * width, 8 * width]
+        self.levels = [width, 2 * width, 4 * width, 8 * width, 8 * width]  # from the images' own size down
         inside = [channels, *self.levels[:-1]]
         joined = [width, width, 2 * width, 4 * width]
         self.down = nn.ModuleList(
@@ -160,10 +154,7 @@ class MixingUNet(nn.Module):
         self.out = nn.Sequential(nn.Conv2d(width, channels, 1), _BatchNorm(channels))
 
     def forward(self, images: Tensor, partners: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        """Return images (n, c, h, w) mixed with their partners (n,).
-
-        ``masks`` holds for each level which channels are the image's own, 1, and which are its partner's, 0.
-        """
+        """Return images (n, c, h, w) mixed with their partners (n,); masks are 1 for an image's own channels."""
         merged: list[Tensor] = []
         for down, merge, mask in zip(self.down, self.merge, masks, strict=True):
             if merged:  # an axis of a single position is not halved any more

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from multimix._declared import Checked, Count, Fraction, Positive
 from multimix.methods._images import Weight, input_gradient, kept_statistics, saliency_of
-from multimix.methods._predict import InputMixing, MixesInputs, Step, wanted_of
+from multimix.methods._predict import MixesInputs, Mixing, Step, wanted_of
 from multimix.ops import comix_masks, dirichlet, no_autocast, objective_of
 from multimix.protocols import Losses, Network
 
@@ -110,7 +110,7 @@ class CoMixup(MixesInputs, Checked):
 
 
 @dataclass(frozen=True)
-class Assembly(InputMixing):
+class Assembly(Mixing):
     """The two inputs whose mean each cell of each output is; the same one twice where it is no blend."""
 
     chosen: Int[Tensor, "2 b rows columns"]

@@ -200,14 +200,12 @@ class SaliencyMix(MixesInputs, Checked):
         ratio = (1 - lam) ** 0.5 if mixed else 0.0
         halves = [int(side * ratio) // 2 for side in size]
         # where nothing is pasted, the saliency need not be known
-        centres = partners.new_zeros(b, 2) if 0 in halves else self._centres(inputs, anywhere)[partners]
+        centres = partners.new_zeros(b, 2)
+        if 0 not in halves:
+            saliency = static_saliency(inputs, levels=self.levels)
+            salient = (saliency.amax((1, 2)) > 0).unsqueeze(1)
+            drawn = (anywhere * anywhere.new_tensor(size)).long()
+            centres = torch.where(salient, saliency_peaks(saliency), drawn)[partners]
         sides, reach = centres.new_tensor(size).view(2, 1), centres.new_tensor(halves).view(2, 1)
-        start, end = (torch.minimum((centres.T + ends).clamp(min=0), sides).float() for ends in (-reach, reach))
-        boxes = Boxes(start, end)
+        boxes = Boxes(*(torch.minimum((centres.T + ends).clamp(min=0), sides).float() for ends in (-reach, reach)))
         return PairMixing(partners, 1 - boxes.area / math.prod(size), paste_boxes, boxes=boxes)
-
-    def _centres(self, images: Tensor, anywhere: Tensor) -> Tensor:
-        """Return the peak of each image's saliency, or a place drawn for it if there is none: (b, 2)."""
-        saliency = static_saliency(images, levels=self.levels)
-        drawn = (anywhere * anywhere.new_tensor(saliency.shape[1:])).long()
-        return torch.where((saliency.amax((1, 2)) > 0).unsqueeze(1), saliency_peaks(saliency), drawn)

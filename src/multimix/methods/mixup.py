@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from multimix._declared import Checked, Ge, MinLen, Positive
-from multimix.methods._predict import InputMixing, MixesInputs, Mixing, PairMixing, Predicts
+from multimix.methods._predict import MixesInputs, Mixing, PairMixing, Predicts
 from multimix.ops import (
     Mode,
     batch_size,
@@ -34,11 +34,9 @@ class ERM(MixesInputs):
         """Raise unless inputs hold one example for each target, in whatever form the network takes them."""
         check_examples(inputs, targets)
 
-    def draw(
-        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> InputMixing:
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw nothing."""
-        return InputMixing()
+        return Mixing()
 
 
 @dataclass(frozen=True)
@@ -118,24 +116,38 @@ class ManifoldMixup(Checked, Predicts):
             )
         device = generator.device if generator is not None else None
         stage = available[int(torch.randint(len(available), (), generator=generator, device=device))]
-        return AtStage(stage, draw_pairing(batch_size(inputs), self.alpha, like, generator))
+        return AtStage(draw_pairing(batch_size(inputs), self.alpha, like, generator), stage)
 
 
-@dataclass(frozen=True)
-class AtStage:
+class AtStage(PairMixing):
     """Pairs of hidden representations that leave a stage."""
 
-    stage: int
-    pairing: PairMixing
+    inside: ClassVar[bool] = True
+
+    def __init__(self, pairing: PairMixing, stage: int) -> None:
+        super().__init__(pairing.partners, pairing.lam)
+        self.stage = stage
 
     def predict(self, network: Network, inputs: Tensor) -> Tensor:
         """Return the logits of the mixed mini-batch."""
-        with network.mixing_at(self.stage, self.pairing.mix):
+        with network.mixing_at(self.stage, self.mix):
             return network(inputs)
+
+
+@dataclass(frozen=True)
+class Weighting(Mixing):
+    """How much every output (row) takes of every input (column)."""
+
+    weights: Tensor
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return every value, an input or class probabilities, mixed with all others."""
+        with no_autocast(inputs.device.type):  # which would cost digits of the data
+            return interpolate(self.weights, inputs)
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the mixed class probabilities."""
-        return self.pairing.mix_targets(targets)
+        return self.mix(targets)
 
 
 @dataclass(frozen=True)
@@ -155,24 +167,6 @@ class ZetaMixup(MixesInputs, Checked):
     gamma: Positive = 2.8
     """How fast the weights fall off; from 1.73 on an input weighs at least as much as all others together."""
 
-    def draw(
-        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> "Weighting":
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Weighting:
         """Draw the weights."""
         return Weighting(zeta_weights(len(inputs), self.gamma, generator=generator, device=inputs.device))
-
-
-@dataclass(frozen=True)
-class Weighting(InputMixing):
-    """How much every output (row) takes of every input (column)."""
-
-    weights: Tensor
-
-    def mix(self, inputs: Tensor) -> Tensor:
-        """Return every value, an input or class probabilities, mixed with all others."""
-        with no_autocast(inputs.device.type):  # which would cost digits of the data
-            return interpolate(self.weights, inputs)
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the mixed class probabilities."""
-        return self.mix(targets)

@@ -78,20 +78,13 @@ class TupleMethod(Checked, Steps):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.alpha is not None and self.effective is not None:
-            raise ValueError(
-                f"give alpha or effective, not both, got alpha={self.alpha} and effective={self.effective}"
-            )
+            raise ValueError(f"give alpha or effective, not both, got alpha={self.alpha}, effective={self.effective}")
         for name, value, above in (("alpha", self.alpha, 0.0), ("effective", self.effective, 1.0)):
             if value is not None:
                 check_concentration(name, value, above=above)
 
     def losses(self, step: Step) -> Losses:
-        """Return the mean loss of the interpolated tuples and, with ``clean``, of the mini-batch as it is.
-
-        An affine head commutes with interpolation, which then takes place on the clean logits; any other one is applied
-        to interpolated embeddings. Where the network gathers the examples of all processes, logits or embeddings are
-        gathered here.
-        """
+        """Return the mean loss of the interpolated tuples and, with ``clean``, of the mini-batch as it is."""
         network, teacher = step.network, step.teacher
         own = self.encode(network, step.inputs)
         with torch.no_grad():
@@ -128,7 +121,7 @@ class TupleMethod(Checked, Steps):
         b = b if gather is None else gather.size(b, values.device)
         weights = self.weights(b, like=values, generator=step.generator, sets=own.sets)
         attention = self.attend(network, own, targets)
-        supervisor = network if teacher is None else teacher.network
+        supervisor, gamma = (network, 1.0) if teacher is None else (teacher.network, teacher.gamma)
         classify = partial(self._classify, network)
 
         @torch.no_grad()  # around a function, since torch.compile takes no partial there
@@ -136,12 +129,12 @@ class TupleMethod(Checked, Steps):
             return self._classify(supervisor, embeddings)
 
         affine = network.head is not None and supervisor.head is not None
-        if affine:
+        if affine:  # then classifying commutes with interpolation, and takes place once, on the clean embeddings
             values = classify(values)
             taught = None if taught is None else teach(taught)
         options = LossOptions(
             teacher_logits=None if taught is None else gathered(supervisor, taught),
-            gamma=1.0 if teacher is None else teacher.gamma,
+            gamma=gamma,
             balanced=self.balance_power if self.balanced else 0.0,
             impl=self.impl,
             attention=None if attention is None else gathered(network, attention),
@@ -172,11 +165,7 @@ class TupleMethod(Checked, Steps):
     def draw_weights(
         self, b: int, rows: int | None = None, *, like: Tensor, generator: Generator | None = None
     ) -> Tensor:
-        """Return interpolation vectors over a mini-batch of b, where ``like`` lies: (rows, b), n rows if not said.
-
-        A tuple is no longer than the mini-batch, and in one of no more than ``effective`` images the weights are drawn
-        from the flat distribution, alpha = 1.
-        """
+        """Return interpolation vectors over a mini-batch of b, where ``like`` lies: (rows, b), n rows if not said."""
         m = min(self.tuple_length or b, b)
         alpha = self._concentrations(self.tuples if rows is None else rows, m, generator, like.device)
         weights = dirichlet(len(alpha), m, alpha, generator=generator, device=like.device)
@@ -192,18 +181,16 @@ class TupleMethod(Checked, Steps):
         if self.alpha is not None:
             return draw(self.alpha)
         effective = draw(2.0 if self.effective is None else self.effective)
+        # a tuple of no more images than that is drawn from the flat distribution
         return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
 
 
 def limit_scale(confidence: float, num_classes: int) -> float:
-    r"""Return what to multiply logits by so that tuples of very many images lead to a confidence.
-
-    In that limit the loss is the squared error of the centred logits, whose optimum is k apart between the class of the
-    label and each of the k - 1 others, whatever k is. Logits multiplied by
-    :math:`k / (\log(k - 1) + \log\frac{c}{1 - c})` are at that optimum where the probability of the label is c.
-    """
+    """Return what to multiply logits by so that tuples of very many images lead to a confidence."""
     if num_classes == 1:
         return 1.0
+    # In that limit the loss is the squared error of the centred logits, whose optimum is k apart between the class of
+    # the label and each of the k - 1 others. Logits that this multiplies are there at the confidence asked for.
     gap = math.log(num_classes - 1) + math.log(confidence / (1 - confidence))
     if gap <= 0:
         raise ValueError(f"confidence must be above chance, 1 / {num_classes}, got {confidence}")
@@ -273,10 +260,7 @@ class DenseMultiMix(TupleMethod):
     """Keep the gradient out of the attention."""
 
     def encode(self, network: Network, inputs: Any) -> Encoded:
-        """Return embeddings at every position that some example has, (b, r, d), and those of whole images, (b, d).
-
-        Each position is pooled by itself, so that it is in the space that the classifier knows.
-        """
+        """Return embeddings at every position that some example has, (b, r, d), and those of whole images, (b, d)."""
         require_part(network, "positions")
         output = encode(network, inputs)
         clean = pool(network, output) if self.clean > 0 else None
@@ -288,21 +272,19 @@ class DenseMultiMix(TupleMethod):
             mask = mask[:, kept]
             output = replace(output, features=output.features[:, kept], mask=mask)
         b, r, _ = output.features.shape
-        values = pool(network, output.each_position()).reshape(b, r, -1)
+        values = pool(network, output.each_position()).reshape(b, r, -1)  # as the classifier knows them
         return Encoded(values, clean, output.grid, mask, kept, None if self.shared else r)
 
     def attend(self, network: Network, own: Encoded, targets: Tensor) -> Tensor | None:
         """Return the attention of every image over its positions, (b, r); None for label maps, which need none."""
         if objective_of(network).is_map(targets):
             return None
-        features, weights = own.values, _class_weights(network, targets) if self.query == "cam" else None
+        features, weights = own.values, None
+        if self.query == "cam":
+            if network.head is None:
+                raise ValueError("query='cam' needs a network with an affine head, whose weights are the class queries")
+            rows = cast("Tensor", network.head.weight).flatten(1)
+            weights = objective_of(network).targets(targets, len(rows), dtype=rows.dtype) @ rows
         if self.detach:
             features, weights = features.detach(), None if weights is None else weights.detach()
         return attention(features, query=self.query, activation=self.activation, class_weights=weights, mask=own.mask)
-
-
-def _class_weights(network: Network, targets: Tensor) -> Tensor:
-    if network.head is None:
-        raise ValueError("query='cam' needs a network with an affine head, whose weights are the class queries")
-    weight = cast("Tensor", network.head.weight).flatten(1)
-    return objective_of(network).targets(targets, len(weight), dtype=weight.dtype) @ weight

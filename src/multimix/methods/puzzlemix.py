@@ -189,10 +189,7 @@ def _assembled(
 
 
 def block_sizes(height: int, width: int, grids: tuple[int, ...]) -> list[int]:
-    """Return the sides of square blocks that tile an image, with one of ``grids`` blocks along the shorter side.
-
-    Where none does, the side that comes closest from below, or else the largest that tiles the image.
-    """
+    """Return the sides of square blocks that tile an image, with one of ``grids`` blocks along the shorter side."""
     short, both = min(height, width), math.gcd(height, width)
     fitting = [short // n for n in grids if short % n == 0 and both % (short // n) == 0]
     if fitting:
@@ -214,10 +211,7 @@ def pool_saliency(saliency: Float[Tensor, "b h w"], size: int) -> Float[Tensor, 
 
 
 def _borders(patches: Tensor, partners: Tensor, per_block: int) -> tuple[Tensor, ...]:
-    """Return the differences across horizontal borders of blocks (b, rows - 1, columns), by who is above and below.
-
-    In this order: the first image on both sides, the second on both, first above second, second above first.
-    """
+    """Return the differences across borders of blocks (b, rows - 1, columns): of each image and from one to another."""
 
     def difference(one: Tensor, other: Tensor) -> Tensor:
         return (one - other).abs().mean(1).unflatten(2, (-1, per_block)).mean(3)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from multimix._declared import Checked, Count, Fraction, Ge, Positive
 from multimix.methods._adain import ClassStyles, SmallAutoencoder, VGGAutoencoder
 from multimix.methods._images import Weight, uniform
-from multimix.methods._predict import InputMixing, MixesInputs, PairMixing
+from multimix.methods._predict import MixesInputs, Mixing, PairMixing
 from multimix.ops import beta, draw_box, draw_partners, exchange_styles, mix_styles, paste_styles
 from multimix.protocols import Network, Stateful
 
@@ -68,21 +68,19 @@ class _Styles(Stateful, MixesInputs, Checked):
                 f"inputs must be images of shape (b, c, h, w) for {name}, with 1 or 3 channels, got {shape}"
             )
 
-    def draw(
-        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> InputMixing:
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw whether to mix and, if so, partners and shares, once the small autoencoder has learnt from them."""
         self.prepare(None)
         if next(self.autoencoder.buffers(), inputs).device != inputs.device:
             self.to(inputs.device)
         if float(uniform(generator=generator)) >= self.prob:
-            return InputMixing()
+            return Mixing()
         if self.training and not torch.is_inference_mode_enabled():
             self._learn(inputs, targets)
         return self._draw(inputs, targets, generator)
 
     @abstractmethod
-    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> InputMixing:
+    def _draw(self, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw the mixing of a step that mixes."""
 
     def _learn(self, inputs: Tensor, targets: Tensor) -> None:

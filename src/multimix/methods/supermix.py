@@ -10,9 +10,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, one_hot
 
 from multimix._declared import Checked, Count, Fraction, Ge, Positive, check
-from multimix._modules import copied
-from multimix.methods._images import Weight, evaluating
-from multimix.methods._predict import InputMixing, MixesInputs, Step
+from multimix._modules import copied, evaluating, not_alone
+from multimix.methods._images import Weight
+from multimix.methods._predict import MixesInputs, Mixing, Step
 from multimix.ops import accurate, as_probabilities, dirichlet, draw_partners, no_autocast
 from multimix.protocols import Losses, Network, Stateful
 
@@ -23,6 +23,27 @@ class MixedSet(NamedTuple):
     images: Float[Tensor, "n c h w"]
     targets: Float[Tensor, "n k"]
     masks: Float[Tensor, "n m h w"]
+
+
+@dataclass(frozen=True)
+class MaskedSets(Mixing):
+    """Which examples make up each set, how their targets are weighed, and where each one shows."""
+
+    members: Int[Tensor, "m b"]
+    """For each example the set that it leads: itself first."""
+    weights: Float[Tensor, "b m"]
+    """Of the members' targets."""
+    values: Float[Tensor, "b m s s"]
+    """The masks before upsampling, sigmoid and normalisation."""
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        """Return one mixed image for each set."""
+        return compose(inputs, self.members, masks_of(self.values, *inputs.shape[-2:]))
+
+    def mix_targets(self, targets: Tensor) -> Tensor:
+        """Return the members' class probabilities, weighed."""
+        weights = self.weights.to(targets.dtype)
+        return sum((w[:, None] * targets[i] for w, i in zip(weights.T, self.members, strict=True)), 0 * targets)
 
 
 @dataclass(eq=False)
@@ -88,9 +109,7 @@ class SuperMix(Stateful, MixesInputs, Checked):
         mixing = self.draw(network, *step[1:4])
         return self.compare(step, mixing, mixing.predict(step.network, step.inputs))
 
-    def draw(
-        self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None
-    ) -> "MaskedSets":
+    def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> MaskedSets:
         """Draw sets and weights, and search for the masks with the teacher or, if there is none, the network."""
         return self._search(network, inputs, generator)[0]
 
@@ -133,7 +152,7 @@ class SuperMix(Stateful, MixesInputs, Checked):
     @torch.no_grad()
     def _search(
         self, network: Network | None, inputs: Tensor, generator: Generator | None
-    ) -> tuple["MaskedSets", Tensor]:
+    ) -> tuple[MaskedSets, Tensor]:
         """Return the sets with their masks, and the class distributions that these are for."""
         supervisor = cast("nn.Module", network if self.teacher is None else self.teacher)
         b, inputs = len(inputs), inputs.detach()
@@ -153,21 +172,15 @@ class SuperMix(Stateful, MixesInputs, Checked):
             return MaskedSets(members, weights, self.solve(supervisor, images, sets, wanted)), wanted
 
     @torch.no_grad()
-    def solve(
-        self, supervisor: Callable[[Tensor], Tensor], images: Tensor, sets: "MaskedSets", wanted: Tensor
-    ) -> Tensor:
-        """Return values of masks for which the supervisor sees the wanted classes (b, k), from those given on.
-
-        A set is solved when its wanted classes rank before all others; it is then left alone, and no longer computed.
-        """
+    def solve(self, supervisor: Callable[[Tensor], Tensor], images: Tensor, sets: MaskedSets, wanted: Tensor) -> Tensor:
+        """Return values of masks for which the supervisor sees the wanted classes (b, k), from those given on."""
         values, active = sets.values.clone(), torch.arange(len(images), device=images.device)
         for step in range(self.iterations):
             current = values[active].requires_grad_()
             with torch.enable_grad():
                 masks = masks_of(current, *images.shape[-2:])
                 mixed = compose(images, sets.members[:, active], masks)
-                # A single image goes in twice, as it does in input_gradient, for the gradient of batch normalisation.
-                logits = accurate(supervisor(mixed if len(mixed) > 1 else mixed.repeat(2, 1, 1, 1))[: len(mixed)])
+                logits = accurate(supervisor(not_alone(mixed))[: len(mixed)])
                 losses = objective(logits, wanted[active], masks, self.sparsity)
                 (gradient,) = torch.autograd.grad(losses.sum(), current)
             # Along the smoothed gradient, to where the linearised objective is zero; bounds of the official code.
@@ -182,27 +195,6 @@ class SuperMix(Stateful, MixesInputs, Checked):
                 break
             values[active] = moved
         return values
-
-
-@dataclass(frozen=True)
-class MaskedSets(InputMixing):
-    """Which examples make up each set, how their targets are weighed, and where each one shows."""
-
-    members: Int[Tensor, "m b"]
-    """For each example the set that it leads: itself first."""
-    weights: Float[Tensor, "b m"]
-    """Of the members' targets."""
-    values: Float[Tensor, "b m s s"]
-    """The masks before upsampling, sigmoid and normalisation."""
-
-    def mix(self, inputs: Tensor) -> Tensor:
-        """Return one mixed image for each set."""
-        return compose(inputs, self.members, masks_of(self.values, *inputs.shape[-2:]))
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        """Return the members' class probabilities, weighed."""
-        weights = self.weights.to(targets.dtype)
-        return sum((w[:, None] * targets[i] for w, i in zip(weights.T, self.members, strict=True)), 0 * targets)
 
 
 def _first(count: int, lots: Iterator[MixedSet]) -> Iterator[MixedSet]:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from multimix._declared import Checked, Count, Fraction, Ge, Positive
 from multimix.methods._images import uniform
-from multimix.methods._predict import MixesInputs, Mixing, PairMixing, Predicts
+from multimix.methods._predict import MixesInputs, PairMixing, Predicts
 from multimix.methods.mixup import draw_pairing
 from multimix.ops import accurate, barycentre, beta, draw_partners, no_autocast, sinkhorn
 from multimix.protocols import Network, encode, pool, require_part
@@ -47,12 +47,12 @@ class AlignMix(Predicts, Checked):
     tolerance: Annotated[float, Ge(0)] = 0.1
     """Stop once a potential changes by less: its absolute change summed over positions, averaged over pairs."""
 
-    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
+    def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
         """Draw partners, lambda and both coins."""
         require_part(network, "positions")
         aligns, onto_first = uniform(2, generator=generator).tolist()
         pairing = draw_pairing(len(inputs), self.alpha, inputs, generator)
-        return _Aligning(pairing, onto_first < 0.5, self) if aligns < self.prob else pairing
+        return Aligning(pairing, self, onto_first=onto_first < 0.5) if aligns < self.prob else pairing
 
     def plan(self, first: Float[Tensor, "b r d"], second: Float[Tensor, "b s d"]) -> Float[Tensor, "b r s"]:
         """Return the transport plan from each map's positions to its partner's, in float32 at least."""
@@ -61,31 +61,30 @@ class AlignMix(Predicts, Checked):
             return sinkhorn(cost, self.epsilon, iterations=self.iterations, tolerance=self.tolerance)
 
 
-@dataclass(frozen=True)
-class _Aligning:
-    pairing: PairMixing
-    onto_first: bool
-    """Whether the partner's map is moved onto the example's own, or the other way round."""
-    settings: AlignMix
+class Aligning(PairMixing):
+    """Pairs of feature maps of which one is moved onto the other: the partner's onto the example's own, or back."""
+
+    inside: ClassVar[bool] = True
+
+    def __init__(self, pairing: PairMixing, settings: AlignMix, *, onto_first: bool) -> None:
+        super().__init__(pairing.partners, pairing.lam)
+        self.onto_first, self.settings = onto_first, settings
 
     def predict(self, network: Network, inputs: Tensor) -> Tensor:
+        """Return the logits of the mixed mini-batch."""
         output = encode(network, inputs)
         return network.classify(pool(network, replace(output, features=self.mix(output.features))))
 
     def mix(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b r d"]:
         """Return aligned feature maps mixed; a row is a position here, where the paper has columns."""
-        first, second = features, features[self.pairing.partners]
+        first, second = features, features[self.partners]
         assignment = (self.settings.plan(first, second) * features.shape[1]).to(features.dtype)
         with no_autocast(features.device.type):
             if self.onto_first:
                 second = assignment @ second
             else:
                 first = assignment.mT @ first
-        lam = torch.as_tensor(self.pairing.lam, dtype=features.dtype, device=features.device)
-        return torch.lerp(second, first, lam)
-
-    def mix_targets(self, targets: Tensor) -> Tensor:
-        return self.pairing.mix_targets(targets)
+        return torch.lerp(second, first, torch.as_tensor(self.lam, dtype=features.dtype, device=features.device))
 
 
 def squared_distances(first: Float[Tensor, "b r d"], second: Float[Tensor, "b s d"]) -> Float[Tensor, "b r s"]:

@@ -16,7 +16,7 @@ from multimix.lab.evaluate.embedding import nearest
 from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, each_position, evaluating, mean
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.methods import ManifoldMixup, Mixup, MultiMix
-from multimix.methods._predict import InputMixing, Mixing, Predicts
+from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import AtStage, draw_pairing
 from multimix.ops import as_probabilities, reweight
 from multimix.protocols import SILENT, Method, Monitor, Network, declares, encode, pool, submethods
@@ -30,10 +30,8 @@ class Interpolated:
     """Interpolated embeddings of one mini-batch, pooled (p = 1) or at each of p positions."""
 
     embeddings: Float[Tensor, "p n d"]
-    weights: Float[Tensor, "p n k"]
-    """How much of each class is in them; rows sum to 1."""
-    places: tuple[int, ...] | None = None
-    """The positions, by their numbers on the network's map; None of pooled embeddings."""
+    weights: Float[Tensor, "p n k"]  # how much of each class is in them; rows sum to 1
+    places: tuple[int, ...] | None = None  # the positions' numbers on the network's map; None of pooled embeddings
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class LastStage(Predicts):
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw partners and lambdas: those that Mixup draws from the same generator."""
-        return AtStage(network.stages[-1], draw_pairing(len(inputs), 1.0, inputs, generator, "elem"))
+        return AtStage(draw_pairing(len(inputs), 1.0, inputs, generator, "elem"), network.stages[-1])
 
 
 def interpolate(
@@ -57,15 +55,11 @@ def interpolate(
     generator: Generator,
     positions: int = 1,
 ) -> Interpolated | None:
-    """Return what a method interpolates of a mini-batch, at most as much as it has examples; None if that is nothing.
-
-    Of a method made of methods it is the inner one's: of Alternate one that is drawn, of Until the first, of Chain the
-    second's on inputs that the first mixed. A method that interpolates at each position does so at ``positions``.
-    """
+    """Return what a method interpolates of a mini-batch, at most one thing an example; None if that is nothing."""
     targets = as_probabilities(labels, classes)
     for _ in range(_ATTEMPTS):
         inner = _inner(method, generator)
-        if hasattr(inner, "first"):  # Chain
+        if hasattr(inner, "first"):  # of Chain what the second makes of inputs that the first mixed
             mixing = inner.first.draw(network, inputs, labels, generator)
             mixed, shared = mixing.mix(inputs), mixing.mix_targets(targets)
             how: dict[str, Any] = {"classes": classes, "generator": generator, "positions": positions}
@@ -112,7 +106,7 @@ def places_of(r: int, most: int) -> list[int]:
 def _of_examples(mixing: Mixing, network: Network, inputs: Tensor, targets: Tensor) -> Interpolated | None:
     """Return what a mixing feeds the classifier, less the examples that it leaves as they are."""
     weights = mixing.mix_targets(targets)
-    if isinstance(mixing, InputMixing):
+    if not mixing.inside:
         mixed = mixing.mix(inputs)
         paired = mixed[: len(getattr(mixing, "partners", mixed))]  # of some methods clean ones follow
         rows = (paired != inputs[: len(paired)]).flatten(1).any(1).nonzero().flatten()
@@ -167,14 +161,10 @@ class Intrusion:
 
     For the run's own method (``own/``; none if it mixes nothing) and, on the same network, for pairs of inputs
     (``mixup/``) and of the last stage's maps (``manifold-mixup/``), both with uniform lambdas, and MultiMix with its
-    defaults (``multimix/``):
-
-    ``intrusion_rate``, how often the nearest clean example is of a class that was not mixed in (fraction);
-    ``nearest_class_weight``, how much of the nearest example's class was mixed in (mean weight, 0 to 1);
-    ``distance``, how far it is (mean, in units of the mean distance of a clean example to the nearest other one; left
-    out where that is 0).
-
-    ``clean/intrusion_rate`` is how often a clean example's nearest other one is of another class.
+    defaults (``multimix/``): ``intrusion_rate``, how often the nearest clean example is of a class that was not mixed
+    in (fraction); ``nearest_class_weight``, how much of its class was mixed in (mean weight, 0 to 1); ``distance``, how
+    far it is (mean, in units of the mean distance of a clean example to the nearest other one; left out where that is
+    0). ``clean/intrusion_rate`` is how often a clean example's nearest other one is of another class.
     """
 
     name: ClassVar[str] = "intrusion"
@@ -238,8 +228,8 @@ class Intrusion:
 
     def _references(self, network: Network, monitor: Monitor) -> "dict[bool, References]":
         """Return the clean embeddings, pooled (False) and, if the method interpolates there, at some positions."""
-        tuples = [inner for inner in submethods(self.method) if hasattr(inner, "encode")]
-        at_positions = any(declares(inner, "needs_positions") for inner in tuples)
+        inner = submethods(self.method)
+        at_positions = any(hasattr(each, "encode") and declares(each, "needs_positions") for each in inner)
         found = []
         for inputs, labels in monitor.track("clean", self.batches):
             output = encode(network, inputs)
@@ -258,8 +248,8 @@ class References:
     def __init__(self, embeddings: Tensor, labels: Tensor) -> None:
         check_finite(embeddings, "embeds as")
         self.embeddings, self.labels = embeddings.float(), labels
+        # Of each position, how far each example's nearest other one is, and which it is.
         self.own = [nearest(values, values, apart=True) for values in self.embeddings]
-        """Of each position, how far each example's nearest other one is, and which it is."""
         self.scale = float(torch.cat([far for far, _ in self.own]).mean())
 
     def find(self, mixed: Interpolated) -> tuple[Tensor, ...]:

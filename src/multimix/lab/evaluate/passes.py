@@ -1,13 +1,14 @@
 """Passes over a data set: predictions, embeddings, and random numbers that belong to an example."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from multimix._modules import evaluating as evaluating
+from multimix._modules import not_alone as not_alone
 from multimix.lab.data import seed_of
 from multimix.protocols import EncoderOutput, Network, pool
 
@@ -49,11 +50,10 @@ def each_position(network: Network, output: EncoderOutput, places: list[int] | N
     return pool(network, output.each_position()).unflatten(0, output.features.shape[:2])
 
 
-def _gathered(network: Network, batches: LabelledBatches, compute: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _gathered(network: Network, batches: LabelledBatches, compute: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
     with evaluating(network), torch.inference_mode():
         found = [(compute(inputs), labels) for inputs, labels in batches]
-    values, labels = concatenated(found)
-    return values, labels
+    return concatenated(found)
 
 
 def concatenated(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, ...]:
@@ -106,26 +106,3 @@ def per_example(
     generator = Generator()
     drawn = [draw(generator.manual_seed(seed_of("example", seed, example))) for example in examples]
     return torch.stack(drawn).to(device)
-
-
-def not_alone(inputs: Float[Tensor, " b *input"]) -> Float[Tensor, " n *input"]:
-    """Return a batch to take a gradient through: a single example comes twice.
-
-    For a mini-batch of one, torch 2.14 gets the gradient of batch normalisation wrong on a CPU, in eval mode too, where
-    what comes back has the channels last, as from a network that ends in one and is then read position by position.
-    """
-    return inputs.repeat(2, *[1] * (inputs.ndim - 1)) if len(inputs) == 1 else inputs
-
-
-@contextmanager
-def evaluating(network: Network) -> Iterator[None]:
-    """Put a network in eval mode while the context lasts."""
-    modules = list(network.modules()) if isinstance(network, nn.Module) else []
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
