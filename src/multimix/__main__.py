@@ -14,7 +14,11 @@ from multimix._optional import PACKAGES
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, 2 with one line where the lab is not installed."""
     if missing := ", ".join(_missing()):
-        said = f"the command line needs the extra lab: pip install '{_lab()}' (not there: {missing})"
+        # from where this package came, where pip has noted it
+        noted = json.loads(distribution("multimix").read_text("direct_url.json") or "{}")
+        kind = f"{noted['vcs_info']['vcs']}+" if "vcs_info" in noted else ""
+        lab = f"multimix[lab] @ {kind}{noted['url']}" if noted else "multimix[lab]"
+        said = f"the command line needs the extra lab: pip install '{lab}' (not there: {missing})"
         print(f"multimix: {said}", file=sys.stderr)
         return 2
     return import_module("multimix.lab.cli.__main__").main(arguments)
@@ -30,13 +34,6 @@ def _missing() -> list[str]:
     names = [found[0] for line in lab if (found := match(r"[\w.-]+", line))]
     modules = {package: module for module, package in PACKAGES.items()}
     return [name for name in names if find_spec(modules.get(name, name.replace("-", "_"))) is None]
-
-
-def _lab() -> str:
-    """Return what to install for the lab: from where this package came, where pip has noted it."""
-    noted = json.loads(distribution("multimix").read_text("direct_url.json") or "{}")
-    kind = f"{noted['vcs_info']['vcs']}+" if "vcs_info" in noted else ""
-    return f"multimix[lab] @ {kind}{noted['url']}" if noted else "multimix[lab]"
 
 
 if __name__ == "__main__":

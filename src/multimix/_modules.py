@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from multimix.ops import widest
 
@@ -25,17 +26,8 @@ def copied(module: M) -> M:
 
 def leaves_of(module: nn.Module) -> dict[int, Any]:
     """Return copies of what autograd has computed in a module, by id, for ``deepcopy``, which copies leaves only."""
-    computed = (t for part in module.modules() for t in _tensors(vars(part)) if not t.is_leaf)
-    return {id(t): t.detach().clone() for t in computed}
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors in mappings and sequences, those of ``vars(module)`` among them."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (dict, list, tuple)):
-        for value in values.values() if isinstance(values, dict) else values:
-            yield from _tensors(value)
+    held = (value for part in module.modules() for value in tree_leaves(vars(part)))
+    return {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
 
 
 def fingerprint(module: nn.Module) -> Tensor:

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from multimix._declared import Count, check
 from multimix.methods import ERM, Mixup, MultiMix
+from multimix.names import method_named
 from multimix.protocols import Losses, Method, Network, stateful, submethods
 
 MethodLike = Method | str | None
@@ -22,8 +23,6 @@ def as_method(method: MethodLike, default: type = MultiMix) -> Any:
     if method is None:
         return default()
     if isinstance(method, str):
-        from multimix.names import method_named
-
         return method_named(method)
     if isinstance(method, type) or not isinstance(method, Method):
         raise TypeError(f"method must be a method such as {default.__name__}(), its name, or None, got {method!r}")

@@ -160,10 +160,7 @@ class MultiMixLoss(nn.CrossEntropyLoss):
 
 # The signature with MultiMix's settings spelt out, for help and notebooks.
 _own = [*inspect.signature(MultiMixLoss.__init__).parameters.values()][:-1]
-_settings = [
-    inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-    for f in fields(MultiMix)
-]
+_settings = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(MultiMix).parameters.values()]
 MultiMixLoss.__init__.__signature__ = inspect.Signature([*_own, *_settings])  # type: ignore[attr-defined]
 
 

@@ -28,12 +28,10 @@ Read = Callable[[str], bytes | None]
 Fits = Callable[[Any], bool]
 """Says whether an object is what is looked for in a file, or may make it."""
 
-_REFERENCE = re.compile(r"([^:]+\.py)(?::(.*))?", re.DOTALL)
-
 
 def split_reference(text: str) -> tuple[str, str | None] | None:
     """Return the file and the name (None: the only one) that ``FILE.py:NAME`` says; None of any other text."""
-    found = _REFERENCE.fullmatch(text)
+    found = re.fullmatch(r"([^:]+\.py)(?::(.*))?", text, re.DOTALL)
     return None if found is None else (found[1], found[2])
 
 
