@@ -96,19 +96,18 @@ def normalise(
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images must be uint8 (pixels in 0..255), got {images.dtype}")
-    centre, spread = (
-        per_channel(name, value, images.shape[1], images.device).view(-1, 1, 1)
-        for name, value in (("mean", mean), ("std", std))
-    )
+    sides = per_channel(images.shape[1], images.device, mean=mean, std=std)
+    centre, spread = (side.view(-1, 1, 1) for side in sides)
     return images.float().mul_(1 / (255 * spread)).sub_(centre / spread)
 
 
-def per_channel(name: str, value: Tensor | Sequence[float], channels: int, device: torch.device | str) -> Tensor:
-    """Return the mean or the standard deviation of each channel as float32 of shape (c,)."""
-    tensor = torch.as_tensor(value, dtype=torch.float32, device=device)
-    if tensor.shape != (channels,):
-        raise ValueError(f"{name} must have one number for each of {channels} channels, got {tuple(tensor.shape)}")
-    return tensor
+def per_channel(channels: int, device: Any, **statistics: Tensor | Sequence[float]) -> list[Tensor]:
+    """Return statistics of each channel, given by name, as float32 of shape (c,)."""
+    found = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in statistics.values()]
+    for name, tensor in zip(statistics, found, strict=True):
+        if tensor.shape != (channels,):
+            raise ValueError(f"{name} must have one number for each of {channels} channels, got {tuple(tensor.shape)}")
+    return found
 
 
 @dataclass(eq=False)
@@ -207,9 +206,7 @@ class Batches(EpochBatches[Batch]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._augment = self.augment or Augment(crop_padding=0, flip=False)
-        self._mean, self._std = (
-            per_channel(name, getattr(self, name), self.dataset.shape[0], self.device) for name in ("mean", "std")
-        )
+        self._mean, self._std = per_channel(self.dataset.shape[0], self.device, mean=self.mean, std=self.std)
         if isinstance(self.dataset, Images):
             self.dataset = self.dataset.to(self.device)
 
@@ -247,24 +244,19 @@ def _views(
     size: int, augment: Augment, views: int, seed: tuple[int | str, ...], job: list[tuple[int, str]]
 ) -> list[Tensor]:
     """Return the views of a batch of files, given as (index, path), each uint8 (b, 3, size, size)."""
-
-    def seen(index: int, path: str) -> list[np.ndarray]:
+    samples = []
+    for index, path in job:
         image = read_image(path)
         made = (augmented(image, size, augment, seed_of(*seed, index, view)) for view in range(views))
-        return [np.asarray(view).transpose(2, 0, 1) for view in made]
-
-    samples = [seen(*file) for file in job]
+        samples.append([np.asarray(view).transpose(2, 0, 1) for view in made])
     return [torch.from_numpy(np.stack(view)) for view in zip(*samples, strict=True)]
 
 
 def augmented(image: Image.Image, size: int, augment: Augment, seed: int) -> Image.Image:
-    """Return a random view of ``size`` squared: a resized crop (none if ``crop_padding`` is 0), then perhaps a flip.
-
-    Torch's global CPU generator, which torchvision draws from, is seeded and afterwards put back.
-    """
+    """Return a random view of ``size`` squared: a resized crop (none if ``crop_padding`` is 0), then perhaps a flip."""
     from torchvision.transforms import v2
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
         # Not torch.manual_seed, which would seed the accelerators for good.
         torch.default_generator.manual_seed(seed)
         if augment.crop_padding:

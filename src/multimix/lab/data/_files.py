@@ -12,8 +12,7 @@ from PIL import Image
 
 from multimix.lab.data._sets import Files, Images, Parts, held_out, one_line
 
-EVALUATION_RATIO = 256 / 224
-"""Of the scaled shorter side to the centre crop, as usual with ImageNet."""
+EVALUATION_RATIO = 256 / 224  # of the scaled shorter side to the centre crop, as usual with ImageNet
 SMALL_SIDE = 96  # px; a set of larger images stays on the disk
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; so does a larger one
 
@@ -23,11 +22,7 @@ class UnreadableError(ValueError):
 
 
 def read_folder(path: str, split_seed: int) -> Parts:
-    """Return the sets of a folder: train/ with val/ or test/ beside it, or a single tree of classes.
-
-    Where there are both val/ and test/, val/ is the validation set. A single tree gives a fifth of its images to the
-    test set.
-    """
+    """Return the sets of a folder: train/, test/ and perhaps val/, which tests alone; of one tree a fifth tests."""
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"folder:{path} is not a folder")
@@ -42,10 +37,7 @@ def read_folder(path: str, split_seed: int) -> Parts:
 
 
 def class_tree(root: Path, classes: tuple[str, ...] | None = None) -> Files:
-    """List the images under ``root``, whose folders are the classes, which must be ``classes`` if those are given.
-
-    The order is that of torchvision's ImageFolder; hidden files and folders are passed over.
-    """
+    """List the images under ``root`` by class folders as ImageFolder does, hidden ones left out."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is missing")
     found = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
@@ -68,17 +60,13 @@ def listed(pairs: list[tuple[str, int]], classes: tuple[str, ...], root: Path) -
 
 
 def small_or_files(parts: Parts, image_size: int | None) -> Parts:
-    """Return parts of ``Files`` decoded into memory, or to be decoded later to ``image_size`` (224 if None).
-
-    Into memory go images all of one size of at most 96 px, or brought to that by ``image_size``, and at most 2 GiB of
-    them.
-    """
+    """Return parts of ``Files`` decoded into memory, if small and all of one size, or to be decoded later."""
     train = parts.train
     shape = pixels_of(train.paths[0], image_size).shape if isinstance(train, Files) else train.shape
     try:
         return parts.mapped(lambda part: _in_memory(part, image_size, shape) if isinstance(part, Files) else part)
     except _NotSmallError:
-        size = 224 if image_size is None else image_size
+        size = Files.image_size if image_size is None else image_size
         return parts.mapped(lambda part: replace(part, image_size=size) if isinstance(part, Files) else part)
 
 

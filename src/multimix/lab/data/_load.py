@@ -31,8 +31,8 @@ from multimix.lab.data._sets import (
 
 Arrays = Mapping[str, np.ndarray]
 _IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# What torchvision raises for files that are absent, damaged or out of reach.
 _UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, AssertionError, tarfile.TarError, pickle.UnpicklingError)
-"""What torchvision raises for files that are absent, damaged or out of reach."""
 DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 _CONTRACT = (
     "a mapping with the arrays train_images, train_labels, test_images and test_labels, perhaps val_images and"
@@ -269,8 +269,8 @@ def _split(arrays: Arrays, origin: str, split: str, train: Images | None = None)
     labels = _labels(arrays, origin, split)
     classes = _classes(labels, origin) if train is None else train.classes
     images = _pixels(arrays, origin, split)
-    if train is not None and images.shape[1:] != train.shape:
-        shape = tuple(images.shape[1:])
+    shape = tuple(images.shape[1:])
+    if train is not None and shape != train.shape:
         raise ValueError(f"{origin}: {split}_images are {shape} (c, h, w), train_images are {train.shape}")
     try:
         return Images(images, labels, classes)
@@ -289,8 +289,7 @@ def _array(arrays: Arrays, origin: str, key: str) -> np.ndarray:
 
 def _labels(arrays: Arrays, origin: str, split: str) -> torch.Tensor:
     array = _array(arrays, origin, key := f"{split}_labels")
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f"{origin}: {key} must be of shape (n,) or (n, 1), one or more, got {array.shape}")
     if array.dtype.kind not in "iu":
@@ -313,8 +312,7 @@ def _classes(labels: torch.Tensor, origin: str) -> tuple[str, ...]:
 def _pixels(arrays: Arrays, origin: str, split: str) -> torch.Tensor:
     """Return the images as uint8 (n, c, h, w)."""
     array = _array(arrays, origin, key := f"{split}_images")
-    if array.ndim == 3:
-        array = array[..., None]
+    array = array[..., None] if array.ndim == 3 else array
     if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or array.size == 0:
         raise ValueError(f"{origin}: {key} must be (n, h, w) or (n, h, w, c) with c of 1 to 4, got {array.shape}")
     return torch.from_numpy(as_bytes(array, f"{origin}: {key}")).permute(0, 3, 1, 2)

@@ -38,7 +38,7 @@ class Images:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (c, h, w) of one image."""
-        channels, height, width = self.images.shape[1:]
+        _, channels, height, width = self.images.shape
         return channels, height, width
 
     def subset(self, indices: Tensor | Sequence[int]) -> "Images":
@@ -127,8 +127,7 @@ class Parts:
     train: ImageSet
     test: ImageSet
     validation: ImageSet | None = None
-    statistics: Statistics | None = None
-    """Those the field uses, where it agrees on some."""
+    statistics: Statistics | None = None  # those the field uses, where it agrees on some
 
     def mapped(self, change: Callable[[ImageSet], ImageSet]) -> "Parts":
         """Return the parts with ``change`` made to each set, the training set first."""
@@ -142,12 +141,14 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int) -> tuple[Tensor, Tensor]:
+def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int, what: str = "") -> tuple[Tensor, Tensor]:
     """Return ascending indices of ``chosen`` images, the same share of each class and one at least, and of the others.
 
     Each class is taken from the front of one shuffle, so under one seed a larger choice all but contains a smaller one.
     """
     counts = torch.unique(labels, return_counts=True)[1].tolist()
+    if not len(counts) <= chosen <= len(labels):
+        raise ValueError(f"{what}{chosen} of {len(labels)} images cannot hold each of the {len(counts)} classes")
     taken = shares(counts, chosen)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed_of("stratified", seed)))
     by_class = order[torch.argsort(labels[order], stable=True)]
@@ -159,10 +160,7 @@ def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int) -> tuple[
 
 def shares(counts: list[int], size: int) -> list[int]:
     """Divide ``size`` in proportion to ``counts`` by largest remainders, from 1 to its count each."""
-    total = sum(counts)
-    if not len(counts) <= size <= total:
-        raise ValueError(f"{size} of {total} images cannot hold each of the {len(counts)} classes")
-    ideal = [count * size / total for count in counts]
+    ideal = [count * size / sum(counts) for count in counts]
     taken = [max(1, int(share)) for share in ideal]
     while (missing := size - sum(taken)) != 0:
         step = 1 if missing > 0 else -1
@@ -174,10 +172,8 @@ def shares(counts: list[int], size: int) -> list[int]:
 
 def held_out(images: ImageSet, fraction: float, seed: int, complaint: str) -> tuple[ImageSet, ImageSet]:
     """Return a set without a stratified fraction of it, at least one image, and that fraction."""
-    try:
-        kept, held = stratified(images.labels, len(images) - max(1, round(fraction * len(images))), seed)
-    except ValueError as error:
-        raise ValueError(f"{complaint}: {error}") from error
+    remaining = len(images) - max(1, round(fraction * len(images)))
+    kept, held = stratified(images.labels, remaining, seed, f"{complaint}: ")
     return images.subset(kept), images.subset(held)
 
 
@@ -189,10 +185,7 @@ def first_of(images: ImageSet, size: int | None, *, what: str, split_seed: int =
     """
     if size is None or size == len(images):
         return images
-    try:
-        kept, _ = stratified(images.labels, size, seed_of("train_size", split_seed))
-    except ValueError as error:
-        raise ValueError(f"{what}={size} does not fit: {error}") from error
+    kept, _ = stratified(images.labels, size, seed_of("train_size", split_seed), f"{what}={size} does not fit: ")
     return images.subset(kept)
 
 

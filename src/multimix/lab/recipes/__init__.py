@@ -1,7 +1,7 @@
 """Recipes: functions that return a complete training configuration, those of published settings among them.
 
-The docstring of a recipe names its source, its command, the hardware it is meant for, and the time and number to
-expect. ``docs/results.md`` says what the recommended form of MultiMix is worth.
+The docstring of a recipe names its source, its command, the hardware it is meant for, and what it reaches where that
+has been measured here. ``docs/results.md`` says what the recommended form of MultiMix is worth.
 """
 
 import difflib
@@ -49,8 +49,8 @@ RECIPES: Recipes[TrainConfig] = Recipes("recipe")
 """Every recipe of ``multimix train``."""
 recipe_named = RECIPES.named
 
+# For a CPU: the first group halves the images, the last keeps 4 x 4 positions of 32 x 32.
 _NARROW: dict[str, Any] = {"width": 12, "strides": (2, 2, 2, 1), "channels_last": True}
-"""A network for a CPU: the first group halves the images, the last keeps 4 x 4 positions of 32 x 32."""
 _IMAGENET: dict[str, Any] = {
     "workers": 8,
     "model": "torchvision:resnet50",
@@ -84,7 +84,7 @@ def cifar10() -> TrainConfig:
     """Return 30 epochs of PreActResNet-18 on CIFAR-10, a budget that people have.
 
     Source: our own. Command: ``multimix train cifar10 --precision bf16-mixed``, or with the data in one file ``--data
-    npz:cifar10.npz``. Hardware: one GPU; on a CPU add ``--width 16``. No full-width figure has been measured here yet.
+    npz:cifar10.npz``. Hardware: one GPU; on a CPU add ``--width 16``.
     """
     return TrainConfig(
         data="cifar10",
@@ -98,7 +98,7 @@ def cifar10() -> TrainConfig:
 def cifar100() -> TrainConfig:
     """Return the recipe of :func:`cifar10` for CIFAR-100.
 
-    Source: our own. Command: ``multimix train cifar100``. Hardware: one GPU. No figure has been measured here yet.
+    Source: our own. Command: ``multimix train cifar100``. Hardware: one GPU.
     """
     return replace(cifar10(), data="cifar100")
 
@@ -120,7 +120,7 @@ def cifar10_paper() -> TrainConfig:
 
     Source: the settings of AlignMixup's code, which the MultiMix paper follows; reported (unverified): 97.07 % on
     CIFAR-10 as the mean of the best test epochs of 3 runs. Ours reports the last epoch. Command: ``multimix train
-    cifar10-paper``. Hardware: one GPU; time not measured.
+    cifar10-paper``. Hardware: one GPU.
     """
     return _published("cifar10", 2000, (0.25, 0.5, 0.75))
 
@@ -129,8 +129,7 @@ def cifar10_paper() -> TrainConfig:
 def cifar100_paper() -> TrainConfig:
     """Return the published setting of :func:`cifar10_paper` for CIFAR-100.
 
-    Source: as there; reported (unverified): 81.82 %. Command: ``multimix train cifar100-paper``. Hardware: one GPU;
-    time not measured.
+    Source: as there; reported (unverified): 81.82 %. Command: ``multimix train cifar100-paper``. Hardware: one GPU.
     """
     return replace(cifar10_paper(), data="cifar100")
 
@@ -139,8 +138,7 @@ def cifar100_paper() -> TrainConfig:
 def tiny_imagenet() -> TrainConfig:
     """Return 30 epochs of PreActResNet-18 on TinyImageNet-200 at 64 × 64 pixels.
 
-    Source: our own. Command: ``multimix train tiny-imagenet --root DATA``. Hardware: one GPU. No figure has been
-    measured here yet.
+    Source: our own. Command: ``multimix train tiny-imagenet --root DATA``. Hardware: one GPU.
     """
     return replace(cifar10(), data="tiny-imagenet")
 
@@ -163,7 +161,7 @@ def tiny_imagenet_paper() -> TrainConfig:
 
     Source: the settings of AlignMixup's code, which the MultiMix paper follows; a step takes 2 mini-batches of 128 and
     images are mixed within one, as (from memory) on each of its 2 GPUs. Reported (unverified): 67.11 %. Command:
-    ``multimix train tiny-imagenet-paper --root DATA``. Hardware: one GPU; time not measured.
+    ``multimix train tiny-imagenet-paper --root DATA``. Hardware: one GPU.
     """
     return replace(_published("tiny-imagenet", 1200, (0.5, 0.75)), accumulate=2)
 
@@ -172,8 +170,7 @@ def tiny_imagenet_paper() -> TrainConfig:
 def imagenet() -> TrainConfig:
     """Return 100 epochs of ResNet-50 on ImageNet in bfloat16.
 
-    Source: our own. Command: ``multimix train imagenet --root DATA``. Hardware: one large GPU. No figure has been
-    measured here.
+    Source: our own. Command: ``multimix train imagenet --root DATA``. Hardware: one large GPU.
     """
     return TrainConfig(
         **_IMAGENET, data="imagenet", validation=0.01, schedule=Cosine(warmup_epochs=5), epochs=100, batch_size=256
@@ -186,8 +183,7 @@ def imagenet_paper() -> TrainConfig:
 
     Source: the settings of AlignMixup's code, which the MultiMix paper follows; a step takes 8 mini-batches of 128 and
     images are mixed within one, as on each of its 8 GPUs. Reported: 78.81 %. Colour jitter and PCA lighting of that
-    code are left out. Command: ``multimix train imagenet-paper --root DATA``. Hardware: one large GPU; time not
-    measured.
+    code are left out. Command: ``multimix train imagenet-paper --root DATA``. Hardware: one large GPU.
     """
     return replace(_published("imagenet", 300, (0.25, 0.5, 0.75)), **_IMAGENET, final_norm=None, accumulate=8)
 
@@ -197,7 +193,7 @@ def digits_multimix() -> TrainConfig:
     """Return the recipe of digits with the recommended form of MultiMix.
 
     Source: our own; the form is that of the study ``cifar10-small-forms``. Command: ``multimix train digits-multimix``.
-    Hardware: 2 CPU cores. No figure has been measured with this recipe yet.
+    Hardware: 2 CPU cores.
     """
     return _recommended(digits())
 
@@ -218,8 +214,7 @@ def cifar10_small_multimix() -> TrainConfig:
 def cifar10_multimix() -> TrainConfig:
     """Return the recipe of CIFAR-10 with the recommended form of MultiMix, which is measured on a tenth of it only.
 
-    Source: the study ``cifar10-small``; with all images and the wide network neither time nor number has been measured.
-    Command: ``multimix train cifar10-multimix``. Hardware: one GPU.
+    Source: the study ``cifar10-small``. Command: ``multimix train cifar10-multimix``. Hardware: one GPU.
     """
     return _recommended(cifar10())
 

@@ -15,8 +15,7 @@ def voc0712() -> DetectConfig:
 
     Source: our own; the MultiMix paper transfers an ImageNet ResNet-50 by SSD with settings that are not known, so its
     figures do not compare; reported (unverified): 77.9 % for MultiMix, 79.2 % for Dense MultiMix. Command: ``multimix
-    detect voc0712 --backbone RUN``, with RUN one of ``multimix train imagenet``. Hardware: one large GPU; neither time
-    nor figure has been measured here.
+    detect voc0712 --backbone RUN``, with RUN one of ``multimix train imagenet``. Hardware: one large GPU.
     """
     return DetectConfig(
         data="voc:data/VOCdevkit/VOC2007,data/VOCdevkit/VOC2012",
@@ -38,7 +37,7 @@ def coco() -> DetectConfig:
     Source: the MultiMix paper transfers an ImageNet ResNet-50 by Faster R-CNN with settings that are not known;
     reported (unverified): AP 35.93 % for MultiMix, 36.19 % for Dense MultiMix. These settings are the usual ones of 12
     epochs at 16 images a step. Command: ``multimix detect coco --backbone RUN``, with RUN one of ``multimix train
-    imagenet``. Hardware: one large GPU; neither time nor figure has been measured here.
+    imagenet``. Hardware: one large GPU.
     """
     return DetectConfig(
         data="coco:data/coco",

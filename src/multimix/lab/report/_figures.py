@@ -13,44 +13,36 @@ from xml.etree import ElementTree
 
 from multimix.lab.report._records import Cell, Comparison, row_names
 from multimix.lab.report._runs import Run
-from multimix.lab.report._words import clean, counted, decimals, metric, shortened
+from multimix.lab.report._words import clean, decimals, metric, shortened, spanned
 
 Axes = Any  # matplotlib's, which loads only when something is drawn
 
-INK = "#010203"
-"""Drawn in this colour, shown in the page's text colour: figures follow the reader's light or dark page."""
-PAPER = "#fdfcfb"
-"""Likewise in the colour of what the figure stands on."""
+INK = "#010203"  # shown in the page's text colour: figures follow the reader's light or dark page
+PAPER = "#fdfcfb"  # likewise in the colour of what the figure stands on
 THIN = {"markersize": 4.5, "linewidth": 1.6}
-DASHED = (0, (5, 3))
-"""The line that others are compared with."""
 COLORS = ("#3b7dd8", "#d9771e", "#2e9e6b", "#c8435a", "#8b6fd6", "#94733f", "#1b98aa", "#7a8594")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LETTERS = 38  # what a line of the legend holds
 _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
-_LONG = re.compile(r"-?\d+\.\d{3,}")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "multimix",
     "text.parse_math": False,
     "font.size": 11.5,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": INK,
     "grid.alpha": 0.13,
     "grid.linewidth": 0.7,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "legend.frameon": False,
+    "legend.columnspacing": 1.4,
     "legend.fontsize": 10.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    **{f"{what}color": INK for what in ("axes.edge", "axes.label", "grid.", "text.", "xtick.", "ytick.")},
 }
 
 
@@ -100,11 +92,6 @@ class Drawn:
         return [data for _, data in self.seeds]
 
     @property
-    def pooled(self) -> str:
-        """Say in a caption how many seeds are drawn as one, where there are several."""
-        return f", {counted(len(self.seeds), 'seed')} pooled" if len(self.seeds) > 1 else ""
-
-    @property
     def one_of(self) -> str:
         """Say in a caption that the lowest seed is shown, where there are several."""
         return f" Seed {self.seeds[0][0]} of {len(self.seeds)} seeds." if len(self.seeds) > 1 else ""
@@ -130,7 +117,7 @@ def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy
     lines = []
     for index, (kind, label) in enumerate(row_names(run.kind for run in runs).items()):
         series = [_series(run, metric_name, shown.factor) for run in runs if run.kind == kind]
-        lines += line_of(clean(label), index, [one for one in series if one])
+        lines += line_of(clean(label), index, list(filter(None, series)))
     if not lines:
         return None
     ends = [line.mean[-1] for line in lines]
@@ -138,10 +125,10 @@ def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy
     listing = "; ".join(f"{line.name} {end:.{digits}f}" for line, end in zip(lines, ends, strict=True))
     alt = f"Line chart: {shown.quantity} over epochs, one line a method. Mean at the last epoch drawn: {listing}."
     caption = f"{shown.title} over epochs{seeds_in_words(lines)}."
+    limits = None
     if metric_name == "train_loss":
         caption += " Each method minimises a loss of its own: compare shapes, not levels."
-    limits = None if metric_name == "train_loss" else _focus(lines)
-    if limits:
+    elif limits := _focus(lines):
         caption += " The axis spans the last two thirds; earlier values may lie beyond it."
     return draw_lines(lines, "Epoch", shown.quantity, alt=alt, caption=caption, limits=limits, ticks={"integer": True})
 
@@ -155,58 +142,51 @@ def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure |
     shown = metric(metric_name)
     rows = []
     for row in comparison.rows:
-        cell = row.cells.get(metric_name)
-        if cell is not None:
-            cell = Cell(cell.seeds, tuple(value * shown.factor for value in cell.values))
-        rows.append((clean(row.name), cell if cell and math.isfinite(cell.mean) else None))
-    cells = [(name, cell) for name, cell in rows if cell]
+        cell = row.cells.get(metric_name, Cell())
+        rows.append((clean(row.name), Cell(cell.seeds, tuple(value * shown.factor for value in cell.values))))
+    cells = [(name, cell) for name, cell in rows if math.isfinite(cell.mean)]
     if not cells:
         return None
     digits = decimals(shown, (cell.mean for _, cell in cells))
-    spreads = ["" if cell.std is None else f" ± {cell.std:.{digits}f}" for _, cell in cells]
-    words = [f"{name} {cell.mean:.{digits}f}" for name, cell in cells]
-    listing = "; ".join(f"{w}{s} (n = {cell.n})" for w, s, (_, cell) in zip(words, spreads, cells, strict=True))
+    words = []
+    for name, cell in cells:
+        spread = "" if cell.std is None else f" ± {cell.std:.{digits}f}"
+        words.append(f"{name} {cell.mean:.{digits}f}{spread} (n = {cell.n})")
     several = any(cell.n > 1 for _, cell in cells)
     reading = "a dot a seed" + (", the bar at their mean, the line one standard deviation to either side" * several)
     beside_curves = legend_height([name for name, _ in rows])
     return draw(
         lambda axes: _paint_dots(axes, rows, shown.quantity),
         height=max(0.9 + 0.36 * len(rows), min(beside_curves, 0.9 + 0.75 * len(rows))),
-        alt=f"Dot plot: {shown.quantity} of every seed, one line a method. Means: {listing}.",
+        alt=f"Dot plot: {shown.quantity} of every seed, one line a method. Means: {'; '.join(words)}.",
         caption=f"{shown.title} on the test split at the last epoch: {reading}.",
     )
 
 
 def _series(run: Run, name: str, factor: float) -> dict[float, float]:
-    found = {event["epoch"]: event.get(name) for event in run.epochs}
     return {
-        epoch: value * factor if math.isfinite(value) else math.nan
-        for epoch, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        event["epoch"]: value * factor if math.isfinite(value) else math.nan
+        for event in run.epochs
+        if isinstance(value := event.get(name), int | float) and not isinstance(value, bool)
     }
 
 
 def _focus(lines: Sequence[Line]) -> tuple[float, float] | None:
     """Return limits that show the last two thirds of training well, where its beginning would press them flat."""
     length = max(line.places[-1] for line in lines)
-    points = [
-        (epoch, value)
-        for line in lines
-        for epoch, values in zip(line.places, line.values, strict=True)
-        for value in values
-        if math.isfinite(value)
-    ]
-    whole, late = [value for _, value in points], [value for epoch, value in points if epoch > length / 3]
+    places = [(epoch, values) for line in lines for epoch, values in zip(line.places, line.values, strict=True)]
+    whole = [value for _, values in places for value in values if math.isfinite(value)]
+    late = [value for epoch, values in places if epoch > length / 3 for value in values if math.isfinite(value)]
     if length < 6 or not late or max(late) - min(late) > 0.6 * (max(whole) - min(whole)):
         return None
     margin = 0.06 * (max(late) - min(late)) or 0.01 * abs(late[0]) or 1.0
     return min(late) - margin, max(late) + margin
 
 
-def _paint_dots(axes: Axes, rows: Sequence[tuple[str, Cell | None]], quantity: str) -> None:
+def _paint_dots(axes: Axes, rows: Sequence[tuple[str, Cell]], quantity: str) -> None:
     edge = {"markeredgecolor": INK, "markeredgewidth": 0.4}
     for index, (_, cell) in enumerate(rows):
-        if cell is None:
+        if not math.isfinite(cell.mean):
             continue
         style = look(index)
         if cell.std is not None:
@@ -215,8 +195,7 @@ def _paint_dots(axes: Axes, rows: Sequence[tuple[str, Cell | None]], quantity: s
         axes.plot([cell.mean], [index], color=INK, marker="|", markersize=13, markeredgewidth=1.8, linestyle="none")
         dots = {**style, "linestyle": "none", "markersize": 5.5, "alpha": 0.85}
         axes.plot(cell.values, [index] * cell.n, **dots, **edge)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(shortened(quantity, 40))
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=shortened(quantity, 40))
     axes.locator_params(axis="x", nbins=5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
@@ -257,11 +236,10 @@ def line_of(name: str, index: int, series: Sequence[Mapping[float, float]]) -> l
 
 def seeds_in_words(lines: Sequence[Line]) -> str:
     """Return how many seeds the lines are means of, and what the band is."""
-    counts = sorted({len(line.values[0]) for line in lines})
-    if counts == [1]:
+    counts = {len(line.values[0]) for line in lines}
+    if counts == {1}:
         return ", one seed"
-    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f": mean of {number} seeds; the band spans the lowest to the highest seed"
+    return f": mean of {spanned(counts)} seeds; the band spans the lowest to the highest seed"
 
 
 def legend_height(names: Sequence[str]) -> float:
@@ -297,8 +275,7 @@ def draw_lines(
                 axes.fill_between(line.places, *zip(*ends, strict=True), color=style["color"], alpha=0.1, linewidth=0)
             step = max(len(line.places) // 6, 1)
             handles += axes.plot(line.places, line.mean, markevery=(line.index % step, step), **style)
-        axes.set_xlabel(shortened(across, 40))
-        axes.set_ylabel(shortened(quantity, 40))
+        axes.set(xlabel=shortened(across, 40), ylabel=shortened(quantity, 40))
         if limits:
             axes.set_ylim(*limits)
         if ticks:
@@ -311,14 +288,7 @@ def draw_lines(
 def add_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str], columns: int | None = None) -> None:
     """Put a legend below, by default in one column or two."""
     places = [f"place {index}" for index in range(len(handles))]
-    legend = axes.figure.legend(
-        handles,
-        places,
-        loc="outside lower center",
-        ncols=columns or _columns(names),
-        handlelength=3.2,
-        columnspacing=1.4,
-    )
+    legend = axes.figure.legend(handles, places, loc="outside lower center", ncols=columns or _columns(names))
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(shortened(name, _LETTERS))
 
@@ -352,7 +322,7 @@ def _inline(svg: str, alt: str) -> str:
 def _lighten(element: ElementTree.Element) -> None:
     """Write places to a hundredth of a point, and what many marks share once: thousands of them stay light."""
     for name in {"x", "y", "d", "points"} & element.attrib.keys():
-        element.attrib[name] = _LONG.sub(lambda found: f"{float(found[0]):.2f}", element.attrib[name])
+        element.attrib[name] = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", element.attrib[name])
     marks = list(element)
     styles = {mark.get("style") for mark in marks}
     if len(marks) > 1 and len(styles) == 1 and all(mark.tag == f"{{{_SVG}}}use" for mark in marks):

@@ -13,7 +13,6 @@ from multimix.lab.about.kinds import Curve, HeatMap, Histogram, Reliability, Sca
 from multimix.lab.about.kinds import Figure as Kind
 from multimix.lab.report._figures import (
     COLORS,
-    DASHED,
     INK,
     PAPER,
     THIN,
@@ -36,6 +35,7 @@ Data = dict[str, Any]
 _VISIBLE = 6  # figures of one kind that stand open
 _MOST_POINTS = 1500  # more make the page heavy and the figure a stain
 _MOST_NAMES = 10  # classes that a legend can tell apart
+_DASHED = (0, (5, 3))  # the line that others are compared with
 # Ten of each, so that classes differ by marker alone; filled and open in turn, the likest shapes far apart.
 _CLASS_MARKERS = ("o", "x", "^", "s", "+", "v", "D", "*", "1", "P")
 _CLASS_COLORS = (*COLORS, "#b3589a", "#6f8f1f")
@@ -59,8 +59,8 @@ def _curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
     every = [data for row in rows for data in row.data]
     said = dict(kind.words)
     for key in said:
-        values = {value if isinstance(value := data.get(key), str) else "" for data in every}
-        said[key] = (in_words(values.pop()) if len(values) == 1 else "") or said[key]
+        value = _common(every, key)
+        said[key] = (in_words(value) if isinstance(value, str) else "") or said[key]
     levels = kind.levels is not None and all(data.get(kind.levels[0]) == kind.levels[1] for data in every)
     factor = 255.0 if levels else kind.factor
     axis, title = (" ".join(text.format_map(said).split()) for text in (kind.axis, kind.title))
@@ -77,13 +77,18 @@ def _curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
         return []
     ends = "; ".join(f"{line.name} {line.mean[0]:.1f} to {line.mean[-1]:.1f}" for line in lines)
     first, last = lines[0].places[0], lines[0].places[-1]
-    counts = {data.get("examples") for data in every}
-    count = counts.pop() if len(counts) == 1 else None
+    count = _common(every, "examples")
     measured = f" Measured on {count} test images." if isinstance(count, int) else ""
     alt = f"Line chart: {title}, one line a method. {axis} from {first:.4g} to {last:.4g}: {ends}."
     caption = f"{title}{seeds_in_words(lines)}.{measured}"
     ticks = {"integer": True, "steps": [1, 2, 4, 8, 10]} if levels else None
     return [draw_lines(lines, axis, metric("accuracy").quantity, alt=alt, caption=caption, ticks=ticks)]
+
+
+def _common(every: Sequence[Data], key: str) -> Any:
+    """Return what all data have under a key; None where they differ."""
+    first = every[0].get(key)
+    return first if all(data.get(key) == first for data in every) else None
 
 
 def _heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
@@ -106,10 +111,8 @@ def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float,
 
     lines = [capital(in_words(name)) for name in _texts(row.data[0], kind.lines)]
     columns = _texts(row.data[0], kind.columns)
-    steps = "; ".join(
-        f"{kind.column} {name} {value:.1f}" for name, value in zip(columns, _mean(cells, axis=0), strict=True)
-    )
-    means = _mean(cells, axis=1)
+    over_lines, means = (_mean(cells, axis=axis) for axis in (0, 1))
+    steps = "; ".join(f"{kind.column} {name} {mean:.1f}" for name, mean in zip(columns, over_lines, strict=True))
     worst = int(np.nan_to_num(means, nan=np.inf).argmin())
     reference = 100 * _mean([value for data in row.data if isinstance(value := data.get(kind.reference), float)])
     several = f", mean of {counted(len(row.seeds), 'seed')}" if len(row.seeds) > 1 else ""
@@ -125,10 +128,9 @@ def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float,
                 axes.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=10.5)
         axes.invert_yaxis()
         axes.tick_params(length=0)
-        _bare(axes)
+        _bare(axes, xlabel=capital(kind.column))
         axes.set_xticks(np.arange(len(columns)) + 0.5, [shortened(name, 40) for name in columns])
         axes.set_yticks(np.arange(len(lines)) + 0.5, [shortened(name, 22) for name in lines])
-        axes.set_xlabel(capital(kind.column))
 
     return draw(
         paint,
@@ -139,10 +141,10 @@ def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float,
     )
 
 
-def _bare(axes: Axes) -> None:
+def _bare(axes: Axes, **settings: Any) -> None:
     axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.set(**settings)
 
 
 def _reliability(kind: Reliability, row: Drawn) -> Figure:
@@ -152,7 +154,7 @@ def _reliability(kind: Reliability, row: Drawn) -> Figure:
     total = count.sum(0)
     means = np.array([[_numbers(data, key, len(edges) - 1) for data in same] for key in ("confidence", "accuracy")])
     weighted = (np.where((count != 0) & np.isfinite(means), means, 0.0) * count).sum(1)
-    sure, right = 100 * np.where(total != 0, weighted / np.where(total != 0, total, 1), np.nan)
+    sure, right = 100 * (weighted / np.where(total != 0, total, np.nan))
     gap = np.nansum(abs(sure - right) * total) / (total.sum() or 1.0)
     listing = "; ".join(f"{a:.0f} % sure, {b:.0f} % right" for a, b, n in zip(sure, right, total, strict=True) if n)
     return draw(
@@ -160,9 +162,9 @@ def _reliability(kind: Reliability, row: Drawn) -> Figure:
         height=4.6,
         panels={"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": [3.2, 1]}},
         alt=f"Reliability diagram of {row.name}, {kind.when}: accuracy by confidence. {listing or 'No examples'}.",
-        caption=f"{row.name}, {kind.when}{row.pooled}: a bar is as high as the accuracy of the examples in its bin of "
-        "confidence; hatched is its gap to their mean confidence, and on the dashed line there is none. Mean gap "
-        f"{gap:.1f} %, bins weighted by their examples, whose shares stand below.",
+        caption=f"{row.name}, {kind.when}{_pooled(row.seeds)}: a bar is as high as the accuracy of the examples "
+        "in its bin of confidence; hatched is its gap to their mean confidence, and on the dashed line there is none. "
+        f"Mean gap {gap:.1f} %, bins weighted by their examples, whose shares stand below.",
     )
 
 
@@ -174,13 +176,15 @@ def _paint_bins(panels: Any, edges: np.ndarray, inside: tuple[np.ndarray, ...], 
         above.bar(lefts[at], right[at], widths[at], color=color, alpha=0.65, **box)
         low, high = sorted((sure[at], right[at]))
         above.bar(lefts[at], high - low, widths[at], bottom=low, fill=False, hatch="////", **box)
-    above.plot([0, 100], [0, 100], color=INK, linestyle=DASHED, linewidth=1.2)
-    above.set_xlim(edges[0], edges[-1])
-    above.set_ylim(0, 100)
-    above.set_ylabel("Accuracy (%)")
+    above.plot([0, 100], [0, 100], color=INK, linestyle=_DASHED, linewidth=1.2)
+    above.set(xlim=(edges[0], edges[-1]), ylim=(0, 100), ylabel="Accuracy (%)")
     below.bar(lefts, _shares(count), widths, color=color, **box)
-    below.set_ylabel("Examples (%)")
-    below.set_xlabel("Confidence (%)")
+    below.set(xlabel="Confidence (%)", ylabel="Examples (%)")
+
+
+def _pooled(seeds: Sequence[Any]) -> str:
+    """Say in a caption how many seeds are drawn as one, where there are several."""
+    return f", {counted(len(seeds), 'seed')} pooled" if len(seeds) > 1 else ""
 
 
 def _scatter(kind: Scatter, row: Drawn) -> Figure:
@@ -212,10 +216,8 @@ def _scatter(kind: Scatter, row: Drawn) -> Figure:
                 place = {"ha": "center", "va": "center", "color": INK, "fontsize": 10.5, "bbox": _SIGN}
                 axes.text(*np.median(group, axis=1), shortened(name, 10), **place)
             add_legend(axes, handles, names, _columns(names))
-        axes.set_xticks([])
-        axes.set_yticks([])
         axes.set_aspect("equal", adjustable="datalim")
-        _bare(axes)
+        _bare(axes, xticks=[], yticks=[])
 
     images, kinds = counted(len(labels), "image"), counted(len(present), "class").replace("classs", "classes")
     return draw(
@@ -232,13 +234,9 @@ def _columns(names: Sequence[str]) -> int:
     return max(1, min(5, 44 // (max(map(len, names), default=1) + 7)))
 
 
-def _histograms(kind: Histogram, rows: Sequence[Drawn]) -> list[Figure]:
-    """Draw how often values lie in bins as one line for every key but the edges, one figure a method."""
-    keys = list(dict.fromkeys(key for row in rows for key in row.data[0] if key != "edges"))
-    return [figure for row in rows for figure in _histogram(kind, row, keys)]
-
-
-def _histogram(kind: Histogram, row: Drawn, keys: list[str]) -> list[Figure]:
+def _histogram(kind: Histogram, row: Drawn, rows: Sequence[Drawn]) -> list[Figure]:
+    """Draw how often values lie in bins as one line for every key but the edges, alike for all rows."""
+    keys = list(dict.fromkeys(key for other in rows for key in other.data[0] if key != "edges"))
     edges, same = _alike(row)
     size, middles = len(edges) - 1, tuple(((edges[:-1] + edges[1:]) / 2).tolist())
     lines = []
@@ -249,9 +247,8 @@ def _histogram(kind: Histogram, row: Drawn, keys: list[str]) -> list[Figure]:
     if not lines:
         return []
     listing = "; ".join(f"{line.name} {middles[line.mean.index(max(line.mean))]:.3g}" for line in lines)
-    several = f", {counted(len(same), 'seed')} pooled" if len(same) > 1 else ""
     alt = f"Histogram of {row.name}: {kind.axis}. Most frequent: {listing}."
-    caption = f"{row.name}{several}: {kind.title}{row.one_of if len(same) < len(row.seeds) else ''}"
+    caption = f"{row.name}{_pooled(same)}: {kind.title}{row.one_of if len(same) < len(row.seeds) else ''}"
     return [draw_lines(lines, kind.axis, "Share (%)", alt=alt, caption=caption)]
 
 
@@ -263,8 +260,8 @@ def _scores(
     chosen = []
     for row in rows:
         scores = {score: data for score, data in row.data[0]["scores"].items() if isinstance(data, dict)}
-        score = best if best in scores else next(iter(scores), None)
-        if score is not None:
+        if scores:
+            score = best if best in scores else next(iter(scores))
             chosen.append((row, score, scores[score]))
     if not chosen:
         return [], []
@@ -298,11 +295,9 @@ def _roc(chosen: Sequence[tuple[Drawn, str, Data]], other: str, why: str) -> Fig
         handles = []
         for row, false, true in lines:
             handles += axes.plot(false, true, markevery=0.16, **look(row.index), **THIN)
-        axes.plot([0, 100], [0, 100], color=INK, linestyle=DASHED, linewidth=0.8)
-        axes.set_xlim(-1, 101)
-        axes.set_ylim(-1, 101)
+        axes.plot([0, 100], [0, 100], color=INK, linestyle=_DASHED, linewidth=0.8)
+        axes.set(xlim=(-1, 101), ylim=(-1, 101), ylabel="Test images that pass (%)")
         axes.set_xlabel(shortened(f"{capital(other)} that pass (%)", 40))
-        axes.set_ylabel("Test images that pass (%)")
         add_legend(axes, handles, names)
 
     return draw(
@@ -324,8 +319,7 @@ def _overlap(row: Drawn, score: str, data: Data, other: str) -> Figure:
         fill = {"facecolor": COLORS[0], "alpha": 0.45, "edgecolor": INK, "linewidth": 0.7}
         filled = axes.stairs(inside, edges, fill=True, **fill)
         line = axes.stairs(outside, edges, color=COLORS[1], linestyle=(0, (4, 1.5)), linewidth=1.8)
-        axes.set_xlabel(shortened(capital(word), 40))
-        axes.set_ylabel("Share of images (%)")
+        axes.set(xlabel=shortened(capital(word), 40), ylabel="Share of images (%)")
         add_legend(axes, [filled, line], ["test images", other])
 
     return draw(
@@ -394,7 +388,7 @@ def _mean(values: Any, axis: int | None = None) -> Any:
 _RENDERERS: dict[type[Kind], Callable[[Any, Sequence[Drawn]], list[Figure]]] = {
     Curve: _curve,
     HeatMap: _heat_maps,
-    Histogram: _histograms,
+    Histogram: lambda kind, rows: [figure for row in rows for figure in _histogram(kind, row, rows)],
     Reliability: lambda kind, rows: [_reliability(kind, row) for row in rows],
     Scatter: lambda kind, rows: [_scatter(kind, row) for row in rows],
 }

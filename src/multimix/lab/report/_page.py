@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from multimix.lab.report._records import (
 )
 from multimix.lab.report._runs import Run
 from multimix.lab.report._tables import Grid, grids, table, template
-from multimix.lab.report._words import clean, counted, listed, metric, suite_named
+from multimix.lab.report._words import clean, counted, listed, metric, spanned, suite_named
 
 Pairs = list[tuple[str, str]]
 
@@ -121,8 +122,10 @@ class Article:
 
 def sections(summaries: Mapping[str, Summary], runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return a section for every suite, with an article for every comparison."""
-    articles = {suite: [_article(one, suite, runs) for one in found.comparisons] for suite, found in summaries.items()}
-    return [{"suite": suite_named(suite), "articles": found} for suite, found in articles.items()]
+    return [
+        {"suite": suite_named(suite), "articles": [_article(one, suite, runs) for one in found.comparisons]}
+        for suite, found in summaries.items()
+    ]
 
 
 def _article(comparison: Comparison, suite: str, runs: Sequence[Run]) -> Article:
@@ -150,14 +153,12 @@ def _measured(comparison: Comparison, suite: str, runs: Sequence[Run]) -> list[D
     """Return the rows with their seeds' evaluations; a method looks the same in all sections of a comparison."""
     own = [run for run in runs if run.setting == comparison.setting]
     places = {kind: index for index, kind in enumerate(dict.fromkeys(run.kind for run in own))}
-    taken: set[int] = set()
+    spare = count(len(places))
     rows = []
     for row in comparison.rows:
-        index = places.get((row.label, row.config), len(places))
-        while index in taken:
-            index = max(index, len(places) - 1) + 1
-        taken.add(index)
-        found = {run.config["seed"]: run.evaluations.get(suite) for run in own if run.kind == (row.label, row.config)}
+        kind = (row.label, row.config)
+        index = places.pop(kind) if kind in places else next(spare)
+        found = {run.config["seed"]: run.evaluations.get(suite) for run in own if run.kind == kind}
         alike = {seed: vars(one) for seed, one in found.items() if one and row.variant in ("", variant(one.settings))}
         rows.append(Drawn(clean(row.name), index, sorted(alike.items())))
     return rows
@@ -192,7 +193,7 @@ def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Re
         "setting": setting,
         "title": Comparison(*setting, (), ()).title,
         "labels": list(dict.fromkeys(run.label for run in group)),
-        "seeds": f"{seeds[0]} to {seeds[-1]}" if in_a_row else listed(list(map(str, seeds))),
+        "seeds": spanned(seeds) if in_a_row else listed(list(map(str, seeds))),
         "several": len(seeds) > 1,
         "results": grids(comparison)[0][0] if comparison else None,
         "figures": list(filter(None, figures)),
@@ -206,14 +207,11 @@ def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Re
 def _pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the pictures of every method's lowest seed, the same kind of picture side by side."""
     chosen = {run.kind: run for run in sorted(runs, key=lambda run: -run.config["seed"]) if run.pictures}
-    found = [
-        {"of": picture, "name": name, "seed": chosen[kind].config["seed"]}
-        for kind, name in row_names(run.kind for run in runs).items()
-        if kind in chosen
-        for picture in chosen[kind].pictures
-    ]
-    for one in found:
-        one["source"] = _data_uri("image/png", one["of"].path.read_bytes())
+    found = []
+    for kind, name in row_names(run.kind for run in runs).items():
+        for picture in chosen[kind].pictures if kind in chosen else ():
+            source = _data_uri("image/png", picture.path.read_bytes())
+            found.append({"of": picture, "name": name, "seed": chosen[kind].config["seed"], "source": source})
     return sorted(found, key=lambda one: one["of"].path.name)
 
 
@@ -245,13 +243,10 @@ def _values(runs: Iterable[Run], name: str) -> dict[str, int]:
 
 def _described(summaries: Sequence[Summary]) -> list[Any]:
     """Return the metrics to explain: of the main table all, of a suite what its many are made of, each once."""
-    names = [
-        name if comparison.suite is None else name.rpartition("/")[2]
-        for summary in summaries
-        for comparison in summary.comparisons
-        for name in comparison.metrics
-    ]
-    return [metric(name) for name in dict.fromkeys(names)]
+    names: dict[str, None] = {}
+    for comparison in chain.from_iterable(summary.comparisons for summary in summaries):
+        names |= dict.fromkeys(name.rpartition("/")[2] if comparison.suite else name for name in comparison.metrics)
+    return list(map(metric, names))
 
 
 def _environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -260,9 +255,14 @@ def _environment(runs: Sequence[Run]) -> list[tuple[str, str]]:
     for name in dict.fromkeys([*_ENVIRONMENT, *(name for run in runs for name in run.environment)]):
         values = _values(runs, name)
         if values and name not in ("date", "command"):
-            several = "; ".join(f"{value} ({counted(number, 'run')})" for value, number in values.items())
-            found.append((_ENVIRONMENT.get(name, name), several if len(values) > 1 else next(iter(values))))
+            of_runs = {value: counted(number, "run") for value, number in values.items()}
+            found.append((_ENVIRONMENT.get(name, name), _told_apart(of_runs)))
     return found
+
+
+def _told_apart(values: Mapping[str, str]) -> str:
+    """Return the value where there is one; else every value with whose it is."""
+    return "; ".join(f"{value} ({whose})" for value, whose in values.items()) if len(values) > 1 else next(iter(values))
 
 
 def _run_line(run: Run, kept: list[Run], base: Path) -> dict[str, Any]:
@@ -319,10 +319,9 @@ def _settings_of(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _evaluations_of(rows: Sequence[Record]) -> list[tuple[str, Pairs]]:
     """Return (suite, its settings); those of clean accuracy are only there where they are not the defaults."""
-    found = [(suite, [row for row in rows if suite_of(row) == suite]) for suite in ("accuracy", *suites(rows))]
-    pairs = [(suite, _suite_settings(own)) for suite, own in found]
-    unset = all(value in ("", "null", "–") for _, value in pairs[0][1])
-    return [(suite_named(suite).title, own) for suite, own in pairs[unset:]]
+    names = ("accuracy", *suites(rows))
+    pairs = [(suite_named(name).title, _suite_settings(row for row in rows if suite_of(row) == name)) for name in names]
+    return pairs[all(value in ("", "null", "–") for _, value in pairs[0][1]) :]
 
 
 def _suite_settings(rows: Iterable[Record]) -> Pairs:
@@ -336,8 +335,7 @@ def _suite_settings(rows: Iterable[Record]) -> Pairs:
         labels: dict[str, dict[str, None]] = {}
         for (label, _, _), given in kinds.items():
             labels.setdefault(given.get(name, "–"), {})[label] = None
-        several = "; ".join(f"{value} ({listed(list(who))})" for value, who in labels.items())
-        pairs.append((name, several if len(labels) > 1 else next(iter(labels))))
+        pairs.append((name, _told_apart({value: listed(list(who)) for value, who in labels.items()})))
     return pairs
 
 

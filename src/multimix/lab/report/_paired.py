@@ -100,18 +100,17 @@ def _row(comparison: Comparison, against: str) -> Row:
 
 
 def _difference(row: Row, base: Row, metric: str) -> Difference:
-    nothing = Cell((), ())
-    ours, theirs = (one.cells.get(metric, nothing) for one in (row, base))
+    ours, theirs = (one.cells.get(metric, Cell()) for one in (row, base))
     known = dict(zip(theirs.seeds, theirs.values, strict=True))
     values = {seed: value - known[seed] for seed, value in zip(ours.seeds, ours.values, strict=True) if seed in known}
     cell = Cell(tuple(values), tuple(values.values()))
-    mean, low, high = cell.mean if values else math.nan, None, None
+    low = high = None
     if cell.std is not None:
         from scipy.special import stdtrit  # not above: most reports compare nothing, and SciPy takes its time
 
         half = float(stdtrit(cell.n - 1, 0.975)) * cell.std / math.sqrt(cell.n)
-        low, high = mean - half, mean + half
-    return Difference(row.name, cell.n, mean, cell.std, low, high, cell.seeds, cell.values)
+        low, high = cell.mean - half, cell.mean + half
+    return Difference(row.name, cell.n, cell.mean, cell.std, low, high, cell.seeds, cell.values)
 
 
 Differences = dict[str, tuple[Difference, ...]]
@@ -194,18 +193,9 @@ def _text(one: Difference, shown: Metric, digits: int, shared: int) -> Text:
 
 
 def _csv(summary: Summary, against: str, metrics: Sequence[str] | None) -> str:
-    tables = _compared(summary, against, metrics)
-    names = list(dict.fromkeys(name for _, _, columns in tables for name in columns))
-    parts = ("mean", "std", "low", "high", "n")
-    lines: list[list[Any]] = [
-        ["data", "model", "epochs", "label", "against"]
-        + [f"{name}_difference_{part}" for name in names for part in parts]
-    ]
-    for comparison, base, columns in tables:
-        for at, row in enumerate(row for row in comparison.rows if row is not base):
-            numbers: list[Any] = []
-            for name in names:
-                one = columns[name][at] if name in columns else None
-                numbers += [getattr(one, part) for part in parts] if one and one.n else ["", "", "", "", 0]
-            lines.append([*comparison.setting, row.name, base.name, *numbers])
-    return csv_text(lines)
+    lines: list[tuple[list[Any], dict[str, Difference]]] = []
+    for comparison, base, columns in _compared(summary, against, metrics):
+        for ours in zip(*columns.values(), strict=True):
+            found = {f"{name}_difference": one for name, one in zip(columns, ours, strict=True)}
+            lines.append(([*comparison.setting, ours[0].label, base.name], found))
+    return csv_text(["data", "model", "epochs", "label", "against"], ("mean", "std", "low", "high", "n"), lines)

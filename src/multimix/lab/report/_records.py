@@ -18,8 +18,7 @@ Record = dict[str, Any]
 Setting = tuple[str, str, int]  # data, model and epochs
 Kind = tuple[str, str]  # label and hash of the settings: runs of one kind differ in the seed alone
 
-MAIN = ("accuracy", "cost")
-"""The suites whose metrics go by their names alone; those of any other carry its name in front."""
+MAIN = ("accuracy", "cost")  # suites whose metrics go by their names alone, without that of the suite in front
 _FIELDS: dict[str, Any] = {
     "metric": str,
     "value": int | float,
@@ -148,9 +147,9 @@ def suite_of(row: Record) -> str:
 class Cell:
     """One metric of one method."""
 
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = ()
     """The seeds, ascending."""
-    values: tuple[float, ...]
+    values: tuple[float, ...] = ()
     """One value a seed, in the record's unit."""
 
     @property
@@ -160,8 +159,8 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """The mean over seeds; NaN where a value is not finite."""
-        return fmean(self.values) if all(map(math.isfinite, self.values)) else math.nan
+        """The mean over seeds; NaN where a value is not finite or there is none."""
+        return fmean(self.values) if self.values and all(map(math.isfinite, self.values)) else math.nan
 
     @property
     def std(self) -> float | None:
@@ -221,8 +220,8 @@ class Comparison:
     @property
     def title(self) -> str:
         """Data, model and epochs in words."""
-        lengths = f"{'' if self.shortest is None else f'{self.shortest} to '}{counted(self.epochs, 'epoch')}"
-        return f"{self.data}, {self.model}, {lengths}"
+        shortest = "" if self.shortest is None else f"{self.shortest} to "
+        return f"{self.data}, {self.model}, {shortest}{counted(self.epochs, 'epoch')}"
 
 
 @dataclass(frozen=True)
@@ -322,11 +321,7 @@ def _cells(rows: list[Record], columns: Sequence[str]) -> dict[str, Cell]:
     latest: dict[str, dict[int, float]] = {name: {} for name in columns}
     for row in sorted(rows, key=lambda row: str(row.get("date") or "")):
         latest[row["metric"]][row["seed"]] = float(row["value"])
-    return {
-        name: Cell(tuple(sorted(found)), tuple(found[seed] for seed in sorted(found)))
-        for name, found in latest.items()
-        if found
-    }
+    return {name: Cell(*zip(*sorted(found.items()), strict=True)) for name, found in latest.items() if found}
 
 
 def variant(settings: Mapping[str, Any] | None) -> str:
@@ -336,20 +331,15 @@ def variant(settings: Mapping[str, Any] | None) -> str:
 
 
 def _variants(rows: Sequence[Record]) -> list[str]:
-    """Return for every record the settings of its suite where these differ among those of its kind, else nothing.
-
-    What has no settings, as the cost of training, goes with what else the same run has.
-    """
+    """Return each record's settings where its kind has several; the cost of a run goes with what else the run has."""
     groups = [(kind_of(row), row.get("suite")) for row in rows]
     texts = [variant(row.get("settings")) for row in rows]
     counts = Counter(group for group, _ in set(zip(groups, texts, strict=True)))
     found = [text if counts[group] > 1 else "" for group, text in zip(groups, texts, strict=True)]
-    seeds = [(kind_of(row), row["seed"]) for row in rows]
-    of_run = {seed: text for seed, (_, suite), text in zip(seeds, groups, found, strict=True) if suite in MAIN and text}
-    return [
-        of_run.get(seed, "") if suite == "cost" and not text else text
-        for seed, (_, suite), text in zip(seeds, groups, found, strict=True)
-    ]
+    runs = [(*kind_of(row), row["seed"]) for row in rows]
+    of_run = {run: text for run, (_, suite), text in zip(runs, groups, found, strict=True) if suite in MAIN and text}
+    costs = [suite == "cost" and not text for (_, suite), text in zip(groups, found, strict=True)]
+    return [of_run.get(run, "") if cost else text for run, cost, text in zip(runs, costs, found, strict=True)]
 
 
 def _unequal(rows: Iterable[Record]) -> tuple[str, ...]:

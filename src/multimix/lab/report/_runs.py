@@ -130,9 +130,9 @@ def read_run(folder: str | Path) -> Run:
         raise FileNotFoundError(f"run folder {str(folder)!r} does not exist")
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r}: expected a run folder, got a file")
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{str(folder)!r} is not a MultiMix run: it holds no config.json")
     path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{str(folder)!r} is not a MultiMix run: it holds no config.json")
     whole = _object(path)
     config, code = whole.get("config"), whole.get("code")
     if not isinstance(config, dict):
@@ -140,12 +140,11 @@ def read_run(folder: str | Path) -> Run:
     if config.get("type") == "DetectConfig":
         raise ValueError(f"{path}: a detection run, of which a report is not made; its numbers are in metrics.jsonl")
     check_types(config, _CONFIG, f"{path}: config.")
-    environment = folder / "environment.json"
     epochs, tests, end = _read_events(folder / "metrics.jsonl")
     return Run(
         folder=folder,
         config=config,
-        environment=_object(environment) if environment.is_file() else {},
+        environment=_object(folder / "environment.json"),
         epochs=epochs,
         tests=tests,
         end=end,
@@ -164,12 +163,12 @@ def read_lines(path: Path, *, killed: bool = False) -> Iterator[tuple[str, dict[
         if not line.strip():
             continue
         try:
-            value = _object(path, line, number)
+            value = _parsed(line, where := f"{path}, line {number}")
         except ValueError:
             if killed and number == len(lines):
                 return
             raise
-        yield f"{path}, line {number}", value
+        yield where, value
 
 
 def check_types(values: dict[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -181,11 +180,14 @@ def check_types(values: dict[str, Any], kinds: Mapping[str, Any], where: str) ->
     return values
 
 
-def _object(path: Path, line: bytes | None = None, number: int = 0) -> dict[str, Any]:
-    """Return what a file holds, or a line of it."""
-    where = str(path) if line is None else f"{path}, line {number}"
+def _object(path: Path) -> dict[str, Any]:
+    """Return what a file holds; nothing where there is none."""
+    return _parsed(path.read_bytes(), str(path)) if path.is_file() else {}
+
+
+def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes() if line is None else line)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
@@ -211,7 +213,7 @@ def _read_events(path: Path) -> tuple[Events, Events, dict[str, Any] | None]:
 
 
 def _read_pictures(folder: Path) -> tuple[Picture, ...]:
-    captions = _object(folder / "captions.json") if (folder / "captions.json").is_file() else {}
+    captions = _object(folder / "captions.json")
     found = []
     for path in sorted(folder.glob("*.png")):
         with path.open("rb") as file:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -17,7 +17,6 @@ from multimix.lab.report._words import capital, clean, counted, decimals, in_wor
 Format = Literal["markdown", "html", "csv", "latex", "plain"]
 
 _WIDEST = 10  # columns that a table of a suite which nobody described may have side by side
-_MAIN = Table(".*")
 _UNDESCRIBED = Table(r"((?P<line>.*)/)?(?P<metric>[^/]*)", key="Measure")
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")
 _LATEX = r"""\begin{table}
@@ -124,7 +123,7 @@ class Plan:
 def plans(suite: str | None, names: Sequence[str]) -> list[Plan]:
     """Return the tables of a suite: together they hold every metric."""
     paths = {name: name.removeprefix(f"{suite}/" if suite else "") for name in names}
-    default = _MAIN if suite is None or len(paths) <= _WIDEST else _UNDESCRIBED
+    default = Table(".*") if suite is None or len(paths) <= _WIDEST else _UNDESCRIBED
     tables = (suite_named(suite).tables if suite else ()) or (default,)
     found = []
     for one in (*tables, Table(".*", more=True)):
@@ -244,19 +243,14 @@ def number(value: float, digits: int, sign: str = "") -> str:
 
 
 def _csv(summary: Summary) -> str:
-    names = list(dict.fromkeys(name for comparison in summary.comparisons for name in comparison.metrics))
     variants = any(row.variant for comparison in summary.comparisons for row in comparison.rows)
-    lines: list[list[Any]] = [
-        ["data", "model", "epochs", "label", "config", *["settings"] * variants, "n"]
-        + [f"{name}_{part}" for name in names for part in ("mean", "std", "n")]
-    ]
+    lines: list[tuple[list[Any], dict[str, Cell]]] = []
     for comparison in summary.comparisons:
         for row in comparison.rows:
-            cells = [row.cells.get(name) for name in names]
-            numbers = [part for cell in cells for part in ((cell.mean, cell.std, cell.n) if cell else ("", "", 0))]
-            about = [*comparison.setting, row.label, row.config, *[row.variant] * variants]
-            lines.append([*about, len(row.seeds), *numbers])
-    return csv_text(lines)
+            about = [*comparison.setting, row.label, row.config, *[row.variant] * variants, len(row.seeds)]
+            lines.append((about, {name: row.cells.get(name, Cell()) for name in comparison.metrics}))
+    titles = ["data", "model", "epochs", "label", "config", *["settings"] * variants, "n"]
+    return csv_text(titles, ("mean", "std", "n"), lines)
 
 
 def rendered(grids: Iterable[Grid], fmt: Format) -> str:
@@ -267,8 +261,15 @@ def rendered(grids: Iterable[Grid], fmt: Format) -> str:
     return "\n".join(map(renderers[fmt], grids))
 
 
-def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Return rows as CSV; no text in it is taken for a formula by a spreadsheet."""
+def csv_text(titles: list[str], parts: Sequence[str], lines: Sequence[tuple[list[Any], Mapping[str, Any]]]) -> str:
+    """Return lines as CSV, each what it is about and the parts of what it has by name; no spreadsheet runs a text."""
+    names = dict.fromkeys(name for _, found in lines for name in found)
+    rows = [[*titles, *(f"{name}_{part}" for name in names for part in parts)]]
+    for about, found in lines:
+        cells = [found.get(name, Cell()) for name in names]
+        rows.append(
+            [*about, *(getattr(cell, part) if cell.n or part == "n" else "" for cell in cells for part in parts)]
+        )
 
     def inert(value: Any) -> Any:
         formula = ("=", "+", "-", "@", "\t", "\r")

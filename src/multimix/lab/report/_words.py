@@ -46,6 +46,12 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
+def spanned(numbers: Iterable[int]) -> str:
+    """Return ``2``, or ``2 to 5``."""
+    ends = sorted(set(numbers))
+    return " to ".join(map(str, dict.fromkeys((ends[0], ends[-1]))))
+
+
 def listed(words: Sequence[str]) -> str:
     """Return ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

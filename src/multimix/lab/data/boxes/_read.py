@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,11 +104,9 @@ def _read_coco(folder: Path, split: str) -> BoxSet:
     present = _names_in(place)
     with _at(str(file)):
         categories, images, annotations = (_entries(content, kind) for kind in _FIELDS)
-        classes: dict[int, str] = {}
-        for key, entry in sorted(categories.items()):
-            if entry["name"] in classes.values():
-                raise ValueError(f"two categories have the name {entry['name']!r}")
-            classes[key] = entry["name"]
+        classes = {key: entry["name"] for key, entry in sorted(categories.items())}
+        if twice := [name for name, number in Counter(classes.values()).items() if number > 1]:
+            raise ValueError(f"two categories have the name {twice[0]!r}")
         grouped = _by_image(annotations, images, classes)
         draft = Draft(f"coco:{folder} {split}", "coco", tuple(classes.values()))
         for key, entry in images.items():

@@ -17,12 +17,9 @@ from multimix.lab.data._files import UnreadableError, read_image
 from multimix.lab.data._sets import seed_of
 
 Rule = Literal["coco", "voc"]
-"""Whose evaluation a set is made for."""
 
-TOLERANCE = 1.0
-"""Boxes that leave the image by at most so many pixels are rounding errors and are clipped."""
-LEAST_SIDE = 0.01
-"""Boxes narrower or lower than so many pixels have no area: in single precision there may be nothing left of them."""
+TOLERANCE = 1.0  # px by which boxes may leave the image: rounding errors, which are clipped
+LEAST_SIDE = 0.01  # px; narrower boxes have no area: in single precision there may be nothing left of them
 
 
 class Photo(NamedTuple):
@@ -61,8 +58,7 @@ class Objects:
     def flipped(self, width: int) -> "Objects":
         """Return the objects of the image of that width mirrored left to right."""
         left, top, right, bottom = self.boxes.unbind(1)
-        boxes = torch.stack([width - right, top, width - left, bottom], 1)
-        return Objects(boxes, self.labels, self.areas, self.ignored)
+        return replace(self, boxes=torch.stack([width - right, top, width - left, bottom], 1))
 
 
 @dataclass(frozen=True)
@@ -102,9 +98,8 @@ class BoxSet:
         kept = tuple(photo for photo, count in zip(self.photos, counts.tolist(), strict=True) if count)
         if not kept:
             raise ValueError(f"{self.name} has no object to train on")
-        notes = self.notes
-        if left_out := len(self) - len(kept):
-            notes += (f"{self.name}: {left_out} images without an object to train on left out",)
+        left_out = f"{self.name}: {len(self) - len(kept)} images without an object to train on left out"
+        notes = (*self.notes, left_out) if len(kept) < len(self) else self.notes
         return replace(self, photos=kept, objects=self.objects[wanted], counts=counts[counts > 0], notes=notes)
 
 
@@ -114,11 +109,9 @@ class Draft:
 
     name: str
     rule: Rule
-    classes: tuple[str, ...] | None
-    """None: all that occur, in alphabetical order."""
+    classes: tuple[str, ...] | None  # None: all that occur, in alphabetical order
     photos: list[Photo] = field(default_factory=list)
-    rows: list[tuple[list[float], str, float, bool]] = field(default_factory=list)
-    """Box, class, area and whether it is ignored of every object."""
+    rows: list[tuple[list[float], str, float, bool]] = field(default_factory=list)  # box, class, area, ignored
     counts: list[int] = field(default_factory=list)
     empty: int = 0
     clipped: int = 0
@@ -145,10 +138,8 @@ class Draft:
         """Return the set, unless it has no image."""
         if not self.photos:
             raise ValueError(f"{self.name} has no image")
-        mended = {
-            "without an area left out": self.empty,
-            f"that left their image by at most {TOLERANCE:g} px clipped": self.clipped,
-        }
+        clipped = f"that left their image by at most {TOLERANCE:g} px clipped"
+        mended = {"without an area left out": self.empty, clipped: self.clipped}
         notes = tuple(f"{self.name}: {count} boxes {what}" for what, count in mended.items() if count)
         boxes, names, areas, ignored = zip(*self.rows, strict=True) if self.rows else ((), (), (), ())
         classes = tuple(sorted(set(names))) if self.classes is None else self.classes
