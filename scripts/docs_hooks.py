@@ -36,13 +36,14 @@ def recipes() -> Iterator[str]:
 
 def suites() -> Iterator[str]:
     """Yield the lines of the table of evaluation suites."""
-    from multimix.lab.evaluate import SUITES
+    from multimix.lab import evaluate
 
     yield "| suite | what it measures | settings and defaults |"
     yield "|---|---|---|"
-    for suite in SUITES:
+    for suite in evaluate.SUITES:
         settings = ", ".join(f"`{name}={value!r}`" for name, value in vars(suite.Settings()).items())
-        yield f"| [`{suite.name}`][multimix.lab.evaluate.{suite.__name__}] | {summary(suite)} | {settings} |"
+        reference = f"[multimix.lab.evaluate.{suite.__name__}]" if suite.__name__ in evaluate.__all__ else ""
+        yield f"| [`{suite.name}`]{reference} | {summary(suite)} | {settings} |"
 
 
 def summary(thing: object) -> str:

@@ -216,4 +216,4 @@ def test_a_missing_package_is_named(monkeypatch):
     with pytest.raises(ValueError, match=r"pip install pyautoattack"):
         Adversarial.of(source(), AdversarialSettings(autoattack=True))
     with pytest.raises(ValueError, match=r"pip install pyautoattack"):
-        autoattack(toy.images(), [], epsilon=0.1)
+        autoattack(toy.images(), [(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))], epsilon=0.1)

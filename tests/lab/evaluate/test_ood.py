@@ -12,11 +12,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import toy
 from evaluate import made
 from evaluate.made import STD, batches
+from evaluate.test_ood_scores import odin
 from listening import Kept
 from multimix.lab.data import Images
 from multimix.lab.evaluate import Source
 from multimix.lab.evaluate.ood import METRICS, OOD, SCORES, OODSettings
-from multimix.lab.evaluate.ood.scores import KNN, Mahalanobis, energy, max_logit, msp, odin
+from multimix.lab.evaluate.ood.scores import KNN, Mahalanobis, energy, max_logit, msp
 from multimix.lab.evaluate.ood.suite import fingerprints
 from multimix.lab.evaluate.passes import NonFiniteError, embed
 from multimix.protocols import Monitor

@@ -1,13 +1,16 @@
-"""The suites, as they describe themselves; needs no torch. A new suite is a file here and the class that measures."""
+"""The suites, as they describe themselves; needs no torch. A new suite is a file here and the class that it names."""
 
 from collections.abc import Mapping
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from multimix.lab.about.kinds import Description
 
-_ALL = "accuracy calibration adversarial ood corruption occlusion embedding intrusion localisation"
-SUITES: dict[str, Description] = {name: import_module(f"{__name__}.{name}").ABOUT for name in _ALL.split()}
+_FIRST = "accuracy calibration adversarial ood corruption occlusion embedding intrusion localisation"
+_FILES = [file.name for file in iter_modules(__path__) if file.name != "kinds"]
+_NAMES = dict.fromkeys([*_FIRST.split(), *_FILES])  # a new suite comes behind these
+SUITES: dict[str, Description] = {name: import_module(f"{__name__}.{name}").ABOUT for name in _NAMES}
 """Every suite by its name, in the order of the report's sections."""
 
 NOT_METRICS = frozenset(

@@ -4,6 +4,7 @@ from multimix.lab.about.kinds import Description, Metric, percent
 
 ABOUT = Description(
     title="Accuracy",
+    measure="multimix.lab.evaluate.calibration:Accuracy",
     meaning="Accuracy, NLL and ECE on the test images as they are.",
     metrics=(
         percent("accuracy", "Accuracy", "Share of examples whose most probable class is the true one.", "higher"),

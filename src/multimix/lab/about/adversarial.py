@@ -23,6 +23,7 @@ def _note(settings: Mapping[str, Any]) -> str:
 
 ABOUT = Description(
     title="Robustness",
+    measure="multimix.lab.evaluate.adversarial:Adversarial",
     meaning="Accuracy on test images that were changed a little so as to fool this very network: by one step along "
     "the gradient's sign (FGSM) or by many (PGD), in pixels from 0 to 1, never further than the radius. Robustness to "
     "these attacks is an upper bound of robustness.",

@@ -6,6 +6,7 @@ _RARE = "classwise_ece|rms_calibration_error|overconfidence_error"
 
 ABOUT = Description(
     title="Calibration",
+    measure="multimix.lab.evaluate.calibration:Calibration",
     meaning="Does the network know how sure it may be? Confidence is the probability of the predicted class; a "
     "calibrated network is right as often as it is sure. Scaled logits are divided by one temperature, fitted on the "
     "validation split.",

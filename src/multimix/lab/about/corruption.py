@@ -4,6 +4,7 @@ from multimix.lab.about.kinds import Description, HeatMap, Table
 
 ABOUT = Description(
     title="Corruptions",
+    measure="multimix.lab.evaluate.corruption:Corruption",
     meaning="Accuracy on test images that are disturbed, in kinds and severities of common corruptions.",
     tables=(
         Table(r"(clean|mean)/accuracy"),

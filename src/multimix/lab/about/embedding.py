@@ -4,6 +4,7 @@ from multimix.lab.about.kinds import Description, Metric, Scatter, Table, percen
 
 ABOUT = Description(
     title="Embedding",
+    measure="multimix.lab.evaluate.embedding:Embedding",
     meaning="How the embeddings of test images, scaled to length 1, lie: near others of their class, far from other "
     "classes, and spread over many directions.",
     metrics=(

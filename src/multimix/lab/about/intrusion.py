@@ -4,6 +4,7 @@ from multimix.lab.about.kinds import Description, Histogram, Metric, Table, perc
 
 ABOUT = Description(
     title="Manifold intrusion",
+    measure="multimix.lab.evaluate.intrusion:Intrusion",
     meaning="Where interpolated embeddings lie: an intrusion is one whose nearest clean embedding is of a class that "
     "was not mixed into it. Each network is probed with its method's own interpolation and with others.",
     metrics=(

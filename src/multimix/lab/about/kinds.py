@@ -141,6 +141,7 @@ class Description:
 
     title: str
     meaning: str  # what the suite does and how to read it, in one paragraph
+    measure: str = ""  # the class that measures, as "module:class"
     metrics: tuple[Metric, ...] = ()  # the metrics that no other suite has, by the last word of their paths
     tables: tuple[Table, ...] = ()  # its tables; a metric that none of them shows stands in one more
     figures: tuple[Figure, ...] = ()  # its figures; the first that fits the data draws them

@@ -4,6 +4,7 @@ from multimix.lab.about.kinds import Curve, Description, Table, percent
 
 ABOUT = Description(
     title="Localisation",
+    measure="multimix.lab.evaluate.localisation:Localisation",
     meaning="Does the network's attention map find the object? A box is drawn round what exceeds a threshold and "
     "compared with the true one; the network was never trained on boxes.",
     metrics=(

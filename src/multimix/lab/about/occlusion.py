@@ -6,6 +6,7 @@ _HIDDEN = r"(?P<column>[0-9]+(\.[0-9]+)?)/accuracy"
 
 ABOUT = Description(
     title="Occlusion",
+    measure="multimix.lab.evaluate.occlusion:Occlusion",
     meaning="Accuracy on test images of which a part is hidden.",
     tables=(
         Table(r"(?![0-9.]+/accuracy$).*"),

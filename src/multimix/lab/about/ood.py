@@ -23,6 +23,7 @@ _METRICS = (
 
 ABOUT = Description(
     title="Out-of-distribution detection",
+    measure="multimix.lab.evaluate.ood:OOD",
     meaning="Can the network's own scores tell test images from images of other sets, which it has never seen? Test "
     "images should score high. The mean is over the sets.",
     metrics=_METRICS,

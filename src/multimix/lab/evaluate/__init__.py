@@ -1,5 +1,8 @@
 """Evaluation suites: each one an object that holds its data and settings and yields (metric, value) for a network."""
 
+from pkgutil import resolve_name
+
+from multimix.lab import about
 from multimix.lab.evaluate.adversarial import Adversarial, AdversarialSettings, fgsm, pgd
 from multimix.lab.evaluate.calibration import Accuracy, Calibration, CalibrationSettings
 from multimix.lab.evaluate.corruption import Corruption, CorruptionSettings, corrupt
@@ -40,15 +43,5 @@ __all__ = [
     "predict",
 ]
 
-SUITES: tuple[type[Suite], ...] = (
-    Accuracy,
-    Calibration,
-    Adversarial,
-    OOD,
-    Corruption,
-    Occlusion,
-    Embedding,
-    Intrusion,
-    Localisation,
-)
-"""Every suite, in the order of the report's sections, which :mod:`multimix.lab.about` says."""
+SUITES: tuple[type[Suite], ...] = tuple(resolve_name(described.measure) for described in about.SUITES.values())
+"""Every suite that :mod:`multimix.lab.about` describes, in the order of the report's sections."""

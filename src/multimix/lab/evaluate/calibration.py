@@ -24,32 +24,21 @@ _ROWS = 4096  # examples handled at a time as the temperature is fitted
 
 @dataclass(frozen=True)
 class Reliability:
-    """Examples sorted into bins by the confidence of their predictions: bin i is (i / bins, (i + 1) / bins].
+    """Examples in bins of confidence: bin i is (i / bins, (i + 1) / bins], the first holds a confidence of 0 too."""
 
-    The first bin holds a confidence of 0 too. Means of an empty bin are NaN.
-    """
-
-    count: Int[Tensor, " bins"]
-    """Examples in each bin."""
-    confidence: Float[Tensor, " bins"]
-    """Mean confidence in each bin."""
-    accuracy: Float[Tensor, " bins"]
-    """Share of right predictions in each bin."""
+    count: Int[Tensor, " bins"]  # examples in each bin
+    confidence: Float[Tensor, " bins"]  # mean of each bin, NaN of an empty one
+    accuracy: Float[Tensor, " bins"]  # share of right predictions in each bin, likewise
 
     def errors(self) -> dict[str, float]:
-        """Return what the gaps between accuracy and confidence make, each bin weighted by its share of the examples.
-
-        ``ece``, the mean gap, and ``mce``, the largest (Guo et al., ICML 2017); ``rms_calibration_error``, the root of
-        the mean squared gap (Hendrycks et al., ICLR 2019); and ``overconfidence_error``, the mean of confidence times
-        its excess over accuracy (Thulasidasan et al., NeurIPS 2019).
-        """
+        """Return what the gaps between accuracy and confidence make, each bin weighted by its share of the examples."""
         gap, share = (self.accuracy - self.confidence).nan_to_num(0.0), self.count.double() / self.count.sum()
         excess = self.confidence.nan_to_num(0.0) * (-gap).clamp(min=0)
         return {
-            "ece": float((share * gap.abs()).sum()),
+            "ece": float((share * gap.abs()).sum()),  # Guo et al., ICML 2017, as the next
             "mce": float(gap.abs().max()),
-            "rms_calibration_error": float((share * gap.square()).sum().sqrt()),
-            "overconfidence_error": float((share * excess).sum()),
+            "rms_calibration_error": float((share * gap.square()).sum().sqrt()),  # Hendrycks et al., ICLR 2019
+            "overconfidence_error": float((share * excess).sum()),  # Thulasidasan et al., NeurIPS 2019
         }
 
     def figure(self) -> dict[str, list[Any]]:
@@ -60,12 +49,9 @@ class Reliability:
 
 
 def reliability(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS) -> Reliability:
-    """Return the predictions, binned by the probability of the class that is predicted.
-
-    Of classes that are equally probable, the first is predicted. Bins are told apart in float64: the float32 next to an
-    edge may lie on either side of it.
-    """
+    """Return the predictions, binned by the probability of the class that is predicted, the first of several."""
     _check("probabilities", probabilities, labels, bins)
+    # In float64: the float32 next to an edge of a bin may lie on either side of it.
     confidence, predicted = probabilities.double().max(1)
     where = _bin(confidence, bins)
     right = (predicted == labels).double()
@@ -84,11 +70,7 @@ def expected_calibration_error(
 def classwise_calibration_error(
     probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS
 ) -> float:
-    """Return the mean over classes of each class's own ECE (static; Kull et al., NeurIPS 2019).
-
-    For class j every example is binned by the probability of j, and in each bin the mean of that probability is
-    compared with the share of examples whose label is j.
-    """
+    """Return the mean over classes of the ECE of each class's probability (static; Kull et al., NeurIPS 2019)."""
     _check("probabilities", probabilities, labels, bins)
     total = 0.0
     for j, column in enumerate(probabilities.double().T.contiguous()):
@@ -104,22 +86,14 @@ def negative_log_likelihood(logits: Float[Tensor, "n k"], labels: Int[Tensor, " 
 
 
 def brier_score(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
-    """Return the squared distance of probabilities from the one-hot label, summed over classes (Brier, 1950).
-
-    The mean over examples lies in [0, 2]. Some divide by the number of classes, or, of two classes, look at one only.
-    """
+    """Return the mean squared distance of probabilities to the one-hot label, in [0, 2] (Brier, 1950)."""
     p = probabilities.double()
     of_label = p.gather(1, labels[:, None]).squeeze(1)
     return float((p.square().sum(1) - 2 * of_label + 1).mean())
 
 
 def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
-    """Return the temperature T in [1 / 100, 100] that minimises the likelihood loss of ``softmax(logits / T)``.
-
-    The loss is convex in 1 / T, so that its minimum is where its slope is 0 (found by Brent's method, in float64).
-    Where the slope never is 0, which is so if all predictions are right (the smaller T the better) or no better than
-    chance (the larger the better), the limit is returned. (Guo et al., ICML 2017, section 4.2.)
-    """
+    """Return the T in [1 / 100, 100] of the least loss of ``softmax(logits / T)`` (Guo et al., ICML 2017, 4.2)."""
     from scipy.optimize import brentq
 
     _check("logits", logits, labels)
@@ -135,6 +109,8 @@ def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> 
             total += float((expected - z.gather(1, label[:, None]).squeeze(1)).sum())
         return total
 
+    # The loss is convex in 1 / T: its minimum is where its slope is 0, or at a limit, if all predictions are right (the
+    # smaller T the better) or no better than chance (the larger).
     low, high = -log(LIMIT), log(LIMIT)
     if slope(high) >= 0:
         return LIMIT

@@ -16,8 +16,7 @@ __all__ = ["Detections", "coco_metrics", "require_coco", "voc_average_precision"
 
 Form = Literal["area", "11_point"]
 
-THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
-"""The overlaps 0.50, 0.55, ..., 0.95 over which AP is a mean."""
+THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))  # overlaps over which AP is a mean
 _SIZES = ("small", "medium", "large")
 _NAMES = {
     **{"map": "ap", "map_50": "ap50", "map_75": "ap75"},
@@ -100,9 +99,8 @@ def voc_average_precision(
     """Return the average precision of one class by VOC's rules, a fraction; None if no object of it counts.
 
     In the order of their scores, each detection is matched to the object of its class in its image that it overlaps
-    most. Is the overlap (intersection over union) at least ``overlap``, it is a true positive, or a false one if an
-    earlier detection has that object already; matched to a difficult object it counts as neither. Every other detection
-    is a false positive. Detections of equal score keep the order in which they are given.
+    most. With an overlap (intersection over union) of at least ``overlap`` it is a true positive, or a false one if an
+    earlier detection has that object; matched to a difficult object it counts as neither. All others are false.
 
     ``area`` is the area under precision made monotone over recall (VOC2010 and later), ``11_point`` the mean over
     recalls 0, 0.1, ..., 1 of the best precision at that recall or a higher one (VOC2007).

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import packages_distributions
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,41 +24,24 @@ from multimix.protocols import SILENT, Monitor, Network
 _BLOCK = 1 << 23  # distances held at a time: 64 MiB
 
 
-class ClassDistances(NamedTuple):
-    """Euclidean distances: of a class's examples to their mean, averaged over classes; between two classes' means."""
-
-    intra: float
-    inter: float
-    """Mean over all pairs of classes."""
-    nearest: float
-    """Least of all pairs."""
-
-
 def normalised(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Return embeddings scaled to length 1, in float64; one of length 0 stays as it is."""
     return normalize(embeddings.double(), dim=1, eps=1e-300)
 
 
 def alignment(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> float:
-    r"""Return the mean squared distance of two examples of one class.
-
-    Every unordered pair weighs the same, so that a class of twice the size weighs about four times as much. The pairs
-    of a class with :math:`n` examples and mean :math:`\mu` sum to :math:`n \sum_i \|x_i - \mu\|^2`. (Wang and Isola,
-    ICML 2020, arXiv 2005.10242, section 4.1 with alpha = 2, positive pairs being those of one class.)
-    """
+    """Return the mean squared distance over all pairs of one class (Wang and Isola, ICML 2020, 4.1 with alpha = 2)."""
     sizes, means, own = by_class(embeddings, labels)
     pairs = int((sizes * (sizes - 1) / 2).sum())
     if pairs == 0:
         raise ValueError("labels must have a class with at least two examples for alignment, got none")
+    # The pairs of a class with n examples sum to n times the squared distances to its mean.
     squares = (embeddings.double() - means[own]).square().sum(1)
     return float((sizes[own] * squares).sum()) / pairs
 
 
 def uniformity(embeddings: Float[Tensor, "n d"]) -> float:
-    r"""Return :math:`\log \mathrm{mean} \exp(-2 \|x - y\|^2)` over all unordered pairs of different examples.
-
-    (Wang and Isola, section 4.1 with t = 2.)
-    """
+    """Return the log of the mean of exp(-2 distance²) over all pairs (Wang and Isola, ICML 2020, 4.1 with t = 2)."""
     n = len(embeddings)
     if n < 2:
         raise ValueError(f"embeddings must be at least two for uniformity, got {n}")
@@ -71,31 +54,25 @@ def uniformity(embeddings: Float[Tensor, "n d"]) -> float:
     return math.log(float(total) / (n * (n - 1) / 2))
 
 
-def class_distances(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> ClassDistances:
-    """Return the distances within and between the classes that occur."""
+def class_distances(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> tuple[float, float, float]:
+    """Return the mean distance to the own class's mean, over classes, and the mean and least between two means."""
     sizes, means, own = by_class(embeddings, labels)
     if len(sizes) < 2:
         raise ValueError(f"labels must be of at least two classes for distances between them, got {len(sizes)}")
     distances = (embeddings.double() - means[own]).norm(dim=1)
     within = torch.zeros_like(sizes).index_add_(0, own, distances) / sizes
     between = pdist(means)
-    return ClassDistances(float(within.mean()), float(between.mean()), float(between.min()))
+    return float(within.mean()), float(between.mean()), float(between.min())
 
 
 def effective_rank(embeddings: Float[Tensor, "n d"]) -> float:
-    r"""Return the effective rank of the centred embeddings: how many directions they spread in, from 1 up.
-
-    :math:`\exp(-\sum_i p_i \log p_i)` where :math:`p_i` are the singular values divided by their sum, without those
-    that are zero but for rounding; of embeddings that are all the same it is 0. (Roy and Vetterli, EUSIPCO 2007.)
-    """
+    """Return how many directions centred embeddings spread in, 0 if all are one (Roy and Vetterli, EUSIPCO 2007)."""
     values = embeddings.double()
     singular = torch.linalg.svdvals(values - values.mean(0))
     # The scale is that of the values before they were centred, whose rounding centring leaves behind.
     smallest = max(values.shape) * torch.finfo(values.dtype).eps * float(values.norm())
     singular = singular[singular > smallest]
-    if not len(singular):
-        return 0.0
-    return float(torch.special.entr(singular / singular.sum()).sum().exp())
+    return float(torch.special.entr(singular / singular.sum()).sum().exp()) if len(singular) else 0.0
 
 
 def by_class(
@@ -112,10 +89,7 @@ def by_class(
 def nearest(
     queries: Float[Tensor, "n d"], references: Float[Tensor, "m d"], count: int = 1, *, apart: bool = False
 ) -> tuple[Float[Tensor, "n count"], Int[Tensor, "n count"]]:
-    """Return the Euclidean distances of each query to its ``count`` nearest references and which they are, in order.
-
-    ``apart``: both are the same examples in the same order, none of which is its own neighbour.
-    """
+    """Return distances to the ``count`` nearest references and which these are; ``apart``: others than itself."""
     n, m = len(queries), len(references)
     if apart and n != m:
         raise ValueError(f"queries and references must be the same examples to be apart, got {n} and {m}")
@@ -142,7 +116,7 @@ def vote(labels: Int[Tensor, "n count"], classes: int) -> Int[Tensor, " n"]:
 def _blocks(rows: Tensor, columns: int) -> Iterator[tuple[int, Tensor]]:
     """Yield rows whose distances to so many columns are held at a time, and where they start."""
     size = max(1, _BLOCK // columns)
-    yield from ((start, rows[start : start + size]) for start in range(0, len(rows), size))
+    yield from zip(range(0, len(rows), size), rows.split(size), strict=True)
 
 
 def _squared_distances(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
@@ -223,17 +197,16 @@ class Embedding:
         embeddings = normalised(raw)
         yield "alignment", alignment(embeddings, labels)
         yield "uniformity", uniformity(embeddings)
-        distances = class_distances(embeddings, labels)
-        yield "intra_distance", distances.intra
-        yield "inter_distance", distances.inter
-        yield "min_inter_distance", distances.nearest
-        if distances.intra > 1e-12:
-            yield "separation", distances.inter / distances.intra
+        intra, inter, least = class_distances(embeddings, labels)
+        yield "intra_distance", intra
+        yield "inter_distance", inter
+        yield "min_inter_distance", least
+        if intra > 1e-12:
+            yield "separation", inter / intra
         yield "effective_rank", effective_rank(raw)
-        references, theirs = raw, labels
+        apart, references, theirs = self.train is None, raw, labels
         if self.train is not None:
             references, theirs = embed(network, monitor.track("train", self.train))
-        apart = self.train is None
         _, places = nearest(embeddings, normalised(references), self.settings.neighbours, apart=apart)
         yield "knn_accuracy", mean(vote(theirs[places], len(self.classes)) == labels)
         self._draw(embeddings, labels, monitor)
@@ -244,8 +217,7 @@ class Embedding:
             return
         kept = torch.arange(len(labels)) if len(labels) <= most else stratified(labels.cpu(), most, seed)[0]
         kept = kept.to(labels.device)
-        points = in_plane(embeddings[kept], method, seed=seed)
-        if points is not None:
+        if (points := in_plane(embeddings[kept], method, seed=seed)) is not None:
             x, y = (column.round(3).tolist() for column in points.T.astype(float))
             about = {"label": labels[kept].tolist(), "classes": list(self.classes)}
             monitor.record("picture", {"method": method, "x": x, "y": y, **about})

@@ -1,8 +1,4 @@
-"""Weakly supervised localisation: whether a network's attention finds the object that it was never told the place of.
-
-A box is (x0, y0, x1, y1) in pixels of the image file, from its upper left corner: a box around the one pixel in that
-corner is (0, 0, 1, 1).
-"""
+"""Weakly supervised localisation: whether a network's attention finds an object whose place it was never told."""
 
 import csv
 import json
@@ -29,12 +25,10 @@ from multimix.ops import attention
 from multimix.protocols import SILENT, Monitor, Network, encode
 
 Query = Literal["gap", "cam"]
-Box = tuple[float, float, float, float]
-Boxes = dict[str, list[Box]]
-"""The boxes of each image, by what the file calls the image."""
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the file; (0, 0, 1, 1) is its upper left one
+Boxes = dict[str, list[Box]]  # those of each image, by what the file calls the image
 OVERLAPS = (0.5, 0.3, 0.7)
 """Intersections over union from which on a box counts as right; the first is the usual one."""
-_MOST_PREFIX_TOKENS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +51,10 @@ class Localisation:
     """How often the box around a network's attention is right; all metrics are fractions of the images with a box.
 
     ``fixed/localisation_accuracy``: the box around the largest part of the map above one threshold has an intersection
-    over union of at least 0.5 with a true one. ``best/localisation_accuracy``: the same at the threshold that is best
-    on these very images (MaxBoxAcc), which flatters. ``fixed/iou30/``, ``fixed/iou70/``, ``best/iou30/`` and
-    ``best/iou70/``: with 0.3 and 0.7 for 0.5. ``best/mean/``: the mean of the best for 0.3, 0.5 and 0.7 (MaxBoxAccV2).
-    ``whole/``: the whole image as the box, at 0.5, for scale. ``pointing_accuracy``: the map's largest value lies in a
-    true box. ``measured``: the share of the test images that have a box.
+    over union of at least 0.5 with a true one; ``best/``: the same at the threshold that is best on these very images
+    (MaxBoxAcc), which flatters; ``iou30/`` and ``iou70/``: with 0.3 and 0.7 for 0.5; ``best/mean/``: the mean of all
+    three (MaxBoxAccV2); ``whole/``: the whole image as the box, at 0.5. ``pointing_accuracy``: the map's largest value
+    lies in a true box. ``measured``: the share of the test images that have a box.
 
     Reference:
         Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020, arXiv 2007.04178;
@@ -145,12 +138,7 @@ def _annotations(source: Source) -> str:
 def score_maps(
     network: Network, inputs: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], query: Query = "gap"
 ) -> Float[Tensor, "b h w"]:
-    """Return the attention of every image over its pixels, from 0 where it is least to 1 where it is most.
-
-    The attention over the positions of the network's map (:func:`multimix.ops.attention`, ReLU), each position pooled
-    by itself as Dense MultiMix has it, brought to the image's size bilinearly, then shifted and scaled. An image whose
-    map is flat scores 1 everywhere.
-    """
+    """Return each image's attention over its pixels, from 0 where it is least to 1; 1 everywhere if it is flat."""
     features = each_position(network, encode(network, inputs))
     height, width = inputs.shape[-2:]
     prefix, rows, columns = grid_of(features.shape[1], height, width)
@@ -160,9 +148,8 @@ def score_maps(
             raise ValueError("query=cam needs a network with an affine head, whose weights are the class queries")
         weights = cast("Tensor", network.head.weight).flatten(1)[labels]
     over_positions = attention(features[:, prefix:], query=query, class_weights=weights)
-    maps = interpolate(
-        over_positions.unflatten(1, (1, rows, columns)), size=(height, width), mode="bilinear", align_corners=False
-    )[:, 0]
+    small = over_positions.unflatten(1, (1, rows, columns))
+    maps = interpolate(small, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     varies = high - low > 1e-6 * high
     return torch.where(varies, (maps - low) / torch.where(varies, high - low, 1), 1)
@@ -170,7 +157,7 @@ def score_maps(
 
 def grid_of(positions: int, height: int, width: int) -> tuple[int, int, int]:
     """Return how many positions come before the map (class tokens and the like), and the map's rows and columns."""
-    for prefix in range(_MOST_PREFIX_TOKENS + 1):
+    for prefix in range(9):
         cells = positions - prefix
         rows = round(max(cells, 0) ** 0.5 * (height / width) ** 0.5)
         columns = cells // rows if rows else 0
@@ -183,14 +170,10 @@ def grid_of(positions: int, height: int, width: int) -> tuple[int, int, int]:
 
 
 def box_above(scores: Float[np.ndarray, "h w"], threshold: float) -> Float[np.ndarray, " 4"]:
-    """Return the box around the largest connected part of a map that is at or above a threshold.
-
-    Pixels that touch at a corner are connected. Of parts of one size it is the first from the top; where nothing is
-    above, the box is empty.
-    """
+    """Return the box around the largest part, the first of several, of a map at or above a threshold; empty if none."""
     from scipy import ndimage
 
-    parts, count = ndimage.label(scores >= threshold, np.ones((3, 3)))  # all eight neighbours
+    parts, count = ndimage.label(scores >= threshold, np.ones((3, 3)))  # pixels that touch at a corner are connected
     if count == 0:
         return np.zeros(4)
     largest = int(np.bincount(parts.ravel())[1:].argmax()) if count > 1 else 0
@@ -207,12 +190,7 @@ def overlap(box: Float[np.ndarray, " 4"], boxes: Float[np.ndarray, "count 4"]) -
 
 
 def read_boxes(path: str) -> Boxes:
-    """Return the boxes of a file.
-
-    ``.json``: an object with a box, or a list of boxes, for each image. ``.csv``: a line ``file,x0,y0,x1,y1`` and
-    below it one line a box. ``.txt``: TinyImageNet's ``val_annotations.txt``, whose boxes name their first and last
-    pixels.
-    """
+    """Return the boxes of a file."""
     file = Path(path).expanduser()
     reader = _READERS.get(file.suffix)
     if reader is None:
@@ -228,6 +206,7 @@ def read_boxes(path: str) -> Boxes:
 
 
 def _of_json(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield from an object with a box, or a list of boxes, for each image."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -240,6 +219,7 @@ def _of_json(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _of_csv(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield from a header and a line for each box."""
     with file.open(newline="", encoding="utf-8") as lines:
         rows = csv.reader(lines)
         if (header := ",".join(next(rows, []))) != "file,x0,y0,x1,y1":
@@ -248,6 +228,7 @@ def _of_csv(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _of_annotations(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield from TinyImageNet's file, whose boxes name their first and last pixels."""
     for line in file.read_text(encoding="utf-8").splitlines():
         name, _, *box = line.split("\t")
         x0, y0, x1, y1 = _checked(box, f"{file}, {name}", least=0)
@@ -301,10 +282,7 @@ def _same(files: Files, test: ImageSet) -> bool:
 
 
 def places_in(test: ImageSet, files: Files, boxes: Boxes) -> list[Float[np.ndarray, "count 4"]]:
-    """Return the boxes of every test image as the network sees it; an image may have none.
-
-    Boxes go by the name of the file, or by ``class/name`` where several files share one.
-    """
+    """Return the boxes of every test image as the network sees it, by the file's ``name`` or ``class/name``."""
     names = [Path(path) for path in files.paths]
     counts = Counter(name.name for name in names)
     if several := [name for name in boxes if counts[name] > 1]:

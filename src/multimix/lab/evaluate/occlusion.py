@@ -86,22 +86,15 @@ class Occlusion:
 def hidden(
     fraction: float, h: int, w: int, *, grid: int, examples: Sequence[int] | range, seed: int = 0
 ) -> Bool[Tensor, "b h w"]:
-    """Return which pixels of each image are hidden, on the CPU.
-
-    Images are cut into ``grid`` x ``grid`` patches, equal where the sides divide, else up to a pixel larger or smaller.
-    As many are hidden as make up the fraction, rounded to whole patches, in a random order that belongs to the example.
-    """
+    """Return which pixels of each image are hidden: whole patches, in a random order that belongs to the example."""
     _check_grid(grid, h, w)
-    ranks = per_example(
-        lambda generator: torch.randperm(grid * grid, generator=generator), examples, seed=seed_of("occlusion", seed)
-    )
+    ranks = per_example(lambda g: torch.randperm(grid * grid, generator=g), examples, seed=seed_of("occlusion", seed))
     covered = (ranks < _patches(fraction, grid)).view(-1, grid, grid)
     rows, columns = (torch.arange(size) * grid // size for size in (h, w))
     return covered[:, rows][:, :, columns]
 
 
 def _patches(fraction: float, grid: int) -> int:
-    """Return how many patches make up a fraction of the image."""
     return round(fraction * grid * grid)
 
 

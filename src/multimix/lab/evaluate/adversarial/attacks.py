@@ -17,8 +17,7 @@ from multimix.lab.data import seed_of
 from multimix.lab.evaluate.passes import NonFiniteError, evaluating, not_alone, per_example
 from multimix.protocols import Network
 
-Classifier = Callable[[Tensor], Tensor]
-"""From pixels in [0, 1], (b, ...), to logits (b, k)."""
+Classifier = Callable[[Tensor], Tensor]  # from pixels in [0, 1], (b, ...), to logits (b, k)
 Distance = Annotated[float, Interval(ge=0, lt=inf)]
 Norm = Literal["linf", "l2"]
 
@@ -45,8 +44,8 @@ def fgsm(
 ) -> Float[Tensor, " b *any"]:
     """Return images that are one step of epsilon along the gradient of their loss away (Goodfellow et al., ICLR 2015).
 
-    ``epsilon`` is how far to go, in pixels: 8/255 is eight grey levels; along the signs of the gradient (``linf``), or
-    along the gradient itself (``l2``). All else is as of :func:`pgd`.
+    ``epsilon`` is how far to go, in pixels: along the signs of the gradient (``linf``) or the gradient itself (``l2``).
+    All else is as of :func:`pgd`.
     """
     return one_step(epsilon, norm)(network, pixels, labels).pixels
 
@@ -61,17 +60,14 @@ def pgd(
 ) -> Float[Tensor, " b *any"]:
     """Return images after projected gradient ascent on their loss (Madry et al., ICLR 2018).
 
-    From a random point of the ball, ``steps`` times a step along the gradient and back into the ball and [0, 1]; where
-    that ends is the result, be it better or worse than what lay before. Of several restarts an image keeps the first
-    end that is misclassified, and with none of the kind the one of the greatest loss.
+    From a random point of the ball, ``steps`` times a step along the gradient and back into the ball and [0, 1]. Of
+    several restarts an image keeps the first end that is misclassified, else the one of the greatest loss.
 
     Args:
-        network: From pixels in [0, 1] to logits (b, k), its normalisation inside. A module answers in eval mode and is
-            left as it was.
+        network: From pixels in [0, 1] to logits (b, k), its normalisation inside. A module answers in eval mode.
         pixels: Images, in [0, 1]; float32 or float64.
         labels: Class indices.
-        examples: The number of each image in its set, which fixes its starts whatever batch it comes in; by default
-            0 to b - 1.
+        examples: Each image's number in its set, which fixes its starts in any batch; by default 0 to b - 1.
         **options: ``epsilon``, radius of the ball, in pixels: 4/255 is four grey levels. ``step``, length of a step,
             likewise, and ``steps``, how many. ``restarts`` (1), how often to try, each time from another start.
             ``norm``, ``linf`` (the default) or ``l2``. ``random_start`` (True), whether to start at a random point of
@@ -127,7 +123,8 @@ class Attack(Checked):
         super().__post_init__()
         if self.step == 0 and self.epsilon > 0:
             raise ValueError(f"step must be above 0, got {self.step}")
-        check_restarts(self.restarts, self.random_start)
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(f"restarts must be 1 where no start is random, got {self.restarts}")
 
     def __call__(
         self, network: Classifier, pixels: Tensor, labels: Tensor, examples: Sequence[int] | range | None = None
@@ -192,10 +189,7 @@ class Victim:
         return Attacked(pixels, self._margin(logits), logits.argmax(1) != self._labels, logits.shape[1])
 
     def gradient(self, pixels: Float[Tensor, " b *any"]) -> Float[Tensor, " b *any"]:
-        """Return the gradient of each image's margin.
-
-        That of cross-entropy, softplus(margin), points the same way but vanishes in float32 where the network is sure.
-        """
+        """Return the gradient of each image's margin; cross-entropy's vanishes in float32 where the network is sure."""
         with torch.enable_grad():
             leaf = pixels.detach().requires_grad_()
             total = self._margin(self._logits(leaf)).sum()
@@ -284,12 +278,6 @@ def _length(images: Tensor) -> Tensor:
 
 def _tiny(images: Tensor) -> float:
     return torch.finfo(images.dtype).tiny
-
-
-def check_restarts(restarts: int, random_start: bool) -> None:  # noqa: FBT001
-    """Raise ValueError for several restarts that would all be the same."""
-    if restarts > 1 and not random_start:
-        raise ValueError(f"restarts must be 1 where no start is random, got {restarts}")
 
 
 def _check_images(pixels: Tensor, labels: Tensor, examples: Sequence[int] | range) -> None:

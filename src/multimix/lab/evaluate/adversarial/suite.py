@@ -20,7 +20,6 @@ from multimix.lab.evaluate.passes import LabelledBatches, concatenated, evaluati
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
-MORE = 5  # times the steps of PGD the checks for masked gradients take
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 """Those of AutoAttack's standard version (Croce and Hein, ICML 2020, section 6), in order."""
 
@@ -66,7 +65,11 @@ class AdversarialSettings(SuiteSettings):
         check_each_once(norms=self.norms)
         if self.autoattack and "linf" not in self.norms:
             raise ValueError(f"autoattack needs linf among norms, got {self.norms}")
-        attacks.check_restarts(self.restarts, self.random_start)
+        self.pgd()
+
+    def pgd(self) -> Attack:
+        """Return PGD in the l-inf ball."""
+        return Attack(self.pgd_epsilon, self.pgd_step, self.steps, self.restarts, "linf", self.random_start, self.seed)
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,10 @@ class Adversarial:
     """Accuracy (fraction) and mean cross-entropy (nats) of attacked images: FGSM and PGD, l-inf and l2.
 
     Metrics are ``clean``, ``fgsm/linf``, ``fgsm/l2``, ``pgd/linf`` and ``pgd/l2``, each with ``/accuracy`` and
-    ``/loss``; with AutoAttack also ``autoattack/linf/accuracy``. Two more are checks for masked gradients, on
-    ``curve_examples`` images, both of l-inf PGD with five times the steps: ``pgd/linf/more_steps/accuracy``, which
-    should be little below PGD's own, and ``pgd/linf/unbounded/accuracy``, from the image itself and free to go
-    anywhere in [0, 1], which should be 0. The figure ``epsilon_curve`` is accuracy over epsilon.
+    ``/loss``; with AutoAttack also ``autoattack/linf/accuracy``. Two are checks for masked gradients, of l-inf PGD with
+    five times the steps, on ``curve_examples`` images: ``pgd/linf/more_steps/accuracy`` should be little below PGD's
+    own, and ``pgd/linf/unbounded/accuracy``, free to go anywhere in [0, 1], should be 0. The figure ``epsilon_curve``
+    is accuracy over epsilon.
     """
 
     name: ClassVar[str] = "adversarial"
@@ -99,8 +102,7 @@ class Adversarial:
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
         if settings.autoattack:
-            require_package()
-            require_classes(len(source.splits.classes))
+            require_autoattack(len(source.splits.classes))
         test, mean, std = source.test(settings.examples), source.splits.mean, source.splits.std
         few, fewest = (
             source.pixels(first_of(test, min(getattr(settings, what), len(test)), what=what)) if wanted else None
@@ -132,27 +134,22 @@ class Adversarial:
     def _attacks(self) -> dict[str, Attack]:
         of = self.settings
         fgsm = {"linf": attacks.one_step(of.fgsm_epsilon, "linf"), "l2": attacks.one_step(of.l2_epsilon, "l2")}
-        pgd = {"linf": self._linf, "l2": replace(self._linf, epsilon=of.l2_epsilon, step=of.l2_step, norm="l2")}
+        pgd = {"linf": of.pgd(), "l2": replace(of.pgd(), epsilon=of.l2_epsilon, step=of.l2_step, norm="l2")}
         return {
             "clean": attacks.no_attack(),
             **{f"fgsm/{norm}": fgsm[norm] for norm in of.norms},
             **{f"pgd/{norm}": pgd[norm] for norm in of.norms},
         }
 
-    @property
-    def _linf(self) -> Attack:
-        of = self.settings
-        return Attack(of.pgd_epsilon, of.pgd_step, of.steps, of.restarts, "linf", of.random_start, of.seed)
-
     def _checks(self) -> dict[str, Attack]:
-        linf = self._linf
-        steps = MORE * linf.steps
+        linf = self.settings.pgd()
+        steps = 5 * linf.steps
         # A random start so far away would fool any network by itself, and hide what its gradients are good for.
         free = replace(linf, epsilon=1.0, steps=steps, restarts=1, random_start=False)
         return {"pgd/linf/more_steps": replace(linf, steps=steps), "pgd/linf/unbounded": free}
 
     def _curve(self, victim: Normalised, few: LabelledBatches, monitor: Monitor) -> dict[str, Any]:
-        linf, points = self._linf, sorted(set(self.settings.curve))
+        linf, points = self.settings.pgd(), sorted(set(self.settings.curve))
         fooled = []
         for epsilon in points:
             attack = replace(linf, epsilon=epsilon, step=linf.step * (epsilon / linf.epsilon))
@@ -179,19 +176,14 @@ def autoattack(
     seed: int = 0,
     monitor: Monitor = SILENT,
 ) -> tuple[Tensor, Tensor]:
-    """Return the images after AutoAttack's standard version, and whether each is misclassified, both on the CPU.
-
-    Its four attacks follow one another, each on what the others left. Results depend a little on ``batch_size``, as
-    they draw their random numbers for so many images together.
-    """
-    require_package()
+    """Return the images after AutoAttack's four attacks, one after the other, and whether each is misclassified."""
     device, classes, clean = torch.device("cpu"), 0, []
     for pixels, targets in monitor.track("AutoAttack, clean", batches):
         judged = attacks.no_attack()(network, pixels, targets)
         device, classes = pixels.device, judged.classes
         clean.append((pixels.cpu().contiguous(), targets.cpu().long(), judged.fooled.cpu()))
     original, labels, fooled = concatenated(clean)
-    require_classes(classes)
+    require_autoattack(classes)
     images = original.clone()
     with evaluating(cast("Network", network)), torch.inference_mode(mode=False), _undisturbed(network, device):
         tool = _tool(network, epsilon, norm, classes, seed, device)
@@ -206,14 +198,11 @@ def autoattack(
     return images, fooled
 
 
-def require_package() -> None:
-    """Raise ValueError if pyautoattack is not installed."""
+def require_autoattack(classes: int) -> None:
+    """Raise ValueError if pyautoattack is not installed or there are too few classes for the loss of apgd-t."""
     if importlib.util.find_spec("pyautoattack") is None:
         raise ValueError("autoattack needs the package pyautoattack: pip install pyautoattack")
 
-
-def require_classes(classes: int) -> None:
-    """Raise ValueError if there are too few classes for the loss of apgd-t, which compares the four greatest logits."""
     if classes < 4:
         raise ValueError(f"autoattack needs at least 4 classes, as its losses do, got {classes}")
 

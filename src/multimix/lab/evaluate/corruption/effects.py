@@ -13,13 +13,11 @@ from torch.nn.functional import conv2d, grid_sample, interpolate, pad
 
 from multimix.lab.data import seed_of
 
-Level = tuple[float, ...]
-"""One severity's parameters of one corruption."""
+Level = tuple[float, ...]  # one severity's parameters of one corruption
 Draw = Callable[[Callable[[Generator], Tensor]], Tensor]
 """Asks for each example's random numbers: from what one generator gives to the stack of a batch, on its device."""
 _NEGLIGIBLE = 1e-6  # weights below it would not change a 32-bit pixel that anyone could tell
 _KEPT = 64  # matrices of each kind; a run over all corruptions at one size needs fewer
-
 _PANE = 480  # side of a frost texture, in pixels of a 224-pixel image
 _ICE = (
     ((0.31, 0.58, 0.65), 0.08),
@@ -125,11 +123,8 @@ def _reflected(planes: Float[Tensor, "n 1 h w"], reach: int) -> Tensor:
 
 
 def glass_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
-    """Blur, let pixels take a near one's place, and blur again; ``level``: sigma, how near, and how often.
-
-    The benchmark's code means to swap pairs of pixels one after the other, from the last row up, but its assignment
-    copies: each pixel becomes what its partner is by then, and the partner stays. The published sets are made so.
-    """
+    """Blur, let pixels take a near one's place, and blur again; ``level``: sigma, how near, and how often."""
+    # The benchmark means to swap pairs, from the last row up, but copies: the partner stays. Published sets are so.
     sigma, reach, rounds = level
     b, c, h, w = pixels.shape
     blur = gaussian(h, sigma), gaussian(w, sigma)
@@ -145,10 +140,8 @@ def glass_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Fl
 
 
 def _in_turn(partners: Int[Tensor, "b hw"]) -> Int[Tensor, "b hw"]:
-    """Return where each pixel comes from if, from the last to the first, each copies its partner.
-
-    A partner further on has its partner's value by then: chains are followed to their end, all at once, by doubling.
-    """
+    """Return where each pixel comes from if, from the last to the first, each copies its partner."""
+    # A partner further on has its partner's value by then: chains are followed to their end, all at once, by doubling.
     here = torch.arange(partners.shape[1], device=partners.device).expand_as(partners)
     later = torch.where(partners > here, partners, here)
     while True:
@@ -167,10 +160,7 @@ def motion_blur(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> F
 def moved(
     pixels: Float[Tensor, "b c h w"], radius: float, sigma: float, degrees: Float[Tensor, " b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Return a mean over the pixels that lie in a direction, weighted by half a Gaussian (ImageMagick's motion blur).
-
-    Whole pixels are taken, up to ``2 * radius`` away; beyond the border the last one is repeated.
-    """
+    """Return means over the pixels in a direction, weighted by half a Gaussian, as ImageMagick's motion blur does."""
     b, c, h, w = pixels.shape
     steps = torch.arange(2 * math.ceil(radius) + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (steps / sigma).square())
@@ -243,11 +233,8 @@ def jpeg_compression(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw)
 
 
 def elastic_transform(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
-    """Shear the image at random and then displace every pixel by a smooth random field.
-
-    ``level``, in shares of the shorter side: size and smoothness (sigma) of the displacements, and how far each of the
-    three points that fix the shear may move.
-    """
+    """Shear the image at random and then displace every pixel by a smooth random field."""
+    # The level: size and sigma of the displacements, and how far the points that fix the shear may move, as shares.
     h, w = pixels.shape[2:]
     size, sigma, shift = (share * min(h, w) for share in level)
     drawn = draw(lambda g: torch.rand(2 * h * w + 6, generator=g) * 2 - 1)
@@ -288,11 +275,7 @@ def _sampled(pixels: Tensor, places: Float[Tensor, "b h w 2"], *, corners: bool)
 
 
 def snow(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
-    """Whiten the image and let flakes fall over it, from both sides.
-
-    ``level``: mean and standard deviation of the noise that flakes are made of, how much it is enlarged, the threshold
-    below which nothing falls, radius and sigma of the flakes' motion, and the share of the image that is not whitened.
-    """
+    """Whiten the image and let flakes fall over it, from both sides: enlarged noise above a threshold, in motion."""
     mean, deviation, larger, threshold, radius, sigma, kept = level
     h, w = pixels.shape[-2:]
     drawn = draw(lambda g: torch.randn(h * w + 1, generator=g)).to(pixels.dtype)
@@ -308,10 +291,7 @@ def snow(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Te
 
 
 def frost(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Tensor, "b c h w"]:
-    """Add a random part of an ice texture; ``level``: weight of the image, weight of the ice, and the ice's scale.
-
-    The benchmark's are five photographs; ice is drawn here, with their mean colours and contrasts.
-    """
+    """Add a random part of a texture, drawn here, of the benchmark's photographs of ice; ``level``: weights, scale."""
     clear, icy, scale = level
     panes = _panes(scale).to(pixels)
     side = panes.shape[-1]
@@ -369,12 +349,9 @@ def fog(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[Ten
 
 
 def plasma(wobble: Float[Tensor, "b s s"], decay: float) -> Float[Tensor, "b s s"]:
-    """Return height maps in [0, 1] by the diamond-square algorithm on a torus.
-
-    Each point departs from the mean of its four neighbours by ``wobble``, in [-1, 1], times the roughness, which is
-    divided by the square of ``decay`` each time the mesh is halved. The side is a power of two.
-    """
+    """Return height maps in [0, 1] by the diamond-square algorithm on a torus whose side is a power of two."""
     side = wobble.shape[-1]
+    # Each point departs from the mean of its four neighbours by ``wobble``, in [-1, 1], times the size.
     heights, size, step = torch.zeros_like(wobble), 100.0**2, side
     while step >= 2:
         half = step // 2

@@ -125,8 +125,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Level, effects.Draw], Tensor]] = {n: ge
 """Every corruption by its name, in the order of Hendrycks and Dietterich (ICLR 2019, arXiv 1903.12261)."""
 
 Severity = Literal[1, 2, 3, 4, 5]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-"""From hardly to strongly corrupted."""
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # from hardly to strongly corrupted
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
 """Scores of how much an image is like those a network was trained on, and how well they tell others from these.
 
-Scores are computed in float64, so that confident predictions, which float32 would round to the same 1, stay apart. An
-image is taken in where its score is at least a threshold: over all thresholds, TPR is the fraction of the images in the
-distribution that are taken in, and FPR that of the others.
+Scores are in float64, as float32 would round sure predictions to the same 1. TPR and FPR are the shares of the images
+in the distribution and of the others whose score is at least a threshold.
 """
 
 from typing import Literal, get_args
@@ -13,18 +12,12 @@ from jaxtyping import Float, Float64, Int64, Num
 from torch import Tensor
 
 from multimix.lab.evaluate.embedding import by_class, nearest, normalised
-from multimix.lab.evaluate.passes import not_alone, with_float64
-from multimix.protocols import Network
+from multimix.lab.evaluate.passes import with_float64
 
 ScoreName = Literal["msp", "max_logit", "energy", "odin", "knn", "mahalanobis"]
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
-"""The name of every score, in the order they are given."""
-_NEGLIGIBLE = 1e-12  # share of the largest variance that is float32's rounding, whose directions say nothing
 BINS = 50
 POINTS = 200
-_DIGITS = 6  # significant ones, in the file of the figures
-_EDGE_DIGITS = 12  # at ODIN's temperature scores differ in their sixth digit only
-_TAIL = 0.005  # of each set, at either end, may lie beyond the outer edges
 
 
 def msp(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Tensor, " b"]:
@@ -42,26 +35,6 @@ def energy(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Te
     return temperature * _double(logits).div(temperature).logsumexp(1)
 
 
-def odin(
-    network: Network,
-    inputs: Float[Tensor, " b *input"],
-    *,
-    step: Float[Tensor, "*channels"] | float,
-    temperature: float = 1000.0,
-) -> Float64[Tensor, " b"]:
-    """Return the largest softmax probability at a high temperature, of inputs that were moved towards the prediction.
-
-    Each value moves by ``step``: epsilon / std of its channel moves pixels in [0, 1] by epsilon. The network should be
-    in eval mode. (Liang, Li and Srikant, ICLR 2018, equations 1 and 2.)
-    """
-    images = len(inputs)
-    with torch.enable_grad():
-        inputs = not_alone(inputs.detach()).requires_grad_()
-        moved = nudged(inputs, network(inputs), step=step, temperature=temperature)
-    with torch.no_grad():
-        return msp(network(moved[:images]), temperature)
-
-
 def nudged(
     inputs: Float[Tensor, " b *input"],
     logits: Float[Tensor, "b k"],
@@ -69,9 +42,9 @@ def nudged(
     step: Float[Tensor, "*channels"] | float,
     temperature: float,
 ) -> Float[Tensor, " b *input"]:
-    """Return inputs, leaves that require a gradient, moved by ``step`` to where their predicted class is likelier.
+    """Return inputs, leaves that require a gradient, moved to where ODIN takes msp (Liang et al., ICLR 2018, eq. 2).
 
-    As in ODIN's own code the result is not clipped to valid pixels; where the gradient is 0 nothing moves.
+    That is by ``step`` to where their predicted class is likelier, and, as in ODIN's own code, not clipped.
     """
     with torch.enable_grad():  # the caller may have switched it off
         likelihood = (logits / temperature).log_softmax(1).gather(1, logits.argmax(1, keepdim=True)).sum()
@@ -84,8 +57,6 @@ class KNN:
     """The negated exact distance to the k-th nearest training embedding, all of length 1 (Sun et al., ICML 2022)."""
 
     def __init__(self, embeddings: Float[Tensor, "n d"], neighbours: int = 50) -> None:
-        if not 1 <= neighbours <= len(embeddings):
-            raise ValueError(f"neighbours must lie in 1..{len(embeddings)}, the training embeddings, got {neighbours}")
         self._train, self._neighbours = normalised(_double(embeddings)), neighbours
 
     def __call__(self, embeddings: Float[Tensor, "b d"]) -> Float64[Tensor, " b"]:
@@ -97,10 +68,9 @@ class KNN:
 class Mahalanobis:
     """The negated squared Mahalanobis distance to the nearest class mean, with one covariance for all classes.
 
-    Lee et al., NeurIPS 2018, equations (1) and (2), on the pooled embedding alone: without input perturbation, without
-    the earlier layers and without the regression that weighs them, which is fitted on out-of-distribution images. The
-    covariance of the training embeddings becomes (1 - shrinkage) of itself and ``shrinkage`` of the identity times its
-    mean variance. Directions with less than 1e-12 of the largest variance are left out (pseudo-inverse).
+    Lee et al., NeurIPS 2018, equations (1) and (2), on the pooled embedding alone: without input perturbation, earlier
+    layers and the regression that weighs them. The covariance becomes (1 - shrinkage) of itself and ``shrinkage`` of
+    the identity times its mean variance.
     """
 
     def __init__(
@@ -110,11 +80,10 @@ class Mahalanobis:
         self._centre = values.mean(0)
         _, means, own = by_class(values - self._centre, labels.to(values.device))
         left = values - self._centre - means[own]
-        covariance = left.T @ left / len(left)
-        covariance = (1 - shrinkage) * covariance
+        covariance = (1 - shrinkage) * (left.T @ left / len(left))
         covariance.diagonal().add_(shrinkage * left.square().mean())
         variances, directions = torch.linalg.eigh(covariance)
-        kept = variances > _NEGLIGIBLE * variances.amax()
+        kept = variances > 1e-12 * variances.amax()  # what is less is float32's rounding, and says nothing
         if not kept.any():
             raise ValueError("embeddings must vary within their classes: each equals the mean of its class")
         self.whitening = directions[:, kept] * variances[kept].rsqrt()
@@ -131,21 +100,14 @@ def _double(values: Tensor) -> Float64[Tensor, "*any"]:
 
 
 def auroc(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
-    """Return the area under the curve of TPR over FPR, a fraction; 0.5 is chance.
-
-    It is the probability that an image in the distribution scores higher than one outside, where a tie counts half.
-    """
+    """Return the area under TPR over FPR: how likely an image inside scores higher than one outside, ties half."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(*_known(in_scores, out_scores)))
 
 
 def aupr_in(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
-    """Return the average precision of finding the images in the distribution, a fraction.
-
-    With precision P_i and recall R_i at the i-th threshold, from the strictest on, and R_0 = 0, it is
-    sum_i (R_i - R_{i-1}) P_i: steps, not trapezoids, which would be too high. Chance is n / (n + m).
-    """
+    """Return the average precision (steps, not trapezoids) of finding what is in the distribution."""
     from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(*_known(in_scores, out_scores)))
@@ -160,19 +122,13 @@ def aupr_out(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> flo
 
 
 def fpr95(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
-    """Return the smallest FPR among the thresholds whose TPR is at least 0.95, a fraction; lower is better.
-
-    Only scores that occur are thresholds: nothing is interpolated between them. (ODIN; Liang et al., ICLR 2018.)
-    """
+    """Return the smallest FPR among the scores, as thresholds, whose TPR is at least 0.95 (Liang et al., ICLR 2018)."""
     fpr, tpr = _rates(in_scores, out_scores)
     return float(fpr[tpr >= 0.95][0])
 
 
 def detection_accuracy(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
-    """Return the best mean of TPR and TNR = 1 - FPR over all thresholds, a fraction; at least 0.5.
-
-    Liang et al., ICLR 2018, whose detection error is 1 minus this. The threshold is chosen on these very scores.
-    """
+    """Return the best mean of TPR and TNR = 1 - FPR over all thresholds, which Liang et al.'s error is 1 minus."""
     fpr, tpr = _rates(in_scores, out_scores)
     return float(((tpr + 1 - fpr) / 2).max())
 
@@ -196,19 +152,17 @@ def roc(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> dict[str
 
 
 def histograms(in_scores: Float64[Tensor, " n"], out_scores: Float64[Tensor, " m"]) -> dict[str, list[float]]:
-    """Return the ``edges`` of 50 bins of equal width, and the fractions ``in`` and ``out`` of the scores in each.
-
-    The bins reach from the smaller 0.5 % quantile to the larger 99.5 %; what lies beyond counts in the outer bins.
-    """
+    """Return the ``edges`` of 50 bins of equal width, and the fractions ``in`` and ``out`` of the scores in each."""
     inside, outside = in_scores.numpy(), out_scores.numpy()
-    share = np.array([_TAIL, 1 - _TAIL])
+    share = np.array([0.005, 0.995])  # what lies beyond these quantiles counts in the outer bins
     ends = np.array([np.sort(s)[(share * (len(s) - 1)).round().astype(int)] for s in (inside, outside)])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
     if not low < high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
     shares = [np.bincount(np.digitize(s, edges[1:-1]), minlength=BINS) / len(s) for s in (inside, outside)]
-    return {"edges": _rounded(edges, _EDGE_DIGITS), "in": _rounded(shares[0]), "out": _rounded(shares[1])}
+    # At ODIN's temperature scores differ in their sixth digit only.
+    return {"edges": _rounded(edges, 12), "in": _rounded(shares[0]), "out": _rounded(shares[1])}
 
 
 def _rates(in_scores: Tensor, out_scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -229,5 +183,5 @@ def _known(in_scores: Tensor, out_scores: Tensor) -> tuple[np.ndarray, np.ndarra
     return np.arange(len(both)) < len(in_scores), both.numpy()
 
 
-def _rounded(values: np.ndarray, digits: int = _DIGITS) -> list[float]:
+def _rounded(values: np.ndarray, digits: int = 6) -> list[float]:
     return [float(f"{value:.{digits}g}") for value in values.tolist()]

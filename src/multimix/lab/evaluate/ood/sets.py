@@ -23,9 +23,7 @@ from multimix.lab.evaluate.passes import per_example
 from multimix.lab.evaluate.suite import Source
 
 NOISE = ("gaussian-noise", "uniform-noise")
-BUILT_IN = (*NOISE, "digits")
-"""The sets that need no file."""
-
+BUILT_IN = (*NOISE, "digits")  # the sets that need no file
 SHORT = {"tiny-imagenet-crop": "crop:tiny-imagenet", "tiny-imagenet-resize": "resize:tiny-imagenet"}
 KNOWN = (*NOISE, *SHORT, *DATASETS)
 """Every set; ``crop:`` or ``resize:`` may stand before all but the noise."""
@@ -39,11 +37,8 @@ class Outside:
 
     source: Source
     size: int
-    """How many images there are."""
-    make: Callable[[list[int]], UInt8[Tensor, "b c h w"]]
-    """From positions in the set to images of the run's shape."""
-    in_files: bool = False
-    """Whether making them takes the time of decoding files, and so the run's worker processes."""
+    make: Callable[[list[int]], UInt8[Tensor, "b c h w"]]  # from positions in the set to images of the run's shape
+    in_files: bool = False  # whether making them takes the time of decoding files, and so worker processes
 
     def __len__(self) -> int:
         return -(-self.size // self.source.batch_size)
@@ -58,11 +53,7 @@ class Outside:
 
 
 def open_set(name: str, source: Source, *, limit: int, download: bool = False, seed: int = 0) -> Outside:
-    """Return a set's images in the shape of a run's; of a larger set, ``limit`` of them by chance.
-
-    Of a named data set the test images are taken, of a folder every image below it, of an archive ``test_images``,
-    ``images`` or the only array. ``seed`` fixes the noise, the images that are taken and where they are cut.
-    """
+    """Return the (test) images of a set in the shape of a run's; of a larger set, ``limit`` of them by chance."""
     test, (crop, base) = source.splits.test, taken_apart(name)
     if base in NOISE:
         seed = seed_of("ood", seed, base)
@@ -174,17 +165,13 @@ def _noise(indices: list[int], *, gaussian: bool, shape: tuple[int, int, int], s
 class Fitting:
     """Brings images to one shape, either the whole image scaled or a part of it cut out."""
 
-    images: UInt8[Tensor, " n *chw"] | tuple[str, ...]
-    """In memory, or the paths of files."""
-    shape: tuple[int, int, int]
-    """Channels, height and width to bring them to."""
+    images: UInt8[Tensor, " n *chw"] | tuple[str, ...]  # in memory, or the paths of files
+    shape: tuple[int, int, int]  # (c, h, w) to bring them to
+    # Cut a random part out of the unscaled image, unless it is too small; else scale it to cover height and width, and
+    # cut the centre out.
     crop: bool
-    """Cut a random part out of the unscaled image; else scale the image (bilinear, antialiased) to cover the height and
-    width, and cut the centre out. An image that is too small to cut from is scaled first."""
-    seed: int
-    """Of the places of the cuts, which belong to an image's position in its set."""
-    ratio: float = 1.0
-    """Of an image file's scaled shorter side to the centre that is kept, where height and width are one."""
+    seed: int  # of the places of the cuts, which belong to an image's position in its set
+    ratio: float = 1.0  # of a file's scaled shorter side to the centre that is kept, where height and width are one
 
     def __call__(self, indices: list[int]) -> UInt8[Tensor, "b c h w"]:
         """Return the images at some positions; those in files are scaled as the run's own test images are."""

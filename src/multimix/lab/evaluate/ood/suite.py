@@ -19,8 +19,7 @@ from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concaten
 from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
-Fitted = dict[str, Callable[[Tensor], Tensor]]
-"""The scores that know training embeddings, from embeddings (b, d) to scores (b,)."""
+Fitted = dict[str, Callable[[Tensor], Tensor]]  # from embeddings (b, d) to scores (b,)
 Seen = tuple[dict[str, Float64[Tensor, " n"]], Int64[Tensor, " n"]]
 """What a pass over a set gives, on the CPU: each score of every image, and their fingerprints."""
 
@@ -63,10 +62,9 @@ class OODSettings(SuiteSettings):
 class OOD:
     """Metrics of every score on every set, named ``<set>/<score>/<metric>``; ``mean/...`` averages over the sets.
 
-    All are fractions. ``auroc``, ``aupr_in``, ``aupr_out`` and ``detection_accuracy`` are better higher, ``fpr95`` is
-    better lower; :mod:`multimix.lab.evaluate.ood.scores` defines them. Figures ``ood/<set>`` hold for each score the
-    ``edges`` of 50 bins, the fractions of images ``in`` and ``out`` of the distribution that lie in each, and at most
-    200 points ``fpr``, ``tpr`` of the curve.
+    All are fractions: ``auroc``, ``aupr_in``, ``aupr_out`` and ``detection_accuracy``, better higher, and ``fpr95``,
+    better lower. Figures ``ood/<set>`` hold for each score the ``edges`` of 50 bins, the fractions of images ``in`` and
+    ``out`` of the distribution that lie in each, and at most 200 points ``fpr``, ``tpr`` of the curve.
     """
 
     name: ClassVar[str] = "ood"
@@ -86,13 +84,17 @@ class OOD:
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set and the sets of the settings."""
         train, test = _training(source, settings), source.batches(source.test(settings.examples))
-        return cls(train, test, _opened(source, settings), source.splits.std, settings)
+        own = source.splits.name
+        names = tuple(name for name in BUILT_IN if name != own) if settings.sets is None else settings.sets
+        for name in names:
+            if taken_apart(name)[1] == own:
+                _warn(f"{name} is the data set of the run itself")
+        how: dict[str, Any] = {"limit": settings.ood_examples, "download": settings.download, "seed": settings.seed}
+        sets = {label: open_set(name, source, **how) for name, label in zip(names, labels_of(names), strict=True)}
+        return cls(train, test, sets, source.splits.std, settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
-        """Yield the metrics of each set as soon as it is done, then their means.
-
-        A set that shares images with the test set is warned of.
-        """
+        """Yield the metrics of each set as soon as it is done, then their means; warn of images of the test set."""
         fitted = self._fitted(network, monitor)
         inside = self._seen(network, monitor.track("test", self.test), fitted)
         found: dict[str, list[float]] = {}
@@ -171,10 +173,8 @@ def _warn(message: str) -> None:
 
 
 def fingerprints(images: Tensor) -> Int64[Tensor, " n"]:
-    """Return a 64-bit number for each image, the same for the same pixels on one device.
-
-    A sum of the values' bits with fixed random weights: two different images agree with a probability below 2**-32.
-    """
+    """Return a 64-bit number for each image, the same for the same pixels on one device."""
+    # A sum of the values' bits with fixed random weights: two different images agree with a probability below 2**-32.
     bits = images.detach().float().flatten(1).contiguous().view(torch.int32).long()
     generator = torch.Generator().manual_seed(seed_of("fingerprint"))
     weights = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1],), generator=generator)
@@ -192,13 +192,3 @@ def _training(source: Source, settings: OODSettings) -> LabelledBatches | None:
             f"knn_neighbours={settings.knn_neighbours} must be at most the {len(used)} training images that are used"
         )
     return source.batches(used)
-
-
-def _opened(source: Source, settings: OODSettings) -> dict[str, LabelledBatches]:
-    own = source.splits.name
-    names = tuple(name for name in BUILT_IN if name != own) if settings.sets is None else settings.sets
-    for name in names:
-        if taken_apart(name)[1] == own:
-            _warn(f"{name} is the data set of the run itself")
-    how: dict[str, Any] = {"limit": settings.ood_examples, "download": settings.download, "seed": settings.seed}
-    return {label: open_set(name, source, **how) for name, label in zip(names, labels_of(names), strict=True)}
