@@ -57,7 +57,9 @@ def test_numbers_lie_between_their_bounds(n, low, span, seed):
     assert found.shape == (n,)
     assert float(found.min()) >= low - slack
     assert float(found.max()) <= low + span + slack
-    assert torch.equal(ops.draw_between(low, n, generator=generator(seed)), torch.full((n,), low))
+    draw = generator(seed)
+    assert torch.equal(ops.draw_between(low, n, generator=draw), torch.full((n,), low))
+    assert torch.equal(draw.get_state(), generator(seed).get_state())
 
 
 @law("alpha_for", m=st.integers(2, 10_000), share=st.floats(1e-3, 1 - 1e-3))

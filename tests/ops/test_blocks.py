@@ -1,6 +1,7 @@
 """Labels on grids against every labelling there is, and blocks that move against the largest gain first."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -52,19 +53,16 @@ def test_a_strong_pull_gives_all_cells_the_label_that_is_best_in_sum():
 def greedy(saliency, seen, eps):
     """Take the largest gain over all blocks and places that are left, until there is none; in loops, one image."""
     h, w = saliency.shape
-    side = max(h - 1, w - 1, 1)
-    pairs = []
-    for i in range(h * w):
-        for j in range(h * w):
-            if not seen[j // w, j % w]:
-                continue
-            gain = float(saliency[i // w, i % w]) - eps * ((i // w - j // w) ** 2 + (i % w - j % w) ** 2) / side**2
-            if gain > 0:
-                pairs.append((-gain, i, j))
-    result, moved = list(range(h * w)), set()
-    filled = set()
-    for _, i, j in sorted(pairs):
-        if i not in moved and j not in filled:
+    price = eps / max(h - 1, w - 1, 1) ** 2
+    cells = list(itertools.product(range(h), range(w)))
+    pairs = [
+        (float(saliency[cells[i]]) - price * math.dist(cells[i], cells[j]) ** 2, i, j)
+        for i, j in itertools.product(range(h * w), repeat=2)
+        if seen[cells[j]]
+    ]
+    result, moved, filled = list(range(h * w)), set(), set()
+    for gain, i, j in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:])):
+        if gain > 0 and i not in moved and j not in filled:
             moved.add(i)
             filled.add(j)
             result[j] = i

@@ -112,24 +112,6 @@ def test_without_attention_nothing_is_nan_and_weights_stay(where, shared, impl):
     assert attention.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_equal_weights_and_single_examples_are_balanced_without_infinity(balanced):
-    for b in (1, 2, 3, 7, 31):
-        s = replace(sample(b, 5, 3, dtype=torch.float32), weights=torch.full((5, b), 1 / b))
-        gradient = s.gradient(balanced=balanced)
-        torch.testing.assert_close(gradient.double(), true_gradient(s), rtol=1e-4, atol=1e-6)
-
-
-def test_gain_is_about_m_alpha_plus_one(generator):
-    """To be exact, m / (m - 1) times that: the variance of a weight is (m - 1) / m^2 / (m alpha + 1)."""
-    for m, alpha in ((128, 0.5), (128, 1 / 128), (16, 2.0), (3, 1.0)):
-        gain = float(ops.balance_gain(ops.dirichlet(8000, m, alpha, generator=generator)))
-        assert gain == pytest.approx((m * alpha + 1) * m / (m - 1), rel=0.03)
-    per_position = ops.dirichlet(3 * 50, 4, 1.0, generator=generator).view(3, 50, 4)
-    gains = torch.stack([ops.balance_gain(weights) for weights in per_position])
-    torch.testing.assert_close(ops.balance_gain(per_position), gains)
-
-
 def test_balance_gradient_keeps_its_accuracy_in_half_precision():
     """A gradient that is nearly the same for the whole mini-batch, as under the published concentration."""
     values = torch.zeros(16, 4, dtype=torch.bfloat16, requires_grad=True)

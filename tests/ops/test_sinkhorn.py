@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
@@ -22,9 +23,9 @@ def loop(cost: torch.Tensor, epsilon: float, iterations: int, tolerance: float =
         for c, u, v in zip(costs, us, vs, strict=True):
             before = list(u)
             for i in range(r):
-                u[i] = -epsilon * (math.log(r) + log_sum([(v[j] - c[i][j]) / epsilon for j in range(s)]))
+                u[i] = -epsilon * (math.log(r) + np.logaddexp.reduce([(v[j] - c[i][j]) / epsilon for j in range(s)]))
             for j in range(s):
-                v[j] = -epsilon * (math.log(s) + log_sum([(u[i] - c[i][j]) / epsilon for i in range(r)]))
+                v[j] = -epsilon * (math.log(s) + np.logaddexp.reduce([(u[i] - c[i][j]) / epsilon for i in range(r)]))
             changes.append(sum(abs(a - b) for a, b in zip(u, before, strict=True)))
         if sum(changes) / len(changes) < tolerance:
             break
@@ -35,15 +36,9 @@ def loop(cost: torch.Tensor, epsilon: float, iterations: int, tolerance: float =
     return torch.tensor(plans, dtype=torch.float64), done
 
 
-def log_sum(values: list[float]) -> float:
-    largest = max(values)
-    return largest + math.log(sum(math.exp(value - largest) for value in values))
-
-
 def costs(pairs: int, r: int, s: int, scale: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(3)
-    first = torch.randn(pairs, r, 4, generator=generator, dtype=torch.float64)
-    second = torch.randn(pairs, s, 4, generator=generator, dtype=torch.float64)
+    points = torch.randn(pairs, r + s, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    first, second = points.split([r, s], 1)
     return (scale * torch.cdist(first, second).square()).to(dtype)
 
 
