@@ -61,8 +61,7 @@ CHECKED = (
     *("validate_every", "checkpoint_steps", "data", "model", "strides", "root"),
 )
 """Fields of a training configuration of which no such value may pass, whoever reads it."""
-REPORTED = ("config", "label", "data", "model", "seed", "epochs", "method")
-"""Fields of which a report tells."""
+REPORTED = ("config", "label", "data", "model", "seed", "epochs", "method")  # fields of which a report tells
 DETECTED: tuple[tuple[str, ...], ...] = (
     *(("config",), ("backbone",), ("classes",), ("backbone", "config"), ("backbone", "trained_on")),
     *(("config", name) for name in ("type", "optimizer", "epochs", "batch_size", "proposals", "min_size", "norm")),
@@ -325,8 +324,7 @@ def _png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
-BOMB = _png(60_000, 60_000)
-"""A small file that would take gigabytes of memory as an image."""
+BOMB = _png(60_000, 60_000)  # a small file that would take gigabytes of memory as an image
 
 
 @family

@@ -24,8 +24,7 @@ from multimix.lab.train.folder import RunFolder
 
 from .wrong import TINY
 
-Change = Callable[[Path], object]
-"""Changes the folder that a command line runs in."""
+Change = Callable[[Path], object]  # changes the folder that a command line runs in
 
 JUNK: dict[str, bytes] = {
     "empty": b"",
@@ -41,8 +40,7 @@ JUNK: dict[str, bytes] = {
 }
 """Contents that no file of ours has."""
 
-KINDS = ("a folder", "a link to nowhere", "a link to itself", "gone")
-"""What may be in place of a file."""
+KINDS = ("a folder", "a link to nowhere", "a link to itself", "gone")  # what may be in place of a file
 
 EXECUTED = "executed-code-of-a-pickle"
 """The folder that code inside a file makes, should it ever run: every change to the folder is a fault."""

@@ -46,8 +46,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "data": ("digit", "digits ", "cifar", "npz:", "folder:", "folder:/nowhere", "coco:/x", "", FOX, ":"),
 }
 """Texts that training does not know."""
-TIMES = 200 if LONG else 15
-"""How often each name is mistyped."""
+TIMES = 200 if LONG else 15  # how often each name is mistyped
 
 
 def typo(rng: Random, name: str, known: Iterable[str]) -> str:

@@ -13,8 +13,7 @@ from torch import Generator, Tensor
 
 LONG = os.environ.get("MULTIMIX_FUZZ") == "long"
 """Whether thousands of examples are tried, different ones each time, instead of the same few."""
-COVERED: set[str] = set()
-"""Names of the ops that some law is about."""
+COVERED: set[str] = set()  # names of the ops that some law is about
 
 sizes = st.integers(1, 7)
 sides = st.integers(1, 6)
@@ -42,12 +41,9 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
 
 
 def law(*names: str, examples: int = 20, **strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that tries a law with many arguments, and notes which ops it is about.
+    """Return a decorator that tries a law about ops, of which these are the names, with many arguments.
 
-    Args:
-        names: The ops, as ``multimix.ops`` has them.
-        examples: How many arguments are tried; a hundred times as many in the long form.
-        strategies: Of the arguments that ``ARGUMENTS`` does not have, or has otherwise.
+    Strategies are of the arguments that ``ARGUMENTS`` does not have, or has otherwise.
     """
     COVERED.update(names)
     chosen = settings(
@@ -136,9 +132,8 @@ def labels(draw: st.DrawFn, b: int, k: int, *, soft: bool | None = None) -> Tens
     return laid(indices.to(draw(st.sampled_from([torch.int64, torch.int32]))), draw(layouts))
 
 
-def tolerance(dtype: torch.dtype) -> float:
-    """Return how far a result may be off, as a share of the size of its terms."""
-    return {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 3e-2}[dtype]
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 3e-2}
+"""How far a result may be off, as a share of the size of its terms."""
 
 
 def close(found: Tensor, expected: Any, dtype: torch.dtype | None = None, *, scale: float | None = None) -> None:
@@ -149,7 +144,7 @@ def close(found: Tensor, expected: Any, dtype: torch.dtype | None = None, *, sca
     size = largest(expected) if scale is None else scale
     assert bool(found.isfinite().all()), "not finite"
     worst = float((found.double() - expected).abs().max()) if found.numel() else 0.0
-    assert worst <= tolerance(dtype or found.dtype) * size + 1e-300, f"off by {worst:.3g} where values reach {size:.3g}"
+    assert worst <= TOLERANCE[dtype or found.dtype] * size + 1e-300, f"off by {worst:.3g} where values reach {size:.3g}"
 
 
 def largest(*values: Tensor) -> float:
@@ -162,7 +157,7 @@ def on_simplex(rows: Tensor, dtype: torch.dtype | None = None) -> None:
     assert bool(rows.isfinite().all()), "not finite"
     assert float(rows.min()) >= 0
     off = float((rows.double().sum(-1) - 1).abs().max())
-    assert off <= 10 * tolerance(dtype or rows.dtype), f"a row is off by {off:.3g}"
+    assert off <= 10 * TOLERANCE[dtype or rows.dtype], f"a row is off by {off:.3g}"
 
 
 def gradient(loss: Tensor, leaf: Tensor) -> Tensor:

@@ -17,8 +17,7 @@ from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json,
 from multimix.methods import METHODS, Alternate, Chain, Mixup, SuperMix, Until
 from train.tiny import same
 
-ALONE = {"alpha", "effective"}, {"encoder", "decoder"}
-"""Fields that do not go, or only go, with each other."""
+ALONE = {"alpha", "effective"}, {"encoder", "decoder"}  # fields that do not go, or only go, with each other
 
 
 def kinds_of(hint: Any) -> tuple[Any, ...]:

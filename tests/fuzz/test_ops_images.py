@@ -1,8 +1,5 @@
 """Boxes, styles, transport, barycentres, saliency and cuts: against loops, brute force, or what must not change."""
 
-import itertools
-import math
-
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -43,12 +40,10 @@ def test_boxes_are_pasted_pixel_by_pixel(b, c, h, w, seed, data):
 
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.zeros(*images.shape[:2], 1, 1, dtype=torch.float64) for _ in range(2))
-    for i, j in itertools.product(*map(range, images.shape[:2])):
-        values = images[i, j].double().flatten().tolist()
-        mean[i, j] = m = sum(values) / len(values)
-        std[i, j] = math.sqrt(sum((v - m) ** 2 for v in values) / max(len(values) - 1, 1) + 1e-5)
-    return mean, std
+    values, count = images.double(), images.shape[2] * images.shape[3]
+    mean = values.sum((2, 3), keepdim=True) / count
+    variance = (values - mean).square().sum((2, 3), keepdim=True) / max(count - 1, 1)
+    return mean, (variance + 1e-5).sqrt()
 
 
 def adain(content: Tensor, style: Tensor) -> Tensor:
@@ -134,14 +129,8 @@ def test_blocks_move_only_where_it_pays(r, h, w, eps, share, kind, data):
 
 def energy(masks: Tensor, costs: Tensor, beta: float) -> float:
     """What Co-Mixup minimises where nothing is crowded."""
-    n, h, w, b = masks.shape
-    total = 0.0
-    for i, y, x in itertools.product(range(n), range(h), range(w)):
-        total += sum(float(masks[i, y, x, k] * costs[k, y, x]) for k in range(b))
-        for there in ((y + 1, x), (y, x + 1)):
-            if there[0] < h and there[1] < w:
-                total += beta / (2 * h * w) * float((masks[i, y, x] - masks[i][there]).square().sum())
-    return total
+    jumps = masks.diff(dim=1).square().sum() + masks.diff(dim=2).square().sum()
+    return float((masks * costs.movedim(0, -1)).sum() + beta / (2 * costs[0].numel()) * jumps)
 
 
 @law(

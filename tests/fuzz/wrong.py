@@ -30,8 +30,7 @@ _PATHS = {
     "os.rename": (0, 1),
 }
 """Audit events that change a folder, and which of their arguments are paths."""
-_GIT = "subprocess.Popen 'git'"
-"""The one program that a command runs, which says what commit a run is of."""
+_GIT = "subprocess.Popen 'git'"  # the one program that a command runs, which says what commit a run is of
 _RUNS = {"os.system", "subprocess.Popen", "os.posix_spawn", "os.exec", "pty.spawn"}
 """Audit events of programs that are started, which a wrong command line has no reason to do."""
 _CACHES = ("__pycache__", os.devnull, ".cache", "/proc/", "/dev/")
@@ -42,14 +41,11 @@ _CACHES = ("__pycache__", os.devnull, ".cache", "/proc/", "/dev/")
 class Wrong:
     """A command line that must be refused."""
 
-    arguments: tuple[str, ...]
-    """All of it, the command first."""
+    arguments: tuple[str, ...]  # all of it, the command first
     about: tuple[str, ...] = ()
     """Words of which the message must hold one, whatever their case: the argument or file that is wrong."""
-    prepare: Callable[[Path], object] | None = None
-    """Lays the files that it is about into the folder it runs in."""
-    note: str = ""
-    """What was done to those files, where the arguments do not say it."""
+    prepare: Callable[[Path], object] | None = None  # lays the files that it is about into the folder it runs in
+    note: str = ""  # what was done to those files, where the arguments do not say it
     late: bool = False
     """Whether it can only be found in the course of the work, so that a run folder may have been begun."""
 
@@ -66,8 +62,7 @@ class Wrong:
         return f"{words}  [{self.note}]" if self.note else words
 
 
-FAMILIES: dict[str, Callable[[Random, "Ground"], Iterable[Wrong]]] = {}
-"""What makes the wrong inputs of each kind."""
+FAMILIES: dict[str, Callable[[Random, "Ground"], Iterable[Wrong]]] = {}  # what makes the wrong inputs of each kind
 
 
 def family(make: Callable[[Random, "Ground"], Iterable[Wrong]]) -> Callable[[Random, "Ground"], Iterable[Wrong]]:
@@ -80,16 +75,12 @@ def family(make: Callable[[Random, "Ground"], Iterable[Wrong]]) -> Callable[[Ran
 class Outcome:
     """What a command line did."""
 
-    code: int | None
-    """Its exit code; None where an exception escaped."""
+    code: int | None  # its exit code; None where an exception escaped
     out: str
     err: str
-    escaped: str
-    """The exception that escaped, or nothing."""
-    trespasses: tuple[str, ...]
-    """What was written outside the folder, or run."""
-    changed: tuple[str, ...]
-    """Files of the folder that were changed, added or taken away."""
+    escaped: str  # the exception that escaped, or nothing
+    trespasses: tuple[str, ...]  # what was written outside the folder, or run
+    changed: tuple[str, ...]  # files of the folder that were changed, added or taken away
 
     @property
     def is_traceback(self) -> bool:
@@ -166,8 +157,7 @@ def _state(folder: str) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-_watched: list[tuple[str, list[str]]] = []
-"""The folder of the command line that runs, and what it did elsewhere."""
+_watched: list[tuple[str, list[str]]] = []  # the folder of the command line that runs, and what it did elsewhere
 
 
 def _watch(event: str, given: tuple[Any, ...]) -> None:

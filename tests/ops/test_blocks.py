@@ -31,12 +31,12 @@ def energy(unary, vertical, horizontal, labels):
 
 @law(
     "solve_ordered_labels",
-    examples=60,
-    count=st.integers(1, 4),
-    **dict.fromkeys(("h", "w"), st.integers(1, 3)),
+    examples=40,
+    sizes=st.sampled_from([(2, 3, 3), (3, 3, 3), (4, 2, 3), (5, 2, 2), (3, 1, 5), (3, 4, 1), (3, 1, 1), (1, 2, 2)]),
     pull=st.sampled_from([0.0, 0.05, 0.3, 1.5]),
 )
-def test_no_labelling_has_less_energy(count, h, w, pull, seed, layout):
+def test_no_labelling_has_less_energy(sizes, pull, seed, layout):
+    count, h, w = sizes
     terms = problem(2, count, h, w, seed=seed, pull=pull)
     solved = ops.solve_ordered_labels(*(laid(term, layout) for term in terms))
     for *one, found in zip(*terms, solved, strict=True):

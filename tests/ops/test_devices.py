@@ -29,8 +29,7 @@ def narrow(monkeypatch):
         monkeypatch.setattr(f"multimix.{module}.widest", lambda device: ops.widest(torch.device("mps")))
 
 
-ON_THE_CPU = ("puzzlemix", "co-mixup")
-"""Methods that solve for their masks on the CPU, in float64."""
+ON_THE_CPU = ("puzzlemix", "co-mixup")  # methods that solve for their masks on the CPU, in float64
 
 
 @pytest.mark.parametrize("case", [c for c in cases.CASES if c.name not in ON_THE_CPU], ids=lambda case: case.name)
@@ -69,11 +68,14 @@ def test_what_is_solved_on_the_cpu_goes_there_before_it_is_widened():
             seen.append(function)
             return super().__torch_function__(function, types, arguments, keywords or {})
 
-    costs = torch.rand(4, 2, 2).as_subclass(Moved)
-    ops.comix_masks(costs, torch.eye(4), torch.zeros(4, 2, 2, dtype=torch.long), beta=0.3, gamma=1.0, tau=0.8)
-    assert seen.index(torch.Tensor.cpu) < seen.index(torch.Tensor.double)
-    seen.clear()
-    ops.solve_ordered_labels(
-        torch.rand(1, 2, 2, 2).as_subclass(Moved), torch.rand(1, 1, 2).as_subclass(Moved), torch.rand(1, 2, 1)
-    )
-    assert seen.index(torch.Tensor.cpu) < seen.index(torch.Tensor.double)
+    def moved(*shape: int) -> torch.Tensor:
+        return torch.rand(shape).as_subclass(Moved)
+
+    start = torch.zeros(4, 2, 2, dtype=torch.long)
+    for solve in (
+        lambda: ops.comix_masks(moved(4, 2, 2), torch.eye(4), start, beta=0.3, gamma=1.0, tau=0.8),
+        lambda: ops.solve_ordered_labels(moved(1, 2, 2, 2), moved(1, 1, 2), torch.rand(1, 2, 1)),
+    ):
+        seen.clear()
+        solve()
+        assert seen.index(torch.Tensor.cpu) < seen.index(torch.Tensor.double)
