@@ -64,7 +64,6 @@ def test_maps_are_attention_scaled_to_the_image():
     images[0, :, 8:16, 4:16] = 0.7
     images[1, :, 20:28, 24:32] = 0.2
     maps = score_maps(bright(), images, torch.zeros(2, dtype=torch.int64))
-    assert maps.shape == (2, 32, 32)
     assert maps.amin((1, 2)).tolist() == [0, 0]
     assert maps.amax((1, 2)).tolist() == pytest.approx([1, 1])
     assert box_above(maps[0].numpy(), 0.5).tolist() == [4, 8, 16, 16]
@@ -165,25 +164,24 @@ def test_a_box_goes_where_its_pixels_go(width, height, box, in_memory):
     assert found == pytest.approx(wanted, abs=0.75)
 
 
+def rectangle(path: Path, size: tuple[int, int], box: tuple[int, int, int, int] = (0, 0, 1, 1)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.new("RGB", size)
+    picture.paste((255, 255, 255), box)
+    picture.save(path)
+
+
 def saved(folder: Path, names: list[str], size: tuple[int, int]) -> Files:
     for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", size).save(folder / name)
-    return Files(
-        tuple(str(folder / name) for name in names), torch.zeros(len(names), dtype=torch.int64), ("a", "b"), 32
-    )
+        rectangle(folder / name, size)
+    return Files(tuple(str(folder / name) for name in names), torch.zeros(len(names)).long(), ("a", "b"), 32)
 
 
 def test_images_get_the_boxes_of_their_names(tmp_path):
     files = saved(tmp_path, ["a/1.png", "a/2.png", "b/3.png", "b/2.png"], (64, 64))
     test = Images(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), files.labels, files.classes)
-    boxes = {
-        "1.png": [(0.0, 0, 1, 2)],
-        "b/2.png": [(3.0, 3, 64, 64)],
-        "b/3.png": [(1.0, 1, 2, 2)],
-        "3.png": [(4.0, 4, 5, 5)],
-    }
-    places = places_in(test, files, boxes)
+    boxes = {"1.png": (0, 0, 1, 2), "b/2.png": (3, 3, 64, 64), "b/3.png": (1, 1, 2, 2), "3.png": (4, 4, 5, 5)}
+    places = places_in(test, files, {name: [box] for name, box in boxes.items()})
     assert [place.tolist() for place in places] == [[[0, 0, 1, 2]], [], [[1, 1, 2, 2], [4, 4, 5, 5]], [[3, 3, 64, 64]]]
     # One that is cut away is none: of an image of 64 x 32 the middle is seen, at the size of 32 / (256 / 224).
     files = saved(tmp_path, ["a/1.png", "a/2.png"], (64, 32))
@@ -201,34 +199,19 @@ def test_boxes_that_do_not_fit_their_images_are_refused(tmp_path):
         places_in(files, files, {"a/1.png": [(0.0, 0, 21, 1)]})
 
 
-METRICS = [
-    *(f"{way}/{words}localisation_accuracy" for words in ("", "iou30/", "iou70/") for way in ("fixed", "best")),
-    "best/mean/localisation_accuracy",
-    "whole/localisation_accuracy",
-    "pointing_accuracy",
-    "measured",
-]
-
-
-def rectangle(folder: Path, name: str, box: tuple[int, int, int, int], side: int) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new("RGB", (side, side))
-    picture.paste((255, 255, 255), box)
-    picture.save(folder / name)
+METRICS = [f"{way}/{words}localisation_accuracy" for words in ("", "iou30/", "iou70/") for way in ("fixed", "best")]
+METRICS += ["best/mean/localisation_accuracy", "whole/localisation_accuracy", "pointing_accuracy", "measured"]
 
 
 def tree(folder: Path, side: int = 32, n: int = 6) -> dict[str, tuple[int, int, int, int]]:
     """Write train/ and test/ of two classes; return the box of every test image."""
-    boxes = {}
-    patch = side // 8
-    for part in ("train", "test"):
-        for i in range(2 * n):
-            name = f"{'ab'[i % 2]}/{part}{i}.png"
-            x, y = i % 4 * patch, i % 3 * patch
-            box = (x, y, x + (2 + i % 3) * patch, y + (2 + i % 2) * patch)
-            rectangle(folder / part, name, box, side)
-            if part == "test":
-                boxes[Path(name).name] = box
+    boxes, patch = {}, side // 8
+    for i in range(2 * n):
+        x, y = i % 4 * patch, i % 3 * patch
+        box = (x, y, x + (2 + i % 3) * patch, y + (2 + i % 2) * patch)
+        for part in ("train", "test"):
+            rectangle(folder / part / "ab"[i % 2] / f"{part}{i}.png", (side, side), box)
+        boxes[f"test{i}.png"] = box
     return boxes
 
 
@@ -243,8 +226,7 @@ def write(folder: Path, boxes: Any) -> LocalisationSettings:
 
 
 def test_boxes_of_bright_rectangles_are_found(tmp_path):
-    settings = write(tmp_path, tree(tmp_path))
-    monitor = Kept()
+    settings, monitor = write(tmp_path, tree(tmp_path)), Kept()
     found = dict(Localisation.of(source(tmp_path), settings)(bright(), monitor))
     assert list(found) == METRICS
     # At half of the largest value the box is the rectangle itself, whose patches are the network's.
@@ -272,11 +254,10 @@ def test_boxes_follow_images_that_are_scaled_and_cut(tmp_path, side, size, kind)
 
 def test_metrics_are_those_of_a_loop():
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(23, 3, 32, 32, generator=generator) ** 4
+    inputs, labels = torch.rand(23, 3, 32, 32, generator=generator) ** 4, torch.zeros(23).long()
     corners = torch.rand(23, 2, 2, generator=generator, dtype=torch.float64).sort(1).values * 32
     boxes = tuple(corners.flatten(1)[:, None].numpy())
     settings = LocalisationSettings(threshold=0.33, thresholds=7)
-    labels = torch.zeros(23, dtype=torch.int64)
     first, other = (dict(Localisation(batches(inputs, labels, b), boxes, 1, settings)(bright())) for b in (23, 7))
     assert other == pytest.approx(first)
     maps = score_maps(bright(), inputs, labels).numpy()
@@ -312,13 +293,11 @@ def test_only_images_with_a_box_are_measured(tmp_path):
 
 def test_tiny_imagenet_brings_its_boxes_in_its_own_layout(tmp_path):
     root = tmp_path / "tiny-imagenet-200"
-    boxes = tree(root, side=64)
     (root / "val" / "images").mkdir(parents=True)
     lines = []
-    for name, (x0, y0, x1, y1) in boxes.items():
-        wnid = next(kind for kind in "ab" if (root / "test" / kind / name).is_file())
-        (root / "test" / wnid / name).rename(root / "val" / "images" / name)
-        lines.append(f"{name}\t{wnid}\t{x0}\t{y0}\t{x1 - 1}\t{y1 - 1}\n")
+    for i, (name, (x0, y0, x1, y1)) in enumerate(tree(root, side=64).items()):
+        (root / "test" / "ab"[i % 2] / name).rename(root / "val" / "images" / name)
+        lines.append(f"{name}\t{'ab'[i % 2]}\t{x0}\t{y0}\t{x1 - 1}\t{y1 - 1}\n")
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
     splits = replace(load("tiny-imagenet", root=tmp_path, validation=0), mean=(0.0,) * 3, std=(1.0,) * 3)
     data = Source(splits, ERM(), torch.device("cpu"), root=str(tmp_path))
@@ -335,11 +314,9 @@ def test_data_without_boxes_are_refused(tmp_path):
     nameless = replace(data, splits=replace(data.splits, name="cifar10"))
     with pytest.raises(ValueError, match=r"tiny-imagenet, imagenet or folder:PATH have them, cifar10 has none"):
         Localisation.of(nameless, settings)
-    other = LocalisationSettings(boxes=str(tmp_path / "other.json"))
-    (tmp_path / "other.json").write_text(json.dumps({"other.png": [0, 0, 1, 1]}))
     with pytest.raises(ValueError, match=r"none of the 12 test images has a box .* names other.png"):
-        Localisation.of(data, other)
+        Localisation.of(data, write(tmp_path, {"other.png": [0, 0, 1, 1]}))
     for name in ("a/test0.png", "a/zzz.png"):  # the files have changed since
-        rectangle(tmp_path / "test", name, (0, 0, 32, 32), 32)
+        rectangle(tmp_path / "test" / name, (32, 32), (0, 0, 32, 32))
         with pytest.raises(ValueError, match="are not the files found there now"):
             Localisation.of(data, settings)

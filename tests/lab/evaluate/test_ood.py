@@ -52,13 +52,10 @@ def measured():
 def test_every_metric_of_every_score_on_every_set_and_the_means(measured):
     metrics, kept = measured
     assert kept.passes == ["training images", "test", *BUILT_IN]
-    sets = (*BUILT_IN, "mean")
-    assert list(metrics) == [f"{a}/{b}/{c}" for a in sets for b in SCORES for c in METRICS]
-    assert all(isinstance(value, float) and 0 <= value <= 1 for value in metrics.values())
-    for score in SCORES:
-        for metric in METRICS:
-            values = [metrics[f"{name}/{score}/{metric}"] for name in BUILT_IN]
-            assert metrics[f"mean/{score}/{metric}"] == pytest.approx(sum(values) / 3)
+    names = [f"{score}/{metric}" for score in SCORES for metric in METRICS]
+    assert list(metrics) == [f"{which}/{name}" for which in (*BUILT_IN, "mean") for name in names]
+    for name in names:
+        assert metrics[f"mean/{name}"] == pytest.approx(sum(metrics[f"{which}/{name}"] for which in BUILT_IN) / 3)
 
 
 def test_figures_are_small_and_ready_for_json(measured):
@@ -95,8 +92,9 @@ def test_only_what_is_wanted_is_measured():
     found = dict(suite(toy.images(), kept))
     assert kept.passes == ["test", "uniform-noise"]
     assert [sum(len(labels) for _, labels in b) for b in (suite.test, suite.sets["uniform-noise"])] == [10, 25]
-    assert list(found)[:5] == [f"uniform-noise/energy/{metric}" for metric in METRICS]
-    assert len(found) == 2 * 2 * 5
+    assert [name for name in found if name.endswith("auroc")][:2] == [
+        f"uniform-noise/{s}/auroc" for s in ("energy", "msp")
+    ]
     fewer = OOD.of(source(), settings(scores=("knn",), train_examples=20))
     assert sum(len(labels) for _, labels in fewer.train) == 20
 
@@ -121,9 +119,7 @@ def test_a_setting_of_a_score_changes_that_score_alone(measured, given, score):
 
 def test_a_seed_changes_noise_and_not_the_test_images():
     metrics = [dict(OOD.of(source(), settings(seed=seed, scores=("energy",)))(toy.images())) for seed in (0, 0, 1)]
-    assert metrics[0] == metrics[1]
-    name = "uniform-noise/energy/aupr_out"
-    assert metrics[0][name] != metrics[2][name]
+    assert metrics[0] == metrics[1] != metrics[2]
 
 
 def test_a_set_that_shares_images_with_the_test_set_is_named(tmp_path):
@@ -164,11 +160,6 @@ def suite_of(inputs, **given):
     return OOD(train, served, {"same": served}, STD, settings(**given))
 
 
-def scores_of(suite, network) -> dict[str, torch.Tensor]:
-    """What the suite's pass over the test set gives."""
-    return suite._seen(network, suite.test, suite._fitted(network, Monitor()))[0]
-
-
 def test_one_pass_gives_what_the_scores_say_one_by_one():
     network = toy.images().eval()
     inputs, _ = toy.batch(9, 3, 8, 8)
@@ -193,8 +184,8 @@ def test_one_pass_gives_what_the_scores_say_one_by_one():
     assert tuple(found) == SCORES
     for name, values in wanted.items():
         torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-6)
-    still = scores_of(suite_of(inputs, odin_epsilon=0.0, odin_temperature=100.0), network)["odin"]
-    torch.testing.assert_close(still, msp(logits, 100.0))
+    still = suite_of(inputs, odin_epsilon=0.0, odin_temperature=100.0, scores=("odin",))
+    torch.testing.assert_close(still._seen(network, still.test, {})[0]["odin"], msp(logits, 100.0))
 
 
 @pytest.mark.bad_input
@@ -203,7 +194,7 @@ def test_a_network_that_gives_no_numbers_is_refused(value):
     inputs, _ = toy.batch(5, 4)
     inputs[3, 1] = value
     with pytest.raises(NonFiniteError, match="the network embeds as NaN or infinity"):
-        scores_of(suite_of(inputs, scores=("msp",)), toy.identity(4))
+        dict(suite_of(inputs, scores=("msp",))(toy.identity(4)))
 
 
 def test_fingerprints_know_equal_images():
