@@ -16,19 +16,28 @@ from multimix.protocols import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # in WavLM
 
-NO_STAGES = {"text/albert", "text/bart", "text/t5", "text/xlnet"}
+NO_STAGES = {
+    "text/albert",
+    "text/bart",
+    "text/bigbird_pegasus",
+    "text/flaubert",
+    "text/funnel",
+    "text/mbart",
+    "text/mt5",
+}
+NO_STAGES |= {"text/mvp", "text/plbart", "text/reformer", "text/squeezebert", "text/t5", "text/t5gemma2", "text/umt5"}
+NO_STAGES |= {"text/xlm", "text/xlnet", "image/poolformer", "image/pvt", "vision/twins"}
+DEAD = {"image/efficientnet", "image/mobilenet_v1", "image/mobilenet_v2", "image/mobilevit", "image/mobilevitv2"}
+NO_AFFINE_HEAD = {"efficientformer", "efficientformer_v2", "levit", "swiftformer"}  # the mean of two classifiers
+NO_AFFINE_HEAD |= {"cpubone", "iformer", "repvit"}  # a norm before the last layer belongs to the classifier
 
 
 class Case:
     """A model of a family, the network made of it, and inputs."""
 
     def __init__(self, name):
-        self.name, self.is_vision = name, name.startswith("tim") or name.startswith("torch")
-        if self.is_vision:
-            self.model, self.inputs = vision.make(name)
-        else:
-            self.model = text.make(name)
-            self.inputs = text.padded(self.model)
+        self.name, self.family, self.is_vision = name, name.partition("/")[2], name.startswith("vision/")
+        self.model, self.inputs = vision.make(self.family) if self.is_vision else text.with_batch(name)
         self.network = adapt(self.model)
 
     def logits(self, model=None):
@@ -36,7 +45,16 @@ class Case:
         return model(self.inputs) if self.is_vision else model(**self.inputs).logits
 
 
-@pytest.fixture(scope="module", params=[*vision.NAMES, *text.NAMES])
+NAMES = [*(f"vision/{name}" for name in vision.TIMM | vision.TORCHVISION), *text.EVERY]
+USUAL = {*(f"vision/{name}" for name in vision.USUAL), *text.NAMES}
+SLOW = {f"vision/{name}" for name in vision.SLOW}
+
+
+def _marks(name):
+    return [pytest.mark.sweep] * (name not in USUAL) + [pytest.mark.slow] * (name in SLOW)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=_marks(name)) for name in NAMES])
 def case(request):
     return Case(request.param)
 
@@ -64,12 +82,12 @@ def test_network_is_the_model(evaluated):
     assert torch.equal(output.features, before)
     torch.testing.assert_close(network.classify(embeddings), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(network(inputs), expected, rtol=1e-5, atol=1e-5)
-    assert embeddings.std(0).max() > 1e-3
+    assert embeddings.std(0).max() > 1e-3 or evaluated.name in DEAD
 
 
 def test_training_mode_is_the_models(case):
-    if case.name.partition("/")[2] in vision.HEAVY:
-        pytest.skip("100 million weights")
+    if case.name == "text/reformer":
+        pytest.skip("draws its own seeds")
     model, network = case.model, case.network
     with torch.no_grad():
         network.eval()(case.inputs)
@@ -95,7 +113,7 @@ def test_parameters_are_shared_and_a_copy_is_independent(evaluated):
     for parameter in twin.parameters():
         parameter.mul_(0.5)
     assert torch.equal(network(inputs), before)
-    assert torch.equal(evaluated.logits(), before)
+    torch.testing.assert_close(evaluated.logits(), before)
     assert not torch.equal(twin(inputs), before)
     assert twin.head is None or twin.head is not network.head
     twin.load_state_dict(network.state_dict())
@@ -104,7 +122,7 @@ def test_parameters_are_shared_and_a_copy_is_independent(evaluated):
 
 def test_head_is_the_last_layer(evaluated):
     network, rows = evaluated.network, evaluated.network.pool(evaluated.network.embed(evaluated.inputs))
-    if evaluated.name == "timm/repvit-norm-head":
+    if evaluated.family in NO_AFFINE_HEAD and evaluated.is_vision:
         assert network.head is None
     else:
         weight, bias = network.head.weight.flatten(1), network.head.bias
@@ -119,19 +137,15 @@ def test_head_is_the_last_layer(evaluated):
 
 
 def test_a_single_position_is_pooled_by_itself(evaluated):
-    assert_pooled_alone(evaluated.network, evaluated.inputs, 1e-4)
-
-
-def assert_pooled_alone(network, inputs, tolerance):
-    """A position by itself is what an input gives that has it everywhere."""
-    output = network.embed(inputs)
+    """It is what an input gives that has it everywhere."""
+    network, output = evaluated.network, evaluated.network.embed(evaluated.inputs)
     r, alone = output.features.shape[1], output.each_position()
     alone = replace(alone, features=alone.features[:6])
     each, few = network.pool(alone), network.pool(replace(alone, features=alone.features[:2]))
     assert each.shape == (len(alone.features), network.pool(output).shape[1])
     assert each.isfinite().all()
     everywhere = network.pool(replace(alone, features=alone.features.expand(-1, r, -1)))
-    torch.testing.assert_close(each, everywhere, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(each, everywhere, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(each[:2], few, rtol=1e-4, atol=1e-4)
 
 
@@ -140,7 +154,8 @@ def test_stages_mix(evaluated):
     inputs = evaluated.inputs if evaluated.is_vision else text.batch(evaluated.model)
     assert (len(stages) == 1) == (evaluated.name in NO_STAGES)
     plain = network(inputs)
-    for stage in (0, 1, len(stages) // 2, len(stages) - 1) if evaluated.is_vision else stages[1:]:
+    some = {0, 1, len(stages) // 2, len(stages) - 1}
+    for stage in some & set(stages) if evaluated.is_vision else stages[1:]:
         with network.mixing_at(stage, lambda x: x.flip(0)):
             mixed = network(inputs)
         torch.testing.assert_close(mixed, plain.flip(0), rtol=1e-3, atol=1e-4, msg=f"stage {stage}")
@@ -149,8 +164,6 @@ def test_stages_mix(evaluated):
 @pytest.mark.parametrize("taught", [False, True])
 @pytest.mark.parametrize("method", [MultiMix(20), DenseMultiMix(20, clean=0.5)], ids=["multimix", "dense"])
 def test_methods_train_what_plain_training_trains(case, method, taught):
-    if case.name.partition("/")[2] in vision.HEAVY:
-        pytest.skip("100 million weights")
     model, network = case.model, case.network
     network.train().zero_grad()
     targets = text.labels()[: len(case.logits())]

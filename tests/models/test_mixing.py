@@ -97,7 +97,7 @@ class Pair(nn.Module):
     ("stage", "error", "words"),
     [
         (1, TypeError, r"stage 1 \(model.pair\) must leave a tensor to be mixed, got tuple"),
-        (2, RuntimeError, r"stage 2 \(model.aside\) did not run as a module, so nothing was mixed"),
+        (2, RuntimeError, r"stage 2 \(model.aside\) did not run as a module; was the model compiled"),
     ],
 )
 def test_a_stage_that_does_not_leave_a_tensor_is_an_error(stage, error, words):

@@ -14,11 +14,11 @@ from multimix.models import adapt
 @pytest.mark.parametrize(
     ("name", "last", "channels_last"),
     [
-        ("timm/resnet10t", "layer4", False),
-        ("timm/swin", "norm", True),
-        ("torchvision/SwinTransformer", "norm", True),
-        ("torchvision/MobileNetV2", "features", False),
-        ("torchvision/MaxVit", "blocks.1", False),
+        ("resnet/10t", "layer4", False),
+        ("swin_transformer", "norm", True),
+        ("SwinTransformer", "norm", True),
+        ("MobileNetV2", "features", False),
+        ("MaxVit", "blocks.1", False),
     ],
 )
 def test_positions_are_row_major(name, last, channels_last):
@@ -39,7 +39,7 @@ def test_positions_are_row_major(name, last, channels_last):
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"), [("timm/vit-registers", 4), ("timm/vit-token", 1), ("torchvision/VisionTransformer", 1)]
+    ("name", "prefix"), [("vision_transformer/registers", 4), ("vision_transformer/token", 1), ("VisionTransformer", 1)]
 )
 def test_prefix_tokens_are_kept(name, prefix):
     model, images = make(name)
@@ -47,11 +47,11 @@ def test_prefix_tokens_are_kept(name, prefix):
 
 
 def test_pooling_takes_the_class_token_or_skips_prefix_tokens():
-    for name in ("torchvision/VisionTransformer", "timm/vit-registers"):
+    for name in ("VisionTransformer", "vision_transformer/registers"):
         model, images = make(name)
         network = adapt(model.eval())
         output = network.embed(images)
-        if name == "torchvision/VisionTransformer":
+        if name == "VisionTransformer":
             assert torch.equal(network.pool(output), output.features[:, 0])
             assert torch.equal(network.pool(output.each_position()), output.features.flatten(0, 1))
         else:
@@ -60,7 +60,7 @@ def test_pooling_takes_the_class_token_or_skips_prefix_tokens():
 
 @pytest.mark.bad_input
 def test_other_grids_can_be_pooled_if_they_are_one():
-    model, images = make("torchvision/ResNet")
+    model, images = make("ResNet")
     network = adapt(model.eval())
     wide = torch.cat([images, images], dim=3)
     small, large = network.embed(images), network.embed(wide)

@@ -82,8 +82,7 @@ def adapt(
             family, none for any other model. Stage 0, the inputs, is always there.
         mask: Which positions are real, where the model is split by name: a key of the inputs, or a function of them
             that returns (b, r). A ``pool`` of two parameters gets it as the second.
-        options: ``objective``, what the model is trained for; ``dense``, whether it gives logits at every position;
-            ``gather``, whether tuples take in the examples of all processes. See :class:`AdaptOptions`.
+        options: What the model is trained for, and how: see :class:`AdaptOptions`.
 
     Raises:
         TypeError: If an argument is not of its kind.
@@ -150,7 +149,7 @@ _PARALLEL = (
     "adapt the plain model inside, and wrap a module in DistributedDataParallel whose forward returns "
     "method(net, inputs, targets).total"
 )
-_ADVICE = {
+_ADVICE = {  # what to write in place of a wrapper around a model, by the wrapper's name
     "DataParallel": f"its copies share hooks and could not be told apart; {_PARALLEL}",
     "DistributedDataParallel": f"it averages gradients of its own forward alone; {_PARALLEL}",
     "FullyShardedDataParallel": "it gathers parameters in its own forward alone; adapt the plain model, and shard a "
@@ -162,7 +161,6 @@ _ADVICE = {
     "ScriptModule": "it takes no hooks; adapt the module that it was scripted from, and script that module once it is "
     "trained",
 }
-"""What to write in place of a wrapper around a model, by the wrapper's name."""
 
 
 def _refuse_unready(model: nn.Module) -> None:
@@ -173,9 +171,7 @@ def _refuse_unready(model: nn.Module) -> None:
     if name := next((name for name in names if name in _ADVICE), None):
         raise ValueError(f"model is a {name}: {_advice(name, model)}")
     if lazy := [name for name, parameter in model.named_parameters() if is_lazy(parameter)]:
-        raise ValueError(
-            f"model has uninitialised parameters ({listed(lazy, 3)}); run a batch through it before adapting it"
-        )
+        raise ValueError(f"model has uninitialised parameters ({listed(lazy, 3)}); run a batch through it first")
 
 
 def _advice(name: str, model: nn.Module) -> str:
@@ -233,8 +229,7 @@ def build(
         in_channels: Channels of the images; torchvision's models take 3.
         image_size: Height and width of the images. Transformers and the like are made for it; networks that take any
             size, pre-trained ones included, do without.
-        options: ``width``, ``strides`` and ``final_norm`` of our own networks, ``pretrained`` of the others; see
-            :class:`ModelOptions`.
+        options: What only some models take: see :class:`ModelOptions`.
 
     Raises:
         ValueError: If the name is unknown, an option does not apply to that model, or a number is below 1.
@@ -250,9 +245,9 @@ def build(
     }
     source, _, model = name.partition(":")
     if source == "timm" and model:
-        return _timm(name, num_classes, in_channels, image_size, given)
+        return _timm(model, num_classes, in_channels, image_size, given)
     if source == "torchvision" and model:
-        return _torchvision(name, num_classes, in_channels, image_size, given)
+        return _torchvision(model, num_classes, in_channels, image_size, given)
     own = _OWN_OPTIONS.get(name, ())
     _require(name, name, MODELS, given, own, "; other models are timm:NAME and torchvision:NAME")
     if name == "preact_resnet18":
@@ -264,29 +259,27 @@ def build(
 _OWN_OPTIONS = {"preact_resnet18": ("final_norm", "strides", "width"), "wide_resnet16_8": ("strides", "width")}
 
 
-def _timm(name: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]) -> StagedNetwork:
+def _timm(model: str, classes: int, channels: int, size: int | None, options: dict[str, Any]) -> StagedNetwork:
+    name = f"timm:{model}"
     timm = require("timm", by=f"model {name!r}")
-    model = name.partition(":")[2]
     _require(name, model.partition(".")[0], timm.list_models(), options, ["pretrained"])
-    create = partial(timm.create_model, model, num_classes=num_classes, in_chans=in_channels, **options)
+    create = partial(timm.create_model, model, num_classes=classes, in_chans=channels, **options)
     return adapt(_create(create, name, "img_size", size))
 
 
-def _torchvision(
-    name: str, num_classes: int, in_channels: int, size: int | None, options: dict[str, Any]
-) -> StagedNetwork:
+def _torchvision(model: str, classes: int, channels: int, size: int | None, options: dict[str, Any]) -> StagedNetwork:
+    name = f"torchvision:{model}"
     models = require("torchvision.models", by=f"model {name!r}")
-    model = name.partition(":")[2]
     _require(name, model, models.list_models(module=models), options, ["pretrained"])
-    if in_channels != 3:
-        raise ValueError(f"in_channels does not apply to {name!r}, whose images have 3 channels, got {in_channels}")
+    if channels != 3:
+        raise ValueError(f"in_channels does not apply to {name!r}, whose images have 3 channels, got {channels}")
     if not options:
-        create = partial(models.get_model, model, weights=None, num_classes=num_classes)
+        create = partial(models.get_model, model, weights=None, num_classes=classes)
         argument, value = ("input_size", size and (size, size)) if model == "maxvit_t" else ("image_size", size)
         return adapt(_create(create, name, argument, value))
     network = cast("AdaptedNetwork", adapt(models.get_model(model, weights="DEFAULT")))
-    if num_classes != 1000:  # the classes of ImageNet
-        head = nn.Linear(cast("int", network.head_module.in_features), num_classes)
+    if classes != 1000:  # the classes of ImageNet
+        head = nn.Linear(cast("int", network.head_module.in_features), classes)
         network.model.set_submodule(network.head_name, head)
     return network
 

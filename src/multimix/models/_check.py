@@ -1,7 +1,6 @@
 """The comparison of an adapted network with its model: the same logits, and in training the same gradients."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -9,36 +8,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from multimix.models._modules import apart, can_be_apart, first_of, in_eval, listed, random_states
+from multimix._modules import evaluating
+from multimix.models._modules import apart, can_be_apart, first_of, listed, random_states
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import Layout, detached, logits_of
 
 
-def check_first_batch(network: AdaptedNetwork, inputs: Any) -> None:
-    """Compare logits on the first batch; it is a network's ``check`` until that has passed."""
-    with _unchecked(network):
-        network.first_batch(inputs)
-        _check_split(network, inputs)
-    network.check = check_first_training_batch
-    check_first_training_batch(network, inputs)
-
-
-def check_first_training_batch(network: AdaptedNetwork, inputs: Any) -> None:
-    """Compare gradients on the first batch in training mode; it is a network's ``check`` until that has passed."""
-    if network.model.training and torch.is_grad_enabled():
-        with _unchecked(network):
-            _check_training(network, inputs)
-
-
-@contextmanager
-def _unchecked(network: AdaptedNetwork) -> Iterator[None]:
-    """Take the check off the network, for checks embed, too; put it back after an error."""
-    check, network.check = network.check, None
-    try:
-        yield
-    except BaseException:
-        network.check = check
-        raise
+def check_first_batch(network: AdaptedNetwork, inputs: Any) -> Any:
+    """Compare logits on the first batch, on the first in training mode gradients, too; return what is left to do."""
+    network.first_batch(inputs)
+    _check_split(network, inputs)
+    return _check_training(network, inputs)
 
 
 def _check_split(network: AdaptedNetwork, inputs: Any) -> None:
@@ -46,7 +26,7 @@ def _check_split(network: AdaptedNetwork, inputs: Any) -> None:
 
     Logits at every position are compared with what leaves the head: the model may enlarge them.
     """
-    with in_eval(network), torch.no_grad():
+    with evaluating(network), torch.no_grad():
         ours = _ours(network, inputs)
         theirs = _theirs(network, inputs, ours)
     subject = "pool(embed(inputs)) is not what enters the head"
@@ -102,10 +82,12 @@ class _Pass:
         return any(not torch.equal(a, b) for a, b in zip(self.states, other.states, strict=True))
 
 
-def _check_training(network: AdaptedNetwork, inputs: Any) -> None:
+def _check_training(network: AdaptedNetwork, inputs: Any) -> Any:
     """Raise unless what enters the head in training mode, and every gradient, is what it is in the model."""
+    if not (network.model.training and torch.is_grad_enabled()):
+        return _check_training
     if not can_be_apart(network):
-        return
+        return None
     inputs = detached(inputs)
     # Hooks of a checkpoint around this step must not see these tensors.
     kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
@@ -122,6 +104,7 @@ def _check_training(network: AdaptedNetwork, inputs: Any) -> None:
         torch.clear_autocast_cache()
     if problem:
         raise ValueError(problem)
+    return None
 
 
 def _ours(network: AdaptedNetwork, inputs: Any, *, embeddings_count: bool = True) -> _Pass:
@@ -250,7 +233,7 @@ def _only_in_training(network: AdaptedNetwork, inputs: Any) -> dict[str, tuple[n
                 hooks.enter_context(module.register_forward_hook(partial(note, name)))
         hooks.enter_context(model.get_submodule(encoder).register_forward_hook(lambda *_: started.append(True)))
         network.run(inputs)
-    with in_eval(model):  # batch normalisation that is new does nearly nothing in it
+    with evaluating(model):  # batch normalisation that is new does nearly nothing in it
         return {name: (m, x) for name, (m, x) in found.items() if torch.allclose(m.forward(x), x, rtol=1e-3)}
 
 

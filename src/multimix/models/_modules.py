@@ -30,9 +30,8 @@ def is_affine(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         single = {*module.kernel_size, *module.stride} == {1} and module.groups == 1 and not any(module.padding)
         return single and cls.forward is _CONVOLUTIONS[axes_of(module) - 1].forward
-    return isinstance(module, nn.Linear) and (
-        cls.forward is nn.Linear.forward or cls.__module__ == "timm.layers.linear"
-    )
+    is_plain = cls.forward is nn.Linear.forward or cls.__module__ == "timm.layers.linear"
+    return isinstance(module, nn.Linear) and is_plain
 
 
 def require_module(model: nn.Module, name: str, argument: str) -> None:
@@ -79,16 +78,12 @@ def run_to(module: nn.Module, run: Callable[[], Any], *, otherwise: str, before:
         try:
             run()
         except _ReachedError as reached:
-            return reached.value
+            return reached.args[0]
     raise ValueError(otherwise)
 
 
 class _ReachedError(BaseException):
     """Ends a forward pass at a module; not an Exception, so that no handler inside the model takes it."""
-
-    def __init__(self, value: Any):
-        super().__init__()
-        self.value = value
 
 
 def _stop(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], *output: Any) -> None:
@@ -132,20 +127,6 @@ def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
         own.update(before)
 
 
-@contextmanager
-def in_eval(module: nn.Module) -> Iterator[None]:
-    """Set every module to eval mode while the context lasts."""
-    # Flags are set one by one: train() and eval() may be overridden to do more than that.
-    flags = {part: part.training for part in module.modules()}
-    try:
-        for part in flags:
-            part.training = False
-        yield
-    finally:
-        for part, training in flags.items():
-            part.training = training
-
-
 def random_states(network: nn.Module) -> list[Tensor]:
     """Return the states of torch's generators where the network lies, and on the CPU."""
     devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
@@ -163,19 +144,9 @@ def can_be_apart(network: nn.Module) -> bool:
 @contextmanager
 def apart(network: Any) -> Iterator[dict[str, nn.Parameter]]:
     """Let a network run unmixed and without a trace; yield what is trained meanwhile: stand-ins, with gradients on."""
-    network.mixes = False
-    try:
-        with _same_random_state(network), _stand_ins(network) as parameters:
-            yield parameters
-    finally:
-        network.mixes = True
-
-
-@contextmanager
-def _same_random_state(network: nn.Module) -> Iterator[None]:
-    """Put the state of every generator back at the end: torch's where the network lies, Python's and NumPy's."""
     devices = {parameter.device for parameter in network.parameters()}
     with ExitStack() as stack:
+        stack.callback(setattr, network, "mixes", True)
         stack.callback(random.setstate, random.getstate())
         if "numpy" in sys.modules:
             generator = sys.modules["numpy"].random
@@ -183,7 +154,8 @@ def _same_random_state(network: nn.Module) -> Iterator[None]:
         if any(device.type == "mps" for device in devices):
             stack.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
         stack.enter_context(torch.random.fork_rng(sorted((d for d in devices if d.type == "cuda"), key=str)))
-        yield
+        network.mixes = False
+        yield stack.enter_context(_stand_ins(network))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self
 
+from multimix._modules import leaves_of
 from multimix.models._modules import axes_of, in_checkpoint, is_affine, require_hooks
 from multimix.models._values import Layout, innermost, keywords, mask_of_lengths, padded, with_innermost
 from multimix.ops import CROSS_ENTROPY, Gather, Objective
@@ -98,9 +99,7 @@ class StagedNetwork(nn.Module):
         with module.register_forward_hook(hook):
             yield
         if not ran:
-            raise RuntimeError(
-                f"stage {stage} ({name}) did not run as a module, so nothing was mixed; was the model compiled?"
-            )
+            raise RuntimeError(f"stage {stage} ({name}) did not run as a module; was the model compiled?")
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ class AdaptedNetwork(StagedNetwork):
         self.head_name = head
         self.objective: Objective = CROSS_ENTROPY
         self.dense = False  # whether there are logits at every position, instead of pooling
-        # What compares the next batch with the model; None once that is done.
-        self.check: Callable[[AdaptedNetwork, Any], None] | None = None
+        # What compares the next batch with the model, and returns what is left to compare; None once that is done.
+        self.check: Callable[[AdaptedNetwork, Any], Any] | None = None
         self._width = width
         self._prefix_tokens = prefix_tokens
 
@@ -144,12 +143,13 @@ class AdaptedNetwork(StagedNetwork):
     @property
     def missing(self) -> dict[str, str]:
         """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
-        return {} if len(self.stages) > 1 else {"stages": _NO_STAGES}
+        advice = "name the modules to mix at, in the order in which they run: adapt(model, ..., stages=[NAME, ...])"
+        return {} if len(self.stages) > 1 else {"stages": f"network: it has no stages but its inputs; {advice}"}
 
     def embed(self, inputs: Any) -> EncoderOutput:
         """Return the encoder's output, a row for each position or token (prefix tokens, too), one row for a vector."""
         if not torch.compiler.is_compiling() and self.check is not None:
-            self.check(self, inputs)
+            self.run_check(inputs)
         encoded, seen = self._encode(self.inputs(inputs))
         raw, mask = padded(encoded)
         layout = Layout.of(raw, self._width_of(raw))
@@ -173,6 +173,15 @@ class AdaptedNetwork(StagedNetwork):
     def run(self, inputs: Any) -> Any:
         """Return what the model itself makes of the inputs; a mapping's items are keyword arguments, without labels."""
         return self.model(**keywords(inputs)) if isinstance(inputs, Mapping) else self.model(inputs)
+
+    def run_check(self, inputs: Any) -> None:
+        """Compare a batch with the model, as long as that is to be done; an error leaves it to be done."""
+        check, self.check = self.check, None  # it embeds, too
+        try:
+            self.check = check and check(self, inputs)
+        except BaseException:
+            self.check = check
+            raise
 
     def first_batch(self, inputs: Any) -> None:
         """Raise if the model takes no inputs like those of the first batch."""
@@ -209,16 +218,7 @@ class AdaptedNetwork(StagedNetwork):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return a copy; weights that old-style weight or spectral normalisation computed come along as values."""
-        for module in self.modules():
-            for value in vars(module).values():
-                if isinstance(value, Tensor) and not value.is_leaf:  # torch copies leaves only
-                    memo[id(value)] = value.detach().clone()
+        memo.update(leaves_of(self))
         memo[id(self)] = twin = type(self).__new__(type(self))
         twin.__setstate__(copy.deepcopy(self.__dict__, memo))
         return twin
-
-
-_NO_STAGES = (
-    "network: it has no stages but its inputs; name the modules to mix at, in the order in which they run: "
-    "adapt(model, ..., stages=[NAME, ...])"
-)

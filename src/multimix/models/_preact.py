@@ -116,8 +116,9 @@ class PreActResNet(PreActNetwork):
     ):
         check(Count, width=width)
         widths = [width, *(width * 2**i for i in range(len(depths)))]
-        sizes = {"in_channels": in_channels, "num_classes": num_classes}
-        super().__init__(widths, depths, strides, final_norm=final_norm, **sizes)
+        super().__init__(
+            widths, depths, strides, in_channels=in_channels, num_classes=num_classes, final_norm=final_norm
+        )
 
 
 class WideResNet(PreActNetwork):
@@ -150,8 +151,7 @@ class WideResNet(PreActNetwork):
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"depth must be 10, 16, 22, ... (6 n + 4), got {depth}")
         widths, depths = [16, 16 * widen, 32 * widen, 64 * widen], [(depth - 4) // 6] * 3
-        sizes = {"in_channels": in_channels, "num_classes": num_classes}
-        super().__init__(widths, depths, strides, final_norm=True, **sizes)
+        super().__init__(widths, depths, strides, in_channels=in_channels, num_classes=num_classes, final_norm=True)
 
 
 preact_resnet18 = partial(PreActResNet, (2, 2, 2, 2))

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from multimix.models._modules import apart, axes_of, in_eval, linear_layers, listed, require_module, run_to
+from multimix._modules import evaluating
+from multimix.models._modules import apart, axes_of, linear_layers, listed, require_module, run_to
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import MaskSource, first_output, given_mask, keywords, masked_mean, outputs_of, same
 from multimix.protocols import EncoderOutput
@@ -56,7 +57,11 @@ class SplitNetwork(AdaptedNetwork):
     @property
     def missing(self) -> dict[str, str]:
         """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
-        return ({} if self._has_positions else {"positions": _NO_POSITIONS}) | super().missing
+        advice = (
+            "network: it has one embedding an example and no positions to mix; name the module whose output has some, "
+            "adapt(model, encoder=NAME, head=NAME), and pass pool= unless the model pools it by its mean"
+        )
+        return ({} if self._has_positions else {"positions": advice}) | super().missing
 
     @property
     def _has_positions(self) -> bool:
@@ -89,7 +94,7 @@ class SplitNetwork(AdaptedNetwork):
                 ) from None
         if self.encoder_name is not None:
             return
-        with in_eval(self), torch.no_grad(), apart(self):
+        with evaluating(self), torch.no_grad(), apart(self):
             trace = _Trace(self.model, lambda: self.run(inputs))
         if not self._is_found:
             self.head_name = trace.head()
@@ -110,9 +115,7 @@ class SplitNetwork(AdaptedNetwork):
     def _entering_head(self, inputs: Any) -> Tensor:
         name, model = self.head_name, type(self.model).__name__
         if not self._is_found:
-            raise ValueError(
-                f"head: that of {model} is found on the first batch; run one before compiling, or pass head="
-            )
+            raise ValueError(f"head: {model}'s is found on the first batch; run one before compiling, or pass head=")
         never = f"head: {model} never runs {name!r} in its forward pass"
         entered = run_to(self.head_module, lambda: self.run(inputs), before=True, otherwise=never)
         if not isinstance(entered, Tensor):
@@ -132,12 +135,6 @@ class SplitNetwork(AdaptedNetwork):
         if self._mask_source is None:
             return super()._mask_of(inputs, features)
         return given_mask(self._mask_source, inputs, features)
-
-
-_NO_POSITIONS = (
-    "network: it has one embedding an example and no positions to mix; name the module whose output has some, "
-    "adapt(model, encoder=NAME, head=NAME), and pass pool= unless the model pools it by its mean"
-)
 
 
 def _require_names(model: nn.Module, encoder: str | None, head: str | None) -> None:
@@ -192,10 +189,10 @@ class _Call:
     def is_linear(self) -> bool:
         return isinstance(self.module, nn.Linear) or axes_of(self.module) > 0
 
-    def given(self, output: Any) -> list[Tensor]:
-        """Return those of a model's outputs that are what this call left, unless that was changed in place."""
-        left = self.left if self.left is not None and _version(self.left) == self.version else None
-        return [] if left is None else [value for value in outputs_of(output) if same(value, left)]
+    @property
+    def is_changed(self) -> bool:
+        """Whether what this call gave was changed in place."""
+        return self.left is not None and _version(self.left) != self.version
 
 
 class _Trace:
@@ -225,8 +222,7 @@ class _Trace:
         found = self._final()
         if len(found) > 1:
             raise ValueError(
-                f"model: {self.kind} returns what several layers give ({listed(found)}); pass head=, the one that "
-                "gives the logits"
+                f"model: {self.kind} returns what several layers give ({listed(found)}); pass head=, one of them"
             )
         linear = [call for call in self.calls if call.is_linear]
         named = found or [call.name for call in linear if call.left is not None] or [call.name for call in linear]
@@ -244,8 +240,9 @@ class _Trace:
                 f"head: {self.kind} calls {name!r} {len(calls)} times in a forward pass, so what enters it is not the "
                 "embedding; call it once, or pass encoder= and pool="
             )
-        given, left = calls[0].given(self.output), calls[0].left
-        if left is None or not given:
+        left = calls[0].left
+        given = [value for value in outputs_of(self.output) if left is not None and same(value, left)]
+        if left is None or not given or calls[0].is_changed:
             raise ValueError(self._ending(calls[0]))
         if given[0].ndim == 1:
             raise ValueError(
@@ -269,7 +266,7 @@ class _Trace:
         subject, name, final = f"model: {self.kind}", head.name, self._final()
         if final not in ([], [name]):
             return f"head: {self.kind} returns what {listed(final)} gives, not {name!r}"
-        if head.left is not None and _version(head.left) != head.version:
+        if head.is_changed:
             return f"{subject} changes in place what its head {name!r} gives, {_NEEDS}; leave that out"
         output = first_output(self.output)
         if head.left is None and isinstance(output, Tensor):
@@ -319,7 +316,7 @@ def _acts_affine(call: _Call) -> bool:
     holds_weights = any(parameter.ndim > 1 for parameter in call.module.parameters())
     if x is None or not x.is_floating_point() or not holds_weights:
         return False
-    with in_eval(call.module):
+    with evaluating(call.module):
         one, other, both, none = (call.module(rows) for rows in (x, x.flip(0), x + x.flip(0), torch.zeros_like(x)))
     scale = float(both.abs().max()) + float(none.abs().max())
     return bool(((one + other - both - none).abs() <= 0.01 * scale).all())

@@ -53,17 +53,14 @@ class _Synced(_BatchNorm):
         mean = (counts * means).sum(0) / total
         # Of sums of squares the mean would be subtracted at the end, and with it most of what float32 holds.
         variance = (spreads + counts * (means - mean).square()).sum(0) / total
-        self._follow(mean.detach(), variance.detach() * total / (total - 1))
-        scale = torch.rsqrt(variance + self.eps) * (1 if self.weight is None else self.weight)
-        centred = (input - _on_channels(mean, input)) * _on_channels(scale, input)
-        return centred if self.bias is None else centred + _on_channels(self.bias, input)
-
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
         seen = cast("Tensor", self.num_batches_tracked)
         seen += 1
         share = 1 / float(seen) if self.momentum is None else self.momentum
-        cast("Tensor", self.running_mean).lerp_(mean, share)
-        cast("Tensor", self.running_var).lerp_(variance, share)
+        cast("Tensor", self.running_mean).lerp_(mean.detach(), share)
+        cast("Tensor", self.running_var).lerp_(variance.detach() * total / (total - 1), share)
+        scale = torch.rsqrt(variance + self.eps) * (1 if self.weight is None else self.weight)
+        centred = (input - _on_channels(mean, input)) * _on_channels(scale, input)
+        return centred if self.bias is None else centred + _on_channels(self.bias, input)
 
 
 def _on_channels(values: Tensor, like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class TransformersNetwork(AdaptedNetwork):
         self._body = body
         self._pooling: str | None = None
         self._pooled_shape: tuple[int, ...] = ()
+        self._sums_layers = getattr(self.model.config, "use_weighted_layer_sum", False)
         problem, labels = self.model.config.problem_type, self.model.config.num_labels
         if problem == "multi_label_classification":
             self.objective = BinaryCrossEntropy()
@@ -43,7 +45,7 @@ class TransformersNetwork(AdaptedNetwork):
         arguments, kind = context.seen
         b, r, _ = EncoderOutput.of(output).features.shape
         main = self._main(arguments)
-        if (b, r) != (len(arguments[main]), context.layout.positions):
+        if (b, r) != (len(arguments[main]), prod(context.layout.grid)):
             arguments = self._all_real(main, arguments[main], b, r)
         replayed = self._output(kind, self._grid(output))
         head, body = self.head_module, self.model.get_submodule(self._body)
@@ -87,11 +89,6 @@ class TransformersNetwork(AdaptedNetwork):
             self._pooled_shape = () if pooled is None else pooled.shape[1:]
         return hidden, (arguments, type(output))
 
-    @property
-    def _sums_layers(self) -> bool:
-        """Whether the model classifies a weighted sum of all hidden states."""
-        return getattr(self.model.config, "use_weighted_layer_sum", False)
-
     def _width_of(self, raw: Tensor) -> int | None:
         return getattr(self.head_module, "in_features", None) if raw.ndim == 4 else None
 
@@ -132,8 +129,13 @@ class TransformersNetwork(AdaptedNetwork):
             return {main: given.new_zeros(b, r, 1)}
         if given.is_floating_point():
             return {main: given[:1].expand(b, *given.shape[1:])}
-        ones = given.new_ones(b, r)
-        return {main: ones * _token(self.model.config), "attention_mask": ones}
+        config = self.model.config.get_text_config()
+        # A token that is not padding: the end of a sequence, where some models look for it.
+        end = getattr(config, "eos_token_id", None)
+        end = end[0] if isinstance(end, list | tuple) and end else end
+        padding = getattr(config, "pad_token_id", None)
+        token = end if isinstance(end, int) and end != padding else int(padding == 0)
+        return {main: given.new_full((b, r), token), "attention_mask": given.new_ones(b, r)}
 
     def _output(self, kind: type, hidden: Tensor) -> Any:
         """Return an output of the body with other hidden states, the pooled ones computed by the body's own layers."""
@@ -164,11 +166,7 @@ def _body_name(model: Any) -> str:
         return model.base_model_prefix
     bodies = [name for name, child in model.named_children() if derives(child, "PreTrainedModel")]
     if len(bodies) != 1:
-        raise ValueError(
-            f"model: {type(model).__name__} is no classifier with one body and a head; take one such as "
-            "AutoModelForSequenceClassification gives, or pass head=, the dotted name of the layer that gives the "
-            f"logits (its linear layers are {listed(linear_layers(model))})"
-        )
+        raise ValueError(f"model: {type(model).__name__} is no classifier with one body and a head; {_advice(model)}")
     return bodies[0]
 
 
@@ -183,14 +181,11 @@ def _head_name(model: Any, body: str) -> str:
     ]
     if not found:
         raise ValueError(
-            f"model: {type(model).__name__} has no layer of num_labels = {labels} outputs behind {body!r}; take a "
-            "classifier such as AutoModelForSequenceClassification gives, or pass head= (its linear layers "
-            f"are {listed(linear_layers(model))})"
+            f"model: {type(model).__name__} has no layer of num_labels = {labels} outputs behind {body!r}; "
+            f"{_advice(model)}"
         )
     if len(found) > 1 and all("." not in name for name in found):
-        raise ValueError(
-            f"model: {type(model).__name__} combines several classifiers ({listed(found)}), so it has no single head"
-        )
+        raise ValueError(f"model: {type(model).__name__} combines several classifiers ({listed(found)}), not one head")
     # It is the last of those found, or the module that adds several up, as LoRA does to a layer.
     parent = found[-1].rpartition(".")[0]
     beside = [model.get_submodule(name) for name in found if parent and name.rpartition(".")[0] == parent]
@@ -198,10 +193,16 @@ def _head_name(model: Any, body: str) -> str:
     return parent if len(sizes) > 1 and not isinstance(model.get_submodule(parent), nn.Sequential) else found[-1]
 
 
+def _advice(model: nn.Module) -> str:
+    layers = listed(linear_layers(model))
+    return f"take what AutoModelForSequenceClassification or its like gives, or pass head= (linear layers are {layers})"
+
+
 def _stage_names(model: Any, body: str) -> list[str]:
     """Return the names of the blocks: the outermost layers that transformers checkpoints, else a list of layers."""
     module = model.get_submodule(body)
-    if type(module).__name__ in _UNMIXED:
+    # Blocks of these leave no tensor with a row for each example: two streams, channels or positions first.
+    if type(module).__name__ in ("ReformerModel", "SqueezeBertModel", "XLNetModel"):
         return []
     blocks = [name for name, child in module.named_modules() if derives(child, "GradientCheckpointingLayer")]
     blocks = [name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)]
@@ -213,33 +214,18 @@ def _stage_names(model: Any, body: str) -> list[str]:
     return [f"{body}.{name}" for name in blocks]
 
 
-_UNMIXED = {"ReformerModel", "SqueezeBertModel", "XLNetModel"}
-"""Bodies whose blocks leave no tensor with a row for each example: two streams, channels or positions first."""
-
-
 def _listed_blocks(body: nn.Module) -> list[str]:
-    lists = [name for name, child in body.named_modules() if isinstance(child, nn.ModuleList)]
-    lists = [name for name in lists if name.rpartition(".")[2] in ("block", "blocks", "h", "layer", "layers", "stages")]
-    if not lists:
-        return []
-    name = min(lists, key=lambda name: name.count("."))
-    inside = [f"{name}.{child}" for child, _ in body.get_submodule(name).named_children()]
-    nested = [isinstance(body.get_submodule(child), nn.ModuleList) for child in inside]
-    return [] if any(nested) else inside
+    lists = {name: child for name, child in body.named_modules() if isinstance(child, nn.ModuleList)}
+    usual = ("block", "blocks", "h", "layer", "layers", "stages")
+    name = min((name for name in lists if name.rpartition(".")[2] in usual), key=lambda n: n.count("."), default="")
+    inside = dict(lists[name].named_children()) if name else {}
+    nested = any(isinstance(child, nn.ModuleList) for child in inside.values())
+    return [] if nested else [f"{name}.{child}" for child in inside]
 
 
 def derives(module: nn.Module, base: str) -> bool:
     """Whether a module's class derives from transformers' class of a name."""
     return any(cls.__name__ == base and cls.__module__.startswith("transformers.") for cls in type(module).__mro__)
-
-
-def _token(config: Any) -> int:
-    """Return a token that is not padding: the end of a sequence, where some models look for it."""
-    config = config.get_text_config()
-    end = getattr(config, "eos_token_id", None)
-    end = end[0] if isinstance(end, list | tuple) and end else end
-    padding = getattr(config, "pad_token_id", None)
-    return end if isinstance(end, int) and end != padding else int(padding == 0)
 
 
 @contextmanager
@@ -252,26 +238,23 @@ def _mappings(config: Any) -> Iterator[None]:
         config.return_dict = before
 
 
-def _mean(hidden: Tensor) -> Tensor:
+def _mean(body: Any, hidden: Tensor) -> Tensor:
     return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((-2, -1))
 
 
+# How bodies with a layer called pooler compute what they call pooler_output, told apart by its shape.
 _POOLER: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "pooler": lambda body, x: body.pooler(x),
     "pooler of channels": lambda body, x: body.pooler(x.transpose(1, 2)),
 }
-"""How bodies with a layer called pooler compute what they call pooler_output, told apart by its shape."""
+# The same of bodies that do more or have none; by name, since new weights cannot tell one from the other.
 _POOLINGS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "AlbertModel": lambda body, x: body.pooler_activation(body.pooler(x[:, 0])),
     "ASTModel": lambda body, x: (x[:, 0] + x[:, 1]) / 2,
-    "ConvNextModel": lambda body, x: body.layernorm(_mean(x)),
-    "ConvNextV2Model": lambda body, x: body.layernorm(_mean(x)),
-    "LevitModel": lambda body, x: _mean(x),
-    "MobileViTModel": lambda body, x: _mean(x),
-    "MobileViTV2Model": lambda body, x: _mean(x),
+    **dict.fromkeys(("ConvNextModel", "ConvNextV2Model"), lambda body, x: body.layernorm(_mean(body, x))),
+    **dict.fromkeys(("LevitModel", "MobileViTModel", "MobileViTV2Model"), _mean),
     **_POOLER,
 }
-"""The same of bodies that do more or have none; by name, since new weights cannot tell one from the other."""
 
 
 @torch.no_grad()

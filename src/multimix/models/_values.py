@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from typing_extensions import Self
 
-MaskSource = str | Callable[[Any], Tensor]
-"""Where a mask comes from: a key of the inputs, or a function of them."""
+MaskSource = str | Callable[[Any], Tensor]  # a key of the inputs, or a function of them
 
 
 def keywords(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,9 +73,7 @@ def given_mask(source: MaskSource, inputs: Any, features: Float[Tensor, "b r d"]
     if not isinstance(found, Tensor):
         raise TypeError(f"mask must be a tensor (b, r), got {type(found).__name__}")
     if found.shape != (wanted := features.shape[:2]):
-        raise ValueError(
-            f"mask must have one value a position of the encoder's output, {tuple(wanted)}, got {tuple(found.shape)}"
-        )
+        raise ValueError(f"mask must have one value a position, {tuple(wanted)}, got {tuple(found.shape)}")
     return found.to(features.device, torch.bool)
 
 
@@ -104,11 +101,6 @@ class Layout:
         channels_first = axis == 1 and raw.ndim > 2
         return cls(tuple(raw.shape[2:] if channels_first else raw.shape[1:-1]), channels_first)
 
-    @property
-    def positions(self) -> int:
-        """How many positions the grid has."""
-        return prod(self.grid)
-
     def flatten(self, raw: Tensor) -> Float[Tensor, "b r d"]:
         """Return features of this layout as positions, row by row."""
         if not self.grid:
@@ -120,19 +112,15 @@ class Layout:
         positions, axes = features.shape[1], len(self.grid)
         side = isqrt(positions)
         grids = (self.grid, (1,) * axes, (positions,), (side, side))
-        fitting = [grid for grid in grids if len(grid) == axes and prod(grid) == positions]
-        if not fitting:
+        grid = next((grid for grid in grids if len(grid) == axes and prod(grid) == positions), None)
+        if grid is None:
             raise ValueError(
-                f"features must have as many positions as embed gave, {self.positions} on a grid {self.grid}, or one; "
+                f"features must have as many positions as embed gave, {prod(self.grid)} on a grid {self.grid}, or one; "
                 f"got {positions}"
             )
         if not self.grid:
             return features.squeeze(1)
-        return (
-            features.transpose(1, 2).unflatten(2, fitting[0])
-            if self.channels_first
-            else features.unflatten(1, fitting[0])
-        )
+        return features.transpose(1, 2).unflatten(2, grid) if self.channels_first else features.unflatten(1, grid)
 
 
 def innermost(output: Any) -> Any:
@@ -148,17 +136,14 @@ def with_innermost(output: Any, first: Any) -> Any:
     return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
 
 
-_FIELDS = ("logits", "last_hidden_state", "out")
-"""What the fields are called that hold logits or features, the first that is there."""
-
-
 def first_output(output: Any) -> Tensor | PackedSequence:
-    """Return the output itself, the first of a tuple, or of named ones the first of ``_FIELDS`` or the only tensor."""
+    """Return the output itself, the first of a tuple, or of named ones that of a usual name or the only tensor."""
     found, named = output, _named(output)
     if named is not None:
         tensors = [value for value in named.values() if isinstance(value, Tensor | PackedSequence)]
         only = tensors[0] if len(tensors) == 1 else None
-        found = next((named[name] for name in _FIELDS if named.get(name) is not None), only)
+        usual = ("logits", "last_hidden_state", "out")
+        found = next((named[name] for name in usual if named.get(name) is not None), only)
     elif isinstance(output, tuple | list) and not isinstance(output, PackedSequence) and output:
         found = output[0]
     if not isinstance(found, Tensor | PackedSequence):

@@ -27,8 +27,8 @@ _STAGES_OF = {  # the blocks of these pass on more than the one tensor that coul
     "SelecSls": "head.*",
     "TNT": "norm",
 }
+# The logits of these are the mean of two classifiers of the same embedding.
 _AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled", "SwiftFormer"}
-"""Classes whose logits are the mean of two classifiers of the same embedding."""
 
 
 class TimmNetwork(AdaptedNetwork):
@@ -119,14 +119,6 @@ def _dropped(model: Any, x: Tensor) -> Tensor:
     return model.dropout(_flat(model, x))
 
 
-def _itself(model: Any, x: Tensor) -> Tensor:
-    return x
-
-
-def _transformed(model: Any, x: Tensor) -> Tensor:
-    return model._transform_input(x)
-
-
 def _tokens(model: Any, x: Tensor) -> Tensor:
     return torch.cat([model.class_token.expand(len(x), -1, -1), model._process_input(x)], dim=1)
 
@@ -139,7 +131,7 @@ class _Family:
     head: str  # the classifier; of a sequence, the last layer is the head and those before it belong to pooling
     stages: str  # patterns of the names of the blocks
     encoder: str = ""  # modules that run one after another; if none, all in front of avgpool or the head
-    begin: Callable[[Any, Tensor], Tensor] = _itself  # what comes before the modules of the encoder
+    begin: Callable[[Any, Tensor], Tensor] = lambda model, x: x  # what comes before the modules of the encoder
 
 
 _FAMILIES = {
@@ -147,10 +139,10 @@ _FAMILIES = {
     "ConvNeXt": _Family(lambda model, x: model.avgpool(x), "classifier", "features.*"),
     "DenseNet": _Family(lambda model, x: _mean(model, F.relu(x)), "classifier", "features.denseblock*"),
     "EfficientNet": _Family(_flat, "classifier", "features.*"),
-    "GoogLeNet": _Family(_dropped, "fc", "inception*", begin=_transformed),
-    "Inception3": _Family(_dropped, "fc", "Mixed_*", begin=_transformed),
+    "GoogLeNet": _Family(_dropped, "fc", "inception*", begin=lambda model, x: model._transform_input(x)),
+    "Inception3": _Family(_dropped, "fc", "Mixed_*", begin=lambda model, x: model._transform_input(x)),
     "MNASNet": _Family(_mean, "classifier", "layers.*"),
-    "MaxVit": _Family(_itself, "classifier", "blocks.*"),
+    "MaxVit": _Family(lambda model, x: x, "classifier", "blocks.*"),
     "MobileNetV2": _Family(_mean, "classifier", "features.*"),
     "MobileNetV3": _Family(_flat, "classifier", "features.*"),
     "RegNet": _Family(_flat, "fc", "trunk_output.*"),
@@ -160,16 +152,15 @@ _FAMILIES = {
     "VGG": _Family(_flat, "classifier", "features.*"),
     "VisionTransformer": _Family(lambda model, x: x[:, 0], "heads", "encoder.layers.*", "encoder", _tokens),
 }
-_REFUSED = "SqueezeNet"
 
 
 class TorchvisionNetwork(AdaptedNetwork):
     """A torchvision classifier, run module by module as its family does."""
 
     def __init__(self, model: nn.Module, name: str, stages: Sequence[str]):
-        if name == _REFUSED:
+        if name == "SqueezeNet":
             raise ValueError(
-                f"model: torchvision's {name} ends in a convolution and a ReLU, not in a linear layer; give it one, "
+                "model: torchvision's SqueezeNet ends in a convolution and a ReLU, not in a linear layer; give it one, "
                 "and pass encoder='features' and head=, that layer's name"
             )
         if any(getattr(model, beside, None) is not None for beside in ("aux1", "aux2", "AuxLogits")):
@@ -204,4 +195,4 @@ class TorchvisionNetwork(AdaptedNetwork):
 def family_of(model: nn.Module) -> str | None:
     """Return the name of the torchvision class that a model is or derives from, if it is one that is known here."""
     classes = [cls for cls in type(model).__mro__ if cls.__module__.startswith("torchvision.models.")]
-    return next((cls.__name__ for cls in classes if cls.__name__ in {*_FAMILIES, _REFUSED}), None)
+    return next((cls.__name__ for cls in classes if cls.__name__ in {*_FAMILIES, "SqueezeNet"}), None)
