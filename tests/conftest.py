@@ -17,6 +17,8 @@ UNSHAPED = ("bad_input", "compiles")
 HOSTS = {"timm", "torchvision", "transformers", "lightning", "sklearn"}
 """What the core works with but does not need: files of tests that import one are skipped where it is not installed."""
 
+INSTALLED = {name for name in HOSTS if find_spec(name)}
+
 pytest.register_assert_rewrite("laws")
 
 
@@ -47,14 +49,10 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 def _missing(path: Path) -> str | None:
     """Return a host that a file imports, itself or by a file beside it, and that is not installed."""
     for name in _imported(ast.parse(path.read_text(encoding="utf-8"))):
-        helper = TESTS.joinpath(*name.split(".")).with_suffix(".py")
-        if host := _missing(helper) if helper.is_file() else _absent(name.partition(".")[0]):
+        helper, package = TESTS.joinpath(*name.split(".")).with_suffix(".py"), name.partition(".")[0]
+        if host := _missing(helper) if helper.is_file() else package if package in HOSTS - INSTALLED else None:
             return host
     return None
-
-
-def _absent(package: str) -> str | None:
-    return package if package in HOSTS and find_spec(package) is None else None
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
@@ -70,11 +68,8 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what ``--shapes`` asks for; without it, everything."""
     if asked := config.getoption("--shapes"):
-        kept: list[pytest.Item] = []
-        left: list[pytest.Item] = []
-        for item in items:
-            (kept if _is_shaped(item) == (asked == "only") else left).append(item)
-        items[:] = kept
+        left = [item for item in items if _is_shaped(item) != (asked == "only")]
+        items[:] = [item for item in items if _is_shaped(item) == (asked == "only")]
         config.hook.pytest_deselected(items=left)
 
 
@@ -83,18 +78,10 @@ def _is_shaped(item: pytest.Item) -> bool:
     return folder in SHAPED and not any(item.get_closest_marker(name) for name in UNSHAPED)
 
 
-@pytest.fixture(
-    params=[
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-            ],
-        ),
-    ]
-)
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_CUDA])])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device there is."""
     return torch.device(request.param)

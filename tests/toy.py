@@ -55,9 +55,6 @@ class Toy(nn.Module):
 class Bent(Toy):
     """A classifier that is not affine."""
 
-    def __init__(self, *blocks: nn.Module, width: int, classes: int):
-        super().__init__(*blocks, width=width, classes=classes, affine=False)
-
     def classify(self, embeddings: Tensor) -> Tensor:
         return self.classifier(torch.tanh(embeddings) * 3)
 
@@ -96,20 +93,19 @@ def images(
         )
 
 
-def vectors(*, d: int = 8, classes: int = 5, width: int = 6, affine: bool = True, seed: int = 0) -> Toy:
+def vectors(
+    *, d: int = 8, classes: int = 5, width: int = 6, affine: bool = True, seed: int = 0, cls: type[Toy] = Toy
+) -> Toy:
     """A perceptron for feature vectors (b, d)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hidden = nn.Sequential(nn.Linear(d, 10), nn.Tanh())
-        return Toy(hidden, nn.Linear(10, width), width=width, classes=classes, affine=affine)
+        return cls(hidden, nn.Linear(10, width), width=width, classes=classes, affine=affine)
 
 
-def bent(*, d: int = 8, classes: int = 5, width: int = 6, seed: int = 0) -> Bent:
+def bent(**sizes: int) -> Toy:
     """The same with a classifier that is not affine."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        hidden = nn.Sequential(nn.Linear(d, 10), nn.Tanh())
-        return Bent(hidden, nn.Linear(10, width), width=width, classes=classes)
+    return vectors(affine=False, cls=Bent, **sizes)
 
 
 def identity(k: int) -> Toy:

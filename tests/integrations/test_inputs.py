@@ -54,11 +54,9 @@ def test_any_batch_size_and_nothing_given_is_changed(toy, way, method, b):
     images, labels = toy.images[:b], toy.labels[:b]
     kept = images.clone(), labels.clone()
     mixed, soft = way(method(), num_classes=4)(images, labels)
-    assert mixed.shape == images.shape
-    assert soft.shape == (b, 4)
+    assert (mixed.shape, soft.shape) == (images.shape, (b, 4))
     torch.testing.assert_close(soft.sum(1), torch.ones(b))
-    assert torch.equal(images, kept[0])
-    assert torch.equal(labels, kept[1])
+    torch.testing.assert_close((images, labels), kept, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("cls", [TimmMixup, MixTransform])
@@ -106,9 +104,7 @@ def test_probability_is_that_of_mixing(toy):
 @pytest.mark.parametrize("cls", [TimmMixup, MixTransform])
 def test_network_reaches_methods_that_ask_for_it(toy, cls):
     mix = cls(mm.methods.PuzzleMix(grids=(2, 4)), num_classes=4, network=toy.adapt(toy.model))
-    mixed, soft = mix(*toy.batches[0])
-    assert mixed.shape == toy.batches[0][0].shape
-    assert soft.shape == (9, 4)
+    assert [part.shape for part in mix(*toy.batches[0])] == [(9, 3, 12, 12), (9, 4)]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -118,17 +114,14 @@ def test_workers_mix_differently_and_again_alike(seed):
     collate = MixCollate(mm.Mixup(), num_classes=4, seed=seed)
     collate([same[0], same[1]])  # the generator of this process must not be inherited
 
-    def epoch(loader):
-        return [soft for _, soft in loader]
-
-    def mixing():
+    def two_epochs():
         generator = torch.Generator().manual_seed(0)
-        return DataLoader(same, batch_size=4, collate_fn=collate, num_workers=2, generator=generator)
+        loader = DataLoader(same, batch_size=4, collate_fn=collate, num_workers=2, generator=generator)
+        return [soft for _ in range(2) for _, soft in loader]
 
-    loader = mixing()
-    first, second = epoch(loader), epoch(loader)
-    assert len({str(soft.tolist()) for soft in [*first, *second]}) == 8
-    torch.testing.assert_close(epoch(mixing()), first)
+    first = two_epochs()
+    assert len({str(soft.tolist()) for soft in first}) == 8
+    torch.testing.assert_close(two_epochs(), first)
 
 
 def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
@@ -148,11 +141,7 @@ def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (
-            {"method": mm.MultiMix()},
-            TypeError,
-            r"method must mix inputs, such as Mixup\(\) or CutMix\(\), got MultiMix",
-        ),
+        ({"method": mm.MultiMix()}, TypeError, r"method must mix inputs, such as Mixup\(\) or .*, got MultiMix"),
         ({"method": mm.Alternate((mm.Mixup(), mm.ManifoldMixup()))}, TypeError, "got ManifoldMixup"),
         ({"method": "puzzlemix"}, ValueError, "network must be given: PuzzleMix"),
         ({"num_classes": 4.0}, TypeError, r"num_classes must be an integer, got 4\.0"),

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+import multimix
 from multimix._optional import require
 
 HOSTS = "lightning pytorch_lightning transformers accelerate huggingface_hub sklearn timm torchvision"
@@ -25,11 +26,9 @@ assert not heavy, heavy
 
 def test_a_host_is_imported_by_its_own_module_only():
     pytest.importorskip("torchvision", reason="needs a host to import")
-    done = run(
-        "import sys; from multimix.integrations import MixCollate; "
-        "print(sorted({'lightning', 'transformers', 'accelerate', 'huggingface_hub'} & set(sys.modules)))"
-    )
-    assert done.stdout.strip() == "[]", done.stderr
+    others = {"lightning", "transformers", "accelerate", "huggingface_hub"}
+    done = run(f"import sys; from multimix.integrations import MixCollate; print({others!r} & set(sys.modules))")
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_the_loss_needs_the_core_alone():
@@ -55,17 +54,14 @@ for module in ("lightning", "transformers", "timm", "torchvision", "sklearn"):
     except ImportError as error:
         print(error)
 """)
-    needs, missing = "multimix.integrations.{0} needs {1}", "which is not installed: pip install {2}"
-    assert done.stdout.splitlines() == [
-        f"{needs}, {missing}".format(*names)
-        for names in (
-            ("lightning", "lightning or pytorch_lightning", "lightning"),
-            ("transformers", "transformers", "transformers"),
-            ("timm", "timm", "timm"),
-            ("torchvision", "torchvision", "torchvision"),
-            ("sklearn", "sklearn", "scikit-learn"),
-        )
-    ], done.stderr
+    needed = {
+        "lightning": "lightning or pytorch_lightning, which is not installed: pip install lightning",
+        **{name: f"{name}, which is not installed: pip install {name}" for name in ("transformers", "timm")},
+        "torchvision": "torchvision, which is not installed: pip install torchvision",
+        "sklearn": "sklearn, which is not installed: pip install scikit-learn",
+    }
+    said = [f"multimix.integrations.{module} needs {what}" for module, what in needed.items()]
+    assert done.stdout.splitlines() == said, done.stderr
 
 
 def test_falls_back_to_the_older_name_of_lightning(tmp_path):
@@ -86,8 +82,7 @@ def test_what_a_host_lacks_itself_is_not_hidden(tmp_path, monkeypatch):
 
 
 @pytest.mark.bad_input
-def test_unknown_names_are_refused():
-    import multimix.integrations as integrations
-
+@pytest.mark.parametrize("module", [multimix, multimix.integrations])
+def test_unknown_names_are_refused(module):
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
-        integrations.Nothing  # noqa: B018
+        module.Nothing  # noqa: B018
