@@ -87,17 +87,6 @@ def test_saliency_equals_the_loop(channels, shape, levels, device):
     assert torch.equal(peaks[:, 0] * shape[1] + peaks[:, 1], ours.flatten(1).argmax(1))
 
 
-def test_saliency_turns_with_the_image():
-    images = toy.batch(4, 1, 9, 31)[0]
-    torch.testing.assert_close(static_saliency(images.mT), static_saliency(images).mT)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (32, 32), (7, 61)])
-@pytest.mark.parametrize("value", [0.0, 0.3, -17.3])
-def test_constant_images_have_no_saliency(value, shape):
-    assert not static_saliency(torch.full((2, 3, *shape), value)).any()
-
-
 @pytest.mark.parametrize("b", [1, 2, 7])
 @pytest.mark.parametrize("shape", [(6, 6), (5, 9)])
 def test_boxes_lie_around_the_partners_peaks(shape, b):
