@@ -1,5 +1,6 @@
 """Sets in memory, what load adds to its sources, and every way an archive can be wrong."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2.functional import resize
 
+from data.trees import nhwc
 from multimix.lab.data import DATASETS, Files, Images, load
 from multimix.lab.data._sets import shares, stratified
 
@@ -35,17 +37,13 @@ def test_validation_is_stratified_and_disjoint(uneven):
     assert torch.bincount(splits.train.labels).tolist() == [48, 24, 8]
     assert not rows(splits.train) & rows(splits.validation)
     assert rows(splits.train) | rows(splits.validation) == rows(load(uneven, validation=0.0).train)
+    assert len(load(uneven, validation=0.001).validation) == 1
 
 
 def test_validation_depends_on_the_split_seed_alone(uneven):
     first = rows(load(uneven).validation)
     torch.manual_seed(1)
     assert rows(load(uneven, split_seed=0).validation) == first != rows(load(uneven, split_seed=1).validation)
-
-
-def test_a_small_fraction_still_holds_one_image_out(uneven):
-    splits = load(uneven, validation=0.001)
-    assert (len(splits.train), len(splits.validation)) == (99, 1)
 
 
 @pytest.mark.parametrize(("size", "counts"), [(50, [30, 15, 5]), (3, [1, 1, 1]), (80, [48, 24, 8])])
@@ -113,18 +111,13 @@ def test_bad_settings_are_named(uneven, settings, message):
         load(uneven, **settings)
 
 
-def images(part):
-    """Return the pixels as the archive has them, (n, h, w, c)."""
-    return part.images.permute(0, 2, 3, 1).numpy()
-
-
 def test_pixels_and_labels_arrive_unchanged_from_the_home_folder_too(archive, arrays, monkeypatch):
     path = Path(archive(arrays).removeprefix("npz:"))
     monkeypatch.setenv("HOME", str(path.parent))
     splits = load(f"npz:~/{path.name}", validation=0.0)
     assert splits.validation is None
-    assert np.array_equal(images(splits.train), arrays["train_images"])
-    assert np.array_equal(images(splits.test), arrays["test_images"])
+    assert np.array_equal(nhwc(splits.train), arrays["train_images"])
+    assert np.array_equal(nhwc(splits.test), arrays["test_images"])
     assert splits.train.labels.tolist() == arrays["train_labels"].ravel().tolist()
     assert (splits.shape, splits.classes, splits.train.labels.dtype) == ((3, 5, 4), ("0", "1", "2"), torch.int64)
 
@@ -136,7 +129,7 @@ def test_grey_images_and_flat_labels(archive, arrays, dtype):
         arrays[f"{part}_labels"] = arrays[f"{part}_labels"].ravel().astype(dtype)
     splits = load(archive(arrays), validation=0.0)
     assert splits.shape == (1, 5, 4)
-    assert np.array_equal(images(splits.train)[..., 0], arrays["train_images"])
+    assert np.array_equal(nhwc(splits.train)[..., 0], arrays["train_images"])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
@@ -144,13 +137,13 @@ def test_floats_in_the_unit_interval_become_bytes(archive, arrays, dtype):
     truth = arrays["train_images"]
     for part in ("train", "test"):
         arrays[f"{part}_images"] = (arrays[f"{part}_images"] / 255).astype(dtype)
-    assert np.array_equal(images(load(archive(arrays), validation=0.0).train), truth)
+    assert np.array_equal(nhwc(load(archive(arrays), validation=0.0).train), truth)
 
 
 def test_its_own_validation_set_is_used(archive, arrays):
     arrays |= {"val_images": arrays["test_images"][:6], "val_labels": arrays["test_labels"][:6]}
     splits = load(archive(arrays), validation=0.5)
-    assert np.array_equal(images(splits.validation), arrays["val_images"])
+    assert np.array_equal(nhwc(splits.validation), arrays["val_images"])
     assert len(splits.train) == 30
 
 
@@ -242,11 +235,8 @@ def test_a_subset_keeps_the_order_asked_for_and_is_a_copy(indices):
     assert part.labels.tolist() == [0, 0, 0]
     part.images.zero_()
     assert torch.equal(images.images, pixels())
-
-
-def test_files_subset_keeps_paths_and_labels_together():
-    part = Files(("p0", "p1", "p2"), labels(2, 0, 1), CLASSES, 32).subset([2, 0])
-    assert (part.paths, part.labels.tolist(), part.shape, len(part)) == (("p2", "p0"), [1, 2], (3, 32, 32), 2)
+    files = Files(("p0", "p1", "p2", "p3"), labels(2, 0, 1, 1), CLASSES, 32).subset(indices)
+    assert (files.paths, files.labels.tolist(), files.shape) == (("p3", "p0", "p3"), [1, 2, 1], (3, 32, 32))
 
 
 def test_to_moves_images_and_labels_and_returns_itself_where_they_are(device):
@@ -258,35 +248,24 @@ def test_to_moves_images_and_labels_and_returns_itself_where_they_are(device):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
-    ("images", "given", "message"),
+    ("kind", "given", "message"),
     [
-        (torch.zeros(5, 1, 2, 2), labels(0, 0, 0, 0, 0), r"images must .* uint8 .*float32 of \(5, 1, 2, 2\)"),
-        (torch.zeros(5, 2, 2, dtype=torch.uint8), labels(0, 0, 0, 0, 0), r"got torch.uint8 of \(5, 2, 2\)"),
-        (torch.zeros(0, 1, 2, 2, dtype=torch.uint8), labels(), "non-empty"),
-        (pixels(), labels(0, 0, 0, 0), "5 images but 4 labels"),
-        (pixels(), labels(0, 1, 2, 3, 0), r"labels must lie in 0\.\.2 for 3 classes, got 0\.\.3"),
-        (pixels(), labels(0, -1, 2, 1, 0), r"got -1\.\.2"),
-        (pixels(), torch.zeros(5), "labels must be an int64 tensor .*float32"),
-        (pixels(), labels(0, 0, 0, 0, 0)[:, None], r"labels must .* of \(5, 1\)"),
+        (Images, (torch.zeros(2, 1, 2, 2), labels(0, 0)), r"images must .* uint8 .*float32 of \(2, 1, 2, 2\)"),
+        (Images, (pixels()[:, 0], labels(0, 0, 0, 0, 0)), r"got torch.uint8 of \(5, 3, 4\)"),
+        (Images, (pixels(0), labels()), "non-empty"),
+        (Images, (pixels(), labels(0, 0, 0, 0)), "5 images but 4 labels"),
+        (Images, (pixels(), labels(0, 1, 2, 3, 0)), r"labels must lie in 0\.\.2 for 3 classes, got 0\.\.3"),
+        (Images, (pixels(), labels(0, -1, 2, 1, 0)), r"got -1\.\.2"),
+        (Images, (pixels(), torch.zeros(5)), "labels must be an int64 tensor .*float32"),
+        (Images, (pixels(), labels(0, 0, 0, 0, 0)[:, None]), r"labels must .* of \(5, 1\)"),
+        (Files, ((), labels()), "at least one image file"),
+        (Files, (("p",), labels(3)), r"0\.\.2 for 3 classes, got 3\.\.3"),
+        (partial(Files, image_size=0), (("p",), labels(0)), "image_size must be at least 1, got 0"),
     ],
 )
-def test_images_refuse(images, given, message):
+def test_sets_refuse(kind, given, message):
     with pytest.raises(ValueError, match=message):
-        Images(images, given, CLASSES)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("paths", "given", "size", "message"),
-    [
-        ((), labels(), 8, "at least one image file"),
-        (("p",), labels(3), 8, r"0\.\.2 for 3 classes, got 3\.\.3"),
-        (("p",), labels(0), 0, "image_size must be at least 1, got 0"),
-    ],
-)
-def test_files_refuse(paths, given, size, message):
-    with pytest.raises(ValueError, match=message):
-        Files(paths, given, CLASSES, size)
+        kind(*given, CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -313,17 +292,11 @@ def test_shares_hold_their_limits_and_stay_near_proportion(counts, data):
         assert all(abs(t - c * size / sum(counts)) < 1 for t, c in zip(taken, counts, strict=True))
 
 
-def test_stratified_is_a_partition_that_keeps_proportions():
-    given = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[torch.randperm(100)]
-    chosen, rest = stratified(given, 20, 5)
-    assert torch.equal(torch.cat([chosen, rest]).sort().values, torch.arange(100))
-    assert torch.equal(chosen, chosen.sort().values)
-    assert torch.bincount(given[chosen]).tolist() == [12, 6, 2]
-
-
 def test_stratified_is_fixed_by_its_seed_alone_and_a_larger_choice_contains_a_smaller_one():
     given = torch.arange(90) % 3
-    first = stratified(given, 30, 1)[0]
+    first, rest = stratified(given, 30, 1)
+    assert [*first.sort().values, *rest.sort().values] == [*first, *rest]
+    assert sorted([*first, *rest]) == list(range(90))
     torch.manual_seed(99)
     assert torch.equal(stratified(given, 30, 1)[0], first)
     assert not torch.equal(stratified(given, 30, 2)[0], first)

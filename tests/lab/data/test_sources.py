@@ -15,15 +15,10 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 from torchvision.datasets import ImageFolder
 
-from data.trees import write_image
+from data.trees import nhwc, write_image
 from multimix.lab.data import Files, Images, load
 from multimix.lab.data import _files as reading
 from multimix.lab.data._files import class_tree
-
-
-def nhwc(part: object) -> np.ndarray:
-    assert isinstance(part, Images)
-    return part.images.permute(0, 2, 3, 1).numpy()
 
 
 def test_digits_are_scikit_learns_and_a_fifth_of_them_tests_whatever_the_seed():

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from multimix.lab.data import Images
+
 SIZE = (30, 40)
 """Height and width of every image with boxes."""
 
@@ -21,6 +23,11 @@ def write_image(path: Path, size: tuple[int, int] = SIZE, seed: int = 0) -> np.n
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return pixels
+
+
+def nhwc(images: Images) -> np.ndarray:
+    """Return the pixels of a set as files have them, (n, h, w, c)."""
+    return images.images.permute(0, 2, 3, 1).numpy()
 
 
 def coco_content() -> dict[str, Any]:
