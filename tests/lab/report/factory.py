@@ -1,12 +1,14 @@
 """Run folders as the engine writes them."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from report.suites import Suite
+from multimix.lab.report import Run
+from report.suites import Suite, all_suites
 
 
 def epoch(number: int, **metrics: float) -> dict[str, Any]:
@@ -21,6 +23,34 @@ def outcome(accuracy: float, **more: Any) -> dict[str, Any]:
 
 def ended(**more: Any) -> dict[str, Any]:
     return {"event": "end", "seconds": 12.0, "step_seconds": 0.03, "peak_mib": 700, **more}
+
+
+def seeds_of(make_run: Callable[..., Run], label: str, *values: float, **options: Any) -> list[Run]:
+    """Return runs of one label that end with these accuracies, a seed each."""
+    curve = [epoch(1, validation_accuracy=0.5), epoch(2, validation_accuracy=0.8, validation_nll=0.3)]
+    tests = [outcome(value, nll=1 - value, ece=0.02, epoch=2) for value in values]
+    return [
+        make_run(label=label, seed=seed, events=[*curve, test, ended()], **options) for seed, test in enumerate(tests)
+    ]
+
+
+def measured(
+    make_run: Callable[..., Run],
+    *names: str,
+    labels: Sequence[str] = ("erm", "multimix"),
+    seeds: int = 2,
+    change: Callable[[Suite], None] = lambda _: None,
+) -> list[Run]:
+    """Return runs that some suites, by default all, measured; ``change`` is made to what each of them leaves."""
+    found = []
+    for place, label in enumerate(labels):
+        for seed in range(seeds):
+            every = all_suites(seed, better=0.04 * place)
+            kept = {name: every[name] for name in names or every}
+            for suite in kept.values():
+                change(suite)
+            found.append(make_run(label=label, seed=seed, evaluations=kept))
+    return found
 
 
 def write_run(

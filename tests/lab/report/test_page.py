@@ -4,12 +4,15 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import multimix
 from multimix.lab.report import page, read_run, records
-from report.factory import ended, epoch, outcome
+from report.factory import epoch, outcome, seeds_of
+from report.suites import Suite, all_suites
+from report.test_tables import cells_of
 
 EVIL = "<script>alert(1)</script>\"'&{{ 7 * 7 }}"
 FETCHING = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background", "formaction", "ping"}
@@ -68,20 +71,11 @@ def assert_repeats(runs, first: Path) -> None:
     assert again.read_bytes() == first.read_bytes()
 
 
-def three_seeds(make_run, label, *values, **options):
-    curve = [epoch(1, validation_accuracy=0.5), epoch(2, validation_accuracy=0.8, validation_nll=0.3)]
-    tests = [outcome(value, nll=0.1, ece=0.02, epoch=2) for value in values]
-    return [
-        read_run(make_run(label=label, seed=seed, events=[*curve, test, ended()], **options))
-        for seed, test in enumerate(tests)
-    ]
-
-
 @pytest.fixture
 def runs(make_run):
     return [
-        *three_seeds(make_run, "erm", 0.95, 0.96, 0.97, method={"type": "ERM"}),
-        *three_seeds(make_run, "mixup", 0.96, 0.97, 0.98, pictures={"mixed.png": "Eight mixed digits."}),
+        *seeds_of(make_run, "erm", 0.95, 0.96, 0.97, method={"type": "ERM"}),
+        *seeds_of(make_run, "mixup", 0.96, 0.97, 0.98, pictures={"mixed.png": "Eight mixed digits."}),
     ]
 
 
@@ -122,42 +116,54 @@ def test_the_page_fetches_nothing_and_figures_and_pictures_have_words(runs, tmp_
 
 
 def test_every_string_from_the_data_is_text(make_run, tmp_path: Path):
+    figures: dict[str, Any] = {
+        **all_suites()["corruption"].figures,
+        EVIL: {"edges": [0, 1, 2], EVIL: [1, 2]},
+        f"ood/{EVIL}": {"scores": {EVIL: {"edges": [0, 1], "in": [1], "out": [1], "fpr": [0, 1], "tpr": [0, 1]}}},
+        "picture": {"x": [0, 1], "y": [0, 1], "label": [0, 1], "classes": [EVIL, "$x_{$"], "method": EVIL},
+        "broken": {"edges": EVIL},
+    }
+    figures["corruption"]["corruptions"][0] = EVIL
+    suite = Suite({EVIL: 1.0, f"{EVIL}/x/auroc": 0.5, "é\x00\u202e/accuracy": 0.5}, figures, {EVIL: EVIL, "date": EVIL})
     options = {
         **dict.fromkeys(("label", "data", "model"), EVIL),
         "method": {"type": EVIL, EVIL: EVIL},
         "extra": {EVIL: [EVIL]},
         "environment": dict.fromkeys(("command", "device", "commit", "date", "torch"), EVIL),
         "pictures": {"mixed.png": EVIL},
+        "evaluations": {EVIL.replace("/", ""): suite},
     }
-    events = [epoch(1, validation_accuracy=0.5), outcome(0.9, **{EVIL: 1.0}), ended()]
-    found = written([read_run(make_run(events=events, **options)), read_run(make_run())], tmp_path)
+    found = written([make_run(**options), make_run()], tmp_path)
     found.check()
     assert found.text.count("<script>alert(1)</script>") > 10
     assert "{{ 7 * 7 }}" in found.text
+    assert "49" not in "".join(found.words[:200])
+    assert not set("\x00\u202e") & set(found.text)
+    assert "The figure broken cannot be drawn" in found.text
 
 
 def test_unprintable_letters_do_no_harm(make_run, tmp_path: Path):
     odd = "a\x00\x1b\ud800\ufffe\u202e漢"
     options = {"environment": {"command": f"{odd}\nsecond"}, "pictures": {"m.png": odd}}
-    found = written([read_run(make_run(label=odd, method={"type": odd}, **options))], tmp_path)
+    found = written([make_run(label=odd, method={"type": odd}, **options)], tmp_path)
     assert "漢\nsecond" in found.html
     assert not set("\x00\x1b\u202e") & set(found.text)
 
 
 def test_unfinished_runs_are_flagged_and_in_no_mean(runs, make_run, tmp_path: Path):
     options = {"label": "erm", "method": {"type": "ERM"}, "events": [epoch(1, validation_accuracy=0.1)]}
-    killed = read_run(make_run(seed=3, tail='{"ev', **options))
+    killed = make_run(seed=3, tail='{"ev', **options)
     text = written([*runs, killed], tmp_path).text
     for words in ("1 of 7 runs unfinished.", "unfinished: epoch 1 of 2", "96.0 ± 1.0", "over n = 3 seeds"):
         assert words in text
 
 
 def test_a_page_of_unfinished_runs_alone_shows_how_far_they_came(make_run, tmp_path: Path):
-    found = written([read_run(make_run(events=[epoch(1, validation_accuracy=0.4)]))], tmp_path)
+    found = written([make_run(events=[epoch(1, validation_accuracy=0.4)])], tmp_path)
     assert "No run of digits, preact_resnet18, 2 epochs has finished yet" in found.text
     assert found.all("svg")
     assert "records.jsonl" not in found.text
-    early = make_run(events=[outcome(0.5, epoch=1), {"event": "end"}])
+    early = make_run(events=[outcome(0.5, epoch=1), {"event": "end"}]).folder
     assert "has a test of its last epoch yet" in written([read_run(early)], tmp_path).text
     (early / "metrics.jsonl").unlink()
     (early / "environment.json").unlink()
@@ -166,7 +172,7 @@ def test_a_page_of_unfinished_runs_alone_shows_how_far_they_came(make_run, tmp_p
 
 
 def test_the_same_seed_again_does_not_weigh_twice(runs, make_run, tmp_path: Path):
-    again = three_seeds(make_run, "erm", 0.35, method={"type": "ERM"})
+    again = seeds_of(make_run, "erm", 0.35, method={"type": "ERM"})
     earlier, later = [written(order, tmp_path).text for order in ([*again, *runs], [*runs, *again])]
     assert "96.0 ± 1.0" in earlier
     assert "96.0 ± 1.0" not in later
@@ -175,25 +181,39 @@ def test_the_same_seed_again_does_not_weigh_twice(runs, make_run, tmp_path: Path
 
 
 def test_settings_that_differ_are_said(make_run, tmp_path: Path):
-    erm = three_seeds(make_run, "erm", 0.9)
-    unequal = [*erm, *three_seeds(make_run, "mixup", 0.9, batch_size=64)]
+    erm = seeds_of(make_run, "erm", 0.9)
+    unequal = [*erm, *seeds_of(make_run, "mixup", 0.9, batch_size=64)]
     text = written(unequal, tmp_path).text
     assert "More than the method differs. Rows are unequal in batch_size." in text
-    of_one_label = [*erm, *three_seeds(make_run, "erm", 0.8, method={"type": "Mixup", "alpha": 0.2})]
+    of_one_label = [*erm, *seeds_of(make_run, "erm", 0.8, method={"type": "Mixup", "alpha": 0.2})]
     text = written(of_one_label, tmp_path).text
     assert all(f"erm [{run.settings_hash[:6]}]" in text for run in of_one_label)
 
 
-def test_every_data_set_has_its_table(runs, make_run, tmp_path: Path):
-    found = written([*runs, *three_seeds(make_run, "erm", 0.5, 0.6, data="cifar10")], tmp_path)
+def test_every_data_set_has_its_tables(runs, make_run, tmp_path: Path):
+    runs += [make_run(label=label, data="cifar10") for label in ("erm", "mixup")]
+    found = written([*runs, make_run(label="mixup", data="svhn")], tmp_path, paired="erm")
     found.check()
-    assert "erm and mixup on digits and cifar10" in found.text
-    assert sum(table.get("class") == "results" for table in found.all("table")) == 2
+    assert "erm and mixup on digits, cifar10 and svhn" in found.text
+    parts = found.html.split("<article ")[1:]
+    assert ["2 epochs: difference to erm with the same seed" in part for part in parts] == [True, True, False]
+    assert [part.count('<table class="results">') for part in parts] == [2, 2, 1]
+
+
+def test_differences_seed_by_seed_have_a_table_where_they_are_asked_for(runs, make_run, tmp_path: Path):
+    def rows_of(**options):
+        return cells_of(written(runs, tmp_path, **options).html)
+
+    row = ["mixup", "3", "+1.00 [+1.00, +1.00]", "-0.0100 [-0.0100, -0.0100]", "0.00 [0.00, 0.00]"]
+    assert row not in rows_of()
+    assert row in rows_of(paired="erm")
+    assert [*row[:2], row[3]] in rows_of(paired="erm", metrics=["nll"])
+    assert "difference to" not in written([make_run(events=[])], tmp_path, paired="erm").html
 
 
 def test_one_run_is_shown_without_a_spread(make_run, tmp_path: Path):
     method = {"type": "Alternate", "methods": [{"type": "MultiMix", "alpha": [0.5, 2.0]}, {"type": "Mixup"}]}
-    found = written([read_run(make_run(environment={"numpy": "2.4.6"}, method={**method, "weights": None}))], tmp_path)
+    found = written([make_run(environment={"numpy": "2.4.6"}, method={**method, "weights": None})], tmp_path)
     assert len(found.all("svg")) == 2  # curves, and no plot of a single dot
     for words in (
         "mixup on digits",
@@ -207,11 +227,8 @@ def test_one_run_is_shown_without_a_spread(make_run, tmp_path: Path):
 
 
 def test_many_seeds_methods_and_machines_are_named_in_short(make_run, tmp_path: Path):
-    devices = ["cpu"] * 2 + ["cuda"] * 7
-    runs = [
-        read_run(make_run(label=f"m{index}", seed=index, environment={"device": device}))
-        for index, device in enumerate(devices)
-    ]
+    devices = enumerate(["cpu"] * 2 + ["cuda"] * 7)
+    runs = [make_run(label=f"m{i}", seed=i, environment={"device": device}) for i, device in devices]
     text = written(runs, tmp_path).text
     assert "9 methods on digits" in text
     assert "Trained on digits with preact_resnet18 for 2 epochs: 9 methods; seeds 0 to 8." in text
@@ -243,6 +260,8 @@ def test_reading_and_tabulating_needs_neither_torch_nor_matplotlib():
 def test_wrong_arguments(runs, tmp_path: Path):
     with pytest.raises(ValueError, match="runs: expected at least one run, got none"):
         page([], tmp_path / "report.html")
-    assert not (tmp_path / "report.html").exists()
     with pytest.raises(ValueError, match="expected a file to write, got a folder"):
         page(runs, tmp_path)
+    with pytest.raises(ValueError, match="against: expected one of erm, mixup, got 'cutmix'"):
+        page(runs, tmp_path / "report.html", paired="cutmix")
+    assert not (tmp_path / "report.html").exists()
