@@ -212,11 +212,9 @@ def places(rng: Random, ground: Ground) -> Iterator[Wrong]:
     run, detection = partial(ground.lay, "finished"), partial(ground.lay, "detection")
     tiny = ("train", "digits", *TINY, "--quiet")
     for words, about, laid in (
-        ((*tiny, "--out", "thing", "--name", "x"), "thing", file),
         ((*tiny, "--out", "thing/more", "--name", "x"), "thing", file),
         ((*tiny, "--out", ".", "--name", "thing"), "thing", file),
         ((*tiny, "--out", ".", "--name", "run"), "run", run),
-        (("report", "thing", "--out", "x.html"), "thing", folder),
         (("report", "thing"), "thing", file),
         (("report", "run", "thing"), "thing", all_of(run, file)),
         (("report", "run", "--out", "thing"), "thing", all_of(run, folder)),

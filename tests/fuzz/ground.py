@@ -19,7 +19,7 @@ from PIL import Image
 
 from multimix.lab.cli.__main__ import main
 from multimix.lab.detect import DetectConfig, DetectFolder
-from multimix.lab.detect.folder import Origin
+from multimix.lab.detect.config import Origin
 from multimix.lab.train.folder import RunFolder
 
 from .wrong import TINY
@@ -54,15 +54,13 @@ class Payload:
 
 
 def malicious() -> dict[str, bytes]:
-    """Return files whose pickles run code when they are loaded without care: a bare one, and one of torch's."""
-    stream, legacy = io.BytesIO(), io.BytesIO()
-    torch.save({"format": 1, "network": Payload()}, stream)
-    torch.save({"format": 1, "network": Payload()}, legacy, _use_new_zipfile_serialization=False)
-    return {
-        "a pickle with code": pickle.dumps(Payload()),
-        "a checkpoint with code": stream.getvalue(),
-        "an old checkpoint with code": legacy.getvalue(),
-    }
+    """Return files whose pickles run code when they are loaded without care: a bare one, and two of torch's."""
+    found = {"a pickle with code": pickle.dumps(Payload())}
+    for note, is_zip in (("a checkpoint with code", True), ("an old checkpoint with code", False)):
+        stream = io.BytesIO()
+        torch.save({"format": 1, "network": Payload()}, stream, _use_new_zipfile_serialization=is_zip)
+        found[note] = stream.getvalue()
+    return found
 
 
 def contents(rng: Random, data: bytes, *, cuts: int = 4) -> Iterator[tuple[str, bytes]]:
@@ -161,11 +159,7 @@ class Ground:
         begin_detection(self.detection, self.finished)
 
     def lay(self, what: str, folder: Path) -> None:
-        """Copy a run into a folder.
-
-        It is "finished", stopped right after its last "epoch", a "backbone" with images and boxes beside it, or a
-        "detection" that has just begun.
-        """
+        """Copy a run into a folder: "finished", stopped after its last "epoch", a "backbone" or a begun "detection"."""
         shutil.copytree(self.detection if what == "detection" else self.finished, folder / "run")
         if what == "epoch":
             metrics = folder / "run" / "metrics.jsonl"

@@ -39,12 +39,7 @@ def grounds() -> Iterator[Ground]:
 
 
 def run(count: int = 300, seed: int = 0) -> dict[str, Any]:
-    """Try so many wrong inputs and return a record of what came of them.
-
-    The record has ``wrong_inputs`` (how many), ``tracebacks`` (inputs that ended in a traceback, or in an error that
-    the command line has no words for), ``faults`` (inputs that broke any law, tracebacks included) with the first of
-    them in words under ``examples``, and inputs ``by_command`` and by exit code.
-    """
+    """Try so many wrong inputs and return a record of what came of them: ``faults`` are those that broke any law."""
     with grounds() as ground:
         tried = [(wrong, outcome(wrong)) for wrong in cases(count, ground, seed=seed)]
     faults = [f"{wrong}: {'; '.join(broken)}" for wrong, found in tried if (broken := found.faults(wrong))]

@@ -82,17 +82,18 @@ def sample(
     )
 
 
+def _arguments(s: Sample) -> tuple[Any, ...]:
+    attention = () if s.attention is None else (s.attention,)
+    return s.logits, s.targets, s.weights, *attention, s.teacher, s.gamma
+
+
 def truth(s: Sample) -> float:
     """Return the loss by the loops."""
-    if s.attention is None:
-        return references.mixed_cross_entropy(s.logits, s.targets, s.weights, s.teacher, s.gamma)
-    return references.dense_mixed_cross_entropy(s.logits, s.targets, s.weights, s.attention, s.teacher, s.gamma)
+    loss = references.mixed_cross_entropy if s.attention is None else references.dense_mixed_cross_entropy
+    return loss(*_arguments(s))
 
 
 def true_gradient(s: Sample, *, balanced: bool = False) -> Tensor:
     """Return the gradient on the logits by the loops."""
-    if s.attention is None:
-        return references.mixed_gradient(s.logits, s.targets, s.weights, s.teacher, s.gamma, balanced=balanced)
-    return references.dense_mixed_gradient(
-        s.logits, s.targets, s.weights, s.attention, s.teacher, s.gamma, balanced=balanced
-    )
+    gradient = references.mixed_gradient if s.attention is None else references.dense_mixed_gradient
+    return gradient(*_arguments(s), balanced=balanced)

@@ -77,19 +77,13 @@ def test_gradcheck_of_weights_targets_and_attention():
     assert torch.autograd.gradcheck(loss, free)
 
 
-def test_the_teacher_gets_no_gradient():
-    s = sample(7, 13, 5, taught=True)
-    for impl in IMPLS:
-        teacher, logits = s.teacher.clone().requires_grad_(), s.logits.clone().requires_grad_()
-        replace(s, logits=logits, teacher=teacher).loss(impl=impl).backward()
-        assert teacher.grad is None
-
-
-def test_inputs_are_left_as_they_were():
+def test_inputs_are_left_as_they_were_and_the_teacher_gets_no_gradient():
     s = sample(7, 13, 5, r=3, taught=True, soft=True)
     before = copy.deepcopy(s)
+    s.teacher.requires_grad_()
     for impl in IMPLS:
         s.gradient(impl=impl, balanced=True)
+        assert s.teacher.grad is None
         for name in ("logits", "targets", "weights", "attention", "teacher"):
             assert torch.equal(getattr(s, name), getattr(before, name))
 
@@ -151,17 +145,9 @@ def test_no_further_from_the_truth_than_the_plain_line(dtype, scale, soft, taugh
     here = s.on(device)
     assert abs(float(here.loss(impl=impl)) - exact) <= abs(plain - exact) + 1e-6 * scale
     ours = here.gradient(impl=impl).cpu()
-    assert ours.dtype == dtype
+    assert (ours.dtype, here.loss(impl=impl).dtype) == (dtype, torch.float32)
     worst = (plain_gradient.double() - gradient).abs().max()
     assert (ours.double() - gradient).abs().max() <= worst + 1e-6 * scale
-
-
-@pytest.mark.parametrize("dtype", HALVES)
-def test_half_precision_is_computed_in_float32(dtype):
-    for r in (None, 3):
-        s = sample(13, 31, 7, r=r, taught=True, dtype=torch.float32).to(dtype)
-        assert s.loss().dtype == torch.float32
-        assert torch.equal(s.loss(), s.to(torch.float32).loss())
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -175,10 +161,8 @@ def test_autocast_changes_nothing(soft, r, impl):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loss = replace(s, logits=logits).loss(impl=impl, balanced=True)
         loss.backward()
-        results.append((loss.detach(), logits.grad))
-    (loss, gradient), (cast_loss, cast_gradient) = results
-    assert torch.equal(cast_loss, loss)
-    assert torch.equal(cast_gradient, gradient)
+        results.append(torch.cat([loss.detach().view(1), logits.grad.flatten()]))
+    assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

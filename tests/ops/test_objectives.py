@@ -8,14 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from multimix import ops
-from multimix.ops import BinaryCrossEntropy, CrossEntropy, LossOptions, Objective, SquaredError, mixed_losses
+from multimix.ops import BinaryCrossEntropy, CrossEntropy, LossOptions, SquaredError, mixed_losses
 
 WEIGHTS = (0.5, 2.0, 1.0, 0.0, 3.0)
-
-
-def mixed(outputs, targets, weights, objective: Objective, **options):
-    """Return the losses of an objective."""
-    return mixed_losses(outputs, targets, weights, LossOptions(objective=objective, **options))
 
 
 def draw(*shape, seed=0):
@@ -120,7 +115,9 @@ def test_interpolated_loss_and_gradient_at_every_position(name, masked, sets):
     theirs = loop(objective, outputs, wanted, weights, attention, mask)
     upstream = draw(1)[0]
     (expected,) = torch.autograd.grad(theirs, outputs, upstream)
-    ours = mixed(outputs, targets, weights, objective, attention=attention, mask=mask).total
+    ours = mixed_losses(
+        outputs, targets, weights, LossOptions(objective=objective, attention=attention, mask=mask)
+    ).total
     (gradient,) = torch.autograd.grad(ours, outputs, upstream)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(gradient, expected)
@@ -133,7 +130,7 @@ def test_balance_restores_the_gradient_of_the_squared_error():
     outputs, targets = draw(16, 3).requires_grad_(), draw(16, 3, seed=1)
     weights = ops.dirichlet(200_000, 16, 1.0, generator=torch.Generator().manual_seed(0)).double()
     (plain,) = torch.autograd.grad(SquaredError()(outputs, targets), outputs)
-    loss = mixed(outputs, targets, weights, SquaredError(), balanced=True).total
+    loss = mixed_losses(outputs, targets, weights, LossOptions(objective=SquaredError(), balanced=True)).total
     (ours,) = torch.autograd.grad(loss, outputs)
     centred, expected = ours - ours.mean(0), 16 / 15 * (plain - plain.mean(0))
     assert (centred - expected).norm() < 0.02 * expected.norm()

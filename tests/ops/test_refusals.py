@@ -63,6 +63,14 @@ def test_numbers_are_numbers(name, argument, value):
         draw(**{**given, argument: value})
 
 
+@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf, -math.inf, (2.0, 1.0), (1.0,) * 3], ids=str)
+@pytest.mark.parametrize("name", ["dirichlet", "beta"])
+def test_impossible_concentrations_are_refused(name, alpha):
+    draw, given = DRAWS[name]
+    with pytest.raises(ValueError, match=r"^alpha must"):
+        draw(**{**given, "alpha": alpha})
+
+
 FLAT, DENSE = sample(7, 3, 5, dtype=torch.float32), sample(7, 3, 5, r=2, dtype=torch.float32)
 HALVES, QUARTERS = torch.full((4,), 0.5), torch.full((2, 4), 0.25)
 OTHER = nn.ParameterDict({"objective": HALVES})
@@ -121,14 +129,12 @@ WRONG_TYPES = [
 ]
 WRONG_VALUES = [
     (lambda: ops.dirichlet(3, 4, torch.ones(4)), "alpha must have shape (3,), got (4,)"),
-    (lambda: ops.dirichlet(3, 4, torch.ones(3, 1)), "alpha must have shape (3,), got (3, 1)"),
     (lambda: ops.dirichlet(3, 4, torch.zeros(3)), "alpha must be above 0 and finite, got a tensor with 0"),
     (lambda: ops.dirichlet(3, 4, torch.full((3,), math.nan)), "alpha must be above 0 and finite"),
     (lambda: ops.draw_between((1.0, 2.0, 3.0), 2), "bounds must hold 2 values, got (1.0, 2.0, 3.0)"),
     (lambda: ops.draw_box(8, 8, 1.5), "lam must lie in [0, 1], got 1.5"),
     (lambda: ops.scatter_tuples(QUARTERS, 3), "tuple_length must not exceed the mini-batch of 3, got 4"),
     (lambda: ops.interpolate(HALVES, torch.ones(4, 2)), "weights must have shape (n, 4), got (4,)"),
-    (lambda: ops.interpolate(QUARTERS, torch.ones(3, 2)), "weights must have shape (n, 3), got (2, 4)"),
     (lambda: ops.soft_cross_entropy(QUARTERS, HALVES), "targets must have shape (2, 4), got (4,)"),
     # attention
     (lambda: ops.attention(QUARTERS), "features must have shape (b, r, d), got (2, 4)"),
@@ -138,7 +144,6 @@ WRONG_VALUES = [
     (lambda: ops.attention(FEATURES, query="cam", class_weights=torch.ones(2, 5)), "class_weights … (2, 4)"),
     (lambda: ops.attention(FEATURES, mask=torch.ones(2, 4)), "mask must have shape (2, 3), got (2, 4)"),
     (lambda: ops.reweight(torch.ones(3, 5), torch.ones(4, 2)), "weights must have shape (n, 4), got (3, 5)"),
-    (lambda: ops.reweight(torch.ones(4), torch.ones(4, 2)), "weights must have shape (n, 4), got (4,)"),
     (lambda: ops.reweight(torch.ones(4, 3, 4), torch.ones(4, 2)), "weights must have shape (2, n, 4), got (4, 3, 4)"),
     # targets, and objectives that they may be for
     (lambda: ops.as_probabilities(torch.tensor([[1, 1, 0, 0, 0]] * 3), 5), INTEGER_ROWS),
@@ -163,12 +168,10 @@ WRONG_VALUES = [
     (flat(logits=torch.randn(7)), "logits must have shape (b, k), got (7,)"),
     (flat(logits=torch.randn(6, 5)), "targets has 7 rows for a mini-batch of 6"),
     (flat(logits=torch.zeros(7, 5, device="meta")), "tensors lie on different devices: logits on meta, targets on cpu"),
-    (flat(targets=torch.zeros(7, 4)), "targets that are probabilities must have shape (b, 5), got (7, 4)"),
     (flat(targets=torch.zeros(6, dtype=torch.long)), "targets has 6 rows for a mini-batch of 7"),
     (flat(targets=torch.tensor([[1.5, -0.5, 0, 0, 0]] * 7)), "targets must not be negative, got -0.5"),
     (flat(weights=torch.full((3, 6), 1 / 6)), "weights must have shape (n, 7), got (3, 6)"),
     (flat(weights=torch.full((2, 3, 7), 1 / 7)), "weights must have shape (n, 7), got (2, 3, 7)"),
-    (flat(weights=torch.ones(3, 7)), "weights must have rows that sum to 1, got a row that is off by 6"),
     (flat(weights=torch.full((3, 7), math.nan)), "weights must have rows that sum to 1"),
     (flat(weights=torch.tensor([[2.0, -1, 0, 0, 0, 0, 0]])), "weights must not be negative, got -1"),
     (flat(weights=torch.zeros(0, 7)), "weights must have at least one row"),
@@ -184,7 +187,6 @@ WRONG_VALUES = [
     (lambda: FLAT.loss(impl="fast"), "impl must be one of auto, plain, commuted, fused, got 'fast'"),
     (lambda: FLAT.loss(chunk=0), "chunk must be at least 1, got 0"),
     (lambda: FLAT.loss(balanced=1.5), "balanced must lie in [0, 1], got 1.5"),
-    (lazy(FLAT, lambda rows: torch.zeros(3, 6)), "weights.draw(3) must have shape (3, 7), got (3, 6)"),
     (lazy(FLAT, lambda rows: torch.zeros(2, 7)), "weights.draw(3) must have shape (3, 7), got (2, 7)"),
     (lazy(FLAT, even, 2), "weights.sets must be None, got 2"),
     (lazy(DENSE, even, 3), "weights.sets must be None or the number of positions, 2, got 3"),
