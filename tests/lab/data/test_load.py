@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2.functional import resize
 
 from data.trees import nhwc
-from multimix.lab.data import DATASETS, Files, Images, load
+from multimix.lab.data import Files, Images, load
 from multimix.lab.data._sets import shares, stratified
 
 
@@ -73,18 +73,16 @@ def test_image_size_resizes_every_part(archive, arrays):
     assert large.shape == (3, 9, 9)
 
 
-def test_the_list_of_names():
-    named = ("digits", "cifar10", "cifar100", "svhn", "fashion-mnist", "tiny-imagenet", "imagenet")
-    assert (*named, "folder:PATH", "npz:PATH") == DATASETS
+NAMES = "digits, cifar10, cifar100, svhn, fashion-mnist, tiny-imagenet, imagenet"
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cifer10", r"unknown data set 'cifer10'; did you mean cifar10.*known are digits, .*npz:PATH"),
+        ("cifer10", r"unknown data set 'cifer10'; did you mean cifar10.*known are digits, "),
         ("CIFAR100", "did you mean cifar100"),
-        ("zebra", "unknown data set 'zebra'; known are digits"),
+        ("zebra", f"unknown data set 'zebra'; known are {NAMES}, folder:PATH, npz:PATH$"),
         ("zip:x", "unknown data set 'zip:x'"),
         ("npz:", "'npz:' lacks its path: npz:PATH"),
     ],

@@ -142,12 +142,9 @@ def test_imagenet_is_read_as_files_or_where_small_into_memory(tree, image_size, 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "fashion-mnist"])
 def test_absent_files_say_what_to_pass(tmp_path, name):
-    with pytest.raises(
-        FileNotFoundError, match=f"{name} is not, or not whole, under .*--download.* or npz:PATH"
-    ) as caught:
+    said = f"^{name} is not, or not whole, under {tmp_path / 'nothing'}.*--download.* or npz:PATH .*$"
+    with pytest.raises(FileNotFoundError, match=said):
         load(name, root=tmp_path / "nothing")
-    assert str(tmp_path / "nothing") in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.bad_input
@@ -298,27 +295,21 @@ def test_missing_folders_are_named(tree, tmp_path):
 
 
 @pytest.mark.bad_input
-def test_unfit_trees_are_named(tree, tmp_path):
-    with pytest.raises(ValueError, match=r"must hold at least two class folders, got 0$"):
-        load(f"folder:{tmp_path}")
-    with pytest.raises(ValueError, match=r"one must hold at least two class folders, got 1: ant"):
-        load(f"folder:{tree(classes=('ant',), name='one')}")
-    with pytest.raises(ValueError, match=r"few has too few images to split off a test set"):
-        load(f"folder:{tree(each=1, name='few')}")
+def test_unfit_trees_are_named(tree):
     root = tree("train", "val")
-    (root / "val" / "cat").rename(root / "val" / "dog")
-    with pytest.raises(ValueError, match=r"val must have the class folders of the training set; .*: cat, dog"):
-        load(f"folder:{root}")
-    (root / "train" / "dog").mkdir()
-    (root / "train" / "dog" / "notes.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"train has no readable kind of image for the class: dog"):
-        load(f"folder:{root}")
 
+    def assert_refused(folder, said):
+        with pytest.raises(ValueError, match=said):
+            load(f"folder:{folder}", validation=0.0)
 
-@pytest.mark.bad_input
-def test_a_damaged_small_image_is_named_while_loading(tree):
-    root = tree("train", "val")
+    assert_refused(tree(classes=("ant",), name="one"), "one must hold at least two class folders, got 1: ant")
+    assert_refused(tree(each=1, name="few"), "few has too few images to split off a test set")
     path = root / "train" / "bee" / "1.png"
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(ValueError, match=f"{path} cannot be read as an image"):
-        load(f"folder:{root}", validation=0.0)
+    assert_refused(root, f"{path} cannot be read as an image")
+    (root / "val" / "cat").rename(root / "val" / "dog")
+    assert_refused(root, "val must have the class folders of the training set; .*: cat, dog")
+    (root / "train" / "dog").mkdir()
+    (root / "train" / "dog" / "notes.txt").write_text("no image")
+    assert_refused(root, "train has no readable kind of image for the class: dog")
+    assert_refused(root / "train" / "dog", "must hold at least two class folders, got 0$")
