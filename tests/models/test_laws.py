@@ -1,11 +1,16 @@
-"""The laws of every known family, timm's, torchvision's and transformers': the network is the model, split."""
+"""The laws of every family of timm, torchvision and transformers: the network is the model, split, or is refused."""
 
 import copy
+import warnings
 from dataclasses import replace
+from functools import partial
+from typing import get_type_hints
 
 import pytest
+import timm
 import torch
 from torch import nn
+from torchvision import models as tv
 
 from models import small_transformers as text
 from models import small_vision as vision
@@ -13,6 +18,10 @@ from multimix.distill import SelfDistilled
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.models import adapt
 from multimix.protocols import Network
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of whatever transformers imports
+    import transformers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # in WavLM
 
@@ -179,3 +188,76 @@ def test_methods_train_what_plain_training_trains(case, method, taught):
     case.logits(plain).square().sum().backward()
     assert set(gradients) == {key for key, p in plain.named_parameters() if p.grad is not None}
     network.zero_grad()
+
+
+AUXILIARY = r"has auxiliary classifiers; adapt\(model, head='fc'\) trains its main one"
+REFUSED = {  # of vision: name or what makes it, settings, image size, what the error says
+    "crossvit": ("crossvit_tiny_240", {}, 240, "CrossVit combines several classifiers"),
+    "efficientvim": ("efficientvim_m1", {}, 64, "EfficientViM combines several classifiers"),
+    "volo/auxiliary": ("VOLO", vision.VOLO, 64, "VOLO adds the maximum of auxiliary logits .* use_aux_head=False"),
+    "deit/distilled": ("deit_tiny_distilled_patch16_224", vision.VIT, 32, "several classifiers, .* without it"),
+    "SqueezeNet": (tv.squeezenet1_1, {}, 64, "SqueezeNet ends in a convolution and a ReLU, not in a linear layer"),
+    "GoogLeNet/auxiliary": (partial(tv.googlenet, init_weights=False), {}, 64, f"GoogLeNet {AUXILIARY}"),
+    "Inception3/auxiliary": (partial(tv.inception_v3, init_weights=False), {}, 96, f"Inception3 {AUXILIARY}"),
+}
+
+
+@pytest.mark.sweep
+def test_the_tables_have_every_family():
+    assert not vision.TIMM.keys() & REFUSED.keys()
+    known = {key.partition("/")[0] for key in vision.TIMM | vision.TORCHVISION | REFUSED}
+    builders = {name: tv.get_model_builder(name) for name in tv.list_models(module=tv)}
+    assert len(builders) > 70
+    returned = {name: get_type_hints(builder)["return"] for name, builder in builders.items()}
+    assert known == {*timm.list_modules(), *(cls.__name__ for cls in returned.values())}
+    for name, cls in returned.items():
+        assert builders[name].__module__ == cls.__module__, name
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_that_cannot_be_split_is_refused(family):
+    *row, words = REFUSED[family]
+    model, images = vision.create(family, *row)
+    assert model.eval()(images).shape == (3, vision.CLASSES)
+    with pytest.raises(ValueError, match=words):
+        adapt(model)
+
+
+def bert():
+    return text.configuration("bert")
+
+
+TAGGED = {"encoder": "bert", "head": "classifier", "mask": "attention_mask", "dense": True}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("make", "words", "instead"),
+    [
+        (
+            lambda: text.make("text/canine"),
+            "states of its 'canine'.*pass head='classifier', to",
+            {"head": "classifier"},
+        ),
+        (lambda: text.make("image/cvt"), "classifies more than the hidden states of its 'cvt'", {"head": "classifier"}),
+        (lambda: text.make("image/swiftformer"), r"combines several classifiers \('head', 'dist_head'\)", {}),
+        (lambda: text.make("image/hgnet_v2"), "no classifier with one body", {"encoder": "encoder", "head": "fc"}),
+        (
+            lambda: transformers.DeiTForImageClassificationWithTeacher(text.configuration("deit")),
+            "several classifie",
+            {},
+        ),
+        (lambda: transformers.BertModel(bert()), "BertModel is no classifier with one body and a head", {}),
+        (lambda: transformers.BertForMaskedLM(bert()), "has no layer of num_labels = 5 outputs behind 'bert'", {}),
+        (lambda: transformers.BertForTokenClassification(bert()).eval(), "has no pooling.*dense=True", TAGGED),
+    ],
+)
+def test_models_of_transformers_that_are_refused(make, words, instead):
+    model = make()
+    inputs = text.batch(model)
+    with pytest.raises(ValueError, match=words):
+        adapt(model)(inputs)
+    assert text.hooks(model) == []
+    if instead:
+        torch.testing.assert_close(adapt(model, **instead)(inputs), model(**inputs).logits)

@@ -52,57 +52,46 @@ class LastLayer(nn.Module):
         return last(features, mask)
 
 
-@pytest.mark.parametrize("inputs", [SENTENCES, UserDict(SENTENCES), {**SENTENCES, "labels": TARGETS}])
+def mean(features, dim=1):
+    return features.mean(dim)
+
+
+class Mean(Words):
+    def reduce(self, features, mask):
+        return mean(features)
+
+
+@pytest.mark.parametrize("inputs", [SENTENCES, UserDict(SENTENCES), {**SENTENCES, "labels": TARGETS}, IDS, IDS[:2, :4]])
 def test_the_mean_is_over_real_positions(inputs):
-    model = Words().eval()
-    network = adapt(model, encoder="norm", head="out", mask="attention_mask")
-    torch.testing.assert_close(network(inputs), model(**SENTENCES))
+    is_tensor = isinstance(inputs, torch.Tensor)
+    model, real = Words().eval(), REAL[: len(inputs), : inputs.shape[1]] if is_tensor else REAL
+    mask = (lambda ids: ids != PADDING) if is_tensor else "attention_mask"
+    network = adapt(model, encoder="norm", head="out", mask=mask)
+    torch.testing.assert_close(network(inputs), model(inputs) if is_tensor else model(**SENTENCES))
     output = network.embed(inputs)
-    assert torch.equal(output.mask, REAL)
+    assert torch.equal(output.mask, real)
     assert output.mask.dtype == torch.bool
-    assert output.features.shape == (3, 6, 8)
+    assert output.features.shape == (*real.shape, 8)
 
 
-def test_a_mask_from_a_function_of_a_tensor():
-    model = Words().eval()
-    network = adapt(model, encoder="norm", head="out", mask=lambda ids: ids != PADDING)
-    for ids, real in ((IDS, REAL), (IDS[:2, :4], REAL[:2, :4])):
-        torch.testing.assert_close(network(ids), model(ids))
-        assert torch.equal(network.embed(ids).mask, real)
-
-
-@pytest.mark.parametrize("pool", [last, LastLayer(), "method"])
-def test_a_pool_of_two_parameters_gets_the_mask(pool):
-    model = Last().eval()
-    network = adapt(
-        model, encoder="norm", head="out", pool=model.reduce if pool == "method" else pool, mask="attention_mask"
-    )
+@pytest.mark.parametrize(("make", "pool"), [(Last, last), (Last, LastLayer()), (Last, "method"), (Mean, mean)])
+def test_a_pool_whose_second_parameter_must_be_given_or_is_called_mask_gets_it(make, pool):
+    model = make().eval()
+    pool = model.reduce if pool == "method" else pool
+    network = adapt(model, encoder="norm", head="out", pool=pool, mask="attention_mask")
     torch.testing.assert_close(network(SENTENCES), model(**SENTENCES))
     output = network.embed(SENTENCES)
     # Single positions, and plain features, are real everywhere.
     torch.testing.assert_close(network.pool(output.each_position()), output.features.flatten(0, 1))
-    torch.testing.assert_close(network.pool(output.features), output.features[:, -1])
-
-
-def test_a_pool_of_one_parameter_and_an_option_gets_no_mask():
-    def mean(features, dim=1):
-        return features.mean(dim)
-
-    model = Words().eval()
-    model.reduce = lambda features, mask: features.mean(1)
-    network = adapt(model, encoder="norm", head="out", pool=mean, mask="attention_mask")
-    torch.testing.assert_close(network(SENTENCES), model(**SENTENCES))
+    expected = output.features.mean(1) if make is Mean else output.features[:, -1]
+    torch.testing.assert_close(network.pool(output.features), expected)
 
 
 def test_padding_may_hold_anything():
-    class Spoilt(Words):
-        def forward(self, ids, attention_mask):
-            rows = self.norm(self.table(ids)).masked_fill(attention_mask.unsqueeze(-1) == 0, torch.inf)
-            return self.out(self.reduce(self.spoil(rows), attention_mask))
-
-    model = Spoilt().eval()
-    model.spoil = nn.Identity()
-    network = adapt(model, encoder="spoil", head="out", mask="attention_mask")
+    model = Words().eval()
+    # What leaves the encoder at padding is infinite.
+    model.norm.register_forward_hook(lambda module, given, rows: rows.masked_fill(~REAL.unsqueeze(-1), torch.inf))
+    network = adapt(model, encoder="norm", head="out", mask="attention_mask")
     torch.testing.assert_close(network(SENTENCES), model(**SENTENCES))
     empty = {**SENTENCES, "attention_mask": torch.zeros(3, 6)}
     assert torch.equal(network.pool(network.embed(empty)), torch.zeros(3, 8))
@@ -144,16 +133,8 @@ class Padding(nn.GRU):
     """Packed sequences in, padded ones out."""
 
     def forward(self, x):
-        return pad_packed_sequence(super().forward(x)[0], batch_first=True)[0]
-
-
-class Unpacked(Recurrent):
-    def __init__(self):
-        super().__init__()
-        self.rnn = Padding(5, 8, batch_first=True)
-
-    def forward(self, x):
-        return self.out(last(self.rnn(x), REAL))
+        packed, hidden = super().forward(x)
+        return pad_packed_sequence(packed, batch_first=True)[0], hidden
 
 
 def sequences():
@@ -181,11 +162,11 @@ def test_sequences_packed_or_unpacked_inside_the_model():
     given = sequences()
     packed = pack_sequence(given, enforce_sorted=False)
     padded = {"x": nn.utils.rnn.pad_sequence(given, batch_first=True), "lengths": torch.tensor(LENGTHS)}
-    for model, inputs in ((Lengths(), padded), (Unpacked(), packed)):
+    unpacked = Recurrent()
+    unpacked.rnn = Padding(5, 8, batch_first=True)
+    for model, inputs in ((Lengths(), padded), (unpacked, packed)):
         network = adapt(model, encoder="rnn", head="out", pool=last)
-        torch.testing.assert_close(
-            network(inputs), Recurrent.forward(model, packed) if inputs is padded else model(packed)
-        )
+        torch.testing.assert_close(network(inputs), Recurrent.forward(model, packed))
         assert torch.equal(network.embed(inputs).mask, REAL)
 
 
@@ -204,15 +185,8 @@ def test_nested_tensors_are_padded(layout):
     if layout is torch.jagged and torch.__version__ < "2.5":
         pytest.skip("this torch cannot pad it")
 
-    class Bag(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.encoder, self.out = nn.Linear(5, 8), nn.Linear(8, 3)
-
-        def forward(self, x):
-            return self.out(torch.stack([row.mean(0) for row in self.encoder(x).unbind()]))
-
-    model, given = Bag(), sequences()
+    model, given = nn.ModuleDict({"encoder": nn.Linear(5, 8), "out": nn.Linear(8, 3)}), sequences()
+    model.forward = lambda x: model.out(torch.stack([row.mean(0) for row in model.encoder(x).unbind()]))
     nested = torch.nested.nested_tensor(given, layout=layout)
     network = adapt(model, encoder="encoder", head="out")
     logits = network(nested)
@@ -239,12 +213,7 @@ OUTSIDE = nn.Identity()
         (3, SENTENCES, TypeError, "mask must be a key of the inputs or a function of them, got int"),
         (lambda x: OUTSIDE(x["ids"] > 0), SENTENCES, ValueError, "mask uses the module 'OUTSIDE' from outside"),
         (None, SENTENCES, ValueError, r"pool\(embed\(inputs\)\) is not what enters the head"),
-        (
-            None,
-            {"ids": IDS, "tokens": IDS},
-            ValueError,
-            "as keywords, which are ids, attention_mask, labels; got ids, to",
-        ),
+        (None, {"ids": IDS, "tokens": IDS}, ValueError, "keywords, which are ids, attention_mask, labels; got ids, t"),
         (None, {"attention_mask": IDS}, ValueError, "got attention_mask .missing a required argument: 'ids'"),
     ],
 )

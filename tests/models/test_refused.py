@@ -22,6 +22,10 @@ def rows(maps):
     return maps.flatten(2).transpose(1, 2)
 
 
+def turned(x):
+    return 2 * x.detach() - x
+
+
 def maximum(m, x):
     return m.fc(m.body(m.stem(x)).amax((2, 3)))
 
@@ -35,17 +39,8 @@ def zeroed():
 ARGUMENTS = [  # what model, how it is adapted, what the error says
     (u.Body, {"head": "fcc"}, "head must name a module of Body, got 'fcc'; did you mean 'fc'"),
     (u.Body, {"head": nn.Linear(2, 2)}, "head must be the dotted name of a module, got Linear"),
-    (
-        u.Body,
-        {"encoder": "", "head": "fc"},
-        "encoder must name a module of Body, got ''; there are 'stem', 'body', 'bo",
-    ),
-    (
-        u.Body,
-        {"encoder": "body"},
-        "head must be given with encoder: the dotted name of the layer that gives the logits",
-    ),
-    (u.Body, {"encoder": "body"}, "the linear layers of Body are 'fc'"),
+    (u.Body, BODY | {"encoder": ""}, "encoder must name a module of Body, got ''; there are 'stem', 'body', 'body.0"),
+    (u.Body, {"encoder": "body"}, "that gives the logits; the linear layers of Body are 'fc'"),
     (u.Body, BODY | {"stages": ["body.9"]}, "stages must name a module of Body, got 'body.9'; did you mean 'body"),
     (u.Body, BODY | {"stages": "body"}, "stages must be a sequence of names, got the string 'body'"),
     (u.Body, BODY | {"pool": 3}, "pool must be a function (b, r, d) -> (b, e), got int"),
@@ -67,22 +62,22 @@ SPLITS = [
     (zeroed, BODY, ". Pass as head= the layer that gives the logits, as encoder= the module whose output is to be mix"),
     (u.Body, {"encoder": "body.0", "head": "fc"}, "pool(embed(inputs)) is not what enters the head"),
     (lambda: written(lambda m, x: m.fc(m.features(x)) / 0.5), BODY, f"{CALLS} the model's logits (it gets (4, 8) in"),
-    (
-        lambda: written(u.Body.forward),
-        {"encoder": "body", "head": "other"},
-        "(it is never called in the model, (4, 8) h",
-    ),
+    (lambda: written(u.Body.forward), BODY | {"head": "other"}, "(it is never called in the model, (4, 8) here)"),
     (lambda: written(lambda m, x: m.fc(z := m.features(x)) + m.other(z)), BODY, f"{CALLS} the model's logits"),
-    (
-        lambda: written(u.Body.forward),
-        {"encoder": "other", "head": "fc"},
-        "encoder: Body never runs 'other' in its for",
-    ),
+    (lambda: written(u.Body.forward), BODY | {"encoder": "other"}, "encoder: Body never runs 'other' in its forward"),
     (u.Segmenter, DENSE | {"encoder": "body.0"}, "pool(embed(inputs)) is not what enters the head"),
     (u.Segmenter, DENSE | {"head": "aside"}, f"{CALLS} what leaves its head (it is never called"),
     (lambda: u.Segmenter(nn.Conv2d(6, 4, 3, padding=1)), DENSE, f"{CALLS} what leaves its head (it gets (4, 6, 8, 8)"),
 ]
-HEADS = [  # what the model makes of its head, which is named or not, what the error says
+HEADS = [  # what the model does in its forward pass, how it is adapted, what the error says
+    (
+        lambda m, x: F.dropout(m.fc(m.features(x)), 0.5, m.training),
+        {},
+        "does something to what its head 'fc' gives",
+    ),
+    (lambda m, x: (lambda z: z[:, :3] if m.training else m.fc(z))(m.features(x)), {}, "head: Body never runs 'fc'"),
+    (lambda m, x: m.fc(m.features(x).detach()), BODY, "does not train as itself: gradients of 'stem.weight'"),
+    (lambda m, x: m.fc(turned(m.features(x))), BODY, "does not train as itself: gradients of 'stem.weight'"),
     (lambda m, x: m.fc(m.features(x)).mul_(10), {}, "changes in place what its head 'fc' gives"),
     (lambda m, x: m.fc(m.features(x)).relu_(), {"head": "fc"}, "changes in place what its head 'fc' gives, while"),
     (lambda m, x: m.fc(m.features(x)).sigmoid(), {}, "makes a sigmoid of what its head 'fc' gives"),

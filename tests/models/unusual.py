@@ -1,6 +1,5 @@
 """Models as people write them, each with something that an adaptor could trip over, and inputs for them."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -182,21 +181,6 @@ class TiedWords(nn.Module):
         return F.linear(state[-1], self.table.weight)
 
 
-class Attention(nn.Module):
-    def __init__(self, width=8, heads=2):
-        super().__init__()
-        self.heads, self.norm1, self.norm2 = heads, nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, width))
-
-    def forward(self, x):
-        b, r, d = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, r, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        weights = (q @ k.transpose(-2, -1) / math.sqrt(d // self.heads)).softmax(-1)
-        x = x + self.out((weights @ v).transpose(1, 2).reshape(b, r, d))
-        return x + self.mlp(self.norm2(x))
-
-
 class ViT(nn.Module):
     """A vision transformer with a class token."""
 
@@ -204,8 +188,8 @@ class ViT(nn.Module):
         super().__init__()
         self.patch = nn.Conv2d(3, 8, 4, 4)
         self.cls, self.place = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 17, 8))
-        self.blocks, self.norm = nn.Sequential(Attention(), Attention()), nn.LayerNorm(8)
-        self.head = nn.Linear(8, CLASSES)
+        layers = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True) for _ in range(2)]
+        self.blocks, self.norm, self.head = nn.Sequential(*layers), nn.LayerNorm(8), nn.Linear(8, CLASSES)
 
     def forward(self, x):
         x = self.patch(x).flatten(2).transpose(1, 2)
