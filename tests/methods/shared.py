@@ -47,6 +47,21 @@ def problem(b: int, *shape: int, soft: bool) -> tuple[toy.Toy, torch.Tensor, tor
     return toy.images().double().eval(), inputs, rows if soft else targets, rows
 
 
+def state(network: torch.nn.Module) -> list[Any]:
+    """Return what a method must leave alone: parameters, statistics, modes and gradients."""
+    return [
+        *(t.clone() for t in network.state_dict().values()),
+        *(m.training for m in network.modules()),
+        *(p.requires_grad for p in network.parameters()),
+        *(None if p.grad is None else p.grad.clone() for p in network.parameters()),
+    ]
+
+
+def same(first: list[Any], second: list[Any]) -> bool:
+    """Return whether two states are alike."""
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(first, second, strict=True))
+
+
 def same_gradients(ours: torch.Tensor, truth: torch.Tensor, parameters: Any, atol: float = 1e-7) -> None:
     """Assert that two losses are the same, and their gradients."""
     parameters = [p for p in parameters if p.requires_grad]

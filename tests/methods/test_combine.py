@@ -50,15 +50,6 @@ def test_alternate_hands_everything_on():
     assert says.asked == [("inputs", TARGETS, generator, teacher), ("inputs", TARGETS, None, None)]
 
 
-def test_alternate_without_a_generator_draws_globally():
-    method = Alternate((Says(0.0), Says(1.0)))
-    torch.manual_seed(5)
-    first = [method.choose() for _ in range(20)]
-    torch.manual_seed(5)
-    assert [method.choose() for _ in range(20)] == first
-    assert len(set(first)) == 2
-
-
 @pytest.mark.parametrize(
     ("fraction", "turns"),
     [(0.9, [0, 0, 0, 0, 1, 1]), (0.5, [0, 0, 1, 1, 1, 1]), (0.0, [1] * 6), (1.0, [0, 0, 0, 0, 0, 1])],
@@ -171,12 +162,6 @@ def test_the_second_gets_what_the_first_has_mixed(first, then):
     found = Chain(first, then)(network, inputs, targets, generator=seeded())
     torch.testing.assert_close(found.total, expected.total)
     assert torch.equal(inputs, before)
-
-
-def test_a_chain_before_plain_training_is_the_first_method():
-    network, (inputs, targets) = toy.images(), toy.batch(6, 3, 8, 8)
-    found, alone = (m(network, inputs, targets, generator=seeded()).total for m in (Chain(Mixup(), ERM()), Mixup()))
-    torch.testing.assert_close(found, alone)
 
 
 def test_the_teacher_sees_its_own_view_mixed_by_the_same_draw():

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
 
 import toy
 from methods.shared import problem as drawn_problem
@@ -172,17 +171,6 @@ def test_the_loss_is_that_of_the_mixed_and_of_the_plain_images(clean, soft):
     mixed = -(drawn.mix_targets(labels) * network(drawn.mix(inputs)).log_softmax(-1)).sum(-1).mean()
     plain = -(labels * network(inputs).log_softmax(-1)).sum(-1).mean()
     same_gradients(losses.total, mixed + clean * plain, network.parameters())
-
-
-@pytest.mark.parametrize("clean", [0.0, 1.0])
-def test_running_statistics_follow_the_mixed_images_once(clean):
-    network, (inputs, targets) = toy.images().train(), toy.batch(7, 3, 8, 8)
-    CoMixup(clean=clean)(network, inputs, targets, generator=seeded()).total.backward()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert [int(norm.num_batches_tracked) for norm in norms] == [1, 1]
-    hidden = network.blocks[1][0](network.seen[-1])
-    torch.testing.assert_close(norms[0].running_mean, 0.1 * hidden.mean((0, 2, 3)))
-    assert len(network.seen) == 2
 
 
 def test_the_prior_favours_what_it_draws():

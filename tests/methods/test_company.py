@@ -1,11 +1,13 @@
 """What all methods of images have in common: teachers, images of any kind, and data for somebody else's loss."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional
 
 import toy
-from methods.shared import MAKES, MIXERS, seeded
+from methods.shared import MAKES, MIXERS, same, seeded, state
 from multimix.protocols import Teacher
 
 EXTRA = {
@@ -38,21 +40,47 @@ def test_a_teacher_sees_its_own_view_mixed_alike(name):
 
 
 @mixers
-@pytest.mark.parametrize("soft", [False, True])
-def test_the_data_can_be_had_alone(name, soft):
+@pytest.mark.parametrize("kind", ["indices", "one-hot", "soft"])
+def test_the_data_can_be_had_alone(name, kind):
     """And the step is trained on them, in one pass of the network over the mixed images."""
     network, (inputs, targets) = toy.images().eval(), toy.batch(7, 3, 8, 8)
-    probabilities = toy.soft_targets(7, 5) if soft else toy.one_hot(targets)
-    targets = probabilities if soft else targets
-    mixed, rows = MIXERS[name]().mix(inputs, targets, num_classes=5, network=network, generator=seeded())
-    drawn = MIXERS[name]().draw(network, inputs, targets, seeded())
+    probabilities = toy.soft_targets(7, 5) if kind == "soft" else toy.one_hot(targets)
+    given = {"indices": targets, "one-hot": functional.one_hot(targets, 5), "soft": probabilities}[kind]
+    k = 5 if kind == "indices" else None
+    mixed, rows = MIXERS[name]().mix(inputs, given, num_classes=k, network=network, generator=seeded())
+    drawn = MIXERS[name]().draw(network, inputs, probabilities, seeded())
     assert torch.equal(mixed, drawn.mix(inputs))
     assert torch.equal(rows, drawn.mix_targets(probabilities))
     torch.testing.assert_close(rows.sum(1), torch.ones(7))
     network.seen.clear()
-    losses = MIXERS[name]()(network, inputs, targets, generator=seeded())
+    losses = MIXERS[name]()(network, inputs, given, generator=seeded())
     assert torch.equal(network.seen[-2 if name == "puzzlemix" else -1], mixed)  # then the clean images, for their loss
     torch.testing.assert_close(losses.terms["labels"], functional.cross_entropy(network(mixed), rows).detach())
+
+
+@mixers
+def test_the_network_is_left_as_it_was_but_for_one_pass_over_the_mixed_images(name):
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 8, 8)
+    network.blocks[1].eval()
+    network.classifier.weight.grad = torch.ones_like(network.classifier.weight)
+    before = state(network)
+    drawn = MIXERS[name]().draw(network, inputs, targets, seeded())
+    assert same(before, state(network))
+    twin = copy.deepcopy(network)
+    twin(drawn.mix(inputs))
+    MIXERS[name]()(network, inputs, targets, generator=seeded())
+    assert all(torch.equal(*pair) for pair in zip(twin.buffers(), network.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["puzzlemix", "co-mixup", "supermix"])
+def test_a_network_that_fails_is_left_as_it_was(name):
+    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 8, 8)
+    network.blocks[1].eval()
+    network.classify = lambda embeddings: 1 / 0
+    before = state(network)
+    with pytest.raises(ZeroDivisionError):
+        MIXERS[name]().draw(network, inputs, targets, seeded())
+    assert same(before, state(network))
 
 
 @every

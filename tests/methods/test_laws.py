@@ -12,7 +12,6 @@ from torch.nn import functional
 import cases
 import laws
 import toy
-from methods.shared import seeded
 from multimix.distill import SelfDistilled
 from multimix.methods import (
     ERM,
@@ -147,16 +146,6 @@ def test_a_seed_is_no_generator(case):
 # ------------------------------------------------------------------------------------------------ one-hot integers
 
 
-@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
-def test_they_are_probabilities(case):
-    network, inputs, targets = cases.images()
-    rows = functional.one_hot(targets, 5)
-    cases.close(
-        cases.step(case.make(), copy.deepcopy(network), inputs, rows),
-        cases.step(case.make(), network, inputs, toy.one_hot(targets)),
-    )
-
-
 def test_of_as_many_classes_as_positions_too():
     """Maps of 3 x 3 positions and 9 classes: (b, 9) could be a label map, and is none."""
     network = toy.images(classes=9).eval()
@@ -197,17 +186,6 @@ def test_several_labels_in_integers_are_refused_with_what_they_may_be(method):
     if isinstance(method, MixesInputs):
         with pytest.raises(ValueError, match=r"BinaryCrossEntropy"):
             method.mix(inputs, rows, num_classes=5)
-
-
-@pytest.mark.parametrize("cls", [cls for cls in METHODS if hasattr(cls, "mix")], ids=lambda cls: cls.name)
-def test_the_data_alone(cls):
-    network, inputs, targets = cases.images()
-    mixed = [
-        cls().mix(inputs, labels, network=network, num_classes=k, generator=seeded())
-        for labels, k in ((functional.one_hot(targets, 5), None), (targets, 5))
-    ]
-    for ours, theirs in zip(*mixed, strict=True):
-        torch.testing.assert_close(ours, theirs)
 
 
 # ---------------------------------------------------------------------------------------------- missing packages

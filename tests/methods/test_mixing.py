@@ -1,7 +1,7 @@
 """Methods that mix linearly or paste: what becomes of images and targets, in loops, given what was drawn; the draws."""
 
-import cmath
 import collections
+import itertools
 import math
 
 import pytest
@@ -188,17 +188,13 @@ def test_the_other_draws_of_cutmix_are_plain(probability, mode):
 
 def noise(height, width, decay, generator):
     """The image by its defining sum over frequencies, of which the real part is taken."""
-    normal = torch.randn(height, width, 2, generator=generator).double().tolist()
+    normal = torch.view_as_complex(torch.randn(height, width, 2, generator=generator).double())
     image = torch.zeros(height, width, dtype=torch.float64)
-    for y in range(height):
-        for x in range(width):
-            total = 0j
-            for v in range(height):
-                for u in range(width):
-                    frequency = math.hypot(min(v, height - v) / height, min(u, width - u) / width)
-                    coefficient = complex(*normal[v][u]) / max(frequency, 1 / max(height, width)) ** decay
-                    total += coefficient * cmath.exp(2j * math.pi * (v * y / height + u * x / width))
-            image[y, x] = total.real
+    for v, u in itertools.product(range(height), range(width)):
+        frequency = math.hypot(min(v, height - v) / height, min(u, width - u) / width)
+        coefficient = normal[v, u] / max(frequency, 1 / max(height, width)) ** decay
+        turns = v * torch.arange(height).view(-1, 1) / height + u * torch.arange(width) / width
+        image += (coefficient * (2j * math.pi * turns.double()).exp()).real
     return image
 
 

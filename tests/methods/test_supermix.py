@@ -1,6 +1,5 @@
 """SuperMix against a plain search in float64, what it mixes, and what it refuses."""
 
-import copy
 import math
 
 import pytest
@@ -10,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import toy
-from methods.shared import seeded
+from methods.shared import same, seeded, state
 from multimix.methods.supermix import MaskedSets, SuperMix, masks_of, objective, solved
 
 QUICK = {"side": 3, "iterations": 4}
@@ -168,44 +167,6 @@ def test_half_precision_images_of_a_network_in_float32():
         drawn = method.draw(network, inputs, targets, seeded())
         assert method(network, inputs, targets, generator=seeded()).total.isfinite()
     torch.testing.assert_close(drawn.values, full.values)
-
-
-def state(network: nn.Module) -> list:
-    return [
-        *(t.clone() for t in network.state_dict().values()),
-        *(m.training for m in network.modules()),
-        *(p.requires_grad for p in network.parameters()),
-        *(p.grad for p in network.parameters()),
-    ]
-
-
-def same(first: list, second: list) -> bool:
-    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b for a, b in zip(first, second, strict=True))
-
-
-def test_the_supervisor_is_left_as_it_was():
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    network.blocks[1].eval()
-    before = state(network)
-    SuperMix(**QUICK).draw(network, inputs, targets, seeded())
-    assert same(before, state(network))
-    network.classify = _fail
-    with pytest.raises(RuntimeError, match="on purpose"):
-        SuperMix(**QUICK).draw(network, inputs, targets, seeded())
-    assert same(before, state(network))
-
-
-def _fail(embeddings):
-    raise RuntimeError("on purpose")
-
-
-def test_running_statistics_follow_the_mixed_images_once():
-    network, (inputs, targets) = toy.images(), toy.batch(7, 3, 6, 6)
-    twin, method = copy.deepcopy(network), SuperMix(**QUICK)
-    drawn = method.draw(twin, inputs, targets, seeded())
-    twin(drawn.mix(inputs))
-    method(network, inputs, targets, generator=seeded()).total.backward()
-    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), twin.buffers(), strict=True))
 
 
 def test_a_teacher_supervises_and_never_trains():

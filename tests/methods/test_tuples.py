@@ -26,16 +26,6 @@ def effective(weights: torch.Tensor) -> float:
     return 1 / float(weights.double().square().sum(1).mean())
 
 
-@pytest.mark.parametrize("b", [1, 2, 7, 128])
-@pytest.mark.parametrize("settings", [{}, {"alpha": 0.1}, {"effective": (1.2, 90.0)}, {"tuple_length": 5}], ids=str)
-def test_weights_lie_on_the_simplex(settings, b):
-    weights = draw(b, tuples=50, sets=3, **settings)
-    assert weights.shape == (3, 50, b)
-    assert weights.dtype == torch.float32
-    assert weights.min() >= 0
-    torch.testing.assert_close(weights.sum(2), torch.ones(3, 50))
-
-
 @pytest.mark.parametrize("b", [3, 16, 128])
 @pytest.mark.parametrize("wanted", [1.5, None, 2.9])
 def test_effective_means_the_same_at_every_size(wanted, b):
@@ -106,14 +96,6 @@ def test_dense_draws_a_set_for_every_position_unless_shared():
     assert not any(torch.equal(sets[0], other) for other in sets[1:])
 
 
-def test_weights_lie_where_the_embeddings_do(device):
-    for settings in ({}, {"alpha": (0.5, 2.0)}, {"tuple_length": 2}):
-        method = MultiMix(20, **settings)
-        here = method.draw_weights(5, like=torch.zeros(1, device=device), generator=seeded())
-        assert here.device.type == device.type
-        assert torch.equal(here.cpu(), method.draw_weights(5, like=LIKE, generator=seeded()))
-
-
 BOTH = pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])
 
 
@@ -150,18 +132,6 @@ def test_the_centred_gradient_shrinks_by_m_alpha_plus_one_unless_balanced(alpha,
     ratio, cosine = compare(ours, logits, toy.one_hot(targets, 10))
     assert ratio == pytest.approx(1 if balanced else 1 / (128 * alpha + 1), rel=0.05)
     assert cosine > 0.96
-
-
-def test_attention_is_not_mistaken_for_what_sets_images_apart():
-    """Images that attention lets into more tuples have more of what all have in common; it must not be multiplied."""
-    targets, leaf = example(128, 10)[1], torch.randn(128, 2, 10, generator=seeded(0), requires_grad=True)
-    seen = torch.rand(128, 2, generator=seeded(5)) + 0.05
-    weights = ops.dirichlet(8000, 128, (0.5, 2.0), generator=seeded(2))
-    ops.dense_mixed_cross_entropy(leaf, targets, weights, seen / seen.sum(1, keepdim=True), balanced=True).backward()
-    for j in range(2):
-        ratio, cosine = compare(leaf.grad[:, j] * 2, leaf[:, j].detach(), toy.one_hot(targets, 10))
-        assert 0.8 < ratio < 1.5
-        assert cosine > 0.75
 
 
 def test_without_a_head_the_embeddings_are_balanced():
