@@ -1,7 +1,9 @@
-"""Runs that are made up for the suites to measure: random images in batches."""
+"""Runs that are made up for the suites to measure: random images in batches; and natural images."""
 
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,3 +43,21 @@ def accuracy(network: Any, pixels: Tensor, labels: Tensor) -> float:
     """The share of pixels in [0, 1] that a network of such a run is right about."""
     with torch.no_grad():
         return float((network.eval()(normalised(pixels)).argmax(1) == labels).double().mean())
+
+
+@cache
+def _crops(size: int, count: int) -> Tensor:
+    from sklearn.datasets import load_sample_images
+
+    pictures, random, crops = load_sample_images().images, np.random.default_rng(size), []
+    for i in range(count):
+        # Small images show a whole scene, as those of CIFAR do, and not a few leaves.
+        step = max(1, 128 // size)
+        y, x = (random.integers(0, n - size * step) for n in pictures[0].shape[:2])
+        crops.append(pictures[i % 2][y : y + size * step : step, x : x + size * step : step])
+    return torch.from_numpy(np.stack(crops)).movedim(-1, 1).float() / 255
+
+
+def photos(size: int, count: int) -> Tensor:
+    """Crops (count, 3, size, size) of scikit-learn's two photographs, in [0, 1]."""
+    return _crops(size, count).clone()

@@ -1,21 +1,18 @@
 """What holds for every corruption, and the suite: accuracies by hand, names, figure and progress."""
 
-import json
-
 import pytest
 import torch
 from torch import Tensor
 
 import toy
-from evaluate.made import accuracy, source
+from evaluate.made import accuracy, photos, source
 from listening import Kept
 from multimix.lab.data import Images
 from multimix.lab.evaluate.corruption import CORRUPTIONS, SEVERITIES, Corruption, CorruptionSettings, corrupt
 from multimix.lab.evaluate.corruption.suite import LEVELS, level_of
 
 NAMES = list(CORRUPTIONS)
-RANDOM = [n for n in NAMES if n not in {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate"}]
-RANDOM.remove("jpeg_compression")
+CERTAIN = {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"}
 SIZES = (32, 64, 224)
 
 # Their published parameters do not move pixels further with every step: those of elastic_transform trade shear for
@@ -28,16 +25,11 @@ def corrupted(pixels: Tensor, name: str, severity: int, *, first: int = 0, seed:
 
 
 def test_they_are_the_fifteen():
-    families = (
-        ("gaussian_noise", "shot_noise", "impulse_noise"),
-        ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-        ("snow", "frost", "fog", "brightness"),
-        ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    assert tuple(NAMES) == (
+        *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+        *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
     )
-    assert tuple(NAMES) == sum(families, ())
-    for sizes in LEVELS.values():
-        assert tuple(sizes) == SIZES
-        assert all(len(levels) == len(SEVERITIES) for levels in sizes.values())
+    assert all(len(LEVELS[name][size]) == len(SEVERITIES) == 5 for name in NAMES for size in SIZES)
 
 
 def test_the_shorter_side_says_whose_parameters_are_taken():
@@ -47,7 +39,7 @@ def test_the_shorter_side_says_whose_parameters_are_taken():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("severity", [1, 5])
-def test_images_stay_images(photos, name, severity):
+def test_images_stay_images(name, severity):
     pixels, state = photos(32, 5).requires_grad_(), torch.get_rng_state()
     found = corrupted(pixels, name, severity)
     assert (found.shape, found.dtype, found.requires_grad) == (pixels.shape, pixels.dtype, False)
@@ -58,7 +50,7 @@ def test_images_stay_images(photos, name, severity):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_neither_the_batch_nor_the_order_matters(photos, name):
+def test_neither_the_batch_nor_the_order_matters(name):
     pixels = photos(32, 9)
     whole = corrupted(pixels, name, 4)
     ones = torch.cat([corrupted(pixels[i : i + 1], name, 4, first=i) for i in range(9)])
@@ -68,20 +60,19 @@ def test_neither_the_batch_nor_the_order_matters(photos, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_what_is_random_depends_on_seed_and_example(photos, name):
+def test_only_what_is_random_depends_on_seed_and_example(name):
     pixels = photos(32, 1).expand(2, -1, -1, -1)
     first, second = corrupted(pixels, name, 5)
     other = corrupted(pixels, name, 5, seed=1)[0]
-    assert torch.equal(first, second) == torch.equal(first, other) == (name not in RANDOM)
+    assert torch.equal(first, second) == torch.equal(first, other) == (name in CERTAIN)
 
 
 @pytest.mark.parametrize(("name", "size"), [(n, s) for n in NAMES for s in SIZES if (n, s) not in UNORDERED])
-def test_each_severity_is_further_from_the_clean_images(photos, name, size):
+def test_each_severity_is_further_from_the_clean_images(name, size):
     pixels = photos(size, 24 if size < 224 else 2)
     distances = [float((corrupted(pixels, name, s) - pixels).square().mean()) for s in SEVERITIES]
-    ordered = sorted(distances)
     # CIFAR-10-C's motion blur has one step (3 to 4) that only lengthens a tail that is cut off.
-    assert distances == pytest.approx(ordered, rel=1e-4)
+    assert distances == pytest.approx(sorted(distances), rel=1e-4)
     assert distances[4] > 1.3 * distances[0] > 0
 
 
@@ -93,21 +84,17 @@ def test_any_size_and_any_channels_will_do(name, shape):
         found = corrupted(pixels, name, severity)
         assert found.shape == pixels.shape
         assert found.isfinite().all()
+    assert corrupted(pixels[:0], name, 1).shape == (0, *shape)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_precision_is_that_of_the_images(photos, name):
+def test_precision_is_that_of_the_images(name):
     pixels = photos(32, 2)
     exact = corrupted(pixels.double(), name, 3)
     assert exact.dtype == torch.float64
     # A float32 flake at the threshold, a count at its border: a few pixels may differ.
     assert float(((exact - corrupted(pixels, name, 3)).abs() > 1e-4).double().mean()) < 2e-3
-    coarse = corrupted(pixels.bfloat16(), name, 3)
-    assert coarse.dtype == torch.bfloat16
-
-
-def test_no_images_are_no_trouble():
-    assert corrupt(torch.zeros(0, 3, 32, 32), "fog", 1, examples=[]).shape == (0, 3, 32, 32)
+    assert corrupted(pixels.bfloat16(), name, 3).dtype == torch.bfloat16
 
 
 @pytest.mark.bad_input
@@ -130,14 +117,11 @@ def test_what_cannot_be_corrupted_is_refused(pixels, name, severity, message):
         corrupt(pixels, name, severity, examples=[0])
 
 
-def test_its_accuracies_are_those_of_corrupted_images(photos):
+def test_its_accuracies_are_those_of_corrupted_images():
     run = source(Images((photos(32, 24) * 255).round().byte(), torch.arange(24) % 5, tuple("abcde")))
-    network = toy.images()
-    network.train()
+    network, monitor = toy.images(), Kept()
     chosen = CorruptionSettings(corruptions=("fog", "gaussian_noise"), severities=(5, 2), seed=3)
-    monitor = Kept()
     found = dict(Corruption.of(run, chosen)(network, monitor))
-    assert network.training
     pixels = torch.cat([images for images, _ in run.pixels(run.test())])
     labels = run.splits.test.labels
     expected = {"clean/accuracy": accuracy(network, pixels, labels)}
@@ -150,9 +134,7 @@ def test_its_accuracies_are_those_of_corrupted_images(photos):
     assert list(found) == list(expected)
     assert found == pytest.approx(expected, abs=1e-12)
     assert monitor.passes == ["clean", "fog 5", "fog 2", "gaussian_noise 5", "gaussian_noise 2"]
-    figure = monitor.figures["corruption"]
-    assert json.loads(json.dumps(figure)) == figure
-    assert figure == {
+    assert monitor.figures["corruption"] == {
         "corruptions": ["fog", "gaussian_noise"],
         "severities": [5, 2],
         "accuracy": [[found[f"{name}/{s}/accuracy"] for s in (5, 2)] for name in ("fog", "gaussian_noise")],

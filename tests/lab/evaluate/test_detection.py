@@ -10,13 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from multimix.lab.data.boxes import Objects
-from multimix.lab.evaluate.detection import (
-    Detections,
-    coco_metrics,
-    require_coco,
-    voc_average_precision,
-    voc_metrics,
-)
+from multimix.lab.evaluate.detection import Detections, coco_metrics, require_coco, voc_average_precision, voc_metrics
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -70,28 +64,19 @@ def official(found, truths) -> COCOeval:
         "images": [{"id": i} for i in range(len(truths))],
         "categories": [{"id": i} for i in range(1, len(CLASSES) + 1)],
         "annotations": [
-            {
-                "image_id": image,
-                "category_id": int(label),
-                "bbox": xywh(box),
-                "area": float(area),
-                "iscrowd": int(crowd),
-            }
-            for image, truth in enumerate(truths)
-            for box, label, area, crowd in zip(truth.boxes, truth.labels, truth.areas, truth.ignored, strict=True)
+            {"image_id": image, "category_id": int(t.labels[i]), "bbox": xywh(t.boxes[i]), "area": float(t.areas[i])}
+            | {"iscrowd": int(t.ignored[i]), "id": 1 + 100 * image + i}
+            for image, t in enumerate(truths)
+            for i in range(len(t))
         ],
     }
-    for number, annotation in enumerate(truth.dataset["annotations"], 1):
-        annotation["id"] = number
     truth.createIndex()
-    results = np.array(
-        [
-            [image, *xywh(box), float(score), int(label)]
-            for image, f in enumerate(found)
-            for box, score, label in zip(f.boxes, f.scores, f.labels, strict=True)
-        ]
-    )
-    evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+    results = [
+        [image, *xywh(box), float(score), int(label)]
+        for image, f in enumerate(found)
+        for box, score, label in zip(f.boxes, f.scores, f.labels, strict=True)
+    ]
+    evaluation = COCOeval(truth, truth.loadRes(np.array(results)), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -174,10 +159,8 @@ def reference(found: Sequence[Detections], truths: Sequence[Objects], label: int
     recall = [sum(hits[: i + 1]) / wanted for i in range(len(hits))]
     precision = [sum(hits[: i + 1]) / (i + 1) for i in range(len(hits))]
     if form == "11_point":
-        best_at = [
-            max((p for p, r in zip(precision, recall, strict=True) if r >= t / 10), default=0) for t in range(11)
-        ]
-        return sum(best_at) / 11
+        at = [[p for p, r in zip(precision, recall, strict=True) if r >= t / 10] for t in range(11)]
+        return sum(max(each, default=0) for each in at) / 11
     recall, precision = [0, *recall, 1], [0, *precision, 0]
     for i in range(len(precision) - 2, -1, -1):
         precision[i] = max(precision[i], precision[i + 1])

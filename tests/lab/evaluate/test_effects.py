@@ -3,17 +3,21 @@
 import colorsys
 import io
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy import ndimage, stats
-from torch import Tensor
+from torch import Generator, Tensor
 
+from evaluate.made import photos
+from multimix.lab.data import seed_of
 from multimix.lab.evaluate.corruption import corrupt
-from multimix.lab.evaluate.corruption.effects import _ICE, _panes, along, moved, plasma, zoom
+from multimix.lab.evaluate.corruption.effects import _ICE, _panes, moved, plasma, zoom
 from multimix.lab.evaluate.corruption.suite import LEVELS, level_of
+from multimix.lab.evaluate.passes import per_example
 
 
 def corrupted(name: str, pixels: Tensor, severity: int) -> Tensor:
@@ -22,6 +26,21 @@ def corrupted(name: str, pixels: Tensor, severity: int) -> Tensor:
 
 def exact(name: str, pixels: Tensor, severity: int) -> np.ndarray:
     return corrupted(name, pixels, severity).double().numpy()
+
+
+def drawn(name: str, count: int, draw: Callable[[Generator], Tensor]) -> Tensor:
+    """The numbers that ``corrupt`` draws for the first examples, from the same seeds, for a plain loop to use."""
+    return per_example(draw, range(count), seed=seed_of("corruption", name, 0))
+
+
+def enlarged(image: np.ndarray, factor: float) -> np.ndarray:
+    """SciPy's enlargement of the middle of square planes (c, h, h), cut to their size."""
+    size = image.shape[-1]
+    part = math.ceil(size / factor)
+    top = (size - part) // 2
+    large = ndimage.zoom(image[:, top : top + part, top : top + part], (1, factor, factor), order=1)
+    trim = (large.shape[1] - size) // 2
+    return large[:, trim : trim + size, trim : trim + size]
 
 
 def grey(side: int, count: int, value: float = 0.5) -> Tensor:
@@ -61,24 +80,21 @@ def test_shot_noise_counts_photons(benchmark, side, count, severity):
 def test_impulse_noise_hits_a_share(benchmark, side, count, severity):
     (share,) = LEVELS["impulse_noise"][benchmark][severity - 1]
     noisy = corrupted("impulse_noise", grey(side, count), severity)
-    values = noisy.numel()
     for value in (0.0, 1.0):
-        assert stats.binomtest(int((noisy == value).sum()), values, share / 2).pvalue > 1e-3
+        assert stats.binomtest(int((noisy == value).sum()), noisy.numel(), share / 2).pvalue > 1e-3
     assert ((noisy == 0) | (noisy == 1) | (noisy == 0.5)).all()
 
 
 @pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "impulse_noise"])
 def test_channels_and_images_have_noise_of_their_own(name):
     noise = (corrupted(name, grey(32, 40), 5) - 0.5).movedim(1, 0).reshape(3, 40, -1)
-    correlation = torch.corrcoef(noise.flatten(1)) - torch.eye(3)
-    between = torch.corrcoef(noise[0]) - torch.eye(40)
-    assert float(correlation.abs().max()) < 0.03
-    assert float(between.abs().max()) < 0.15
+    for values, most in ((noise.flatten(1), 0.03), (noise[0], 0.15)):
+        assert float((torch.corrcoef(values) - torch.eye(len(values))).abs().max()) < most
 
 
 @pytest.mark.parametrize("severity", [1, 4, 5])
 @pytest.mark.parametrize("size", [32, 64, 130])
-def test_defocus_blur_is_a_soft_disk(photos, size, severity):
+def test_defocus_blur_is_a_soft_disk(size, severity):
     pixels = photos(size, 1)
     radius, sigma = level_of("defocus_blur", severity, size, size)
     half, reach = (8, 1) if radius <= 8 else (radius, 2)
@@ -99,7 +115,7 @@ def in_turn(image: np.ndarray, shifts: np.ndarray, reach: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "severity"), [(32, 1), (32, 5), (64, 5), (122, 3)])
-def test_glass_blur_moves_pixels_one_after_the_other(photos, drawn, size, severity):
+def test_glass_blur_moves_pixels_one_after_the_other(size, severity):
     pixels = photos(size, 2)
     sigma, reach, rounds = level_of("glass_blur", severity, size, size)
     shape = (rounds, 2, size, size)
@@ -127,7 +143,7 @@ def smeared(image: np.ndarray, radius: int, sigma: float, degrees: float) -> np.
 
 
 @pytest.mark.parametrize(("radius", "sigma"), [(6, 1), (9, 2.5), (20, 15)])
-def test_motion_is_half_a_gaussian_along_a_line(photos, radius, sigma):
+def test_motion_is_half_a_gaussian_along_a_line(radius, sigma):
     pixels = photos(16, 6)
     degrees = torch.tensor([0.0, 37.0, -45.0, 90.0, -135.0, 171.3])
     found = moved(pixels, radius, sigma, degrees).numpy()
@@ -135,7 +151,7 @@ def test_motion_is_half_a_gaussian_along_a_line(photos, radius, sigma):
         np.testing.assert_allclose(found[i], smeared(pixels.double().numpy()[i], radius, sigma, angle), atol=1e-5)
 
 
-def test_motion_blur_goes_sideways(photos, drawn):
+def test_motion_blur_goes_sideways():
     pixels = photos(32, 50)
     angles = drawn("motion_blur", 50, lambda g: torch.rand(1, generator=g, dtype=torch.float64) * 90 - 45).flatten()
     assert -45 <= angles.min() < -35 < 35 < angles.max() <= 45
@@ -145,23 +161,19 @@ def test_motion_blur_goes_sideways(photos, drawn):
 
 @pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize("size", [20, 32, 33, 64, 130])
-def test_zoom_blur_is_the_mean_of_enlargements(photos, size, severity):
+def test_zoom_blur_is_the_mean_of_enlargements(size, severity):
     """32 pixels and fewer go through one matrix, larger images through one for each enlargement."""
     pixels = photos(size, 1)
     step, count = level_of("zoom_blur", severity, size, size)
     image = pixels.double().numpy()[0]
     total = image.copy()
     for factor in np.arange(1, 1 + step * (count - 0.5), step):
-        part = math.ceil(size / factor)
-        top = (size - part) // 2
-        large = ndimage.zoom(image[:, top : top + part, top : top + part], (1, factor, factor), order=1)
-        trim = (large.shape[1] - size) // 2
-        total += large[:, trim : trim + size, trim : trim + size]
+        total += enlarged(image, factor)
     np.testing.assert_allclose(exact("zoom_blur", pixels, severity)[0], total / (count + 1), atol=2e-6)
 
 
 @pytest.mark.parametrize(("size", "severity"), [(32, 1), (32, 5), (64, 2), (122, 5)])
-def test_brightness_adds_to_the_value_of_hsv(photos, size, severity):
+def test_brightness_adds_to_the_value_of_hsv(size, severity):
     pixels = photos(size, 1)
     pixels[0, :, :2, :2] = torch.tensor([[[0.0, 1.0], [0.0, 0.2]], [[0.0, 1.0], [0.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
     (more,) = level_of("brightness", severity, size, size)
@@ -203,7 +215,7 @@ def test_plasma_is_the_diamond_square_algorithm(side, decay):
 
 @pytest.mark.parametrize("severity", [1, 5])
 @pytest.mark.parametrize(("size", "side"), [(32, 32), (64, 64), (125, 128), (20, 32)])
-def test_fog_is_plasma_over_the_image(photos, drawn, size, side, severity):
+def test_fog_is_plasma_over_the_image(size, side, severity):
     pixels = photos(size, 2) * 0.9
     weight, decay = level_of("fog", severity, size, size)
     wobble = drawn("fog", 2, lambda g: torch.rand((side, side), generator=g) * 2 - 1).double()
@@ -215,21 +227,16 @@ def test_fog_is_plasma_over_the_image(photos, drawn, size, side, severity):
 
 @pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize("size", [32, 64, 125])
-def test_snow_is_moving_flakes_over_a_whitened_image(photos, drawn, size, severity):
+def test_snow_is_moving_flakes_over_a_whitened_image(size, severity):
     pixels = photos(size, 2)
     mean, deviation, larger, threshold, radius, sigma, kept = level_of("snow", severity, size, size)
     numbers = drawn("snow", 2, lambda g: torch.randn(size * size + 1, generator=g)).double().numpy()
     found = exact("snow", pixels, severity)
     for i, image in enumerate(pixels.double().numpy()):
-        flakes = numbers[i, :-1].reshape(size, size) * deviation + mean
-        part = math.ceil(size / larger)
-        top = (size - part) // 2
-        flakes = ndimage.zoom(flakes[top : top + part, top : top + part], larger, order=1)
-        trim = (len(flakes) - size) // 2
-        flakes = flakes[trim : trim + size, trim : trim + size]
+        flakes = enlarged(numbers[i, :-1].reshape(1, size, size) * deviation + mean, larger)
         flakes = np.where(flakes < threshold, 0, np.clip(flakes, 0, 1))
         degrees = torch.tensor([-135 + 90 * stats.norm.cdf(numbers[i, -1])])
-        flakes = moved(torch.from_numpy(flakes)[None, None], radius, sigma, degrees)[0, 0].numpy()
+        flakes = moved(torch.from_numpy(flakes)[None], radius, sigma, degrees)[0, 0].numpy()
         grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
         white = kept * image + (1 - kept) * np.maximum(image, 1.5 * grey + 0.5)
         expected = np.clip(white + flakes + flakes[::-1, ::-1], 0, 1)
@@ -251,7 +258,7 @@ def test_ice_has_the_colours_and_contrasts_of_the_photographs():
 
 
 @pytest.mark.parametrize(("size", "scale"), [(32, 0.2), (64, 0.3), (125, 1), (500, 1)])
-def test_frost_is_ice_added_to_the_image(photos, drawn, size, scale):
+def test_frost_is_ice_added_to_the_image(size, scale):
     clear, icy, found_scale = level_of("frost", 3, size, size)
     assert found_scale == scale
     panes = _panes(scale)
@@ -271,7 +278,7 @@ def as_image(pixels: Tensor) -> Image.Image:
 @pytest.mark.parametrize(
     ("size", "channels", "severity"), [(32, 3, 1), (64, 3, 5), (125, 3, 5), (32, 1, 5), (32, 2, 1)]
 )
-def test_jpeg_is_pillows(photos, size, channels, severity):
+def test_jpeg_is_pillows(size, channels, severity):
     """Image by image, whatever the batch; of one or two channels each is a grey file."""
     pixels = photos(size, 2)[:, :channels]
     (quality,) = level_of("jpeg_compression", severity, size, size)
@@ -286,7 +293,7 @@ def test_jpeg_is_pillows(photos, size, channels, severity):
 
 @pytest.mark.parametrize("severity", [1, 5])
 @pytest.mark.parametrize("size", [32, 64, 125])
-def test_pixelate_is_pillows_but_for_rounding_to_eight_bits(photos, size, severity):
+def test_pixelate_is_pillows_but_for_rounding_to_eight_bits(size, severity):
     pixels = photos(size, 2)
     (share,) = level_of("pixelate", severity, size, size)
     small = (int(size * share),) * 2
@@ -297,7 +304,7 @@ def test_pixelate_is_pillows_but_for_rounding_to_eight_bits(photos, size, severi
 
 
 @pytest.mark.parametrize("severity", [1, 3, 5])
-def test_contrast_pulls_towards_each_channels_mean(photos, severity):
+def test_contrast_pulls_towards_each_channels_mean(severity):
     pixels = photos(32, 3)
     (left,) = level_of("contrast", severity, 32, 32)
     for planes, found in zip(pixels.flatten(0, 1), corrupted("contrast", pixels, severity).flatten(0, 1), strict=True):
@@ -308,17 +315,9 @@ def warped(image: np.ndarray, y: np.ndarray, x: np.ndarray, mode: str) -> np.nda
     return np.stack([ndimage.map_coordinates(plane, (y, x), order=1, mode=mode) for plane in image])
 
 
-def affine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The 2 x 3 matrix that takes three points (x, y) to three others."""
-    unknown = np.zeros((6, 6))
-    for i, (x, y) in enumerate(before):
-        unknown[2 * i, :3] = unknown[2 * i + 1, 3:] = (x, y, 1)
-    return np.linalg.solve(unknown, after.reshape(-1)).reshape(2, 3)
-
-
 @pytest.mark.parametrize("severity", [1, 2, 5])
 @pytest.mark.parametrize(("h", "w"), [(32, 32), (64, 64), (124, 130), (28, 40)])
-def test_elastic_transform_shears_and_displaces(photos, drawn, h, w, severity):
+def test_elastic_transform_shears_and_displaces(h, w, severity):
     pixels = photos(max(h, w), 2)[:, :, :h, :w]
     size, sigma, shift = (share * min(h, w) for share in level_of("elastic_transform", severity, h, w))
     numbers = drawn("elastic_transform", 2, lambda g: torch.rand(2 * h * w + 6, generator=g) * 2 - 1).double().numpy()
@@ -327,7 +326,8 @@ def test_elastic_transform_shears_and_displaces(photos, drawn, h, w, severity):
     for i, image in enumerate(pixels.double().numpy()):
         middle, reach = np.array([w // 2, h // 2]), min(h, w) // 3
         before = np.array([middle + reach, [middle[0] + reach, middle[1] - reach], middle - reach], float)
-        matrix = affine(before + numbers[i, :6].reshape(3, 2) * shift, before)  # where the result comes from
+        after = before + numbers[i, :6].reshape(3, 2) * shift
+        matrix = np.linalg.solve(np.c_[after, np.ones(3)], before).T  # where the result comes from
         x, y = (m[0] * columns + m[1] * rows + m[2] for m in matrix)
         sheared = warped(image, y, x, "mirror")
         right, down = numbers[i, 6:].reshape(2, h, w)
@@ -341,10 +341,3 @@ def test_no_enlargement_has_a_black_edge():
     """Here SciPy takes the last place for one beyond the image, by rounding."""
     assert ndimage.zoom(np.ones(30), 1.2000000000000002, order=1)[-1] == 0
     np.testing.assert_allclose(zoom(36, 1.2000000000000002).sum(1), 1)
-
-
-def test_rows_and_columns_are_not_confused():
-    pixels = torch.rand(2, 3, 5, 8)
-    rows, columns = torch.rand(4, 5), torch.rand(6, 8)
-    expected = torch.einsum("ih,bchw,jw->bcij", rows, pixels, columns)
-    torch.testing.assert_close(along(pixels, rows, columns), expected)

@@ -67,7 +67,6 @@ def test_figures_are_small_and_ready_for_json(measured):
         assert tuple(scores) == SCORES
         for score, data in scores.items():
             assert list(data) == ["edges", "in", "out", "fpr", "tpr"]
-            assert (len(data["edges"]), len(data["in"]), len(data["out"])) == (51, 50, 50)
             area = float(torch.trapezoid(torch.tensor(data["tpr"]), torch.tensor(data["fpr"])))
             assert area == pytest.approx(metrics[f"{name}/{score}/auroc"], abs=1e-4)
 

@@ -11,20 +11,8 @@ from torch import Tensor
 
 import toy
 from multimix.lab.evaluate import embedding
-from multimix.lab.evaluate.ood.scores import (
-    BINS,
-    KNN,
-    METRICS,
-    Mahalanobis,
-    auroc,
-    energy,
-    fpr95,
-    histograms,
-    max_logit,
-    msp,
-    nudged,
-    roc,
-)
+from multimix.lab.evaluate.ood import METRICS, auroc, fpr95
+from multimix.lab.evaluate.ood.scores import KNN, Mahalanobis, energy, histograms, max_logit, msp, nudged, roc
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -72,13 +60,10 @@ def test_four_images_by_hand():
     }
 
 
-def test_95_of_100_is_enough_and_94_is_not():
-    """19/20 has no exact binary fraction: the comparison is of whole numbers."""
-    inside = torch.arange(100, 0, -1.0)  # the k-th highest is 101 - k
-    assert fpr95(inside, torch.tensor([5.5, 0.0])) == 0.0  # taken with the 96th highest, 5
-    assert fpr95(inside, torch.tensor([6.0, 0.0])) == 0.5  # taken with the 95th
-    assert fpr95(inside[:20], torch.tensor([82.0, 0.0])) == 0.5
-    assert fpr95(inside[:20], torch.tensor([81.5, 0.0])) == 0.0
+@pytest.mark.parametrize(("images", "first", "wanted"), [(100, 5.5, 0), (100, 6, 0.5), (20, 82, 0.5), (20, 81.5, 0)])
+def test_95_of_100_is_enough_and_94_is_not(images, first, wanted):
+    """19/20 has no exact binary fraction; the k-th highest score is 101 - k."""
+    assert fpr95(torch.arange(100, 0, -1.0)[:images], torch.tensor([first, 0.0])) == wanted
 
 
 def test_scores_that_float32_cannot_tell_apart_differ():
@@ -103,9 +88,9 @@ def test_bins_hold_what_a_loop_counts():
     inside, outside = doubles(500), doubles(300, 1) - 2
     found = histograms(inside, outside)
     edges = found["edges"]
-    assert len(edges) == BINS + 1 == 51
+    assert len(edges) == 51
     for name, scores in (("in", inside), ("out", outside)):
-        wanted = [0] * BINS
+        wanted = [0] * 50
         for score in scores.tolist():
             wanted[sum(score >= edge for edge in edges[1:-1])] += 1
         assert found[name] == pytest.approx([count / len(scores) for count in wanted], abs=1e-6)
@@ -120,10 +105,9 @@ def test_edges_are_not_moved_by_far_scores_and_stay_apart_where_scores_hardly_di
     edges = histograms(inside, inside - 1)["edges"]
     assert (edges[0], edges[-1]) == (pytest.approx(-1, abs=0.02), pytest.approx(1, abs=0.02))
     scores = torch.linspace(0.1000001, 0.1000002, 99, dtype=torch.float64)
-    assert len(set(histograms(scores, scores)["edges"])) == BINS + 1
+    assert len(set(histograms(scores, scores)["edges"])) == 51
     found = histograms(torch.ones(4, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
-    assert (found["edges"][0], found["edges"][-1]) == (0.5, 1.5)
-    assert max(found["in"]) == max(found["out"]) == 1.0
+    assert (found["edges"][0], found["edges"][-1], max(found["in"]), max(found["out"])) == (0.5, 1.5, 1.0, 1.0)
 
 
 def test_a_short_curve_is_scikit_learns_without_the_points_on_straight_lines():
@@ -163,12 +147,10 @@ def test_scores_of_logits_are_what_pytorch_ood_finds():
     logits, _ = toy.batch(20, 7)
     logits *= 4
     for temperature in (1.0, 2.5):
-        theirs = detector.MaxSoftmax.score(logits.double(), temperature)
-        torch.testing.assert_close(msp(logits, temperature), -theirs, rtol=1e-13, atol=0)
-        theirs = detector.EnergyBased.score(logits.double(), temperature)
-        torch.testing.assert_close(energy(logits, temperature), -theirs, rtol=1e-13, atol=0)
+        for ours, theirs in ((msp, detector.MaxSoftmax), (energy, detector.EnergyBased)):
+            wanted = -theirs.score(logits.double(), temperature)
+            torch.testing.assert_close(ours(logits, temperature), wanted, rtol=1e-13, atol=0)
     assert msp(torch.tensor([[20.0, 0.0]])) < msp(torch.tensor([[25.0, 0.0]])) < 1  # in float32 both are 1
-    assert max_logit(logits).tolist() == [max(row) for row in logits.tolist()]
     assert torch.equal(max_logit(logits), -detector.MaxLogit.score(logits).double())
 
 

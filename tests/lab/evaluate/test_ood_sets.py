@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate.made import MEAN, STD, source
+from evaluate.made import normalised, source
 from multimix.lab.data import Batches, Files, Images
 from multimix.lab.evaluate.ood.sets import Fitting, Outside, labels_of, open_set
 
@@ -35,14 +35,8 @@ def in_memory(images, shape=SHAPE, *, crop, seed=0):
 def tree(tmp_path):
     """Images of several sizes and kinds at several depths, and things that are no images or hidden."""
     generator = np.random.default_rng(0)
-    for name, (height, width) in {
-        "a.png": (8, 8),
-        "b/c/d.PNG": (20, 30),
-        "b/e.bmp": (9, 40),
-        "f.png": (6, 5),
-        ".hidden.png": (8, 8),
-        ".h/i.png": (8, 8),
-    }.items():
+    sizes = {"a.png": (8, 8), "b/c/d.PNG": (20, 30), "b/e.bmp": (9, 40), "f.png": (6, 5)}
+    for name, (height, width) in (sizes | {".hidden.png": (8, 8), ".h/i.png": (8, 8)}).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
@@ -54,17 +48,15 @@ def test_noise_has_the_distribution_it_is_said_to_have():
     uniform = every(opened("uniform-noise", limit=300)).long()
     gaussian = every(opened("gaussian-noise", limit=300)).double()
     assert torch.bincount(uniform.flatten(), minlength=256).double().std() / (uniform.numel() / 256) < 0.1
-    # N(1/2, 1) clipped: P(0) = P(1) = Phi(-1/2) = 0.3085
-    assert float((gaussian == 0).double().mean()) == pytest.approx(0.3085, abs=0.01)
-    assert float((gaussian == 255).double().mean()) == pytest.approx(0.3085, abs=0.01)
+    for value in (0, 255):  # N(1/2, 1) clipped: P(0) = P(1) = Phi(-1/2)
+        assert float((gaussian == value).double().mean()) == pytest.approx(0.3085, abs=0.01)
     assert float(gaussian.mean()) == pytest.approx(127.5, abs=2)
 
 
 @pytest.mark.parametrize("name", ["gaussian-noise", "uniform-noise"])
 def test_noise_belongs_to_an_image_and_a_seed(name):
     noise = opened(name)
-    assert every(noise).shape == (20, *SHAPE)
-    assert every(noise).dtype == torch.uint8
+    assert (every(noise).shape, every(noise).dtype) == ((20, *SHAPE), torch.uint8)
     assert torch.equal(every(noise, 1), every(noise, 20))
     assert torch.equal(every(opened(name, limit=9)), every(noise)[:9])
     assert not torch.equal(every(opened(name, seed=1)), every(noise))
@@ -72,18 +64,17 @@ def test_noise_belongs_to_an_image_and_a_seed(name):
 
 
 def test_digits_become_colour_images_of_any_size():
-    small, large = every(opened("digits")), every(opened("digits", (3, 32, 20)))
+    small = every(opened("digits"))
     assert small.shape == (20, *SHAPE)
     assert torch.equal(small[:, 0], small[:, 2])
-    assert large.shape == (20, 3, 32, 20)
+    assert every(opened("digits", (3, 32, 20))).shape == (20, 3, 32, 20)
     assert opened("digits", limit=10_000).size == 359  # its test images
 
 
 def test_a_part_of_a_larger_set_is_taken_by_chance_and_in_order():
     whole, part = every(opened("digits", limit=10_000)), every(opened("digits"))
     places = [(whole == image).flatten(1).all(1).nonzero()[0].item() for image in part]
-    assert places == sorted(places)
-    assert places != list(range(20))
+    assert places == sorted(places) != list(range(20))
     assert not torch.equal(every(opened("digits", seed=1)), part)
 
 
@@ -104,9 +95,7 @@ def test_tiny_imagenet_is_read_in_both_of_its_layouts(tree):
         Image.open(tree / "b/c/d.PNG").save(root / "tiny-imagenet-200" / part / "x.png")
         scaled, cut = (every(opened(f"tiny-imagenet-{how}", root=root)) for how in ("resize", "crop"))
         assert torch.equal(scaled, every(opened(f"folder:{tree / 'b' / 'c'}")))
-        whole = torch.from_numpy(np.array(Image.open(tree / "b/c/d.PNG"))).permute(2, 0, 1)
-        windows = whole.unfold(1, 8, 1).unfold(2, 8, 1)
-        assert (windows == cut[0][:, None, None]).flatten(3).all(3).all(0).any()
+        assert corner(torch.from_numpy(np.array(Image.open(tree / "b/c/d.PNG"))).permute(2, 0, 1), cut[0])
 
 
 def test_a_run_on_large_files_reads_others_as_its_own(tree):
@@ -117,18 +106,19 @@ def test_a_run_on_large_files_reads_others_as_its_own(tree):
     assert not torch.equal(opened(f"folder:{tree / 'b' / 'c'}").make([0]), found)
 
 
+def corner(image, part):
+    """Where a part of 8 x 8 pixels was cut out; () if nowhere."""
+    windows = image.unfold(1, 8, 1).unfold(2, 8, 1)
+    return tuple((windows == part[:, None, None]).flatten(3).all(3).all(0).nonzero().flatten().tolist())
+
+
 def test_a_crop_is_a_part_of_the_unscaled_image():
     images = torch.arange(5 * 3 * 12 * 10).remainder(251).byte().view(5, 3, 12, 10)
     cut = in_memory(images, crop=True, seed=3)
-    found = every(cut, 2)
-    corners = set()
-    for image, part in zip(images, found, strict=True):
-        windows = image.unfold(1, 8, 1).unfold(2, 8, 1)  # 3, 5, 3, 8, 8
-        same = (windows == part[:, None, None]).flatten(3).all(3).all(0).nonzero().tolist()
-        assert same
-        corners.add(tuple(same[0]))
+    corners = set(map(corner, images, every(cut, 2)))
+    assert () not in corners
     assert len(corners) > 1
-    assert torch.equal(every(cut, 5), found)
+    assert torch.equal(every(cut, 5), every(cut, 2))
 
 
 def test_each_file_is_cut_at_a_place_of_its_own(tmp_path):
@@ -147,7 +137,7 @@ def test_crops_reach_every_corner():
 
 def test_an_image_is_scaled_to_cover_and_its_centre_kept():
     images = torch.zeros(1, 3, 16, 48, dtype=torch.uint8)
-    images[..., 16:32] = 200  # the middle square
+    images[..., 16:32] = 200
     assert (every(in_memory(images, crop=False)) >= 180).float().mean() > 0.7
     wide = torch.full((1, 1, 5, 11), 7, dtype=torch.uint8)
     assert every(in_memory(wide, (3, 13, 7), crop=False)).shape == (1, 3, 13, 7)
@@ -169,8 +159,7 @@ def test_batches_are_normalised_and_in_order_whoever_makes_them(tree):
     inputs, labels = zip(*outside, strict=True)
     assert torch.equal(torch.get_rng_state(), random)
     assert len(outside) == len(inputs) == 2
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    torch.testing.assert_close(torch.cat(inputs), (every(outside) / 255 - mean) / std)
+    torch.testing.assert_close(torch.cat(inputs), normalised(every(outside) / 255))
     assert torch.cat(labels).tolist() == [0] * 4
     by_workers = opened(f"crop:folder:{tree}", batch_size=3, workers=1)
     assert all(torch.equal(here, there) for here, (there, _) in zip(inputs, by_workers, strict=True))
@@ -189,7 +178,7 @@ def test_labels_have_no_slash_and_no_twin():
     [
         (
             "gausian-noise",
-            "unknown set 'gausian-noise'; did you mean gaussian-noise.*known are gaussian-noise.*digits.*npz:PATH",
+            "unknown set 'gausian-noise'; did you mean gaussian-noise.*known are gaussian-noise.*npz:PATH",
         ),
         ("Fashion_MNIST", "did you mean fashion-mnist"),
         ("crop:gaussian-noise", "unknown set"),
@@ -232,14 +221,13 @@ def test_an_archive_without_images_is_refused(tmp_path, arrays, says):
 
 @pytest.mark.bad_input
 def test_damaged_files_are_named(tree):
-    (tree / "z").mkdir()
-    (tree / "z" / "a.txt").write_text("no image")
+    for name in ("z/a.txt", "set.npz", "f.png"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(b"PK\x03\x04 and nothing")
     with pytest.raises(ValueError, match="holds no image file, nor do the folders in it"):
         opened(f"folder:{tree / 'z'}")
-    (tree / "set.npz").write_bytes(b"PK\x03\x04 and nothing")
     with pytest.raises(ValueError, match=r"set\.npz is damaged or no \.npz archive"):
         opened(f"npz:{tree / 'set.npz'}")
-    (tree / "f.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"f\.png cannot be read as an image"):
         list(opened(f"folder:{tree}"))
     (tree / "a.png").write_bytes(b"no image")
