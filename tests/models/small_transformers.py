@@ -34,6 +34,8 @@ SIZES = {  # what configurations call these, whichever of them a family has
     **{"num_labels": CLASSES, "pad_token_id": PADDING, "eos_token_id": END, "bos_token_id": 2},
 }
 _SPEECH = {"feat_extract_norm": "layer", "mask_time_length": 4}
+_FOUR = {"hidden_sizes": [8, 16, 16, 16], "depths": [1] * 4, "num_attention_heads": [1] * 4}
+_SWIN = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2, "patch_size": 4}
 _STAGED = {"hidden_sizes": (8, 16), "depths": (1, 1)}
 _LATENT = {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "q_lora_rank": 16, "kv_lora_rank": 16}
 _MIXED = {"num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 2}
@@ -44,7 +46,7 @@ OWN = {  # what the sizes above leave wrong
     "ctrl": {"dff": 32},
     "deepseek_v2": _LATENT | {"num_experts_per_tok": 1, "n_routed_experts": 2, "n_group": 1, "head_dim": 8},
     "deepseek_v3": _LATENT | {"n_group": 1, "topk_group": 1, "head_dim": 8},
-    "donut-swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2, "patch_size": 4},
+    "donut-swin": _SWIN,
     "efficientnet": {"width_coefficient": 0.3, "depth_coefficient": 0.3, "image_size": 64, "hidden_dim": 384},
     "esm": {"mask_token_id": 3},
     "gptj": {"rotary_dim": 4},
@@ -59,8 +61,8 @@ OWN = {  # what the sizes above leave wrong
     "minicpm3": _LATENT | {"head_dim": 8},
     "mobilevitv2": {"patch_size": 2, "image_size": 64, "width_multiplier": 0.25},
     "poolformer": {"hidden_sizes": [8, 16, 16, 16], "depths": [1] * 4},
-    "pvt": {"hidden_sizes": [8, 16, 16, 16], "depths": [1] * 4, "num_attention_heads": [1] * 4, "image_size": 64},
-    "pvt_v2": {"hidden_sizes": [8, 16, 16, 16], "depths": [1] * 4, "num_attention_heads": [1] * 4, "image_size": 64},
+    "pvt": _FOUR | {"image_size": 64},
+    "pvt_v2": _FOUR | {"image_size": 64},
     "qwen3_next": _MIXED,
     "qwen3_5_text": _MIXED,
     "reformer": {
@@ -76,14 +78,9 @@ OWN = {  # what the sizes above leave wrong
     },
     "regnet": {"embedding_size": 8, "hidden_sizes": (8, 16), "depths": (1, 2), "groups_width": 4},
     "resnet": {"embedding_size": 8, "layer_type": "basic"} | _STAGED,
-    "segformer": {
-        "num_encoder_blocks": 4,
-        "hidden_sizes": [8, 16, 16, 16],
-        "depths": [1] * 4,
-        "num_attention_heads": [1, 1, 1, 1],
-    },
-    "swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2, "patch_size": 4},
-    "swinv2": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2, "patch_size": 4},
+    "segformer": _FOUR | {"num_encoder_blocks": 4},
+    "swin": _SWIN,
+    "swinv2": _SWIN,
     "t5": {"decoder_start_token_id": 0},
     "hubert": _SPEECH,
     "wav2vec2": _SPEECH,
@@ -101,16 +98,11 @@ NAMES = [f"{kind}/{n}" for kind, names in (("text", TEXT), ("image", IMAGE), ("a
 TEXTS = [name for name in NAMES if name.startswith("text/")]
 REFUSED = {"text/canine", "image/cvt", "image/swiftformer", "image/hgnet_v2"}
 UNKNOWN = {  # neither known to work nor refused, as no small model of them was made
-    **dict.fromkeys(("text/layoutlmv2", "image/dinat"), "need a package"),
-    **dict.fromkeys(("text/perceiver", "image/perceiver", "image/textnet", "image/timm_wrapper"), "too large"),
-    **dict.fromkeys(
-        ("text/axk1", "text/axk2", "text/mistral4", "text/t5gemma", "image/levit"), "sizes that must fit each other"
-    ),
-    **dict.fromkeys(
-        ("text/cohere_compass_text", "text/qwen3_5", "text/zamba", "text/zamba2"), "kinds of layers to name"
-    ),
-    **dict.fromkeys(("image/siglip2", "image/shieldgemma2"), "take no plain images"),
-    "image/pp_lcnet": "its classifier returns no logits",
+    *("text/layoutlmv2", "image/dinat"),  # need a package
+    *("text/perceiver", "image/perceiver", "image/textnet", "image/timm_wrapper"),  # too large
+    *("text/axk1", "text/axk2", "text/mistral4", "text/t5gemma", "image/levit"),  # sizes that must fit each other
+    *("text/cohere_compass_text", "text/qwen3_5", "text/zamba", "text/zamba2"),  # kinds of layers to name
+    *("image/siglip2", "image/shieldgemma2", "image/pp_lcnet"),  # take no plain images, or return no logits
 }
 EVERY = [
     f"{kind}/{family}"
@@ -158,6 +150,10 @@ def make(name, **settings):
     return model.eval()
 
 
+def padded(model, more=0):
+    return batch(model, lengths=(12, 7, 9, 5), width=LENGTH + more)
+
+
 def batch(model, lengths=(12, 12, 12, 12), width=LENGTH):
     """A batch in which examples have these lengths, of text; of audio, 40 samples each."""
     torch.manual_seed(2)
@@ -180,10 +176,6 @@ def batch(model, lengths=(12, 12, 12, 12), width=LENGTH):
     waves = torch.randn(b, 40 * LENGTH)
     waves = nn.functional.pad(waves, (0, 40 * (width - LENGTH)))
     return {main: waves * mask, "attention_mask": mask.long()}
-
-
-def padded(model, more=0):
-    return batch(model, lengths=(12, 7, 9, 5), width=LENGTH + more)
 
 
 def with_batch(name):
