@@ -35,11 +35,6 @@ MIXERS = {name: make for name, make in MAKES.items() if name not in ("alignmix",
 """Those that mix inputs."""
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    """Return a generator of its own."""
-    return torch.Generator().manual_seed(seed)
-
-
 def problem(b: int, *shape: int, soft: bool) -> tuple[toy.Toy, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return a network in float64, images, targets as they are given, and their class probabilities."""
     inputs, targets = toy.batch(b, 3, *shape, dtype=torch.float64)

@@ -6,8 +6,9 @@ from scipy import stats
 from torch import nn
 
 import toy
-from methods.shared import problem, same_gradients, seeded
+from methods.shared import problem, same_gradients
 from multimix.methods.adamixup import AdaMixUp
+from toy import seeded
 
 
 class Region(nn.Module):

@@ -8,8 +8,9 @@ from scipy import stats
 from torch import nn
 
 import toy
-from methods.shared import problem, same_gradients, seeded
+from methods.shared import problem, same_gradients
 from multimix.methods.automix import AutoMix, MixingUNet
+from toy import seeded
 
 
 class Scale(nn.Module):

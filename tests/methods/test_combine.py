@@ -42,14 +42,6 @@ def test_alternate_draws_each_method_as_often_as_asked(probabilities):
         assert stats.chisquare([observed[i] for i in possible], [expected[i] for i in possible]).pvalue > 1e-3
 
 
-def test_alternate_hands_everything_on():
-    says, generator, teacher = Says(1.0), seeded(), Teacher(NETWORK, INPUTS, 0.5)
-    method = Alternate((says,))
-    method(NETWORK, "inputs", TARGETS, generator=generator, teacher=teacher)
-    method(NETWORK, "inputs", TARGETS)
-    assert says.asked == [("inputs", TARGETS, generator, teacher), ("inputs", TARGETS, None, None)]
-
-
 @pytest.mark.parametrize(
     ("fraction", "turns"),
     [(0.9, [0, 0, 0, 0, 1, 1]), (0.5, [0, 0, 1, 1, 1, 1]), (0.0, [1] * 6), (1.0, [0, 0, 0, 0, 0, 1])],
@@ -63,19 +55,40 @@ def test_until_changes_over_at_its_fraction(fraction, turns):
     assert said == turns
 
 
-def test_until_begins_at_the_beginning_ends_plain_and_hands_everything_on():
+@pytest.mark.parametrize("around", [Alternate, Until], ids=lambda cls: cls.name)
+def test_everything_is_handed_on(around):
+    says, generator, teacher = Says(1.0), seeded(), Teacher(NETWORK, INPUTS, 0.5)
+    method = around((says,) if around is Alternate else says)
+    method(NETWORK, "inputs", TARGETS, generator=generator, teacher=teacher)
+    method(NETWORK, "inputs", TARGETS)
+    assert says.asked == [("inputs", TARGETS, generator, teacher), ("inputs", TARGETS, None, None)]
+
+
+def test_until_begins_at_the_beginning_and_ends_plain():
     assert Until(Says(0.0), 0.5).then == ERM()
     assert int(Until(Says(0.0), 0.5, Says(1.0))(NETWORK, INPUTS, TARGETS).total) == 0
-    says, generator, teacher = Says(1.0), seeded(), Teacher(NETWORK, INPUTS, 0.5)
-    Until(says)(NETWORK, "inputs", TARGETS, generator=generator, teacher=teacher)
-    assert says.asked == [("inputs", TARGETS, generator, teacher)]
 
 
-def test_methods_inside_are_found_outermost_first():
-    inner = (MultiMix(), Until(Mixup(), 0.5))
-    method = Alternate(inner)
-    assert list(submethods(method)) == [method, inner[0], inner[1], inner[1].method, inner[1].then]
+@dataclass
+class Both:
+    """A method of one's own that holds others in a list."""
+
+    name: ClassVar[str] = "both"
+    methods: list[Method]
+
+    def __call__(self, network, inputs, targets, *, generator=None, teacher=None):
+        return Losses(torch.zeros(()))
+
+
+@pytest.mark.parametrize("around", [Alternate, Both], ids=lambda cls: cls.name)
+def test_methods_inside_and_what_they_declare_are_found_outermost_first(around):
+    until = Until(ManifoldMixup(), 0.5)
+    method = around([MultiMix(), until])
+    assert list(submethods(method)) == [method, MultiMix(), until, until.method, until.then]
     assert all(isinstance(part, Method) for part in submethods(method))
+    assert declares(method, "needs_stages")
+    assert not declares(around([ERM(), Mixup()]), "needs_stages")
+    assert stateful(method) == [until]
 
 
 def test_lists_are_as_good_as_tuples():
@@ -85,20 +98,6 @@ def test_lists_are_as_good_as_tuples():
     assert list(submethods(method)) == [method, learner, Mixup()]
     assert ManifoldMixup(stages=[0, 1]) == ManifoldMixup(stages=(0, 1))
     assert hash(MultiMix(alpha=[0.5, 2.0])) == hash(MultiMix(alpha=(0.5, 2.0)))
-
-
-def test_methods_are_found_in_lists_of_methods_of_ones_own():
-    @dataclass
-    class Both:
-        name: ClassVar[str] = "both"
-        methods: list[Method]
-
-        def __call__(self, network, inputs, targets, *, generator=None, teacher=None):
-            return Losses(torch.zeros(()))
-
-    inner = [Until(Mixup()), ERM()]
-    method = Both(inner)
-    assert list(submethods(method)) == [method, inner[0], inner[0].method, inner[0].then, inner[1]]
 
 
 TURNS = "methods must be a method such as MultiMix"
@@ -129,13 +128,6 @@ SUM = "probabilities must be 2 numbers that sum to 1"
 def test_impossible_combinations_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
-
-
-def test_what_a_method_declares_is_found_inside_of_others():
-    assert declares(Alternate((ERM(), Until(ManifoldMixup()))), "needs_stages")
-    assert not declares(Alternate((ERM(), Mixup())), "needs_stages")
-    until = Until(Mixup())
-    assert stateful(Alternate((until, ERM()))) == [until]
 
 
 def test_alternate_mixes_inputs_if_all_do():

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional
 
 import toy
-from methods.shared import MAKES, MIXERS, same, seeded, state
+from methods.shared import MAKES, MIXERS, same, state
 from multimix.protocols import Teacher
+from toy import seeded
 
 EXTRA = {
     "adamixup": lambda terms: terms["intrusion"],

@@ -10,10 +10,10 @@ from torch import nn
 
 import cases
 import toy
-from methods.shared import seeded
 from multimix.distill import SelfDistilled
 from multimix.methods import ERM, AdaMixUp, Alternate, AutoMix, Mixup
 from multimix.protocols import Method
+from toy import seeded
 
 LEARNERS = {"automix": lambda: AutoMix(width=4), "adamixup": AdaMixUp}
 FROZEN = {"automix": set(), "adamixup": {"policy.trunk.classifier.weight", "policy.trunk.classifier.bias"}}

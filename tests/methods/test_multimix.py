@@ -174,12 +174,6 @@ def test_a_convolution_can_be_the_head():
     torch.testing.assert_close(method(linear, inputs, targets, generator=seeded()).total, expected)
 
 
-@pytest.mark.bad_input
-def test_cam_needs_a_head():
-    with pytest.raises(ValueError, match="query='cam' needs a network with an affine head"):
-        DenseMultiMix(13, query="cam")(toy.images(affine=False), *toy.batch(7, 3, 6, 6))
-
-
 @pytest.mark.parametrize("impl", ["plain", "commuted", "fused"])
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])
@@ -195,14 +189,18 @@ def test_the_implementation_changes_nothing(method, balanced, impl):
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("impl", ["commuted", "fused"])
-@pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])
-def test_a_head_that_is_not_affine_cannot_be_commuted_with(method, impl):
-    network = toy.images(affine=False).eval()
-    inputs, targets = toy.batch(7, 3, 6, 6)
-    with pytest.raises(ValueError, match=f"impl='{impl}' needs a network with an affine head"):
-        method(13, impl=impl)(network, inputs, targets)
-    assert method(13, impl="plain")(network, inputs, targets).total.isfinite()
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        *((method, {"impl": impl}) for method in (MultiMix, DenseMultiMix) for impl in ("commuted", "fused")),
+        (DenseMultiMix, {"query": "cam"}),
+    ],
+)
+def test_what_needs_an_affine_head_says_so(method, settings):
+    network, ((name, value),) = toy.images(affine=False).eval(), settings.items()
+    with pytest.raises(ValueError, match=f"{name}='{value}' needs a network with an affine head"):
+        method(13, **settings)(network, *toy.batch(7, 3, 6, 6))
+    assert method(13, impl="plain")(network, *toy.batch(7, 3, 6, 6)).total.isfinite()
 
 
 @pytest.mark.parametrize("method", [MultiMix(300_000), DenseMultiMix(50_000), DenseMultiMix(100_000, shared=True)])

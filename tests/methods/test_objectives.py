@@ -11,7 +11,6 @@ from torch.nn.utils.rnn import pack_sequence
 import cases
 import references
 import toy
-from methods.shared import seeded
 from multimix.distill import SelfDistilled
 from multimix.methods import (
     ERM,
@@ -28,6 +27,7 @@ from multimix.methods import (
 )
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
 from multimix.protocols import EncoderOutput
+from toy import seeded
 
 TUPLES = 40
 LEARNS_FOR_CLASSES = {"automix", "stylecutmix"}

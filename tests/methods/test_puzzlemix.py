@@ -10,10 +10,10 @@ from scipy import stats
 from torch.nn import functional
 
 import toy
-from methods.shared import seeded
 from multimix.methods import puzzlemix as module
 from multimix.methods._images import input_gradient, saliency_of
 from multimix.methods.puzzlemix import PuzzleMix, block_sizes, pool_saliency
+from toy import seeded
 
 
 def fix(patch, lam):
@@ -131,25 +131,17 @@ def test_a_blocks_share_of_the_saliency():
 @pytest.mark.parametrize("settings", [{"transport_size": None}, {"transport_size": 2}, {"transport": False}], ids=str)
 def test_pixels_come_from_where_the_draw_says(shape, settings):
     network, (inputs, targets) = toy.images(), toy.batch(5, 3, *shape)
-    in_place = torch.arange(shape[0] * shape[1]).view(1, *shape).expand(5, -1, -1)
+    in_place, rows = torch.arange(shape[0] * shape[1]).view(1, *shape).expand(5, -1, -1), toy.one_hot(targets)
     for seed in range(2):
         drawn = PuzzleMix(**settings).draw(network, inputs, targets, seeded(seed))
         sources = drawn.given["source"] or (in_place, in_place)
         assert (drawn.given["source"] is None) == ("transport" in settings)
-        mixed, soft = drawn.mix(inputs), drawn.mix_targets(toy.one_hot(targets))
-        expected = torch.zeros_like(mixed)
+        mixed, soft = drawn.mix(inputs), drawn.mix_targets(rows)
         for i, j in enumerate(drawn.partners.tolist()):
-            share = 0.0
-            for y, x in itertools.product(range(shape[0]), range(shape[1])):
-                z = float(drawn.given["mask"][i, y, x])
-                first, second = (int(source[i, y, x]) for source in sources)
-                one = inputs[i, :, first // shape[1], first % shape[1]]
-                other = inputs[j, :, second // shape[1], second % shape[1]]
-                expected[i, :, y, x] = z * one + (1 - z) * other
-                share += z / shape[0] / shape[1]
-            label = share * toy.one_hot(targets)[i] + (1 - share) * toy.one_hot(targets)[j]
-            torch.testing.assert_close(soft[i], label)
-        torch.testing.assert_close(mixed, expected)
+            first, second = (inputs[k].flatten(1)[:, source[i]] for k, source in zip((i, j), sources, strict=True))
+            mask = drawn.given["mask"][i]
+            torch.testing.assert_close(mixed[i], mask * first + (1 - mask) * second)
+            torch.testing.assert_close(soft[i], mask.mean() * rows[i] + (1 - mask.mean()) * rows[j])
 
 
 def test_blocks_move_whole_and_none_is_seen_twice():

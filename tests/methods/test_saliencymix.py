@@ -1,68 +1,41 @@
 """SaliencyMix and the saliency it looks at, against loops over pixels."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from scipy import stats
 
-import references
 import toy
-from methods.shared import seeded
 from multimix.methods import SaliencyMix
 from multimix.ops import saliency_peaks, static_saliency
+from toy import seeded
 
 
 def loop_saliency(image, levels=None):
-    """Fine-grained saliency of one image (c, h, w), pixel by pixel on integers and Python floats."""
-    channels = references.rows(image)
-    height, width = len(channels[0]), len(channels[0][0])
-    values = [value for channel in channels for row in channel for value in row]
-    black, white = levels or (min(values), max(values))
-    shares = (0.299, 0.587, 0.114) if len(channels) == 3 else [1 / len(channels)] * len(channels)
-    grey = [[0] * width for _ in range(height)]
-    for y in range(height):
-        for x in range(width):
-            value = sum(share * channel[y][x] for share, channel in zip(shares, channels, strict=True))
-            grey[y][x] = min(max(math.floor((value - black) / (white - black) * 255 + 0.5), 0), 255)
-    grey = blurred(blurred(grey))
-    on = [[0] * width for _ in range(height)]
-    off = [[0] * width for _ in range(height)]
+    """Fine-grained saliency of one image (c, h, w), pixel by pixel on integers."""
+    black, white = levels or (image.min(), image.max())
+    shares = (0.299, 0.587, 0.114) if len(image) == 3 else [1 / len(image)] * len(image)
+    values = sum(share * channel for share, channel in zip(shares, image, strict=True))
+    grey = blurred(blurred(((values - black) / (white - black) * 255 + 0.5).floor().clamp(0, 255).long()))
+    on, off = torch.zeros_like(grey), torch.zeros_like(grey)
     for reach in (12, 24, 28, 48, 56, 112):
-        for y in range(height):
-            for x in range(width):
-                others = [
-                    grey[j][i]
-                    for j in range(max(y - reach + 1, 0), min(y + reach, height - 1) + 1)
-                    for i in range(max(x - reach + 1, 0), min(x + reach, width - 1) + 1)
-                    if (j, i) != (y, x)
-                ]
-                n = len(others)
-                difference = grey[y][x] * n - sum(others)
-                on[y][x] += max(difference, 0) // n
-                off[y][x] += max(-difference, 0) // n
-    most_on, most_off = max(map(max, on)) or 1, max(map(max, off)) or 1
-    return torch.tensor(
-        [[on[y][x] / most_on + off[y][x] / most_off for x in range(width)] for y in range(height)], dtype=torch.float64
-    )
+        for y, x in itertools.product(*map(range, grey.shape)):
+            window = grey[max(y - reach + 1, 0) : y + reach + 1, max(x - reach + 1, 0) : x + reach + 1]
+            n = window.numel() - 1
+            difference = int(grey[y, x] * (n + 1) - window.sum())
+            on[y, x] += max(difference, 0) // n
+            off[y, x] += max(-difference, 0) // n
+    return on.double() / max(int(on.max()), 1) + off.double() / max(int(off.max()), 1)
 
 
 def blurred(grey):
     """Sixteenths of (1, 2, 1) times (1, 2, 1), mirrored at the edges, halves rounded up."""
-    height, width = len(grey), len(grey[0])
-    kernel = {-1: 1, 0: 2, 1: 1}
-
-    def at(y, x):
-        y, x = abs(y), abs(x)
-        return grey[y if y < height else 2 * height - 2 - y][x if x < width else 2 * width - 2 - x]
-
-    return [
-        [
-            (sum(u * v * at(y + j, x + i) for j, u in kernel.items() for i, v in kernel.items()) + 8) // 16
-            for x in range(width)
-        ]
-        for y in range(height)
-    ]
+    at = [torch.arange(-1, n + 1).abs() for n in grey.shape]
+    rows, columns = (torch.where(p < n, p, 2 * n - 2 - p) for p, n in zip(at, grey.shape, strict=True))
+    around, weights = grey[rows][:, columns].unfold(0, 3, 1).unfold(1, 3, 1), torch.tensor([1, 2, 1])
+    return ((around * weights[:, None] * weights).sum((2, 3)) + 8) // 16
 
 
 def spot(height, width, at):

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional
 
 import toy
-from methods.shared import seeded
 from multimix.methods._adain import Autoencoder, ClassStyles, SmallAutoencoder
 from multimix.methods._predict import Mixing
 from multimix.methods.stylemix import StyleCutMix, StyleMix
+from toy import seeded
 
 BOTH = [StyleMix, StyleCutMix]
 
@@ -43,23 +43,17 @@ def with_nothing(cls, **settings):
     return method
 
 
-def channel(values):
-    """Mean and unbiased deviation of a channel, a list of numbers."""
-    mean = sum(values) / len(values)
-    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1) if len(values) > 1 else 0.0
-    return mean, math.sqrt(variance + 1e-5)
+def moments(maps):
+    """Mean and unbiased deviation of each channel, in float64."""
+    maps, n = maps.double(), maps.shape[2] * maps.shape[3]
+    mean = maps.sum((2, 3)) / n
+    variance = (maps - mean[..., None, None]).square().sum((2, 3)) / max(n - 1, 1)
+    return mean, (variance + 1e-5).sqrt()
 
 
 def slow_adain(content, style):
-    out = torch.empty_like(content)
-    for i in range(len(content)):
-        for c in range(content.shape[1]):
-            mean, std = channel(content[i, c].flatten().tolist())
-            new_mean, new_std = channel(style[i, c].flatten().tolist())
-            for y in range(content.shape[2]):
-                for x in range(content.shape[3]):
-                    out[i, c, y, x] = (float(content[i, c, y, x]) - mean) / std * new_std + new_mean
-    return out
+    mean, std, new_mean, new_std = (part[..., None, None] for maps in (content, style) for part in moments(maps))
+    return (content - mean) / std * new_std + new_mean
 
 
 def slow_four_way(features, partners, rc, rs, t):
@@ -145,22 +139,20 @@ def test_the_other_steps_are_plain(cls, probability):
 
 
 def test_class_styles_are_means_of_statistics():
-    first, targets = toy.batch(6, 2, 3, 3, dtype=torch.float32)
-    second, more = toy.batch(5, 2, 3, 3, seed=1)
-    styles, rows = ClassStyles(), {k: [] for k in range(5)}
-    for images, labels in ((first, targets), (second, more)):
-        styles.see([images, 2 * images], labels)
-        for image, label in zip(images, labels.tolist(), strict=True):
-            stages = [[channel((scale * part).flatten().tolist()) for part in image] for scale in (1, 2)]
-            rows[label].append([statistics[i] for stage in stages for i in (0, 1) for statistics in stage])
-    means = {label: torch.tensor(seen).mean(0) for label, seen in rows.items() if seen}
+    (first, targets), (second, more) = toy.batch(6, 2, 3, 3), toy.batch(5, 2, 3, 3, seed=1)
+    styles = ClassStyles()
+    styles.see([first, 2 * first], targets)
+    styles.see([second, 2 * second], more)
+    images, labels = torch.cat([first, second]), torch.cat([targets, more])
+    rows = torch.cat([*moments(images), *moments(2 * images)], 1).float()
+    means = {label: rows[labels == label].mean(0) for label in labels.unique().tolist()}
     for label, mean in means.items():
         torch.testing.assert_close(styles.means[label], mean, rtol=1e-4, atol=1e-5)
     partners = torch.tensor([1, 2, 3, 4, 5, 0])
     pairs = zip(targets.tolist(), targets[partners].tolist(), strict=True)
     wanted = torch.stack([torch.tensor(2.0) if a == b else (means[a] - means[b]).square().mean() for a, b in pairs])
-    for labels in (targets, toy.one_hot(targets)):
-        torch.testing.assert_close(styles.distances(labels, partners), wanted, rtol=1e-3, atol=1e-5)
+    for given in (targets, toy.one_hot(targets)):
+        torch.testing.assert_close(styles.distances(given, partners), wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_distances_of_the_small_autoencoder_are_brought_to_scale():

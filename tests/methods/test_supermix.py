@@ -1,6 +1,5 @@
 """SuperMix against a plain search in float64, what it mixes, and what it refuses."""
 
-import math
 
 import pytest
 import torch
@@ -9,8 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 import toy
-from methods.shared import same, seeded, state
-from multimix.methods.supermix import MaskedSets, SuperMix, masks_of, objective, solved
+from methods.shared import same, state
+from multimix.methods.supermix import MaskedSets, SuperMix, masks_of, solved
+from toy import seeded
 
 QUICK = {"side": 3, "iterations": 4}
 
@@ -100,29 +100,6 @@ def test_the_search_equals_the_plain_one(seed, iterations, tolerance, steps):
     assert len(history) in steps
     assert len(history[-1]) < 6 or steps == {1}  # some sets were left alone meanwhile
     assert seed != 2 or [len(losses) for losses in history] == [6] + 7 * [1]
-
-
-def test_the_objective_by_hand():
-    logits = torch.tensor([[0.0, math.log(3.0)]])
-    masks = torch.tensor([[[[0.5, 1.0]], [[0.5, 0.0]]]])
-    even = objective(logits, torch.tensor([[0.5, 0.5]]), masks, 8.0)
-    torch.testing.assert_close(even, torch.tensor([0.5 * math.log(2.0) + 0.5 * math.log(2 / 3) + 8.0 * 0.125]))
-    sure = objective(logits, torch.tensor([[0.0, 1.0]]), masks, 0.0)
-    torch.testing.assert_close(sure, torch.tensor([math.log(4 / 3)]))
-
-
-@pytest.mark.parametrize(
-    ("logits", "wanted", "expected"),
-    [
-        ([3.0, 2.0, 1.0], [0.2, 0.8, 0.0], True),  # the order does not count
-        ([3.0, 2.0, 1.0], [0.2, 0.0, 0.8], False),
-        ([3.0, 2.0, 1.0], [1.0, 0.0, 0.0], True),  # both images of one class: that class has to be first
-        ([3.0, 2.0, 1.0], [0.0, 1.0, 0.0], False),
-        ([3.0, 2.0, 1.0], [0.3, 0.3, 0.4], True),
-    ],
-)
-def test_what_solves_a_set(logits, wanted, expected):
-    assert solved(torch.tensor([logits]), torch.tensor([wanted])).tolist() == [expected]
 
 
 @pytest.mark.parametrize("m", [2, 3])

@@ -7,11 +7,12 @@ from torch.nn import functional
 
 import references
 import toy
-from methods.shared import problem, same_gradients, seeded
+from methods.shared import problem, same_gradients
 from multimix.methods import OptTransMix
 from multimix.methods._predict import PairMixing
 from multimix.methods.transport import AlignMix, squared_distances
 from multimix.ops import barycentre, sinkhorn
+from toy import seeded
 
 ALIGNED = AlignMix(prob=1.0)
 
