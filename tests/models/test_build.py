@@ -15,16 +15,10 @@ from multimix.protocols import Network
 SMALL = preact_resnet18(width=2)
 
 
-@pytest.mark.parametrize(
-    ("network", "expected"),
-    [
-        (preact_resnet18, 11_172_170),
-        (lambda: preact_resnet18(final_norm=False), 11_171_146),
-        (wide_resnet16_8, 10_961_370),
-    ],
-)
-def test_parameter_counts(network, expected):
-    assert sum(parameter.numel() for parameter in network().parameters()) == expected
+def test_parameter_counts():
+    networks = (preact_resnet18(), preact_resnet18(final_norm=False), wide_resnet16_8())
+    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    assert counts == [11_172_170, 11_171_146, 10_961_370]
 
 
 def timm_twin(network, *, stem):
@@ -92,18 +86,11 @@ def test_forward_is_the_three_parts_positions_are_row_major_and_pooling_is_a_mea
     network.norm.register_forward_hook(lambda module, arguments, output: maps.append(output))
     features = network.embed(images).features
     assert maps[0].shape == (2, 32, 3, 5)
-    for j in range(15):
-        assert torch.equal(features[:, j], maps[0][:, :, j // 5, j % 5])
+    assert torch.equal(features, maps[0].flatten(2).transpose(1, 2))
     torch.testing.assert_close(network.pool(features), features.sum(1) / 15)
     assert torch.equal(network.pool(features[:, 2:3]), features[:, 2])
     assert torch.equal(network(images), network.classify(network.pool(features)))
     assert network.embed(images).grid == (3, 5)
-
-
-def test_final_norm_decides_the_sign_of_features():
-    images = torch.randn(4, 3, 16, 16)
-    assert preact_resnet18(width=4).embed(images).features.min() >= 0
-    assert preact_resnet18(width=4, final_norm=False).embed(images).features.min() < 0
 
 
 def test_convolutions_start_with_he_normal_over_the_fan_out():

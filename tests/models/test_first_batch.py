@@ -157,7 +157,7 @@ def test_normalisation_behind_the_encoder_that_is_new():
 @pytest.mark.bad_input
 def test_a_head_that_pools_behind_with_dropout_before():
     model = u.Dropped()
-    model.forward = lambda x: model.fc(_rows(model.drop(model.body(model.stem(x))))).mean(1)
+    model.forward = lambda x: model.fc(model.drop(model.body(model.stem(x))).flatten(2).transpose(1, 2)).mean(1)
     with pytest.raises(ValueError, match="or pass encoder='drop'"):
         adapt(model, **BODY)(u.IMAGES)
     network = adapt(model, encoder="drop", head="fc")
@@ -165,10 +165,6 @@ def test_a_head_that_pools_behind_with_dropout_before():
     expected = model(u.IMAGES)
     torch.manual_seed(0)
     torch.testing.assert_close(network(u.IMAGES), expected)
-
-
-def _rows(maps):
-    return maps.flatten(2).transpose(1, 2)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

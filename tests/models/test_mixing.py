@@ -84,24 +84,17 @@ def test_unknown_stage(network, stage):
         pass
 
 
-class Pair(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body, self.pair, self.aside, self.head = nn.Linear(4, 6), nn.Identity(), nn.Identity(), nn.Linear(6, 2)
-
-    def forward(self, x):
-        return self.head(self.pair((self.body(x), 0))[0])
-
-
 @pytest.mark.parametrize(
     ("stage", "error", "words"),
     [
-        (1, TypeError, r"stage 1 \(model.pair\) must leave a tensor to be mixed, got tuple"),
-        (2, RuntimeError, r"stage 2 \(model.aside\) did not run as a module; was the model compiled"),
+        (1, TypeError, r"stage 1 \(model.1\) must leave a tensor to be mixed, got tuple"),
+        (2, RuntimeError, r"stage 2 \(model.2\) did not run as a module; was the model compiled"),
     ],
 )
 def test_a_stage_that_does_not_leave_a_tensor_is_an_error(stage, error, words):
-    network = adapt(Pair(), encoder="pair", head="head", stages=["pair", "aside"])
+    model = nn.Sequential(nn.Linear(4, 6), nn.Identity(), nn.Identity(), nn.Linear(6, 2))
+    model.forward = lambda x: model[3](model[1]((model[0](x), 0))[0])
+    network = adapt(model, encoder="1", head="3", stages=["1", "2"])
     mixing = network.mixing_at(stage, torch.zeros_like)
     with pytest.raises(error, match=words), mixing:
         network(torch.randn(3, 4))

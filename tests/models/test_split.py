@@ -167,29 +167,18 @@ def test_only_an_affine_layer_is_the_head(head, affine):
     torch.testing.assert_close(network.classify(embeddings), expected)
 
 
-class Tied(nn.Module):
-    """Says which word is missing: the head's weights are the words' own vectors."""
-
-    def __init__(self):
-        super().__init__()
-        self.table, self.body = nn.Embedding(7, 6), nn.Linear(6, 6)
-        self.out = nn.Linear(6, 7, bias=False)
-        self.out.weight = self.table.weight
-
-    def forward(self, ids):
-        return self.out(self.body(self.table(ids)).mean(1))
-
-
 def test_a_head_tied_to_an_embedding():
-    model, ids = Tied(), torch.arange(6).reshape(2, 3)
-    network = adapt(model, encoder="body", head="out")
+    model, ids = nn.Sequential(nn.Embedding(7, 6), nn.Linear(6, 6), nn.Linear(6, 7, bias=False)), torch.arange(6)
+    model[2].weight = model[0].weight
+    model.forward = lambda ids: model[2](model[1](model[0](ids)).mean(1))
+    network, ids = adapt(model, encoder="1", head="2"), ids.reshape(2, 3)
     torch.testing.assert_close(network(ids), model(ids))
     assert len(list(network.parameters())) == len(list(model.parameters())) == 3
     twin = copy.deepcopy(network)
-    assert twin.head.weight is twin.model.table.weight
-    assert twin.head.weight is not model.out.weight
+    assert twin.head.weight is twin.model[0].weight
+    assert twin.head.weight is not model[2].weight
     mm.MultiMix(tuples=8)(network, ids, torch.tensor([0, 6])).total.backward()
-    assert (model.table.weight.grad.abs().sum(1) > 0).all()  # of words that occur and of classes alike
+    assert (model[0].weight.grad.abs().sum(1) > 0).all()  # of words that occur and of classes alike
 
 
 @pytest.mark.parametrize("names", [{}, {"head": "fc3"}])
@@ -295,7 +284,7 @@ def test_inputs_by_keywords():
 @pytest.mark.bad_input
 @pytest.mark.filterwarnings("ignore:None of the inputs:UserWarning")
 def test_a_stage_inside_a_checkpoint():
-    from models.test_twenty import timm_vit
+    from models.test_any_model import timm_vit
 
     network = adapt(timm_vit())
     with pytest.raises(RuntimeError, match=r"stage 1 \(model.blocks.0\) runs inside torch.utils.checkpoint, which wou"):
