@@ -74,8 +74,7 @@ def test_metrics_are_those_of_the_attacks_and_the_curve_passes_the_suites_own_ep
 def test_it_is_made_of_a_runs_test_set():
     run, settings = source(), AdversarialSettings(steps=1, curve_examples=10)
     made = Adversarial.of(run, settings)
-    pixels = torch.cat([batch for batch, _ in made.batches])
-    assert torch.equal((pixels * 255).round(), run.splits.test.images.float())
+    torch.testing.assert_close(torch.cat([pixels for pixels, _ in made.batches]), run.splits.test.images / 255)
     assert (made.mean, made.std, made.settings) == (MEAN, STD, settings)
     assert torch.cat([labels for _, labels in made.few]).bincount().tolist() == [2] * 5
     # There are not five hundred images, and fewer still are wanted.
@@ -134,11 +133,9 @@ def test_the_loaders_batches_do_not_matter_and_nothing_is_left_behind(trained):
     network.train()
     network.classifier.bias.requires_grad_(False)
     state = torch.get_rng_state()
-    results = []
-    for size in (1, 5, 8):
-        layout = few.contiguous(memory_format=torch.channels_last)
-        results.append(autoattack(network, batches(layout, kinds, size), epsilon=0.04, batch_size=5))
-    assert all(torch.equal(fooled, results[0][1]) for _, fooled in results)
+    layout = few.contiguous(memory_format=torch.channels_last)
+    found = [autoattack(network, batches(layout, kinds, size), epsilon=0.04, batch_size=5)[1] for size in (1, 5, 8)]
+    assert all(torch.equal(fooled, found[0]) for fooled in found)
     assert torch.equal(torch.get_rng_state(), state)
     assert not logging.getLogger("auto-attack").disabled
     assert all(p.grad is None for p in network.parameters())

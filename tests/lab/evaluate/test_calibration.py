@@ -163,12 +163,6 @@ def test_logits_so_large_that_float32_would_round_still_give_a_likelihood():
     assert found == pytest.approx((math.log1p(math.exp(-0.5)) + 2000.0) / 2, rel=1e-9)
 
 
-def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
-    """Mean of -log softmax(logits / T) at the label."""
-    z = logits / temperature
-    return float(np.mean(logsumexp(z, axis=1) - z[np.arange(len(z)), labels]))
-
-
 def noisy(examples: int, classes: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and labels drawn from their softmax at a third of the scale: the best temperature is about 3."""
     generator = torch.Generator().manual_seed(examples)
@@ -180,30 +174,32 @@ def noisy(examples: int, classes: int, scale: float) -> tuple[torch.Tensor, torc
 def test_it_is_the_minimum(examples, classes, scale):
     logits, labels = noisy(examples, classes, scale)
     found = fit_temperature(logits, labels)
-    z, y = logits.numpy(), labels.numpy()
-    best = minimize_scalar(lambda t: loss(z, y, np.exp(t)), bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
+
+    def loss(log_temperature: float) -> float:
+        z = logits.numpy() / np.exp(log_temperature)
+        return float(np.mean(logsumexp(z, axis=1) - z[np.arange(len(z)), labels]))
+
+    best = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
     assert found == pytest.approx(np.exp(best.x), rel=1e-5)  # a minimum is flat: this is what its value can tell
-    slope = (loss(z, y, found * (1 + 1e-4)) - loss(z, y, found * (1 - 1e-4))) / 2e-4
-    assert abs(slope) < 1e-6
+    assert abs(loss(math.log(found) + 1e-4) - loss(math.log(found) - 1e-4)) < 2e-10
 
 
-def test_it_undoes_a_scale():
+def test_it_undoes_a_scale_and_a_constant_or_a_class_ruled_out_does_no_harm():
     logits, labels = noisy(2000, 5, 4.0)
     one = fit_temperature(logits, labels)
-    for factor in (0.03, 0.5, 7.0, 20.0):
+    for factor in (0.03, 20.0):
         assert fit_temperature(logits * factor, labels) == pytest.approx(one * factor, rel=1e-9)
     assert fit_temperature(logits + 1e6, labels) == pytest.approx(one, rel=1e-6)
+    ruled_out = torch.cat([logits, torch.full((2000, 1), -torch.inf)], 1)
+    assert fit_temperature(ruled_out, labels) == pytest.approx(one, rel=1e-12)
 
 
-def test_without_a_minimum_it_is_the_limit_and_a_class_ruled_out_does_no_harm():
+def test_without_a_minimum_it_is_the_limit():
     logits = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
     assert fit_temperature(logits, torch.tensor([0, 1])) == 0.01
     assert fit_temperature(logits, torch.tensor([1, 0])) == 100
     assert fit_temperature(torch.zeros(3, 2), torch.tensor([0, 1, 1])) == 100
     assert fit_temperature(torch.tensor([[1e6, 0.0], [0.0, 5.0]]), torch.tensor([1, 1])) == 100
-    logits, labels = noisy(500, 4, 4.0)
-    ruled_out = torch.cat([logits, torch.full((500, 1), -torch.inf)], 1)
-    assert fit_temperature(ruled_out, labels) == pytest.approx(fit_temperature(logits, labels), rel=1e-12)
 
 
 METRICS = ["nll", "brier", "ece", "mce", "classwise_ece", "rms_calibration_error", "overconfidence_error"]

@@ -100,8 +100,8 @@ def test_it_is_the_challenges(seed, ignored):
     precision = theirs.eval["precision"][:, :, :, 0, -1]
     assert list(each) == ["a", "b", "c"]  # there is no d
     for label, name in enumerate("abc"):
-        assert each[name]["ap"] == pytest.approx(precision[:, :, label].mean(), abs=1e-6)
-        assert each[name]["ap50"] == pytest.approx(precision[0, :, label].mean(), abs=1e-6)
+        wanted = {"ap": precision[:, :, label].mean(), "ap50": precision[0, :, label].mean()}
+        assert each[name] == pytest.approx(wanted, abs=1e-6)
     assert metrics["ap"] == pytest.approx(sum(values["ap"] for values in each.values()) / 3, abs=1e-6)
 
 
@@ -149,13 +149,11 @@ def reference(found: Sequence[Detections], truths: Sequence[Objects], label: int
             share = kit_overlap(box, other.double().tolist())
             if kind == label and share > best:
                 best, which = share, j
-        if best >= overlap:
-            if truths[image].ignored[which]:
-                continue
-            hits.append(int((image, which) not in taken))
-            taken.add((image, which))
-        else:
-            hits.append(0)
+        near = best >= overlap
+        if near and truths[image].ignored[which]:
+            continue
+        hits.append(int(near and (image, which) not in taken))
+        taken |= {(image, which)} if near else set()
     recall = [sum(hits[: i + 1]) / wanted for i in range(len(hits))]
     precision = [sum(hits[: i + 1]) / (i + 1) for i in range(len(hits))]
     if form == "11_point":
@@ -198,8 +196,7 @@ def test_means_over_classes_and_overlaps():
         wanted = {"ap": sum(at.values()) / 10, "ap50": at[50], "ap75": at[75], "11_point/ap50": old}
         assert each[name] == pytest.approx(wanted, abs=1e-12)
     assert set(metrics) == {"ap", "ap50", "ap75", "11_point/ap50"}
-    for name, value in metrics.items():
-        assert value == pytest.approx(sum(found_[name] for found_ in each.values()) / 3)
+    assert metrics == pytest.approx({name: sum(values[name] for values in each.values()) / 3 for name in metrics})
 
 
 HIT, MISS = [10.0, 10, 20, 20], [50.0, 50, 60, 60]

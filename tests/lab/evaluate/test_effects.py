@@ -47,9 +47,8 @@ def grey(side: int, count: int, value: float = 0.5) -> Tensor:
     return torch.full((count, 3, side, side), value)
 
 
-noise_cases = pytest.mark.parametrize(
-    ("benchmark", "side", "count", "severity"), [(32, 32, 40, 1), (64, 64, 10, 5), (224, 130, 2, 5)]
-)
+CASES = [(32, 32, 40, 1), (64, 64, 10, 5), (224, 130, 2, 5)]
+noise_cases = pytest.mark.parametrize(("benchmark", "side", "count", "severity"), CASES)
 
 
 @noise_cases
@@ -130,15 +129,13 @@ def test_glass_blur_moves_pixels_one_after_the_other(size, severity):
 
 def smeared(image: np.ndarray, radius: int, sigma: float, degrees: float) -> np.ndarray:
     """Weights of half a Gaussian along a line, whole pixels, the border repeated."""
-    _, h, w = image.shape
     weights = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(2 * radius + 1)]
+    _, rows, columns = np.indices(image.shape)
     out = np.zeros_like(image)
     for i, weight in enumerate(weights):
-        down = math.ceil(i * math.sin(math.radians(degrees)) - 0.5)
-        right = math.ceil(i * math.cos(math.radians(degrees)) - 0.5)
-        for y in range(h):
-            for x in range(w):
-                out[:, y, x] += weight * image[:, min(max(y + down, 0), h - 1), min(max(x + right, 0), w - 1)]
+        down, right = (math.ceil(i * f(math.radians(degrees)) - 0.5) for f in (math.sin, math.cos))
+        y, x = (rows + down).clip(0, image.shape[1] - 1), (columns + right).clip(0, image.shape[2] - 1)
+        out += weight * np.take_along_axis(np.take_along_axis(image, y, 1), x, 2)
     return out / sum(weights)
 
 
@@ -177,12 +174,10 @@ def test_brightness_adds_to_the_value_of_hsv(size, severity):
     pixels = photos(size, 1)
     pixels[0, :, :2, :2] = torch.tensor([[[0.0, 1.0], [0.0, 0.2]], [[0.0, 1.0], [0.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
     (more,) = level_of("brightness", severity, size, size)
-    expected = torch.zeros_like(pixels)
-    for y in range(size):
-        for x in range(size):
-            hue, saturation, value = colorsys.rgb_to_hsv(*pixels[0, :, y, x].tolist())
-            expected[0, :, y, x] = torch.tensor(colorsys.hsv_to_rgb(hue, saturation, min(value + more, 1.0)))
-    torch.testing.assert_close(corrupted("brightness", pixels, severity), expected, atol=1e-6, rtol=0)
+    hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in pixels[0].flatten(1).T.tolist()]
+    expected = torch.tensor([colorsys.hsv_to_rgb(h, s, min(value + more, 1.0)) for h, s, value in hsv])
+    found = corrupted("brightness", pixels, severity)[0].flatten(1).T
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 def diamond_square(wobble: np.ndarray, decay: float) -> np.ndarray:
@@ -192,14 +187,12 @@ def diamond_square(wobble: np.ndarray, decay: float) -> np.ndarray:
     step, rough = side, 100.0
     while step >= 2:
         half = step // 2
-        for y in range(half, side, step):
-            for x in range(half, side, step):
-                near = [heights[(y + dy) % side, (x + dx) % side] for dy in (-half, half) for dx in (-half, half)]
-                heights[y, x] = sum(near) / 4 + rough**2 * wobble[y, x]
-        for y in range(0, side, half):
-            for x in range(half if y % step == 0 else 0, side, step):
-                near = [heights[(y + d) % side, x] for d in (-half, half)]
-                near += [heights[y, (x + d) % side] for d in (-half, half)]
+        centres = [(y, x) for y in range(half, side, step) for x in range(half, side, step)]
+        middles = [(y, x) for y in range(0, side, half) for x in range(half if y % step == 0 else 0, side, step)]
+        corners, beside = ((-1, -1), (-1, 1), (1, -1), (1, 1)), ((-1, 0), (1, 0), (0, -1), (0, 1))
+        for places, around in ((centres, corners), (middles, beside)):
+            for y, x in places:
+                near = [heights[(y + dy * half) % side, (x + dx * half) % side] for dy, dx in around]
                 heights[y, x] = sum(near) / 4 + rough**2 * wobble[y, x]
         step, rough = half, rough / decay
     heights -= heights.min()
@@ -275,9 +268,7 @@ def as_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels * 255).round().byte().movedim(0, -1).numpy().squeeze())
 
 
-@pytest.mark.parametrize(
-    ("size", "channels", "severity"), [(32, 3, 1), (64, 3, 5), (125, 3, 5), (32, 1, 5), (32, 2, 1)]
-)
+@pytest.mark.parametrize(("size", "channels", "severity"), [(32, 3, 1), (125, 3, 5), (32, 1, 5), (32, 2, 1)])
 def test_jpeg_is_pillows(size, channels, severity):
     """Image by image, whatever the batch; of one or two channels each is a grey file."""
     pixels = photos(size, 2)[:, :channels]
@@ -285,8 +276,7 @@ def test_jpeg_is_pillows(size, channels, severity):
     images = pixels if channels == 3 else pixels.flatten(0, 1).unsqueeze(1)
     found = corrupted("jpeg_compression", pixels, severity).reshape(images.shape) * 255
     for image, ours in zip(images, found, strict=True):
-        file = io.BytesIO()
-        as_image(image).save(file, "JPEG", quality=int(quality))
+        as_image(image).save(file := io.BytesIO(), "JPEG", quality=int(quality))
         wanted = torch.from_numpy(np.array(Image.open(file), dtype=np.float32))
         torch.testing.assert_close(ours.movedim(0, -1).squeeze(-1), wanted, atol=1e-3, rtol=0)
 
@@ -297,8 +287,8 @@ def test_pixelate_is_pillows_but_for_rounding_to_eight_bits(size, severity):
     pixels = photos(size, 2)
     (share,) = level_of("pixelate", severity, size, size)
     small = (int(size * share),) * 2
+    box = Image.Resampling.BOX
     for found, before in zip(corrupted("pixelate", pixels, severity), pixels, strict=True):
-        box = Image.Resampling.BOX
         theirs = np.asarray(as_image(before).resize(small, box).resize((size, size), box))
         assert np.abs(found.movedim(0, -1).numpy() * 255 - theirs).max() <= 1.001
 

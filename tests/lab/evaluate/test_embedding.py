@@ -73,16 +73,13 @@ def test_class_distances_are_those_of_a_loop(points):
     assert class_distances(embeddings, labels) == pytest.approx(wanted, rel=1e-12)
 
 
-def test_effective_rank_is_that_of_numpys_singular_values():
+def test_effective_rank_counts_directions():
+    """As NumPy's singular values say; equal spread in three of five directions, far from the origin: 3; none: 0."""
     embeddings, _ = sample(40, 6, 3)
     values = embeddings.double().numpy()
     singular = np.linalg.svd(values - values.mean(0), compute_uv=False)
     p = singular / singular.sum()
     assert effective_rank(embeddings) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-12)
-
-
-def test_effective_rank_counts_directions():
-    """Equal spread in three of five directions, far from the origin: 3; spread in one: 1; none: 0."""
     corners = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)))
     embeddings = torch.cat([corners, torch.full((8, 2), 7.0)], 1)
     assert effective_rank(embeddings + 100) == pytest.approx(3)

@@ -27,8 +27,7 @@ from multimix.protocols import SILENT, Monitor, Network, encode
 Query = Literal["gap", "cam"]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the file; (0, 0, 1, 1) is its upper left one
 Boxes = dict[str, list[Box]]  # those of each image, by what the file calls the image
-OVERLAPS = (0.5, 0.3, 0.7)
-"""Intersections over union from which on a box counts as right; the first is the usual one."""
+OVERLAPS = (0.5, 0.3, 0.7)  # intersections over union from which on a box counts as right; the first is the usual one
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,7 @@ from multimix.lab.evaluate.passes import LabelledBatches, concatenated, evaluati
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
-ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""Those of AutoAttack's standard version (Croce and Hein, ICML 2020, section 6), in order."""
+ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")  # AutoAttack's standard version (Croce and Hein, ICML 2020)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -297,9 +297,8 @@ def frost(pixels: Float[Tensor, "b c h w"], level: Level, draw: Draw) -> Float[T
     side = panes.shape[-1]
     place = draw(lambda g: torch.stack([torch.randint(n, (), generator=g) for n in (len(panes), side, side)]))
     # Textures continue beyond their edges at the other side.
-    y, x = (
-        (place[:, i + 1, None] + torch.arange(n, device=place.device)) % side for i, n in enumerate(pixels.shape[2:])
-    )
+    sides = (torch.arange(n, device=place.device) for n in pixels.shape[2:])
+    y, x = ((place[:, i, None] + places) % side for i, places in enumerate(sides, 1))
     ice = panes.movedim(1, -1)[place[:, 0, None, None], y[:, :, None], x[:, None]].movedim(-1, 1)
     return clear * pixels + icy * (ice if pixels.shape[1] == 3 else ice.mean(1, keepdim=True))
 

@@ -119,8 +119,8 @@ LEVELS: dict[str, dict[int, tuple[Level, ...]]] = {
         224: ((25,), (18,), (15,), (10,), (7,)),
     },
 }
-"""The parameters of five severities at three sizes of image: those of CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C, as
-found in the code that made them (github.com/hendrycks/robustness). What each means is said where it is used."""
+"""The parameters of five severities at three sizes: those of CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C, by the code
+that made them (github.com/hendrycks/robustness). What each means is said where it is used."""
 CORRUPTIONS: dict[str, Callable[[Tensor, Level, effects.Draw], Tensor]] = {n: getattr(effects, n) for n in LEVELS}
 """Every corruption by its name, in the order of Hendrycks and Dietterich (ICLR 2019, arXiv 1903.12261)."""
 

@@ -20,8 +20,7 @@ from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
 Fitted = dict[str, Callable[[Tensor], Tensor]]  # from embeddings (b, d) to scores (b,)
-Seen = tuple[dict[str, Float64[Tensor, " n"]], Int64[Tensor, " n"]]
-"""What a pass over a set gives, on the CPU: each score of every image, and their fingerprints."""
+Seen = tuple[dict[str, Float64[Tensor, " n"]], Int64[Tensor, " n"]]  # each score of every image, and fingerprints
 
 
 @dataclass(frozen=True, kw_only=True)
