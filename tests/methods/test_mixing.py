@@ -56,15 +56,13 @@ def masked(images, drawn):
 
 
 def shrunk(images, drawn):
-    """Put, pixel by pixel, the partner's nearest pixel where the small image lies."""
-    (height, width), (small_height, small_width) = images.shape[2:], drawn.given["size"]
-    mixed, (top, left) = images.clone(), drawn.given["corners"].tolist()
-    for i, j in enumerate(drawn.partners.tolist()):
-        for y in range(small_height):
-            for x in range(small_width):
-                source = images[j, :, y * height // small_height, x * width // small_width]
-                mixed[i, :, top[i] + y, left[i] + x] = source
-    return mixed, [1 - small_height * small_width / (height * width)] * len(images)
+    """Put the partner's nearest pixels where the small image lies."""
+    (height, width), (h, w) = images.shape[2:], drawn.given["size"]
+    mixed, rows, columns = images.clone(), torch.arange(h) * height // max(h, 1), torch.arange(w) * width // max(w, 1)
+    places = zip(drawn.partners.tolist(), *drawn.given["corners"].tolist(), strict=True)
+    for i, (j, top, left) in enumerate(places):
+        mixed[i, :, top : top + h, left : left + w] = images[j][:, rows][:, :, columns]
+    return mixed, [1 - h * w / (height * width)] * len(images)
 
 
 LOOPS = {

@@ -52,6 +52,13 @@ OBJECTIVES = {
     "labels": (BinaryCrossEntropy(), lambda y: (torch.arange(5) >= y.unsqueeze(1)).float()),
     "values": (SquaredError(), lambda y: y.unsqueeze(1) - torch.arange(5.0)),
 }
+TORCHS = {
+    "weights": nn.CrossEntropyLoss(torch.tensor((1.0, 2.0, 0.5, 3.0, 1.0))),
+    "smooth": nn.CrossEntropyLoss(label_smoothing=0.1),
+    "ignoring": nn.CrossEntropyLoss(),
+    "labels": nn.BCEWithLogitsLoss(),
+    "values": nn.MSELoss(),
+}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -71,15 +78,8 @@ def test_every_method_trains_for_every_objective(method, name, taught):
 def test_plain_training_is_torchs(name):
     objective, targets_of = OBJECTIVES[name]
     network, inputs, targets = images(objective)
-    targets, outputs = targets_of(targets), network(inputs)
-    expected = {
-        "weights": lambda: nn.functional.cross_entropy(outputs, targets, torch.tensor(objective.class_weights)),
-        "smooth": lambda: nn.functional.cross_entropy(outputs, targets, label_smoothing=0.1),
-        "ignoring": lambda: nn.functional.cross_entropy(outputs, targets),
-        "labels": lambda: nn.functional.binary_cross_entropy_with_logits(outputs, targets),
-        "values": lambda: nn.functional.mse_loss(outputs, targets),
-    }[name]()
-    torch.testing.assert_close(ERM()(network, inputs, targets).total, expected)
+    expected = TORCHS[name](network(inputs), targets_of(targets))
+    torch.testing.assert_close(ERM()(network, inputs, targets_of(targets)).total, expected)
 
 
 @pytest.mark.parametrize(
@@ -168,25 +168,17 @@ def test_sequences_of_different_length(name, taught):
     assert gradient[1:].abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS_OF_EMBEDDINGS if name != "manifold"])
+@pytest.mark.parametrize("name", [name for name in METHODS_OF_EMBEDDINGS if name != "manifold"] + ["label maps"])
 def test_more_padding_changes_nothing(name):
-    (tokens, targets), method = sentences(), METHODS_OF_EMBEDDINGS[name]
-    totals = [
-        method(Tagger(), nn.functional.pad(tokens, (0, more)), targets, generator=seeded()).total for more in (0, 5)
-    ]
-    torch.testing.assert_close(*totals)
-
-
-def test_labels_of_positions_are_those_of_the_positions_that_are_left():
-    """Padding to a length that no sequence has changes nothing, for labels at every position either."""
-    tokens, _ = sentences()
+    """For labels at every position either: they are those of the positions that some sequence has."""
+    (tokens, targets), totals = sentences(), []
     labels = torch.randint(5, tokens.shape, generator=seeded(2))
-    totals = []
     for more in (0, 5):
-        network = Tagger()
-        network.pool = lambda output: output.features
-        padded = [nn.functional.pad(t, (0, more)) for t in (tokens, labels)]
-        totals.append(DenseMultiMix(TUPLES)(network, *padded, generator=seeded()).total)
+        network, padded = Tagger(), nn.functional.pad(tokens, (0, more))
+        if name == "label maps":
+            network.pool, targets = (lambda output: output.features), nn.functional.pad(labels, (0, more))
+        method = METHODS_OF_EMBEDDINGS.get(name, DenseMultiMix(TUPLES))
+        totals.append(method(network, padded, targets, generator=seeded()).total)
     torch.testing.assert_close(*totals)
 
 

@@ -1,6 +1,5 @@
 """SuperMix against a plain search in float64, what it mixes, and what it refuses."""
 
-
 import pytest
 import torch
 from scipy import stats

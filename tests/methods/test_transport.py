@@ -10,20 +10,11 @@ import toy
 from methods.shared import problem, same_gradients
 from multimix.methods import OptTransMix
 from multimix.methods._predict import PairMixing
-from multimix.methods.transport import AlignMix, squared_distances
+from multimix.methods.transport import Aligning, AlignMix, squared_distances
 from multimix.ops import barycentre, sinkhorn
 from toy import seeded
 
 ALIGNED = AlignMix(prob=1.0)
-
-
-def drawn_with(method, inputs, onto_first):
-    """Return a seed and its draw, of one direction."""
-    for seed in range(50):
-        drawn = method.draw(None, inputs, None, seeded(seed))
-        if drawn.onto_first is onto_first:
-            return seed, drawn
-    raise AssertionError
 
 
 def plan_of(first, second, settings):
@@ -43,7 +34,8 @@ def plan_of(first, second, settings):
 def test_aligned_mixing_equals_the_loop(b, shape, onto_first, soft):
     network, inputs, given, probabilities = problem(b, *shape, soft=soft)
     method = AlignMix(prob=1.0, iterations=23, tolerance=0.0)
-    seed, drawn = drawn_with(method, inputs, onto_first)
+    draws = ((seed, method.draw(None, inputs, None, seeded(seed))) for seed in range(50))
+    seed, drawn = next(each for each in draws if each[1].onto_first is onto_first)
     lam, partners = float(drawn.lam), drawn.partners
     maps, mixed = network.embed(inputs), []
     for i, j in enumerate(partners.tolist()):
@@ -62,16 +54,10 @@ def test_aligned_mixing_equals_the_loop(b, shape, onto_first, soft):
 def test_a_case_worked_by_hand():
     """Two positions whose costs are far over epsilon: the plan exchanges them, and each row of R is a one."""
     features = torch.tensor([[[0.0], [10.0]], [[12.0], [1.0]]])
-    partners = torch.tensor([1, 0])
-    pairing = PairMixing(partners, torch.tensor(0.75))
-    onto_first, onto_second = (_aligning(pairing, flag) for flag in (True, False))
-    torch.testing.assert_close(onto_first.mix(features), torch.tensor([[[0.25], [10.5]], [[11.5], [0.75]]]))
-    torch.testing.assert_close(onto_second.mix(features), torch.tensor([[[10.5], [0.25]], [[0.75], [11.5]]]))
-
-
-def _aligning(pairing, onto_first):
-    _, drawn = drawn_with(ALIGNED, torch.zeros(2, 3), onto_first)
-    return type(drawn)(pairing, ALIGNED, onto_first=onto_first)
+    pairing = PairMixing(torch.tensor([1, 0]), torch.tensor(0.75))
+    onto_first, onto_second = (Aligning(pairing, ALIGNED, onto_first=onto).mix(features) for onto in (True, False))
+    torch.testing.assert_close(onto_first, torch.tensor([[[0.25], [10.5]], [[11.5], [0.75]]]))
+    torch.testing.assert_close(onto_second, torch.tensor([[[10.5], [0.25]], [[0.75], [11.5]]]))
 
 
 def test_the_other_steps_are_mixup():
@@ -100,10 +86,10 @@ def test_costs_are_squared_distances_far_from_the_origin_too():
 
 
 def test_half_precision_is_aligned_in_float32():
-    maps = toy.batch(3, 5, 4)[0].bfloat16()
+    maps, pairing = toy.batch(3, 5, 4)[0].bfloat16(), PairMixing(torch.tensor([2, 1, 0]), torch.tensor(0.5))
     with torch.autocast("cpu", torch.bfloat16):
         plan = ALIGNED.plan(maps, maps.flip(0))
-        mixed = _aligning(PairMixing(torch.tensor([2, 1, 0]), torch.tensor(0.5)), onto_first=False).mix(maps)
+        mixed = Aligning(pairing, ALIGNED, onto_first=False).mix(maps)
     cost = squared_distances(maps.float(), maps.float().flip(0))
     torch.testing.assert_close(plan, sinkhorn(cost, 0.1, iterations=100, tolerance=0.1))
     assert mixed.dtype == torch.bfloat16
