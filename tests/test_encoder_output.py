@@ -19,9 +19,9 @@ def test_each_position_is_an_example():
 
 def test_plain_features_are_an_output_of_their_own():
     output = EncoderOutput.of(FEATURES)
+    assert EncoderOutput.of(output) is output
     assert output.features is FEATURES
     assert (output.mask, output.grid, output.context) == (None, None, None)
-    assert EncoderOutput.of(output) is output
 
 
 class Aware(toy.Toy):

@@ -11,19 +11,13 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
-WANTED = {"own_loop.py", "timm_finetune.py", "text_classifier.py", "time_series.py", "tabular.py", "segmentation.py"}
-
-
-def test_there_is_one_of_each():
-    assert set(SCRIPTS) == WANTED
+SCRIPTS = ("own_loop.py", "segmentation.py", "tabular.py", "text_classifier.py", "time_series.py", "timm_finetune.py")
 
 
 def scores(said: str) -> list[float]:
     """The accuracies that an example prints, at least three, in percent."""
     found = [float(number) for number in re.findall(r"(?:accuracy|IoU)\s+([\d.]+)%", said)]
     assert len(found) >= 3
-    assert max(found) <= 100
     return found
 
 
@@ -35,7 +29,7 @@ def test_example_runs_for_an_epoch(name, monkeypatch, capsys):
     assert example.EPOCHS > 1
     monkeypatch.setattr(example, "EPOCHS", 1)
     example.main()
-    assert min(scores(capsys.readouterr().out)) >= 0
+    assert 0 <= min(scores(capsys.readouterr().out)) <= 100
 
 
 @pytest.mark.sweep
@@ -43,9 +37,8 @@ def test_example_runs_for_an_epoch(name, monkeypatch, capsys):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_example_learns(name, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     chance = {"segmentation.py": 20, "own_loop.py": 60, "timm_finetune.py": 60}.get(name, 45)
     assert min(scores(done.stdout)) > chance
@@ -66,7 +59,8 @@ def run_notebook(epochs: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
     return curves
 
 
-def test_notebook_runs_from_top_to_bottom(monkeypatch):
+def test_notebook_runs_from_top_to_bottom_and_no_example_is_left_out(monkeypatch):
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SCRIPTS)
     assert len(run_notebook(1, monkeypatch)) == 6
 
 

@@ -36,13 +36,12 @@ def own_loop(net, method, batches, *, lr=0.05, seed=3, accumulate=1):
     return found
 
 
-def train(model, batches, criterion, mix=None):
+def train(model, batches, criterion, mix=lambda *batch: batch):
     """A loop that knows of no method: cross-entropy of what is mixed, or a loss that mixes; returns every loss."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     found = []
     for inputs, targets in batches:
-        if mix is not None:
-            inputs, targets = mix(inputs, targets)
+        inputs, targets = mix(inputs, targets)
         loss = criterion(model(inputs), targets)
         loss.backward()
         optimizer.step()

@@ -161,9 +161,8 @@ def test_bad_arguments_are_named(toy):
             TimmMixup(**{name: 1.5})
     with pytest.raises(ValueError, match=r"targets must lie in 0\.\.1"):
         TimmMixup(num_classes=2)(toy.images, toy.labels)
-    with pytest.raises(ValueError, match="inputs must be images and labels of a mini-batch, got Tensor"):
-        MixTransform(num_classes=4)(toy.images)
-    with pytest.raises(ValueError, match="got nothing"):
-        MixTransform(num_classes=4)()
+    for given, got in (((toy.images,), "Tensor"), ((), "nothing")):
+        with pytest.raises(ValueError, match=f"inputs must be images and labels of a mini-batch, got {got}"):
+            MixTransform(num_classes=4)(*given)
     with pytest.raises(TypeError, match=r"inputs must be floating-point, got torch\.uint8"):
         MixTransform(num_classes=4)((255 * toy.images).byte(), toy.labels)

@@ -102,9 +102,8 @@ def test_constant_columns_and_outliers():
     x[:, 2] = 1e8
     fitted = MultiMixClassifier(epochs=10, random_state=0).fit(x, y)
     assert fitted.score(x, y) > 0.8
-    far = x.copy()
-    far[:, 0] = 1e300
-    assert np.isfinite(fitted.predict_proba(far)).all()
+    x[:, 0] = 1e300
+    assert np.isfinite(fitted.predict_proba(x)).all()
 
 
 def test_held_out_rows_stop_early_and_the_best_weights_stay(capsys):

@@ -80,9 +80,9 @@ def test_network_has_equal_logits_after_a_round_trip(name, tmp_path):
 
 
 def test_model_of_ones_own_is_loaded_into_another(tmp_path):
-    model, other = HandWritten(), HandWritten()
-    folder = save_pretrained(mm.adapt(model, encoder="body", head="out"), tmp_path / "out")
-    loaded, _ = load_pretrained(folder, network=mm.adapt(other, encoder="body", head="out"))
+    model, other = (mm.adapt(module, encoder="body", head="out") for module in (HandWritten(), HandWritten()))
+    folder = save_pretrained(model, tmp_path / "out")
+    loaded, _ = load_pretrained(folder, network=other)
     images = torch.randn(5, 3, 12, 12)
     assert torch.equal(loaded(images), model(images))
     with pytest.raises(ValueError, match="network must be given"):
@@ -201,8 +201,6 @@ def test_bad_arguments_are_named(run, tmp_path):
             push_to_hub(run, wrong, api=Recorder())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    with pytest.raises(FileExistsError, match="exists and is not empty"):
-        save_pretrained(run, tmp_path / "full")
     refused = {
         "config builds another network than source": {"config": CONFIG | {"width": 4}},
         r"config must hold arguments of multimix\.models\.build": {"config": CONFIG | {"depth": 4}},
@@ -211,12 +209,11 @@ def test_bad_arguments_are_named(run, tmp_path):
         "record must hold a metric such as accuracy, got only seed": {"record": {"seed": 1}},
         "record must hold finite numbers, got accuracy = nan": {"record": {"accuracy": float("nan")}},
         "record must be a mapping or a list of them, got float": {"record": 0.9},
+        "source must be a network or the folder of a run, got int": {"source": 3},
+        "config must be left out: a run has its own": {"source": run},
+        "folder .*full exists and is not empty": {"folder": tmp_path / "full"},
     }
     for said, given in refused.items():
-        with pytest.raises((TypeError, ValueError), match=said):
-            save_pretrained(network(), tmp_path / "out", **{"config": CONFIG, **given})
-    with pytest.raises(TypeError, match="source must be a network or the folder of a run, got int"):
-        save_pretrained(3, tmp_path / "out")
-    with pytest.raises(ValueError, match="config must be left out: a run has its own"):
-        save_pretrained(run, tmp_path / "out", config=CONFIG)
+        with pytest.raises((TypeError, ValueError, FileExistsError), match=said):
+            save_pretrained(**{"source": network(), "folder": tmp_path / "out", "config": CONFIG, **given})
     assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,7 +46,6 @@ def test_every_suite_that_suits_the_data(multimix, run):
     assert set(records) == set(measured)
     assert all(record["settings"]["examples"] == record["examples"] == 40 for record in records.values())
     assert records["adversarial"]["settings"]["steps"] == 2
-    assert 0 <= records["ood"]["mean/energy/auroc"] <= 1
     figures = json.loads((run / "evaluation/adversarial.json").read_text())["figures"]
     assert figures["epsilon_curve"]["epsilon"] == [0.0, 0.1]
     page = (run / "report.html").read_text()
@@ -79,16 +79,14 @@ def test_help_names_every_suite_and_setting(multimix):
 def test_a_set_that_is_the_test_set_is_measured_and_warned_of(multimix, run):
     code, out, err = multimix("evaluate run --suites ood --ood.sets digits --ood.scores msp --quiet")
     assert (code, "ood: " in out) == (0, True)
-    said = err.splitlines()
-    assert said[0] == "multimix: warning: ood: digits is the data set of the run itself"
-    assert re.fullmatch(r"multimix: warning: ood: 359 of the 359 images of digits are in the test set too; .*", said[1])
+    said = [line.removeprefix("multimix: warning: ood: ") for line in err.splitlines()]
+    assert said[0] == "digits is the data set of the run itself"
+    assert said[1].startswith("359 of the 359 images of digits are in the test set too; ")
     assert records_of(run)["ood"]["digits/msp/auroc"] == pytest.approx(0.5)
 
 
 def test_a_stop_says_how_it_goes_on(multimix, run, monkeypatch):
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
+    stop = Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr("multimix.lab.evaluate.Occlusion.__call__", stop)
     code, out, err = multimix("evaluate run --suites calibration occlusion")
     assert (code, err) == (130, "multimix: stopped; the same command goes on with the suites that are not done\n")

@@ -22,19 +22,17 @@ from multimix.names import METHOD_NAMES
 HEAVY = {"torch", "tyro", "numpy", "lightning_fabric", "timm", "sklearn", "matplotlib", "rich", "argparse"}
 
 
-def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE"))}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, env=environment
-    )
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
 @pytest.mark.parametrize("line", ["", "--help", "-h", "help"])
 def test_help_names_every_command(multimix, line):
-    out = multimix.succeeds(line)
-    assert out.startswith("usage: multimix COMMAND ...")
-    for name, about in COMMANDS.items():
-        assert any(row.split() == [name, *about.split()] for row in out.splitlines())
+    first, *rows = multimix.succeeds(line).splitlines()
+    assert first == "usage: multimix COMMAND ..."
+    assert all([name, *about.split()] in [row.split() for row in rows] for name, about in COMMANDS.items())
 
 
 @pytest.mark.parametrize("line", ["--version", "-V"])
@@ -51,14 +49,13 @@ def test_every_command_has_help(multimix, command):
 
 def test_help_of_a_recipe_names_every_field_and_its_value(multimix):
     out = multimix.succeeds("train cifar100-paper --help")
-    for text in ("--epochs INT", "(default: 2000)", "--optimizer.learning-rate FLOAT", "(default: cifar100)"):
-        assert text in out
+    texts = "--epochs INT", "(default: 2000)", "--optimizer.learning-rate FLOAT", "(default: cifar100)"
+    assert all(text in out for text in texts)
 
 
 def test_help_comes_without_waiting_for_torch():
-    """A process of its own, as everything heavy has been loaded into this one."""
     code = "import sys; from multimix.__main__ import main; code = main(sys.argv[1:]); print(*sys.modules); exit(code)"
-    done = python(code, "--help")
+    done = python("-c", code, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: multimix COMMAND" in done.stdout
     loaded = set(done.stdout.splitlines()[-1].split())
@@ -68,9 +65,9 @@ def test_help_comes_without_waiting_for_torch():
 
 @pytest.mark.parametrize("module", ["multimix", "multimix.lab.cli"])
 def test_a_mistyped_command_is_answered_without_waiting_either(module):
-    done = subprocess.run([sys.executable, "-m", module, "trian"], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "multimix: unknown command 'trian'; did you mean train?\n"
+    done = python("-m", module, "trian")
+    said = "multimix: unknown command 'trian'; did you mean train?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 SMALL = f"train digits {TINY} --name run"
@@ -191,7 +188,6 @@ sys.exit(main(["list"]))
 
 
 def test_a_reader_who_has_seen_enough_is_no_error():
-    """As in ``multimix list | head -1``, with a command that says more than a pipe holds."""
     child: Any = subprocess.Popen([sys.executable, "-c", MUCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout.readline() == b"much\n"
     child.stdout.close()

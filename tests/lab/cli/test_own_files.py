@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cli.command import TINY
 from cli.own import FILES, METHOD, RECIPE, TOLD, lay
 from multimix.lab.cli.__main__ import main
 from multimix.lab.hub import load_pretrained, save_pretrained
@@ -67,7 +68,6 @@ def test_fields_of_a_method_and_of_one_inside_another_can_be_overridden(multimix
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been_whatever_became_of_its_files(multimix, trained):
-    """The process is killed amid its third step, and goes on in another one from the copies."""
     lay(Path("own"))
     line = [sys.executable, "-m", "multimix", *TRAIN.split(), "--out", ".", "--name", "part"]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums round by them
@@ -122,12 +122,8 @@ def test_what_needs_the_network_alone_needs_no_trust(multimix, run, trained):
     given, wanted, hub = (network.eval()(images) for network, _ in loaded)
     assert torch.equal(given, wanted)
     assert torch.equal(hub, wanted)
-    line = "train digits --width 2 --strides 1 2 2 2 --epochs 1 --train-size 100 --device cpu --quiet --out ."
-    multimix.succeeds(f"{line} --init run --name next")
+    multimix.succeeds(f"train digits {TINY} --quiet --out . --init run --name next")
     assert "code" not in written(Path("next"))
-
-
-def test_a_trusted_run_is_evaluated_by_its_copies(multimix, run):
     assert "(50 images)" in multimix.succeeds("evaluate run --suites accuracy calibration --trust-code")
 
 

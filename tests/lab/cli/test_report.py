@@ -96,15 +96,12 @@ def test_what_cannot_be_compared_leaves_no_page(multimix, seeds, options, said):
 
 def test_methods_are_compared_with_erm_else_with_the_first(seeds):
     mixup, erm, cutmix = (seeds[at : at + 2] for at in (0, 2, 4))
-    assert reference(seeds) == "erm"
-    assert reference(seeds, "cutmix") == "cutmix"
-    assert reference([*mixup, *cutmix]) == "mixup"
-    assert reference(erm) is None
-    assert reference([mixup[0], erm[0]]) is None
     odd = write_run(Path("odd"), label="erm", seed=3, learning_rate=1.0)
-    assert reference([*seeds, odd]) is None  # "erm" would name two rows
-    assert reference([*mixup, *cutmix, odd]) == "mixup"
-    assert reference([*seeds, write_run(Path("other"), label="erm", data="cifar10")]) is None
+    other = write_run(Path("other"), label="erm", data="cifar10")
+    assert (reference(seeds), reference(seeds, "cutmix")) == ("erm", "cutmix")
+    assert reference([*mixup, *cutmix]) == reference([*mixup, *cutmix, odd]) == "mixup"
+    for folders in (erm, [mixup[0], erm[0]], [*seeds, odd], [*seeds, other]):  # "erm" and odd are two rows of one label
+        assert reference(folders) is None
 
 
 @pytest.fixture

@@ -79,26 +79,13 @@ def test_fields_of_the_methods_inside_a_method_can_be_overridden(multimix):
     assert configuration(Path("runs/c")).method.method.methods[0] == MultiMix(alpha=(0.5, 2.0), tuples=5)
 
 
-@pytest.mark.bad_input
-def test_a_run_that_is_there_is_not_overwritten(multimix, finished):
-    shutil.copytree(finished, "runs/run")
-    before = files(Path("runs"))
-    said = multimix.complains(f"train digits {TINY} --name run")
-    assert said.startswith("run folder runs/run exists and is not empty; continue it with --resume runs/run")
-    Path("file").write_text("a file")
-    assert "file" in multimix.complains(f"train digits {TINY} --out file --name run")
-    assert files(Path("runs")) == before
-    assert Path("file").read_text() == "a file"
-
-
 def test_a_run_that_stopped_is_resumed(multimix):
     line = f"train digits {TINY} --method multimix --quiet --checkpoint-steps 1"
     whole = multimix.succeeds(f"{line} --name whole").splitlines()
     with stopped_after(1):
         multimix(f"{line} --name part")
     again = multimix.succeeds("train --quiet --resume runs/part").splitlines()
-    assert again[0] == whole[0]
-    assert again[1] == "run: runs/part"
+    assert again[:2] == [whole[0], "run: runs/part"]
     assert weights(Path("runs/part")) == weights(Path("runs/whole"))
     assert steady(Path("runs/part")) == steady(Path("runs/whole"))
     assert multimix.succeeds("train --resume runs/part").splitlines() == again
@@ -120,19 +107,8 @@ def test_a_finished_run_is_evaluated(multimix, finished):
     assert len(events(Path("run"), "test")) == 1
 
 
-@pytest.mark.bad_input
-def test_unknown_suites_and_damaged_runs_are_refused(multimix, finished):
-    shutil.copytree(finished, "run")
-    assert multimix.complains("evaluate run --suites speed").startswith("unknown suite speed; known are accuracy, ")
-    Path("run/model.safetensors").unlink()
-    assert "run has no model.safetensors yet; finish it with" in multimix.complains("evaluate run")
-    Path("run/config.json").write_text("{")
-    assert "run/config.json cannot be read" in multimix.complains("evaluate run")
-
-
 def test_boxes_of_dashes_are_read_too():
-    """Where the output knows no Unicode, tyro draws with dashes."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))  # which knows no Unicode
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         assert main(["train", "digits", "--epoch", "3"]) == 2
     err.flush()
