@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,15 +119,10 @@ def identity(k: int) -> Toy:
 
 
 def batch(
-    b: int,
-    *shape: int,
-    classes: int = 5,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    b: int, *shape: int, classes: int = 5, seed: int = 0, device: Any = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """Random inputs (b, *shape) and class indices (b,)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     inputs = torch.randn(b, *shape, generator=generator, dtype=torch.float64).to(device, dtype)
     return inputs, torch.randint(classes, (b,), generator=generator).to(device)
 
@@ -138,8 +134,7 @@ def one_hot(targets: Tensor, classes: int = 5, dtype: torch.dtype = torch.float3
 
 def soft_targets(b: int, classes: int, *, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
     """Random class probabilities (b, k)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(b, classes, generator=generator, dtype=torch.float64).mul(2).softmax(-1).to(dtype)
+    return torch.randn(b, classes, generator=seeded(seed), dtype=torch.float64).mul(2).softmax(-1).to(dtype)
 
 
 def _convolution(inside: int, outside: int, kernel: int, stride: int, *, norm: bool) -> nn.Module:

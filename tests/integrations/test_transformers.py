@@ -52,7 +52,6 @@ def names(model):
 
 
 def bert():
-    """A model that ``multimix.adapt`` knows."""
     return hf.BertForSequenceClassification(hf.BertConfig(vocab_size=20, max_position_embeddings=8, **SMALL))
 
 
@@ -105,7 +104,7 @@ def fit(model, data, method, folder, *, resume=None, **options):
 
 
 def batches_of(data):
-    """Return what the method is given of examples in batches of 9."""
+    """What the method is given of examples in batches of 9."""
     keys = [key for key in data[0] if key != "labels"]
     for start in range(0, len(data), 9):
         batch = data[start : start + 9]
@@ -115,7 +114,6 @@ def batches_of(data):
 
 
 def check_parity(toy, model, data, method, folder, *, accumulate=1, **options):
-    """Two epochs in the trainer must be two epochs in the plain loop."""
     twin = copy.deepcopy(model).train()
     net = mm.adapt(twin, **names(model))
     expected = toy.own_loop(net, method(), list(batches_of(data)) * 2, accumulate=accumulate)

@@ -151,7 +151,6 @@ def test_list_names_everything_that_goes_by_a_name(multimix):
         (KeyError("key"), 1, "KeyError: 'key' (with MULTIMIX_DEBUG=1 it says where)"),
         (KeyboardInterrupt(), 130, "stopped; a run goes on with: multimix train --resume RUN"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_no_error_ends_in_a_traceback(multimix, monkeypatch, error, code, said):
     def fail(_: list[str]) -> None:
