@@ -35,10 +35,16 @@ MIXERS = {name: make for name, make in MAKES.items() if name not in ("alignmix",
 """Those that mix inputs."""
 
 
+def labels_of(targets: torch.Tensor, *, soft: bool) -> torch.Tensor:
+    """Return class probabilities in float64, of the targets or soft ones."""
+    b = len(targets)
+    return toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+
+
 def problem(b: int, *shape: int, soft: bool) -> tuple[toy.Toy, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return a network in float64, images, targets as they are given, and their class probabilities."""
     inputs, targets = toy.batch(b, 3, *shape, dtype=torch.float64)
-    rows = toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+    rows = labels_of(targets, soft=soft)
     return toy.images().double().eval(), inputs, rows if soft else targets, rows
 
 

@@ -122,16 +122,9 @@ def test_a_compiled_network_will_do_where_it_is_only_called(method):
 
 @pytest.mark.bad_input
 def test_manifold_mixup_wants_stages_as_well():
-    class Bare(nn.Module):
-        head = None
-
-        def forward(self, inputs):
-            return inputs
-
-        embed = pool = classify = forward
-
+    members = {"head": None, **dict.fromkeys(("forward", "embed", "pool", "classify"), lambda self, values: values)}
     with pytest.raises(TypeError, match="got Bare, which has no mixing_at, stages"):
-        ManifoldMixup()(Bare(), *toy.batch(4, 5))
+        ManifoldMixup()(type("Bare", (nn.Module,), members)(), *toy.batch(4, 5))
 
 
 @pytest.mark.bad_input
@@ -221,6 +214,7 @@ EXTRA = {
 """What is in a method's loss besides the labels and the teacher."""
 every = pytest.mark.parametrize("name", MAKES)
 mixers = pytest.mark.parametrize("name", MIXERS)
+shapes = pytest.mark.parametrize("shape", [(1, 3, 6, 6), (2, 3, 1, 1), (5, 3, 7, 2), (3, 3, 5, 9)])
 
 
 @every
@@ -286,7 +280,7 @@ def test_a_network_that_fails_is_left_as_it_was(name):
 
 
 @every
-@pytest.mark.parametrize("shape", [(1, 3, 6, 6), (2, 3, 1, 1), (5, 3, 7, 2), (3, 3, 5, 9)])
+@shapes
 def test_images_of_any_kind(name, shape):
     network, (inputs, targets) = toy.images(norm=False), toy.batch(*shape)
     constant = torch.arange(float(len(inputs))).view(-1, 1, 1, 1).expand_as(inputs)
@@ -298,7 +292,7 @@ def test_images_of_any_kind(name, shape):
 
 
 @mixers
-@pytest.mark.parametrize("shape", [(1, 3, 6, 6), (2, 3, 1, 1), (5, 3, 7, 2), (3, 3, 5, 9)])
+@shapes
 def test_mixed_images_keep_their_form(name, shape):
     network, (inputs, targets) = toy.images(norm=False), toy.batch(*shape)
     for images in (inputs, inputs.bfloat16(), torch.full_like(inputs, 0.7)):

@@ -69,6 +69,7 @@ LOOPS = {
     **{f"mixup-{mode}": (Mixup(0.4, mode), blended) for mode in MODES},
     **{f"cutmix-{mode}": (CutMix(mode=mode), pasted) for mode in MODES},
     "fmix": (FMix(), masked),
+    "alignmix": (AlignMix(prob=0.0), blended),  # the steps that align nothing
     "resizemix": (ResizeMix(), shrunk),
     "saliencymix": (SaliencyMix(), pasted),
 }

@@ -5,7 +5,7 @@ import torch
 
 import references
 import toy
-from methods.shared import same_gradients
+from methods.shared import labels_of, same_gradients
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.names import method_named
 from multimix.protocols import Teacher
@@ -18,12 +18,8 @@ NETWORKS = {
     "bent": lambda: (toy.bent().double(), (8,)),
 }
 SETTINGS = [
-    {},
-    {"alpha": 0.05},
-    {"alpha": (0.5, 2.0)},
-    {"effective": (1.5, 6.0)},
-    {"tuple_length": 3},
-    {"tuple_length": 1},
+    *({}, {"alpha": 0.05}, {"alpha": (0.5, 2.0)}, {"effective": (1.5, 6.0)}),
+    *({"tuple_length": 3}, {"tuple_length": 1}),
 ]
 DENSE_SETTINGS = [
     {},
@@ -35,9 +31,23 @@ DENSE_SETTINGS = [
 ]
 
 
-def labels_of(targets, soft):
-    b = len(targets)
-    return toy.soft_targets(b, 5, dtype=torch.float64) if soft else toy.one_hot(targets, dtype=torch.float64)
+def truth_of(method, network, inputs, probabilities, told=None):
+    """The loss of the naive network, by the weights that the method draws and the attention it should have."""
+    features = network.embed(inputs)
+    b, r, _ = features.shape
+    if isinstance(method, MultiMix):
+        z = network.pool(features)
+        weights = method.draw_weights(b, like=z, generator=seeded()).double()
+        assert weights.shape == (method.tuples, b)
+        return references.network_loss(network.classify, z, probabilities, weights, told and told(None))
+    z = torch.stack([network.pool(features[:, j : j + 1]) for j in range(r)], 1)
+    drawn = method.weights(b, like=z, generator=seeded(), sets=None if method.shared else r).all().double()
+    assert drawn.shape == (1 if method.shared else r, method.tuples, b)[-drawn.ndim :]
+    a = references.attention(z, method.query, method.activation, probabilities @ network.classifier.weight)
+    a = a.detach() if method.detach else a
+    return references.dense_network_loss(
+        network.classify, z, probabilities, drawn.expand(r, -1, -1), a, told and told(r)
+    )
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -47,14 +57,10 @@ def labels_of(targets, soft):
 def test_multimix_equals_the_naive_network(name, settings, soft, taught):
     network, shape = NETWORKS[name]()
     inputs, targets = toy.batch(7, *shape, dtype=torch.float64)
-    probabilities, method = labels_of(targets, soft), MultiMix(13, **settings)
-    z = network.pool(network.embed(inputs))
-    weights = method.draw_weights(7, like=z, generator=seeded()).double()
-    assert weights.shape == (13, 7)
+    probabilities, method = labels_of(targets, soft=soft), MultiMix(13, **settings)
     teacher, told = _teacher(name, shape) if taught else (None, None)
     ours = method(network, inputs, probabilities if soft else targets, generator=seeded(), teacher=teacher).total
-    truth = references.network_loss(network.classify, z, probabilities, weights, told and told(None))
-    same_gradients(ours, truth, network.parameters())
+    same_gradients(ours, truth_of(method, network, inputs, probabilities, told), network.parameters())
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -66,28 +72,10 @@ def test_dense_multimix_equals_the_naive_network(affine, settings, soft, taught)
         settings = settings | {"query": "gap"}
     network = toy.images(affine=affine).double().eval()
     inputs, targets = toy.batch(5, 3, 4, 6, dtype=torch.float64)
-    probabilities, method = labels_of(targets, soft), DenseMultiMix(4, **settings)
-    z = network.embed(inputs)
-    b, r, _ = z.shape
-    weights = _dense_weights(method, z)
-    attention = _attention(method, network, z, probabilities)
-    teacher, told = _teacher("images", (3, 4, 6), b) if taught else (None, None)
+    probabilities, method = labels_of(targets, soft=soft), DenseMultiMix(4, **settings)
+    teacher, told = _teacher("images", (3, 4, 6), 5) if taught else (None, None)
     ours = method(network, inputs, probabilities if soft else targets, generator=seeded(), teacher=teacher).total
-    truth = references.dense_network_loss(
-        network.classify, z, probabilities, weights, attention.detach(), told and told(r)
-    )
-    same_gradients(ours, truth, network.parameters())
-
-
-def _dense_weights(method, z):
-    b, r, _ = z.shape
-    drawn = method.weights(b, like=z, generator=seeded(), sets=None if method.shared else r).all().double()
-    return drawn.expand(r, -1, -1)
-
-
-def _attention(method, network, z, probabilities):
-    class_weights = probabilities @ network.classifier.weight
-    return references.attention(z, method.query, method.activation, class_weights)
+    same_gradients(ours, truth_of(method, network, inputs, probabilities, told), network.parameters())
 
 
 def _teacher(name, shape, b=7):
@@ -106,14 +94,10 @@ def _teacher(name, shape, b=7):
 def test_attention_that_is_not_detached_gets_its_gradient(query, activation):
     network = toy.images().double().eval()
     inputs, targets = toy.batch(5, 3, 4, 6, dtype=torch.float64)
-    probabilities = toy.one_hot(targets, dtype=torch.float64)
-    detached, attached = (DenseMultiMix(4, query=query, activation=activation, detach=d) for d in (True, False))
-    z = network.embed(inputs)
-    attention = _attention(attached, network, z, probabilities)
-    truth = references.dense_network_loss(network.classify, z, probabilities, _dense_weights(attached, z), attention)
-    ours = attached(network, inputs, targets, generator=seeded()).total
+    methods = [DenseMultiMix(4, query=query, activation=activation, detach=detach) for detach in (False, True)]
+    ours, without = (method(network, inputs, targets, generator=seeded()).total for method in methods)
+    truth = truth_of(methods[0], network, inputs, labels_of(targets, soft=False))
     same_gradients(ours, truth, network.parameters())
-    without = detached(network, inputs, targets, generator=seeded()).total
     torch.testing.assert_close(without, ours)
     leaves = [network.blocks[1][0].weight, network.classifier.weight]
     for leaf, changes in zip(leaves, (True, query == "cam"), strict=True):
@@ -149,12 +133,8 @@ def test_positions_are_pooled_each_by_itself():
     network = Normed(width=6, classes=5).double()
     maps, targets = toy.batch(5, 4, 6, dtype=torch.float64)
     method = DenseMultiMix(4)
-    z = torch.stack([network.pool(maps[:, j : j + 1]) for j in range(4)], 1)
-    probabilities = toy.one_hot(targets, dtype=torch.float64)
-    attention = references.attention(z)
-    truth = references.dense_network_loss(network.classify, z, probabilities, _dense_weights(method, z), attention)
     ours = method(network, maps, targets, generator=seeded()).total
-    same_gradients(ours, truth, network.parameters())
+    same_gradients(ours, truth_of(method, network, maps, labels_of(targets, soft=False)), network.parameters())
 
 
 def test_a_convolution_can_be_the_head():

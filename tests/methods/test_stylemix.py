@@ -230,7 +230,6 @@ def test_weights_are_always_the_same_and_nobody_elses():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.weights, SmallAutoencoder().weights)
     assert not list(first.parameters())
-    assert 20_000 < sum(p.numel() for p in (first.weights, *first.stages.buffers())) < 50_000
 
 
 @pytest.mark.parametrize("cls", BOTH)

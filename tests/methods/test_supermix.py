@@ -14,15 +14,17 @@ from toy import seeded
 QUICK = {"side": 3, "iterations": 4}
 
 
-def plain_masks(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    flat = functional.interpolate(values.flatten(0, 1)[:, None], size, mode="bilinear")
-    masks = torch.sigmoid(flat).view(*values.shape[:2], *size)
-    return masks / masks.sum(1, keepdim=True)
+def plain_mix(values, images, members):
+    """Return the masks and the images mixed under them."""
+    flat = functional.interpolate(values.flatten(0, 1)[:, None], images.shape[-2:], mode="bilinear")
+    masks = torch.sigmoid(flat).view(*values.shape[:2], *images.shape[-2:])
+    masks = masks / masks.sum(1, keepdim=True)
+    return masks, sum(masks[:, j : j + 1] * images[members[j]] for j in range(len(members)))
 
 
 def plain_search(teacher, images, members, wanted, values, settings):
     """Every set at every step, one after the other; returns the values and the objectives before each step."""
-    b, m = len(images), len(members)
+    b = len(images)
     reach = int(5 * settings.sigma) // 2
     ticks = torch.arange(-reach, reach + 1, dtype=torch.float64)
     bell = torch.exp(-(ticks**2) / 2 / settings.sigma**2) if reach else torch.ones(1, dtype=torch.float64)
@@ -34,8 +36,7 @@ def plain_search(teacher, images, members, wanted, values, settings):
         losses = []
         for i in [i for i in range(b) if open_sets[i]]:
             v = values[i : i + 1].clone().requires_grad_()
-            masks = plain_masks(v, images.shape[-2:])
-            mixed = sum(masks[:, j : j + 1] * images[members[j][i]] for j in range(m))
+            masks, mixed = plain_mix(v, images, members[:, i : i + 1])
             log_p = teacher(torch.cat([mixed, mixed]))[:1].log_softmax(1)  # not alone: see _in_company
             fit = functional.kl_div(log_p, wanted[i : i + 1], reduction="sum")
             loss = fit + settings.sparsity * (masks * (masks - 1)).abs().mean()
@@ -45,8 +46,7 @@ def plain_search(teacher, images, members, wanted, values, settings):
             values[i] -= min(max(length, 1e-4), 2000.0) * smooth
             losses.append(float(loss.detach()))
         history.append(losses)
-        masks = plain_masks(values, images.shape[-2:])
-        mixed = sum(masks[:, j : j + 1] * images[members[j]] for j in range(m))
+        _, mixed = plain_mix(values, images, members)
         for i, logits in enumerate(teacher(mixed).detach()):
             named = {c for c in range(wanted.shape[1]) if wanted[i, c] > 0}
             open_sets[i] = set(logits.topk(len(named)).indices.tolist()) != named
