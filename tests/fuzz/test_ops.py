@@ -241,6 +241,7 @@ def test_examples_are_counted_and_looked_at(b, more, rest, data):
     ops.check_generator(generator(b))
     ops.check_batch(inputs, targets)
     ops.check_examples({"words": torch.zeros(b, 3, dtype=torch.long), "name": "x"}, targets)
+    ops.check_examples(torch.nested.nested_tensor([torch.zeros(2).long()] * b, layout=torch.jagged), targets)
     packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(2)] * b)
     assert ops.batch_size(inputs) == ops.batch_size({"a": inputs}) == ops.batch_size(packed) == b
     for wrong in ({"a": inputs, "b": torch.zeros(b + more)}, {}):
@@ -257,8 +258,9 @@ def test_examples_are_counted_and_looked_at(b, more, rest, data):
             check(inputs, [0] * b)
     spoilt = inputs.clone()
     spoilt[(-1,) * spoilt.ndim] = data.draw(st.sampled_from([torch.nan, torch.inf, -torch.inf]))
-    with pytest.raises(ValueError, match="inputs must be finite"):
-        ops.check_batch(spoilt, targets)
+    for check in (ops.check_batch, ops.check_examples):
+        with pytest.raises(ValueError, match="inputs must be finite"):
+            check(spoilt, targets)
 
 
 @law("Gather", "gathered", "processes", "widest")
