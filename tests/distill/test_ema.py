@@ -80,33 +80,20 @@ def test_warm_up_starts_with_a_short_memory():
     assert int(teacher.updates) == 5
 
 
-def test_the_network_is_left_as_it_is():
-    network = toy.images().train()
-    before = snapshot([*network.parameters(), *network.buffers()])
-    teacher = EMATeacher(network, momentum=0.5)
+def test_it_stays_in_eval_mode_without_gradient_and_leaves_the_network_as_it_is():
+    network, inputs = toy.images().train(), toy.batch(4, 3, 6, 6)[0].requires_grad_()
+    teacher, before = EMATeacher(network, momentum=0.5), snapshot([*network.parameters(), *network.buffers()])
     teacher.update_(network)
-    teacher(toy.batch(4, 3, 6, 6)[0])
-    assert network.training
-    assert all(p.requires_grad for p in network.parameters())
-    assert all(torch.equal(*pair) for pair in zip(before, [*network.parameters(), *network.buffers()], strict=True))
-
-
-def test_it_stays_in_eval_mode_whoever_trains():
-    teacher = EMATeacher(toy.images().train())
     for module in (teacher, nn.ModuleList([teacher])):
         module.train()
         assert not any(m.training for m in teacher.modules())
-    inputs = toy.batch(4, 3, 6, 6)[0]
-    before = snapshot(teacher.network.buffers())
-    teacher(inputs)
-    assert all(torch.equal(*pair) for pair in zip(before, teacher.network.buffers(), strict=True))
-
-
-def test_no_gradient_goes_through_it():
-    teacher = EMATeacher(toy.images())
-    logits = teacher(toy.batch(4, 3, 6, 6)[0].requires_grad_())
-    assert not logits.requires_grad
+    buffers = snapshot(teacher.network.buffers())
+    assert not teacher(inputs).requires_grad
     assert not any(p.requires_grad for p in teacher.parameters())
+    assert all(torch.equal(*pair) for pair in zip(buffers, teacher.network.buffers(), strict=True))
+    assert network.training
+    assert all(p.requires_grad for p in network.parameters())
+    assert all(torch.equal(*pair) for pair in zip(before, [*network.parameters(), *network.buffers()], strict=True))
 
 
 def test_its_state_can_be_saved_copied_and_pickled():
@@ -116,12 +103,11 @@ def test_its_state_can_be_saved_copied_and_pickled():
     teacher.update_(network)
     fresh = EMATeacher(toy.images(seed=3), momentum=0.5)
     fresh.load_state_dict(teacher.state_dict())
-    for twin in (fresh, copy.deepcopy(teacher), cases.pickled(teacher)):
-        wander(network, 1)
-        one, other = copy.deepcopy(teacher), twin
-        for each in (one, other):
-            each.update_(network)
-        assert all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
+    twins = [teacher, fresh, copy.deepcopy(teacher), cases.pickled(teacher)]
+    wander(network, 1)
+    for twin in twins:
+        twin.update_(network)
+        assert all(torch.equal(*pair) for pair in zip(teacher.parameters(), twin.parameters(), strict=True))
 
 
 @pytest.mark.bad_input
@@ -130,11 +116,7 @@ def test_its_state_can_be_saved_copied_and_pickled():
     [
         (lambda: EMATeacher(nn.Linear(2, 2), momentum=-0.1), ValueError, r"momentum must lie in \[0, 1\), got -0.1"),
         (lambda: EMATeacher(nn.Linear(2, 2), momentum=1.0), ValueError, r"momentum must lie in \[0, 1\), got 1.0"),
-        (
-            lambda: EMATeacher(nn.Linear(2, 2), buffer_rule="keep"),
-            ValueError,
-            "buffer_rule must be one of copy, average",
-        ),
+        (lambda: EMATeacher(nn.Linear(2, 2), buffer_rule="keep"), ValueError, "buffer_rule must be one of copy, aver"),
         (lambda: EMATeacher(lambda x: x), TypeError, "network must be a torch module, got function"),
     ],
 )
@@ -191,17 +173,13 @@ def test_copies_share_nothing_with_the_original(norm):
 
 @old_styles
 def test_methods_that_copy_networks_take_them_too():
-    teacher, (images, targets) = _convolution().eval(), toy.batch(7, 3, 6, 6)
+    layer, (images, targets) = nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)), toy.batch(7, 3, 6, 6)
+    teacher = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
     teacher(images)
     assert SuperMix(teacher, iterations=2)(toy.images(), images, targets, generator=seeded()).total.isfinite()
     network = normed(nn.utils.weight_norm)
     network(toy.batch(7, 8)[0])
     assert AdaMixUp()(network, *toy.batch(7, 8), generator=seeded()).total.isfinite()
-
-
-def _convolution() -> nn.Module:
-    layer = nn.utils.spectral_norm(nn.Conv2d(3, 4, 3))
-    return nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
 
 
 @pytest.mark.compiles

@@ -147,9 +147,6 @@ def test_the_teacher_predicts_in_the_students_precision_and_without_a_graph(meth
     assert outputs["teacher"].grad_fn is None
 
 
-# ------------------------------------------------------------------------------------------------------- bad input
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
@@ -253,19 +250,6 @@ def test_a_loop_that_says_so_is_waited_for():
     assert updates_of(method) == 1
     method.after_step(student)
     assert updates_of(method) == 2
-
-
-def test_the_teacher_neither_learns_nor_trains():
-    student = toy.images()
-    method = SelfDistilled(MultiMix(31))
-    first, second, targets = views()
-    method.prepare(student)
-    before = {name: t.clone() for name, t in method.ema.state_dict().items()}
-    method.train()
-    method(student, (first, second), targets, generator=seeded()).total.backward()
-    assert not any(m.training for m in method.ema.modules())
-    assert all(p.grad is None and not p.requires_grad for p in method.ema.parameters())
-    assert all(torch.equal(before[name], t) for name, t in method.ema.state_dict().items())
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -88,6 +88,7 @@ OWN = {  # what the sizes above leave wrong
     "wavlm": _SPEECH,
     "xmod": {"default_language": "en_XX"},
 }
+LABELS = torch.tensor([0, 3, 1, 3])
 TEXT = ["albert", "bart", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "esm", "gemma", "gpt2"]
 TEXT += ["llama", "mistral", "modernbert", "mpnet", "opt", "qwen2", "roberta", "t5", "xlm-roberta", "xlnet"]
 IMAGE = ["beit", "clip", "convnext", "convnextv2", "deit", "dinov2", "dinov2_with_registers", "resnet", "segformer"]
@@ -134,16 +135,13 @@ def _resize(config, sizes):
             _resize(value, sizes)
 
 
-def class_of(name):
-    kind, _, family = name.partition("/")
-    names = getattr(modeling_auto, f"MODEL_FOR_{KINDS[kind]}_CLASSIFICATION_MAPPING_NAMES")[family]
-    return getattr(transformers, names if isinstance(names, str) else names[0])
-
-
 def make(name, **settings):
     """A small model, with nothing left at the tiny values it starts with, which would hide differences."""
     torch.manual_seed(1)
-    model = class_of(name)(configuration(name.partition("/")[2], **settings))
+    kind, _, family = name.partition("/")
+    names = getattr(modeling_auto, f"MODEL_FOR_{KINDS[kind]}_CLASSIFICATION_MAPPING_NAMES")[family]
+    cls = getattr(transformers, names if isinstance(names, str) else names[0])
+    model = cls(configuration(family, **settings))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -186,14 +184,6 @@ def with_batch(name):
         inputs = padded(model)
         model(**inputs)
     return model, inputs
-
-
-def labels():
-    return torch.tensor([0, 3, 1, 3])
-
-
-def generator():
-    return torch.Generator().manual_seed(0)
 
 
 def seed():

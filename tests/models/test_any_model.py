@@ -1,6 +1,5 @@
 """Models of all kinds, most of them hand-written: what one writes, what comes, and what is refused."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,22 +51,10 @@ def timm_vit() -> nn.Module:
     return model
 
 
-def compiled_part() -> nn.Module:
-    model = u.Body()
-    model.body = torch.compile(model.body, backend="eager")
+def changed(make: Callable[[], nn.Module], name: str, change: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    model = make()
+    setattr(model, name, change(getattr(model, name)))
     return model
-
-
-def identity_instead() -> nn.Module:
-    model = u.LogSoftmax()
-    model.act = nn.Identity()
-    return model
-
-
-def old_weight_norm() -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return u.Body(nn.utils.weight_norm(nn.Linear(8, u.CLASSES)))
 
 
 def torchvision_mobilenet() -> nn.Module:
@@ -120,7 +107,7 @@ CASES = [
     Case("two heads", u.TwoHeads, {}, "returns what several layers give ('fc', 'other'); pass head="),
     Case("the same, one named", u.TwoHeads, {"head": "other"}, logits=lambda output: output[1]),
     Case("ends in `nn.LogSoftmax`", u.LogSoftmax, {}, "ends in LogSoftmax ('act') after its head 'fc'"),
-    Case("the same with `model.act = nn.Identity()`", identity_instead),
+    Case("the same with `model.act = nn.Identity()`", lambda: changed(u.LogSoftmax, "act", lambda _: nn.Identity())),
     Case("ends in `F.log_softmax`", u.FunctionalLogSoftmax, {}, "makes a log-softmax of what its head 'fc' gives"),
     Case("logits divided by a temperature", u.Temperature, {}, "makes a multiple of what its head 'fc' gives"),
     Case("a head that is called twice", u.Siamese, {}, "calls 'fc' 2 times in a forward pass"),
@@ -132,7 +119,7 @@ CASES = [
         inputs=u.WORDS,
     ),
     Case("a head with LoRA around it", lambda: u.Body(u.LoRA(nn.Linear(8, u.CLASSES)))),
-    Case("a head with old-style `weight_norm`", old_weight_norm),
+    Case("a head with old-style `weight_norm`", lambda: u.Body(nn.utils.weight_norm(nn.Linear(8, u.CLASSES)))),
     Case(
         "`nn.DataParallel(model)`",
         lambda: nn.DataParallel(u.Body()),
@@ -145,7 +132,10 @@ CASES = [
         {},
         "adapt the plain model and compile its parts, model.body = torch.compile(model.body)",
     ),
-    Case("the same, as that line says", compiled_part),
+    Case(
+        "the same, as that line says",
+        lambda: changed(u.Body, "body", lambda part: torch.compile(part, backend="eager")),
+    ),
     Case("a ViT of timm with dropout, `set_grad_checkpointing()`", timm_vit),
     Case("a MobileNetV3 of torchvision, with its dropout", torchvision_mobilenet),
     Case("a BERT of transformers", bert, inputs=u.WORDS, logits=lambda output: output.logits),
@@ -164,7 +154,7 @@ def _gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("case", WORKING, ids=[case.what for case in WORKING])
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:`torch.cpu.amp:FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_it_is_the_model_and_trains_as_it(case):
     alone, inputs = case.make().eval(), _inputs(case)
     model = case.make().eval()
@@ -193,7 +183,7 @@ def test_it_is_the_model_and_trains_as_it(case):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("case", [case for case in CASES if case.words], ids=lambda case: case.what)
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:`torch.cpu.amp:FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_it_is_refused_in_one_line(case):
     torch.manual_seed(0)
     model = case.make()

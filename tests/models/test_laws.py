@@ -18,6 +18,7 @@ from multimix.distill import SelfDistilled
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.models import adapt
 from multimix.protocols import Network
+from toy import seeded
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of whatever transformers imports
@@ -175,8 +176,8 @@ def test_stages_mix(evaluated):
 def test_methods_train_what_plain_training_trains(case, method, taught):
     model, network = case.model, case.network
     network.train().zero_grad()
-    targets = text.labels()[: len(case.logits())]
-    losses = (SelfDistilled(method) if taught else method)(network, case.inputs, targets, generator=text.generator())
+    targets = text.LABELS[: len(case.logits())]
+    losses = (SelfDistilled(method) if taught else method)(network, case.inputs, targets, generator=seeded())
     losses.total.backward()
     assert losses.total.isfinite()
     gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
@@ -224,10 +225,7 @@ def test_a_family_that_cannot_be_split_is_refused(family):
         adapt(model)
 
 
-def bert():
-    return text.configuration("bert")
-
-
+BERT = text.configuration("bert")
 TAGGED = {"encoder": "bert", "head": "classifier", "mask": "attention_mask", "dense": True}
 
 
@@ -248,9 +246,9 @@ TAGGED = {"encoder": "bert", "head": "classifier", "mask": "attention_mask", "de
             "several classifie",
             {},
         ),
-        (lambda: transformers.BertModel(bert()), "BertModel is no classifier with one body and a head", {}),
-        (lambda: transformers.BertForMaskedLM(bert()), "has no layer of num_labels = 5 outputs behind 'bert'", {}),
-        (lambda: transformers.BertForTokenClassification(bert()).eval(), "has no pooling.*dense=True", TAGGED),
+        (lambda: transformers.BertModel(BERT), "BertModel is no classifier with one body and a head", {}),
+        (lambda: transformers.BertForMaskedLM(BERT), "has no layer of num_labels = 5 outputs behind 'bert'", {}),
+        (lambda: transformers.BertForTokenClassification(BERT).eval(), "has no pooling.*dense=True", TAGGED),
     ],
 )
 def test_models_of_transformers_that_are_refused(make, words, instead):

@@ -36,11 +36,8 @@ class Words(nn.Module):
         return self.out(self.reduce(self.norm(self.table(ids)), mask))
 
 
-class Last(Words):
-    """Takes the last real word, as decoders do."""
-
-    def reduce(self, features, mask):
-        return torch.stack([row[int(n) - 1] for row, n in zip(features, mask.sum(1), strict=True)])
+def last_of_each(features, mask):
+    return torch.stack([row[int(n) - 1] for row, n in zip(features, mask.sum(1), strict=True)])
 
 
 def last(features, mask):
@@ -56,11 +53,6 @@ def mean(features, dim=1):
     return features.mean(dim)
 
 
-class Mean(Words):
-    def reduce(self, features, mask):
-        return mean(features)
-
-
 @pytest.mark.parametrize("inputs", [SENTENCES, UserDict(SENTENCES), {**SENTENCES, "labels": TARGETS}, IDS, IDS[:2, :4]])
 def test_the_mean_is_over_real_positions(inputs):
     is_tensor = isinstance(inputs, torch.Tensor)
@@ -74,16 +66,16 @@ def test_the_mean_is_over_real_positions(inputs):
     assert output.features.shape == (*real.shape, 8)
 
 
-@pytest.mark.parametrize(("make", "pool"), [(Last, last), (Last, LastLayer()), (Last, "method"), (Mean, mean)])
-def test_a_pool_whose_second_parameter_must_be_given_or_is_called_mask_gets_it(make, pool):
-    model = make().eval()
-    pool = model.reduce if pool == "method" else pool
+@pytest.mark.parametrize("pool", [last, LastLayer(), last_of_each, mean])
+def test_a_pool_whose_second_parameter_must_be_given_or_is_called_mask_gets_it(pool):
+    model = Words().eval()
+    model.reduce = (lambda features, mask: features.mean(1)) if pool is mean else last_of_each
     network = adapt(model, encoder="norm", head="out", pool=pool, mask="attention_mask")
     torch.testing.assert_close(network(SENTENCES), model(**SENTENCES))
     output = network.embed(SENTENCES)
     # Single positions, and plain features, are real everywhere.
     torch.testing.assert_close(network.pool(output.each_position()), output.features.flatten(0, 1))
-    expected = output.features.mean(1) if make is Mean else output.features[:, -1]
+    expected = output.features.mean(1) if pool is mean else output.features[:, -1]
     torch.testing.assert_close(network.pool(output.features), expected)
 
 

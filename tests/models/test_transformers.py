@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.small_transformers import NAMES, TEXTS, batch, generator, hooks, labels, make, padded, seed
+from models.small_transformers import LABELS, NAMES, TEXTS, batch, hooks, make, padded, seed
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.models import adapt
 from multimix.models._values import innermost, with_innermost
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
+from toy import seeded
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of whatever transformers imports
@@ -32,7 +33,7 @@ def test_the_main_input_alone_and_labels_beside_it(name):
     with torch.no_grad():
         torch.testing.assert_close(network(inputs), model(inputs).logits, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            network(transformers.BatchEncoding({model.main_input_name: inputs, "labels": labels()})), network(inputs)
+            network(transformers.BatchEncoding({model.main_input_name: inputs, "labels": LABELS})), network(inputs)
         )
 
 
@@ -55,7 +56,7 @@ def test_mask_says_which_positions_are_real(name):
 @pytest.mark.parametrize("name", [*TEXTS, "audio/wav2vec2", "audio/hubert", "audio/wavlm"])
 def test_more_padding_changes_nothing(name):
     model = make(name)
-    network, targets = adapt(model), labels()
+    network = adapt(model)
     short, long = padded(model), padded(model, more=5)
     with torch.no_grad():
         own = [model(**inputs).logits for inputs in (short, long)]
@@ -64,7 +65,7 @@ def test_more_padding_changes_nothing(name):
             return
         torch.testing.assert_close(*own, rtol=1e-3, atol=1e-4)
         for method in (MultiMix(20), DenseMultiMix(20, shared=True), DenseMultiMix(20, clean=0.5)):
-            totals = [method(network, inputs, targets, generator=generator()).total for inputs in (short, long)]
+            totals = [method(network, inputs, LABELS, generator=seeded()).total for inputs in (short, long)]
             torch.testing.assert_close(*totals, rtol=1e-3, atol=1e-4)
 
 
@@ -109,7 +110,7 @@ def test_embeddings_instead_of_tokens():
     given = {"inputs_embeds": model.bert.embeddings.word_embeddings(inputs.pop("input_ids")).detach(), **inputs}
     network = adapt(model)
     torch.testing.assert_close(network(given), model(**given).logits)
-    assert DenseMultiMix(20)(network, given, labels(), generator=generator()).total.isfinite()
+    assert DenseMultiMix(20)(network, given, LABELS, generator=seeded()).total.isfinite()
 
 
 def test_a_model_that_returns_tuples():
@@ -151,7 +152,7 @@ def test_stages_may_be_named():
 def test_inputs_that_do_not_fit():
     model = make("text/bert")
     network, missing = adapt(model), "inputs must hold 'input_ids', which BertForSequenceClassification"
-    for given in ({"labels": labels()}, {"attention_mask": torch.ones(4, 12)}, {}):
+    for given in ({"labels": LABELS}, {"attention_mask": torch.ones(4, 12)}, {}):
         with pytest.raises(ValueError, match=missing):
             network(given)
     with pytest.raises(TypeError, match=r"mapping of the keyword arguments .* or its 'input_ids' as a tensor, got str"):
@@ -160,7 +161,7 @@ def test_inputs_that_do_not_fit():
         network.pool(torch.randn(2, 3, 32))
     network(batch(model))
     with pytest.raises(ValueError, match=missing):
-        network({"labels": labels()})
+        network({"labels": LABELS})
     with pytest.raises(TypeError, match=r"stage 0 \(inputs\) must leave a tensor"), network.mixing_at(0, torch.flip):
         network(batch(model))
     with pytest.raises(IndexError):
