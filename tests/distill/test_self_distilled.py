@@ -64,10 +64,9 @@ def test_a_single_tensor_serves_both():
     first, _, targets = views()
     for reading in ("predict", "mix"):
         once = SelfDistilled(MultiMix(31), teacher=reading)(student, first, targets, generator=seeded())
-        twice = SelfDistilled(MultiMix(31), teacher=reading)(student, (first, first), targets, generator=seeded())
-        listed = SelfDistilled(MultiMix(31), teacher=reading)(student, [first, first], targets, generator=seeded())
-        assert torch.equal(once.total, twice.total)
-        assert torch.equal(once.total, listed.total)
+        for pair in ((first, first), [first, first]):
+            twice = SelfDistilled(MultiMix(31), teacher=reading)(student, pair, targets, generator=seeded())
+            assert torch.equal(once.total, twice.total)
 
 
 @pytest.mark.parametrize("reading", ["predict", "mix"])

@@ -148,7 +148,7 @@ class AdaptedNetwork(StagedNetwork):
 
     def embed(self, inputs: Any) -> EncoderOutput:
         """Return the encoder's output, a row for each position or token (prefix tokens, too), one row for a vector."""
-        if not torch.compiler.is_compiling() and self.check is not None:
+        if not torch.compiler.is_compiling():
             self.run_check(inputs)
         encoded, seen = self._encode(self.inputs(inputs))
         raw, mask = padded(encoded)
@@ -178,7 +178,7 @@ class AdaptedNetwork(StagedNetwork):
         """Compare a batch with the model, as long as that is to be done; an error leaves it to be done."""
         check, self.check = self.check, None  # it embeds, too
         try:
-            self.check = check and check(self, inputs)
+            self.check = check(self, inputs) if check else None
         except BaseException:
             self.check = check
             raise
