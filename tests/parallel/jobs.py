@@ -214,6 +214,9 @@ def taken_over(config: TrainConfig, other: TrainConfig, before: int, after: int)
     """
     first = Engine(config, load_data(config))
     _advance(first, before)
+    random = torch.get_rng_state()
+    first.whole(first.network)
+    assert torch.equal(torch.get_rng_state(), random), "else dropout would go on with other numbers"
     middle = copy.deepcopy(first.state())  # which steps would change
     found = []
     for kind in (other, config):
@@ -223,14 +226,6 @@ def taken_over(config: TrainConfig, other: TrainConfig, before: int, after: int)
         _advance(engine, after)
         found.append(copy.deepcopy(engine.state()))
     return [middle, *found]
-
-
-def looked_at(config: TrainConfig) -> bool:
-    """Return whether random numbers go on as before where the network was put together to be measured."""
-    engine = Engine(config, load_data(config))
-    before = torch.get_rng_state()
-    engine.whole(engine.network)
-    return torch.equal(before, torch.get_rng_state())
 
 
 def _advance(engine: Engine, steps: int) -> None:

@@ -13,7 +13,7 @@ from multimix.distill import SelfDistilled
 from multimix.lab.train import AdamW
 from multimix.lab.train.parallel import start_processes
 from multimix.methods import AdaMixUp, AutoMix, CoMixup, MultiMix, PuzzleMix, SuperMix
-from parallel.jobs import METHODS, MODELS, both, each, largest_difference, looked_at, runs, steps, taken_over
+from parallel.jobs import METHODS, MODELS, both, each, largest_difference, runs, steps, taken_over
 from parallel.together import together
 from train.tiny import tiny, weights
 
@@ -76,11 +76,6 @@ def test_a_checkpoint_has_whole_weights_which_a_run_without_shards_takes_over():
     assert_close(alike_later["network"], again_later["network"])
     assert_close(two[4]["network"], again_later["network"], rtol=0, atol=0)
     assert largest_difference(again_later["network"], middle["network"]) > 0
-
-
-def test_to_put_a_network_together_draws_nothing():
-    """Else dropout would go on with other numbers than in a run without shards."""
-    assert together(2, looked_at, tiny(**SHARDED)) == [True, True]
 
 
 @pytest.mark.bad_input

@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import resource
+import signal
 import socket
 import traceback
 from collections.abc import Callable
@@ -38,6 +40,21 @@ def together(world: int, function: Callable[..., Any], *arguments: Any, seconds:
         for child in children:
             child.kill()
             child.join()
+
+
+def with_room_for(size: int, function: Callable[..., Any], *arguments: Any) -> tuple[str, str]:
+    """Return the error of a function in a process whose files cannot grow past a size, as on a full disk."""
+    return together(1, _limited, size, function, *arguments)[0]
+
+
+def _limited(size: int, function: Callable[..., Any], *arguments: Any) -> tuple[str, str]:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        function(*arguments)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", ""
 
 
 def _answer(rank: int, pipe: Connection, seconds: float) -> Any:

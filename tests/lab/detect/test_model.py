@@ -38,20 +38,6 @@ def test_anchors_grow_with_the_stride_and_stages_alone_feed_regions():
     assert built.roi_heads.score_thresh == 0.05
 
 
-@pytest.mark.parametrize(
-    ("changes", "parts"),
-    [
-        ({"trainable_stages": None}, {"group2", "group3", "group4", "norm"}),
-        ({"trainable_stages": 1}, {"group4", "norm"}),
-        ({"trainable_stages": 0}, set()),
-        ({"trainable_stages": None, "init": "random"}, {"stem", "group1", "group2", "group3", "group4", "norm"}),
-    ],
-)
-def test_by_default_all_but_the_first_stage_is_trained(changes, parts):
-    body = detector(**changes, norm="trained").backbone.body
-    assert {name.split(".")[0] for name, p in body.named_parameters() if p.requires_grad} == parts
-
-
 def test_it_is_torchvisions_on_torchvisions_network(coco):
     """With one set of weights and its own settings, losses and detections are those of the library's own builder."""
     from torchvision.models.detection import FasterRCNN
@@ -134,15 +120,6 @@ def test_maps_are_the_classifiers(name, size):
         assert found.shape[-2:] == (-(-size[0] // stride), -(-size[1] // stride)), level
 
 
-def test_the_last_map_is_what_the_classifier_pools():
-    for final_norm in (True, False):
-        net = network("preact_resnet18", final_norm=final_norm)
-        images = torch.randn(2, 3, 64, 64)
-        with torch.no_grad():
-            last = pyramid(net).eval().body(images)["norm"]
-            assert torch.equal(last.flatten(2).transpose(1, 2), net.embed(images).features)
-
-
 @pytest.mark.parametrize(
     ("name", "finest", "regions", "strides"),
     [
@@ -173,8 +150,9 @@ def trained(module: nn.Module) -> set[str]:
 def test_the_deepest_stages_are_trained_and_no_others(name):
     net = network(name)
     count = len(net.stages) - 1
-    for wanted in range(count + 1):
-        built = pyramid(network(name), init="run", trainable_stages=wanted, norm="trained")
+    for given in (*range(count + 1), None):
+        built = pyramid(network(name), init="run", trainable_stages=given, norm="trained")
+        wanted = count - 1 if given is None else given
         parts = {part.split(".")[0] for part in trained(built.body)}
         stages = {part for part in parts if part[:5] in ("group", "layer")}
         assert sorted(int(part[5:]) for part in stages) == list(range(count - wanted + 1, count + 1))

@@ -14,18 +14,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from multimix.lab.runs import checkpoint as checkpoints
 from multimix.lab.runs.checkpoint import (
     FORMAT,
     digest,
     load_checkpoint,
     load_weights,
-    replacing,
     restore_random_states,
     save_checkpoint,
     save_weights,
     seed_everything,
 )
+from train.tiny import same
 
 STATE = {
     "network": {"weight": torch.arange(12.0).view(3, 4), "steps": torch.tensor(5)},
@@ -33,16 +32,6 @@ STATE = {
     "ema": None,
     "log": {"sums": {"train_loss": 0.1 + 0.2}, "batches": 3},
 }
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and a == b
 
 
 @pytest.fixture
@@ -59,49 +48,29 @@ def test_a_checkpoint_comes_back_as_it_was(checkpoint):
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
-class Unwritable:
-    """Something that fails in the middle of being saved."""
+@pytest.mark.parametrize("cause", [RuntimeError("broken"), OSError("no room"), KeyboardInterrupt("by hand")])
+@pytest.mark.parametrize("when", ["pickled", "written", "on its way to the disk"])
+def test_what_stops_a_write_is_what_is_said_and_the_old_checkpoint_stays(cause, when, checkpoint, monkeypatch):
+    """Amid a write torch goes on, and complains of bytes that are missing then."""
+    old, count = checkpoint.read_bytes(), iter(range(3))
 
-    def __reduce__(self) -> Any:
-        raise RuntimeError("the disk is full, say")
+    def stop(*_: Any) -> Any:
+        raise cause
 
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            return stop() if next(count, None) is None else super().write(data)
 
-def test_failing_to_write_leaves_the_old_checkpoint_and_nothing_else(checkpoint):
-    old = checkpoint.read_bytes()
-    with pytest.raises(RuntimeError, match="the disk is full"):
-        save_checkpoint(checkpoint, {"network": torch.zeros(1000), "broken": Unwritable()})
+    if when == "written":
+        monkeypatch.setattr(Path, "open", lambda path, mode: Full(path, mode))
+    elif when != "pickled":
+        monkeypatch.setattr(os, "fsync", stop)
+    broken = {"broken": type("Broken", (), {"__reduce__": stop})()} if when == "pickled" else {}
+    with pytest.raises(type(cause), match=str(cause)):
+        save_checkpoint(checkpoint, {"network": torch.zeros(100_000), **broken})
+    monkeypatch.undo()
     assert checkpoint.read_bytes() == old
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
-
-
-@pytest.mark.parametrize("cause", [OSError("no room"), KeyboardInterrupt("by hand")])
-def test_what_stops_a_write_is_what_is_said(cause):
-    """torch goes on after it, and complains of bytes that are missing then."""
-    count = iter(range(3))
-
-    class Stopped(io.BytesIO):
-        def write(self, data: Any) -> int:
-            if next(count, None) is None:
-                raise cause
-            return super().write(data)
-
-    with pytest.raises(type(cause), match=str(cause)):
-        checkpoints._save({"network": torch.zeros(100_000)}, Stopped())
-
-
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
-def test_an_interruption_before_the_end_leaves_the_old_file(interruption, tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def stop(_: int) -> None:
-        raise interruption
-
-    monkeypatch.setattr(os, "fsync", stop)
-    with pytest.raises(interruption), replacing(path) as file:
-        file.write(b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.bad_input
@@ -125,37 +94,33 @@ def test_a_flipped_bit_is_noticed_or_harmless(checkpoint):
     assert all(line.startswith(start) and "\n" not in line for line in complaints)
 
 
-def hollow() -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+def hollow(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"hello")
-    return file.getvalue()
+
+
+DAMAGED, FOREIGN = r"is damaged or not a checkpoint: \S", "was not written by this version of multimix: format"
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
-    "damage",
+    ("ruin", "kind", "said"),
     [
-        lambda whole: whole[:-1],
-        lambda _: b"",
-        lambda _: hollow(),
-        lambda _: pickle.dumps({"format": 1}),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), ValueError, DAMAGED),
+        (lambda path: path.write_bytes(b""), ValueError, DAMAGED),
+        (lambda path: path.write_bytes(pickle.dumps({"format": 1})), ValueError, DAMAGED),
+        (hollow, ValueError, DAMAGED),
+        (lambda path: torch.save({}, path), ValueError, f"{FOREIGN} None, not 1"),
+        (lambda path: torch.save({"format": 2, **STATE}, path), ValueError, f"{FOREIGN} 2, not 1"),
+        (lambda path: torch.save([1, 2], path), ValueError, f"{FOREIGN} 'list', not 1"),
+        (Path.unlink, FileNotFoundError, r"there is no checkpoint .*last\.ckpt"),
     ],
-    ids=["a byte short", "empty", "hollow zip", "pickle"],
+    ids=["a byte short", "empty", "pickle", "hollow zip", "nothing inside", "of another format", "a list", "missing"],
 )
-def test_what_is_no_whole_checkpoint_is_refused(damage, checkpoint):
-    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
-    with pytest.raises(ValueError, match=r"is damaged or not a checkpoint: \S"):
+def test_what_is_no_whole_checkpoint_is_refused(ruin, kind, said, checkpoint):
+    ruin(checkpoint)
+    with pytest.raises(kind, match=said):
         load_checkpoint(checkpoint)
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(("saved", "found"), [({}, "None"), ({"format": 2, **STATE}, "2"), ([1, 2], "'list'")])
-def test_what_torch_saved_for_others_is_refused(saved, found, tmp_path):
-    path = tmp_path / "last.ckpt"
-    torch.save(saved, path)
-    with pytest.raises(ValueError, match=f"was not written by this version of multimix: format {found}, not 1"):
-        load_checkpoint(path)
 
 
 class Malicious:
@@ -176,12 +141,6 @@ def test_no_program_inside_a_file_is_run(zipped, tmp_path):
     with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
         load_checkpoint(path)
     assert not proof.exists()
-
-
-@pytest.mark.bad_input
-def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*last\.ckpt"):
-        load_checkpoint(tmp_path / "last.ckpt")
 
 
 def draws() -> list[float]:

@@ -10,50 +10,29 @@ from multimix.lab.runs.optim import learning_rate, make_optimizer
 from multimix.lab.train import SGD, AdamW, Cosine, Step
 from train.tiny import tiny
 
-S = 4
-"""Optimiser steps in an epoch."""
+ROOT = math.sqrt(0.5)
+COSINE = [0.1 * (1 + math.cos(math.pi * step / 40)) for step in range(9)]
 
 
-def rates(schedule: Step | Cosine, steps: list[int], *, epochs: int = 10, peak: float = 0.2) -> list[float]:
-    config = tiny(epochs=epochs, schedule=schedule, optimizer=SGD(learning_rate=peak))
-    return [learning_rate(config, step, steps_per_epoch=S) for step in steps]
-
-
-def test_step_schedule_falls_at_its_milestones():
-    """40 steps in all: the milestones are steps 10, 20 and 30."""
-    found = rates(Step(), [0, 9, 10, 19, 20, 29, 30, 39])
-    assert found == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002])
-
-
-def test_step_schedule_takes_any_milestones_and_factor():
-    """Of 40 steps, 0.3 is step 12; 0.99 lies between the last two."""
-    assert rates(Step(milestones=(0.99, 0.3), factor=0.5), [11, 12, 39]) == pytest.approx([0.2, 0.1, 0.1])
-    assert rates(Step(milestones=()), [0, 39]) == [0.2, 0.2]
-
-
-def test_cosine_schedule():
-    """A quarter of the way the cosine of 45 degrees is left, half way none."""
-    found = rates(Cosine(), [0, 10, 20, 30, 40])
-    root = math.sqrt(0.5)
-    assert found == pytest.approx([0.2, 0.1 * (1 + root), 0.1, 0.1 * (1 - root), 0.0])
-
-
-def test_cosine_schedule_ends_at_its_final_share():
-    assert rates(Cosine(final=0.1), [0, 20, 40, 50]) == pytest.approx([0.2, 0.2 * 0.55, 0.02, 0.02])
-    assert rates(Cosine(final=1.0), [0, 17, 39]) == [0.2, 0.2, 0.2]
-
-
-def test_warm_up_rises_linearly_from_its_first_step():
-    """Two epochs are 8 steps: the first takes an eighth, the last all, of what the schedule gives."""
-    assert rates(Step(warmup_epochs=2), [0, 1, 6, 7, 8]) == pytest.approx([0.025, 0.05, 0.175, 0.2, 0.2])
-    cosine = [0.1 * (1 + math.cos(math.pi * step / 40)) for step in (0, 3, 7, 8)]
-    expected = [rate * share for rate, share in zip(cosine, (1 / 8, 4 / 8, 1, 1), strict=True)]
-    assert rates(Cosine(warmup_epochs=2), [0, 3, 7, 8]) == pytest.approx(expected)
-
-
-def test_warm_up_of_part_of_an_epoch_and_of_more_than_the_run():
-    assert rates(Step(warmup_epochs=0.5), [0, 1, 2]) == pytest.approx([0.1, 0.2, 0.2])
-    assert rates(Step(milestones=(), warmup_epochs=20), [39]) == pytest.approx([0.1])
+@pytest.mark.parametrize(
+    ("schedule", "steps", "expected"),
+    [
+        (Step(), [0, 9, 10, 19, 20, 29, 30, 39], [0.2, 0.2, 0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002]),
+        (Step(milestones=(0.99, 0.3), factor=0.5), [11, 12, 39], [0.2, 0.1, 0.1]),
+        (Step(milestones=()), [0, 39], [0.2, 0.2]),
+        (Cosine(), [0, 10, 20, 30, 40], [0.2, 0.1 * (1 + ROOT), 0.1, 0.1 * (1 - ROOT), 0.0]),
+        (Cosine(final=0.1), [0, 20, 40, 50], [0.2, 0.2 * 0.55, 0.02, 0.02]),
+        (Cosine(final=1.0), [0, 17, 39], [0.2, 0.2, 0.2]),
+        (Step(warmup_epochs=2), [0, 1, 6, 7, 8], [0.025, 0.05, 0.175, 0.2, 0.2]),
+        (Cosine(warmup_epochs=2), [0, 3, 7, 8], [COSINE[0] / 8, COSINE[3] / 2, COSINE[7], COSINE[8]]),
+        (Step(warmup_epochs=0.5), [0, 1, 2], [0.1, 0.2, 0.2]),
+        (Step(milestones=(), warmup_epochs=20), [39], [0.1]),
+    ],
+)
+def test_learning_rates_are_those_worked_by_hand(schedule, steps, expected):
+    """Of 10 epochs of 4 steps, with a peak of 0.2: two epochs of warm-up are 8 steps, of which the first takes 1/8."""
+    config = tiny(epochs=10, schedule=schedule, optimizer=SGD(learning_rate=0.2))
+    assert [learning_rate(config, step, steps_per_epoch=4) for step in steps] == pytest.approx(expected)
 
 
 class Layers(nn.Module):

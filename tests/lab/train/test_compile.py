@@ -1,7 +1,6 @@
 """Training with torch.compile."""
 
 import functools
-import shutil
 
 import pytest
 import torch
@@ -17,28 +16,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:::torch")  # the compiler's own 
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> None:
-    torch.compiler.reset()
-
-
-@pytest.fixture
 def _traced(monkeypatch) -> None:
     """Trace the network as the compiler does, but leave out the minutes of making machine code."""
+    torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
 
 
-@pytest.fixture
-def _small(monkeypatch) -> None:
-    """Train a perceptron: compiling the usual network takes most of a minute."""
-
-    def make(*_: object) -> nn.Module:
-        return toy.Toy(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), width=8, classes=10)
-
-    monkeypatch.setattr("multimix.lab.train.engine.build_network", make)
-    monkeypatch.setattr("multimix.lab.train.network.build_network", make)
-
-
-@pytest.mark.usefixtures("_traced")
 def test_a_compiled_network_learns_what_the_plain_one_does_and_its_teachers_are_their_own():
     """A teacher copied after compiling would run the code, and so the weights, of the student."""
     settings = {"method": SelfDistilled(MultiMix(tuples=20), momentum=0.5), "ema": 0.9, "train_size": 64, "epochs": 1}
@@ -57,20 +40,12 @@ def test_a_compiled_network_learns_what_the_plain_one_does_and_its_teachers_are_
     assert compiled == pytest.approx(train_all(plain), rel=1e-10)
 
 
-@pytest.mark.usefixtures("_traced", "_small")
-def test_a_compiled_run_ends_in_a_folder_like_any_other(tmp_path):
+def test_a_compiled_run_ends_in_a_folder_like_any_other(tmp_path, monkeypatch):
+    """A perceptron's: compiling the usual network takes most of a minute."""
+    for module in ("engine", "network"):
+        monkeypatch.setattr(f"multimix.lab.train.{module}.build_network", lambda *_: toy.Toy(
+            nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), width=8, classes=10))  # fmt: skip
     run = train(tiny(compile=True, method=CutMix(), ema=0.9), tmp_path / "run", quiet=True)
     assert run.finished
     assert (run.figures / "cutmix.png").is_file()
     assert load_network(run.path)[0](torch.zeros(3, 1, 8, 8)).shape == (3, 10)
-
-
-@pytest.mark.sweep
-@pytest.mark.usefixtures("_small")
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_machine_code_trains():
-    """Two steps of a smooth perceptron, which do not enlarge what single precision rounds."""
-    settings = {"train_size": 64, "epochs": 1, "crop_padding": 0}
-    splits = splits_of(tiny(**settings))
-    compiled = train_all(Engine(tiny(compile=True, **settings), splits))
-    assert compiled == pytest.approx(train_all(Engine(tiny(**settings), splits)), rel=1e-5)

@@ -1,6 +1,7 @@
 """Measuring a finished run, and loading what it trained."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from multimix.lab.data import Images
 from multimix.lab.evaluate import SuiteSettings
-from multimix.lab.train import evaluate_run, load_network, load_trained, train
+from multimix.lab.train import evaluate_run, load_network, load_trained
 from multimix.lab.train import network as networks
-from train.tiny import events, files, steady, stopped_after, tiny
+from train.tiny import events, files, steady
 
 _MEASURED = ("accuracy", "nll", "ece", "examples", "epoch", "seed", "suite", "split", "device", "torch")
 
@@ -114,23 +115,19 @@ def test_an_unknown_suite_or_option_is_refused_before_anything_is_measured(run):
 
 
 @pytest.mark.bad_input
-def test_an_unfinished_run_has_no_network(tmp_path):
-    with stopped_after(5):
-        train(tiny(), tmp_path / "run", quiet=True)
-    before = files(tmp_path / "run")
-    for attempt in (load_network, evaluate_run):
-        with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors yet; finish it with: multimix train"):
-            attempt(tmp_path / "run")
-    assert files(tmp_path / "run") == before
-
-
-@pytest.mark.bad_input
-def test_damaged_weights_are_refused(run):
-    path = run / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
+@pytest.mark.parametrize(
+    ("ruin", "kind", "said"),
+    [
+        (Path.unlink, FileNotFoundError, r"has no model\.safetensors yet; finish it with: multimix train"),
+        (lambda path: os.truncate(path, 9999), ValueError, r"model\.safetensors is damaged or of another network: \S"),
+    ],
+    ids=["unfinished", "damaged"],
+)
+def test_without_whole_weights_there_is_no_network(ruin, kind, said, run):
+    ruin(run / "model.safetensors")
     before = files(run)
-    for attempt in (load_network, evaluate_run):
-        with pytest.raises(ValueError, match=r"model\.safetensors is damaged or of another network: \S"):
+    for attempt in (load_network, load_trained, evaluate_run):
+        with pytest.raises(kind, match=said):
             attempt(run)
     assert files(run) == before
 

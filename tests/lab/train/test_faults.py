@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,12 +15,12 @@ import torch
 from PIL import Image
 
 from multimix.lab.runs.checkpoint import load_newest, previous, save_checkpoint
-from multimix.lab.runs.environment import StopRequest, Terminated
+from multimix.lab.runs.environment import Terminated, sigterm_noted
 from multimix.lab.runs.folder import Folder, Metrics
 from multimix.lab.train import TrainingError, resume, train
-from multimix.methods import ERM, MultiMix
-from train.faults import with_room_for
-from train.tiny import BATCHES, before_step, files, steady, stopped_after, tiny, weights
+from multimix.methods import MultiMix
+from parallel.together import with_room_for
+from train.tiny import BATCHES, before_step, files, raising, steady, stopped_after, tiny, weights
 
 CONFIG = tiny(method=MultiMix(tuples=20), checkpoint_steps=1)
 
@@ -90,30 +88,26 @@ def test_a_full_disk_leaves_no_half_line(tmp_path):
     assert [event["epoch"] for event in metrics.read()] == [1, 2]
 
 
+def test_a_run_that_met_a_full_disk_is_resumed(stopped, whole):
+    kind, said = with_room_for(20_000, resume, stopped)
+    assert (kind, "last.ckpt cannot be written: File too large; what was there" in said) == ("OSError", True)
+    resume(stopped, quiet=True)
+    assert weights(stopped) == weights(whole)
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
 )
-def test_out_of_memory_says_what_helps(error, tmp_path, monkeypatch):
-    real, count = ERM.__call__, iter(range(1, 100))
-
-    def call(self: ERM, *arguments: Any, **more: Any) -> Any:
-        if next(count) == BATCHES + 2:
-            raise error
-        return real(self, *arguments, **more)
-
-    monkeypatch.setattr(ERM, "__call__", call)
+def test_out_of_memory_says_what_helps(error, tmp_path):
     message = r"^out of memory at mini-batch 5 of erm; the last good checkpoint is .*last\.ckpt\. A smaller batch_size"
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(TrainingError, match=message), before_step(BATCHES + 2, raising(error)):
         train(tiny(), tmp_path / "run", quiet=True)
     assert resume(tmp_path / "run", quiet=True).finished
 
 
-def test_other_errors_of_a_step_are_not_called_so(tmp_path, monkeypatch):
-    def call(self: ERM, *arguments: Any, **more: Any) -> Any:
-        raise RuntimeError("shapes do not fit")
-
-    monkeypatch.setattr(ERM, "__call__", call)
-    with pytest.raises(RuntimeError, match="shapes do not fit"):
+def test_other_errors_of_a_step_are_not_called_so(tmp_path):
+    error = RuntimeError("shapes do not fit")
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"), before_step(1, raising(error)):
         train(tiny(), tmp_path / "run", quiet=True)
 
 
@@ -167,7 +161,7 @@ def test_sigterm_stops_behind_a_checkpoint(batch, at, tmp_path, whole):
 
 def test_outside_the_main_thread_signals_are_left_alone():
     def enter() -> Any:
-        with StopRequest():
+        with sigterm_noted():
             return signal.getsignal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
@@ -175,42 +169,12 @@ def test_outside_the_main_thread_signals_are_left_alone():
         assert pool.submit(enter).result() is before
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from multimix.lab.train.folder import RunFolder
-
-with RunFolder(Path(sys.argv[1])).writing():
-    print("held", flush=True)
-    time.sleep(120)
-"""
-
-
-@pytest.fixture
-def held(tmp_path):
-    """A folder that another process is writing into."""
-    folder = tmp_path / "run"
-    train(tiny(epochs=1), folder, quiet=True)
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
-    with process:
-        assert process.stdout.readline() == "held\n"
-        yield folder, process
-        process.kill()
-
-
-def test_the_second_is_refused_until_the_first_is_gone(held):
-    folder, process = held
+def test_the_second_is_refused_until_the_first_is_gone(tmp_path):
+    folder = train(tiny(epochs=1), tmp_path / "run", quiet=True).path
     before = files(folder)
-    with pytest.raises(BlockingIOError, match=r"run folder .* is being written by another process; wait for its end"):
-        resume(folder, quiet=True)
+    with Folder(folder).writing():
+        assert files(folder) == before, "a lock leaves nothing behind"
+        with pytest.raises(BlockingIOError, match=r"run folder .* is being written by another process; wait for its"):
+            resume(folder, quiet=True)
     assert files(folder) == before
-    process.kill()
-    process.wait()
     assert resume(folder, quiet=True).finished
-
-
-def test_a_lock_leaves_nothing_behind(tmp_path):
-    with Folder(tmp_path).writing():
-        assert list(tmp_path.iterdir()) == []
-    with Folder(tmp_path).writing():
-        pass

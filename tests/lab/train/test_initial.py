@@ -22,40 +22,25 @@ def run(tmp_path_factory):
     return folder
 
 
-def other_classes(config):
-    """The same digits, of which five classes are told apart."""
-    splits = splits_of(config)
-    classes = ("0", "1", "2", "3", "4")
-    part = replace(splits.train, labels=splits.train.labels % 5, classes=classes)
-    return replace(splits, train=part, validation=None, test=part)
-
-
-def test_every_weight_is_the_runs_where_classes_are_the_same(run):
-    config = tiny(init=str(run), seed=1)
-    found = Engine(config, splits_of(config)).network.state_dict()
-    there = load_file(str(run / "model.safetensors"))
-    assert set(found) == set(there)
-    assert all(torch.equal(found[name], there[name]) for name in there)
-
-
-def test_the_classifier_is_new_where_classes_differ(run):
-    config = tiny(init=str(run), seed=1)
-    splits = other_classes(config)
-    begun = Engine(config, splits).network.state_dict()
-    plain = Engine(replace(config, init=None), splits).network.state_dict()
-    there = load_file(str(run / "model.safetensors"))
-    new = {name for name in begun if not (begun[name].shape == there[name].shape and begun[name].equal(there[name]))}
-    assert new == {"head.weight", "head.bias"}
-    assert all(torch.equal(begun[name], plain[name]) for name in new)  # as the seed draws them
-
-
-def test_as_many_classes_of_other_names_have_a_new_classifier(run):
+@pytest.mark.parametrize(
+    ("classes", "new"),
+    [
+        (tuple("0123456789"), set()),
+        (tuple("abcdefghij"), {"head.weight", "head.bias"}),
+        (tuple("01234"), {"head.weight", "head.bias"}),
+    ],
+    ids=["the same", "of other names", "fewer"],
+)
+def test_every_weight_is_the_runs_but_for_the_classifier_where_classes_differ(run, classes, new):
     config = tiny(init=str(run), seed=1)
     splits = splits_of(config)
-    names = tuple("abcdefghij")
-    parts = {"train": replace(splits.train, classes=names), "test": replace(splits.test, classes=names)}
-    begun = Engine(config, replace(splits, validation=None, **parts)).network.state_dict()
-    assert not torch.equal(begun["head.weight"], load_file(str(run / "model.safetensors"))["head.weight"])
+    part = replace(splits.train, labels=splits.train.labels % len(classes), classes=classes)
+    splits = replace(splits, train=part, validation=None, test=part)
+    begun, plain = (Engine(replace(config, init=i), splits).network.state_dict() for i in (config.init, None))
+    there = load_file(str(run / "model.safetensors"))
+    assert set(begun) == set(there)
+    assert {name for name in begun if not torch.equal(begun[name], there[name])} == new
+    assert all(torch.equal(begun[name], plain[name]) for name in new), "as the seed draws them"
 
 
 @pytest.mark.bad_input

@@ -15,16 +15,14 @@ from multimix.lab.train.launch.ray import share
 SMALL, LARGE = {"CPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}
 
 FAN_OUT = """
-import os, signal, sys, time
+import os
 from pathlib import Path
-from threading import Thread
 
 import torch
 
-from multimix.lab.train.launch import Launch
-from multimix.lab.train.launch import run_all
-from train.test_many import kill_amid
-from train.tiny import steady, tiny, weights
+from multimix.lab.train.launch import Launch, run_all
+from train.test_many import assert_as_alone, kill_amid
+from train.tiny import tiny
 
 if __name__ == "__main__":
     out = Path.cwd()
@@ -33,10 +31,7 @@ if __name__ == "__main__":
     killer = kill_amid(out / "run-0")
     run_all(runs, Launch(launcher="ray", jobs=2))
     killer.join()
-    run_all({out / "alone" / folder.name: config for folder, config in runs.items()}, Launch(quiet=True))
-    for folder in runs:
-        assert weights(folder) == weights(out / "alone" / folder.name)
-        assert steady(folder) == steady(out / "alone" / folder.name)
+    assert_as_alone(runs, out / "alone")
 """
 
 

@@ -11,7 +11,8 @@ import pytest
 from multimix.lab.train.launch import Launch, run_all
 from multimix.lab.train.launch.job import Failure, Job
 from multimix.lab.train.launch.slurm import OnSlurm, parsed, script, work
-from train.tiny import steady, tiny, weights
+from train.test_many import assert_as_alone
+from train.tiny import tiny
 
 SBATCH = """#!{python}
 # Runs every task of an array to its end before it answers, unless told to hold or to lose them.
@@ -75,9 +76,8 @@ def slurm(folder: Path) -> OnSlurm:
 
 def test_the_script_asks_for_an_array_that_is_bounded_requeued_and_warned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = script(
-        tmp_path / "a folder", [0, 1, 2, 3, 7], jobs=2, options=parsed("partition=gpu time=4:00:00 exclusive")
-    )
+    options = parsed("partition=gpu time=4:00:00 exclusive")
+    text = script(tmp_path / "a folder", [0, 1, 2, 3, 7], jobs=2, options=options)
     shebang, *lines = text.splitlines()
     assert shebang == "#!/bin/bash"
     assert [line for line in lines if line.startswith("#SBATCH")] == [
@@ -161,10 +161,7 @@ def test_runs_on_slurm_end_like_runs_here_and_one_that_was_cut_off_is_submitted_
     scripts = [(cluster / f"job-{n}").read_text() for n in range(2)]
     assert ["--array=0,1%2" in scripts[0], "--array=0%2" in scripts[1]] == [True, True]
     assert all("#SBATCH --time=1:00:00" in text for text in scripts)
-    run_all({Path("alone") / folder.name: config for folder, config in runs.items()}, Launch(quiet=True))
-    for folder in runs:
-        assert weights(folder) == weights(Path("alone") / folder.name)
-        assert steady(folder) == steady(Path("alone") / folder.name)
+    assert_as_alone(runs, Path("alone"))
 
 
 def test_tasks_of_a_call_that_was_cut_off_are_found_again_and_cancelled_with_the_next(cluster, tmp_path):

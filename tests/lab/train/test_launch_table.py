@@ -6,8 +6,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from multimix.lab.train.launch import LiveTable, failures, table
 from multimix.lab.train.launch.job import Failure, Job
-from multimix.lab.train.launch.table import LiveTable, failures, table
 from train.tiny import tiny
 
 

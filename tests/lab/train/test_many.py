@@ -98,11 +98,16 @@ def test_a_killed_worker_is_replaced_and_its_run_ends_as_if_nothing_had_been(tmp
     ends = {line for line in said if line.endswith(("done", "retry 1"))}
     assert ends == {"run, seed 0: retry 1", "run, seed 0: done", "run, seed 1: done"}
     capfd.readouterr()
-    run_all({tmp_path / "alone" / folder.name: config for folder, config in runs.items()}, Launch(quiet=True))
+    assert_as_alone(runs, tmp_path / "alone")
     assert capfd.readouterr() == ("", "")
+
+
+def assert_as_alone(runs: dict[Path, TrainConfig], out: Path) -> None:
+    """Runs have ended as they do one after the other, with nothing that disturbs them."""
+    run_all({out / folder.name: config for folder, config in runs.items()}, Launch(quiet=True))
     for folder in runs:
-        assert weights(folder) == weights(tmp_path / "alone" / folder.name)
-        assert steady(folder) == steady(tmp_path / "alone" / folder.name)
+        assert weights(folder) == weights(out / folder.name)
+        assert steady(folder) == steady(out / folder.name)
 
 
 def failing(error: Exception, monkeypatch) -> list[Path]:

@@ -1,6 +1,5 @@
 """An interrupted run that is resumed ends exactly as one that was not."""
 
-import json
 import random
 import shutil
 from pathlib import Path
@@ -10,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from multimix.distill import SelfDistilled
 from multimix.lab.runs.folder import Metrics
-from multimix.lab.train import AdamW, Cosine, engine, resume, train
-from multimix.methods import Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.lab.train import AdamW, Cosine, resume, train
+from multimix.methods import ERM, Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.protocols import Losses, Network
 from train.tiny import BATCHES, Stopped, files, steady, stopped_after, tiny, weights
 
 CONFIGS = {
@@ -88,33 +88,15 @@ def test_it_may_be_interrupted_while_it_writes_records(whole, written, tmp_path,
     assert_same_run(folder, whole)
 
 
-class Noisy(nn.Module):
-    """Takes noise from every global generator while training, as dropout takes it from torch's."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        if not self.training:
-            return inputs
-        noise = 1 + 0.1 * random.random() + 0.1 * float(np.random.rand())  # noqa: NPY002
-        return nn.functional.dropout(inputs, 0.2) * noise
-
-
 def test_global_random_states_go_on_too(tmp_path, monkeypatch):
-    real = engine.build_network
+    real, config = ERM.__call__, tiny(checkpoint_steps=2)
 
-    def build_noisy(*arguments: Any) -> nn.Module:
-        network = real(*arguments)
-        noisy = Noisy()
-        network.get_submodule("head").register_forward_pre_hook(
-            lambda head, given: (noisy.train(head.training)(given[0]),)
-        )
-        return network
+    def noisy(method: ERM, network: Network, inputs: Tensor, targets: Tensor, **more: Any) -> Losses:
+        noise = random.random() + float(np.random.rand()) + torch.rand(inputs.shape)  # noqa: NPY002
+        return real(method, network, inputs * noise, targets, **more)
 
-    monkeypatch.setattr(engine, "build_network", build_noisy)
-    config = tiny(checkpoint_steps=2)
+    monkeypatch.setattr(ERM, "__call__", noisy)
     whole = train(config, tmp_path / "whole", quiet=True).path
-    monkeypatch.setattr(engine, "build_network", real)
-    assert weights(train(config, tmp_path / "calm", quiet=True).path) != weights(whole)
-    monkeypatch.setattr(engine, "build_network", build_noisy)
     for after in (3, BATCHES, BATCHES + 3):
         folder = tmp_path / str(after)
         with stopped_after(after):
@@ -166,16 +148,10 @@ def stopped(tmp_path) -> Path:
     return folder
 
 
-def changed(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    written = json.loads(path.read_text())
-    written["config"] |= changes
-    path.write_text(json.dumps(written))
-
-
 @pytest.mark.bad_input
 def test_a_corrupt_checkpoint_or_one_of_another_run_is_refused_and_left(stopped):
-    changed(stopped, width=3)
+    path = stopped / "config.json"
+    path.write_text(path.read_text().replace('"width": 2', '"width": 3'))
     before = files(stopped)
     with pytest.raises(ValueError, match="the checkpoint belongs to another run: "):
         resume(stopped, quiet=True)
@@ -234,16 +210,10 @@ def test_the_last_checkpoint_is_of_the_whole_run(finished):
 
 
 @pytest.mark.bad_input
-def test_a_run_does_not_go_on_with_data_of_other_classes(tmp_path):
-    with stopped_after(3):
-        train(tiny(), tmp_path / "run", quiet=True)
-    config = tmp_path / "run" / "config.json"
-    whole = json.loads(config.read_text())
-    whole["trained_on"]["classes"][9] = "ten"
-    config.write_text(json.dumps(whole))
-    before = files(tmp_path / "run")
-    with pytest.raises(
-        ValueError, match=r"the run was trained on 10 classes \(0, 1, 2, 3, \.\.\.\), but data digits has"
-    ):
-        resume(tmp_path / "run", quiet=True)
-    assert files(tmp_path / "run") == before
+def test_a_run_does_not_go_on_with_data_of_other_classes(stopped):
+    path = stopped / "config.json"
+    path.write_text(path.read_text().replace('"9"', '"ten"'))
+    before = files(stopped)
+    with pytest.raises(ValueError, match=r"was trained on 10 classes \(0, 1, 2, 3, \.\.\.\), but data digits has"):
+        resume(stopped, quiet=True)
+    assert files(stopped) == before

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -96,15 +97,35 @@ def before_step(number: int, act: Callable[[Any], Any], engine: type = Engine) -
         yield
 
 
+def raising(error: BaseException) -> Callable[[Any], None]:
+    """What raises an error, for :func:`before_step`."""
+
+    def act(_: Any) -> None:
+        raise error
+
+    return act
+
+
 @contextmanager
 def stopped_after(batches: int, engine: type = Engine) -> Iterator[None]:
     """Stop what trains inside after so many mini-batches."""
-
-    def stop(_: Any) -> None:
-        raise Stopped
-
-    with pytest.raises(Stopped), before_step(batches + 1, stop, engine):
+    with pytest.raises(Stopped), before_step(batches + 1, raising(Stopped()), engine):
         yield
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality that looks into tensors and into classes that compare by identity, and tells 1 from 1.0 and True."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if is_dataclass(a):
+        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
 
 
 def parameters(network: nn.Module) -> dict[str, Tensor]:

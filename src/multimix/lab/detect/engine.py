@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from multimix.lab.data.boxes import BoxBatch, BoxBatches, BoxSet, load_boxes
-from multimix.lab.detect.config import DetectConfig
-from multimix.lab.detect.folder import DetectFolder, Origin
+from multimix.lab.detect.config import DetectConfig, DetectFolder, Origin
 from multimix.lab.detect.model import build_detector, detect_boxes, losses_of
 from multimix.lab.evaluate.detection import coco_metrics, require_coco, voc_metrics
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights, seed_everything
@@ -38,10 +37,7 @@ def load_splits(config: DetectConfig) -> dict[str, BoxSet]:
 
 
 class DetectEngine(Task):
-    """Everything that changes during a run, on the sets of :func:`load_splits`.
-
-    The backbone's network comes with its weights; by default it has random ones, for a checkpoint to fill.
-    """
+    """Everything that changes during a run; without a network its weights are random, for a checkpoint to fill."""
 
     config: DetectConfig
     weights_entry: ClassVar[str] = "detector"
@@ -135,19 +131,6 @@ class DetectEngine(Task):
             "seed": self.config.seed,
             **measured_at(self.device, started),
         }
-
-    def state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, besides the global random states."""
-        return {
-            "at": [self.at.epoch, self.at.batch, self.at.step],
-            "detector": self.detector.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state` returned, but for the position."""
-        self.detector.load_state_dict(state["detector"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def fresh_network(origin: Origin) -> Network:

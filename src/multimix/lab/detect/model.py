@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from functools import partial
+from itertools import takewhile
 from typing import Any, cast
 
 import torch
@@ -22,10 +23,9 @@ PROBE = 64
 
 
 class Pyramid(nn.Module):
-    """Feature pyramid network over stages of a residual network (Lin et al., CVPR 2017), which are its own modules.
+    """Feature pyramid network (Lin et al., CVPR 2017) over a residual network's own stages, which feed ``regions``.
 
-    Levels beyond the last stage take every other place of the level before. ``strides`` and ``out_channels`` are those
-    of the levels, ``regions`` names the levels that stages feed.
+    Levels beyond the last stage take every other place of the level before.
     """
 
     def __init__(self, config: DetectConfig, network: Network, *, in_channels: int) -> None:
@@ -54,8 +54,7 @@ class Pyramid(nn.Module):
         self.fpn = FeaturePyramidNetwork([maps[name].shape[1] for name in self.regions], config.channels)
         if config.init != "random":
             _freeze(body, names, config.trainable_stages)
-        frozen = config.norm == "frozen"
-        self._held = [part for part in body.modules() if frozen and isinstance(part, _BatchNorm)]
+        self._held = [part for part in body.modules() if config.norm == "frozen" and isinstance(part, _BatchNorm)]
         for part in self._held:
             part.requires_grad_(False)
             part.training = False
@@ -78,24 +77,19 @@ class Pyramid(nn.Module):
 
 
 def stage_names(model: nn.Module) -> list[str]:
-    """Return the names of the modules behind which a residual network's maps are taken, in order.
-
-    The last stage of our own networks is followed by the normalisation that its classifier sees, and taken behind that.
-    """
+    """Return the names of the modules behind which a residual network's maps are taken, in order."""
     names = sorted(name for name, _ in model.named_children() if re.fullmatch(r"(layer|group)\d", name))
     if len(names) < 2:
         raise ValueError(
             "backbone must be preact_resnet18, wide_resnet16_8 or a ResNet of torchvision or timm, whose stages feed"
             f" the pyramid; {type(model).__name__} has none by the names layer1, layer2, ..."
         )
+    # The last map of our own networks is taken behind the normalisation that the classifier sees.
     return [*names[:-1], "norm"] if names[0] == "group1" else names
 
 
 def _maps_of_probe(network: Network, body: nn.Module, in_channels: int) -> dict[str, Tensor]:
-    """Return the stages' maps of a random image, which must be those that the network itself computes.
-
-    torchvision's getter runs a model's modules in the order in which they were registered.
-    """
+    """Return the stages' maps of a random image, which must be those that the network itself computes."""
     names: list[str] = list(cast("Any", body).return_layers)
     own: dict[str, Tensor] = {}
 
@@ -109,6 +103,7 @@ def _maps_of_probe(network: Network, body: nn.Module, in_channels: int) -> dict[
         for hook in hooks:
             hook.remove()
         maps: dict[str, Tensor] = body(probe)
+    # torchvision's getter runs a model's modules in the order in which they were registered.
     if any(name not in own or not torch.equal(maps[name], own[name]) for name in names):
         raise ValueError("backbone: the network does not run its modules one after another, so its maps cannot be had")
     return maps
@@ -122,11 +117,8 @@ def _freeze(body: nn.Module, names: list[str], trainable: int | None) -> None:
     first = names[len(names) - trainable] if trainable else None
     if first == "norm":  # the last group, in front of its normalisation
         first = f"group{len(names)}"
-    kept = False
-    for name, module in body.named_children():
-        kept = kept or name == first
-        if not kept:
-            module.requires_grad_(False)
+    for _, module in takewhile(lambda child: child[0] != first, body.named_children()):
+        module.requires_grad_(False)
 
 
 def build_detector(config: DetectConfig, network: Network, facts: Facts, *, classes: int) -> nn.Module:
@@ -180,15 +172,10 @@ def detect_boxes(detector: nn.Module, batches: Iterable[BoxBatch]) -> tuple[list
     """Return what a detector sees in every image beside what is there, on the CPU; the detector keeps its mode."""
     found: list[Detections] = []
     truths: list[Objects] = []
-    training = detector.training
-    detector.eval()
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                for seen, there in zip(detector(batch.images), batch.objects, strict=True):
-                    found.append(Detections(seen["boxes"].cpu(), seen["scores"].float().cpu(), seen["labels"].cpu()))
-                    parts = (there.boxes, there.labels, there.areas, there.ignored)
-                    truths.append(Objects(*(part.cpu() for part in parts)))
-    finally:
-        detector.train(training)
+    with evaluating(cast("Network", detector)), torch.inference_mode():
+        for batch in batches:
+            for seen, there in zip(detector(batch.images), batch.objects, strict=True):
+                found.append(Detections(seen["boxes"].cpu(), seen["scores"].float().cpu(), seen["labels"].cpu()))
+                parts = (there.boxes, there.labels, there.areas, there.ignored)
+                truths.append(Objects(*(part.cpu() for part in parts)))
     return found, truths

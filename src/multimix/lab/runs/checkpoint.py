@@ -5,7 +5,7 @@ import random
 import warnings
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +26,10 @@ def previous(path: Path) -> Path:
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` with the state of every random generator; the checkpoint before is kept beside it."""
     with replacing(path, keep=previous(path)) as file:
-        _save({"format": FORMAT, "random": random_states(), **state}, file)
-
-
-def _save(state: dict[str, Any], file: IO[bytes]) -> None:
-    try:
-        torch.save(state, file)
-    except RuntimeError as error:  # torch goes on after a failed write, and stumbles over what is then missing
-        if error.__context__ is not None:
-            raise error.__context__ from error
-        raise
+        try:
+            torch.save({"format": FORMAT, "random": random_states(), **state}, file)
+        except RuntimeError as error:  # torch goes on after a failed write, and stumbles over what is then missing
+            raise error.__context__ or error from None
 
 
 def load_newest(path: Path) -> dict[str, Any] | None:
@@ -110,12 +104,9 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
-    """Fill a network with the weights of a file.
-
-    Torch and safetensors let batch normalisation go without its batch counts; here every tensor must be there.
-    """
+    """Fill a network with the weights of a file."""
     given = read_weights(path, network)
-    try:
+    try:  # torch and safetensors let batch normalisation go without its batch counts; here every tensor must be there
         if missing := sorted(network.state_dict().keys() - given.keys()):
             raise RuntimeError(f"it lacks {', '.join(missing)}")
         network.load_state_dict(given)

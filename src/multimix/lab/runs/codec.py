@@ -38,7 +38,6 @@ class NotRun:
     """Stands for a method of a user's own whose file nobody has said may be run; whatever needs no training goes on."""
 
     written: Mapping[str, Any]
-    """The method as JSON."""
 
     @property
     def name(self) -> str:
@@ -124,7 +123,7 @@ def _class(name: Any, code: Code | None) -> Any:
 def code_of(*parts: Any) -> dict[str, bytes]:
     """Return every file of the user's that configurations, or parts of them, are made of."""
     code: dict[str, bytes] = {}
-    for name, source in (item for part in parts for item in _sources(part)):
+    for name, source in _sources(parts):
         if code.setdefault(name, source) != source:
             raise ValueError(f"two files of a run must not both be called {name}: rename one of them")
     return code

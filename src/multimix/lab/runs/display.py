@@ -19,10 +19,9 @@ _LONG_PASS = 5.0
 
 
 class Display(Monitor, AbstractContextManager["Display"]):
-    """Progress bars on a terminal, plain lines elsewhere, nothing when quiet.
+    """Progress bars on a terminal, plain lines elsewhere, nothing when quiet; ``board`` is for TensorBoard's files.
 
-    Training accuracy is not shown: against mixed targets it means nothing. ``steps`` are all mini-batches of training,
-    if it is training, and ``done`` those done before; ``board`` is the folder of a run whose numbers go to TensorBoard.
+    Training accuracy is not shown: against mixed targets it means nothing.
     """
 
     def __init__(
@@ -45,14 +44,12 @@ class Display(Monitor, AbstractContextManager["Display"]):
         )
 
     def __enter__(self) -> Self:
-        """Start the bar."""
         self._bar.start()
         if self._steps is not None:
             self._task = self._bar.add_task(self._title, total=self._steps, completed=self._done, note="")
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the bar away."""
         self._bar.stop()
         if self._board:
             self._board.close()

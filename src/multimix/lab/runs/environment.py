@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from typing_extensions import Self
 
 _PACKAGES = (
     *("multimix", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "scikit-learn", "torchmetrics"),
@@ -91,10 +91,8 @@ def _version(package: str) -> str | None:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
 
@@ -115,23 +113,15 @@ class Terminated(SystemExit):
         self.said = said
 
 
-class StopRequest(AbstractContextManager["StopRequest"]):
-    """Remembers that the process was sent SIGTERM, as by a batch system before it takes the machine away.
-
-    Python's signals belong to the main thread; in any other one nothing is changed.
-    """
-
-    def __init__(self) -> None:
-        self.came = False
-        self._before: Any = None
-
-    def __enter__(self) -> Self:
-        """Begin to listen."""
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "came", True))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the signal to whoever had it before."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+@contextmanager
+def sigterm_noted() -> Iterator[threading.Event]:
+    """Set an event when the process is sent SIGTERM, as by a batch system before it takes the machine away."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # to which Python's signals belong
+        yield came
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -134,10 +134,7 @@ class Folder:
         return config
 
     def read_code(self, *parts: str, trust_code: bool) -> Code | None:
-        """Return the user's own files that the run keeps, if ``parts`` of its configuration need one; else None.
-
-        Files that may not be run, or have changed since the run began, are a ValueError.
-        """
+        """Return the user's own files that the run keeps, if ``parts`` of its configuration need one; else None."""
         with self.reading() as whole:
             config = whole["config"] if isinstance(whole["config"], dict) else {}  # of which read_as complains
             needed = sorted(file for part in parts for file in named_files(config.get(part)))

@@ -16,7 +16,7 @@ from multimix.lab.evaluate.passes import NonFiniteError
 from multimix.lab.runs import processes
 from multimix.lab.runs.checkpoint import load_newest, previous, random_states, restore_random_states, save_checkpoint
 from multimix.lab.runs.display import Display
-from multimix.lab.runs.environment import StopRequest, Terminated, describe, is_out_of_memory, peak_mib
+from multimix.lab.runs.environment import Terminated, describe, is_out_of_memory, peak_mib, sigterm_noted
 from multimix.lab.runs.folder import Folder
 from multimix.lab.runs.optim import learning_rate
 
@@ -29,20 +29,17 @@ class TrainingError(RuntimeError):
 
 @dataclass
 class Position:
-    """How far a run has come."""
+    """How many epochs of a run are done, mini-batches of the epoch under way, and optimiser steps."""
 
     epoch: int = 0
-    """Epochs completed."""
     batch: int = 0
-    """Mini-batches done of the epoch under way."""
     step: int = 0
-    """Optimiser steps done."""
 
 
 class Task:
     """What a kind of run trains: everything that changes during it, and how one mini-batch changes it.
 
-    A subclass sets the attributes and defines ``step``, ``images``, ``conclude``, ``state`` and ``restore``.
+    A subclass sets the attributes and defines ``step``, ``images`` and ``conclude``.
     """
 
     config: Any
@@ -55,7 +52,7 @@ class Task:
     look_every: int = 1
     """Losses are looked at every so many mini-batches: on a GPU each look waits for the device."""
     weights_entry: ClassVar[str]
-    """The entry of the state that holds the weights, of which all must be finite."""
+    """The attribute that is the network, and the entry of the state with its weights, of which all must be finite."""
     saves_memory: ClassVar[str]
     """What needs less memory, for a message."""
 
@@ -65,10 +62,6 @@ class Task:
     """Returns how many images a mini-batch has, over all processes."""
     conclude: Callable[..., None]
     """Writes the weights into the run's folder, which is given with ``quiet``, and measures them."""
-    state: Callable[[], dict[str, Any]]
-    """Returns all that a resumed run needs, besides the global random states; all processes have to ask."""
-    restore: Callable[[dict[str, Any]], None]
-    """Takes over what ``state`` returned, but for the position."""
 
     def begin(self, run: Any, *, quiet: bool) -> None:
         """Do what comes before training."""
@@ -77,11 +70,24 @@ class Task:
         """Return what is measured at the end of the epoch under way, by name."""
         return {}
 
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, besides the global random states; all processes have to ask."""
+        return {
+            "at": [self.at.epoch, self.at.batch, self.at.step],
+            self.weights_entry: getattr(self, self.weights_entry).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned, but for the position, which is there already."""
+        getattr(self, self.weights_entry).load_state_dict(state[self.weights_entry])
+        self.optimizer.load_state_dict(state["optimizer"])
+
     def load(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state`; one of another run is a ValueError."""
         try:
-            self.restore(state)
             self.at = Position(*state["at"])
+            self.restore(state)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"the checkpoint belongs to another run: {' '.join(str(error).split())[:160]}") from error
         self.set_learning_rate()
@@ -89,7 +95,7 @@ class Task:
     @property
     def steps_per_epoch(self) -> int:
         """Return how many optimiser steps an epoch has."""
-        return len(self.batches)
+        return -(-len(self.batches) // getattr(self.config, "accumulate", 1))
 
     def set_learning_rate(self) -> None:
         """Set the learning rate of the step that comes next."""
@@ -126,14 +132,12 @@ class LossLog:
         self.images += images
 
     def look(self) -> tuple[float | None, int | None]:
-        """Return the newest loss, and how many mini-batches ago the first non-finite one was.
-
-        Losses are means over all processes, so that one that is not finite stops them all.
-        """
+        """Return the newest loss, and how many mini-batches ago the first non-finite one was."""
         if not self._pending:
             return None, None
         names = list(self._pending[0])
         rows = [torch.stack([losses[name] for name in names]).float() for losses in self._pending]
+        # Means over all processes, so that a loss that is not finite stops them all.
         values = processes.all_mean(torch.stack(rows)).tolist()
         self._pending = []
         for ago, row in zip(range(len(values) - 1, -1, -1), values, strict=True):
@@ -150,10 +154,7 @@ class LossLog:
 
 
 def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool) -> F:
-    """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
-
-    ``build`` returns the task, as it is in the checkpoint if there is one.
-    """
+    """Continue a run with the task that ``build`` makes of its last checkpoint, or of None if there is none."""
     with processes.entered_by_main(run.writing()):
         if not processes.broadcast(run.finished):
             saved = load_newest(run.checkpoint)
@@ -178,18 +179,15 @@ class Loop:
         self.run, self.task, self.config = run, task, task.config
         self.quiet = quiet or not processes.is_main_process()
         self.log = LossLog()
-        self._stop = StopRequest()
 
     def finish(self) -> None:
-        """Train to the end, measure and save.
-
-        A signal that comes while it measures ends it at once, and only that measurement is lost.
-        """
+        """Train to the end, measure and save."""
         task, batches, epochs = self.task, len(self.task.batches), self.config.epochs
         task.begin(self.run, quiet=self.quiet)
         title, done = f"{self.config.title}, seed {self.config.seed}", task.at.epoch * batches + task.at.batch
         board = self.run.path if getattr(self.config, "tensorboard", False) and processes.is_main_process() else None
-        with self._stop, Display(title, steps=epochs * batches, done=done, quiet=self.quiet, board=board) as shown:
+        display = Display(title, steps=epochs * batches, done=done, quiet=self.quiet, board=board)
+        with sigterm_noted() as self._stop, display as shown:
             while task.at.epoch < epochs:
                 started, before = time.perf_counter(), self.log.seconds
                 for batch in task.epoch():
@@ -202,10 +200,14 @@ class Loop:
                 self._look()
                 self.log.seconds = before + time.perf_counter() - started
                 shown.epoch(self._end_epoch(), epochs=epochs)
-        with self._explained():
+        with self._explained():  # a signal ends this at once: only a measurement is lost
             task.conclude(self.run, quiet=self.quiet)
         if processes.is_main_process():
-            self._end()
+            epochs_done = self.run.metrics.read("epoch")
+            seconds = sum(event["seconds"] for event in epochs_done)
+            each = seconds / (batches * len(epochs_done))
+            self.run.metrics.write("end", seconds=seconds, step_seconds=each, peak_mib=peak_mib(task.device))
+            previous(self.run.checkpoint).unlink(missing_ok=True)
 
     def _after_batch(self, shown: Display, *, stepped: bool) -> None:
         """Look at losses and write a checkpoint where it is time, or end behind one where that is asked for."""
@@ -216,7 +218,7 @@ class Loop:
         # epoch's own checkpoint comes next.
         if not stepped or self.task.at.batch == len(self.task.batches):
             return
-        asked = look and processes.any_process(self._stop.came, self.task.device)
+        asked = look and any(processes.all_gather(self._stop.is_set()))
         if asked or (every and self.task.at.step % every == 0):
             self._checkpoint()
         if asked:
@@ -237,7 +239,7 @@ class Loop:
         self.task.end_epoch()
         self.log = LossLog()
         self._checkpoint()
-        if processes.any_process(self._stop.came, self.task.device):
+        if any(processes.all_gather(self._stop.is_set())):
             self._stop_here()
         return record
 
@@ -290,14 +292,3 @@ class Loop:
     def _kept(self) -> str:
         there = self.run.checkpoint.exists()
         return f"the last good checkpoint is {self.run.checkpoint}" if there else "no checkpoint yet"
-
-    def _end(self) -> None:
-        epochs = self.run.metrics.read("epoch")
-        seconds = sum(event["seconds"] for event in epochs)
-        self.run.metrics.write(
-            "end",
-            seconds=seconds,
-            step_seconds=seconds / (len(self.task.batches) * len(epochs)),
-            peak_mib=peak_mib(self.task.device),
-        )
-        previous(self.run.checkpoint).unlink(missing_ok=True)

@@ -29,7 +29,6 @@ class SGD(Checked):
     """Shrinkage of all parameters, times the learning rate."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
@@ -104,10 +103,7 @@ def make_optimizer(config: SGD | AdamW, parameters: Iterable[Tensor]) -> Optimiz
 
 
 def learning_rate(config: Any, step: int, *, steps_per_epoch: int) -> float:
-    """Return the learning rate of an optimiser step, counted from 0, by a run's configuration alone.
-
-    So a resumed run has nothing to restore.
-    """
+    """Return the learning rate of an optimiser step, counted from 0, by a run's configuration alone."""
     warmup = config.schedule.warmup_epochs * steps_per_epoch
     scale = config.schedule.scale(step / (config.epochs * steps_per_epoch))
     return config.optimizer.learning_rate * scale * (min((step + 1) / warmup, 1.0) if warmup else 1.0)

@@ -30,22 +30,6 @@ def all_mean(values: Tensor) -> Tensor:
     return total / processes()
 
 
-def any_process(flag: bool, device: torch.device) -> bool:  # noqa: FBT001 (a question's only subject)
-    """Return whether the flag is up in some process; all have to ask at the same time."""
-    if processes() == 1:
-        return flag
-    return bool(all_mean(torch.tensor([float(flag)], device=device)).item())
-
-
-def broadcast(value: Any) -> Any:
-    """Return what the main process has."""
-    if processes() == 1:
-        return value
-    told = [value]
-    dist.broadcast_object_list(told)
-    return told[0]
-
-
 def all_gather(value: Any) -> list[Any]:
     """Return what each process has, by rank."""
     if processes() == 1:
@@ -53,6 +37,11 @@ def all_gather(value: Any) -> list[Any]:
     found: list[Any] = [None] * processes()
     dist.all_gather_object(found, value)
     return found
+
+
+def broadcast(value: Any) -> Any:
+    """Return what the main process has."""
+    return all_gather(value)[0]
 
 
 @contextmanager
@@ -64,8 +53,6 @@ def entered_by_main(context: AbstractContextManager[None]) -> Iterator[None]:
             try:
                 stack.enter_context(context)
             except Exception as raised:
-                if processes() == 1:
-                    raise
                 error = raised
         if (error := broadcast(error)) is not None:
             raise error

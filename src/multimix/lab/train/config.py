@@ -10,8 +10,6 @@ from multimix.lab.runs.optim import SGD, AdamW, BelowOne, Cosine, Step, check_op
 from multimix.methods import Alternate, AnyMethod, Chain, MultiMix, Until
 from multimix.protocols import Method, declares, submethods
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Seed = Annotated[int, Interval(ge=0, lt=2**64)]
 NotNegative = Annotated[int, Ge(0)]
 TrainingMethod = AnyMethod | Alternate | Chain | Until | SelfDistilled
 
@@ -74,7 +72,7 @@ class TrainConfig(Checked):
     """Mini-batches that make one step of the optimiser."""
     clip: Positive | None = None
     """Largest norm of the gradient, over all parameters."""
-    precision: Precision = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Arithmetic of the network; losses are always in float32."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -94,7 +92,7 @@ class TrainConfig(Checked):
     precision."""
     ema: BelowOne | None = None
     """Also evaluate a moving average of the weights, with this momentum."""
-    seed: Seed = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**64)] = 0
     """Of initial weights, order, augmentation and mixing."""
     validate_every: Count = 1
     """Epochs between two looks at the validation split; after the last one there always is one."""
@@ -107,7 +105,6 @@ class TrainConfig(Checked):
     """Write TensorBoard event files too."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if not isinstance(self.method, Method) or isinstance(self.method, type):
             raise TypeError(f"method must be a method such as MultiMix(), got {self.method!r}")

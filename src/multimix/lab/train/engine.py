@@ -72,7 +72,21 @@ class Engine(Task):
         seed_everything(config.seed)
         self._build(torch.device("cpu") if config.fsdp else self.device)  # shards go to their device block by block
         self.generator = Generator(self.device).manual_seed(config.seed)
-        self.batches = training_batches(config, splits, self.device)
+        size, each = config.batch_size // self.world, len(splits.train) // self.world
+        self.batches = Batches(
+            splits.train,
+            batch_size=size,
+            mean=splits.mean,
+            std=splits.std,
+            augment=Augment(crop_padding=config.crop_padding, flip=config.flip),
+            views=config.views,
+            seed=config.seed,
+            # Batch normalisation cannot train on a single example at a single position.
+            drop_last=each % size == 1 and each > size,
+            device=self.device,
+            workers=config.workers,
+            shard=(rank, self.world),
+        )
         self.module = self.fabric.setup_module(TrainStep(self.network, self.method, self.stateful).train())
         if config.fsdp and self.ema is not None:
             self.fabric.strategy.setup_module(self.ema)
@@ -104,11 +118,6 @@ class Engine(Task):
         self.ema = None if config.ema is None else EMATeacher(network, momentum=config.ema)
         if config.compile:  # after the teachers took their copies, which would otherwise share the student's code
             self.network.embed = torch.compile(network.embed)  # type: ignore[assignment]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Return how many optimiser steps an epoch has."""
-        return -(-len(self.batches) // self.config.accumulate)
 
     @property
     def steps(self) -> int:
@@ -164,10 +173,7 @@ class Engine(Task):
         return dict(evaluator(cast("Network", self.whole(self.network))))
 
     def whole(self, network: nn.Module) -> nn.Module:
-        """Return a network with all its weights in this process: itself, or a copy of one that is sharded.
-
-        All processes have to ask at the same time.
-        """
+        """Return a network or, of one that is sharded, a whole copy, for which all processes have to ask together."""
         if not self.config.fsdp:
             return network
         with torch.random.fork_rng(devices=[]):  # its random weights are not to change what a step draws
@@ -216,20 +222,18 @@ class Engine(Task):
                 module.gather = None
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, besides the global random states; all processes have to ask."""
+        """Add what the method, the average, the precision and the generator have come to; of shards, the whole."""
         state = {
-            "at": [self.at.epoch, self.at.batch, self.at.step],
-            "network": self.network.state_dict(),
+            **super().state(),
             "method": [part.state_dict() for part in self.stateful],
             "ema": None if self.ema is None else self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
             "generator": self.generator.get_state(),
         }
         return gathered_state(state) if self.config.fsdp else state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state` returned, but for the position."""
+        """Take over what :meth:`state` returned, of which weights may be sharded here."""
         load_sharded(self.network, state["network"])
         for part, saved in zip(self.stateful, state["method"], strict=True):
             load_sharded(part, saved)
@@ -239,31 +243,7 @@ class Engine(Task):
         shard_optimizer(self.optimizer)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.generator.set_state(state["generator"])
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state`; one of another network, method or optimiser is a ValueError."""
-        super().load(state)
         self._tell_progress()
-
-
-def training_batches(config: TrainConfig, splits: Splits, device: torch.device) -> Batches:
-    """Return the shuffled, augmented training batches, of several processes this one's shard."""
-    rank, world = rank_and_world()
-    size, each = config.batch_size // world, len(splits.train) // world
-    return Batches(
-        splits.train,
-        batch_size=size,
-        mean=splits.mean,
-        std=splits.std,
-        augment=Augment(crop_padding=config.crop_padding, flip=config.flip),
-        views=config.views,
-        seed=config.seed,
-        # Batch normalisation cannot train on a single example at a single position.
-        drop_last=each % size == 1 and each > size,
-        device=device,
-        workers=config.workers,
-        shard=(rank, world),
-    )
 
 
 def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Splits | None = None) -> RunFolder:

@@ -81,10 +81,7 @@ def evaluations(
     unfit: Callable[[str, str], None] | None = None,
     **options: Unpack[EvaluationOptions],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the record of each suite, as soon as it is on disk; of those measured already, the record that is there.
-
-    ``unfit`` is called with the name of a suite that the data do not suit and with the reason; None raises.
-    """
+    """Yield each suite's record once it is on disk; ``unfit`` hears of those that the data do not suit, and why."""
     if unknown := options.keys() - EvaluationOptions.__annotations__.keys():
         raise TypeError(f"evaluations takes no option {', '.join(sorted(unknown))}")
     given, trust_code = options.get("settings") or {}, options.get("trust_code", False)
@@ -154,14 +151,8 @@ def _is_of(event: dict[str, Any], name: str) -> bool:
 
 def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batch_size: int | None = None) -> Source:
     """Return what a run offers to its suites."""
-    return Source(
-        splits,
-        config.method,
-        device,
-        batch_size=batch_size or max(256, config.batch_size),
-        workers=config.workers,
-        root=config.root,
-    )
+    size = batch_size or max(256, config.batch_size)
+    return Source(splits, config.method, device, batch_size=size, workers=config.workers, root=config.root)
 
 
 def clean_accuracy(config: TrainConfig, splits: Splits, split: Any, device: torch.device) -> Accuracy:

@@ -14,16 +14,10 @@ from multimix.lab.evaluate.passes import evaluating
 from multimix.ops import attention
 from multimix.protocols import Method, Network, encode, submethods
 
-_SHOWN = 8
-_CELL = 64
-"""Least side of one image of a figure in pixels."""
-
 
 def save_figures(folder: Path, method: Method, network: Network, splits: Splits, device: torch.device) -> None:
     """Write contact sheets of mixed examples and attention maps, with their captions."""
-    batches = Batches(
-        splits.test, batch_size=_SHOWN, mean=splits.mean, std=splits.std, shuffle=True, seed=0, device=device
-    )
+    batches = Batches(splits.test, batch_size=8, mean=splits.mean, std=splits.std, shuffle=True, seed=0, device=device)
     served, labels = next(iter(batches.epoch(0)))
     images = cast("Tensor", served)
     pixels = _denormalise(images, splits)
@@ -73,7 +67,7 @@ def _denormalise(images: Tensor, splits: Splits) -> Tensor:
 
 
 def _sheet(rows: list[Tensor]) -> Image.Image:
-    """Return rows of images as one, enlarged to a visible size without smoothing."""
+    """Return rows of images as one, each enlarged to at least 64 pixels without smoothing."""
     stacked = torch.stack(rows).cpu()  # (rows, n, c, h, w)
     if stacked.shape[2] == 1:
         stacked = stacked.expand(-1, -1, 3, -1, -1)
@@ -81,5 +75,5 @@ def _sheet(rows: list[Tensor]) -> Image.Image:
     r, n, c, h, w = framed.shape
     grid = framed.permute(0, 3, 1, 4, 2).reshape(r * h, n * w, c)
     image = Image.fromarray((grid * 255).round().byte().numpy())
-    scale = max(1, -(-_CELL // h))
+    scale = max(1, -(-64 // h))
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

@@ -12,16 +12,12 @@ from multimix.lab.train.config import TrainConfig
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run's network knows of the data that it was trained on."""
+    """What a network knows of its training data: classes by logit, shape (c, h, w), how pixels in [0, 1] are scaled."""
 
     classes: tuple[str, ...]
-    """The name of every class, in the order of the logits."""
     shape: tuple[int, int, int]
-    """Shape (c, h, w) of one image."""
     mean: tuple[float, ...]
-    """Mean of each channel that images are normalised with, for pixels in [0, 1]."""
     std: tuple[float, ...]
-    """Standard deviation of each channel, likewise."""
 
     @classmethod
     def of(cls, splits: Splits) -> "Facts":

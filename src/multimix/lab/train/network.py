@@ -15,8 +15,6 @@ from multimix.lab.train.folder import Facts, RunFolder
 from multimix.models import build
 from multimix.protocols import Network
 
-_ARCHITECTURE = ("model", "width", "strides", "final_norm")
-"""The settings that two networks have in common where the weights of one mean the same in the other."""
 _LEAST_CHANNELS = 8
 """With fewer, torch 2.14 writes outside its memory in strided 1 x 1 convolutions on a CPU."""
 
@@ -24,24 +22,13 @@ _LEAST_CHANNELS = 8
 def build_network(config: TrainConfig, data: Splits | Facts) -> nn.Module:
     """Return the configured network for the classes and images of ``data``."""
     channels, height, _ = data.shape
-    network = build(
-        config.model,
-        num_classes=len(data.classes),
-        in_channels=channels,
-        width=config.width,
-        strides=config.strides,
-        final_norm=config.final_norm,
-        pretrained=config.pretrained,
-        image_size=height,
-    )
+    settings: Any = {name: getattr(config, name) for name in ("width", "strides", "final_norm", "pretrained")}
+    network = build(config.model, num_classes=len(data.classes), in_channels=channels, image_size=height, **settings)
     return cast("nn.Module", network)
 
 
 def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
-    """Put the weights of the run that ``config.init`` names into a network; nothing where it names none.
-
-    The classifier keeps its own initial weights where the classes are not the same, in number, name and order.
-    """
+    """Put the weights of the run that ``config.init`` names into a network, the classifier's for the same classes."""
     if config.init is None:
         return
     if config.pretrained:
@@ -49,15 +36,18 @@ def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
     run = RunFolder(Path(config.init))
     try:
         there = run.read_config()
-        differing = [name for name in _ARCHITECTURE if getattr(there, name) != getattr(config, name)]
+        architecture = ("model", "width", "strides", "final_norm")
+        differing = [name for name in architecture if getattr(there, name) != getattr(config, name)]
         if differing:
             pairs = (f"{name} {getattr(there, name)} instead of {getattr(config, name)}" for name in differing)
             raise ValueError(f"the network of run {run.path} is another one than is to be trained: {', '.join(pairs)}")
         run.check_weights("train")
         given, here = read_weights(run.weights, network), network.state_dict()
         facts = run.read_facts()
-        # Of a run that did not write its classes down, nobody knows.
-        new = set() if facts is not None and facts.classes == splits.classes else _classifier(network)
+        head = getattr(network, "head", None)  # None where the classifier is no affine layer
+        places = tuple(f"{name}." for name, part in network.named_modules() if part is head)
+        same = facts is not None and facts.classes == splits.classes  # which old runs did not write down
+        new = set() if same else {name for name in here if name.startswith(places)}
         for name in sorted({*given, *here} - new):
             theirs, ours = (tuple(part[name].shape) if name in part else "missing" for part in (given, here))
             if theirs != ours:
@@ -68,13 +58,6 @@ def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"init: {error}") from error
     network.load_state_dict({**here, **{name: value for name, value in given.items() if name not in new}})
-
-
-def _classifier(network: nn.Module) -> set[str]:
-    """Return the names of the classifier's parameters and buffers; none where it is no affine layer."""
-    head: Any = getattr(network, "head", None)
-    place = next((name for name, part in network.named_modules() if part is head), None) if head is not None else None
-    return set() if place is None else {name for name in network.state_dict() if name.startswith(f"{place}.")}
 
 
 def put_channels_last(network: nn.Module, device: torch.device) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map_only
 
 from multimix.lab.runs.environment import device_named
 from multimix.lab.train.config import TrainConfig
@@ -47,10 +48,9 @@ def start_processes(config: TrainConfig) -> None:
 
 
 def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
-    """Return a Fabric on the configured devices, in the configured precision; of several, with all processes started.
+    """Return a Fabric on the configured devices, with all processes started that torchrun or SLURM did not start.
 
-    Those are of torchrun or SLURM, or else this command is started once more for each further device; where they run
-    already, they are joined. With ``unused`` there may be parameters that a step leaves without gradient.
+    With ``unused`` there may be parameters that a step leaves without gradient.
     """
     device = device_named(config.device)
     if config.precision == "16-mixed" and device.type == "cpu":
@@ -118,11 +118,9 @@ def _check_devices(config: TrainConfig, device: torch.device) -> None:
 
 
 def shard_module(step: M, mesh: DeviceMesh) -> M:
-    """Give every process its shard of all parameters, and return the module; they are gathered where it runs.
-
-    The blocks of which a network is made come one by one: each is gathered when it is called, and let go afterwards.
-    What is left, the head among it, is whole as long as a step lasts, since methods look into it.
-    """
+    """Give every process its shard of all parameters, and return the module; they are gathered where it runs."""
+    # Each block of a network is gathered when it is called, and let go afterwards. What is left, the head among it, is
+    # whole as long as a step lasts, since methods look into it.
     heads = {head for part in step.modules() if isinstance(head := getattr(part, "head", None), nn.Module)}
     counts = Counter(parameter for part in step.modules() for parameter in part.parameters(recurse=False))
     tied = {parameter for parameter, count in counts.items() if count > 1}
@@ -146,13 +144,7 @@ def _blocks(module: nn.Module, heads: set[nn.Module], tied: set[nn.Parameter]) -
 
 def gathered_state(state: Any) -> Any:
     """Return a state with every sharded tensor whole, on the CPU; all processes have to ask at the same time."""
-    if isinstance(state, DTensor):
-        return state.full_tensor().cpu()
-    if isinstance(state, dict):
-        return type(state)((name, gathered_state(value)) for name, value in state.items())
-    if isinstance(state, (list, tuple)):
-        return type(state)(gathered_state(value) for value in state)
-    return state
+    return tree_map_only(DTensor, lambda tensor: tensor.full_tensor().cpu(), state)
 
 
 def load_sharded(module: nn.Module, saved: dict[str, Any]) -> None:

@@ -4,28 +4,33 @@ A launcher only starts jobs and says which have ended. What runs have reached is
 """
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import torch
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from typing_extensions import Self
 
 from multimix._declared import Checked, Count, Ge
 from multimix.lab.runs.codec import with_own_data
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.launch.job import Here, Job, Launcher, Pool
-from multimix.lab.train.launch.table import LiveTable, failures
+from multimix.lab.train.launch.job import Here, Job, Launcher, Pool, State
 
 Name = Literal["local", "ray", "slurm"]
 
 LAUNCHERS: tuple[Name, ...] = get_args(Name)
 _POLL = 1.0
 """Seconds between two looks at how runs go."""
+_STYLE: dict[State, str] = {"running": "cyan", "failed": "red", "waiting": "dim", "done": "green"}
+"""Colours; and what is shown first where not all rows fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +51,97 @@ class Launch(Checked):
     """More options of sbatch, as in ``partition=gpu time=4:00:00``."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         super().__post_init__()
         if self.slurm and self.launcher != "slurm":
             raise ValueError(f"options of Slurm go with launcher slurm, not {self.launcher}; got {self.slurm!r}")
+
+
+class LiveTable(AbstractContextManager["LiveTable"]):
+    """Shows jobs while they go: a table on a terminal, a line for each change elsewhere, only retries when brief."""
+
+    def __init__(self, jobs: Sequence[Job], *, quiet: bool, brief: bool = False) -> None:
+        self._jobs, self._quiet, self._brief = jobs, quiet, brief
+        self._console = Console(highlight=False, quiet=quiet)
+        self._told: dict[Job, tuple[State, int]] = {}
+        live = self._console.is_terminal and not quiet and not brief
+        self._live = Live(console=self._console, auto_refresh=False, transient=False) if live else None
+
+    def __enter__(self) -> Self:
+        for job in self._jobs:
+            job.look()
+            self._told[job] = job.state, len(job.failures)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self.show()
+            self._live.stop()
+
+    def show(self) -> None:
+        """Look at every run and show what is new."""
+        if self._quiet:
+            return
+        for job in self._jobs:
+            fresh = job.look()
+            if not self._live:
+                self._tell(job, fresh=fresh and not self._brief)
+        if self._live:
+            self._live.update(table(self._jobs, height=self._console.height - 6), refresh=True)  # of title and frame
+
+    def _tell(self, job: Job, *, fresh: bool) -> None:
+        lines = []
+        if fresh:
+            epoch, loss, accuracy = _numbers(job)
+            lines.append(f"epoch {epoch}  loss {loss}" + (f"  validation accuracy {accuracy}" if accuracy else ""))
+        before, self._told[job] = self._told[job], (job.state, len(job.failures))
+        if before[1] < len(job.failures) and job.state != "failed":
+            lines.append(f"{job.failures[-1].reason}; it is tried again")
+        if before != self._told[job] and job.state != "waiting" and not self._brief:
+            lines.append(_status(job) + (f": {job.failures[-1].reason}" if job.state == "failed" else ""))
+        for line in lines:
+            self._console.print(f"{job.config.title}, seed {job.config.seed}: {line}", markup=False, soft_wrap=True)
+
+
+def _status(job: Job) -> str:
+    """Return a job's state, and which attempt it is."""
+    return f"retry {len(job.failures)}" if job.state == "running" and job.failures else job.state
+
+
+def _numbers(job: Job) -> tuple[str, str, str]:
+    """Return a run's epoch, loss and validation accuracy as they are shown."""
+    epoch, loss, accuracy = (job.last.get(name) for name in ("epoch", "train_loss", "validation_accuracy"))
+    return (
+        f"{epoch or 0}/{job.config.epochs}",
+        "" if loss is None else f"{loss:.4f}",
+        "" if accuracy is None else f"{100 * accuracy:.2f} %",
+    )
+
+
+def table(jobs: Sequence[Job], *, height: int | None = None) -> Table:
+    """Return a row for each job, or for as many as fit, and how many are in each state."""
+    counts = Counter(job.state for job in jobs)
+    shown = Table(caption=", ".join(f"{counts[state]} {state}" for state in _STYLE if counts[state]))
+    for name in ("run", "seed", "state", "epoch", "loss", "validation accuracy"):
+        shown.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=True)
+    if height is not None and len(jobs) > max(1, height):
+        jobs = sorted(jobs, key=lambda job: list(_STYLE).index(job.state))[: max(1, height)]
+    for job in jobs:
+        state = Text(_status(job), style=_STYLE[job.state])
+        shown.add_row(Text(job.config.title), str(job.config.seed), state, *_numbers(job))
+    return shown
+
+
+def failures(jobs: Sequence[Job]) -> Table:
+    """Return the jobs that failed, how often they were tried, and why the last attempt did not go well."""
+    shown = Table(title="failed runs", title_justify="left")
+    for name in ("run", "seed", "attempts", "reason"):
+        shown.add_column(name, justify="right" if name in ("seed", "attempts") else "left", overflow="fold")
+    for job in jobs:
+        told = Text(job.failures[-1].reason)
+        shown.add_row(Text(job.config.title), str(job.config.seed), str(len(job.failures)), told)
+    return shown
 
 
 class FailedRunsError(RuntimeError):
@@ -57,11 +149,7 @@ class FailedRunsError(RuntimeError):
 
 
 def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
-    """Bring every run to its end, several at the same time; those that have ended are left as they are.
-
-    A run that fails, or whose process dies, does not hold up the others: it is resumed up to ``launch.retries`` times.
-    Where runs failed in the end, a table on the error stream says why; the same call goes on.
-    """
+    """Bring every run to its end; a table on the error stream says why some failed, which do not hold up the others."""
     jobs = [Job(folder, with_own_data(config)) for folder, config in runs.items()]
     for job in jobs:
         config = job.config
@@ -71,7 +159,6 @@ def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
                 f" {config.devices} and {config.nodes}; multimix train takes more"
             )
         RunFolder(job.folder).check_same(config)
-    for job in jobs:
         job.state = "done" if job.finished else "waiting"
     waiting = [job for job in jobs if job.state == "waiting"]
     if not waiting:

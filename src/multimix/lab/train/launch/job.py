@@ -11,7 +11,7 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -34,20 +34,15 @@ _FINAL = (
 """What is wrong with the input stays wrong."""
 _PATIENCE = 20.0
 """Seconds to wait for a folder that another process writes into: children of a killed one hold it a little longer."""
-_GRACE = 30.0
-"""Seconds that a worker has to write its checkpoint after SIGTERM."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt did not bring its run to the end."""
+    """Why an attempt did not bring its run to the end, whether another would not either, and if the input is wrong."""
 
     reason: str
-    """One line."""
     final: bool = False
-    """Whether another attempt would fail as well: the training has diverged, or the input is wrong."""
     wrong: bool = False
-    """Whether the input is wrong."""
 
 
 @dataclass(eq=False)
@@ -63,8 +58,7 @@ class Job:
     _size: int = -1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let another process make it, which does not know the classes of the user's own files."""
-        return Job.of, (self.plan(),)
+        return Job.of, (self.plan(),)  # another process does not know the classes of the user's own files
 
     def plan(self) -> dict[str, Any]:
         """Return the job as JSON, with the user's own files that its configuration is made of."""
@@ -125,10 +119,7 @@ class Loaded:
 
 
 def attempt(job: Job, *, data: Loaded, quiet: bool = True) -> Failure | None:
-    """Train a run, or resume it, and return why it did not come to its end; None if it did.
-
-    What is no ``Exception``, as a stop by the keyboard, goes through.
-    """
+    """Train a run, or resume it, and return why it did not come to its end; None if it did."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -158,7 +149,7 @@ def _line(error: BaseException) -> str:
     return said if told else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
-class Launcher:
+class Launcher(Protocol):
     """Starts jobs and says which have ended; retries are seen to for all launchers alike."""
 
     slots: int
@@ -168,14 +159,13 @@ class Launcher:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Begin jobs, or put them into a queue and set their state to "waiting"."""
-        raise NotImplementedError
 
     def poll(self, seconds: float) -> dict[Job, Failure | None]:
         """Return what ended since the last call, after waiting so long for something to: None where all went well."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Stop what is under way, which can be resumed, and let go of everything."""
+        return
 
 
 class Here(Launcher):
@@ -246,11 +236,11 @@ class Pool(Launcher):
         return Failure(f"its process {how}")
 
     def close(self) -> None:
-        """Stop every worker, with time for a checkpoint."""
+        """Stop every worker, behind a checkpoint."""
         for worker in self._workers:
             worker.process.terminate()
         for worker in self._workers:
-            worker.process.join(_GRACE)
+            worker.process.join(30.0)  # the time that a checkpoint may take
             worker.process.kill()
             worker.process.join()
             worker.pipe.close()

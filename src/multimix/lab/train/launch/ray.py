@@ -10,9 +10,6 @@ import torch
 
 from multimix.lab.train.launch.job import Failure, Job, Launcher, Loaded, attempt
 
-_STORE = 100 * 2**20
-"""Bytes of Ray's store on this machine: what goes through it is a configuration and a line."""
-
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU keep CUDA_VISIBLE_DEVICES as it is
@@ -39,7 +36,7 @@ class OnRay(Launcher):
                 "num_cpus": os.cpu_count(),
                 "num_gpus": torch.cuda.device_count(),
                 "include_dashboard": False,
-                "object_store_memory": _STORE,
+                "object_store_memory": 100 * 2**20,  # bytes, for configurations and lines
             }
             there = {"address": "auto"} if os.environ.get("RAY_ADDRESS") else {"address": "local", **here}
             self._ray.init(logging_level=logging.ERROR, log_to_driver=False, **there)

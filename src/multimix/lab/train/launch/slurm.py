@@ -30,9 +30,6 @@ _OWN = ("array", "chdir", "job-name", "open-mode", "output", "requeue", "no-requ
 _EVERY = 10.0
 """Seconds between two looks at the queue."""
 
-_MISSES = 2
-"""So many looks at the queue must miss a task without an outcome before it is given up: files may come late."""
-
 SCRIPT = """\
 #!/bin/bash
 {options}
@@ -91,7 +88,7 @@ class OnSlurm(Launcher):
                 failure = json.loads(self._outcome(number).read_text(encoding="utf-8"))["failure"]
                 found[job] = None if failure is None else Failure(**failure)
             except FileNotFoundError:
-                if self._missed[number] < _MISSES:
+                if self._missed[number] < 2:  # looks at the queue that missed it: files may come late
                     continue
                 found[job] = self._unknown(self._tasks[number])
             del self._underway[number]
