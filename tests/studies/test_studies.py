@@ -1,10 +1,15 @@
-"""Studies of ours: each asks something, its arms differ and see the same data, and it varies what it says it varies."""
+"""Studies of ours: arms differ and see the same data, and vary what they say; those without images make records."""
 
+import importlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from sklearn.datasets import load_iris
 
 import comparison
 import further
@@ -12,11 +17,12 @@ import seconds
 import sweeps
 from multimix.lab._code import find_made, makes
 from multimix.lab.recipes import Study, cifar10_small, digits, tiny_imagenet_small
-from multimix.methods import ManifoldMixup
+from multimix.lab.report import paired_table, read_records, summarise
+from multimix.methods import ERM, ManifoldMixup
 from multimix.models import build
 from seconds import COSTS, within
-from studies.test_vectors import FOLDER
 
+FOLDER = Path(__file__).parents[2] / "studies"
 _MADE = (value for module in (comparison, further, seconds, sweeps) for value in vars(module).values())
 STUDIES = {function().name: function for function in _MADE if makes(Study)(function)}
 
@@ -121,3 +127,47 @@ def test_powers_of_the_gain_are_crossed_with_the_number_of_tuples():
     crossed = {(m.balance_power, m.tuples) for m in methods}
     assert crossed == {(power, n) for power in (0.0, 0.5, 1.0) for n in (100, 1000, 10_000)}
     assert {m.alpha for m in methods} == {(0.5, 2.0)}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The script with the smallest of its data and a single epoch."""
+    script = importlib.import_module("vectors")
+    monkeypatch.setattr(script, "TABLES", {"iris": load_iris})
+    monkeypatch.setattr(script, "TABULAR", {**script.TABULAR, "epochs": 1, "hidden": (8,)})
+    monkeypatch.setattr(script, "SEQUENCE", {**script.SEQUENCE, "epochs": 1, "hidden": 8, "batch_size": 512})
+    threads = torch.get_num_threads()
+    yield script
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("case", "data"), [("tabular", "iris"), ("sequence", "digits-rows")])
+def test_records_make_the_tables_of_runs(script, monkeypatch, tmp_path, case, data):
+    out = tmp_path / "new" / "records.jsonl"
+    monkeypatch.setattr(sys, "argv", ["vectors.py", case, "--out", str(out), "--seeds", "2"])
+    script.main()
+    rows = read_records(out)
+    (comparison,) = summarise(rows).comparisons
+    names = script.METHODS if case == "tabular" else script.SEQUENCE_METHODS
+    assert [row.name for row in comparison.rows] == ["erm", *names]
+    assert all(row.seeds == (0, 1) for row in comparison.rows)
+    assert (comparison.data, comparison.metrics) == (data, ("accuracy", "nll", "ece"))
+    assert paired_table(summarise(rows), "erm").startswith(f"**{data}, ")
+    assert {(row["device"], row["torch"]) for row in rows} == {("cpu", torch.__version__)}
+    assert {row["examples"] for row in rows} == {45 if case == "tabular" else 540}
+    assert all("date" in row and "commit" in row for row in rows)
+
+
+def test_splits_are_stratified_and_follow_from_the_seed(script):
+    first, again, other = (script.split(load_iris, seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not np.array_equal(first.train, other.train)
+    assert np.bincount(first.test_classes).tolist() == [15, 15, 15]
+
+
+def test_a_loop_of_ones_own_learns_sequences(script, monkeypatch):
+    monkeypatch.setattr(script, "SEQUENCE", {**script.SEQUENCE, "epochs": 6, "hidden": 16, "batch_size": 64})
+    monkeypatch.setattr(script, "methods", lambda _: {"erm": ERM()})
+    accuracy, *_ = script.sequence(1)
+    assert accuracy["metric"] == "accuracy"
+    assert accuracy["value"] > 0.6  # 0.1 is chance

@@ -1,28 +1,27 @@
-"""Every recipe can be written down and read again; the published ones carry the published numbers."""
+"""Every recipe can be written down and read again, the published ones as published; studies are fair."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from multimix.lab.data import DATASETS
-from multimix.lab.recipes import RECIPES, recipe_named
+from multimix.lab.recipes import RECIPES, Study, digits, recipe_named
+from multimix.lab.recipes.study import TRIAL_SEED, arms
 from multimix.lab.runs.optim import learning_rate
 from multimix.lab.train import SGD, Step, from_json, to_json
+from multimix.methods import ERM, Mixup
 from multimix.models import MODELS
 from multimix.names import method_named
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_comes_back_from_json(name):
+def test_a_recipe_comes_back_from_json_and_says_where_it_is_from_and_how_it_is_run(name):
     config = RECIPES[name]()
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
     assert config.recipe == name
     assert config.data in DATASETS
     assert config.model in MODELS or config.model.startswith("torchvision:")
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_says_where_it_is_from_and_how_it_is_run(name):
     said = " ".join(RECIPES[name].__doc__.split())
     assert said.startswith("Return ")
     for part in ("Source: ", f"``multimix train {name}", "Hardware: "):
@@ -47,20 +46,13 @@ def test_published_settings(name, epochs, batch, falls_at, nesterov):
     rates = [learning_rate(config, epoch * 10, steps_per_epoch=10) for epoch in range(epochs)]
     falls = [epoch for epoch in range(1, epochs) if rates[epoch] != rates[epoch - 1]]
     assert tuple(falls) == falls_at
-    assert [rates[0], *(rates[epoch] for epoch in falls)] == pytest.approx(
-        [0.1 * 0.1**i for i in range(len(falls) + 1)]
-    )
+    assert [rates[epoch] for epoch in (0, *falls)] == pytest.approx([0.1 ** (i + 1) for i in range(len(falls) + 1)])
     assert config.method == method_named("multimix-paper")
     assert config.title == "multimix-paper"
     assert config.validation == 0.0  # the paper trains on all of it
-
-
-@pytest.mark.parametrize("name", ["cifar10-paper", "cifar100-paper", "tiny-imagenet-paper", "imagenet-paper"])
-def test_published_networks_and_augmentation(name):
-    """Theirs has no normalisation after the last block: paper.md, 1.8."""
-    config = recipe_named(name)
     own = name != "imagenet-paper"
     assert config.model == ("preact_resnet18" if own else "torchvision:resnet50")
+    # Theirs has no normalisation after the last block: paper.md, 1.8.
     assert (config.width, config.strides, config.final_norm) == (None, None, False if own else None)
     assert (config.crop_padding, config.flip, config.image_size) == (4, True, None)
 
@@ -89,3 +81,41 @@ def test_each_data_set_has_its_recipe():
 def test_unknown_names_are_refused_with_what_is_near(name, message):
     with pytest.raises(ValueError, match=message):
         recipe_named(name)
+
+
+def small(**changes) -> Study:
+    given = {"name": "small", "question": "Does it pay?", "arms": arms(digits(), {"erm": ERM(), "mixup": Mixup()})}
+    return Study(**(given | changes))
+
+
+def test_candidates_are_tried_with_a_seed_of_their_own_and_without_the_test_set():
+    assert small().trials() == {}
+    assert list(small().chosen({})) == ["erm", "mixup"]
+    study = small(arms=arms(digits(), {"erm": (ERM(), ERM()), "mixup": (Mixup(0.2), Mixup(1.0))}))
+    trials = study.trials()
+    assert list(trials) == [("erm", 0), ("erm", 1), ("mixup", 0), ("mixup", 1)]
+    assert {(config.seed, config.test) for config in trials.values()} == {(TRIAL_SEED, False)}
+    assert [config.label for config in trials.values()] == ["erm-0", "erm-1", "mixup-0", "mixup-1"]
+    assert study.chosen({"mixup": 1})["mixup"].method == Mixup(1.0)
+    assert all(config.test for config in study.chosen({}).values())
+
+
+def test_a_change_reaches_every_configuration():
+    changed = small().changed(lambda config: replace(config, epochs=3))
+    assert {config.epochs for found in changed.arms.values() for config in found} == {3}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arms": {}}, "arms of study small must hold at least one arm, got none"),
+        ({"against": "cutmix"}, "against must be one of erm, mixup, got 'cutmix'"),
+        ({"arms": arms(digits(), {"erm": ERM(), "a": (ERM(), ERM())})}, "at least 1, got {'erm': 1, 'a': 2}"),
+        ({"arms": {"erm": ()}}, "arms must have equally many candidates, at least 1, got {'erm': 0}"),
+    ],
+)
+def test_what_would_not_be_fair_is_refused(changes, said):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        small(**changes)
+    assert said in str(caught.value)

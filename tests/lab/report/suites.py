@@ -1,6 +1,7 @@
 """What the evaluation suites leave in a run's folder, with made-up numbers that depend on the seed alone."""
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -55,27 +56,18 @@ def adversarial(draw: np.random.Generator, better: float, _: int) -> Suite:
 
 
 def ood(draw: np.random.Generator, better: float, _: int) -> Suite:
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    figures = {}
-    for place, name in enumerate(SETS):
-        scores = {}
-        for score in SCORES:
-            inside, outside = draw.normal(1 + place / 2 + 5 * better, 1, 400), draw.normal(0, 1, 400)
-            edges, thresholds = np.linspace(-3, 5, 51).round(6), np.linspace(6, -4, 100)
-            data = {
-                "edges": edges,
-                "in": np.histogram(inside, edges)[0] / 400,
-                "out": np.histogram(outside, edges)[0] / 400,
-            }
-            data |= {"fpr": (outside >= thresholds[:, None]).mean(1), "tpr": (inside >= thresholds[:, None]).mean(1)}
-            scores[score] = {key: values.tolist() for key, values in data.items()}
-            auroc = float((inside[:, None] > outside).mean())
-            values = {"auroc": auroc, "aupr_in": auroc, "aupr_out": auroc, "fpr95": 1 - auroc}
-            found.setdefault(score, {})[name] = values | {"detection_accuracy": auroc - 0.1}
-        figures[f"ood/{name}"] = {"scores": scores}
-    metrics = {f"{n}/{s}/{m}": v for s, sets in found.items() for n, values in sets.items() for m, v in values.items()}
-    for score, sets in found.items():
-        metrics |= {f"mean/{score}/{m}": float(np.mean([one[m] for one in sets.values()])) for m in sets["digits"]}
+    metrics: dict[str, float] = {}
+    figures: dict[str, dict[str, Any]] = {f"ood/{name}": {"scores": {}} for name in SETS}
+    for name, score in product(SETS, SCORES):
+        auroc = draw.uniform(0.6, 0.9) + better
+        values = {"auroc": auroc, "aupr_in": auroc, "aupr_out": auroc, "fpr95": 1 - auroc}
+        metrics |= {f"{name}/{score}/{m}": v for m, v in values.items()}
+        metrics[f"{name}/{score}/detection_accuracy"] = auroc - 0.1
+        (fpr, tpr), (inside, outside) = np.sort(draw.random((2, 100))), draw.dirichlet(np.ones(50), 2)
+        data = {"edges": np.linspace(-3, 5, 51), "in": inside, "out": outside, "fpr": fpr, "tpr": tpr}
+        figures[f"ood/{name}"]["scores"][score] = {key: values.tolist() for key, values in data.items()}
+    for score, m in product(SCORES, ("auroc", "aupr_in", "aupr_out", "fpr95", "detection_accuracy")):
+        metrics[f"mean/{score}/{m}"] = float(np.mean([metrics[f"{name}/{score}/{m}"] for name in SETS]))
     return Suite(metrics, figures, {"examples": None, "sets": list(SETS), "odin_epsilon": 0.0014})
 
 
@@ -86,10 +78,7 @@ def calibration(draw: np.random.Generator, better: float, _: int) -> Suite:
     figures = {}
     for name, gap in (("reliability", 0.15 - better), ("reliability_scaled", 0.03)):
         right = (sure - gap * np.sin(np.pi * sure) + draw.normal(0, 0.02, 15)).clip(0, 1)
-        inside = {
-            key: [float(value) if count else None for value, count in zip(values, counts, strict=True)]
-            for key, values in (("confidence", sure), ("accuracy", right))
-        }
+        inside = {"confidence": sure.tolist(), "accuracy": right.tolist()}
         figures[name] = {"edges": edges.tolist(), "count": counts, **inside}
     errors = {"nll": 0.3, "brier": 0.2, "ece": 0.05 - better / 4, "mce": 0.2, "classwise_ece": 0.012}
     errors |= {"rms_calibration_error": 0.07, "overconfidence_error": 0.03}

@@ -1,4 +1,4 @@
-"""The arithmetic of the law and of the classes against loops in float64 and against draws."""
+"""The arithmetic of the law and of the classes against loops in float64 and against draws; gradients of networks."""
 
 import math
 from itertools import combinations
@@ -6,7 +6,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from torch import Generator
+from torch.nn import Linear, Sequential
+from torch.nn.functional import cross_entropy
 
+import multimix as mm
 import toy
 from anatomy import (
     cosine,
@@ -20,6 +24,8 @@ from anatomy import (
     shrinkage,
 )
 from anatomy.geometry import class_geometry, geometry
+from anatomy.probe import TOTAL, Probe, layers_of
+from multimix.methods import ERM, DenseMultiMix, MultiMix
 from multimix.ops import dirichlet
 
 M, K = 7, 3
@@ -31,17 +37,12 @@ def problem(scale=1.0):
     return logits, torch.randint(K, (M,), generator=generator)
 
 
-def softmax(row):
-    powers = [math.exp(value) for value in row]
-    return [power / sum(powers) for power in powers]
-
-
 def looped_quadratic(logits, labels, shrink):
     """By the matrix K and the covariance of the weights, entry by entry."""
     rows, y = logits.tolist(), [[float(c == int(label)) for c in range(K)] for label in labels]
     mean = [sum(row[c] for row in rows) / M for c in range(K)]
     histogram = [sum(row[c] for row in y) / M for c in range(K)]
-    p = softmax(mean)
+    p = [math.exp(value) / sum(map(math.exp, mean)) for value in mean]
     curvature = [[p[a] * (a == c) - p[a] * p[c] for c in range(K)] for a in range(K)]
     out = torch.zeros(M, K, dtype=torch.float64)
     for i in range(M):
@@ -175,3 +176,62 @@ def test_what_cannot_be_measured_is_named():
         class_geometry(torch.ones(3, 2), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="batches must hold at least one batch, got none"):
         geometry(toy.identity(2), [])
+
+
+def by_hand(network, loss):
+    """Gradients of every parameter after a backward pass, in order, as one vector."""
+    network.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in network.parameters()])
+
+
+@pytest.fixture
+def network():
+    return toy.images().double().train()
+
+
+@pytest.fixture
+def batch():
+    return toy.batch(7, 3, 6, 6, dtype=torch.float64)
+
+
+def test_plain_gradient_pulled_back_is_that_of_plain_training(network, batch):
+    probe = Probe(network, *batch)
+    found = probe.pull_back(probe.plain())
+    assert list(found) == ["blocks", "classifier", TOTAL]
+    torch.testing.assert_close(found[TOTAL], by_hand(network, cross_entropy(network(batch[0]), batch[1])))
+    torch.testing.assert_close(found[TOTAL], Probe(network, *batch).through(ERM(), Generator())[TOTAL])
+    torch.testing.assert_close(torch.cat([found["blocks"], found["classifier"]]), found[TOTAL])
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("alpha", [0.3, (0.5, 2.0)])
+def test_mixed_gradient_pulled_back_is_that_of_the_method(network, batch, alpha, balanced):
+    method = MultiMix(50, alpha=alpha, balanced=balanced)
+    probe = Probe(network, *batch)
+    found = probe.pull_back(probe.mixed(method, Generator().manual_seed(3)))[TOTAL]
+    loss = method(network, *batch, generator=Generator().manual_seed(3)).total
+    torch.testing.assert_close(found, by_hand(network, loss))
+
+
+def test_any_method_goes_through_by_itself(network, batch):
+    method = DenseMultiMix(20, effective=2.0)
+    found = Probe(network, *batch).through(method, Generator().manual_seed(3))[TOTAL]
+    loss = method(network, *batch, generator=Generator().manual_seed(3)).total
+    torch.testing.assert_close(found, by_hand(network, loss))
+
+
+def test_frozen_layers_are_left_out_and_adapted_models_looked_into(network):
+    network.blocks.requires_grad_(False)
+    assert list(layers_of(network)) == ["classifier"]
+    model = Sequential(Linear(4, 3), Linear(3, 2))
+    adapted = mm.adapt(model, encoder="0", head="1")
+    assert list(layers_of(adapted)) == ["0", "1"]
+
+
+@pytest.mark.bad_input
+def test_networks_that_cannot_be_measured_are_named():
+    with pytest.raises(ValueError, match=r"network must have an affine head.*got head=None"):
+        Probe(toy.bent(), *toy.batch(4, 8))
+    with pytest.raises(ValueError, match="network must have parameters that take a gradient, got none"):
+        layers_of(toy.vectors().requires_grad_(False))

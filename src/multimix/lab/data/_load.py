@@ -144,11 +144,10 @@ def _from_torchvision(name: str, root: Path, *, download: bool) -> Parts:
         found = [getattr(datasets, cls)(root=str(root), download=download, **split) for split in splits]
     except _UNREADABLE as error:
         reason = one_line(error)
-        said = f"could not be downloaded into {root}: {reason}; or pass npz:PATH"
-        if not download:
-            advice = "pass --download (download=True) to fetch it, or npz:PATH to read an archive of your own"
-            said = f"is not, or not whole, under {root}: {advice} ({reason})"
-        raise FileNotFoundError(f"{name} {said}") from error
+        advice = "pass --download (download=True) to fetch it, or npz:PATH to read an archive of your own"
+        absent = f"is not, or not whole, under {root}: {advice} ({reason})"
+        failed = f"could not be downloaded into {root}: {reason}; or pass npz:PATH"
+        raise FileNotFoundError(f"{name} {failed if download else absent}") from error
     classes = tuple("0123456789") if name == "svhn" else tuple(found[0].classes)
     train, test = (_images(dataset, classes) for dataset in found)
     return Parts(train, test, statistics=statistics)

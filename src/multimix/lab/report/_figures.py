@@ -300,8 +300,7 @@ def _inline(svg: str, alt: str) -> str:
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
             parent.remove(child)
-    named = [(number, element) for number, element in enumerate(root.iter()) if "id" in element.attrib]
-    ids = {element.attrib["id"]: f"{prefix}{number}" for number, element in named}
+    ids = {element.get("id", ""): f"{prefix}{number}" for number, element in enumerate(root.iter())}
     for element in root.iter():
         _lighten(element)
         given = element.attrib

@@ -304,16 +304,12 @@ def _settings_of(runs: Sequence[Run]) -> dict[str, Any]:
         for name, value in pairs[0].items()
         if all(one.get(name) == value for one in pairs) and not (several and name.startswith("method."))
     }
-    methods = [
-        {
-            "name": name,
-            "method": method_name(first[kind].config["method"]),
-            "config": kind[1],
-            "own": [pair for pair in flat[kind].items() if pair[0] not in shared],
-        }
-        for kind, name in row_names(first).items()
-    ]
-    differing = {name for method in methods for name, _ in method["own"] if not name.startswith("method.")}
+    methods = []
+    for kind, name in row_names(first).items():
+        own = [pair for pair in flat[kind].items() if pair[0] not in shared]
+        method = method_name(first[kind].config["method"])
+        methods.append({"name": name, "method": method, "config": kind[1], "own": own})
+    differing = {name for one in methods for name, _ in one["own"] if not name.startswith("method.")}
     return {"shared": list(shared.items()), "methods": methods, "unequal": sorted(differing)}
 
 
@@ -341,12 +337,10 @@ def _suite_settings(rows: Iterable[Record]) -> Pairs:
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted name, value as text) of nested settings."""
-    if isinstance(value, dict):
-        inside: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        inside = enumerate(value)
-    else:
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
         yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         return
-    for key, inner in inside:
+    for key, inner in value.items():
         yield from _flatten(inner, f"{name}.{key}" if name else str(key))

@@ -114,11 +114,10 @@ def _difference(row: Row, base: Row, metric: str) -> Difference:
 
 
 Differences = dict[str, tuple[Difference, ...]]
+Compared = list[tuple[Comparison, Row, Differences]]
 
 
-def _compared(
-    summary: Summary, against: str, metrics: Sequence[str] | None
-) -> list[tuple[Comparison, Row, Differences]]:
+def _compared(summary: Summary, against: str, metrics: Sequence[str] | None) -> Compared:
     """Return the comparisons that have a table, with the row compared with and the differences by metric."""
     if not summary.comparisons:
         raise ValueError("nothing to compare: no finished run has a record")
@@ -153,16 +152,14 @@ def _grid(comparison: Comparison, base: Row, columns: Differences) -> Grid:
     lines = list(zip(*columns.values(), strict=True))
     shared = [max(one.n for one in line) for line in lines]
     texts = [_column(described(name), column, shared) for name, column in columns.items()]
+    names = [(Text(clean(line[0].label)), Text(str(n))) for line, n in zip(lines, shared, strict=True)]
     several = max(shared) > 1
     spread = "mean [95 % interval]" if several else "no interval, since no two seeds are shared"
     return Grid(
         heading=f"{named(comparison)}: difference to {clean(base.name)} with the same seed, {spread}",
         note=" ".join(filter(None, (_NOTE if several else "", unlike(comparison)))),
         titles=["Method", "n", *(_title(described(name)) for name in columns)],
-        rows=[
-            [Text(clean(line[0].label)), Text(str(n)), *cells]
-            for line, n, *cells in zip(lines, shared, *texts, strict=True)
-        ],
+        rows=[[*own, *cells] for own, *cells in zip(names, *texts, strict=True)],
     )
 
 

@@ -20,14 +20,9 @@ Kind = tuple[str, str]  # label and hash of the settings: runs of one kind diffe
 
 MAIN = ("accuracy", "cost")  # suites whose metrics go by their names alone, without that of the suite in front
 _FIELDS: dict[str, Any] = {
-    "metric": str,
+    **dict.fromkeys(("metric", "label", "data", "model", "config"), str),
+    **dict.fromkeys(("seed", "epochs"), int),
     "value": int | float,
-    "seed": int,
-    "label": str,
-    "data": str,
-    "model": str,
-    "epochs": int,
-    "config": str,
     "settings": dict | None,
 }
 
@@ -304,16 +299,9 @@ def _compare(group: list[Record], metrics: Sequence[str] | None, suite: str | No
         for text, own in found.items():
             name = f"{names[kind]} ({_difference(text, found)})" if len(found) > 1 else names[kind]
             rows.append(Row(name, *kind, _cells(own, columns), text))
-    return Comparison(
-        data=group[0]["data"],
-        model=group[0]["model"],
-        epochs=longest,
-        metrics=columns,
-        rows=tuple(rows),
-        suite=suite,
-        unequal=_unequal(group),
-        shortest=shortest if shortest != longest else None,
-    )
+    about = (group[0]["data"], group[0]["model"], longest)
+    different = shortest if shortest != longest else None
+    return Comparison(*about, columns, tuple(rows), suite, unequal=_unequal(group), shortest=different)
 
 
 def _cells(rows: list[Record], columns: Sequence[str]) -> dict[str, Cell]:

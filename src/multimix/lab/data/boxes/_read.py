@@ -13,6 +13,7 @@ from multimix._declared import Count, Ge, check
 from multimix.lab.data.boxes._sets import BoxSet, Draft, Photo
 
 Entry = dict[str, Any]
+Entries = dict[int, Entry]
 _ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
@@ -122,12 +123,12 @@ def _read_coco(folder: Path, split: str) -> BoxSet:
     return draft.finish()
 
 
-def _entries(content: Any, kind: str) -> dict[int, Entry]:
+def _entries(content: Any, kind: str) -> Entries:
     """Return the entries of a kind by their ids."""
     entries = content.get(kind) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"a list of objects was expected under {kind!r}")
-    found: dict[int, Entry] = {}
+    found: Entries = {}
     for number, entry in enumerate(entries):
         with _at(f"{kind}[{number}]"):
             for name, annotation in _FIELDS[kind].items():
@@ -138,9 +139,7 @@ def _entries(content: Any, kind: str) -> dict[int, Entry]:
     return found
 
 
-def _by_image(
-    annotations: dict[int, Entry], images: dict[int, Entry], classes: dict[int, str]
-) -> dict[int, list[Entry]]:
+def _by_image(annotations: Entries, images: Entries, classes: dict[int, str]) -> dict[int, list[Entry]]:
     """Return the annotations by the image that they belong to."""
     grouped: dict[int, list[Entry]] = defaultdict(list)
     for key, entry in annotations.items():
