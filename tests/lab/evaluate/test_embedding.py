@@ -14,10 +14,9 @@ import toy
 from evaluate.made import batches, source
 from listening import Kept
 from multimix.lab.data import Images
+from multimix.lab.evaluate import Embedding, EmbeddingSettings
 from multimix.lab.evaluate import embedding as module
 from multimix.lab.evaluate.embedding import (
-    Embedding,
-    EmbeddingSettings,
     alignment,
     class_distances,
     effective_rank,

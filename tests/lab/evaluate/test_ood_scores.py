@@ -48,18 +48,6 @@ def test_they_are_what_pytorch_ood_finds(n, m, levels):
     assert found["detection_accuracy"] == pytest.approx(float(((tpr + 1 - fpr) / 2).max()), rel=1e-12)
 
 
-def test_four_images_by_hand():
-    """Taken in from the top: 4 in, 3 out, then 2 in and 2 out together."""
-    found = measured(torch.tensor([4.0, 2.0]), torch.tensor([3.0, 2.0]))
-    assert found == {
-        "auroc": (1 + 1 + 0 + 0.5) / 4,
-        "aupr_in": 0.5 * 1 + 0.5 * 2 / 4,
-        "aupr_out": 0.5 * 1 / 2 + 0.5 * 2 / 3,
-        "fpr95": 1.0,
-        "detection_accuracy": 0.75,
-    }
-
-
 @pytest.mark.parametrize(("images", "first", "wanted"), [(100, 5.5, 0), (100, 6, 0.5), (20, 82, 0.5), (20, 81.5, 0)])
 def test_95_of_100_is_enough_and_94_is_not(images, first, wanted):
     """19/20 has no exact binary fraction; the k-th highest score is 101 - k."""

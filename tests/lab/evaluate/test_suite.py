@@ -73,21 +73,15 @@ def test_what_is_not_finite_is_refused(value):
         embed(toy.identity(5), [(inputs, labels)])
 
 
-def test_pixels_are_those_of_the_set_in_its_order():
-    run = source()
+def test_pixels_are_those_of_the_set_in_its_order_and_normalised_the_batches():
+    run, network = source(), Normalised(toy.images(), MEAN, STD).eval()
+    served, taken = run.pixels(run.test()), run.batches(run.test())
     for _ in range(2):  # batches start over
-        pixels = torch.cat([images for images, _ in run.pixels(run.test())])
+        pixels, inputs = (torch.cat([values for values, _ in batches]) for batches in (served, taken))
         assert torch.equal((pixels * 255).round().byte(), run.splits.test.images)
-    labels = torch.cat([labels for _, labels in run.batches(run.test())])
-    assert torch.equal(labels, run.splits.test.labels)
-
-
-def test_normalised_pixels_are_the_batches():
-    run = source()
-    network = Normalised(toy.images(), MEAN, STD)
-    for (pixels, _), (inputs, _) in zip(run.pixels(run.test()), run.batches(run.test()), strict=True):
         torch.testing.assert_close(network.normalise(pixels), inputs, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(network.eval()(pixels), network.network(inputs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network(pixels), network.network(inputs), rtol=1e-5, atol=1e-5)
+    assert torch.equal(torch.cat([labels for _, labels in taken]), run.splits.test.labels)
 
 
 def test_fewer_examples_keep_the_shares_of_the_classes():
