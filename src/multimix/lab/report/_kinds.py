@@ -32,6 +32,7 @@ from multimix.lab.report._records import Comparison
 from multimix.lab.report._words import capital, clean, counted, in_words, listed, metric, shortened, suite_named
 
 Data = dict[str, Any]
+Drawings = tuple[list[Figure], list[Figure]]  # open and folded
 _VISIBLE = 6  # figures of one kind that stand open
 _MOST_POINTS = 1500  # more make the page heavy and the figure a stain
 _MOST_NAMES = 10  # classes that a legend can tell apart
@@ -42,7 +43,7 @@ _CLASS_COLORS = (*COLORS, "#b3589a", "#6f8f1f")
 _SIGN = {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": INK, "linewidth": 0.6, "alpha": 0.85}
 
 
-def figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Comparison) -> tuple[list[Figure], list[Figure]]:
+def figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Comparison) -> Drawings:
     """Draw a figure as its suite describes it, else as any suite does that has data of this form: open and folded."""
     keys = set.intersection(*(set(data) for row in rows for data in row.data))
     for kind in chain(suite_named(suite).figures, *(described.figures for described in SUITES.values())):
@@ -252,14 +253,14 @@ def _histogram(kind: Histogram, row: Drawn, rows: Sequence[Drawn]) -> list[Figur
     return [draw_lines(lines, kind.axis, "Share (%)", alt=alt, caption=caption)]
 
 
-def _scores(
-    kind: Scores, name: str, rows: Sequence[Drawn], comparison: Comparison
-) -> tuple[list[Figure], list[Figure]]:
+def _scores(kind: Scores, name: str, rows: Sequence[Drawn], comparison: Comparison) -> Drawings:
     """Draw the ROC curve of every method for the best score on one set, and that score's histogram of each."""
     best = _best_score(kind, comparison)
-    chosen = []
+    chosen: list[tuple[Drawn, str, Data]] = []
     for row in rows:
-        scores = {score: data for score, data in row.data[0]["scores"].items() if isinstance(data, dict)}
+        scores: dict[str, Data] = {
+            score: data for score, data in row.data[0]["scores"].items() if isinstance(data, dict)
+        }
         if scores:
             score = best if best in scores else next(iter(scores))
             chosen.append((row, score, scores[score]))
