@@ -240,9 +240,7 @@ class Batches(EpochBatches[Batch]):
         return views[0] if self.views == 1 else tuple(views)
 
 
-def _views(
-    size: int, augment: Augment, views: int, seed: tuple[int | str, ...], job: list[tuple[int, str]]
-) -> list[Tensor]:
+def _views(size: int, augment: Augment, views: int, seed: tuple[Any, ...], job: list[tuple[int, str]]) -> list[Tensor]:
     """Return the views of a batch of files, given as (index, path), each uint8 (b, 3, size, size)."""
     samples = []
     for index, path in job:
@@ -280,10 +278,7 @@ class _Caught(Dataset[T | str]):
 
 
 def decoded(decode: Callable[[Any], T], jobs: Sequence[Any], *, workers: int, pin_memory: bool = False) -> Iterator[T]:
-    """Yield what ``decode`` makes of each job, in order, by so many processes; 0: by this one.
-
-    An :class:`UnreadableError` becomes a ValueError with its message, the death of a worker a RuntimeError.
-    """
+    """Yield what ``decode`` makes of each job, in order, by so many processes, 0: by this one."""
     loader = DataLoader(
         _Caught(decode),
         sampler=cast("Sequence[int]", jobs),

@@ -142,14 +142,12 @@ def seed_of(*parts: int | str) -> int:
 
 
 def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int, what: str = "") -> tuple[Tensor, Tensor]:
-    """Return ascending indices of ``chosen`` images, the same share of each class and one at least, and of the others.
-
-    Each class is taken from the front of one shuffle, so under one seed a larger choice all but contains a smaller one.
-    """
+    """Return ascending indices of ``chosen`` images, as many of each class as its share, at least 1, and of the rest."""
     counts = torch.unique(labels, return_counts=True)[1].tolist()
     if not len(counts) <= chosen <= len(labels):
         raise ValueError(f"{what}{chosen} of {len(labels)} images cannot hold each of the {len(counts)} classes")
     taken = shares(counts, chosen)
+    # From the front of one shuffle: under one seed a larger choice all but contains a smaller one.
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed_of("stratified", seed)))
     by_class = order[torch.argsort(labels[order], stable=True)]
     mask = torch.zeros(len(labels), dtype=torch.bool)

@@ -209,9 +209,7 @@ def look(index: int) -> dict[str, Any]:
     return {name: several[index % len(several)] for name, several in kinds.items()}
 
 
-def draw(
-    paint: Callable[[Axes], None], *, height: float, alt: str, caption: str, panels: Mapping[str, Any] | None = None
-) -> Figure:
+def draw(paint: Callable[[Axes], None], *, height: float, alt: str, caption: str, panels: Any = None) -> Figure:
     """Return as a figure what ``paint`` draws on fresh axes or panels; the same drawing gives the same text."""
     import matplotlib
     from matplotlib.figure import Figure as Blank
