@@ -142,7 +142,7 @@ def seed_of(*parts: int | str) -> int:
 
 
 def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int, what: str = "") -> tuple[Tensor, Tensor]:
-    """Return ascending indices of ``chosen`` images, as many of each class as its share, at least 1, and of the rest."""
+    """Return ascending indices of ``chosen`` images, of each class its share and at least one, and of the rest."""
     counts = torch.unique(labels, return_counts=True)[1].tolist()
     if not len(counts) <= chosen <= len(labels):
         raise ValueError(f"{what}{chosen} of {len(labels)} images cannot hold each of the {len(counts)} classes")
