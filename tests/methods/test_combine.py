@@ -48,11 +48,12 @@ def test_alternate_draws_each_method_as_often_as_asked(probabilities):
 )
 def test_until_changes_over_at_its_fraction(fraction, turns):
     method = Until(Says(0.0), fraction, Says(1.0))
-    said = []
+    said = [int(method(NETWORK, INPUTS, TARGETS).total)]  # at the beginning, before anybody says so
     for progress in (0.0, 0.49, 0.5, 0.899, 0.9, 1.0):
         method.at(progress)
         said.append(int(method(NETWORK, INPUTS, TARGETS).total))
-    assert said == turns
+    assert said == [turns[0], *turns]
+    assert Until(Says(0.0)).then == ERM()
 
 
 @pytest.mark.parametrize("around", [Alternate, Until], ids=lambda cls: cls.name)
@@ -62,11 +63,6 @@ def test_everything_is_handed_on(around):
     method(NETWORK, "inputs", TARGETS, generator=generator, teacher=teacher)
     method(NETWORK, "inputs", TARGETS)
     assert says.asked == [("inputs", TARGETS, generator, teacher), ("inputs", TARGETS, None, None)]
-
-
-def test_until_begins_at_the_beginning_and_ends_plain():
-    assert Until(Says(0.0), 0.5).then == ERM()
-    assert int(Until(Says(0.0), 0.5, Says(1.0))(NETWORK, INPUTS, TARGETS).total) == 0
 
 
 @dataclass

@@ -289,9 +289,12 @@ def test_manifold_mixup_equals_the_loop(stage):
     same_gradients(ours, references.soft_cross_entropy(logits, wanted), network.parameters())
 
 
-@pytest.mark.parametrize(("stages", "available"), [((0, 1, 2), {0, 1, 2}), ((0, 2), {0, 2}), ((1, 2, 7), {1, 2})])
-def test_manifold_mixup_chooses_each_stage_alike(stages, available):
-    network, (inputs, _), generator = toy.images(), toy.batch(2, 3, 6, 6), seeded(4)
+@pytest.mark.parametrize(
+    ("stages", "available", "dtype"),
+    [((0, 1, 2), {0, 1, 2}, None), ((0, 2), {0, 2}, None), ((1, 2, 7), {1, 2}, None), ((0, 1, 2), {1, 2}, torch.long)],
+)
+def test_manifold_mixup_chooses_each_stage_alike(stages, available, dtype):
+    network, inputs, generator = toy.images(), toy.batch(2, 3, 6, 6)[0].to(dtype or torch.float32), seeded(4)
     drawn = [ManifoldMixup(stages=stages).draw(network, inputs, None, generator).stage for _ in range(900)]
     counts = [drawn.count(stage) for stage in sorted(available)]
     assert sum(counts) == 900

@@ -87,7 +87,7 @@ def test_one_step_equals_the_plain_one(shape, m, sigma):
 
 @pytest.mark.parametrize(
     ("seed", "iterations", "tolerance", "steps"),
-    [(1, 2, 0.0, {2}), (1, 15, 0.0, {15}), (3, 15, 0.4, set(range(2, 15))), (3, 15, 1.0, {1}), (2, 8, 0.0, {8})],
+    [(1, 2, 0.0, {2}), (1, 15, 0.0, {15}), (3, 15, 1 / 3, {10}), (3, 15, 1.0, {1}), (2, 8, 0.0, {8})],
 )
 def test_the_search_equals_the_plain_one(seed, iterations, tolerance, steps):
     """With seed 2 a single set is left, which torch 2.14 would give a wrong gradient if it went in alone."""
