@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from multimix.lab.about import SUITES
+
 KINDS = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
     *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
@@ -41,7 +43,9 @@ def all_suites(seed: int = 0, *, better: float = 0.0, points: int = 300) -> dict
     """Every suite, somewhat better or worse."""
     draw = np.random.default_rng([seed, round(1000 * better)])
     makers = (adversarial, ood, calibration, corruption, occlusion, embedding, intrusion, localisation)
-    return {make.__name__: make(draw, better, points) for make in makers}
+    known = {make.__name__: make(draw, better, points) for make in makers}
+    others = {name: about for name, about in SUITES.items() if name not in known and name != "accuracy"}
+    return known | {name: Suite({m.name: 0.5 + better for m in about.metrics}) for name, about in others.items()}
 
 
 def adversarial(draw: np.random.Generator, better: float, _: int) -> Suite:
