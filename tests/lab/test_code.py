@@ -3,7 +3,10 @@
 import copy
 import sys
 
+import pytest
+
 from multimix.lab._code import Code, Reference, find, find_made, program_of, split_reference
+from multimix.lab.data import own_data
 
 MAIN = """
 from dataclasses import dataclass
@@ -86,3 +89,11 @@ def test_what_was_edited_is_run_anew(tmp_path):
     for value in (1, 2):
         (tmp_path / "a.py").write_text(f"def x() -> int:\n    return {value}\n")
         assert find_made(str(tmp_path / "a.py"), "number", int)[0] == value
+
+
+def test_what_is_named_as_data_must_be_a_function_without_arguments(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("SIZE = 3\ndef load(root): ...\n")
+    for name in ("SIZE", "load"):
+        with pytest.raises(ValueError, match=rf"mine\.py:{name} must be a function without arguments that returns"):
+            own_data(f"{file}:{name}")

@@ -331,3 +331,9 @@ def test_autocast_changes_no_image(name):
         torch.testing.assert_close(mixed, truth)
         torch.testing.assert_close(probabilities, rows)
     assert mixed.isfinite().all()
+
+
+@pytest.mark.bad_input
+def test_mixing_class_indices_needs_their_number():
+    with pytest.raises(ValueError, match="num_classes must be given for targets that are class indices"):
+        MIXERS["mixup"]().mix(*toy.batch(5, 3, 8, 8))

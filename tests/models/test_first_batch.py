@@ -179,3 +179,23 @@ def test_copies_of_normalised_weights_are_independent(normalised):
     with torch.no_grad():
         twin.model.fc.bias.add_(1)
     torch.testing.assert_close(twin(u.IMAGES), network(u.IMAGES) + 1)
+
+
+class OtherWhileTraining(nn.Module):
+    """Logits of another layer while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc, self.other = nn.Linear(6, 5), nn.Linear(5, 3), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return (self.other if self.training else self.fc)(self.body(x))
+
+
+def test_a_head_that_training_passes_by_is_refused():
+    network = adapt(OtherWhileTraining(), head="fc")
+    network.eval()
+    network.embed(torch.randn(4, 6))
+    network.train()
+    with pytest.raises(ValueError, match="head: OtherWhileTraining never runs 'fc' in"):
+        mm.MultiMix()(network, torch.randn(4, 6), torch.tensor([0, 1, 2, 1]))
