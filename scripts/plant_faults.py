@@ -31,7 +31,7 @@ TESTS = {
     "lab/bench": ["tests/lab/bench", "tests/lab/cli"],
     "lab/recipes": ["tests/lab/recipes", "tests/lab/cli", "tests/studies"],
     "lab": ["tests/lab/cli", "tests/lab"],
-    "ops": ["tests/ops", "tests/fuzz", "tests/methods"],
+    "ops": ["tests/ops", "tests/fuzz", "tests/methods", "tests/parallel"],
     "methods": ["tests/methods", "tests/distill", "tests/fuzz"],
     "distill": ["tests/distill", "tests/methods"],
     "models": ["tests/models", "tests/methods", "tests/integrations"],
