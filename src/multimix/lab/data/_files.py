@@ -22,7 +22,10 @@ class UnreadableError(ValueError):
 
 
 def read_folder(path: str, split_seed: int) -> Parts:
-    """Return the sets of a folder: train/, test/ and perhaps val/, which tests alone; of one tree a fifth tests."""
+    """Return the sets of a folder: train/ with test/ or val/ beside it, or one tree of classes.
+
+    Without test/, val/ is the test set. Of one tree a fifth of the images is.
+    """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"folder:{path} is not a folder")
