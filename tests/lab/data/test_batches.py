@@ -11,7 +11,8 @@ from torchvision.transforms import v2
 
 from multimix.lab.data import Augment, Batches, Files, Images, normalise
 from multimix.lab.data._batches import augmented, decoded
-from multimix.lab.data._files import UnreadableError, class_tree, read_image
+from multimix.lab.data._folder import class_tree
+from multimix.lab.data._pixels import UnreadableError, read_image
 
 MEAN, STD = (0.4,), (0.3,)
 # Python 3.12 and later warn when a process with threads forks, as torch's loader does.

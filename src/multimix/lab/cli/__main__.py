@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "train several methods with several seeds and report",
     "report": "make one self-contained page of runs",
     "bench": "measure speed and memory",
+    "data": "say what a data set holds and how a folder is understood",
     "list": "name methods, recipes, data sets, models and suites",
 }
 

@@ -15,7 +15,8 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from multimix._declared import Checked, Count, Ge
-from multimix.lab.data._files import EVALUATION_RATIO, UnreadableError, fitted, read_image
+from multimix.lab.data._files import EVALUATION_RATIO, fitted
+from multimix.lab.data._pixels import UnreadableError, read_image
 from multimix.lab.data._sets import Files, Images, ImageSet, seed_of
 
 T = TypeVar("T")

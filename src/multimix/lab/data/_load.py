@@ -15,7 +15,8 @@ import torch
 
 from multimix._declared import Count, Interval, check
 from multimix.lab._code import Reference, called, find, split_reference, takes_nothing
-from multimix.lab.data._files import class_tree, listed, read_folder, small_or_files
+from multimix.lab.data._files import small_or_files
+from multimix.lab.data._folder import by_name, check_classes, class_tree, read_folder
 from multimix.lab.data._sets import (
     Files,
     Images,
@@ -63,6 +64,7 @@ def load(
     download: bool = False,
     train_size: int | None = None,
     image_size: int | None = None,
+    skip_unreadable: bool = False,
 ) -> Splits:
     """Load a data set by name (``DATASETS``) or path (``folder:PATH``, ``npz:PATH``).
 
@@ -74,6 +76,7 @@ def load(
         download: Fetch cifar10, cifar100, svhn or fashion-mnist where they are absent.
         train_size: Keep only that many training images, class by class, after validation is held out.
         image_size: Height and width to bring the images to; None keeps small ones as they are and large ones at 224.
+        skip_unreadable: Leave files of ``folder:PATH`` out that cannot be read, instead of refusing them.
 
     Raises:
         FileNotFoundError: The data set is not where it should be; the line says what to pass.
@@ -82,10 +85,12 @@ def load(
     """
     check(Annotated[float, Interval(ge=0, lt=1)], validation=validation)
     check(Count | None, image_size=image_size)
-    parts = parts_of(name, root, split_seed=split_seed, download=download)
+    parts = parts_of(name, root, split_seed=split_seed, download=download, skip_unreadable=skip_unreadable)
     if parts.validation is None and validation > 0:
         complaint = f"validation={validation} leaves too few training images"
-        train, held = held_out(parts.train, validation, seed_of("validation", split_seed), complaint)
+        seed = seed_of("validation", split_seed)
+        named = isinstance(parts.train, Files) and parts.train.names
+        train, held = (by_name if named else held_out)(parts.train, validation, seed, complaint)
         parts = replace(parts, train=train, validation=held)
     parts = replace(parts, train=first_of(parts.train, train_size, what="train_size", split_seed=split_seed))
     # Chosen first and decoded after, so that memory holds no image that is left out, nor any image twice.
@@ -93,10 +98,12 @@ def load(
     if image_size is not None:
         parts = parts.mapped(lambda part: _resized(part, image_size))
     mean, std = parts.statistics or _statistics(parts.train)
-    return Splits(name, parts.train, parts.validation, parts.test, mean, std)
+    return Splits(name, parts.train, parts.validation, parts.test, mean, std, tuple(parts.notes))
 
 
-def parts_of(name: str, root: str | Path, *, split_seed: int = 0, download: bool = False) -> Parts:
+def parts_of(
+    name: str, root: str | Path, *, split_seed: int = 0, download: bool = False, skip_unreadable: bool = False
+) -> Parts:
     """Return the sets of a source as they are there, before anything is held out or decoded."""
     check(str, data=name)
     if not isinstance(root, (str, Path)):
@@ -108,7 +115,7 @@ def parts_of(name: str, root: str | Path, *, split_seed: int = 0, download: bool
     if colon and kind in _KINDS:
         if not path:
             raise ValueError(f"data set {name!r} lacks its path: {kind}:PATH")
-        return read_archive(path) if kind == "npz" else read_folder(path, split_seed)
+        return read_archive(path) if kind == "npz" else read_folder(path, split_seed, skip_unreadable=skip_unreadable)
     if name == "digits":
         return _digits()
     if name in _TORCHVISION:
@@ -185,7 +192,9 @@ def _annotated(annotations: Path, classes: tuple[str, ...]) -> Files:
         if wnid not in classes:
             raise ValueError(f"{annotations}, line {number}: {wnid!r} is not a class folder of train/")
         pairs.append((str(annotations.parent / "images" / name), classes.index(wnid)))
-    return listed(pairs, classes, annotations)
+    files = Files(tuple(path for path, _ in pairs), torch.tensor([label for _, label in pairs]), classes)
+    check_classes(files, str(annotations))
+    return files
 
 
 def _resized(part: ImageSet, size: int) -> ImageSet:

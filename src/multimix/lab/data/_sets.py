@@ -66,6 +66,8 @@ class Files(Checked):
     """The name of every class, in the order of the indices."""
     image_size: Count = 224
     """Height and width of the decoded images."""
+    names: tuple[str, ...] = ()
+    """Their names below the folder that was read, which fix how it is split; none of a set that comes split."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,8 +86,8 @@ class Files(Checked):
     def subset(self, indices: Tensor | Sequence[int]) -> "Files":
         """Return the files at ``indices``, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        paths = tuple(self.paths[i] for i in chosen.tolist())
-        return replace(self, paths=paths, labels=self.labels.index_select(0, chosen))
+        paths, names = (tuple(each[i] for i in chosen.tolist()) if each else () for each in (self.paths, self.names))
+        return replace(self, paths=paths, labels=self.labels.index_select(0, chosen), names=names)
 
 
 ImageSet = Images | Files
@@ -108,6 +110,8 @@ class Splits:
     for any ``Files``), else that of ``train``."""
     std: tuple[float, ...]
     """Standard deviation of each channel, likewise; 1 for a channel that never varies."""
+    notes: tuple[str, ...] = ()
+    """What a folder was found to hold, how it was understood and what was left out, a line each."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -128,11 +132,14 @@ class Parts:
     test: ImageSet
     validation: ImageSet | None = None
     statistics: Statistics | None = None  # those the field uses, where it agrees on some
+    notes: Sequence[str] = ()  # what was found and left out, a line each
 
     def mapped(self, change: Callable[[ImageSet], ImageSet]) -> "Parts":
         """Return the parts with ``change`` made to each set, the training set first."""
         train, test = change(self.train), change(self.test)
-        return Parts(train, test, None if self.validation is None else change(self.validation), self.statistics)
+        return replace(
+            self, train=train, test=test, validation=None if self.validation is None else change(self.validation)
+        )
 
 
 def seed_of(*parts: int | str) -> int:

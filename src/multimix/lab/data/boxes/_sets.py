@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from multimix.lab.data._batches import EpochBatches, decoded
-from multimix.lab.data._files import UnreadableError, read_image
+from multimix.lab.data._pixels import UnreadableError, read_image
 from multimix.lab.data._sets import seed_of
 
 Rule = Literal["coco", "voc"]
@@ -219,10 +219,14 @@ def _images(mode: str, job: list[tuple[Photo, bool]]) -> list[Tensor]:
     """Return images, mirrored or not, each uint8 (c, h, w)."""
     made = []
     for photo, mirrored in job:
-        image = read_image(photo.path).convert(mode)
-        if image.size != (photo.width, photo.height):
+        size = (photo.width, photo.height)
+        image = read_image(photo.path, upright=False)
+        if image.size != size:  # boxes are then those of the upright image
+            image = read_image(photo.path)
+        if image.size != size:
             said = f"{photo.width} x {photo.height}"
             raise UnreadableError(f"{photo.path} is {image.width} x {image.height} px, its annotations say {said}")
+        image = image.convert(mode)
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
         made.append(torch.from_numpy(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1).copy()))
     return made
