@@ -292,10 +292,10 @@ def test_unfit_trees_are_named(tree):
     assert_refused(tree(each=1, name="few"), "few: a test set needs a class of two images, got 3 images of 3 classes")
     path = root / "train" / "bee" / "1.png"
     path.write_bytes(path.read_bytes()[:60])
-    assert_refused(root, f"{path} cannot be read as an image")
+    assert_refused(root, f"1 of 36 files cannot be read as images; .*{path}: image file is truncated")
     (root / "val" / "cat").rename(root / "val" / "dog")
     assert_refused(root, "val must have the class folders of the training set; .*: cat, dog")
     (root / "train" / "dog").mkdir()
     (root / "train" / "dog" / "notes.txt").write_text("no image")
-    assert_refused(root, "train has no readable kind of image for the class: dog")
+    assert_refused(root, "train has no image of a kind that can be read for the class dog: train/dog/notes.txt")
     assert_refused(root / "train" / "dog", "must hold at least two class folders, got 0$")
