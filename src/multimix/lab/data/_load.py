@@ -17,6 +17,7 @@ from multimix._declared import Count, Interval, check
 from multimix.lab._code import Reference, called, find, split_reference, takes_nothing
 from multimix.lab.data._files import small_or_files
 from multimix.lab.data._folder import by_name, check_classes, class_tree, read_folder
+from multimix.lab.data._identity import digest
 from multimix.lab.data._sets import (
     Files,
     Images,
@@ -47,6 +48,9 @@ _TORCHVISION: dict[str, tuple[str, Statistics | None]] = {
     "fashion-mnist": ("FashionMNIST", None),
 }
 """Class of torchvision.datasets, and statistics, of the data sets that it reads."""
+_ONE_EACH = (
+    "every training image has exactly one of the labels; if they are classes, give their indices: labels.argmax(1)"
+)
 _TREES = {"tiny-imagenet": ("tiny-imagenet-200", None), "imagenet": ("imagenet", _IMAGENET_STATISTICS)}
 """Folder below the root and statistics of the data sets that are trees of files."""
 _KINDS = ("folder", "npz")
@@ -72,9 +76,10 @@ def load(
         name: Which data set.
         root: Folder that holds, or will hold, the named data sets.
         validation: Fraction of the training set to hold out, class by class; a source's own validation set goes first.
+            Of several labels an image it is drawn at random, and an image of each label stays in training.
         split_seed: Fixes which images are held out or kept, apart from any seed of training.
         download: Fetch cifar10, cifar100, svhn or fashion-mnist where they are absent.
-        train_size: Keep only that many training images, class by class, after validation is held out.
+        train_size: Keep only that many training images, likewise, after validation is held out.
         image_size: Height and width to bring the images to; None keeps small ones as they are and large ones at 224.
         skip_unreadable: Leave files of ``folder:PATH`` out that cannot be read, instead of refusing them.
 
@@ -89,7 +94,7 @@ def load(
     if parts.validation is None and validation > 0:
         complaint = f"validation={validation} leaves too few training images"
         seed = seed_of("validation", split_seed)
-        named = isinstance(parts.train, Files) and parts.train.names
+        named = isinstance(parts.train, Files) and parts.train.names and parts.train.labels.ndim == 1
         train, held = (by_name if named else held_out)(parts.train, validation, seed, complaint)
         parts = replace(parts, train=train, validation=held)
     parts = replace(parts, train=first_of(parts.train, train_size, what="train_size", split_seed=split_seed))
@@ -204,7 +209,7 @@ def _resized(part: ImageSet, size: int) -> ImageSet:
     from torchvision.transforms.v2.functional import resize
 
     chunks = [resize(chunk, [size, size], antialias=True) for chunk in part.images.split(1024)]
-    return Images(torch.cat(chunks), part.labels, part.classes)
+    return Images(torch.cat(chunks), part.labels, part.classes, part.origin or digest(part))
 
 
 def _statistics(train: ImageSet) -> Statistics:
@@ -269,17 +274,22 @@ def read_own(reference: Reference) -> Parts:
 def _parts(arrays: Arrays, origin: str) -> Parts:
     train = _split(arrays, origin, "train")
     validation = _split(arrays, origin, "val", train) if any(key.startswith("val_") for key in arrays) else None
-    return Parts(train, _split(arrays, origin, "test", train), validation)
+    one_each = train.labels.ndim == 2 and bool((train.labels.sum(1) == 1).all())
+    notes = (_ONE_EACH,) * one_each
+    return Parts(train, _split(arrays, origin, "test", train), validation, notes=notes)
 
 
 def _split(arrays: Arrays, origin: str, split: str, train: Images | None = None) -> Images:
     """Return a split; ``train`` is the training split, whose classes and shape the others have to have."""
     labels = _labels(arrays, origin, split)
-    classes = _classes(labels, origin) if train is None else train.classes
+    classes = _named(arrays, _classes(labels, origin), origin) if train is None else train.classes
     images = _pixels(arrays, origin, split)
     shape = tuple(images.shape[1:])
     if train is not None and shape != train.shape:
         raise ValueError(f"{origin}: {split}_images are {shape} (c, h, w), train_images are {train.shape}")
+    if train is not None and labels.shape[1:] != train.labels.shape[1:]:
+        form = "(n,)" if train.labels.ndim == 1 else f"(n, {len(train.classes)})"
+        raise ValueError(f"{origin}: {split}_labels must be {form} as train_labels are, got {tuple(labels.shape)}")
     try:
         return Images(images, labels, classes)
     except ValueError as error:
@@ -298,15 +308,42 @@ def _array(arrays: Arrays, origin: str, key: str) -> np.ndarray:
 def _labels(arrays: Arrays, origin: str, split: str) -> torch.Tensor:
     array = _array(arrays, origin, key := f"{split}_labels")
     array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if array.ndim != 1 or len(array) == 0:
-        raise ValueError(f"{origin}: {key} must be of shape (n,) or (n, 1), one or more, got {array.shape}")
+    if array.ndim not in (1, 2) or array.size == 0:
+        expected = "(n,) or (n, 1), or (n, k) for several labels an image"
+        raise ValueError(f"{origin}: {key} must be of shape {expected}, one or more, got {array.shape}")
+    if array.ndim == 2:
+        return _label_rows(array, f"{origin}: {key}")
     if array.dtype.kind not in "iu":
         raise ValueError(f"{origin}: {key} must be integers, got {array.dtype}")
     return torch.from_numpy(array.astype(np.int64))
 
 
+def _label_rows(array: np.ndarray, name: str) -> torch.Tensor:
+    """Return several labels an image as float32 (n, k)."""
+    known = np.isin(array, (0, 1)) if array.dtype.kind in "biuf" else np.zeros(array.shape, dtype=bool)
+    if not known.all():
+        raise ValueError(f"{name} (n, k) must be 0 or 1 for each of k labels of an image, got {array[~known][0]!r}")
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _named(arrays: Arrays, classes: tuple[str, ...], origin: str) -> tuple[str, ...]:
+    """Return the names of classes, or labels, where arrays hold some."""
+    if "label_names" not in arrays:
+        return classes
+    names = tuple(map(str, _array(arrays, origin, "label_names").ravel()))
+    if len(set(names)) < len(names) or len(names) != len(classes):
+        raise ValueError(f"{origin}: label_names must be {len(classes)} different names, got {', '.join(names)}")
+    return names
+
+
 def _classes(labels: torch.Tensor, origin: str) -> tuple[str, ...]:
     """Return the names 0..k-1 of the classes; each must have an image, which finds labels that count from 1."""
+    if labels.ndim == 2:
+        if missing := (labels.sum(0) == 0).nonzero().flatten().tolist():
+            raise ValueError(
+                f"{origin}: train_labels must have an image of each label, but label {missing[0]} has none"
+            )
+        return tuple(map(str, range(labels.shape[1])))
     present = torch.unique(labels).tolist()
     if present != list(range(len(present))):
         missing = next((i for i, label in enumerate(present) if i != label), len(present))

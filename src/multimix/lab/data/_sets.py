@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from multimix._declared import Checked, Count
@@ -20,10 +20,12 @@ class Images:
 
     images: UInt8[Tensor, "size c h w"]
     """The pixels, contiguous."""
-    labels: Int64[Tensor, " size"]
-    """Class indices."""
+    labels: Int64[Tensor, " size"] | Float32[Tensor, "size k"]
+    """Class indices; or 0 and 1 for each of k labels, of which an image may have any number."""
     classes: tuple[str, ...]
     """The name of every class, in the order of the indices."""
+    origin: str = ""
+    """Digest of the files that the images were decoded from, which pixels may not tell on another machine."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8 or self.images.numel() == 0:
@@ -60,8 +62,8 @@ class Files(Checked):
 
     paths: tuple[str, ...]
     """Where each image lies."""
-    labels: Int64[Tensor, " size"]
-    """Class indices, on the CPU."""
+    labels: Int64[Tensor, " size"] | Float32[Tensor, "size k"]
+    """As those of ``Images``, on the CPU."""
     classes: tuple[str, ...]
     """The name of every class, in the order of the indices."""
     image_size: Count = 224
@@ -111,7 +113,19 @@ class Splits:
     std: tuple[float, ...]
     """Standard deviation of each channel, likewise; 1 for a channel that never varies."""
     notes: tuple[str, ...] = ()
-    """What a folder was found to hold, how it was understood and what was left out, a line each."""
+    """What a source was found to hold, how it was understood and what was left out, a line each."""
+
+    def __post_init__(self) -> None:
+        for name, part in (("validation", self.validation), ("test", self.test)):
+            if part is not None and part.labels.ndim != self.train.labels.ndim:
+                kinds = {1: "one class an image", 2: "several labels an image"}
+                ours, theirs = kinds[part.labels.ndim], kinds[self.train.labels.ndim]
+                raise ValueError(f"data {self.name}: {name} has {ours}, but train has {theirs}")
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none, instead of one class."""
+        return self.train.labels.ndim == 2
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -148,19 +162,42 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def stratified(labels: Int64[Tensor, " size"], chosen: int, seed: int, what: str = "") -> tuple[Tensor, Tensor]:
-    """Return ascending indices of ``chosen`` images, of each class its share and at least one, and of the rest."""
-    counts = torch.unique(labels, return_counts=True)[1].tolist()
-    if not len(counts) <= chosen <= len(labels):
-        raise ValueError(f"{what}{chosen} of {len(labels)} images cannot hold each of the {len(counts)} classes")
-    taken = shares(counts, chosen)
+def stratified(labels: Tensor, chosen: int, seed: int, what: str = "") -> tuple[Tensor, Tensor]:
+    """Return ascending indices of ``chosen`` images, of each class its share and at least one, and of the rest.
+
+    Of several labels an image, the choice is at random but for one image of each label that any image has.
+    """
     # From the front of one shuffle: under one seed a larger choice all but contains a smaller one.
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed_of("stratified", seed)))
-    by_class = order[torch.argsort(labels[order], stable=True)]
+    choose = _of_each_class if labels.ndim == 1 else _of_each_label
     mask = torch.zeros(len(labels), dtype=torch.bool)
-    for members, count in zip(by_class.split(counts), taken, strict=True):
-        mask[members[:count]] = True
+    mask[order[choose(labels[order], chosen, what)]] = True
     return mask.nonzero().flatten(), (~mask).nonzero().flatten()
+
+
+def _of_each_class(labels: Int64[Tensor, " size"], chosen: int, what: str) -> Tensor:
+    counts = torch.unique(labels, return_counts=True)[1].tolist()
+    _check_chosen(len(counts), chosen, len(labels), f"{what}{{}} each of the {len(counts)} classes")
+    by_class = torch.argsort(labels, stable=True).split(counts)
+    return torch.cat([part[:count] for part, count in zip(by_class, shares(counts, chosen), strict=True)])
+
+
+def _of_each_label(labels: Float32[Tensor, "size k"], chosen: int, what: str) -> Tensor:
+    """Return the places of an image of each label, the rarest label first, and then of the first of the others."""
+    first: list[int] = []
+    for label in labels.sum(0).argsort(stable=True).tolist():
+        having = labels[:, label] > 0
+        if having.any() and not having[first].any():
+            first.append(int(having.nonzero()[0]))
+    _check_chosen(len(first), chosen, len(labels), f"{what}{{}} each of the {labels.shape[1]} labels")
+    others = torch.ones(len(labels), dtype=torch.bool)
+    others[first] = False
+    return torch.cat([torch.tensor(first, dtype=torch.int64), others.nonzero().flatten()])[:chosen]
+
+
+def _check_chosen(least: int, chosen: int, size: int, complaint: str) -> None:
+    if not least <= chosen <= size:
+        raise ValueError(complaint.format(f"{chosen} of {size} images cannot hold"))
 
 
 def shares(counts: list[int], size: int) -> list[int]:
@@ -200,10 +237,20 @@ def one_line(error: Exception) -> str:
 
 
 def _check_labels(labels: Tensor, size: int, classes: int) -> None:
-    if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise ValueError(f"labels must be an int64 tensor (size,), got {labels.dtype} of {tuple(labels.shape)}")
+    several = labels.dtype == torch.float32 and labels.ndim == 2
+    if not several and (labels.dtype != torch.int64 or labels.ndim != 1):
+        expected = "an int64 tensor (size,), or a float32 tensor (size, k) of 0 and 1 for several labels an image"
+        raise ValueError(f"labels must be {expected}, got {labels.dtype} of {tuple(labels.shape)}")
     if len(labels) != size:
         raise ValueError(f"labels must be as many as the images: {size} images but {len(labels)} labels")
+    if several:
+        if labels.shape[1] != classes or classes < 2:
+            raise ValueError(
+                f"labels must have one column for each of {classes} labels, 2 or more, got {labels.shape[1]}"
+            )
+        if not ((labels == 0) | (labels == 1)).all():
+            raise ValueError("labels must be 0 or 1 for each label of an image, got other numbers")
+        return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise ValueError(f"labels must lie in 0..{classes - 1} for {classes} classes, got {low}..{high}")
