@@ -57,9 +57,12 @@ def output_file(text: str) -> Path:
 
 
 def run_arguments(
-    command: str, recipes: Iterable[str], options: Options, arguments: list[str], *, usage: str
+    command: str, recipes: Iterable[str], options: Options, arguments: list[str], *, usage: str, resumed: Options
 ) -> tuple[Any, list[str]]:
-    """Return the arguments of a command that makes a run, and those of its configuration; help ends it here."""
+    """Return the arguments of a command that makes a run, and those of its configuration; help ends it here.
+
+    ``options`` are those of a new run; ``resumed`` are those of a run that goes on, which takes no others.
+    """
     common: Options = {
         "recipe": {"nargs": "?", "help": ", ".join(recipes)},
         "--name": {"help": "of the run folder; by default of what is trained, seed and time"},
@@ -72,10 +75,15 @@ def run_arguments(
         lists = f"multimix {command} RECIPE --help lists every field and its value in the recipe."
         print(f"{parser.format_help()}\n{lists}")
         raise SystemExit(0)
+    if any(argument.partition("=")[0] == "--resume" for argument in arguments):
+        own: Options = {name: common[name] for name in ("--resume", "--quiet")}
+        given, rest = Parser({**own, **resumed}, prog=parser.prog, add_help=False).parse_known_args(arguments)
+        if rest:
+            takes = ", ".join(("--quiet", *resumed))
+            raise ValueError(f"--resume takes the run's own configuration, and beside it {takes} only; got {rest[0]}")
+        return given, []
     given, rest = parser.parse_known_args(arguments)
-    if given.resume and (rest or given.recipe or given.name or vars(given).get("method")):
-        raise ValueError("--resume takes the run's own configuration and goes with no other argument")
-    if not given.resume and given.recipe is None:
+    if given.recipe is None:
         raise ValueError(f"which recipe? {', '.join(recipes)}, or --resume RUN")
     return given, rest
 

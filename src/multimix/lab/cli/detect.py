@@ -17,7 +17,7 @@ _SHOWN = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "11_point/ap50": "11-point
 
 def main(arguments: list[str]) -> None:
     """Fine-tune a run's backbone to detect objects by a recipe, any field overridden, or continue such a run."""
-    given, rest = run_arguments("detect", DETECTION_RECIPES, OPTIONS, arguments, usage=USAGE)
+    given, rest = run_arguments("detect", DETECTION_RECIPES, OPTIONS, arguments, usage=USAGE, resumed=OPTIONS)
     if given.resume:
         run = resume_detect(given.resume, quiet=given.quiet)
     else:

@@ -24,6 +24,7 @@ OPTIONS: Options = {
     },
     "--examples": {"type": int, "metavar": "N", "help": "test images of every suite, balanced by class (default: all)"},
     "--again": {"action": "store_true", "help": "measure what has been measured already, too"},
+    "--data": {"help": "where the runs' data are now; or other data, on which results are kept apart"},
     "--batch-size": {"type": at_least(1), "metavar": "N", "help": "images a batch; no result depends on it"},
     "--trust-code": {"action": "store_true", "help": "run the Python files that the runs keep"},
     "--quiet": {"action": "store_true", "help": "show no progress"},
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> None:
         chosen = {name: replace(of, examples=of.examples or given.examples) for name, of in chosen.items()}
     everything = given.suites == ["all"]  # then a suite that a run's data do not suit is left out, else an error
     suites = _NAMES if everything else [suite.name for suite in suites_named(given.suites)]
-    passed = {"settings": chosen, **{name: vars(given)[name] for name in ("again", "batch_size", "trust_code")}}
+    passed = {"settings": chosen, **{name: vars(given)[name] for name in ("again", "batch_size", "data", "trust_code")}}
     for run in given.runs:
         with Display(str(run), quiet=given.quiet) as display:
 
@@ -70,4 +71,5 @@ def line_of(result: dict[str, Any]) -> str:
         plain = (means or [name for name in metrics if "/" not in name] or plain)[:_SHOWN]
     more = f"  and {len(metrics) - len(plain)} more" if len(plain) < len(metrics) else ""
     values = "  ".join(f"{name} {metrics[name]:.4f}" for name in plain)
-    return f"{values}{more}  ({result['examples']} images)"
+    other = f" of {result['other_data']['name']}, not the run's data" if "other_data" in result else ""
+    return f"{values}{more}  ({result['examples']} images{other})"

@@ -3,29 +3,31 @@
 import re
 
 from multimix.lab.cli._arguments import configured
-from multimix.lab.cli._parser import Options, run_arguments, run_folder
+from multimix.lab.cli._parser import Options, at_least, run_arguments, run_folder
 from multimix.lab.recipes import RECIPES
 from multimix.lab.report import page, read_run
 from multimix.lab.runs.processes import is_main_process
 from multimix.lab.train import resume, train
 
 USAGE = """multimix train RECIPE [--method NAME] [--name RUN] [--out FOLDER] [--FIELD VALUE ...]
-       multimix train --resume RUN [--trust-code]
+       multimix train --resume RUN [--data DATA] [--epochs N] [--trust-code]
 
-RECIPE and NAME may be FILE.py or FILE.py:NAME, a file of your own; so may --data."""
-OPTIONS: Options = {
-    "--method": {"help": "another method than the recipe's (see multimix list)"},
-    "--trust-code": {"action": "store_true", "help": "with --resume: run the Python files that RUN keeps"},
+RECIPE and NAME may be FILE.py or FILE.py:NAME, a file of your own; so may --data. With --resume, --data says where the
+run's data are now, --epochs takes it further, and --trust-code runs the Python files that it keeps."""
+OPTIONS: Options = {"--method": {"help": "another method than the recipe's (see multimix list)"}}
+RESUMED: Options = {
+    "--data": {"help": "where the run's data are now"},
+    "--epochs": {"type": at_least(1), "metavar": "N", "help": "take the run to so many epochs, all told"},
+    "--trust-code": {"action": "store_true", "help": "run the Python files that the run keeps"},
 }
 
 
 def main(arguments: list[str]) -> None:
     """Train by a recipe, any field overridden, or continue a run."""
-    given, rest = run_arguments("train", RECIPES, OPTIONS, arguments, usage=USAGE)
+    given, rest = run_arguments("train", RECIPES, OPTIONS, arguments, usage=USAGE, resumed=RESUMED)
     if given.resume:
-        run = resume(given.resume, quiet=given.quiet, trust_code=given.trust_code)
-    elif given.trust_code:
-        raise ValueError("--trust-code goes with --resume: what this command line names is run anyway")
+        passed = {name: vars(given)[name] for name in ("data", "epochs", "quiet", "trust_code")}
+        run = resume(given.resume, **passed)
     else:
         config = configured(given.recipe, given.method, rest, prog=f"multimix train {given.recipe}")
         recipe = re.sub(r"\.py:?", "-", config.recipe).strip("-")

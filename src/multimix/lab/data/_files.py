@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from multimix.lab.data._identity import content_digest
 from multimix.lab.data._pixels import read_image
 from multimix.lab.data._sets import Files, Images, Parts
 
@@ -33,14 +34,14 @@ class _NotSmallError(Exception):
 def _in_memory(files: Files, image_size: int | None, shape: tuple[int, ...]) -> Images:
     if max(shape) > SMALL_SIDE or len(files) * math.prod(shape) > MEMORY_LIMIT:
         raise _NotSmallError
-    images = torch.empty((len(files), *shape), dtype=torch.uint8)
+    images, origin = torch.empty((len(files), *shape), dtype=torch.uint8), content_digest(files)
     pixels = images.numpy()  # threads do not help here: for so small an image Pillow hardly lets go of the interpreter
     for index, path in enumerate(files.paths):
         image = pixels_of(path, image_size)
         if image.shape != shape:
             raise _NotSmallError
         pixels[index] = image
-    return Images(images, files.labels, files.classes)
+    return Images(images, files.labels, files.classes, origin)
 
 
 def fitted(image: Image.Image, size: int, *, ratio: float = 1.0) -> Image.Image:

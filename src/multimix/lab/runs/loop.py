@@ -153,10 +153,10 @@ class LossLog:
         return {**means, "images_per_second": self.images / max(self.seconds, 1e-9), "seconds": self.seconds}
 
 
-def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool) -> F:
-    """Continue a run with the task that ``build`` makes of its last checkpoint, or of None if there is none."""
+def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool, further: bool = False) -> F:
+    """Continue a run, a finished one only ``further``, with the task that ``build`` makes of its last checkpoint, or None."""
     with processes.entered_by_main(run.writing()):
-        if not processes.broadcast(run.finished):
+        if further or not processes.broadcast(run.finished):
             saved = load_newest(run.checkpoint)
             loop = Loop(run, build(saved), quiet=quiet)
             if saved is not None:

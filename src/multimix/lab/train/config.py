@@ -38,6 +38,8 @@ class TrainConfig(Checked):
     """Seed of the splits, apart from that of training."""
     image_size: Count | None = None
     """Resize images to this size in pixels; by default as they are."""
+    skip_unreadable: bool = False
+    """Leave out files of a folder that cannot be read, instead of refusing them all before training."""
     crop_padding: NotNegative = 4
     """Pixels of padding before a random crop; 0 for no crop."""
     flip: bool = True

@@ -11,19 +11,21 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from multimix._declared import Count, check
 from multimix.distill import EMATeacher
+from multimix.lab._code import Reference
 from multimix.lab.data import Augment, Batches, Splits
 from multimix.lab.runs.checkpoint import digest, save_weights, seed_everything
 from multimix.lab.runs.codec import with_own_data
 from multimix.lab.runs.display import board_writer
 from multimix.lab.runs.loop import Loop, Position, Task, go_on
-from multimix.lab.runs.optim import make_optimizer
+from multimix.lab.runs.optim import learning_rate, make_optimizer
 from multimix.lab.runs.processes import average_buffers, broadcast, entered_by_main, is_main_process, rank_and_world
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.evaluation import clean_accuracy, suite_record
 from multimix.lab.train.figures import save_figures
-from multimix.lab.train.folder import Facts, RunFolder
-from multimix.lab.train.network import build_network, initialise, load_data, put_channels_last
+from multimix.lab.train.folder import Facts, RunFolder, described
+from multimix.lab.train.network import build_network, found_again, initialise, load_data, put_channels_last
 from multimix.lab.train.parallel import gathered_state, load_sharded, make_fabric, shard_optimizer, start_processes
 from multimix.models import synchronise_batchnorm
 from multimix.ops import Gather
@@ -123,6 +125,13 @@ class Engine(Task):
     def steps(self) -> int:
         """Return how many optimiser steps the run has."""
         return self.steps_per_epoch * self.config.epochs
+
+    def rates(self, before: TrainConfig) -> str:
+        """Return what the learning rate becomes as a run is taken to more epochs than it had ``before``."""
+        was, now = (learning_rate(c, self.at.step, steps_per_epoch=self.steps_per_epoch) for c in (before, self.config))
+        return (
+            f"from here on the learning rate follows the schedule of all of them, {now:.4g} next instead of {was:.4g}"
+        )
 
     def step(self, inputs: Any, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Train on one mini-batch and return the loss and its terms, detached."""
@@ -270,16 +279,33 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
     start_processes(config)
     run = RunFolder(broadcast(folder))  # whose name may hold the time
     engine = Engine(config, splits or load_data(config))
-    with entered_by_main(run.begun(config, engine.device, trained_on=vars(Facts.of(engine.splits)))):
+    if not quiet and is_main_process():
+        for line in _notes(config, engine.splits):
+            print(line)
+    about = {"trained_on": vars(Facts.of(engine.splits)), "data": described(engine.splits)}
+    with entered_by_main(run.begun(config, engine.device, **about)):
         Loop(run, engine, quiet=quiet).finish()
     return run
 
 
-def resume(folder: Path, *, quiet: bool = False, trust_code: bool = False) -> RunFolder:
+def resume(
+    folder: Path,
+    *,
+    data: str | None = None,
+    epochs: int | None = None,
+    quiet: bool = False,
+    trust_code: bool = False,
+) -> RunFolder:
     """Continue a run where its last checkpoint left it; on the same kind of machine it ends as if never interrupted.
+
+    With more epochs than it has, the learning rate follows its schedule stretched over all of them from where the run
+    is, so that it ends elsewhere than a run of so many epochs from the start. What a finished run came to stays in
+    ``after-N-epochs``.
 
     Args:
         folder: The run.
+        data: Where its data are now, as ``TrainConfig.data`` has it.
+        epochs: How many epochs it is to have, all told, if more than it has.
         quiet: Print nothing.
         trust_code: Run the files of a user's own that the run keeps, if its method or data are from one.
 
@@ -295,15 +321,44 @@ def resume(folder: Path, *, quiet: bool = False, trust_code: bool = False) -> Ru
         UserWarning: If the newest checkpoint is damaged and the one before is taken.
     """
     run = RunFolder(folder)
-    config = run.read_trusted(trust_code=trust_code)
+    given = run.read_trusted(trust_code=trust_code)
+    check(Count | None, epochs=epochs)
+    if epochs is not None and epochs <= given.epochs:
+        raise ValueError(f"epochs must be above the run's {given.epochs} to take it further, got {epochs}")
+    config = found_again(run, given) if data is None else with_own_data(replace(given, data=data))
+    config = replace(config, epochs=epochs or given.epochs)
     start_processes(config)
 
     def build(saved: dict[str, Any] | None) -> Engine:
         engine = Engine(config, load_data(config))
         if saved is not None:
             engine.load(saved)
+        elif run.finished:
+            raise ValueError(
+                f"{run.path} keeps no checkpoint to go on from; begin another run from its weights: --init"
+            )
         if (facts := run.read_facts()) is not None:  # after the checkpoint, which finds what does not fit the network
             facts.check(engine.splits)
+        run.check_data(engine.splits, "begin another run from its weights: --init")
+        if is_main_process():
+            if data is not None and not isinstance(config.data, Reference):
+                run.move_data(config.data)
+            if epochs is not None:
+                run.extend(epochs)
+                if not quiet:
+                    print(f"{given.epochs} epochs become {epochs}: {engine.rates(given)}")
         return engine
 
-    return go_on(run, build, quiet=quiet)
+    return go_on(run, build, quiet=quiet, further=epochs is not None)
+
+
+def _notes(config: TrainConfig, splits: Splits) -> Iterator[str]:
+    """Yield what is worth knowing of the data before training, a line each."""
+    yield from (f"{splits.name}: {note}" for note in splits.notes)
+    if config.init is not None:
+        run = RunFolder(Path(config.init))
+        if changes := run.changes_of_data(splits):
+            yield (
+                f"init: {run.path} was trained on other data than these ({changes}), and may have seen images that are"
+                " the test set here"
+            )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from multimix.lab.data import Splits
+from multimix.lab.data import Splits, identity
 from multimix.lab.evaluate import SUITES
 from multimix.lab.evaluate.calibration import Accuracy
 from multimix.lab.evaluate.suite import Source, Suite, SuiteSettings
@@ -37,6 +37,8 @@ class EvaluationOptions(TypedDict, total=False):
     """Images a batch; no result depends on it."""
     splits: Splits | None
     """The data, if it is loaded already."""
+    data: str | None
+    """Where the data are now, or other data; of these, results are kept as events ``other_test``, without figures."""
     trust_code: bool
     """Run the files of a user's own that the run keeps, if its method or data are from one."""
 
@@ -88,13 +90,14 @@ def evaluations(
     chosen = {suite: given.get(suite.name) or suite.Settings() for suite in suites_named(suites)}
     run = RunFolder(folder)
     config = run.read_trusted(trust_code=trust_code)
-    network, splits = load_network(folder, options.get("splits"), trust_code=trust_code)
-    weights = digest(run.weights)
+    network, splits = load_network(folder, options.get("splits"), data=options.get("data"), trust_code=trust_code)
+    weights, other = digest(run.weights), _other_data(run, splits)
     source = source_of(config, splits, _device_of(network), batch_size=options.get("batch_size"))
     made: list[Suite | dict[str, Any]] = []  # before any runs: what does not fit is said at once
     for suite, own in chosen.items():
         try:
-            made.append((not options.get("again") and _kept(run, suite.name, own, weights)) or suite.of(source, own))
+            kept = None if options.get("again") else _kept(run, suite.name, own, weights, other)
+            made.append(kept or suite.of(source, own))
         except ValueError as error:
             if unfit is None:
                 raise
@@ -105,8 +108,8 @@ def evaluations(
         else:
             figures = Figures(monitor)
             result = suite_record(config, found, network, examples=len(splits.test), weights=weights, monitor=figures)
-            _write(run, result, figures.data)
-            yield result
+            _write(run, {**result, **other}, figures.data)
+            yield {**result, **other}
 
 
 class Figures(Monitor):
@@ -126,27 +129,37 @@ class Figures(Monitor):
         self._other.record(name, data)
 
 
+def _other_data(run: RunFolder, splits: Splits) -> dict[str, Any]:
+    """Return what a record says of data that are not the run's; nothing where they are."""
+    if not run.changes_of_data(splits):
+        return {}
+    return {"other_data": {"name": splits.name, "digest": identity(splits)["test"]["digest"]}}
+
+
 def _write(run: RunFolder, result: dict[str, Any], figures: dict[str, dict[str, Any]]) -> None:
     """Write a suite's figures and then its record, each whole, in the place of older ones."""
-    name = result["suite"]
-    if figures:
+    name, other = result["suite"], result.get("other_data")
+    if figures and other is None:
         run.evaluation.mkdir(exist_ok=True)
         described = {key: result[key] for key in ("suite", "settings", "weights", "date")}
         run.write_json(run.evaluation / f"{name}.json", {**described, "figures": figures})
-    run.metrics.keep(lambda event: not _is_of(event, name))
-    run.metrics.write("test", **result)
+    run.metrics.keep(lambda event: not _is_of(event, name, other))
+    run.metrics.write("test" if other is None else "other_test", **result)
 
 
-def _kept(run: RunFolder, name: str, settings: SuiteSettings, weights: str) -> dict[str, Any] | None:
+def _kept(
+    run: RunFolder, name: str, settings: SuiteSettings, weights: str, other: dict[str, Any]
+) -> dict[str, Any] | None:
     """Return the record of a suite if it says what a new one would say."""
     wanted = (json.loads(json.dumps(asdict(settings))), weights)
-    found = [event for event in run.metrics.read() if _is_of(event, name)]
+    found = [event for event in run.metrics.read() if _is_of(event, name, other.get("other_data"))]
     same = [event for event in found if (event.get("settings"), event.get("weights")) == wanted]
     return {key: value for key, value in same[-1].items() if key != "event"} if same else None
 
 
-def _is_of(event: dict[str, Any], name: str) -> bool:
-    return (event["event"], event.get("suite"), event.get("network")) == ("test", name, None)
+def _is_of(event: dict[str, Any], name: str, other: dict[str, Any] | None) -> bool:
+    found = event["event"], event.get("suite"), event.get("network"), event.get("other_data")
+    return found == ("test" if other is None else "other_test", name, None, other)
 
 
 def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batch_size: int | None = None) -> Source:

@@ -1,10 +1,12 @@
 """The folder of a training run, and what its network knows of the data."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from multimix.lab._code import Code, digests
-from multimix.lab.data import Splits
+from multimix.lab.data import Splits, difference, identity
 from multimix.lab.runs.codec import code_of
 from multimix.lab.runs.folder import Folder, describe_config
 from multimix.lab.train.config import TrainConfig
@@ -39,6 +41,11 @@ class Facts:
             )
 
 
+def described(splits: Splits) -> dict[str, Any]:
+    """Return what a run writes down of its data: its splits, what reading them said, and where relative paths begin."""
+    return {"splits": identity(splits), "notes": list(splits.notes), "from": str(Path.cwd())}
+
+
 class RunFolder(Folder):
     """The files of one training run."""
 
@@ -62,11 +69,49 @@ class RunFolder(Folder):
             given = whole.get("trained_on")
             return None if given is None else Facts(**{name: tuple(value) for name, value in given.items()})
 
+    def read_data(self) -> dict[str, Any]:
+        """Return what the run wrote down of its data, as :func:`described` has it; nothing if it is an old one."""
+        with self.reading() as whole:
+            return dict(whole.get("data") or {})
+
+    def changes_of_data(self, splits: Splits) -> str | None:
+        """Return how data differ from those of the run, in one line; None where they do not or it is not known."""
+        known = self.read_data().get("splits")
+        return known and difference(known, identity(splits))
+
+    def check_data(self, splits: Splits, advice: str) -> None:
+        """Raise ValueError unless data are those that the run has had from its beginning."""
+        if changes := self.changes_of_data(splits):
+            raise ValueError(
+                f"data {splits.name} are not those that run {self.path} was trained on: {changes}; {advice}"
+            )
+
+    def move_data(self, data: str) -> None:
+        """Let the run find its data elsewhere from now on."""
+        with self.reading() as whole:
+            self.write_json(self.config_file, {**whole, "config": {**whole["config"], "data": data}})
+
+    def extend(self, epochs: int) -> None:
+        """Let the run go on to more epochs; what a finished one came to is kept in ``after-N-epochs``."""
+        with self.reading() as whole:
+            done, before = whole["config"]["epochs"], list(whole.get("extended", ()))
+            if self.finished:
+                kept = self.path / f"after-{done}-epochs"
+                kept.mkdir(exist_ok=True)
+                for file in (self.config_file, self.environment_file, self.metrics.path):
+                    shutil.copy2(file, kept)
+                self.metrics.keep(lambda event: event["event"] == "epoch")
+                for path in (self.weights, self.averaged, self.evaluation, self.figures):
+                    if path.exists():
+                        path.replace(kept / path.name)
+            longer = {**whole["config"], "epochs": epochs}
+            self.write_json(self.config_file, {**whole, "config": longer, "extended": [*before, done]})
+
     def check_same(self, config: TrainConfig) -> None:
         """Raise ValueError if the folder holds a run with another configuration, or made by another user's file."""
         if not self.config_file.is_file():
             return
-        there, wanted = describe_config(self.read_config()), describe_config(config)
+        there, wanted = (describe_config(each) for each in (self.read_config(), config))
         with self.reading() as whole:
             known, files = dict(whole.get("code") or {}), digests(code_of(config.method, config.data))
         changed = [f"with another {n} ({there.get(n)!r}, not {w!r})" for n, w in wanted.items() if there.get(n) != w]

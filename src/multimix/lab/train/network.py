@@ -9,6 +9,7 @@ from torch import nn
 
 from multimix.lab.data import Splits, load
 from multimix.lab.runs.checkpoint import load_weights, read_weights
+from multimix.lab.runs.codec import with_own_data
 from multimix.lab.runs.environment import device_named
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import Facts, RunFolder
@@ -74,7 +75,7 @@ def put_channels_last(network: nn.Module, device: torch.device) -> None:
 
 def data_settings(config: TrainConfig) -> dict[str, Any]:
     """Return what, beside its name, says which data set is loaded and how it is split."""
-    names = ("root", "validation", "split_seed", "download", "train_size", "image_size")
+    names = ("root", "validation", "split_seed", "download", "train_size", "image_size", "skip_unreadable")
     return {name: getattr(config, name) for name in names}
 
 
@@ -83,14 +84,31 @@ def load_data(config: TrainConfig) -> Splits:
     return load(config.data, **data_settings(config))
 
 
+def found_again(run: RunFolder, config: TrainConfig) -> TrainConfig:
+    """Return the configuration of a run with its data where they are now: relative paths may begin where it began."""
+    home = Path(run.read_data().get("from", "."))
+    kind, _, path = config.data.partition(":")
+    if kind in ("folder", "npz") and not Path(path).expanduser().exists() and (home / path).exists():
+        config = replace(config, data=f"{kind}:{home / path}")
+    if not Path(config.root).expanduser().exists() and (home / config.root).exists():
+        config = replace(config, root=str(home / config.root))
+    return config
+
+
 def load_network(
-    folder: Path, splits: Splits | None = None, *, device: str = "auto", trust_code: bool = False
+    folder: Path,
+    splits: Splits | None = None,
+    *,
+    data: str | None = None,
+    device: str = "auto",
+    trust_code: bool = False,
 ) -> tuple[Network, Splits]:
-    """Return the trained network of a run, and its data.
+    """Return the trained network of a run, and its data, which must be those that it was trained on unless given.
 
     Args:
         folder: The run.
         splits: The data, if it is loaded already.
+        data: Where the data are now, or which others to take, as ``TrainConfig.data`` has it.
         device: Where to put the network.
         trust_code: Run the file of a user's own that the run keeps, if its data are from one; the network needs none.
 
@@ -102,7 +120,11 @@ def load_network(
     run = RunFolder(folder)
     config = run.read_config()
     run.check_weights("train")
-    splits = splits or load_data(run.read_config(run.read_code("data", trust_code=trust_code)))
+    if splits is None and data is not None:
+        splits = load_data(with_own_data(replace(config, data=data)))
+    elif splits is None:
+        splits = load_data(found_again(run, run.read_config(run.read_code("data", trust_code=trust_code))))
+        run.check_data(splits, f"name them to measure on them all the same: --data {splits.name}")
     facts = run.read_facts() or Facts.of(splits)
     facts.check(splits)
     return _network(run, config, facts, device), splits
