@@ -127,23 +127,61 @@ def test_the_figure_says_which_bins_are_empty():
     }
 
 
+BINNED = (reliability, expected_calibration_error, classwise_calibration_error)
+OF_LOGITS = (negative_log_likelihood, fit_temperature)
+EVEN = torch.full((4, 2), 0.5)
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
-    ("shape", "labels", "bins", "message"),
+    ("values", "labels", "message"),
     [
-        ((4, 3), 4, 0, "bins must be at least 1"),
-        ((4, 3), 5, 15, r"labels \(n,\)"),
-        ((0, 3), 0, 15, "n at least 1"),
-        ((4,), 4, 15, r"must be \(n, k\)"),
+        (torch.ones(4, 3), torch.zeros(5).long(), r"labels \(n,\)"),
+        (torch.ones(0, 3), torch.zeros(0).long(), "n and k at least 1"),
+        (torch.ones(4), torch.zeros(4).long(), r"must be \(n, k\)"),
+        (EVEN, torch.tensor([0, 1, 2, 0]), "labels must be 4 class indices from 0 to 1, got 0 to 2"),
+        (EVEN, torch.tensor([0, 1, -100, 0]), "labels must be 4 class indices from 0 to 1, got -100 to 1"),
+        (EVEN, torch.zeros(4), "labels must be 4 class indices, got torch.float32"),
+        (EVEN, torch.zeros(4).bool(), "labels must be 4 class indices, got torch.bool"),
+        (EVEN.index_fill(0, torch.tensor([2]), torch.nan), torch.zeros(4).long(), r"1 of 4 rows .* \[nan, nan\]"),
     ],
 )
-def test_what_cannot_be_binned_is_refused(shape, labels, bins, message):
-    for metric in (reliability, classwise_calibration_error):
+def test_what_cannot_be_scored_is_refused(values, labels, message):
+    for metric in (*BINNED, brier_score, *OF_LOGITS):
         with pytest.raises(ValueError, match=message):
-            metric(torch.ones(shape), torch.zeros(labels).long(), bins)
-    if bins:
-        with pytest.raises(ValueError, match="logits must be"):
-            fit_temperature(torch.ones(shape), torch.zeros(labels).long())
+            metric(values, labels)
+    with pytest.raises(ValueError, match="bins must be at least 1"):
+        reliability(EVEN, torch.zeros(4).long(), 0)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "row", [[3.0, -2.0], [0.5, 0.502], [0.6, 0.3], [1.5, -0.5], [math.inf, 0.0], [-math.inf, 1.0], [0.0, 0.0]]
+)
+def test_what_is_no_probability_is_refused(row):
+    values = torch.cat([EVEN, torch.tensor([row])])
+    for metric in (*BINNED, brier_score):
+        with pytest.raises(ValueError, match=r"probabilities must be .* sum to 1 within 0\.001; 1 of 5 rows are not"):
+            metric(values, torch.zeros(5).long())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_probabilities_that_were_rounded_are_not_refused(dtype):
+    probabilities, labels = predictions(500, 100, 1.0)
+    wanted = ((probabilities.numpy() - np.eye(100)[labels]) ** 2).sum(1).mean()
+    assert brier_score(probabilities.to(dtype), labels.to(torch.uint8)) == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.bad_input
+def test_logits_that_are_infinite_or_rule_out_everything_are_refused():
+    for row in ([math.inf, 0.0], [-math.inf, -math.inf]):
+        for metric in OF_LOGITS:
+            with pytest.raises(ValueError, match=r"logits must be finite, or minus infinity .* 1 of 5 rows"):
+                metric(torch.cat([EVEN, torch.tensor([row])]), torch.zeros(5).long())
+    without = torch.tensor([[0.0, -math.inf], [1.0, 2.0]])
+    assert negative_log_likelihood(without, torch.tensor([1, 0])) == math.inf
+    with pytest.raises(ValueError, match="rule out an example's own class, got minus infinity for 1"):
+        fit_temperature(without, torch.tensor([1, 0]))
 
 
 def test_accuracy_is_scikit_learns():

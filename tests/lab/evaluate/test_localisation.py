@@ -27,6 +27,7 @@ from multimix.lab.evaluate.localisation import (
     read_boxes,
     score_maps,
 )
+from multimix.lab.evaluate.passes import NonFiniteError
 from multimix.methods import ERM
 
 
@@ -131,6 +132,8 @@ def test_the_three_kinds_of_file_say_the_same(tmp_path):
         ("b.csv", "name,x,y\n", "must begin with file,x0,y0,x1,y1, got name,x,y"),
         ("b.csv", "file,x0,y0,x1,y1\na,1,2,x,4\n", "b.csv, a must have"),
         ("b.txt", "a\tn1\t5\t5\n", "b.txt, a must have"),
+        ("b.txt", "a\n", "b.txt, a must have"),
+        ("b.json", '{"a": [0, 0, 1, 1], "a": [2, 2, 3, 3]}', "a comes twice"),
     ],
 )
 def test_what_is_no_file_of_boxes_is_refused(tmp_path, name, text, says):
@@ -189,8 +192,30 @@ def test_boxes_that_do_not_fit_their_images_are_refused(tmp_path):
     files = saved(tmp_path, ["a/1.png", "b/1.png"], (20, 30))
     with pytest.raises(ValueError, match=r"1.png is the name of 2 test images; give it with its class, CLASS/1.png"):
         places_in(files, files, {"1.png": [(0.0, 0, 1, 1)]})
-    with pytest.raises(ValueError, match=r"1.png is of 20x30 pixels, its box \(0.0, 0, 21, 1\) lies outside"):
+    with pytest.raises(ValueError, match=r"1.png is upright of 20x30 pixels, its box \(0.0, 0, 21, 1\) lies outside"):
         places_in(files, files, {"a/1.png": [(0.0, 0, 21, 1)]})
+
+
+def test_boxes_of_a_turned_image_are_those_of_the_upright_one(tmp_path):
+    turned, exif = Image.new("RGB", (20, 30)), Image.Exif()
+    exif[274] = 6
+    turned.save(tmp_path / "1.jpg", exif=exif)
+    files = Files((str(tmp_path / "1.jpg"),), torch.tensor([0]), ("a", "b"))
+    upright = Images(torch.zeros(1, 3, 20, 30, dtype=torch.uint8), files.labels, files.classes)
+    assert places_in(upright, files, {"1.jpg": [(0.0, 0, 30, 20)]})[0].tolist() == [[0, 0, 30, 20]]
+    with pytest.raises(ValueError, match="is upright of 30x20 pixels"):
+        places_in(upright, files, {"1.jpg": [(0.0, 0, 20, 30)]})
+
+
+@pytest.mark.bad_input
+def test_images_without_boxes_or_boxes_without_images_are_refused():
+    inputs, labels = torch.rand(3, 3, 8, 8), torch.zeros(3).long()
+    box = np.array([[0.0, 0, 4, 4]])
+    for boxes in ((box,) * 2, (box,) * 4, ()):
+        with pytest.raises(ValueError, match="got"):
+            dict(Localisation(batches(inputs, labels, 2), boxes)(bright()))
+    with pytest.raises(NonFiniteError):
+        dict(Localisation(batches(inputs * torch.nan, labels, 2), (box,) * 3)(bright()))
 
 
 METRICS = [f"{way}/{words}localisation_accuracy" for words in ("", "iou30/", "iou70/") for way in ("fixed", "best")]
@@ -278,6 +303,8 @@ def test_only_images_with_a_box_are_measured(tmp_path):
     assert found["measured"] == pytest.approx(4 / 12)
     assert found["fixed/localisation_accuracy"] == 1
     assert monitor.figures["localisation"]["examples"] == 4
+    with pytest.warns(UserWarning, match="of 13 names in the file of boxes no test image has 1: c/no.png"):
+        Localisation.of(source(tmp_path), replace(write(tmp_path, boxes | {"c/no.png": [0, 0, 1, 1]}), examples=4))
     data = source(tmp_path)
     suite = Localisation.of(data, replace(write(tmp_path, boxes), examples=4))  # those that other suites take
     served = torch.cat([inputs for inputs, _ in suite.batches])

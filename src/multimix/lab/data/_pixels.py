@@ -50,6 +50,21 @@ def read_image(path: str, *, upright: bool = True) -> Image.Image:
     return _opened(path, partial(_upright_rgb, upright=upright))
 
 
+def upright_size(path: str) -> tuple[int, int]:
+    """Return an image's width and height as :func:`read_image` gives them, of which only the header is read."""
+
+    def look(image: Image.Image) -> tuple[int, int]:
+        width, height = image.size
+        return (height, width) if orientation(image) >= 5 else (width, height)
+
+    return _opened(path, look)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return how an image lies by its EXIF data; 1 is upright, and from 5 on width and height change places."""
+    return int(image.getexif().get(_ORIENTATION, 1))
+
+
 class Look(NamedTuple):
     """What a look at a file found: its width and height, or why it cannot be read."""
 

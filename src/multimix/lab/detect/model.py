@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from multimix.lab.data.boxes import BoxBatch, Objects
 from multimix.lab.detect.config import DetectConfig
 from multimix.lab.evaluate.detection import Detections
-from multimix.lab.evaluate.passes import evaluating
+from multimix.lab.evaluate.passes import NonFiniteError, evaluating
 from multimix.lab.train.folder import Facts
 from multimix.protocols import Network
 
@@ -169,7 +169,13 @@ def losses_of(detector: nn.Module, batch: BoxBatch) -> dict[str, Tensor]:
 
 
 def detect_boxes(detector: nn.Module, batches: Iterable[BoxBatch]) -> tuple[list[Detections], list[Objects]]:
-    """Return what a detector sees in every image beside what is there, on the CPU; the detector keeps its mode."""
+    """Return what a detector sees in every image beside what is there, on the CPU; the detector keeps its mode.
+
+    Raises:
+        NonFiniteError: If weights are NaN or infinite, with which torchvision's detectors find nothing.
+    """
+    if bad := [name for name, value in detector.state_dict().items() if not value.isfinite().all()]:
+        raise NonFiniteError(f"the detector's weights are NaN or infinite, first in {bad[0]}")
     found: list[Detections] = []
     truths: list[Objects] = []
     with evaluating(cast("Network", detector)), torch.inference_mode():

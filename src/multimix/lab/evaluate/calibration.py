@@ -13,13 +13,14 @@ from typing_extensions import Self
 
 from multimix._declared import Count, check
 from multimix.lab.data import first_of
-from multimix.lab.evaluate.passes import LabelledBatches, accuracy, predict
+from multimix.lab.evaluate.passes import LabelledBatches, accuracy, class_indices, predict
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
 BINS = 15  # of equal width, as in Guo et al. (ICML 2017)
 LIMIT = 100.0  # the largest temperature looked at, and one over the smallest
 _ROWS = 4096  # examples handled at a time as the temperature is fitted
+_SINGLE, _HALF = 1e-3, 1e-2  # how far from 1 probabilities may sum by rounding, in float32 or better and in 16 bits
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ class Reliability:
 
 
 def reliability(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS) -> Reliability:
-    """Return the predictions, binned by the probability of the class that is predicted, the first of several."""
-    _check("probabilities", probabilities, labels, bins)
+    """Return the predictions, binned by the probability of the class that is predicted, the first of several.
+
+    Raises:
+        ValueError: If rows are no probabilities (NaN, negative, a sum other than 1), or labels no class indices.
+    """
+    labels = _checked("probabilities", probabilities, labels, bins)
     # In float64: the float32 next to an edge of a bin may lie on either side of it.
     confidence, predicted = probabilities.double().max(1)
     where = _bin(confidence, bins)
@@ -71,7 +76,7 @@ def classwise_calibration_error(
     probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS
 ) -> float:
     """Return the mean over classes of the ECE of each class's probability (static; Kull et al., NeurIPS 2019)."""
-    _check("probabilities", probabilities, labels, bins)
+    labels = _checked("probabilities", probabilities, labels, bins)
     total = 0.0
     for j, column in enumerate(probabilities.double().T.contiguous()):
         # |B| |mean of label - mean of probability| is |sum of label - sum of probability|.
@@ -81,22 +86,31 @@ def classwise_calibration_error(
 
 
 def negative_log_likelihood(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
-    """Return the mean of -log p(label), in nats."""
+    """Return the mean of -log p(label), in nats; a logit of minus infinity rules a class out."""
+    labels = _checked("logits", logits, labels)
     return float(cross_entropy(logits.double(), labels))
 
 
 def brier_score(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
     """Return the mean squared distance of probabilities to the one-hot label, in [0, 2] (Brier, 1950)."""
+    labels = _checked("probabilities", probabilities, labels)
     p = probabilities.double()
     of_label = p.gather(1, labels[:, None]).squeeze(1)
     return float((p.square().sum(1) - 2 * of_label + 1).mean())
 
 
 def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
-    """Return the T in [1 / 100, 100] of the least loss of ``softmax(logits / T)`` (Guo et al., ICML 2017, 4.2)."""
+    """Return the T in [1 / 100, 100] of the least loss of ``softmax(logits / T)`` (Guo et al., ICML 2017, 4.2).
+
+    Raises:
+        ValueError: If logits are NaN or infinitely large, or rule out the class of an example, whose loss is then
+            infinite at every T, or if labels are no class indices.
+    """
     from scipy.optimize import brentq
 
-    _check("logits", logits, labels)
+    labels = _checked("logits", logits, labels)
+    if ruled_out := int((logits.gather(1, labels[:, None]) == -torch.inf).sum()):
+        raise ValueError(f"logits must not rule out an example's own class, got minus infinity for {ruled_out} of them")
 
     def slope(log_temperature: float) -> float:
         total = 0.0  # derivative of the total loss by 1 / T: the sum of E_p[z] - z_label
@@ -215,10 +229,23 @@ def _bin(values: Tensor, bins: int) -> Tensor:
     return torch.bucketize(values, _edges(bins)[1:-1].to(values.device))
 
 
-def _check(name: str, values: Tensor, labels: Tensor, bins: int = BINS) -> None:
+def _checked(name: str, values: Tensor, labels: Tensor, bins: int = BINS) -> Int[Tensor, " n"]:
+    """Return the labels as int64, unless they or the values are not what they are called."""
     check(Count, bins=bins)
-    if values.ndim != 2 or labels.shape != values.shape[:1] or not len(labels):
+    if values.ndim != 2 or labels.shape != values.shape[:1] or not values.numel():
         raise ValueError(
-            f"{name} must be (n, k) and labels (n,) with n at least 1, got {tuple(values.shape)} and "
+            f"{name} must be (n, k) and labels (n,) with n and k at least 1, got {tuple(values.shape)} and "
             f"{tuple(labels.shape)}"
         )
+    if name == "logits":
+        wrong, what = ~(values.amax(1).isfinite()), "finite, or minus infinity for classes that are ruled out"
+    else:
+        within = _HALF if values.dtype in (torch.float16, torch.bfloat16) else _SINGLE
+        exact = values.double()
+        wrong = ~((exact.amin(1) >= -within) & ((exact.sum(1) - 1).abs() <= within))  # NaN is wrong as well
+        what = f"probabilities, which are not negative and sum to 1 within {within:g}"
+    if bad := wrong.nonzero().flatten().tolist():
+        row = ", ".join(f"{value:g}" for value in values[bad[0], :5].tolist())
+        more = ", ..." * (values.shape[1] > 5)
+        raise ValueError(f"{name} must be {what}; {len(bad)} of {len(values)} rows are not, the first [{row}{more}]")
+    return class_indices(labels, *values.shape)

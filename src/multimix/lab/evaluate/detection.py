@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from multimix._declared import Count, Interval, check
 from multimix.lab.data.boxes import Objects
 
 __all__ = ["Detections", "coco_metrics", "require_coco", "voc_average_precision", "voc_metrics"]
@@ -57,9 +58,11 @@ def coco_metrics(
     Source: Lin et al., "Microsoft COCO: common objects in context", ECCV 2014, and its evaluation code.
 
     Raises:
-        ValueError: If faster-coco-eval is not installed, or no object counts.
+        ValueError: If faster-coco-eval is not installed, something is no box, no score or of no class, or no object
+            counts.
     """
     require_coco()
+    _check(detections, truths, len(classes))
     from torchmetrics.detection import MeanAveragePrecision  # slow to import
 
     metric: Any = MeanAveragePrecision(
@@ -107,7 +110,14 @@ def voc_average_precision(
 
     Source: Everingham et al., "The PASCAL visual object classes challenge", IJCV 2010, section 4.2, and its development
     kit. The kit's boxes hold their last pixel; with boxes that end where it ends, as here, overlaps are the same.
+
+    Raises:
+        ValueError: If an argument is out of its range, or something is no box, no score or of no class.
     """
+    check(Count, label=label)
+    check(Annotated[float, Interval(gt=0, le=1)], overlap=overlap)
+    check(Form, form=form)
+    _check(detections, truths)
     hits, positives = _Matches(detections, truths).hits(label, overlap)
     return _average(hits, positives, form) if positives else None
 
@@ -121,8 +131,9 @@ def voc_metrics(
     0.55, ..., 0.95, and ``11_point/ap50`` VOC2007's. Classes without an object that counts are left out.
 
     Raises:
-        ValueError: If no object counts.
+        ValueError: If something is no box, no score or of no class, or no object counts.
     """
+    _check(detections, truths, len(classes))
     matches = _Matches(detections, truths)
     each = {}
     for label, name in enumerate(classes, 1):
@@ -136,6 +147,28 @@ def voc_metrics(
         raise ValueError("there is no object to be found that is not difficult")
     names = next(iter(each.values()))
     return {name: sum(found[name] for found in each.values()) / len(each) for name in names}, each
+
+
+def _check(detections: Sequence[Detections], truths: Sequence[Objects], classes: int | None = None) -> None:
+    """Raise ValueError unless these are detections and objects of the same images that can be told apart."""
+    if len(detections) != len(truths) or not truths:
+        raise ValueError(
+            f"detections and truths must be of the same images, at least one, got {len(detections)} and {len(truths)}"
+        )
+    for name, images in (("detections", detections), ("truths", truths)):
+        for number, image in enumerate(cast("Sequence[Any]", images)):
+            scores = image.scores if name == "detections" else image.areas
+            if image.boxes.shape != (len(image.labels), 4) or scores.shape != image.labels.shape:
+                shapes = [tuple(part.shape) for part in (image.boxes, image.labels, scores)]
+                raise ValueError(f"{name}[{number}] must hold boxes (n, 4) and n of all else, got {shapes}")
+            low, high = image.boxes[:, :2], image.boxes[:, 2:]
+            proper = image.boxes.isfinite().all(1) & (low <= high if name == "detections" else low < high).all(1)
+            known = (image.labels >= 1) & (image.labels <= (classes or torch.inf))
+            for what, right in {"box": proper, "score or area": scores.isfinite(), "class": known}.items():
+                if not right.all():
+                    at = int(right.int().argmin())
+                    got = f"{image.boxes[at].tolist()}, class {int(image.labels[at])}, {float(scores[at]):g}"
+                    raise ValueError(f"{name}[{number}]: number {at} has no {what} that counts: {got}")
 
 
 class _Matches:

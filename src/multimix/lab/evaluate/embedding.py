@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import normalize, pdist
 from typing_extensions import Self
 
-from multimix._declared import Count, Ge
+from multimix._declared import Count, Ge, check
 from multimix.lab.data import ImageSet
 from multimix.lab.data._sets import stratified
-from multimix.lab.evaluate.passes import LabelledBatches, embed, mean
+from multimix.lab.evaluate.passes import LabelledBatches, class_indices, embed, mean
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
 
@@ -45,12 +45,14 @@ def uniformity(embeddings: Float[Tensor, "n d"]) -> float:
     n = len(embeddings)
     if n < 2:
         raise ValueError(f"embeddings must be at least two for uniformity, got {n}")
-    values = embeddings.double()
+    values = _finite("embeddings", embeddings)
     total = values.new_zeros(())
     for start, block in _blocks(values, n):  # a block of rows meets itself and what comes after it
         squared = _squared_distances(block, values[start:]).clamp_min_(0)
         total += squared.mul_(-2).exp_().triu_(1).sum()
     # exp(-2 * 4) is the least that a pair of unit vectors can add: the sum cannot vanish for them.
+    if float(total) == 0:
+        raise ValueError("embeddings must be scaled to length 1 for uniformity, got some so far apart that it vanishes")
     return math.log(float(total) / (n * (n - 1) / 2))
 
 
@@ -67,7 +69,7 @@ def class_distances(embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"])
 
 def effective_rank(embeddings: Float[Tensor, "n d"]) -> float:
     """Return how many directions centred embeddings spread in, 0 if all are one (Roy and Vetterli, EUSIPCO 2007)."""
-    values = embeddings.double()
+    values = _finite("embeddings", embeddings)
     singular = torch.linalg.svdvals(values - values.mean(0))
     # The scale is that of the values before they were centred, whose rounding centring leaves behind.
     smallest = max(values.shape) * torch.finfo(values.dtype).eps * float(values.norm())
@@ -79,8 +81,8 @@ def by_class(
     embeddings: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"], Int[Tensor, " n"]]:
     """Return size (k,) and mean (k, d) of each class that occurs, and whose each example is (n,)."""
-    _, own, sizes = labels.unique(return_inverse=True, return_counts=True)
-    values = embeddings.double()
+    values = _finite("embeddings", embeddings)
+    _, own, sizes = class_indices(labels, len(values)).unique(return_inverse=True, return_counts=True)
     sums = values.new_zeros(len(sizes), values.shape[1]).index_add_(0, own, values)
     sizes = sizes.double()
     return sizes, sums / sizes.unsqueeze(1), own
@@ -95,11 +97,12 @@ def nearest(
         raise ValueError(f"queries and references must be the same examples to be apart, got {n} and {m}")
     if not 1 <= count <= m - apart:
         raise ValueError(f"count must be between 1 and the {m - apart} references there are, got {count}")
-    centre = references.double().mean(0)  # distances do not depend on it, the rounding of their expansion does
-    there = references.double() - centre
+    queries, references = _finite("queries", queries), _finite("references", references)
+    centre = references.mean(0)  # distances do not depend on it, the rounding of their expansion does
+    there = references - centre
     found = []
     for start, block in _blocks(queries, m):
-        squared = _squared_distances(block.double() - centre, there)
+        squared = _squared_distances(block - centre, there)
         if apart:
             squared[:, start : start + len(block)].fill_diagonal_(torch.inf)
         found.append(squared.topk(count, dim=1, largest=False))
@@ -109,8 +112,17 @@ def nearest(
 
 def vote(labels: Int[Tensor, "n count"], classes: int) -> Int[Tensor, " n"]:
     """Return the class that most neighbours have; of equally many, the one with the lowest index."""
+    labels = class_indices(labels.flatten(), labels.numel(), classes).view_as(labels)
     votes = torch.zeros(len(labels), classes, dtype=torch.int64, device=labels.device)
     return votes.scatter_add_(1, labels, torch.ones_like(labels)).argmax(1)
+
+
+def _finite(name: str, values: Tensor) -> Float[Tensor, "n d"]:
+    """Return embeddings in float64, unless they are no vectors of finite numbers."""
+    if values.ndim != 2 or not values.isfinite().all():
+        wrong = int((~values.isfinite()).sum())
+        raise ValueError(f"{name} must be (n, d) and finite, got {tuple(values.shape)} with {wrong} NaN or infinite")
+    return values.double()
 
 
 def _blocks(rows: Tensor, columns: int) -> Iterator[tuple[int, Tensor]]:
@@ -127,6 +139,7 @@ def _squared_distances(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]
 
 def in_plane(embeddings: Float[Tensor, "n d"], method: str, *, seed: int) -> Float[np.ndarray, "n 2"] | None:
     """Return where ``tsne`` or ``umap`` puts each embedding; None of fewer than four, or where all are the same."""
+    check(Literal["tsne", "umap"], method=method)
     values = embeddings.cpu().double().numpy()
     n, d = values.shape
     if n < 4 or np.ptp(values, axis=0).max() < 1e-12:

@@ -18,9 +18,11 @@ from typing_extensions import Self
 from multimix._declared import Fraction, Interval
 from multimix.lab.data import Files, ImageSet, first_of
 from multimix.lab.data._files import EVALUATION_RATIO, pixels_of
+from multimix.lab.data._folder import named
 from multimix.lab.data._load import parts_of
-from multimix.lab.evaluate.passes import LabelledBatches, each_position, evaluating
-from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix.lab.data._pixels import upright_size
+from multimix.lab.evaluate.passes import LabelledBatches, check_finite, each_position, evaluating
+from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
 from multimix.ops import attention
 from multimix.protocols import SILENT, Monitor, Network, encode
 
@@ -75,7 +77,8 @@ class Localisation:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over those images of a run's test set that have a box."""
-        files = cast("Files", first_of(files_of(source), settings.examples, what="examples"))
+        found = files_of(source)
+        files = cast("Files", first_of(found, settings.examples, what="examples"))
         test = source.test(settings.examples)
         boxes = read_boxes(_annotations(source) if settings.boxes is None else settings.boxes)
         places = places_in(test, files, boxes)
@@ -85,6 +88,9 @@ class Localisation:
                 f"boxes: none of the {len(test)} test images has a box in sight; the file names {next(iter(boxes))}, "
                 f"an image is called {Path(files.paths[0]).name}"
             )
+        own = {name for path in found.paths for name in _names_of(path)}
+        if unknown := [name for name in boxes if name not in own]:
+            warn("localisation", f"of {len(boxes)} names in the file of boxes no test image has {named(unknown)}")
         served = source.batches(test.subset(kept))
         return cls(served, tuple(places[i] for i in kept), len(kept) / len(test), settings)
 
@@ -110,16 +116,20 @@ class Localisation:
 
     def _measure(self, network: Network, thresholds: np.ndarray, monitor: Monitor) -> tuple[np.ndarray, ...]:
         """Return each image's overlap at each threshold, whether it is pointed at, and the whole image's overlap."""
-        overlaps, pointed, whole, left = [], [], [], iter(self.boxes)
+        overlaps, pointed, whole, left = [], [], [], iter((*self.boxes, None))
         with evaluating(network), torch.no_grad():
             for inputs, labels in monitor.track("test", self.batches):
                 maps = score_maps(network, inputs, labels, self.settings.query).cpu().numpy()
                 for scores, boxes in zip(maps, left, strict=False):
+                    if boxes is None:
+                        raise ValueError(f"boxes must be those of every image, got those of {len(self.boxes)} only")
                     overlaps.append([overlap(box_above(scores, threshold), boxes) for threshold in thresholds])
                     whole.append(overlap(np.array([0, 0, *scores.shape[::-1]], dtype=float), boxes))
                     y, x = np.unravel_index(scores.argmax(), scores.shape)
                     centre = np.array([x + 0.5, y + 0.5])  # of the largest pixel, the first if there are several
                     pointed.append(((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:])).all(1).any())
+        if len(overlaps) < max(len(self.boxes), 1):
+            raise ValueError(f"batches must hold the {len(self.boxes)} images of the boxes, got {len(overlaps)}")
         return np.array(overlaps), np.array(pointed), np.array(whole)
 
 
@@ -139,6 +149,7 @@ def score_maps(
 ) -> Float[Tensor, "b h w"]:
     """Return each image's attention over its pixels, from 0 where it is least to 1; 1 everywhere if it is flat."""
     features = each_position(network, encode(network, inputs))
+    check_finite(features, "embeds as")
     height, width = inputs.shape[-2:]
     prefix, rows, columns = grid_of(features.shape[1], height, width)
     weights = None
@@ -207,7 +218,7 @@ def read_boxes(path: str) -> Boxes:
 def _of_json(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield from an object with a box, or a list of boxes, for each image."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
     except ValueError as error:
         raise ValueError(f"boxes: {file} is not JSON: {error}") from error
     if not isinstance(data, dict):
@@ -217,9 +228,16 @@ def _of_json(file: Path) -> Iterator[tuple[str, Any]]:
         yield from ((name, box) for box in (value if several else [value]))
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"{Counter(name for name, _ in pairs).most_common(1)[0][0]} comes twice")
+    return found
+
+
 def _of_csv(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield from a header and a line for each box."""
-    with file.open(newline="", encoding="utf-8") as lines:
+    with file.open(newline="", encoding="utf-8-sig") as lines:  # spreadsheets write the mark in front
         rows = csv.reader(lines)
         if (header := ",".join(next(rows, []))) != "file,x0,y0,x1,y1":
             raise ValueError(f"boxes: {file} must begin with file,x0,y0,x1,y1, got {header}")
@@ -229,8 +247,8 @@ def _of_csv(file: Path) -> Iterator[tuple[str, Any]]:
 def _of_annotations(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield from TinyImageNet's file, whose boxes name their first and last pixels."""
     for line in file.read_text(encoding="utf-8").splitlines():
-        name, _, *box = line.split("\t")
-        x0, y0, x1, y1 = _checked(box, f"{file}, {name}", least=0)
+        name, *box = line.split("\t")
+        x0, y0, x1, y1 = _checked(box[1:], f"{file}, {name}", least=0)
         yield name, (x0, y0, x1 + 1, y1 + 1)
 
 
@@ -259,7 +277,7 @@ def files_of(source: Source) -> Files:
             "localisation needs images from files, with a box for each: runs on tiny-imagenet, imagenet or "
             f"folder:PATH have them, {name} has none"
         )
-    found = parts_of(name, source.root).test
+    found = parts_of(name, source.root, skip_unreadable=True).test
     if not isinstance(found, Files) or not _same(found, test):
         raise ValueError(
             f"the test images of {name} are not the files found there now: the files have changed since, or the test "
@@ -291,18 +309,20 @@ def places_in(test: ImageSet, files: Files, boxes: Boxes) -> list[Float[np.ndarr
         )
     found = []
     for path in names:
-        own = [*boxes.get(f"{path.parent.name}/{path.name}", ()), *boxes.get(path.name, ())]
+        own = [box for name in _names_of(path) for box in boxes.get(name, ())]
         found.append(_seen(path, own, test) if own else np.empty((0, 4)))
     return found
 
 
-def _seen(path: Path, boxes: Sequence[Box], test: ImageSet) -> np.ndarray:
-    from PIL import Image
+def _names_of(path: str | Path) -> tuple[str, str]:
+    """Return what a file of boxes may call an image."""
+    return f"{Path(path).parent.name}/{Path(path).name}", Path(path).name
 
-    with Image.open(path) as picture:
-        width, height = picture.size
+
+def _seen(path: Path, boxes: Sequence[Box], test: ImageSet) -> np.ndarray:
+    width, height = upright_size(str(path))
     if outside := [box for box in boxes if box[2] > width or box[3] > height]:
-        raise ValueError(f"boxes: {path.name} is of {width}x{height} pixels, its box {outside[0]} lies outside")
+        raise ValueError(f"boxes: {path.name} is upright of {width}x{height} pixels, its box {outside[0]} lies outside")
     values = torch.tensor(boxes, dtype=torch.float64)
     rows, columns = test.shape[1:]
     if isinstance(test, Files) or (height, width) != (rows, columns):

@@ -72,9 +72,21 @@ def check_finite(values: Tensor, verb: str, *, ruled_out: bool = False) -> None:
         )
 
 
+def class_indices(labels: Tensor, count: int, classes: int | None = None) -> Int[Tensor, " n"]:
+    """Return labels as int64; ValueError unless they are ``count`` class indices, below ``classes`` if known."""
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != (count,) or not whole:
+        raise ValueError(f"labels must be {count} class indices, got {labels.dtype} {tuple(labels.shape)}")
+    low, high = (int(labels.min()), int(labels.max())) if count else (0, -1)
+    if low < 0 or (classes is not None and high >= classes):
+        last = "" if classes is None else f" to {classes - 1}"
+        raise ValueError(f"labels must be {count} class indices from 0{last}, got {low} to {high}")
+    return labels.long()
+
+
 def accuracy(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
     """Return the share of the examples whose largest logit, the first of several, is that of their class."""
-    return mean(logits.argmax(1) == labels)
+    return mean(logits.argmax(1) == class_indices(labels, *logits.shape))
 
 
 def mean(values: Tensor) -> float:

@@ -1,5 +1,6 @@
 """What the suites of ``multimix evaluate`` have in common: a run's data, settings, and what a suite is."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
@@ -66,6 +67,11 @@ def check_each_once(**choices: Sequence[object]) -> None:
     for name, chosen in choices.items():
         if not chosen or len(set(chosen)) < len(chosen):
             raise ValueError(f"{name} must be at least one, each once, got {', '.join(map(str, chosen)) or 'none'}")
+
+
+def warn(suite: str, message: str) -> None:
+    """Say what a suite leaves out or doubts."""
+    warnings.warn(f"{suite}: {message}", UserWarning, stacklevel=3)
 
 
 class Suite(Protocol):

@@ -14,7 +14,7 @@ from typing_extensions import Required, TypedDict, Unpack
 
 from multimix._declared import Checked, Count, Interval
 from multimix.lab.data import seed_of
-from multimix.lab.evaluate.passes import NonFiniteError, evaluating, not_alone, per_example
+from multimix.lab.evaluate.passes import NonFiniteError, class_indices, evaluating, not_alone, per_example
 from multimix.protocols import Network
 
 Classifier = Callable[[Tensor], Tensor]  # from pixels in [0, 1], (b, ...), to logits (b, k)
@@ -288,7 +288,6 @@ def _check_images(pixels: Tensor, labels: Tensor, examples: Sequence[int] | rang
         raise ValueError(f"pixels must be at least one image (b, c, h, w), got {tuple(pixels.shape)}")
     if not (pixels.min() >= 0 and pixels.max() <= 1):
         raise ValueError(f"pixels must lie in [0, 1], got {float(pixels.min()):g} to {float(pixels.max()):g}")
-    if labels.shape != pixels.shape[:1] or labels.is_floating_point() or labels.min() < 0:
-        raise ValueError(f"labels must be {len(pixels)} class indices, got {labels.dtype} {tuple(labels.shape)}")
+    class_indices(labels, len(pixels))
     if len(examples) != len(pixels):
         raise ValueError(f"examples must be one number for each of {len(pixels)} images, got {len(examples)}")

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Num
 from torch import Tensor
 
+from multimix._declared import Count, Fraction, Positive, check
 from multimix.lab.evaluate.embedding import by_class, nearest, normalised
 from multimix.lab.evaluate.passes import with_float64
 
@@ -22,6 +23,7 @@ POINTS = 200
 
 def msp(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Tensor, " b"]:
     """Return the largest softmax probability of ``logits / temperature`` (Hendrycks and Gimpel, ICLR 2017)."""
+    check(Positive, temperature=temperature)
     return _double(logits).div(temperature).softmax(1).amax(1)
 
 
@@ -32,6 +34,7 @@ def max_logit(logits: Float[Tensor, "b k"]) -> Float64[Tensor, " b"]:
 
 def energy(logits: Float[Tensor, "b k"], temperature: float = 1.0) -> Float64[Tensor, " b"]:
     """Return the negated free energy, ``T logsumexp(logits / T)`` (Liu et al., NeurIPS 2020, equation 4)."""
+    check(Positive, temperature=temperature)
     return temperature * _double(logits).div(temperature).logsumexp(1)
 
 
@@ -46,6 +49,7 @@ def nudged(
 
     That is by ``step`` to where their predicted class is likelier, and, as in ODIN's own code, not clipped.
     """
+    check(Positive, temperature=temperature)
     with torch.enable_grad():  # the caller may have switched it off
         likelihood = (logits / temperature).log_softmax(1).gather(1, logits.argmax(1, keepdim=True)).sum()
         # Times the temperature, which the sign does not see: at 1000 a half-precision gradient would vanish.
@@ -57,6 +61,7 @@ class KNN:
     """The negated exact distance to the k-th nearest training embedding, all of length 1 (Sun et al., ICML 2022)."""
 
     def __init__(self, embeddings: Float[Tensor, "n d"], neighbours: int = 50) -> None:
+        check(Count, neighbours=neighbours)
         self._train, self._neighbours = normalised(_double(embeddings)), neighbours
 
     def __call__(self, embeddings: Float[Tensor, "b d"]) -> Float64[Tensor, " b"]:
@@ -76,6 +81,7 @@ class Mahalanobis:
     def __init__(
         self, embeddings: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], *, shrinkage: float = 0.0
     ) -> None:
+        check(Fraction, shrinkage=shrinkage)
         values = _double(embeddings)
         self._centre = values.mean(0)
         _, means, own = by_class(values - self._centre, labels.to(values.device))
@@ -96,6 +102,8 @@ class Mahalanobis:
 
 
 def _double(values: Tensor) -> Float64[Tensor, "*any"]:
+    if values.ndim != 2:
+        raise ValueError(f"logits and embeddings must be (b, k), got shape {tuple(values.shape)}")
     return with_float64(values.detach()).double()
 
 
@@ -153,7 +161,8 @@ def roc(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> dict[str
 
 def histograms(in_scores: Float64[Tensor, " n"], out_scores: Float64[Tensor, " m"]) -> dict[str, list[float]]:
     """Return the ``edges`` of 50 bins of equal width, and the fractions ``in`` and ``out`` of the scores in each."""
-    inside, outside = in_scores.numpy(), out_scores.numpy()
+    known, scores = _known(in_scores, out_scores)
+    inside, outside = scores[known], scores[~known]
     share = np.array([0.005, 0.995])  # what lies beyond these quantiles counts in the outer bins
     ends = np.array([np.sort(s)[(share * (len(s) - 1)).round().astype(int)] for s in (inside, outside)])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())

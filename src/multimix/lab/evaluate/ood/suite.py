@@ -1,6 +1,5 @@
 """Out-of-distribution detection: how well scores of one image tell the run's own test set from other sets."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from multimix.lab.evaluate.ood import scores as score
 from multimix.lab.evaluate.ood.scores import KNN, METRICS, SCORES, Mahalanobis, ScoreName, histograms, roc
 from multimix.lab.evaluate.ood.sets import BUILT_IN, labels_of, open_set, taken_apart
 from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, embed, evaluating, not_alone
-from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once
+from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once, warn
 from multimix.protocols import SILENT, Monitor, Network
 
 Fitted = dict[str, Callable[[Tensor], Tensor]]  # from embeddings (b, d) to scores (b,)
@@ -87,7 +86,7 @@ class OOD:
         names = tuple(name for name in BUILT_IN if name != own) if settings.sets is None else settings.sets
         for name in names:
             if taken_apart(name)[1] == own:
-                _warn(f"{name} is the data set of the run itself")
+                warn("ood", f"{name} is the data set of the run itself")
         how: dict[str, Any] = {"limit": settings.ood_examples, "download": settings.download, "seed": settings.seed}
         sets = {label: open_set(name, source, **how) for name, label in zip(names, labels_of(names), strict=True)}
         return cls(train, test, sets, source.splits.std, settings)
@@ -101,7 +100,7 @@ class OOD:
             outside = self._seen(network, monitor.track(name, batches), fitted)
             if shared := int(torch.isin(outside[1], inside[1]).sum()):
                 size = len(outside[1])
-                _warn(f"{shared} of the {size} images of {name} are in the test set too; its metrics mean little")
+                warn("ood", f"{shared} of the {size} images of {name} are in the test set too; its metrics mean little")
             for metric, value in _compared(name, inside, outside, monitor):
                 found.setdefault(metric, []).append(value)
                 yield f"{name}/{metric}", value
@@ -165,10 +164,6 @@ def _compared(name: str, inside: Seen, outside: Seen, monitor: Monitor) -> Itera
         for metric, function in METRICS.items():
             yield f"{kind}/{metric}", function(*both)
     monitor.record(f"ood/{name}", {"scores": figure})
-
-
-def _warn(message: str) -> None:
-    warnings.warn(f"ood: {message}", UserWarning, stacklevel=3)
 
 
 def fingerprints(images: Tensor) -> Int64[Tensor, " n"]:
