@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 import multimix as mm
 from multimix.integrations.timm import MultiMixLoss, TimmMixup
 from multimix.integrations.torchvision import MixCollate, MixTransform
+from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
 
 MIXES = {
     "mixup": mm.Mixup,
@@ -45,6 +46,30 @@ def test_equals_the_own_loop(toy, way, method):
     expected = toy.own_loop(toy.adapt(toy.twin), method(), toy.batches * 2)
     assert losses == pytest.approx(expected, abs=1e-6)
     torch.testing.assert_close(toy.model.state_dict(), toy.twin.state_dict(), atol=1e-6, rtol=0)
+
+
+@ways
+@pytest.mark.parametrize("b", [1, 2, 7])
+def test_several_labels_an_example(toy, way, b):
+    labels = (torch.rand(b, 5) < 0.5).float()
+    mixing = mm.Mixup().draw(None, toy.images[:b], labels, torch.Generator().manual_seed(3))
+    for number in (5, None):
+        mix = way(mm.Mixup(), num_classes=number, objective=BinaryCrossEntropy(), seed=3)
+        expected = mixing.lam * labels + (1 - mixing.lam) * labels[mixing.partners]
+        torch.testing.assert_close(mix(toy.images[:b], labels)[1], expected)
+
+
+@pytest.mark.parametrize(
+    ("objective", "targets", "smoothed"),
+    [
+        (BinaryCrossEntropy(), torch.tensor([[0.0, 1.0], [1.0, 1.0]]), [[0.05, 0.95], [0.95, 0.95]]),
+        (CrossEntropy(ignore_index=-100), torch.tensor([1, -100]), [[0.05, 0.95], [0.0, 0.0]]),
+        (None, torch.tensor([1, 0]), [[0.05, 0.95], [0.95, 0.05]]),
+    ],
+)
+def test_smoothing_is_the_objectives(toy, objective, targets, smoothed):
+    mix = TimmMixup(num_classes=2, objective=objective, prob=0.0)
+    torch.testing.assert_close(mix(toy.images[:2], targets)[1], torch.tensor(smoothed))
 
 
 @ways
@@ -90,6 +115,8 @@ def test_has_what_timms_script_reads(toy):
     ours, timms = TimmMixup(), TimmOwn()
     for name in ("mixup_enabled", "mix_prob", "label_smoothing", "num_classes"):
         assert getattr(ours, name) == getattr(timms, name)
+    with pytest.raises(AttributeError):
+        ours.num_classes = 10  # which would come too late
     ours.mix_prob = 0.0
     assert ours.mixup_prob == 0.0
     assert torch.equal(ours(toy.images, toy.labels)[0], toy.images)
@@ -108,20 +135,23 @@ def test_network_reaches_methods_that_ask_for_it(toy, cls):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("seed", [None, 5])
-def test_workers_mix_differently_and_again_alike(seed):
+def test_workers_mix_differently_and_again_alike(seed, kept):
     same = TensorDataset(torch.randn(4, 3, 2, 2).repeat(4, 1, 1, 1), torch.arange(4).repeat(4))
     collate = MixCollate(mm.Mixup(), num_classes=4, seed=seed)
     collate([same[0], same[1]])  # the generator of this process must not be inherited
 
-    def two_epochs():
+    def drawn(epochs=2, **given):
         generator = torch.Generator().manual_seed(0)
-        loader = DataLoader(same, batch_size=4, collate_fn=collate, num_workers=2, generator=generator)
-        return [soft for _ in range(2) for _, soft in loader]
+        loader = DataLoader(same, batch_size=4, collate_fn=collate, num_workers=2, generator=generator, **given)
+        return [soft for _ in range(epochs) for _, soft in loader]
 
-    first = two_epochs()
+    first = drawn(persistent_workers=kept)
     assert len({str(soft.tolist()) for soft in first}) == 8
-    torch.testing.assert_close(two_epochs(), first)
+    torch.testing.assert_close(drawn(persistent_workers=kept), first)
+    if seed and not kept:
+        torch.testing.assert_close(drawn(1, multiprocessing_context="spawn"), first[:4])
 
 
 def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
@@ -144,7 +174,19 @@ def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
         ({"method": mm.MultiMix()}, TypeError, r"method must mix inputs, such as Mixup\(\) or .*, got MultiMix"),
         ({"method": mm.Alternate((mm.Mixup(), mm.ManifoldMixup()))}, TypeError, "got ManifoldMixup"),
         ({"method": "puzzlemix"}, ValueError, "network must be given: PuzzleMix"),
-        ({"num_classes": 4.0}, TypeError, r"num_classes must be an integer, got 4\.0"),
+        ({"num_classes": 4.0}, TypeError, r"num_classes must be an integer or None, got 4\.0"),
+        ({"seed": "7"}, TypeError, "seed must be an integer or None, got '7'"),
+        ({"method": mm.AutoMix()}, ValueError, "method must have been trained, got a new AutoMix"),
+        ({"method": mm.Alternate([mm.Mixup(), mm.AutoMix()])}, ValueError, "got a new AutoMix"),
+        ({"objective": nn.BCEWithLogitsLoss()}, TypeError, "objective must be an Objective such as Binary"),
+        *(
+            ({"objective": objective}, ValueError, f"objective must say what targets are only, .*: {name} is for the")
+            for name, objective in {
+                "class_weights": CrossEntropy(class_weights=(1, 2, 1, 1)),
+                "positive_weights": BinaryCrossEntropy(positive_weights=(2.0,) * 4),
+                "label_smoothing": BinaryCrossEntropy(label_smoothing=0.1),
+            }.items()
+        ),
         ({"num_classes": 0}, ValueError, "num_classes must be at least 1, got 0"),
     ],
 )
@@ -161,6 +203,10 @@ def test_bad_arguments_are_named(toy):
             TimmMixup(**{name: 1.5})
     with pytest.raises(ValueError, match=r"targets must lie in 0\.\.1"):
         TimmMixup(num_classes=2)(toy.images, toy.labels)
+    with pytest.raises(ValueError, match=r"label_smoothing must be 0 for SquaredError\(\), .*, got 0\.1"):
+        TimmMixup(num_classes=4, objective=SquaredError())(toy.images, torch.randn(36, 4))
+    with pytest.raises(ValueError, match="inputs must be images and labels of a mini-batch, got dict"):
+        MixCollate(num_classes=4)([{"image": toy.images[0], "label": 1}])
     for given, got in (((toy.images,), "Tensor"), ((), "nothing")):
         with pytest.raises(ValueError, match=f"inputs must be images and labels of a mini-batch, got {got}"):
             MixTransform(num_classes=4)(*given)

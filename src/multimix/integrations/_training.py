@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from multimix._declared import Count, check
 from multimix.methods import ERM, Mixup, MultiMix
+from multimix.methods._predict import check_objective
 from multimix.names import method_named
+from multimix.ops import Objective
 from multimix.protocols import Losses, Method, Network, stateful, submethods
 
 MethodLike = Method | str | None
@@ -93,7 +96,13 @@ class InputMixer:
     """A method that mixes inputs, or an ``Alternate`` of such, for hosts that compute the loss themselves."""
 
     def __init__(
-        self, method: MethodLike, num_classes: int, *, seed: int | None = None, network: Network | None = None
+        self,
+        method: MethodLike,
+        num_classes: int | None,
+        *,
+        objective: Objective | None = None,
+        seed: int | None = None,
+        network: Network | None = None,
     ) -> None:
         self.method = as_method(method, Mixup)
         for part in submethods(self.method):
@@ -102,9 +111,16 @@ class InputMixer:
                     f"method must mix inputs, such as Mixup() or CutMix(), got {type(part).__name__}, whose loss needs"
                     " the network's embeddings; call the method itself in place of the loss"
                 )
+            if getattr(part, "trains_modules", False) and not getattr(part, "mixes", False):
+                raise ValueError(
+                    f"method must have been trained, got a new {type(part).__name__}, whose own module nothing trains"
+                    " here; call the method itself in place of the loss"
+                )
             if getattr(part, "needs_network", False) and network is None:
                 raise ValueError(f"network must be given: {type(part).__name__} mixes by what it makes of the inputs")
-        check(Count, num_classes=num_classes)
+        check(Count | None, num_classes=num_classes)
+        check(int | None, seed=seed)
+        self.objective = _form_of_targets(objective)
         self.num_classes, self.seed, self.network = num_classes, seed, network
         self._generators: dict[tuple[int, torch.device], Generator] = {}
 
@@ -113,13 +129,15 @@ class InputMixer:
         return {**self.__dict__, "_generators": {}}
 
     def __call__(self, inputs: Tensor, targets: Tensor, *, share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Return mixed inputs and class probabilities (b, k), with probability ``share``; else both unmixed."""
+        """Return mixed inputs and targets (b, k), with probability ``share``; else both unmixed."""
         generator = self.generator(inputs.device)
         mixes = share >= 1 or bool(torch.rand((), generator=generator, device=inputs.device) < share)
         method = self.method if mixes else ERM()
         while hasattr(method, "choose"):
             method = method.choose(generator)
         options: dict[str, Any] = {"num_classes": self.num_classes, "network": self.network, "generator": generator}
+        if self.objective is not None:
+            options["objective"] = self.objective
         return method.mix(inputs, targets, **options)
 
     def generator(self, device: torch.device) -> Generator:
@@ -130,6 +148,18 @@ class InputMixer:
             seed = (self.seed or 0) + own if worker else torch.initial_seed() if self.seed is None else self.seed
             self._generators[own, device] = Generator(device).manual_seed(seed % 2**63)
         return self._generators[own, device]
+
+
+def _form_of_targets(objective: Objective | None) -> Objective | None:
+    """Return an objective that says what targets are, and nothing of a loss that is somebody else's."""
+    settings = vars(objective) if is_dataclass(check_objective(objective)) else {}
+    for name in ("class_weights", "positive_weights", "label_smoothing"):
+        if settings.get(name):
+            raise ValueError(
+                f"objective must say what targets are only, got {objective!r}: {name} is for the loss that is given"
+                " the mixed targets"
+            )
+    return objective
 
 
 def smooth(probabilities: Tensor, share: float) -> Tensor:

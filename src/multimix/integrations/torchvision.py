@@ -8,6 +8,7 @@ from torch.utils.data import default_collate
 
 from multimix._optional import require
 from multimix.integrations._training import InputMixer, MethodLike
+from multimix.ops import Objective
 from multimix.protocols import Network
 
 require("torchvision", by=__name__)
@@ -20,7 +21,9 @@ class MixTransform(nn.Module):
 
     Args:
         method: A method that mixes inputs, the name of one, or an ``Alternate`` of such; None for ``Mixup()``.
-        num_classes: How many classes there are, k.
+        num_classes: How many classes there are, k; needed for class indices.
+        objective: What kind of targets they are, as :meth:`multimix.Mixup.mix` has it: ``BinaryCrossEntropy()`` for
+            several labels an example.
         seed: Of the mixing; None for torch's own seed. The workers of a loader add it to theirs.
         network: For the methods whose mixing depends on it, such as ``PuzzleMix``.
 
@@ -30,13 +33,19 @@ class MixTransform(nn.Module):
     """
 
     def __init__(
-        self, method: MethodLike = None, *, num_classes: int, seed: int | None = None, network: Network | None = None
+        self,
+        method: MethodLike = None,
+        *,
+        num_classes: int | None = None,
+        objective: Objective | None = None,
+        seed: int | None = None,
+        network: Network | None = None,
     ) -> None:
         super().__init__()
-        self._mixer = InputMixer(method, num_classes, seed=seed, network=network)
+        self._mixer = InputMixer(method, num_classes, objective=objective, seed=seed, network=network)
 
     def forward(self, *inputs: Any) -> tuple[Tensor, Float[Tensor, "b k"]]:
-        """Return mixed images and their class probabilities; what is given is left as it was.
+        """Return mixed images and their targets, class probabilities as a rule; what is given is left as it was.
 
         Args:
             *inputs: Images (b, c, h, w), floating-point, and labels, (b,) or (b, k); or a pair of them.
@@ -64,9 +73,16 @@ class MixCollate:
     network, which has no place in a loader: methods that need one are refused.
     """
 
-    def __init__(self, method: MethodLike = None, *, num_classes: int, seed: int | None = None) -> None:
-        self._mix = MixTransform(method, num_classes=num_classes, seed=seed)
+    def __init__(
+        self,
+        method: MethodLike = None,
+        *,
+        num_classes: int | None = None,
+        objective: Objective | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._mix = MixTransform(method, num_classes=num_classes, objective=objective, seed=seed)
 
     def __call__(self, examples: list[Any]) -> tuple[Tensor, Float[Tensor, "b k"]]:
-        """Return mixed inputs and their class probabilities from examples (input, label)."""
-        return self._mix(*default_collate(examples))
+        """Return mixed inputs and their targets from examples (input, label)."""
+        return self._mix(default_collate(examples))

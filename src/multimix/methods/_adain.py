@@ -230,7 +230,12 @@ class ClassStyles(nn.Module):
         return unit * (styles - styles[partners]).square().mean(1) + 2 * same  # as in the official code
 
     def _labels(self, targets: Tensor) -> Tensor:
-        return as_probabilities(targets, targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1)
+        k = targets.shape[-1] if targets.is_floating_point() or targets.ndim > 1 else int(targets.max()) + 1
+        try:
+            return as_probabilities(targets, k)
+        except (TypeError, ValueError) as error:
+            classes = "StyleCutMix(gamma='auto') compares classes, and takes no other targets"
+            raise type(error)(f"{error}; {classes}") from None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take the shapes of what is loaded: how many classes there are shows in training only."""

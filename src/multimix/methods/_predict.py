@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from multimix.ops import (
     CrossEntropy,
+    Objective,
     as_probabilities,
     check_batch,
     check_examples,
@@ -51,7 +52,10 @@ class PairMixing(Mixing):
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the mixed inputs."""
-        return self.mix_targets(inputs) if self.how is None else self.how(inputs, self.partners, **self.given)
+        if self.how is None:
+            return self.mix_targets(inputs)
+        images = inputs.flatten(1, -3)  # the frames of a video are so many channels more
+        return self.how(images, self.partners, **self.given).reshape(inputs.shape)
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the class probabilities, or other values, of pairs mixed linearly."""
@@ -137,13 +141,16 @@ class MixesInputs(Predicts):
     """Whether the mixing depends on the network."""
     needs_images: ClassVar[bool] = False
     """Whether inputs have to be images (b, c, h, w)."""
+    takes_videos: ClassVar[bool] = False
+    """Whether they may be videos as well, (b, t, c, h, w) or (b, c, t, h, w), all frames of which are mixed alike."""
 
     def check(self, inputs: Any, targets: Tensor) -> None:
         """Raise unless this is a mini-batch of numbers, and of images if it has to be, that can be mixed."""
         check_batch(inputs, targets)
-        if self.needs_images and inputs.ndim != 4:
+        if self.needs_images and inputs.ndim != 4 and not (self.takes_videos and inputs.ndim == 5):
             name, shape = type(self).__name__, tuple(inputs.shape)
-            raise ValueError(f"inputs must be images of shape (b, c, h, w) for {name}, got {shape}")
+            videos = ", or videos (b, t, c, h, w)," * self.takes_videos
+            raise ValueError(f"inputs must be images of shape (b, c, h, w){videos} for {name}, got {shape}")
 
     @abstractmethod
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
@@ -155,31 +162,59 @@ class MixesInputs(Predicts):
         targets: Tensor,
         *,
         num_classes: int | None = None,
+        objective: Objective | None = None,
         network: Network | None = None,
         generator: Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the mixed inputs and their class probabilities (b, k), for a loop that only wants the data.
+        """Return the mixed inputs and their targets (b, k), for a loop that only wants the data.
 
         Args:
             inputs: A mini-batch.
-            targets: Class indices (b,), or class probabilities (b, k).
-            num_classes: How many classes there are, k; needed for class indices.
+            targets: Class indices (b,), or class probabilities (b, k); as ``objective`` has them, if it is given.
+            num_classes: How many classes, or outputs, there are, k; needed for class indices.
+            objective: What kind of targets they are: ``BinaryCrossEntropy()`` for several labels an example (b, k),
+                ``SquaredError()`` for values, ``CrossEntropy(ignore_index=...)`` where some labels are to be left out,
+                as rows of zeros. By default the network's own, or cross-entropy. ``objective(network(mixed), rows)``
+                is the loss.
             network: Needed by the methods whose mixing depends on it.
             generator: Source of randomness.
 
         Raises:
             ValueError: If ``num_classes`` or ``network`` is missing, or as the method itself.
+            TypeError: If ``objective`` is no objective, or as the method itself.
         """
         check_generator(generator)
         self.check(inputs, targets)
         if self.needs_network and network is None:
             raise ValueError(f"network must be given: {type(self).__name__} mixes by what it makes of the inputs")
-        targets = rows_of(targets, num_classes)
-        if num_classes is None and not targets.is_floating_point():
+        objective = check_objective(objective) or objective_of(network)
+        targets = rows_of(targets, num_classes) if isinstance(objective, CrossEntropy) else targets
+        rows = _rows(targets, num_classes, objective)
+        mixing = self.draw(network, inputs, targets, generator)
+        return mixing.mix(inputs), mixing.mix_targets(rows)
+
+
+def check_objective(objective: Objective | None) -> Objective | None:
+    """Return an objective, or None; raise TypeError if it is anything else, such as a loss of torch's."""
+    if objective is not None and not isinstance(objective, Objective):
+        raise TypeError(f"objective must be an Objective such as BinaryCrossEntropy(), got {objective!r}")
+    return objective
+
+
+def _rows(targets: Tensor, num_classes: int | None, objective: Objective) -> Tensor:
+    """Return the targets of a mini-batch as rows that can be mixed, (b, k)."""
+    if isinstance(objective, CrossEntropy):
+        if num_classes is None and targets.ndim == 1 and not targets.is_floating_point():
             raise ValueError("num_classes must be given for targets that are class indices")
         k = targets.shape[-1] if num_classes is None else num_classes
-        mixing = self.draw(network, inputs, targets, generator)
-        return mixing.mix(inputs), mixing.mix_targets(as_probabilities(targets, k))
+        if objective.ignore_index is None:
+            return as_probabilities(targets, k)
+    else:
+        k = num_classes or (targets.shape[-1] if targets.ndim > 1 else 1)
+    rows = objective.targets(targets, k)
+    if rows.ndim > 2:
+        raise ValueError(f"targets must be one row an example to be mixed with the inputs, got {tuple(targets.shape)}")
+    return rows
 
 
 def begin(network: Network, targets: Tensor, generator: Generator | None, *, called: bool = False) -> Tensor:

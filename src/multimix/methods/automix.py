@@ -82,9 +82,11 @@ class AutoMix(LearnsBeside, MixesInputs):
         """Build the generator, unless there is one.
 
         Raises:
-            ValueError: If ``channels`` is not given and the network has no convolution to read it from.
+            ValueError: If ``channels`` is not given and the network has no convolution to read it from, or the
+                network's objective is not cross-entropy.
             TypeError: If the network is not a torch module.
         """
+        check_objective(network)
         if self.unet is None:
             convolutions = (m for m in network_module(network, "AutoMix").modules() if isinstance(m, nn.Conv2d))
             channels = self.channels or next((convolution.in_channels for convolution in convolutions), None)
@@ -95,14 +97,13 @@ class AutoMix(LearnsBeside, MixesInputs):
     def losses(self, step: Step) -> Losses:
         """Return the classification losses plus the weighted distance of the mixed images to their two."""
         self.look_for_an_optimiser(step.network)
-        objective = objective_of(step.network)
-        if not isinstance(objective, CrossEntropy):
-            raise ValueError(f"objective must be CrossEntropy for AutoMix, a divergence of classes, got {objective!r}")
+        check_objective(step.network)
         drawn = self.draw(*step[:4])
         mixed = drawn.mix(step.inputs)
         logits = step.network(mixed)
         losses = self.compare(step, drawn, logits)
-        wanted = drawn.mix_targets(wanted_of(step.network, step.targets, logits))
+        k = logits.shape[-1]
+        wanted = objective.settled(drawn.mix_targets(wanted_of(step.network, step.targets, logits)), k)[..., -k:]
         entropy = torch.special.entr(wanted).sum(-1).mean()
         distance = drawn.distance(step.inputs, mixed)
         labels_weight = 1.0 if step.teacher is None else step.teacher.gamma
@@ -204,3 +205,10 @@ def _convolutions(inside: int, outside: int) -> list[nn.Module]:
     for d in (inside, outside):
         layers += [nn.Conv2d(d, outside, 3, padding=1), _BatchNorm(outside), nn.LeakyReLU(0.2)]
     return layers
+
+
+def check_objective(network: Network) -> None:
+    """Raise ValueError unless a network is trained by cross-entropy."""
+    objective = objective_of(network)
+    if not isinstance(objective, CrossEntropy):
+        raise ValueError(f"objective must be CrossEntropy for AutoMix, a divergence of classes, got {objective!r}")

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from multimix._declared import Checked, Fraction
 from multimix.methods._predict import MixesInputs, begin
 from multimix.methods.mixup import ERM
-from multimix.ops import check_generator, objective_of
+from multimix.ops import Rows, check_generator, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, StepOptions, check_method
 
 
@@ -18,7 +18,8 @@ from multimix.protocols import Losses, Method, Network, Stateful, StepOptions, c
 class Alternate(Checked):
     """Each step, one of several methods, drawn with the given probabilities.
 
-    ``Alternate((MultiMix(alpha=(0.5, 2.0)), Mixup(alpha=2.0)), (0.5, 0.5))`` is MultiMix as published.
+    ``Alternate((MultiMix(alpha=(0.5, 2.0), tuples_over="device"), Mixup(alpha=2.0)), (0.5, 0.5))`` is MultiMix as
+    published, as far as that is known.
     """
 
     name: ClassVar[str] = "alternate"
@@ -92,14 +93,16 @@ class Chain(Checked):
         targets = begin(network, targets, generator, called=True)
         self.first.check(inputs, targets)
         mixing = self.first.draw(network, inputs, targets, generator)
-        k = targets.shape[-1] if targets.is_floating_point() and targets.ndim > 1 else None
+        objective, k = objective_of(network), None
+        if targets.is_floating_point() and targets.ndim > 1:
+            k = targets.shape[-1] - objective.beside[-1 if isinstance(targets, Rows) else 0]
         if k is None and network.head is None:
             raise ValueError(
                 "targets must be class probabilities (b, k) where the network's head is not affine (head is None):"
                 " class indices do not say how many classes there are"
             )
         k = len(cast("Any", network.head).weight) if k is None else k
-        mixed = mixing.mix_targets(objective_of(network).targets(targets, k))
+        mixed = Rows.of(mixing.mix_targets(objective.settled(objective.targets(targets, k), k)), k)
         if teacher is not None:
             options["teacher"] = replace(teacher, inputs=mixing.mix(teacher.inputs))
         return self.then(network, mixing.mix(inputs), mixed, **options)

@@ -46,6 +46,7 @@ class CutMix(Checked, MixesInputs):
 
     name: ClassVar[str] = "cutmix"
     needs_images: ClassVar[bool] = True
+    takes_videos: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""
@@ -86,6 +87,7 @@ class ResizeMix(MixesInputs, Checked):
 
     name: ClassVar[str] = "resizemix"
     needs_images: ClassVar[bool] = True
+    takes_videos: ClassVar[bool] = True
 
     scales: tuple[Fraction, Fraction] = (0.1, 0.8)
     """Least and largest side of the small image, as a part of the image's."""
@@ -141,6 +143,7 @@ class FMix(MixesInputs, Checked):
 
     name: ClassVar[str] = "fmix"
     needs_images: ClassVar[bool] = True
+    takes_videos: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor
 from typing_extensions import Self
 
@@ -16,6 +17,7 @@ from multimix.ops import (
     Impl,
     LazyWeights,
     LossOptions,
+    Rows,
     attention,
     check_concentration,
     dirichlet,
@@ -23,11 +25,13 @@ from multimix.ops import (
     gathered,
     mixed_losses,
     objective_of,
+    processes,
     scatter_tuples,
 )
 from multimix.protocols import Losses, Network, encode, pool, require_part
 
 Spread = Literal["uniform", "log-uniform"]
+TuplesOver = Literal["all", "device"]
 
 
 class Encoded(NamedTuple):
@@ -74,6 +78,9 @@ class TupleMethod(Checked, Steps):
     """Weight of the plain cross-entropy on the clean mini-batch, which costs no second pass; tuples weigh the rest."""
     impl: Impl = "auto"
     """How the loss is computed, as :func:`multimix.ops.mixed_cross_entropy` has it; it changes nothing but speed."""
+    tuples_over: TuplesOver = "all"
+    """In data-parallel training, ``all``: tuples over the examples of all processes, where the network gathers them;
+    ``device``, as the paper has it: each process draws n tuples of its own over its share of the mini-batch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,12 +121,16 @@ class TupleMethod(Checked, Steps):
     ) -> tuple[Tensor, Tensor, LazyWeights, LossOptions]:
         """Return the arguments of a mixed loss, of the examples of all processes if the network gathers them."""
         network, teacher, targets = step.network, step.teacher, step.targets
-        gather, objective = getattr(network, "gather", None), objective_of(network)
+        objective, generator = objective_of(network), step.generator
+        over = network if self.tuples_over == "all" else None
+        gather = getattr(over, "gather", None)
         if own.mask is not None and gather is not None:
-            raise ValueError("masked positions cannot be gathered across processes; leave the network's gather at None")
+            raise ValueError("masked positions cannot be gathered across processes; give tuples_over='device'")
         values, b = own.values, len(own.values)
         b = b if gather is None else gather.size(b, values.device)
-        weights = self.weights(b, like=values, generator=step.generator, sets=own.sets)
+        if over is None and processes() > 1:
+            generator = _own_generator(generator, values.device)
+        weights = self.weights(b, like=values, generator=generator, sets=own.sets)
         attention = self.attend(network, own, targets)
         supervisor, gamma = (network, 1.0) if teacher is None else (teacher.network, teacher.gamma)
         classify = partial(self._classify, network)
@@ -133,11 +144,11 @@ class TupleMethod(Checked, Steps):
             values = classify(values)
             taught = None if taught is None else teach(taught)
         options = LossOptions(
-            teacher_logits=None if taught is None else gathered(supervisor, taught),
+            teacher_logits=None if taught is None else gathered(over, taught),
             gamma=gamma,
             balanced=self.balance_power if self.balanced else 0.0,
             impl=self.impl,
-            attention=None if attention is None else gathered(network, attention),
+            attention=None if attention is None else gathered(over, attention),
             mask=own.mask,
             objective=objective,
             classify=None if affine else classify,
@@ -145,8 +156,10 @@ class TupleMethod(Checked, Steps):
         )
         if own.kept is not None and objective.is_map(targets):
             targets = targets[:, own.kept]
-        targets = on_grid(own.grid, targets, own.values)
-        return gathered(network, values), gathered(network, targets), weights, options
+        targets = gathered(over, on_grid(own.grid, targets, own.values))
+        if isinstance(step.targets, Rows):
+            targets = targets.as_subclass(Rows)
+        return gathered(over, values), targets, weights, options
 
     def _classify(self, network: Network, embeddings: Tensor) -> Tensor:
         """Return logits by the scale that ``confidence`` asks for, of which a balanced gradient knows nothing."""
@@ -185,6 +198,13 @@ class TupleMethod(Checked, Steps):
         return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
 
 
+def _own_generator(generator: Generator | None, device: torch.device) -> Generator:
+    """Return this process' own generator for one step, though all processes may have the same one."""
+    home = device if generator is None else generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=home))
+    return Generator(home).manual_seed(seed + dist.get_rank())
+
+
 def limit_scale(confidence: float, num_classes: int) -> float:
     """Return what to multiply logits by so that tuples of very many images lead to a confidence."""
     if num_classes == 1:
@@ -201,8 +221,8 @@ def limit_scale(confidence: float, num_classes: int) -> float:
 class MultiMix(TupleMethod):
     """Interpolate n tuples of the whole mini-batch's embeddings, right before the classifier.
 
-    The paper's own setting is ``MultiMix(alpha=(0.5, 2.0))``, half of the steps being input mixup instead:
-    ``Alternate((MultiMix(alpha=(0.5, 2.0)), Mixup(alpha=2.0)), (0.5, 0.5))``. The defaults differ: a tuple of the
+    The paper's own setting is ``MultiMix(alpha=(0.5, 2.0), tuples_over="device")``, some of the steps (half of them, as
+    far as we know) being input mixup instead: ``method_named("multimix-paper")``. The defaults differ: a tuple of the
     published concentration averages 43 to 86 images of a mini-batch of 128, which leaves the network little gradient.
 
     With an affine head nothing of size n x d is formed (:func:`multimix.ops.mixed_cross_entropy`); with any other head
@@ -284,7 +304,8 @@ class DenseMultiMix(TupleMethod):
             if network.head is None:
                 raise ValueError("query='cam' needs a network with an affine head, whose weights are the class queries")
             rows = cast("Tensor", network.head.weight).flatten(1)
-            weights = objective_of(network).targets(targets, len(rows), dtype=rows.dtype) @ rows
+            objective, k = objective_of(network), len(rows)
+            weights = objective.settled(objective.targets(targets, k, dtype=rows.dtype), k)[..., -k:] @ rows
         if self.detach:
             features, weights = features.detach(), None if weights is None else weights.detach()
         return attention(features, query=self.query, activation=self.activation, class_weights=weights, mask=own.mask)
