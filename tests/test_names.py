@@ -15,11 +15,13 @@ def test_every_method_of_the_one_list_goes_by_its_name():
 
 
 def test_the_published_forms():
-    """n = 1000, alpha in (0.5, 2), half of the steps input mixup with lambda ~ Beta(2, 2): paper.md, 1.4 and 1.7."""
+    """n = 1000, alpha in (0.5, 2), half of the steps input mixup with lambda ~ Beta(2, 2): paper.md, 1.4, 1.7 and 7."""
     mixup = Mixup(alpha=2.0)
-    assert method_named("multimix-paper") == Alternate((MultiMix(alpha=(0.5, 2.0), tuples=1000), mixup), (0.5, 0.5))
+    ours = MultiMix(alpha=(0.5, 2.0), tuples=1000, tuples_over="device")
+    assert method_named("multimix-paper") == Alternate((ours, mixup), (0.5, 0.5))
     assert method_named("multimix-balanced").balanced
-    dense = DenseMultiMix(alpha=(0.5, 2.0), tuples=1000, query="gap", activation="relu", shared=False)
+    dense = DenseMultiMix(alpha=(0.5, 2.0), tuples=1000, query="gap", activation="relu", tuples_over="device")
+    assert not dense.shared
     assert method_named("dense-multimix-paper") == Alternate((dense, mixup), (0.5, 0.5))
     for name in ("multimix-paper", "dense-multimix-paper"):
         first = method_named(name).methods[0]

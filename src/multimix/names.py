@@ -9,13 +9,13 @@ from multimix.protocols import Method
 
 
 def multimix_paper() -> Alternate:
-    """Return MultiMix as published: alpha in (0.5, 2), n = 1000, half of the steps input mixup."""
-    return Alternate((MultiMix(alpha=(0.5, 2.0)), Mixup(alpha=2.0)), (0.5, 0.5))
+    """Return MultiMix as published: alpha in (0.5, 2), n = 1000 on each device, half of the steps input mixup."""
+    return Alternate((MultiMix(alpha=(0.5, 2.0), tuples_over="device"), Mixup(alpha=2.0)), (0.5, 0.5))
 
 
 def dense_multimix_paper() -> Alternate:
-    """Return Dense MultiMix as published: alpha in (0.5, 2), GAP attention, half of the steps input mixup."""
-    return Alternate((DenseMultiMix(alpha=(0.5, 2.0)), Mixup(alpha=2.0)), (0.5, 0.5))
+    """Return Dense MultiMix as published: as MultiMix, at every position, weighed by GAP attention."""
+    return Alternate((DenseMultiMix(alpha=(0.5, 2.0), tuples_over="device"), Mixup(alpha=2.0)), (0.5, 0.5))
 
 
 def multimix_balanced() -> MultiMix:

@@ -70,7 +70,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("odin_epsilon", "prob", "r", "threshold"), SHARE),
     **dict.fromkeys(("ema", "held_out", "momentum", "score_threshold", "validation"), SHARE_BELOW_1),
     **dict.fromkeys(("activation", "buffer_rule", "impl", "interpolation", "mode", "norm", "picture"), CHOICE),
-    **dict.fromkeys(("precision", "query", "reference", "spread", "teacher"), CHOICE),
+    **dict.fromkeys(("precision", "query", "reference", "spread", "teacher", "tuples_over"), CHOICE),
     "share": SHARE_ABOVE_0,
     "confidence": INSIDE,
     "effective": Range(st.floats(1.1, 1e6), (0.5, 1, -1, inf, (3.0, 2.0), (2.0,), *NO_NUMBER)),

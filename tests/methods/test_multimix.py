@@ -8,6 +8,7 @@ import toy
 from methods.shared import labels_of, same_gradients
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.names import method_named
+from multimix.ops import Gather
 from multimix.protocols import Teacher
 from toy import seeded
 
@@ -166,6 +167,18 @@ def test_the_implementation_changes_nothing(method, balanced, impl):
         for how in (impl, "auto")
     ]
     same_gradients(*totals, network.parameters())
+
+
+@pytest.mark.parametrize("method", [MultiMix, DenseMultiMix])
+def test_one_process_has_all_examples_on_its_device(method):
+    network = toy.images()
+    network.gather = Gather()
+    found = []
+    for over in ("all", "device"):
+        generator = seeded()
+        total = method(13, tuples_over=over)(network, *toy.batch(7, 3, 6, 6), generator=generator).total
+        found.append([total, *torch.autograd.grad(total, list(network.parameters())), generator.get_state()])
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.bad_input

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import timm
 import torch
@@ -21,7 +22,7 @@ from multimix.lab.train.engine import TrainStep
 from multimix.lab.train.network import load_data
 from multimix.lab.train.parallel import gathered_state, shard_module
 from multimix.models import synchronise_batchnorm
-from multimix.ops import Gather
+from multimix.ops import Gather, dirichlet
 from multimix.protocols import Method, Teacher
 from train.tiny import in_double, stopped_after
 
@@ -89,10 +90,23 @@ def losses_and_gradients(
     if teacher is not None:
         teacher.gather = network.gather
         taught = Teacher(teacher, mine, 0.3)
-    losses = method(network, mine, labels, generator=torch.Generator().manual_seed(5), teacher=taught)
+    generator = torch.Generator().manual_seed(5)
+    losses = method(network, mine, labels, generator=generator, teacher=taught)
     losses.total.backward()
     gradients = {name: _mean(parameter.grad) for name, parameter in network.named_parameters()}
-    return {"loss": _mean(losses.total.detach()), **gradients}
+    return {"loss": _mean(losses.total.detach()), "generator": generator.get_state(), **gradients}
+
+
+def with_weights(*case: Any) -> dict[str, Any]:
+    """Return the same, and the interpolation vectors that this process has drawn."""
+    drawn = []
+
+    def kept(*arguments: Any, **options: Any) -> Tensor:
+        drawn.append(dirichlet(*arguments, **options))
+        return drawn[-1]
+
+    with patch("multimix.methods.multimix.dirichlet", kept):
+        return {**losses_and_gradients(*case), "weights": torch.cat(drawn)}
 
 
 def each(function: Callable[..., Any], cases: list[tuple[Any, ...]]) -> list[Any]:

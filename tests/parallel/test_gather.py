@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import references
 import toy
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.ops import CrossEntropy, Gather, SquaredError
 from multimix.protocols import EncoderOutput, Method, Teacher
-from parallel.jobs import each, gathered_back, losses_and_gradients, normalised
+from parallel.jobs import each, gathered_back, losses_and_gradients, normalised, with_weights
 from parallel.together import together
 
 METHODS = {
@@ -57,6 +58,57 @@ def test_losses_and_gradients_are_those_of_one_process(name, head, taught, answe
     losses.total.backward()
     for answer in answers[name, head, taught]:
         torch.testing.assert_close(answer["loss"], losses.total.detach().double(), rtol=1e-6, atol=1e-7)
+        for parameter, value in network.named_parameters():
+            torch.testing.assert_close(answer[parameter], value.grad, rtol=1e-5, atol=1e-8)
+
+
+OWN = {
+    "multimix": MultiMix(tuples=6, tuples_over="device"),
+    "dense": DenseMultiMix(tuples=6, tuples_over="device"),
+}
+OWN_CASES = [(name, head, taught) for name in OWN for head in ("affine", "any") for taught in (False, True)]
+
+
+def own_setting(name: str, head: str, taught: bool) -> tuple[Method, nn.Module, Tensor, Tensor, nn.Module | None]:
+    return OWN[name], *setting("multimix", head, taught=taught)[1:]
+
+
+@pytest.fixture(scope="module")
+def own_answers() -> dict[tuple[str, str, bool], list[dict[str, Tensor]]]:
+    found = together(2, each, with_weights, [own_setting(*key) for key in OWN_CASES])
+    return dict(zip(OWN_CASES, zip(*found, strict=True), strict=True))
+
+
+def loop_loss(
+    network: nn.Module, inputs: Tensor, targets: Tensor, weights: Tensor, teacher: nn.Module | None
+) -> Tensor:
+    """The loss of one share by loops, of every position if there is a set of weights for each."""
+    dense = len(weights) > 6
+
+    def embedded(net: nn.Module) -> Tensor:
+        features = net.embed(inputs)
+        return features if dense else net.pool(features)
+
+    z, labels = embedded(network), toy.one_hot(targets, dtype=torch.float64)
+    taught = None if teacher is None else (teacher.classify, embedded(teacher).detach(), 0.3)
+    if not dense:
+        return references.network_loss(network.classify, z, labels, weights.double(), taught)
+    attention = references.attention(z, "gap", "relu", None).detach()
+    sets = weights.double().unflatten(0, (z.shape[1], 6))
+    return references.dense_network_loss(network.classify, z, labels, sets, attention, taught)
+
+
+@pytest.mark.parametrize(("name", "head", "taught"), OWN_CASES)
+def test_over_a_device_each_draws_its_own_tuples_of_its_share(name, head, taught, own_answers):
+    _, network, inputs, targets, teacher = own_setting(name, head, taught)
+    one, two = own_answers[name, head, taught]
+    assert not torch.allclose(one["weights"], two["weights"])
+    assert torch.equal(one["generator"], two["generator"])  # so that the next coin falls alike
+    losses = [loop_loss(network, inputs[r::2], targets[r::2], (one, two)[r]["weights"], teacher) for r in (0, 1)]
+    mean = sum(losses) / 2
+    mean.backward()
+    for answer in (one, two):
+        torch.testing.assert_close(answer["loss"], mean.detach(), rtol=1e-6, atol=1e-7)
         for parameter, value in network.named_parameters():
             torch.testing.assert_close(answer[parameter], value.grad, rtol=1e-5, atol=1e-8)
 

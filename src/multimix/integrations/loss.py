@@ -13,7 +13,7 @@ from typing_extensions import TypedDict, Unpack
 from multimix._declared import Fraction, check
 from multimix.integrations._training import as_method, smooth
 from multimix.methods import MultiMix
-from multimix.methods.multimix import Spread
+from multimix.methods.multimix import Spread, TuplesOver
 from multimix.ops import CrossEntropy, Impl, accurate, as_probabilities
 
 
@@ -30,6 +30,7 @@ class Settings(TypedDict, total=False):
     spread: Spread
     clean: float
     impl: Impl
+    tuples_over: TuplesOver
 
 
 class MultiMixLoss(nn.CrossEntropyLoss):

@@ -9,6 +9,7 @@ from multimix.distill import SelfDistilled
 from multimix.lab._code import Code
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
 from multimix.methods import ERM, METHODS, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.names import method_named
 from train.tiny import same
 
 NESTED = Alternate(
@@ -77,6 +78,12 @@ def test_names_of_earlier_records_are_read_where_the_class_has_the_new_one():
     assert from_json({"type": "CutMix", "probability": 0.25}).prob == 0.25
     with pytest.raises(ValueError, match="Mixup has no field probability; it has alpha"):
         from_json({"type": "Mixup", "probability": 0.25})
+
+
+def test_published_methods_of_earlier_records_drew_their_tuples_over_all_devices():
+    written = to_json(method_named("multimix-paper"))
+    assert written["methods"][0].pop("tuples_over") == "device"
+    assert from_json(written).methods[0].tuples_over == "all"
 
 
 def test_a_method_from_a_file_stands_unrun_without_the_file_and_is_written_as_it_was():
