@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from multimix.lab.data import Batches, Images, Splits, load
-from multimix.lab.data._sets import stratified
+from multimix.lab.data import Batches, Images, load
+from multimix.lab.data._sets import Parts, stratified
 
 ROWS = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]] * 9)  # 36 images, 18 of each label
 
@@ -115,7 +115,5 @@ def test_sets_refuse_other_labels(labels, message):
 def test_splits_refuse_labels_of_two_kinds():
     pixels = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
     one, several = (Images(pixels, labels, ("a", "b")) for labels in (torch.arange(2), torch.eye(2)))
-    with pytest.raises(
-        ValueError, match="data own: test has several labels an image, but train has one class an image"
-    ):
-        Splits("own", one, None, several, (0.0,), (1.0,))
+    with pytest.raises(ValueError, match=r"test set must be as the training set, of one class .* got one of several"):
+        Parts(one, several)

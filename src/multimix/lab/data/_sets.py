@@ -115,13 +115,6 @@ class Splits:
     notes: tuple[str, ...] = ()
     """What a source was found to hold, how it was understood and what was left out, a line each."""
 
-    def __post_init__(self) -> None:
-        for name, part in (("validation", self.validation), ("test", self.test)):
-            if part is not None and part.labels.ndim != self.train.labels.ndim:
-                kinds = {1: "one class an image", 2: "several labels an image"}
-                ours, theirs = kinds[part.labels.ndim], kinds[self.train.labels.ndim]
-                raise ValueError(f"data {self.name}: {name} has {ours}, but train has {theirs}")
-
     @property
     def multi_label(self) -> bool:
         """Whether an image may have several labels, or none, instead of one class."""
@@ -147,6 +140,13 @@ class Parts:
     validation: ImageSet | None = None
     statistics: Statistics | None = None  # those the field uses, where it agrees on some
     notes: Sequence[str] = ()  # what was found and left out, a line each
+
+    def __post_init__(self) -> None:
+        for name, part in (("validation", self.validation), ("test", self.test)):
+            if part is not None and part.labels.ndim != self.train.labels.ndim:
+                kinds = {1: "one class an image", 2: "several labels an image"}
+                ours, theirs = kinds[part.labels.ndim], kinds[self.train.labels.ndim]
+                raise ValueError(f"the {name} set must be as the training set, of {theirs}, got one of {ours}")
 
     def mapped(self, change: Callable[[ImageSet], ImageSet]) -> "Parts":
         """Return the parts with ``change`` made to each set, the training set first."""

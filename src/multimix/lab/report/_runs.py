@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from multimix.lab.about import NOT_METRICS, is_number, metrics_of
+from multimix.lab.runs.files import json_lines, parsed
 
 Events = tuple[dict[str, Any], ...]
 
@@ -14,10 +18,11 @@ _NOT_SETTINGS = frozenset(
     {"seed", "label", "type", "recipe", "name", "folder", "out", "resume"}
     | {"root", "download", "workers", "checkpoint_steps", "tensorboard"}
 )
-_LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False, "fsdp": False}
+_LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False, "fsdp": False, "objective": None}
 """Settings that came after runs had been recorded, with what those runs did: a run that does the same is no other."""
 _CONFIG = {"label": str, "data": str, "model": str, "seed": int, "epochs": int, "method": dict}
 _EVALUATION = {"suite": str, "weights": str | None, "settings": dict | None, "figures": dict}
+_OTHER_EVENTS = {"detection", "resume"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -77,6 +82,10 @@ class Run:
     """SHA-256 of the user's own files that made it, by name."""
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     """What suites left for figures, by suite; only what belongs to the newest test."""
+    data: dict[str, str] = field(default_factory=dict)
+    """What the run wrote down of its data, by split: a text that is the same for the same images."""
+    notes: tuple[str, ...] = ()
+    """What was left out of its files or does not fit together, a sentence each."""
 
     @property
     def label(self) -> str:
@@ -119,7 +128,8 @@ def read_run(folder: str | Path) -> Run:
             ``pictures/`` and ``evaluation/``.
 
     Returns:
-        The run. A half-written last line of ``metrics.jsonl`` is left out: the run was killed.
+        The run. A half-written last line of ``metrics.jsonl`` is left out: the run was killed. ``notes`` say so, and
+        whatever else was left out or does not fit together; each is also a ``UserWarning``.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -140,7 +150,10 @@ def read_run(folder: str | Path) -> Run:
     if config.get("type") == "DetectConfig":
         raise ValueError(f"{path}: a detection run, of which a report is not made; its numbers are in metrics.jsonl")
     check_types(config, _CONFIG, f"{path}: config.")
-    epochs, tests, end = _read_events(folder / "metrics.jsonl")
+    epochs, tests, end, notes = _read_events(folder / "metrics.jsonl", config["epochs"])
+    evaluations, more = _read_evaluations(folder / "evaluation", tests)
+    for note in (notes := [*notes, *more]):
+        warnings.warn(note, stacklevel=2)
     return Run(
         folder=folder,
         config=config,
@@ -152,23 +165,16 @@ def read_run(folder: str | Path) -> Run:
         recipe=None if whole.get("recipe") is None else str(whole["recipe"]),
         version=None if whole.get("multimix") is None else str(whole["multimix"]),
         code={str(name): str(digest) for name, digest in code.items()} if isinstance(code, dict) else {},
-        evaluations=_read_evaluations(folder / "evaluation", tests),
+        evaluations=evaluations,
+        data=_splits_of(whole.get("data")),
+        notes=tuple(notes),
     )
 
 
-def read_lines(path: Path, *, killed: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file and line, JSON object) of a JSON-lines file; blank lines are skipped."""
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = _parsed(line, where := f"{path}, line {number}")
-        except ValueError:
-            if killed and number == len(lines):
-                return
-            raise
-        yield where, value
+def _splits_of(data: Any) -> dict[str, str]:
+    """Return what identifies each split of the data that a run wrote down, as text."""
+    splits = data.get("splits") if isinstance(data, dict) else None
+    return {name: json.dumps(known, sort_keys=True) for name, known in (splits or {}).items()}
 
 
 def check_types(values: dict[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -182,34 +188,50 @@ def check_types(values: dict[str, Any], kinds: Mapping[str, Any], where: str) ->
 
 def _object(path: Path) -> dict[str, Any]:
     """Return what a file holds; nothing where there is none."""
-    return _parsed(path.read_bytes(), str(path)) if path.is_file() else {}
-
-
-def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected a JSON object, got {type(value).__name__}")
-    return value
+        return parsed(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
-def _read_events(path: Path) -> tuple[Events, Events, dict[str, Any] | None]:
+def _read_events(path: Path, length: int) -> tuple[Events, Events, dict[str, Any] | None, list[str]]:
+    """Return epochs, tests and end of a run of so many epochs, and what was left out or is doubtful, in words."""
+    if not path.is_file():
+        return (), (), None, []
     epochs: dict[int, dict[str, Any]] = {}
     tests: list[dict[str, Any]] = []
     end = None
-    for where, event in read_lines(path, killed=True) if path.is_file() else ():
+    lines, cut = json_lines(path)
+    notes = [cut] if cut else []
+    for where, event in lines:
         check_types(event, {"event": str}, f"{where}: ")
         if event["event"] == "epoch":
             check_types(event, {"epoch": int}, f"{where}: ")
+            if event["epoch"] in epochs:
+                notes.append(f"{where}: epoch {event['epoch']} comes again, and counts in place of the one before")
             epochs[event["epoch"]] = event
             end = None  # a finished run that was taken further is unfinished again
         elif event["event"] == "test":
             tests.append(event)
+            notes += [f"{where}: {doubt}" for doubt in _doubts(event, length)]
         elif event["event"] == "end":
             end = event
-    return tuple(epochs[key] for key in sorted(epochs)), tuple(tests), end
+        elif event["event"] not in _OTHER_EVENTS:
+            notes.append(f"{where}: an event {event['event']!r:.40} is not known, and left out")
+    last = length if end else max(epochs, default=0)
+    if missing := [number for number in range(1, last + 1) if number not in epochs]:
+        notes.append(f"{path}: {len(missing)} of {last} epochs have no record, the first of them epoch {missing[0]}")
+    return tuple(epochs[key] for key in sorted(epochs)), tuple(tests), end, notes
+
+
+def _doubts(test: dict[str, Any], length: int) -> Iterator[str]:
+    """Yield what of a test does not count, and why."""
+    if test.get("epoch", length) != length:
+        yield f"a test of epoch {test['epoch']} is left out: numbers are those of the last, {length}"
+    if texts := [name for name, value in test.items() if name not in NOT_METRICS and not is_number(value)]:
+        yield f"{texts[0]}: expected a number, got {test[texts[0]]!r:.40}, and is left out"
+    elif not metrics_of(test):
+        yield "a test without any metric is left out"
 
 
 def _read_pictures(folder: Path) -> tuple[Picture, ...]:
@@ -225,9 +247,10 @@ def _read_pictures(folder: Path) -> tuple[Picture, ...]:
     return tuple(found)
 
 
-def _read_evaluations(folder: Path, tests: Sequence[dict[str, Any]]) -> dict[str, Evaluation]:
+def _read_evaluations(folder: Path, tests: Sequence[dict[str, Any]]) -> tuple[dict[str, Evaluation], list[str]]:
+    """Return the figures that belong to the newest tests, by suite, and what does not fit together, in words."""
     newest = {event.get("suite"): event for event in tests if event.get("network") is None}
-    kept = {}
+    kept, notes = {}, []
     for path in sorted(folder.glob("*.json")):
         whole = _object(path)
         check_types(whole, _EVALUATION, f"{path}: ")
@@ -238,4 +261,13 @@ def _read_evaluations(folder: Path, tests: Sequence[dict[str, Any]]) -> dict[str
         if test and (test.get("weights"), test.get("settings") or {}) == (weights, settings):
             date = str(whole.get("date") or "")
             kept[whole["suite"]] = Evaluation(whole["suite"], settings, weights, date, whole["figures"])
-    return kept
+        else:
+            notes.append(f"{path}: its figures are left out, as no test has its weights and settings")
+    suites: dict[str, list[str]] = {}
+    for suite, test in newest.items():
+        suites.setdefault(str(test.get("weights") or ""), []).append(str(suite or "accuracy"))
+    suites.pop("", None)
+    if len(suites) > 1:
+        groups = " but not of ".join(", ".join(names) for names in suites.values())
+        notes.append(f"{folder.parent}: tests are of different weights, those of {groups}: measure it --again")
+    return kept, notes

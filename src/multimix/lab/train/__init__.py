@@ -7,11 +7,14 @@ from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.engine import Engine, resume, train
 from multimix.lab.train.evaluation import evaluate_run
 from multimix.lab.train.network import load_network, load_trained
+from multimix.lab.train.objective import BinaryCrossEntropy, CrossEntropy
 
 __all__ = [
     "SGD",
     "AdamW",
+    "BinaryCrossEntropy",
     "Cosine",
+    "CrossEntropy",
     "Engine",
     "Step",
     "TrainConfig",

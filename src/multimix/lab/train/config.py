@@ -7,6 +7,7 @@ from multimix._declared import Checked, Count, Ge, Interval, Positive
 from multimix.distill import SelfDistilled
 from multimix.lab.runs.codec import register
 from multimix.lab.runs.optim import SGD, AdamW, BelowOne, Cosine, Step, check_optimizer
+from multimix.lab.train.objective import BinaryCrossEntropy, CrossEntropy, as_settings
 from multimix.methods import Alternate, AnyMethod, Chain, MultiMix, Until
 from multimix.protocols import Method, declares, submethods
 
@@ -62,6 +63,9 @@ class TrainConfig(Checked):
 
     method: TrainingMethod = field(default_factory=MultiMix)
     """How examples are mixed."""
+    objective: CrossEntropy | BinaryCrossEntropy | None = None
+    """What predictions are compared with labels by: CrossEntropy of classes, BinaryCrossEntropy where an image may have
+    several labels; by default the one that the data ask for."""
     optimizer: SGD | AdamW = field(default_factory=SGD)
     """How weights are updated."""
     schedule: Step | Cosine = field(default_factory=Cosine)
@@ -111,6 +115,7 @@ class TrainConfig(Checked):
         if not isinstance(self.method, Method) or isinstance(self.method, type):
             raise TypeError(f"method must be a method such as MultiMix(), got {self.method!r}")
         check_optimizer(self.optimizer, self.schedule)
+        object.__setattr__(self, "objective", as_settings(self.objective))
         if len(_views_taken(self.method)) > 1:
             raise ValueError(
                 "SelfDistilled takes two views of a mini-batch and other methods one: put it around all of them,"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from rich.console import Console
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,7 +17,7 @@ from multimix.distill import EMATeacher
 from multimix.lab._code import Reference
 from multimix.lab.data import Augment, Batches, Splits
 from multimix.lab.runs.checkpoint import digest, save_weights, seed_everything
-from multimix.lab.runs.codec import with_own_data
+from multimix.lab.runs.codec import code_of, to_json, with_own_data
 from multimix.lab.runs.display import board_writer
 from multimix.lab.runs.loop import Loop, Position, Task, go_on
 from multimix.lab.runs.optim import learning_rate, make_optimizer
@@ -26,9 +27,10 @@ from multimix.lab.train.evaluation import clean_accuracy, suite_record
 from multimix.lab.train.figures import save_figures
 from multimix.lab.train.folder import Facts, RunFolder, described
 from multimix.lab.train.network import build_network, found_again, initialise, load_data, put_channels_last
+from multimix.lab.train.objective import objective_for
 from multimix.lab.train.parallel import gathered_state, load_sharded, make_fabric, shard_optimizer, start_processes
 from multimix.models import synchronise_batchnorm
-from multimix.ops import Gather
+from multimix.ops import CrossEntropy, Gather
 from multimix.protocols import Method, Network, Stateful, declares, stateful
 
 
@@ -66,6 +68,7 @@ class Engine(Task):
 
     def __init__(self, config: TrainConfig, splits: Splits) -> None:
         self.config, self.splits, self.at = config, splits, Position()
+        self.objective = objective_for(config.objective, splits)
         # A method that trains modules of its own in turn with the network may pass one of them by in a step.
         self.fabric = make_fabric(config, unused=declares(config.method, "trains_modules"))
         self.device = self.fabric.device
@@ -103,6 +106,7 @@ class Engine(Task):
         """Build the network, the method's state and the moving average; all initial weights follow from the seed."""
         config = self.config
         self.network = build_network(config, self.splits).to(home)
+        self.network.objective = self.objective  # type: ignore[assignment]  # an attribute that methods look for
         initialise(self.network, config, self.splits)
         if config.channels_last:
             put_channels_last(self.network, self.device)
@@ -187,6 +191,7 @@ class Engine(Task):
             return network
         with torch.random.fork_rng(devices=[]):  # its random weights are not to change what a step draws
             fresh = build_network(replace(self.config, pretrained=False), self.splits)
+        fresh.objective = self.objective  # type: ignore[assignment]
         fresh.load_state_dict(gathered_state(network.state_dict()))
         return fresh.to(self.device)
 
@@ -279,10 +284,9 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
     start_processes(config)
     run = RunFolder(broadcast(folder))  # whose name may hold the time
     engine = Engine(config, splits or load_data(config))
-    if not quiet and is_main_process():
-        for line in _notes(config, engine.splits):
-            print(line)
-    about = {"trained_on": vars(Facts.of(engine.splits)), "data": described(engine.splits)}
+    _say(*_notes(config, engine.splits), quiet=quiet)
+    facts, objective = vars(Facts.of(engine.splits)), to_json(engine.objective)
+    about = {"trained_on": facts, "objective": objective, "data": described(engine.splits)}
     with entered_by_main(run.begun(config, engine.device, **about)):
         Loop(run, engine, quiet=quiet).finish()
     return run
@@ -345,16 +349,23 @@ def resume(
                 run.move_data(config.data)
             if epochs is not None:
                 run.extend(epochs)
-                if not quiet:
-                    print(f"{given.epochs} epochs become {epochs}: {engine.rates(given)}")
+                _say(f"{given.epochs} epochs become {epochs}: {engine.rates(given)}", quiet=quiet)
         return engine
 
     return go_on(run, build, quiet=quiet, further=epochs is not None)
 
 
+def _say(*lines: str, quiet: bool) -> None:
+    console = Console(highlight=False, quiet=quiet or not is_main_process(), stderr=True)
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
 def _notes(config: TrainConfig, splits: Splits) -> Iterator[str]:
     """Yield what is worth knowing of the data before training, a line each."""
     yield from (f"{splits.name}: {note}" for note in splits.notes)
+    if code_of(config.method) and objective_for(config.objective, splits) != CrossEntropy():
+        yield f"method {config.method.name} is your own code, which has to ask for network.objective to follow it"
     if config.init is not None:
         run = RunFolder(Path(config.init))
         if changes := run.changes_of_data(splits):

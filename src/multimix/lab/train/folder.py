@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multimix import ops
 from multimix.lab._code import Code, digests
 from multimix.lab.data import Splits, difference, identity
-from multimix.lab.runs.codec import code_of
+from multimix.lab.runs.codec import code_of, from_json
 from multimix.lab.runs.folder import Folder, describe_config
 from multimix.lab.train.config import TrainConfig
+from multimix.lab.train.objective import in_numbers
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class RunFolder(Folder):
         with self.reading() as whole:
             given = whole.get("trained_on")
             return None if given is None else Facts(**{name: tuple(value) for name, value in given.items()})
+
+    def read_objective(self) -> ops.CrossEntropy | ops.BinaryCrossEntropy:
+        """Return what the run's network is trained for; cross-entropy of a run that did not write it down."""
+        with self.reading() as whole:
+            return in_numbers(from_json(whole["objective"])) if "objective" in whole else ops.CrossEntropy()
 
     def read_data(self) -> dict[str, Any]:
         """Return what the run wrote down of its data, as :func:`described` has it; nothing if it is an old one."""

@@ -13,6 +13,7 @@ from multimix.lab.runs.codec import with_own_data
 from multimix.lab.runs.environment import device_named
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import Facts, RunFolder
+from multimix.lab.train.objective import as_settings, objective_for
 from multimix.models import build
 from multimix.protocols import Network
 
@@ -127,6 +128,7 @@ def load_network(
         run.check_data(splits, f"name them to measure on them all the same: --data {splits.name}")
     facts = run.read_facts() or Facts.of(splits)
     facts.check(splits)
+    objective_for(as_settings(run.read_objective()), splits)
     return _network(run, config, facts, device), splits
 
 
@@ -149,4 +151,5 @@ def load_trained(folder: Path, *, device: str = "auto") -> tuple[Network, Facts]
 def _network(run: RunFolder, config: TrainConfig, facts: Facts, device: str) -> Network:
     network = build_network(replace(config, pretrained=False), facts)  # weights come from the run, nothing is fetched
     load_weights(run.weights, network)
+    network.objective = run.read_objective()  # type: ignore[assignment]  # an attribute that methods look for
     return cast("Network", network.to(device_named(config.device) if device == "auto" else device))
