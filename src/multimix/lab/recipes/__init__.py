@@ -160,7 +160,7 @@ def tiny_imagenet_paper() -> TrainConfig:
     """Return the published setting: PreActResNet-18, 1200 epochs, batch 256, a tenth of the rate at 600 and 900.
 
     Source: the settings of AlignMixup's code, which the MultiMix paper follows; a step takes 2 mini-batches of 128 and
-    images are mixed within one, as (from memory) on each of its 2 GPUs. Reported (unverified): 67.11 %. Command:
+    images are mixed within one, as on each of the paper's GPUs (2, from memory). Reported (unverified): 67.11 %. Command:
     ``multimix train tiny-imagenet-paper --root DATA``. Hardware: one GPU.
     """
     return replace(_published("tiny-imagenet", 1200, (0.5, 0.75)), accumulate=2)
@@ -183,7 +183,8 @@ def imagenet_paper() -> TrainConfig:
 
     Source: the settings of AlignMixup's code, which the MultiMix paper follows; a step takes 8 mini-batches of 128 and
     images are mixed within one, as on each of its 8 GPUs. Reported: 78.81 %. Colour jitter and PCA lighting of that
-    code are left out. Command: ``multimix train imagenet-paper --root DATA``. Hardware: one large GPU.
+    code are left out. Command: ``multimix train imagenet-paper --root DATA``, on 8 GPUs with ``--devices 8 --batch-size
+    1024 --accumulate 1``. Hardware: one large GPU, or 8.
     """
     return replace(_published("imagenet", 300, (0.25, 0.5, 0.75)), **_IMAGENET, final_norm=None, accumulate=8)
 
