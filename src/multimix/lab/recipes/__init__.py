@@ -160,8 +160,8 @@ def tiny_imagenet_paper() -> TrainConfig:
     """Return the published setting: PreActResNet-18, 1200 epochs, batch 256, a tenth of the rate at 600 and 900.
 
     Source: the settings of AlignMixup's code, which the MultiMix paper follows; a step takes 2 mini-batches of 128 and
-    images are mixed within one, as on each of the paper's GPUs (2, from memory). Reported (unverified): 67.11 %. Command:
-    ``multimix train tiny-imagenet-paper --root DATA``. Hardware: one GPU.
+    images are mixed within one, as on each of the paper's GPUs (2, from memory). Reported (unverified): 67.11 %.
+    Command: ``multimix train tiny-imagenet-paper --root DATA``. Hardware: one GPU.
     """
     return replace(_published("tiny-imagenet", 1200, (0.5, 0.75)), accumulate=2)
 
