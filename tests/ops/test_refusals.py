@@ -162,7 +162,7 @@ WRONG_VALUES = [
     (lambda: CrossEntropy(class_weights=(-1.0, 2.0)), "class_weights … must be at least 0 and finite"),
     (lambda: CrossEntropy(class_weights=(0.0, 0.0)), "class_weights must not all be 0, got (0.0, 0.0)"),
     (lambda: CrossEntropy(class_weights=(1.0,))(LOGITS, LOGITS), "class_weights must hold … 5, got 1"),
-    (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing must lie in [0, 1), got 1.0"),
+    (lambda: CrossEntropy(label_smoothing=1.1), "label_smoothing must lie in [0, 1], got 1.1"),
     # mixed losses
     (flat(logits=torch.randn(7)), "logits must have shape (b, k), got (7,)"),
     (flat(logits=torch.randn(6, 5)), "targets has 7 rows for a mini-batch of 6"),

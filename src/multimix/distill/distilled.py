@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from multimix._declared import Checked, Fraction, Interval, check
 from multimix._modules import copied, fingerprint
-from multimix.ops import CrossEntropy, batch_size, check_examples, check_fit, objective_of, rows_of
+from multimix.ops import CrossEntropy, Rows, batch_size, check_examples, check_fit, objective_of, rows_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method, check_network
 
 BufferRule = Literal["copy", "average"]
@@ -160,10 +160,11 @@ class SelfDistilled(Checked, Stateful):
         objective = objective_of(network)
         if isinstance(objective, CrossEntropy):
             targets = targets if teacher_logits.ndim > 2 else rows_of(targets, teacher_logits.shape[-1])
-        predictions = objective.predictions(teacher_logits.float())
-        labels = objective.targets(targets, predictions.shape[-1], dtype=predictions.dtype)
-        check_fit(targets, labels, predictions)
-        return self.gamma * labels + (1 - self.gamma) * predictions
+        logits, k = teacher_logits.float(), teacher_logits.shape[-1]
+        labels = objective.settled(objective.targets(targets, k), k)
+        check_fit(targets, labels, logits)
+        predictions = objective.from_teacher(logits, labels)
+        return (self.gamma * labels + (1 - self.gamma) * predictions).as_subclass(Rows)
 
 
 _ONE_VIEW = (Tensor, Mapping, PackedSequence)

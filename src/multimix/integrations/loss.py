@@ -11,10 +11,10 @@ from torch import Generator, Tensor, nn
 from typing_extensions import TypedDict, Unpack
 
 from multimix._declared import Fraction, check
-from multimix.integrations._training import as_method, smooth
+from multimix.integrations._training import as_method
 from multimix.methods import MultiMix
 from multimix.methods.multimix import Spread, TuplesOver
-from multimix.ops import CrossEntropy, Impl, accurate, as_probabilities
+from multimix.ops import CrossEntropy, Impl, accurate
 
 
 class Settings(TypedDict, total=False):
@@ -124,26 +124,18 @@ class MultiMixLoss(nn.CrossEntropyLoss):
                 logits, target, weight, ignore_index=self.ignore_index, label_smoothing=self.label_smoothing
             )
         generator = None if self.stream is None else self.stream.on(logits.device)
-        if self._is_plain(logits, target):
-            network: Any = _Logits(None)
-            if self.label_smoothing:
-                target = smooth(as_probabilities(target, logits.shape[1], dtype=logits.dtype), self.label_smoothing)
-        else:
-            soft = target.is_floating_point()
-            ignored = None if soft else self.ignore_index
-            network = _Logits(_TorchMean(ignored, weight, self.label_smoothing), dense=logits.ndim > 2)
-            logits, target = _rows(logits), _rows(target) if soft else target
-        return self.method(network, logits, target, generator=generator).total
+        ignored = self.ignore_index if self._may_ignore(target) else None
+        network: Any = _Logits(_Objective(weight, self.label_smoothing, ignored), dense=logits.ndim > 2)
+        target = _rows(target) if target.is_floating_point() else target
+        return self.method(network, _rows(logits), target, generator=generator).total
 
-    def _is_plain(self, logits: Tensor, target: Tensor) -> bool:
-        """Return whether a loss of class probabilities is all there is to it, which is cheaper."""
-        if self.weight is not None or logits.ndim > 2:
-            return False
+    def _may_ignore(self, target: Tensor) -> bool:
+        """Return whether some label may be one to ignore; the loss is cheaper where none is."""
         if target.is_floating_point():
-            return True
+            return False
         # Looking for ignored labels is free on the CPU only; elsewhere it would wait for the device.
         free = target.device.type == "cpu" and not torch.compiler.is_compiling()
-        return free and not bool((target == self.ignore_index).any())
+        return not free or bool((target == self.ignore_index).any())
 
     def extra_repr(self) -> str:
         """Return the settings that are not the defaults."""
@@ -203,23 +195,17 @@ def _rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-class _TorchMean(CrossEntropy):
-    """Cross-entropy with torch's mean: over the weights of class indices, over the rows of probabilities."""
+class _Objective(CrossEntropy):
+    """Cross-entropy whose class weights are a tensor, which may lie on a GPU and be loaded anew."""
 
-    is_plain = False
     __setattr__ = object.__setattr__  # of a frozen class, whose own checks would stop a compiler
 
-    def __init__(self, ignore_index: int | None, weight: Tensor | None, share: float) -> None:
-        self.ignore_index = ignore_index  # type: ignore[misc]  # None for probabilities; the setter above allows it
-        self.weight, self.share = weight, share
+    def __init__(self, weight: Tensor | None, label_smoothing: float, ignore_index: int | None) -> None:
+        self.class_weights = weight  # type: ignore[misc, assignment]  # which the setter above allows
+        self.label_smoothing, self.ignore_index = label_smoothing, ignore_index  # type: ignore[misc]
 
-    def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        weight = outputs.new_ones(()) if self.weight is None else self.weight
-        whole = targets.sum(-1, keepdim=True)
-        # spreading mixed targets over the classes is mixing targets that have been spread
-        wanted = weight * ((1 - self.share) * targets + self.share / targets.shape[-1] * whole)
-        mass = whole[..., 0] if self.ignore_index is None else (weight * targets).sum(-1)
-        return -(wanted * outputs.log_softmax(-1)).sum(-1), mass
+    def weights(self, like: Tensor) -> Tensor | None:
+        return self.class_weights  # type: ignore[return-value]
 
 
 class _Logits:
@@ -227,7 +213,7 @@ class _Logits:
 
     head = nn.Identity()
 
-    def __init__(self, objective: _TorchMean | None, *, dense: bool = False) -> None:
+    def __init__(self, objective: _Objective, *, dense: bool) -> None:
         self.objective, self.dense = objective, dense
 
     def __call__(self, inputs: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ def input_gradient(network: Network, inputs: Float[Tensor, "b c h w"], targets: 
     with evaluating(network), torch.enable_grad():
         pixels = not_alone(inputs.detach()).requires_grad_()
         logits = network(pixels)
-        loss, _ = objective_of(network).terms(logits.float(), wanted_of(network, not_alone(targets), logits))
+        wanted = not_alone(wanted_of(network, targets, logits[: len(targets)]))
+        loss, _ = objective_of(network).terms(logits.float(), wanted)
         return torch.autograd.grad(loss.sum(), pixels)[0][: len(inputs)].float()
 
 

@@ -10,6 +10,8 @@ from multimix.ops._grids import *
 from multimix.ops._images import *
 from multimix.ops._loss import *
 from multimix.ops._objectives import *
+from multimix.ops._options import *
+from multimix.ops._samples import *
 from multimix.ops._simplex import *
 from multimix.ops._transport import *
 
@@ -26,6 +28,8 @@ __all__ = [
     "LossOptions",
     "Mode",
     "Objective",
+    "Rows",
+    "SampleWeighted",
     "SquaredError",
     "accurate",
     "alpha_for",

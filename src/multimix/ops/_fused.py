@@ -22,7 +22,7 @@ from typing_extensions import Unpack
 
 from multimix.ops._attention import balance, balance_gain, balance_gradient, gain_of, reweight, shares_of, spread, weigh
 from multimix.ops._checks import as_probabilities, check_shape
-from multimix.ops._objectives import LossOptions
+from multimix.ops._options import LossOptions
 from multimix.ops._simplex import LazyWeights
 
 _NUMBERS = {"cpu": 2**18, "cuda": 2**24}  # logits of a chunk: what a CPU's cache holds, what keeps a GPU busy

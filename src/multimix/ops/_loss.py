@@ -30,7 +30,8 @@ from multimix.ops._checks import (
     rows_of,
 )
 from multimix.ops._fused import Fused, Weights, commuted, count_of
-from multimix.ops._objectives import Classifier, CrossEntropy, LossKeywords, LossOptions, check_fit
+from multimix.ops._objectives import CrossEntropy, Rows, check_fit
+from multimix.ops._options import Classifier, LossKeywords, LossOptions
 from multimix.ops._simplex import LazyWeights
 from multimix.protocols import Losses
 
@@ -151,8 +152,9 @@ def mixed_losses(
     logits, teacher, attention = _positions_first(accurate(values)), options.teacher_logits, options.attention
     teacher = None if teacher is None else _positions_first(teacher.detach().to(logits.dtype))
     attention = None if attention is None else attention.to(logits.dtype)
-    if options.objective.label_smoothing:  # type: ignore[attr-defined]  # which plain cross-entropy has
-        targets = options.objective.targets(targets, logits.shape[-1], dtype=logits.dtype)
+    objective, k = options.objective, logits.shape[-1]
+    if objective.label_smoothing:  # type: ignore[attr-defined]  # which plain cross-entropy has
+        targets = objective.settled(objective.targets(targets, k, dtype=logits.dtype), k)[..., -k:]
     problem = (targets if targets.is_floating_point() else targets.long(), weights, attention, teacher, options)
     try:
         with no_autocast(logits.device.type):  # which would take these products in half precision
@@ -224,7 +226,8 @@ def _form(values: Tensor, targets: Tensor, weights: Weights, options: LossOption
         return "plain"
     if values.ndim == 3 and (attention is None or options.objective.is_map(targets)):
         return "plain"
-    check_target_form(targets, values.shape[-1])
+    if not isinstance(targets, Rows):
+        check_target_form(targets, values.shape[-1])
     given = {"targets": targets, "weights": weights, "attention": attention}
     learned = [name for name, t in given.items() if isinstance(t, Tensor) and t.requires_grad]
     if learned and impl in ("commuted", "fused"):

@@ -1,26 +1,24 @@
-"""What a loss depends on: what predictions are compared with targets by, and the options of mixed losses.
+"""What a network is trained for: what predictions are compared with targets by.
 
 Targets of every kind become rows of numbers that can be interpolated, (b, k), or (b, r, k) where each position has its
-own. A row of zeros says nothing, and what is mixed of it counts as little as its weight.
+own. A row of zeros says nothing, and what is mixed of it counts as little as its weight. Where the numbers of a row do
+not tell how much it counts, its mass stands before them, (b, 1 + k), and the numbers are smoothed already.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from math import inf
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import TypedDict
 
-from multimix._declared import Checked, Count, Fraction, Interval, MinLen
+from multimix._declared import Checked, Fraction, Interval, MinLen
 from multimix.ops._checks import (
     INTEGER_ROWS,
-    Options,
     accurate,
     as_probabilities,
     check_shape,
@@ -31,9 +29,13 @@ from multimix.ops._checks import (
 from multimix.protocols import Losses
 
 Amounts = Annotated[tuple[Annotated[float, Interval(ge=0, lt=inf)], ...], MinLen(1)]  # how much each class counts
-Smoothing = Annotated[float, Interval(ge=0, lt=1)]
-Impl = Literal["auto", "plain", "commuted", "fused"]
-Classifier = Callable[[Tensor], Tensor]
+
+
+class Rows(Tensor):
+    """Rows that an objective made of targets, given to a method as its targets: they are taken as they are."""
+
+    # What is computed from them is a tensor as any other.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
 class Objective(ABC):
@@ -41,6 +43,11 @@ class Objective(ABC):
 
     A network says which one it is trained for by its attribute ``objective``; without it, it is cross-entropy.
     """
+
+    @property
+    def beside(self) -> range:
+        """Return how many columns rows may have before their k numbers."""
+        return range(1)
 
     @property
     def is_plain(self) -> bool:
@@ -64,6 +71,17 @@ class Objective(ABC):
     def predictions(self, outputs: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
         """Return what outputs say, in the form of targets: a teacher's probabilities, or values."""
 
+    def settled(self, rows: Float[Tensor, "*n k"], outputs: int) -> Float[Tensor, "*n j"]:
+        """Return rows of :meth:`targets` that may be mixed with any others, a teacher's too: smoothed, with their mass.
+
+        The last ``outputs`` columns are what the predictions are compared with.
+        """
+        return rows
+
+    def from_teacher(self, outputs: Float[Tensor, "*n k"], rows: Float[Tensor, "*n j"]) -> Float[Tensor, "*n j"]:
+        """Return :meth:`predictions` of a teacher as rows in place of the given ones, not smoothed."""
+        return self.predictions(outputs)
+
     def is_map(self, targets: Tensor) -> bool:
         """Return whether every position has a target of its own."""
         return targets.ndim > 2
@@ -85,6 +103,8 @@ class Objective(ABC):
     ) -> Losses:
         """Return the mean loss of rows against interpolated targets and a teacher's predictions; 0 without any target.
 
+        Each of the two terms has its own mean; a teacher's row counts as much as a row of targets with its predictions.
+
         Args:
             outputs: Predictions, as the network's head gives them. Half precision is computed in float32.
             targets: As :meth:`targets` returns them, interpolated or not.
@@ -94,14 +114,16 @@ class Objective(ABC):
         Raises:
             ValueError: If the shapes differ.
         """
-        check_shape("targets", targets, *outputs.shape)
+        more = targets.shape[-1] - outputs.shape[-1] if targets.ndim else 0
+        more = more if more in self.beside else self.beside.start
+        check_shape("targets", targets, *outputs.shape[:-1], outputs.shape[-1] + more)
         outputs = accurate(outputs)
         with no_autocast(outputs.device.type):
             labels = self._mean(*self.terms(outputs, targets.to(outputs.dtype)), present)
             if taught is None:
                 return Losses(labels, {"labels": labels.detach()})
             theirs, gamma = taught
-            predicted = self.predictions(accurate(theirs)).to(outputs.dtype)
+            predicted = self.from_teacher(accurate(theirs).to(outputs.dtype), targets.to(outputs.dtype))
             teacher = self._mean(*self.terms(outputs, predicted), present)
         return Losses(gamma * labels + (1 - gamma) * teacher, {"labels": labels.detach(), "teacher": teacher.detach()})
 
@@ -110,7 +132,9 @@ class Objective(ABC):
             return loss.mean()
         if present is not None:
             loss, mass = loss * present, mass * present
-        return loss.sum() / mass.sum().clamp_min(torch.finfo(mass.dtype).tiny)
+        total, whole = loss.sum(), mass.sum()
+        # Smoothing alone may leave a loss to targets that count nothing.
+        return total * (whole > 0) / whole.clamp_min(torch.finfo(mass.dtype).tiny)
 
 
 class _Weighted(Checked, Objective):
@@ -126,16 +150,20 @@ class _Weighted(Checked, Objective):
 
 @dataclass(frozen=True)
 class CrossEntropy(_Weighted):
-    """One class out of k: softmax cross-entropy, with torch's meaning of weights and smoothing.
+    """One class out of k: softmax cross-entropy, with torch's meaning of weights, smoothing and ignored labels.
 
     Class indices are (b,), or (b, r) and (b, h, w) where each position has its own; probabilities (b, k), (b, r, k).
     Methods take one-hot integers (b, k) for probabilities, unless the network has outputs at every position.
+
+    As in torch, the mean of class indices is over the weights of the classes, and that of probabilities over the rows.
+    A teacher's predictions are probabilities that stand in for class indices: they are not smoothed, and their mean is
+    over the weights of the predicted classes, so that ``gamma`` weighs them alike whatever the scale of the weights is.
     """
 
     class_weights: Amounts | None = None
-    """How much each class counts; the mean is over the weights of the targets, as torch's is for class indices."""
-    label_smoothing: Smoothing = 0.0
-    """Share of a class index that is spread over all classes; probabilities are taken as they are."""
+    """How much each class counts."""
+    label_smoothing: Fraction = 0.0
+    """Share of a label that is spread over all classes, of probabilities too."""
     ignore_index: int | None = None
     """Class index of examples, or positions, that have no label."""
 
@@ -144,19 +172,41 @@ class CrossEntropy(_Weighted):
         """Return whether no class weighs more than another and no label is ignored."""
         return self.class_weights is None and self.ignore_index is None
 
+    @property
+    def beside(self) -> range:
+        """Return how many columns rows may have before their k numbers: their mass, which weights or smoothing hide."""
+        return range(1 if self.class_weights is None and not self.label_smoothing else 2)
+
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return class probabilities; an ignored one is a row of zeros."""
+        """Return class probabilities, not smoothed; an ignored one is a row of zeros.
+
+        Given probabilities that class weights are for come smoothed, behind a mass that is 1 and not their weight.
+        """
+        if isinstance(targets, Rows):
+            return targets.to(dtype)
         if targets.is_floating_point():
             rows = targets.flatten(0, 1) if targets.ndim == 3 else targets
             check_target_form(rows, outputs, simplex=self.ignore_index is None)
-            return targets.to(dtype)
+            rows = targets.to(dtype)
+            return rows if self.class_weights is None else _behind((rows.sum(-1) > 0).to(dtype), self._smoothed(rows))
         indices = targets.flatten(1) if targets.ndim > 1 else targets
         known = None if self.ignore_index is None else indices != self.ignore_index
         kept = indices if known is None else torch.where(known, indices, 0)
         labels = as_probabilities(kept.flatten(), outputs, dtype=dtype).view(*indices.shape, outputs)
-        if self.label_smoothing:
-            labels = (1 - self.label_smoothing) * labels + self.label_smoothing / outputs
         return labels if known is None else labels * known.unsqueeze(-1)
+
+    def settled(self, rows: Tensor, outputs: int) -> Tensor:
+        """Return rows as they are if probabilities are all there is to them, else smoothed, their mass before them."""
+        if len(self.beside) == 1 or rows.shape[-1] > outputs:
+            return rows
+        return _behind(self._mass(rows), self._smoothed(rows))
+
+    def from_teacher(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Return a teacher's probabilities, which count as much as class indices would, and are not smoothed."""
+        predicted = self.predictions(outputs)
+        if rows.shape[-1] == predicted.shape[-1] and not self.label_smoothing:
+            return predicted
+        return _behind(self._mass(predicted), predicted)
 
     def is_map(self, targets: Tensor) -> bool:
         """Return whether every position has a class of its own."""
@@ -167,38 +217,57 @@ class CrossEntropy(_Weighted):
         return None if self.ignore_index is None else targets.sum(-1) > 0
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy and the weight of the classes in the target."""
-        weights = _weights_of("class_weights", self.class_weights, targets)
-        targets = targets if weights is None else targets * weights
-        return -(targets * outputs.log_softmax(-1)).sum(-1), targets.sum(-1)
+        """Return cross-entropy, and the weight of the classes in the target or its mass where it is given."""
+        if targets.shape[-1] > outputs.shape[-1]:
+            mass, wanted = targets[..., 0], targets[..., 1:]
+        else:
+            mass, wanted = self._mass(targets), self._smoothed(targets)
+        weights = self.weights(wanted)
+        wanted = wanted if weights is None else wanted * weights
+        return -(wanted * outputs.log_softmax(-1)).sum(-1), mass
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return class probabilities."""
         return outputs.softmax(-1)
 
+    def weights(self, like: Tensor) -> Tensor | None:
+        """Return the class weights, (k,), in the precision and on the device of what they are for."""
+        return _weights_of("class_weights", self.class_weights, like)
+
+    def _mass(self, rows: Tensor) -> Tensor:
+        weights = self.weights(rows)
+        return (rows if weights is None else rows * weights).sum(-1)
+
+    def _smoothed(self, rows: Tensor) -> Tensor:
+        if not self.label_smoothing:
+            return rows
+        spread = self.label_smoothing / rows.shape[-1]
+        return (1 - self.label_smoothing) * rows + spread * rows.sum(-1, keepdim=True)
+
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(_Weighted):
-    """Labels of which any number may hold: binary cross-entropy of each, the mean over them.
+    """Labels of which any number may hold: binary cross-entropy of each, the mean over them, as torch's with logits.
 
-    Targets are (b, k), or (b, r, k), of 0 and 1 or of probabilities; (b,) if there is one output.
+    Targets are (b, k), or (b, r, k), of 0 and 1 or of probabilities; (b,) if there is one output. The mean is over
+    labels and rows, a teacher's predictions among them, which are not smoothed.
     """
 
     positive_weights: Amounts | None = None
     """How much a label that holds counts against one that does not, one for each, as ``pos_weight`` in torch."""
-    label_smoothing: Smoothing = 0.0
-    """Share of a target that becomes 1/2."""
+    label_smoothing: Fraction = 0.0
+    """Share of a target, of probabilities too, that becomes 1/2."""
 
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the probability of each label."""
+        """Return the probability of each label, smoothed."""
+        if isinstance(targets, Rows):
+            return targets.to(dtype)
         labels = _values(targets, outputs, dtype)
         if looks_are_free(labels) and labels.numel():
             low, high = (edge.item() for edge in labels.detach().aminmax())
             if not (low >= 0 and high <= 1):
                 raise ValueError(f"targets must lie in [0, 1] for binary cross-entropy, got {low if low < 0 else high}")
-        if targets.is_floating_point() or not self.label_smoothing:
-            return labels
-        return (1 - self.label_smoothing) * labels + self.label_smoothing / 2
+        return (1 - self.label_smoothing) * labels + self.label_smoothing / 2 if self.label_smoothing else labels
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean over labels, each row counting alike."""
@@ -217,7 +286,10 @@ class SquaredError(Objective):
 
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the values."""
-        return _values(targets, outputs, dtype)
+        values = _values(targets, outputs, dtype)
+        if looks_are_free(values) and not values.isfinite().all():
+            raise ValueError("targets must be finite values, got NaN or infinity")
+        return values
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean over outputs, each row counting alike."""
@@ -231,13 +303,18 @@ class SquaredError(Objective):
 
 def check_fit(targets: Tensor, wanted: Tensor, outputs: Tensor) -> None:
     """Raise unless targets, as rows ``wanted``, are those of outputs (b, k) or (b, r, k)."""
-    if len(wanted) == len(outputs) and (wanted.ndim == 2 or wanted.shape == outputs.shape):
+    if len(wanted) == len(outputs) and (wanted.ndim == 2 or wanted.shape[:-1] == outputs.shape[:-1]):
         return
     expected = "(b,) or (b, k)" + (" or one target a position" if outputs.ndim == 3 else "")
     hint = f"; {INTEGER_ROWS}" if targets.ndim == 2 and not targets.is_floating_point() else ""
     raise ValueError(
         f"targets for outputs {tuple(outputs.shape)} must have shape {expected}, got {tuple(targets.shape)}{hint}"
     )
+
+
+def _behind(mass: Tensor, numbers: Tensor) -> Tensor:
+    """Return rows of numbers with their mass before them."""
+    return torch.cat([mass.unsqueeze(-1), numbers], -1)
 
 
 def _values(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
@@ -290,39 +367,3 @@ def objective_of(network: object) -> Objective:
     if not isinstance(objective, Objective):
         raise TypeError(f"objective of the network must be an Objective such as CrossEntropy(), got {objective!r}")
     return objective
-
-
-class LossKeywords(TypedDict, total=False):
-    """The options of :func:`mixed_cross_entropy` and :func:`dense_mixed_cross_entropy`, which explain them."""
-
-    teacher_logits: Tensor | None
-    gamma: float
-    balanced: bool | float
-    impl: Impl
-    chunk: int | None
-
-
-@dataclass(frozen=True)
-class LossOptions(Options):
-    """What a mixed loss depends on beside predictions, targets and weights."""
-
-    teacher_logits: Tensor | None = None
-    """A teacher's predictions for its view of the mini-batch, in the shape of the student's; they get no gradient."""
-    gamma: Fraction = 1.0
-    """Weight of the labels against the teacher; without a teacher it has no effect."""
-    balanced: bool | Fraction = False
-    """Power of the gain by which the centred gradient is rescaled; True is 1."""
-    impl: Impl = "auto"
-    """How plain cross-entropy is computed."""
-    chunk: Count | None = None
-    """Tuples that ``fused`` computes at a time; as many as suit the device if None."""
-    attention: Tensor | None = None
-    """Of each example over its positions, (b, r); where there are positions, uniform by default."""
-    mask: Tensor | None = None
-    """Which positions an example has, (b, r); all by default."""
-    objective: Objective = field(default_factory=lambda: CROSS_ENTROPY)  # as a plain default, none that compiles
-    """What predictions are compared with targets by."""
-    classify: Classifier | None = None
-    """A head that is not affine, (r, n, d) to (r, n, k); the mini-batch is then one of embeddings, to be classified."""
-    teach: Classifier | None = None
-    """The teacher's head without gradient, for its embeddings in ``teacher_logits``; needed with ``classify``."""
