@@ -82,6 +82,10 @@ OWN = {  # what the sizes above leave wrong
     "swin": _SWIN,
     "swinv2": _SWIN,
     "t5": {"decoder_start_token_id": 0},
+    "timesformer": {"num_frames": 4},
+    "timm_wrapper": {"architecture": "test_resnet"},
+    "videomae": {"num_frames": 4},
+    "vivit": {"num_frames": 4, "tubelet_size": [2, 8, 8]},
     "hubert": _SPEECH,
     "wav2vec2": _SPEECH,
     "wav2vec2-conformer": {"layerdrop": 0.0},
@@ -92,15 +96,17 @@ LABELS = torch.tensor([0, 3, 1, 3])
 TEXT = ["albert", "bart", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "esm", "gemma", "gpt2"]
 TEXT += ["llama", "mistral", "modernbert", "mpnet", "opt", "qwen2", "roberta", "t5", "xlm-roberta", "xlnet"]
 IMAGE = ["beit", "clip", "convnext", "convnextv2", "deit", "dinov2", "dinov2_with_registers", "resnet", "segformer"]
-IMAGE += ["siglip", "swin", "vit"]
+IMAGE += ["siglip", "swin", "timm_wrapper", "vit"]
+VIDEO = ["timesformer", "videomae", "vivit"]
 AUDIO = ["audio-spectrogram-transformer", "hubert", "sew", "wav2vec2", "wav2vec2-bert", "wavlm", "whisper"]
-KINDS = {"text": "SEQUENCE", "image": "IMAGE", "audio": "AUDIO"}
-NAMES = [f"{kind}/{n}" for kind, names in (("text", TEXT), ("image", IMAGE), ("audio", AUDIO)) for n in names]
+KINDS = {"text": "SEQUENCE", "image": "IMAGE", "audio": "AUDIO", "video": "VIDEO"}
+FAMILIES = {"text": TEXT, "image": IMAGE, "audio": AUDIO, "video": VIDEO}
+NAMES = [f"{kind}/{name}" for kind, names in FAMILIES.items() for name in names]
 TEXTS = [name for name in NAMES if name.startswith("text/")]
 REFUSED = {"text/canine", "image/cvt", "image/swiftformer", "image/hgnet_v2"}
 UNKNOWN = {  # neither known to work nor refused, as no small model of them was made
     *("text/layoutlmv2", "image/dinat"),  # need a package
-    *("text/perceiver", "image/perceiver", "image/textnet", "image/timm_wrapper"),  # too large
+    *("text/perceiver", "image/perceiver", "image/textnet"),  # too large
     *("text/axk1", "text/axk2", "text/mistral4", "text/t5gemma", "image/levit"),  # sizes that must fit each other
     *("text/cohere_compass_text", "text/qwen3_5", "text/zamba", "text/zamba2"),  # kinds of layers to name
     *("image/siglip2", "image/shieldgemma2", "image/pp_lcnet"),  # take no plain images, or return no logits
@@ -165,7 +171,9 @@ def batch(model, lengths=(12, 12, 12, 12), width=LENGTH):
     if main == "pixel_values":
         config = getattr(model.config, "vision_config", model.config)
         size = getattr(config, "image_size", 64)
-        return {main: torch.nn.functional.interpolate(torch.randn(b, 3, 4, 4), size=size, mode="bicubic")}
+        images = torch.nn.functional.interpolate(torch.randn(b, 3, 4, 4), size=size, mode="bicubic")
+        frames = getattr(model.config, "num_frames", 0)
+        return {main: images[:, None] * torch.linspace(1, 0.5, frames).view(-1, 1, 1, 1) if frames else images}
     if main == "input_features":
         return {main: torch.randn(b, 32, 16) if "Bert" in type(model).__name__ else torch.randn(b, 16, 32)}
     if "AST" in type(model).__name__:

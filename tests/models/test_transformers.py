@@ -135,9 +135,21 @@ def test_a_model_that_returns_tuples():
     ],
     ids=str,
 )
-def test_objective_is_the_configured_one(settings, objective):
-    assert adapt(make("text/bert", **settings)).objective == objective
-    assert adapt(make("text/bert", **settings), objective=SquaredError()).objective == SquaredError()
+def test_objective_is_the_configured_one_however_the_model_is_split(settings, objective):
+    by_name = ({}, {"head": "classifier"}, {"encoder": "bert.encoder", "head": "classifier"})
+    ways = [(make("text/bert", **settings), names) for names in by_name] + [
+        (make("image/timm_wrapper", **settings), {})
+    ]
+    for model, names in ways:
+        assert adapt(model, **names).objective == objective
+        assert adapt(model, objective=SquaredError(), **names).objective == SquaredError()
+
+
+@pytest.mark.bad_input
+def test_wrapped_timm_model_refuses_what_it_does_not_take():
+    model = make("image/timm_wrapper")
+    with pytest.raises(ValueError, match=r"inputs must hold 'pixel_values' alone .* got pixel_values, x"):
+        adapt(model)({**batch(model), "x": torch.zeros(4)})
 
 
 def test_stages_may_be_named():

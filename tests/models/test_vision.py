@@ -7,8 +7,10 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.video.resnet import BasicBlock, BasicStem, Conv3DNoTemporal, Conv3DSimple, VideoResNet
 
 from models.small_vision import make as shrunk
+from multimix.methods import ERM
 from multimix.models import adapt, preact_resnet18
 from multimix.ops import SquaredError
 from multimix.protocols import Network
@@ -51,6 +53,18 @@ def test_the_head_may_be_replaced_later():
     model.reset_classifier(8)
     assert network(IMAGES).shape == (2, 8)
     assert network.head is model.get_classifier()
+
+
+@pytest.mark.parametrize("names", [{}, {"encoder": "layer4", "head": "fc"}], ids=["whole", "maps"])
+@pytest.mark.parametrize("later", [Conv3DSimple, Conv3DNoTemporal], ids=["r3d", "mc3"])
+def test_videos_have_the_losses_and_gradients_of_plain_training(later, names):
+    model = VideoResNet(BasicBlock, [Conv3DSimple, *[later] * 3], [1, 1, 1, 1], BasicStem, num_classes=3)
+    videos, labels = torch.randn(4, 3, 4, 16, 16), torch.tensor([0, 2, 1, 1])
+    expected = nn.functional.cross_entropy(model(videos), labels)
+    gradients = torch.autograd.grad(expected, model.parameters())
+    loss = ERM()(adapt(model, **names), videos, labels).total
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(loss, model.parameters()), gradients, rtol=1e-3, atol=1e-4)
 
 
 def test_on_the_device(device):

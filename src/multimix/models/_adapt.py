@@ -16,7 +16,7 @@ from multimix.models._modules import linear_layers, listed, near, require_module
 from multimix.models._network import AdaptedNetwork, StagedNetwork
 from multimix.models._preact import preact_resnet18, wide_resnet16_8
 from multimix.models._split import SplitNetwork
-from multimix.models._transformers import TransformersNetwork, derives
+from multimix.models._transformers import TransformersNetwork, derives, objective_from_config
 from multimix.models._vision import TimmNetwork, TorchvisionNetwork, family_of, is_timm
 from multimix.ops import Gather, Objective
 from multimix.protocols import Network
@@ -118,16 +118,16 @@ def adapt(
         network = SplitNetwork(model, encoder=encoder, head=head, pool=pool, stages=stages, mask=mask)
     network.dense = dense
     network.gather = Gather() if gather else None
-    network.objective = objective or network.objective
+    network.objective = objective or (None if dense else objective_from_config(model)) or network.objective
     network.check = check_first_batch
     return network
 
 
 def _of_family(model: nn.Module, stages: Sequence[str]) -> AdaptedNetwork:
-    if derives(model, "PreTrainedModel"):
-        return TransformersNetwork(model, stages)
     if is_timm(model):
         return TimmNetwork(model, stages)
+    if derives(model, "PreTrainedModel"):
+        return TransformersNetwork(model, stages)
     if family := family_of(model):
         return TorchvisionNetwork(model, family, stages)
     return SplitNetwork(model, stages=stages)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from multimix.models._modules import linear_layers, listed, replaced, run_to
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import keywords
-from multimix.ops import BinaryCrossEntropy, SquaredError
+from multimix.ops import BinaryCrossEntropy, Objective, SquaredError
 from multimix.protocols import EncoderOutput
 
 
@@ -33,11 +33,6 @@ class TransformersNetwork(AdaptedNetwork):
         self._pooling: str | None = None
         self._pooled_shape: tuple[int, ...] = ()
         self._sums_layers = getattr(self.model.config, "use_weighted_layer_sum", False)
-        problem, labels = self.model.config.problem_type, self.model.config.num_labels
-        if problem == "multi_label_classification":
-            self.objective = BinaryCrossEntropy()
-        elif problem == "regression" or (problem is None and labels == 1):
-            self.objective = SquaredError()
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
         """Return what the model feeds its last layer: everything between the body's hidden states and the logits."""
@@ -221,6 +216,16 @@ def _listed_blocks(body: nn.Module) -> list[str]:
     inside = dict(lists[name].named_children()) if name else {}
     nested = any(isinstance(child, nn.ModuleList) for child in inside.values())
     return [] if nested else [f"{name}.{child}" for child in inside]
+
+
+def objective_from_config(model: Any) -> Objective | None:
+    """Return what the configuration of a classifier says that it is trained for; None of other models."""
+    if not derives(model, "PreTrainedModel"):
+        return None
+    problem, labels = model.config.problem_type, model.config.num_labels
+    if problem == "multi_label_classification":
+        return BinaryCrossEntropy()
+    return SquaredError() if problem == "regression" or (problem is None and labels == 1) else None
 
 
 def derives(module: nn.Module, base: str) -> bool:

@@ -1,6 +1,6 @@
 """timm's models, all split alike, and torchvision's classifiers, by a table of what each family runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from multimix.models._modules import matching
 from multimix.models._network import AdaptedNetwork
+from multimix.models._transformers import derives
+from multimix.models._values import keywords
 from multimix.protocols import EncoderOutput
 
 _STAGES = (
@@ -32,41 +34,43 @@ _AVERAGED = {"EfficientFormer", "EfficientFormerV2", "LevitDistilled", "SwiftFor
 
 
 class TimmNetwork(AdaptedNetwork):
-    """A timm model, through its own ``forward_features`` and ``forward_head``."""
+    """A timm model, through its own ``forward_features`` and ``forward_head``, perhaps inside transformers' wrapper."""
 
     def __init__(self, model: nn.Module, stages: Sequence[str]):
-        if getattr(model, "aux_head", None) is not None:
+        timm = _timm_of(model)
+        if getattr(timm, "aux_head", None) is not None:
             raise ValueError(
-                f"model: {type(model).__name__} adds the maximum of auxiliary logits over positions, which no pooled "
+                f"model: {type(timm).__name__} adds the maximum of auxiliary logits over positions, which no pooled "
                 "embedding can give; create it with use_aux_head=False, or set its aux_head to None"
             )
-        classes = {cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("timm.")}
-        classifiers = _classifiers(model)
+        classes = {cls.__name__ for cls in type(timm).__mro__ if cls.__module__.startswith("timm.")}
+        classifiers = _classifiers(timm)
         if len(classifiers) != 1 and not (len(classifiers) == 2 and classes & _AVERAGED):
             raise ValueError(
-                f"model: {type(model).__name__} combines several classifiers, so it has no single head (if they are "
+                f"model: {type(timm).__name__} combines several classifiers, so it has no single head (if they are "
                 "for distillation, take the variant without it)"
             )
         # A few models call pooling and layer together their classifier.
         layer = getattr(classifiers[0], "fc", None)
         head = layer if isinstance(layer, nn.Linear) else classifiers[0]
         patterns = [_STAGES_OF[name] for name in classes & _STAGES_OF.keys()] or _STAGES.split()
+        blocks = next((found for pattern in patterns if (found := matching(timm, pattern))), [])
         super().__init__(
             model,
             head=next(name for name, module in model.named_modules() if module is head),
-            stages=stages or next((found for pattern in patterns if (found := matching(model, pattern))), []),
-            width=getattr(model, "num_features", None),
-            prefix_tokens=getattr(model, "num_prefix_tokens", 0),
+            stages=stages or ["timm_model." * (timm is not model) + name for name in blocks],
+            width=getattr(timm, "num_features", None),
+            prefix_tokens=getattr(timm, "num_prefix_tokens", 0),
         )
 
     @property
     def head(self) -> nn.Module | None:  # type: ignore[override]
         """The affine layer behind ``classify``, or None, as for the mean of two classifiers."""
-        return super().head if len(_classifiers(self.model)) == 1 else None
+        return super().head if len(_classifiers(_timm_of(self.model))) == 1 else None
 
     def classify(self, embeddings: Float[Tensor, "*any d"]) -> Float[Tensor, "*any k"]:
         """Return the logits of embeddings."""
-        classifiers = _classifiers(self.model)
+        classifiers = _classifiers(_timm_of(self.model))
         if len(classifiers) == 1:
             return super().classify(embeddings)
         rows = embeddings.reshape(-1, embeddings.shape[-1])
@@ -75,15 +79,25 @@ class TimmNetwork(AdaptedNetwork):
 
     def pool(self, output: EncoderOutput | Tensor) -> Float[Tensor, "b e"]:
         """Return what the model feeds its head: everything between the encoder's output and the head."""
-        x = self.model.forward_head(self._restore(output), pre_logits=True)
+        x = _timm_of(self.model).forward_head(self._restore(output), pre_logits=True)
         container = self.model.get_submodule(self.head_name.rpartition(".")[0])
         # timm's pre_logits stop before the normalisation that is in here with the classifier.
         for layer in list(container)[:-1] if type(container).__name__ == "NormLinear" else ():
             x = layer(x)
         return x
 
-    def _encode(self, inputs: Tensor) -> tuple[Tensor, None]:
-        features = self.model.forward_features(inputs)
+    def first_batch(self, inputs: Any) -> None:
+        """Raise if the model takes no inputs like those of the first batch."""
+        if _timm_of(self.model) is self.model or not isinstance(inputs, Mapping):
+            super().first_batch(inputs)
+        elif list(keywords(inputs)) != ["pixel_values"]:
+            raise ValueError(
+                f"inputs must hold 'pixel_values' alone for {type(self.model).__name__}, got {', '.join(inputs)}"
+            )
+
+    def _encode(self, inputs: Any) -> tuple[Tensor, None]:
+        images = inputs["pixel_values"] if isinstance(inputs, Mapping) else inputs
+        features = _timm_of(self.model).forward_features(images)
         if not isinstance(features, Tensor):
             raise ValueError(
                 f"model: {type(self.model).__name__} gives a {type(features).__name__} of features, not one tensor; "
@@ -92,9 +106,15 @@ class TimmNetwork(AdaptedNetwork):
         return features, None
 
 
+def _timm_of(model: nn.Module) -> Any:
+    """Return the timm model inside transformers' wrapper, or the model itself."""
+    return model.timm_model if derives(model, "TimmWrapperForImageClassification") else model
+
+
 def is_timm(model: nn.Module) -> bool:
-    """Whether a model has the methods that every timm classifier has."""
-    return all(callable(getattr(model, name, None)) for name in ("forward_features", "forward_head", "get_classifier"))
+    """Whether a model, or what is inside transformers' wrapper, has the methods that every timm classifier has."""
+    timm = _timm_of(model)
+    return all(callable(getattr(timm, name, None)) for name in ("forward_features", "forward_head", "get_classifier"))
 
 
 def _classifiers(model: nn.Module) -> list[nn.Module]:
