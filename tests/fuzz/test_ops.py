@@ -168,7 +168,7 @@ def draw_targets(data, objective: ops.Objective, b: int, k: int) -> Tensor:
 def test_mixed_objectives_are_those_of_the_loops(b, n, k, objective, data):
     outputs = data.draw(normals(b, k, kind=st.sampled_from(["normal", "zero", "wide"])))
     targets, weights = draw_targets(data, objective, b, k), data.draw(simplices(n, b))
-    wanted = objective.targets(targets, k, dtype=torch.float64)
+    wanted = objective.settled(objective.targets(targets, k, dtype=torch.float64), k)[..., -k:]
     assert ops.objective_of(object()) is ops.CROSS_ENTROPY
     assert ops.objective_of(type("Host", (), {"objective": objective})()) is objective
     ops.check_fit(targets, wanted, outputs)
@@ -183,6 +183,19 @@ def test_mixed_objectives_are_those_of_the_loops(b, n, k, objective, data):
     taught = ops.mixed_losses(outputs, targets, weights, options)
     blend = 0.25 * taught.terms["labels"] + 0.75 * taught.terms["teacher"]
     close(taught.total, blend, torch.float32, scale=scale + largest(objective.predictions(outputs)))
+
+
+@law("SampleWeighted", "Rows", objective=st.sampled_from(OBJECTIVES))
+def test_examples_count_as_much_as_their_weights(b, k, objective, data):
+    outputs, targets = data.draw(normals(b, k)), draw_targets(data, objective, b, k)
+    counts, weighted = chance(0.7, b, seed=k) * torch.arange(1.0, b + 1), ops.SampleWeighted(objective)
+    counts[0] = 0.5
+    joined = weighted.join(targets, counts, k, dtype=torch.float64)
+    wanted = objective.settled(joined[:, 1:], k)
+    assert torch.equal(objective.targets(wanted.as_subclass(ops.Rows), k, dtype=torch.float64), wanted)
+    losses = [row_loss(objective, *row) for row in zip(outputs.tolist(), wanted[:, -k:].tolist(), strict=True)]
+    expected = sum(w * loss for w, loss in zip(counts.tolist(), losses, strict=True)) / float(counts.sum())
+    close(weighted(outputs, joined), expected, torch.float32, scale=1 + max(map(abs, losses)))
 
 
 @law("mixed_losses", objective=st.sampled_from(OBJECTIVES))
