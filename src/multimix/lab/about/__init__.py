@@ -1,11 +1,11 @@
 """The suites, as they describe themselves; needs no torch. A new suite is a file here and the class that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from multimix.lab.about.kinds import Description
+from multimix.lab.about.kinds import Description, Metric
 
 _FIRST = "accuracy calibration adversarial ood corruption occlusion embedding intrusion localisation"
 _FILES = [file.name for file in iter_modules(__path__) if file.name != "kinds"]
@@ -21,12 +21,25 @@ NOT_METRICS = frozenset(
 """What a record says of a measurement; every other number in it is a metric."""
 
 
+_JUDGES = ("accuracy", "nll"), ("mean_average_precision", "bce")
+"""How right and how costly predictions are: of one class an image, and of several labels."""
+
+
+def judged_by(names: Container[str], prefix: str = "") -> tuple[Metric, ...]:
+    """Return the two metrics that a network is judged by, those among names with a prefix; none if none is there."""
+    pair = next((pair for pair in _JUDGES if prefix + pair[0] in names), ())
+    return tuple(known for name in pair for known in SUITES["accuracy"].metrics if known.name == name)
+
+
 def metrics_of(record: Mapping[str, Any], *besides: str) -> dict[str, float]:
     """Return the metrics of a record, by name; ``besides`` are metrics too."""
     return {
         name: value
         for name, value in record.items()
-        if (name in besides or name not in NOT_METRICS)
-        and isinstance(value, int | float)
-        and not isinstance(value, bool)
+        if (name in besides or name not in NOT_METRICS) and is_number(value)
     }
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a record is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -32,6 +32,15 @@ class Metric:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     @property
+    def spoken(self) -> str:
+        """Title as it stands inside a sentence: ``accuracy``, but ``NLL``."""
+        return self.title if self.title[1:2].isupper() else self.title[:1].lower() + self.title[1:]
+
+    def of(self, value: float) -> str:
+        """Title and a value, in a line of text: ``accuracy 97.12 %``, ``NLL 0.1021``."""
+        return f"{self.spoken} {self.factor * value:.2f} {self.unit}" if self.unit else f"{self.spoken} {value:.4f}"
+
+    @property
     def heading(self) -> str:
         """Title, unit and an arrow in the better direction, for a column."""
         return self.quantity + {"higher": " ↑", "lower": " ↓", None: ""}[self.better]

@@ -11,10 +11,20 @@ import tyro
 from multimix.lab._code import find_made, program_of, split_reference
 from multimix.lab.recipes import recipe_named
 from multimix.lab.runs.codec import code_of, method_from
-from multimix.lab.train import TrainConfig
+from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig
+from multimix.lab.train.objective import OBJECTIVES
 
 T = TypeVar("T")
 
+_CLASSES: dict[str, dict[str, Any]] = {
+    field: {cls.__name__.lower(): cls for cls in classes}
+    for field, classes in {
+        "optimizer": (SGD, AdamW),
+        "schedule": (Step, Cosine),
+        "objective": tuple(OBJECTIVES),
+    }.items()
+}
+"""Settings of which one of several classes is chosen by its name, in any case: ``--optimizer adamw``."""
 _INSIDE = r"(?:method|first|then|methods\.\d+)"
 """Where the methods inside a method are: in its fields of these names."""
 
@@ -40,16 +50,49 @@ def configured(recipe: str, method: str | None, arguments: list[str], *, prog: s
 def override(value: T, arguments: list[str], *, prog: str) -> T:
     """Return a dataclass with the fields that ``--name value`` arguments give; what is wrong is told in one line."""
     said = io.StringIO()
+    value, arguments = _choose(value, arguments)
     form = _form(value)
     try:
         with contextlib.redirect_stderr(said):
             options = (tyro.conf.AvoidSubcommands,)
-            changed = tyro.cli(type(form), default=form, args=arguments, config=options, prog=prog, description="")
+            changed = tyro.cli(
+                type(form), default=form, args=arguments, config=options, prog=prog, description=_about(value)
+            )
             return changed if form is value else _like(value, changed, type(value))
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise ValueError(_one_line(said.getvalue())) from None
+
+
+def _choose(value: T, arguments: list[str]) -> tuple[T, list[str]]:
+    """Return a configuration with the classes that ``--FIELD CLASS`` names, and the arguments that are left."""
+    rest, given = [], iter(arguments)
+    for argument in given:
+        name, equals, text = argument.partition("=")
+        field, _, inside = name.removeprefix("--").partition(".")
+        classes = _CLASSES.get(field, {}) if argument.startswith("--") and hasattr(value, field) else {}
+        chosen: Any = None
+        if classes and not inside:
+            text = text if equals else next(given, "nothing")
+            chosen = classes.get(re.sub("[-_]", "", text.lower()))
+            if chosen is None:
+                names = " or ".join(cls.__name__ for cls in classes.values())
+                raise ValueError(f"--{field} must be {names}, got {text}")
+        else:
+            rest.append(argument)
+            if classes and getattr(value, field) is None:  # the first that has such a field
+                chosen = next((cls for cls in classes.values() if hasattr(cls, inside.replace("-", "_"))), None)
+        if chosen and not isinstance(getattr(value, field), chosen):
+            value = replace(cast("Any", value), **{field: chosen()})
+    return value, rest
+
+
+def _about(value: object) -> str:
+    """Say in help which classes a configuration may hold."""
+    choices = {field: [cls.__name__ for cls in found.values()] for field, found in _CLASSES.items()}
+    lines = [f"--{field} {{{','.join(names)}}}" for field, names in choices.items() if hasattr(value, field)]
+    return f"{'  '.join(lines)}  choose a class, --FIELD.NAME sets a field of it." if lines else ""
 
 
 def _form(value: T) -> T:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from multimix.lab._code import Reference, find_made, split_reference
+from multimix.lab.about import judged_by
 from multimix.lab.cli._arguments import configured, override
 from multimix.lab.cli._parser import Options, Parser, at_least
 from multimix.lab.cli.report import Tables, reference, report
@@ -36,6 +37,7 @@ OPTIONS: Options = {
         "help": "where runs go: processes of this machine; Ray, here or on the cluster at RAY_ADDRESS; Slurm",
     },
     "--retries": {"type": at_least(0), "default": 1, "help": "how often a run that ends early is resumed (default: 1)"},
+    "--extend": {"action": "store_true", "help": "take runs of --out that have fewer epochs than --epochs further"},
     "--slurm": {"default": "", "metavar": "OPTIONS", "help": "more options of sbatch: 'partition=gpu time=4:00:00'"},
     "--out": {"type": Path, "help": "folder of the runs and report.html (default: runs/compare/STUDY)"},
     "--quiet": {"action": "store_true", "help": "print only the tables"},
@@ -63,7 +65,7 @@ def main(arguments: list[str]) -> None:
         study = _of_recipe(given.recipe, given.methods, rest)
     out = given.out or out
     jobs = given.jobs or (_JOBS_ON_SLURM if given.launcher == "slurm" else jobs)
-    passed = {name: vars(given)[name] for name in ("launcher", "retries", "quiet", "slurm")}
+    passed = {name: vars(given)[name] for name in ("launcher", "retries", "extend", "quiet", "slurm")}
     launch = Launch(jobs=jobs, scratch=out, **passed)
     plans = study.chosen(choose(study, out, launch))
     seeds = range(given.seeds or study.seeds)
@@ -117,7 +119,8 @@ def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
     folders = {key: out / "trials" / config.label for key, config in trials.items()}
     run_all({folders[key]: config for key, config in trials.items()}, launch)
     ends = {key: RunFolder(folder).metrics.read("epoch")[-1] for key, folder in folders.items()}
-    ranked = sorted(ends, key=lambda key: ends[key]["validation_accuracy"], reverse=True)  # of equal ones, the first
+    judges = [f"validation_{judge.name}" for judge in judged_by(next(iter(ends.values())), "validation_")]
+    ranked = sorted(ends, key=lambda key: ends[key][judges[0]], reverse=True)  # of equal ones, the first
     best = dict(reversed(ranked))
     lines = []
     for (label, number), config in trials.items():
@@ -129,7 +132,7 @@ def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
             "weight_decay": config.optimizer.weight_decay,
             "epochs": config.epochs,
             "seed": config.seed,
-            **{name: ends[label, number][name] for name in ("validation_accuracy", "validation_nll")},
+            **{name: ends[label, number][name] for name in judges},
             "chosen": best[label] == number,
             **{name: environment.get(name) for name in ("device", "torch", "commit")},
         }

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from torch import bincount
+from torch import Tensor, bincount
 
 from multimix.lab._code import split_reference
 from multimix.lab.cli._parser import Options, Parser
@@ -23,7 +23,8 @@ _MOST = 30
 def main(arguments: list[str]) -> None:
     """Say what a data set holds, how it is understood and what is left out."""
     about = (
-        "Say what a data set holds: how a folder is understood, what is left out and why, images by split and class."
+        "Say what a data set holds: how a folder is understood, what is left out and why, images by split and class"
+        " or label."
     )
     given = vars(Parser(OPTIONS, prog="multimix data", description=about).parse_args(arguments))
     name = given.pop("data")
@@ -35,12 +36,17 @@ def main(arguments: list[str]) -> None:
     print(*splits.notes, *table(splits), sep="\n")
 
 
+def _counts(labels: Tensor, classes: int) -> Tensor:
+    """Return the images of each class, or with each label."""
+    return labels.sum(0).long() if labels.ndim == 2 else bincount(labels, minlength=classes)
+
+
 def table(splits: Splits) -> list[str]:
-    """Return the images by split and class, a line each."""
+    """Return the images by split and class, or label, a line each."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     found = {name: part for name, part in parts.items() if part is not None}
     classes = splits.classes
-    counts = {name: bincount(part.labels.cpu(), minlength=len(classes)).tolist() for name, part in found.items()}
+    counts = {name: _counts(part.labels.cpu(), len(classes)).tolist() for name, part in found.items()}
     width = max(map(len, ("all", *classes[:_MOST])))
     rows = [("", *found), ("all", *(len(part) for part in found.values()))]
     if len(classes) <= _MOST:
@@ -48,9 +54,11 @@ def table(splits: Splits) -> list[str]:
     else:
         rows += [("fewest", *map(min, counts.values())), ("most", *map(max, counts.values()))]
         width = max(width, len("fewest"))
+    several = f"{len(classes)} labels, of which an image may have any number"
+    what = several if splits.multi_label else f"{len(classes)} classes"
     size = " x ".join(map(str, splits.shape[1:]))
     where = "in memory" if hasattr(splits.train, "images") else "decoded when a batch asks for them"
     return [
-        f"{len(classes)} classes; the network sees {splits.shape[0]} channels of {size} pixels; {where}",
+        f"{what}; the network sees {splits.shape[0]} channels of {size} pixels; {where}",
         *(f"{name:{width}}" + "".join(f"{value:>12}" for value in values) for name, *values in rows),
     ]

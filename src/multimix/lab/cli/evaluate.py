@@ -18,13 +18,13 @@ OPTIONS: Options = {
     "runs": {"nargs": "+", "type": Path, "metavar": "RUN", "help": "run folder"},
     "--suites": {
         "nargs": "+",
-        "default": ["accuracy", "calibration"],
         "metavar": "NAME",
-        "help": f"all, or which of {', '.join(_NAMES)} (default: accuracy calibration)",
+        "help": f"all, or which of {', '.join(_NAMES)} (default: accuracy and, of classes, calibration)",
     },
     "--examples": {"type": int, "metavar": "N", "help": "test images of every suite, balanced by class (default: all)"},
     "--again": {"action": "store_true", "help": "measure what has been measured already, too"},
     "--data": {"help": "where the runs' data are now; or other data, on which results are kept apart"},
+    "--root": {"metavar": "FOLDER", "help": "where data sets lie now that are given by name"},
     "--batch-size": {"type": at_least(1), "metavar": "N", "help": "images a batch; no result depends on it"},
     "--trust-code": {"action": "store_true", "help": "run the Python files that the runs keep"},
     "--quiet": {"action": "store_true", "help": "show no progress"},
@@ -49,8 +49,11 @@ def main(arguments: list[str]) -> None:
     if given.examples is not None:
         chosen = {name: replace(of, examples=of.examples or given.examples) for name, of in chosen.items()}
     everything = given.suites == ["all"]  # then a suite that a run's data do not suit is left out, else an error
-    suites = _NAMES if everything else [suite.name for suite in suites_named(given.suites)]
-    passed = {"settings": chosen, **{name: vars(given)[name] for name in ("again", "batch_size", "data", "trust_code")}}
+    suites = _NAMES if everything else given.suites and [suite.name for suite in suites_named(given.suites)]
+    passed = {
+        "settings": chosen,
+        **{name: vars(given)[name] for name in ("again", "batch_size", "data", "root", "trust_code")},
+    }
     for run in given.runs:
         with Display(str(run), quiet=given.quiet) as display:
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from multimix.lab.about import judged_by
 from multimix.lab.cli._parser import Options, Parser, output_file
 from multimix.lab.report import (
     Format,
@@ -105,7 +106,7 @@ def reference(folders: list[Path], wanted: str = "erm") -> str | None:
     """Return the label to compare others with: ``wanted``, else the first; None where differences would say nothing."""
     found = summarise(records(read_run(folder) for folder in folders)).comparisons
     rows = [row for one in found for row in one.rows]
-    labels = [row.label for row in rows if "accuracy" in row.cells and row.cells["accuracy"].n > 1]
+    labels = [row.label for row in rows if any(row.cells[judge.name].n > 1 for judge in judged_by(row.cells)[:1])]
     if len(found) != 1 or len(set(labels)) < 2:
         return None
     label = wanted if wanted in labels else labels[0]

@@ -2,6 +2,7 @@
 
 import re
 
+from multimix.lab.about import SUITES
 from multimix.lab.cli._arguments import configured
 from multimix.lab.cli._parser import Options, at_least, run_arguments, run_folder
 from multimix.lab.recipes import RECIPES
@@ -10,13 +11,14 @@ from multimix.lab.runs.processes import is_main_process
 from multimix.lab.train import resume, train
 
 USAGE = """multimix train RECIPE [--method NAME] [--name RUN] [--out FOLDER] [--FIELD VALUE ...]
-       multimix train --resume RUN [--data DATA] [--epochs N] [--trust-code]
+       multimix train --resume RUN [--data DATA] [--root FOLDER] [--epochs N] [--trust-code]
 
 RECIPE and NAME may be FILE.py or FILE.py:NAME, a file of your own; so may --data. With --resume, --data says where the
 run's data are now, --epochs takes it further, and --trust-code runs the Python files that it keeps."""
 OPTIONS: Options = {"--method": {"help": "another method than the recipe's (see multimix list)"}}
 RESUMED: Options = {
     "--data": {"help": "where the run's data are now"},
+    "--root": {"metavar": "FOLDER", "help": "where data sets lie now that are given by name"},
     "--epochs": {"type": at_least(1), "metavar": "N", "help": "take the run to so many epochs, all told"},
     "--trust-code": {"action": "store_true", "help": "run the Python files that the run keeps"},
 }
@@ -26,7 +28,7 @@ def main(arguments: list[str]) -> None:
     """Train by a recipe, any field overridden, or continue a run."""
     given, rest = run_arguments("train", RECIPES, OPTIONS, arguments, usage=USAGE, resumed=RESUMED)
     if given.resume:
-        passed = {name: vars(given)[name] for name in ("data", "epochs", "quiet", "trust_code")}
+        passed = {name: vars(given)[name] for name in ("data", "root", "epochs", "quiet", "trust_code")}
         run = resume(given.resume, **passed)
     else:
         config = configured(given.recipe, given.method, rest, prog=f"multimix train {given.recipe}")
@@ -36,9 +38,7 @@ def main(arguments: list[str]) -> None:
         return
     for test in run.metrics.read("test"):
         which = f" ({test['network']})" if "network" in test else ""
-        print(
-            f"test{which}: accuracy {100 * test['accuracy']:.2f} %  NLL {test['nll']:.4f}"
-            f"  ECE {100 * test['ece']:.2f} %  ({test['examples']} images, epoch {test['epoch']})"
-        )
+        found = "  ".join(known.of(test[known.name]) for known in SUITES["accuracy"].metrics if known.name in test)
+        print(f"test{which}: {found}  ({test['examples']} images, epoch {test['epoch']})")
     print(f"run: {run.path}")
     print(f"report: {page([read_run(run.path)], run.path / 'report.html')}")

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from multimix._declared import Count, check
 from multimix.lab.data import first_of
+from multimix.lab.evaluate.labels import label_metrics
 from multimix.lab.evaluate.passes import LabelledBatches, accuracy, class_indices, predict
 from multimix.lab.evaluate.suite import Source, SuiteSettings
 from multimix.protocols import SILENT, Monitor, Network
@@ -135,13 +136,16 @@ def fit_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy (fraction), negative log-likelihood (nats) and expected calibration error (fraction, 15 bins)."""
+    """Top-1 accuracy (fraction), negative log-likelihood (nats) and expected calibration error (fraction, 15 bins).
+
+    Where an image may have several labels, what :func:`multimix.lab.evaluate.labels.label_metrics` yields.
+    """
 
     name: ClassVar[str] = "accuracy"
     Settings: ClassVar[type[SuiteSettings]] = SuiteSettings
 
     batches: LabelledBatches
-    """Inputs and class indices, in any number of batches."""
+    """Inputs and class indices, or labels 0 and 1, in any number of batches."""
     settings: SuiteSettings = field(default_factory=SuiteSettings)
 
     @classmethod
@@ -150,8 +154,11 @@ class Accuracy:
         return cls(source.batches(source.test(settings.examples)), settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
-        """Yield accuracy, nll and ece."""
+        """Yield accuracy, nll and ece, or the metrics of several labels."""
         logits, labels = predict(network, monitor.track("test", self.batches))
+        if labels.ndim == 2:
+            yield from label_metrics(logits, labels)
+            return
         yield "accuracy", accuracy(logits, labels)
         yield "nll", negative_log_likelihood(logits, labels)
         yield "ece", expected_calibration_error(logits.double().softmax(1), labels)

@@ -13,14 +13,15 @@ from multimix.lab.data import seed_of
 from multimix.protocols import EncoderOutput, Network, pool
 
 LabelledBatches = Iterable[tuple[Tensor, Tensor]]
-"""Inputs (b, ...) and class indices (b,), in any number of batches that start over at every iteration."""
+"""Inputs (b, ...) and class indices (b,), in any number of batches that start over at every iteration; or 0 and 1 for
+several labels an example (b, k)."""
 
 
 class NonFiniteError(ValueError):
     """What a network computes is NaN or infinite."""
 
 
-def predict(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
+def predict(network: Network, batches: LabelledBatches) -> tuple[Float[Tensor, "n k"], Tensor]:
     """Return the logits, in float32 on the CPU, and the labels of every example, in order.
 
     The network predicts in eval mode and is left in the mode it came in.

@@ -196,15 +196,17 @@ def _scatter(kind: Scatter, row: Drawn) -> Figure:
     if not all(own.is_integer() and own >= 0 for own in label.tolist()):
         raise ValueError(f"label: expected numbers of classes, got {label.tolist()!r:.60}")
     classes = _texts(data, "classes") if "classes" in data else []
-    step = -(-len(x) // _MOST_POINTS) or 1
-    points, labels = np.stack([x, y])[:, ::step], label[::step].astype(int)
+    kept = _of_every_class(label, _MOST_POINTS)
+    points, labels = np.stack([x, y])[:, kept], label[kept].astype(int)
     present, named = sorted(set(labels.tolist())), len(classes) <= _MOST_NAMES
     names = [classes[own] if own < len(classes) else str(own) for own in present]
     method = data.get("method")
     plane = in_words(method) if method in ("tsne", "umap", "pca") else "a plane"
     known = f": {listed(classes)}" if named and classes else ""
     telling = "names stand at the middle of their class" if named else "classes share markers and colours"
-    fewer = f" {len(labels)} of {len(x)} points are drawn." if len(labels) < len(x) else ""
+    examples = data.get("examples")
+    whole = max(len(x), examples if isinstance(examples, int) else 0)
+    fewer = f" {len(labels)} of {whole} test images are drawn, some of every class." if len(labels) < whole else ""
 
     def paint(axes: Axes) -> None:
         groups = [points[:, labels == own] for own in present]
@@ -228,6 +230,14 @@ def _scatter(kind: Scatter, row: Drawn) -> Figure:
         caption=f"{row.name}: {kind.what} of test images in the plane ({plane}); {telling}. How far groups lie apart "
         f"and how large they are means little.{fewer}{row.one_of}",
     )
+
+
+def _of_every_class(labels: np.ndarray, most: int) -> np.ndarray:
+    """Return the places of about so many points, spread evenly over each class, and of every class at least one."""
+    order = np.argsort(labels, kind="stable")
+    firsts = np.unique(labels[order], return_index=True)[1]
+    even = np.arange(min(most, len(labels))) * len(labels) // most if len(labels) > most else np.arange(len(labels))
+    return np.sort(order[np.union1d(even, firsts)])
 
 
 def _columns(names: Sequence[str]) -> int:

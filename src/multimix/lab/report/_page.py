@@ -10,6 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from multimix.lab.about import SUITES, judged_by
 from multimix.lab.report._figures import Drawn, Figure, learning_curves, seed_dots
 from multimix.lab.report._paired import paired_grids
 from multimix.lab.report._records import (
@@ -89,6 +90,7 @@ def page(
     parts = {run.setting: [other for other in runs if other.setting == run.setting] for run in runs}
     data, labels = (list(dict.fromkeys(run.config[name] for run in runs)) for name in ("data", "label"))
     methods = listed(labels) if len(labels) <= 2 else counted(len(labels), "method")
+    judges = [*(judged_by(one.metrics)[:1] for one in summary.comparisons), SUITES["accuracy"].metrics[:1]]
     context = {
         "title": title or f"{methods} on {listed(data)}",
         "several": any(len(row.seeds) > 1 for comparison in summary.comparisons for row in comparison.rows),
@@ -98,10 +100,12 @@ def page(
         "metrics": _described([summary, *measured.values()]),
         "environment": _environment(runs),
         "commands": list(_values(runs, "command")),
+        "notes": list(dict.fromkeys(note for run in runs for note in run.notes)),
         "unfinished": sum(not run.finished for run in runs),
         "superseded": sum(run.finished for run in runs) - len(kept),
         "downloads": _downloads(rows, summary, measured),
         "runs": [_run_line(run, kept, out.parent) for run in runs],
+        "judged": listed(list(dict.fromkeys(judge.quantity for found in judges[:-1] or judges for judge in found))),
     }
     write_whole(out, template("report.html").render(context))
     return out
@@ -186,9 +190,11 @@ def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Re
     seeds = sorted({run.config["seed"] for run in drawn})
     in_a_row = len(seeds) > 4 and seeds == list(range(seeds[0], seeds[-1] + 1))
     comparison = next((one for one in summary.comparisons if one.setting == setting), None)
-    figures = [learning_curves(drawn, name) for name in ("validation_accuracy", "validation_nll", "train_loss")]
+    measured = {name for run in drawn for event in run.epochs for name in event}
+    names = [f"validation_{judge.name}" for judge in judged_by(measured, "validation_")]
+    figures = [learning_curves(drawn, name) for name in (*names, "train_loss")]
     if comparison and sum(len(row.seeds) for row in comparison.rows) > 1:
-        figures.insert(0, seed_dots(comparison))
+        figures[:0] = [seed_dots(comparison, judge.name) for judge in judged_by(comparison.metrics)[:1]]
     return {
         "setting": setting,
         "title": Comparison(*setting, (), ()).title,
@@ -267,14 +273,15 @@ def _told_apart(values: Mapping[str, str]) -> str:
 
 def _run_line(run: Run, kept: list[Run], base: Path) -> dict[str, Any]:
     folder, base = run.folder.resolve(), base.resolve()
-    accuracy = [row["value"] for row in records([run]) if row["metric"] == "accuracy"]
+    found = {row["metric"]: row["value"] for row in records([run])}
+    judge = next(iter(judged_by(found)), None)
     state = "finished" if run in kept else "left out: a later run has its settings and seed"
     if not run.finished:
         state = f"unfinished: epoch {run.epochs[-1]['epoch'] if run.epochs else 0} of {run.config['epochs']}"
     return {
         "of": run,
         "folder": str(folder.relative_to(base) if folder.is_relative_to(base) else folder),
-        "accuracy": f"{accuracy[0] * 100:.1f}" if accuracy else "–",
+        "judged": f"{judge.factor * found[judge.name]:.1f}" if judge else "–",
         "date": _date(run)[:16].replace("T", " ") or "–",
         "state": state,
         "flag": run not in kept,

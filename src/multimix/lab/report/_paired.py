@@ -9,7 +9,7 @@ from multimix._declared import check
 from multimix.lab.about.kinds import Metric
 from multimix.lab.report._records import Cell, Comparison, Row, Setting, Summary
 from multimix.lab.report._tables import Format, Grid, Text, csv_text, named, number, rendered, unlike
-from multimix.lab.report._words import QUALITY, clean, decimals, listed, spoken, unknown
+from multimix.lab.report._words import QUALITY, clean, decimals, listed, unknown
 from multimix.lab.report._words import metric as described
 
 _USUAL = tuple(known.name for known in QUALITY)
@@ -167,7 +167,7 @@ def _title(shown: Metric) -> str:
     """Return a column's heading; a difference of percentages is one of points, not a percentage of anything."""
     unit = "points" if shown.unit == "%" else shown.unit
     arrow = shown.heading.removeprefix(shown.quantity)
-    return f"Δ {spoken(shown.title)}{f' ({unit})' if unit else ''}{arrow}"
+    return f"Δ {shown.spoken}{f' ({unit})' if unit else ''}{arrow}"
 
 
 def _column(shown: Metric, column: Sequence[Difference], shared: Sequence[int]) -> list[Text]:

@@ -10,9 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from multimix.lab.about import SUITES, metrics_of
-from multimix.lab.report._runs import Run, check_types, read_lines
+from multimix.lab.report._runs import Run, check_types
 from multimix.lab.report._words import clean, counted, in_order, listed, unknown
-from multimix.lab.runs.files import replacing
+from multimix.lab.runs.files import json_lines, replacing
 
 Record = dict[str, Any]
 Setting = tuple[str, str, int]  # data, model and epochs
@@ -60,7 +60,10 @@ def read_records(path: str | Path) -> list[Record]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"records file {str(path)!r} does not exist")
-    return [check_types(row, _FIELDS, f"{where}: ") for where, row in read_lines(path)]
+    lines, cut = json_lines(path)
+    if cut:
+        raise ValueError(cut)
+    return [check_types(row, _FIELDS, f"{where}: ") for where, row in lines]
 
 
 def with_labels(records: Iterable[Record], labels: Sequence[str]) -> list[Record]:

@@ -22,7 +22,7 @@ _LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False, "fsdp
 """Settings that came after runs had been recorded, with what those runs did: a run that does the same is no other."""
 _CONFIG = {"label": str, "data": str, "model": str, "seed": int, "epochs": int, "method": dict}
 _EVALUATION = {"suite": str, "weights": str | None, "settings": dict | None, "figures": dict}
-_OTHER_EVENTS = {"detection", "resume"}
+_NOT_SHOWN = {"resume", "other_test"}  # events of old runs that say nothing, and what was measured on other data
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -150,6 +150,8 @@ def read_run(folder: str | Path) -> Run:
     if config.get("type") == "DetectConfig":
         raise ValueError(f"{path}: a detection run, of which a report is not made; its numbers are in metrics.jsonl")
     check_types(config, _CONFIG, f"{path}: config.")
+    if "extended" in whole:  # such a run is another experiment than one of so many epochs from the start
+        config["extended"] = whole["extended"]
     epochs, tests, end, notes = _read_events(folder / "metrics.jsonl", config["epochs"])
     evaluations, more = _read_evaluations(folder / "evaluation", tests)
     for note in (notes := [*notes, *more]):
@@ -216,7 +218,7 @@ def _read_events(path: Path, length: int) -> tuple[Events, Events, dict[str, Any
             notes += [f"{where}: {doubt}" for doubt in _doubts(event, length)]
         elif event["event"] == "end":
             end = event
-        elif event["event"] not in _OTHER_EVENTS:
+        elif event["event"] not in _NOT_SHOWN:
             notes.append(f"{where}: an event {event['event']!r:.40} is not known, and left out")
     last = length if end else max(epochs, default=0)
     if missing := [number for number in range(1, last + 1) if number not in epochs]:

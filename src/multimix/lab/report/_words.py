@@ -82,11 +82,6 @@ def capital(words: str) -> str:
     return words if words[:1] == "k" and words[1:2].isupper() else words[:1].upper() + words[1:]
 
 
-def spoken(title: str) -> str:
-    """Return a title as it stands inside a sentence: ``accuracy``, but ``NLL``."""
-    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
-
-
 def suite_named(name: str) -> Description:
     """Return what a suite says of itself; one that nobody described has a title alone."""
     meaning = "A suite that this version of MultiMix does not describe; shown as recorded."
@@ -110,7 +105,7 @@ def metric(name: str) -> Metric:
     else:
         return Metric(name, clean(name), _UNKNOWN)
     meaning = f"{base.meaning} {_OF.get(of, f'Under: {words}.')}"
-    return replace(base, name=name, title=f"{capital(words)} {spoken(base.title)}", meaning=meaning)
+    return replace(base, name=name, title=f"{capital(words)} {base.spoken}", meaning=meaning)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typing_extensions import Self
 
+from multimix.lab.about import judged_by
 from multimix.protocols import Monitor
 
 T = TypeVar("T")
@@ -65,8 +66,8 @@ class Display(Monitor, AbstractContextManager["Display"]):
 
     def epoch(self, record: dict[str, Any], *, epochs: int) -> None:
         """Say how an epoch went."""
-        validation = record.get("validation_accuracy")
-        seen = "" if validation is None else f"  validation accuracy {100 * validation:.2f} %"
+        judges = judged_by(record, "validation_")[:1]
+        seen = "".join(f"  validation {judge.of(record[f'validation_{judge.name}'])}" for judge in judges)
         if not self._console.quiet:
             self.say(
                 f"{self._title}: epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4f}{seen}"

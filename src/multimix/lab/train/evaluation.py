@@ -26,6 +26,10 @@ from multimix.protocols import SILENT, Monitor, Network
 T = TypeVar("T")
 
 
+_USUAL = ("accuracy", "calibration")
+"""Suites that are measured where none is named."""
+
+
 class EvaluationOptions(TypedDict, total=False):
     """How runs are measured; each may be left out."""
 
@@ -33,6 +37,8 @@ class EvaluationOptions(TypedDict, total=False):
     """Those of each suite, by its name, where they are not the defaults."""
     again: bool
     """Measure what has been measured already, too."""
+    root: str | None
+    """Where data sets lie now that are given by name."""
     batch_size: int | None
     """Images a batch; no result depends on it."""
     splits: Splits | None
@@ -54,13 +60,13 @@ def suites_named(names: Iterable[str]) -> list[type[Suite]]:
 
 
 def evaluate_run(
-    folder: Path, suites: Iterable[str] = ("accuracy",), **options: Unpack[EvaluationOptions]
+    folder: Path, suites: Iterable[str] | None = ("accuracy",), **options: Unpack[EvaluationOptions]
 ) -> list[dict[str, Any]]:
     """Measure a finished run on its test set, write the results into the run and return them.
 
     Args:
         folder: The run.
-        suites: Names of suites.
+        suites: Names of suites; None for accuracy and, of data with one class an image, calibration.
         options: See :class:`EvaluationOptions`.
 
     A suite whose record is there already, with the same settings and of the same weights, is not run again. Each record
@@ -77,7 +83,7 @@ def evaluate_run(
 
 def evaluations(
     folder: Path,
-    suites: Iterable[str],
+    suites: Iterable[str] | None,
     *,
     monitor: Monitor = SILENT,
     unfit: Callable[[str, str], None] | None = None,
@@ -87,15 +93,23 @@ def evaluations(
     if unknown := options.keys() - EvaluationOptions.__annotations__.keys():
         raise TypeError(f"evaluations takes no option {', '.join(sorted(unknown))}")
     given, trust_code = options.get("settings") or {}, options.get("trust_code", False)
-    chosen = {suite: given.get(suite.name) or suite.Settings() for suite in suites_named(suites)}
+    wanted = suites_named(_USUAL if suites is None else suites)
     run = RunFolder(folder)
     config = run.read_trusted(trust_code=trust_code)
-    network, splits = load_network(folder, options.get("splits"), data=options.get("data"), trust_code=trust_code)
+    places: dict[str, Any] = {name: options.get(name) for name in ("splits", "data", "root")}
+    network, splits = load_network(folder, **places, trust_code=trust_code)
     weights, other = digest(run.weights), _other_data(run, splits)
     source = source_of(config, splits, _device_of(network), batch_size=options.get("batch_size"))
+    if suites is None:
+        wanted = [suite for suite in wanted if not _unsuited(suite, splits)]
+    chosen = {suite: given.get(suite.name) or suite.Settings() for suite in wanted}
     made: list[Suite | dict[str, Any]] = []  # before any runs: what does not fit is said at once
     for suite, own in chosen.items():
         try:
+            if _unsuited(suite, splits):
+                raise ValueError(
+                    f"{suite.name} is measured of one class an image, and {splits.name} has several labels"
+                )
             kept = None if options.get("again") else _kept(run, suite.name, own, weights, other)
             made.append(kept or suite.of(source, own))
         except ValueError as error:
@@ -127,6 +141,11 @@ class Figures(Monitor):
         """Keep the data of a figure."""
         self.data[name] = data
         self._other.record(name, data)
+
+
+def _unsuited(suite: type[Suite], splits: Splits) -> bool:
+    """Return whether images of a data set may have several labels, and a suite knows of classes only."""
+    return splits.multi_label and suite is not Accuracy
 
 
 def _other_data(run: RunFolder, splits: Splits) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from rich.text import Text
 from typing_extensions import Self
 
 from multimix._declared import Checked, Count, Ge
+from multimix.lab.about import SUITES, judged_by
+from multimix.lab.about.kinds import Metric
 from multimix.lab.runs.codec import with_own_data
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import RunFolder
-from multimix.lab.train.launch.job import Here, Job, Launcher, Pool, State
+from multimix.lab.train.launch.job import Here, Job, Launcher, Loaded, Pool, State
 
 Name = Literal["local", "ray", "slurm"]
 
@@ -47,6 +49,8 @@ class Launch(Checked):
     """Show nothing but failures."""
     scratch: Path = field(default_factory=lambda: Path("runs"))
     """Folder in which a launcher may keep a folder of its own, such as ``slurm``."""
+    extend: bool = False
+    """Take runs that have fewer epochs than they are to have further, finished ones too."""
     slurm: str = ""
     """More options of sbatch, as in ``partition=gpu time=4:00:00``."""
 
@@ -93,8 +97,9 @@ class LiveTable(AbstractContextManager["LiveTable"]):
     def _tell(self, job: Job, *, fresh: bool) -> None:
         lines = []
         if fresh:
-            epoch, loss, accuracy = _numbers(job)
-            lines.append(f"epoch {epoch}  loss {loss}" + (f"  validation accuracy {accuracy}" if accuracy else ""))
+            epoch, loss, judged = _numbers(job)
+            judged = judged and f"  validation {_judge([job]).spoken} {judged}"
+            lines.append(f"epoch {epoch}  loss {loss}{judged}")
         before, self._told[job] = self._told[job], (job.state, len(job.failures))
         if before[1] < len(job.failures) and job.state != "failed":
             lines.append(f"{job.failures[-1].reason}; it is tried again")
@@ -110,20 +115,27 @@ def _status(job: Job) -> str:
 
 
 def _numbers(job: Job) -> tuple[str, str, str]:
-    """Return a run's epoch, loss and validation accuracy as they are shown."""
-    epoch, loss, accuracy = (job.last.get(name) for name in ("epoch", "train_loss", "validation_accuracy"))
+    """Return a run's epoch, loss and what it is judged by on the validation split as they are shown."""
+    judge = _judge([job])
+    epoch, loss, judged = (job.last.get(name) for name in ("epoch", "train_loss", f"validation_{judge.name}"))
     return (
         f"{epoch or 0}/{job.config.epochs}",
         "" if loss is None else f"{loss:.4f}",
-        "" if accuracy is None else f"{100 * accuracy:.2f} %",
+        "" if judged is None else f"{judge.factor * judged:.2f} {judge.unit}",
     )
+
+
+def _judge(jobs: Sequence[Job]) -> Metric:
+    """Return what jobs are judged by on the validation split: accuracy, unless the first says otherwise."""
+    names = {name for job in jobs[:1] for name in job.last}
+    return (*judged_by(names, "validation_"), *SUITES["accuracy"].metrics)[0]
 
 
 def table(jobs: Sequence[Job], *, height: int | None = None) -> Table:
     """Return a row for each job, or for as many as fit, and how many are in each state."""
     counts = Counter(job.state for job in jobs)
     shown = Table(caption=", ".join(f"{counts[state]} {state}" for state in _STYLE if counts[state]))
-    for name in ("run", "seed", "state", "epoch", "loss", "validation accuracy"):
+    for name in ("run", "seed", "state", "epoch", "loss", f"validation {_judge(jobs).spoken}"):
         shown.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=True)
     if height is not None and len(jobs) > max(1, height):
         jobs = sorted(jobs, key=lambda job: list(_STYLE).index(job.state))[: max(1, height)]
@@ -150,7 +162,7 @@ class FailedRunsError(RuntimeError):
 
 def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
     """Bring every run to its end; a table on the error stream says why some failed, which do not hold up the others."""
-    jobs = [Job(folder, with_own_data(config)) for folder, config in runs.items()]
+    jobs, load = [Job(folder, with_own_data(config)) for folder, config in runs.items()], Loaded()
     for job in jobs:
         config = job.config
         if config.world_size > 1:  # its processes are copies of the command, each of which would fan out once more
@@ -158,7 +170,7 @@ def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
                 "devices and nodes must be 1 where many runs share the machines, got"
                 f" {config.devices} and {config.nodes}; multimix train takes more"
             )
-        RunFolder(job.folder).check_same(config)
+        RunFolder(job.folder).check_same(config, load, extend=launch.extend)
         job.state = "done" if job.finished else "waiting"
     waiting = [job for job in jobs if job.state == "waiting"]
     if not waiting:
