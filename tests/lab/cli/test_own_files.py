@@ -157,7 +157,7 @@ def test_copies_that_have_changed_are_refused(multimix, run, name):
         ("train digits --data own/helper.py", "own/helper.py holds no function without arguments; it has STRENGTH"),
         ("train digits --data own/listing.py", "listing.py:load must return a mapping with the arrays train_images,"),
         ("train digits --data own/short.py", "short.py:load has no train_labels, only: train_images"),
-        ("train digits --trust-code", "--trust-code goes with --resume"),
+        ("train digits --trust-code", "Unrecognized options: --trust-code"),
         ("compare own/my_recipe.py", "small must be a Study, or a function that returns one; got TrainConfig"),
         ("compare digits --methods erm own/my_mix.py own/my_mix.py:MyMix", "methods are told apart by their labels"),
         ("compare digits --methods own/my_mix.py --data other/my_mix.py", "must not both be called my_mix.py"),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -87,7 +88,7 @@ def _readable(trees: dict[str, Files], survey: Survey, *, skip_unreadable: bool)
     paths = [path for files in trees.values() for path in files.paths]
     whole = sum(map(os.path.getsize, paths)) <= _DECODED
     console = Console(stderr=True)
-    bar = {"total": len(paths), "console": console, "transient": True, "disable": not console.is_terminal}
+    bar: Any = {"total": len(paths), "console": console, "transient": True, "disable": not console.is_terminal}
     looks = dict(zip(paths, track(look_at(paths, whole=whole), "looking at the images", **bar), strict=True))
     bad = {path: look.problem for path, look in looks.items() if look.problem is not None}
     if bad and not skip_unreadable:

@@ -55,7 +55,9 @@ def _file_digest(path: str) -> str:
 def _digest(*content: Tensor | str) -> str:
     state = hashlib.blake2b(digest_size=16)
     for part in content:
-        known = part.encode() if isinstance(part, str) else part.cpu().contiguous().numpy()
-        state.update(known if isinstance(part, str) else memoryview(known).cast("B"))
-        state.update(b"\n" if isinstance(part, str) else repr(tuple(part.shape)).encode())
+        if isinstance(part, str):
+            state.update(f"{part}\n".encode())
+        else:
+            state.update(repr(tuple(part.shape)).encode())
+            state.update(part.cpu().contiguous().numpy().data)
     return state.hexdigest()

@@ -94,8 +94,8 @@ def load(
     if parts.validation is None and validation > 0:
         complaint = f"validation={validation} leaves too few training images"
         seed = seed_of("validation", split_seed)
-        named = isinstance(parts.train, Files) and parts.train.names and parts.train.labels.ndim == 1
-        train, held = (by_name if named else held_out)(parts.train, validation, seed, complaint)
+        hold_out: Any = by_name if isinstance(parts.train, Files) and parts.train.names else held_out
+        train, held = hold_out(parts.train, validation, seed, complaint)
         parts = replace(parts, train=train, validation=held)
     parts = replace(parts, train=first_of(parts.train, train_size, what="train_size", split_seed=split_seed))
     # Chosen first and decoded after, so that memory holds no image that is left out, nor any image twice.

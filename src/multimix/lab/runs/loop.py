@@ -154,7 +154,7 @@ class LossLog:
 
 
 def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool, further: bool = False) -> F:
-    """Continue a run, a finished one only ``further``, with the task that ``build`` makes of its last checkpoint, or None."""
+    """Continue a run, a finished one only ``further``, with what ``build`` makes of its last checkpoint, or of None."""
     with processes.entered_by_main(run.writing()):
         if further or not processes.broadcast(run.finished):
             saved = load_newest(run.checkpoint)

@@ -26,7 +26,7 @@ from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.evaluation import clean_accuracy, suite_record
 from multimix.lab.train.figures import save_figures
 from multimix.lab.train.folder import Facts, RunFolder, described
-from multimix.lab.train.network import build_network, found_again, initialise, load_data, put_channels_last
+from multimix.lab.train.network import build_network, found_again, initialise, load_again, load_data, put_channels_last
 from multimix.lab.train.objective import objective_for
 from multimix.lab.train.parallel import gathered_state, load_sharded, make_fabric, shard_optimizer, start_processes
 from multimix.models import synchronise_batchnorm
@@ -229,6 +229,8 @@ class Engine(Task):
     def _part(self) -> None:
         """Let this process go on without the others: nothing is gathered or sharded any more."""
         self.network = self.whole(self.network)
+        for part in self.stateful:
+            part.pair(cast("Network", self.network))
         for ema in self.averages():
             ema.network = self.whole(ema.network).requires_grad_(False).eval()
         for module in (*self.module.modules(), *(() if self.ema is None else self.ema.modules())):
@@ -296,6 +298,7 @@ def resume(
     folder: Path,
     *,
     data: str | None = None,
+    root: str | None = None,
     epochs: int | None = None,
     quiet: bool = False,
     trust_code: bool = False,
@@ -309,6 +312,7 @@ def resume(
     Args:
         folder: The run.
         data: Where its data are now, as ``TrainConfig.data`` has it.
+        root: Where data sets lie now that are given by name.
         epochs: How many epochs it is to have, all told, if more than it has.
         quiet: Print nothing.
         trust_code: Run the files of a user's own that the run keeps, if its method or data are from one.
@@ -329,12 +333,11 @@ def resume(
     check(Count | None, epochs=epochs)
     if epochs is not None and epochs <= given.epochs:
         raise ValueError(f"epochs must be above the run's {given.epochs} to take it further, got {epochs}")
-    config = found_again(run, given) if data is None else with_own_data(replace(given, data=data))
-    config = replace(config, epochs=epochs or given.epochs)
+    config = replace(found_again(run, given, data, root), epochs=epochs or given.epochs)
     start_processes(config)
 
     def build(saved: dict[str, Any] | None) -> Engine:
-        engine = Engine(config, load_data(config))
+        engine = Engine(config, load_again(config))
         if saved is not None:
             engine.load(saved)
         elif run.finished:
@@ -345,8 +348,8 @@ def resume(
             facts.check(engine.splits)
         run.check_data(engine.splits, "begin another run from its weights: --init")
         if is_main_process():
-            if data is not None and not isinstance(config.data, Reference):
-                run.move_data(config.data)
+            if (data or root) and not isinstance(config.data, Reference):
+                run.move_data(config)
             if epochs is not None:
                 run.extend(epochs)
                 _say(f"{given.epochs} epochs become {epochs}: {engine.rates(given)}", quiet=quiet)

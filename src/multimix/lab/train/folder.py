@@ -1,6 +1,7 @@
 """The folder of a training run, and what its network knows of the data."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,11 @@ class RunFolder(Folder):
                 f"data {splits.name} are not those that run {self.path} was trained on: {changes}; {advice}"
             )
 
-    def move_data(self, data: str) -> None:
-        """Let the run find its data elsewhere from now on."""
+    def move_data(self, config: TrainConfig) -> None:
+        """Let the run find its data where a configuration has them from now on."""
         with self.reading() as whole:
-            self.write_json(self.config_file, {**whole, "config": {**whole["config"], "data": data}})
+            moved = {**whole["config"], "data": config.data, "root": config.root}
+            self.write_json(self.config_file, {**whole, "config": moved})
 
     def extend(self, epochs: int) -> None:
         """Let the run go on to more epochs; what a finished one came to is kept in ``after-N-epochs``."""
@@ -114,14 +116,25 @@ class RunFolder(Folder):
             longer = {**whole["config"], "epochs": epochs}
             self.write_json(self.config_file, {**whole, "config": longer, "extended": [*before, done]})
 
-    def check_same(self, config: TrainConfig) -> None:
-        """Raise ValueError if the folder holds a run with another configuration, or made by another user's file."""
+    def check_same(self, config: TrainConfig, load: Callable[[TrainConfig], Splits], *, extend: bool = False) -> None:
+        """Raise ValueError if the folder holds a run with another configuration, or made by another user's file.
+
+        The same data may lie elsewhere, for which they are loaded, and with ``extend`` the run may have fewer epochs.
+        """
         if not self.config_file.is_file():
             return
         there, wanted = (describe_config(each) for each in (self.read_config(), config))
         with self.reading() as whole:
             known, files = dict(whole.get("code") or {}), digests(code_of(config.method, config.data))
+        if extend and there["epochs"] < wanted["epochs"]:
+            there["epochs"] = wanted["epochs"]
+        places = ("data", "root")
+        if not files and any(there[n] != wanted[n] for n in places) and self.read_data():
+            self.check_data(load(config), "give another --out")
+            there |= {n: wanted[n] for n in places}
         changed = [f"with another {n} ({there.get(n)!r}, not {w!r})" for n, w in wanted.items() if there.get(n) != w]
         changed += [f"of another {n} (sha256 {known.get(n)}, not {d})" for n, d in files.items() if known.get(n) != d]
         if changed:
-            raise ValueError(f"run folder {self.path} holds a run {changed[0]}; give another --out")
+            further = there["epochs"] < wanted["epochs"]
+            advice = f"give another --out{', or take it further with --extend' if further else ''}"
+            raise ValueError(f"run folder {self.path} holds a run {changed[0]}; {advice}")

@@ -85,8 +85,10 @@ def load_data(config: TrainConfig) -> Splits:
     return load(config.data, **data_settings(config))
 
 
-def found_again(run: RunFolder, config: TrainConfig) -> TrainConfig:
-    """Return the configuration of a run with its data where they are now: relative paths may begin where it began."""
+def found_again(run: RunFolder, config: TrainConfig, data: str | None = None, root: str | None = None) -> TrainConfig:
+    """Return the configuration of a run with its data where they are now: as given, or where relative paths began."""
+    if data is not None or root is not None:
+        return with_own_data(replace(config, data=data or config.data, root=root or config.root))
     home = Path(run.read_data().get("from", "."))
     kind, _, path = config.data.partition(":")
     if kind in ("folder", "npz") and not Path(path).expanduser().exists() and (home / path).exists():
@@ -96,11 +98,20 @@ def found_again(run: RunFolder, config: TrainConfig) -> TrainConfig:
     return config
 
 
+def load_again(config: TrainConfig) -> Splits:
+    """Return the data of a run, or say how to tell where they are now."""
+    try:
+        return load_data(config)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; where the run's data are now is told by --data (and --root)") from error
+
+
 def load_network(
     folder: Path,
     splits: Splits | None = None,
     *,
     data: str | None = None,
+    root: str | None = None,
     device: str = "auto",
     trust_code: bool = False,
 ) -> tuple[Network, Splits]:
@@ -110,6 +121,7 @@ def load_network(
         folder: The run.
         splits: The data, if it is loaded already.
         data: Where the data are now, or which others to take, as ``TrainConfig.data`` has it.
+        root: Where data sets lie now that are given by name.
         device: Where to put the network.
         trust_code: Run the file of a user's own that the run keeps, if its data are from one; the network needs none.
 
@@ -121,11 +133,11 @@ def load_network(
     run = RunFolder(folder)
     config = run.read_config()
     run.check_weights("train")
-    if splits is None and data is not None:
-        splits = load_data(with_own_data(replace(config, data=data)))
-    elif splits is None:
-        splits = load_data(found_again(run, run.read_config(run.read_code("data", trust_code=trust_code))))
-        run.check_data(splits, f"name them to measure on them all the same: --data {splits.name}")
+    if splits is None:
+        code = None if data else run.read_code("data", trust_code=trust_code)
+        splits = load_again(found_again(run, run.read_config(code), data, root))
+        if data is None:
+            run.check_data(splits, f"name them to measure on them all the same: --data {splits.name}")
     facts = run.read_facts() or Facts.of(splits)
     facts.check(splits)
     objective_for(as_settings(run.read_objective()), splits)

@@ -74,9 +74,10 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Return whether the run has come to its end."""
+        """Return whether the run has come to its end, after as many epochs as it is to have."""
+        run = RunFolder(self.folder)
         try:
-            return self.folder.is_dir() and RunFolder(self.folder).finished
+            return self.folder.is_dir() and run.finished and run.read_config().epochs >= self.config.epochs
         except ValueError:  # damaged records are for the run to complain of
             return False
 
@@ -123,9 +124,11 @@ def attempt(job: Job, *, data: Loaded, quiet: bool = True) -> Failure | None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            if RunFolder(job.folder).config_file.is_file():
+            if (run := RunFolder(job.folder)).config_file.is_file():
                 # Trusted by the command that named it, which compared the two.
-                resume(job.folder, quiet=quiet, trust_code=True)
+                there, names = run.read_config(), ("data", "root", "epochs")
+                changed: Any = {n: getattr(job.config, n) for n in names if getattr(there, n) != getattr(job.config, n)}
+                resume(job.folder, **changed, quiet=quiet, trust_code=True)
             else:
                 train(job.config, job.folder, quiet=quiet, splits=data(job.config))
         except BlockingIOError as error:
