@@ -152,12 +152,14 @@ def test_unprintable_letters_do_no_harm(make_run, tmp_path: Path):
 
 def test_unfinished_runs_are_flagged_and_in_no_mean(runs, make_run, tmp_path: Path):
     options = {"label": "erm", "method": {"type": "ERM"}, "events": [epoch(1, validation_accuracy=0.1)]}
-    killed = make_run(seed=3, tail='{"ev', **options)
+    with pytest.warns(UserWarning, match="cut short"):
+        killed = make_run(seed=3, tail='{"ev', **options)
     text = written([*runs, killed], tmp_path).text
-    for words in ("1 of 7 runs unfinished.", "unfinished: epoch 1 of 2", "96.0 ± 1.0", "over n = 3 seeds"):
+    for words in ("metrics.jsonl, line 2 is cut short and left out", "1 of 7 runs unfinished.", "unfinished: epoch 1 of 2", "96.0 ± 1.0", "over n = 3 seeds"):
         assert words in text
 
 
+@pytest.mark.filterwarnings("ignore:.*metrics.jsonl")
 def test_a_page_of_unfinished_runs_alone_shows_how_far_they_came(make_run, tmp_path: Path):
     found = written([make_run(events=[epoch(1, validation_accuracy=0.4)])], tmp_path)
     assert "No run of digits, preact_resnet18, 2 epochs has finished yet" in found.text

@@ -11,6 +11,9 @@ from report.factory import ended, epoch, outcome
 from report.suites import all_suites
 
 
+LEFT_OUT = r"ignore:.*(metrics\.jsonl|evaluation|weights)"  # of what is said of the runs that are made here
+
+
 def test_a_finished_run_is_read_whole(make_run):
     suites = all_suites()
     run = make_run(seed=3, pictures={"mixed.png": "Eight mixed digits."}, evaluations=suites)
@@ -31,6 +34,7 @@ def test_a_finished_run_is_read_whole(make_run):
     assert (found.settings, found.figures) == (suites["adversarial"].settings, suites["adversarial"].figures)
 
 
+@pytest.mark.filterwarnings(LEFT_OUT)
 @pytest.mark.parametrize("tail", ['{"event": "epo', '{"event": "epoch", "epoch": 3, "loss": "\xe2', "{", '{"a": [1, 2'])
 def test_the_half_line_of_a_killed_run_is_left_out(make_run, tail):
     folder = make_run(events=[epoch(1), epoch(2)]).folder
@@ -40,6 +44,41 @@ def test_the_half_line_of_a_killed_run_is_left_out(make_run, tail):
     assert not read_run(folder).finished
 
 
+ERM = {"weights": "a", "accuracy": 0.5, "event": "test", "suite": "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("events", "tail", "says"),
+    [
+        ([epoch(1)], '{"ev', r"metrics.jsonl, line 2 is cut short and left out: its writer was stopped amid it"),
+        ([], "junk", r"metrics.jsonl, line 1 is cut short and left out"),
+        ([epoch(1), epoch(1)], "", "line 2: epoch 1 comes again, and counts in place of the one before"),
+        ([epoch(1), {"event": "finish"}], "", "line 2: an event 'finish' is not known, and left out"),
+        ([epoch(1), ended()], "", "metrics.jsonl: 1 of 2 epochs have no record, the first of them epoch 2"),
+        ([outcome(0.9), ended()], "", "metrics.jsonl: 2 of 2 epochs have no record, the first of them epoch 1"),
+        ([epoch(1), outcome(0.9, epoch=1)], "", "line 2: a test of epoch 1 is left out: .* those of the last, 2"),
+        ([epoch(1), outcome("0.9")], "", "line 2: accuracy: expected a number, got '0.9', and is left out"),
+        ([epoch(1), outcome(None)], "", "line 2: accuracy: expected a number, got None, and is left out"),
+        ([epoch(1), {"event": "test"}], "", "line 2: a test without any metric is left out"),
+        (
+            [epoch(1), ERM, ERM | {"suite": "occlusion", "weights": "b"}, ERM | {"suite": "calibration"}],
+            "",
+            "tests are of different weights, those of accuracy, calibration but not of occlusion: measure it --again",
+        ),
+    ],
+)
+def test_what_is_left_out_or_doubtful_is_said(make_run, events, tail, says):
+    with pytest.warns(UserWarning, match=says) as caught:
+        run = make_run(events=events, tail=tail)
+    assert [str(warning.message) for warning in caught] == list(run.notes)
+    assert len(run.notes) == 1
+
+
+def test_nothing_is_said_of_a_whole_run(make_run):
+    assert make_run(seed=3, evaluations=all_suites()).notes == ()
+
+
+@pytest.mark.filterwarnings(LEFT_OUT)
 def test_events_are_taken_as_they_came(make_run):
     again = epoch(2, validation_accuracy=0.7)
     run = make_run(events=[epoch(1), epoch(2, validation_accuracy=0.6), epoch(3), {"event": "resume"}, again])
@@ -63,6 +102,7 @@ def test_settings_leave_out_seed_label_and_places(make_run):
     assert len(hashes[0]) == 10
 
 
+@pytest.mark.filterwarnings(LEFT_OUT)
 @pytest.mark.parametrize(
     "change",
     [{"weights": "fedcba"}, {"settings": {"steps": 1}}, {"suite": "other"}, {"network": "teacher"}],
@@ -72,7 +112,9 @@ def test_figures_of_another_measurement_than_the_newest_are_left_out(make_run, c
     suite = all_suites()["occlusion"]
     event = {"event": "test", "weights": suite.weights, "settings": suite.settings, "suite": "occlusion", **change}
     events = [outcome(0.9), ended(), event]
-    assert make_run(events=events, evaluations={"occlusion": suite}).evaluations == {}
+    without = make_run(events=events, evaluations={"occlusion": suite})
+    assert without.evaluations == {}
+    assert any("occlusion.json: its figures are left out" in note for note in without.notes)
     events.append(suite.event("occlusion"))
     assert set(make_run(events=events, evaluations={"occlusion": suite}).evaluations) == {"occlusion"}
 
@@ -100,6 +142,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path):
         ("config.json", '{"config": {"label": "a"}}', "config.data: expected str, got None"),
         ("metrics.jsonl", "\n[1]\n", "metrics.jsonl, line 2: expected a JSON object, got list"),
         ("metrics.jsonl", 'oops\n{"event": "end"}', "metrics.jsonl, line 1: not valid JSON"),
+        ("metrics.jsonl", '{"event": "end"}\n{"ev\n\n7\nx', "line 2: not valid JSON .*; nor are lines 4, 5"),
         ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl, line 1: event: expected str, got None"),
         ("metrics.jsonl", '{"event": "epoch", "epoch": true}\n', "line 1: epoch: expected int, got True"),
         ("pictures/mixed.png", "<svg>", "mixed.png: not a PNG picture"),
@@ -117,6 +160,7 @@ def test_a_broken_file_is_named_in_one_line(make_run, name, text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings(LEFT_OUT)
 def test_every_number_is_one_flat_record(make_run):
     run = make_run(seed=4, events=[outcome(0.75, nll=0.5), ended()])
     found = records([run])
@@ -129,6 +173,7 @@ def test_every_number_is_one_flat_record(make_run):
     assert {record["suite"] for record in found[2:]} == {"cost"}
 
 
+@pytest.mark.filterwarnings(LEFT_OUT)
 @pytest.mark.parametrize(
     ("events", "wanted"),
     [
@@ -143,6 +188,7 @@ def test_what_counts(make_run, events, wanted):
     assert found == ({"accuracy": wanted} if wanted else {})
 
 
+@pytest.mark.filterwarnings(LEFT_OUT)
 def test_names_say_network_split_and_suite(make_run):
     events = [
         outcome(0.9),
@@ -163,6 +209,7 @@ def test_names_say_network_split_and_suite(make_run):
     }
 
 
+@pytest.mark.filterwarnings(LEFT_OUT)
 def test_records_survive_the_file(make_run, tmp_path: Path):
     events = [outcome(math.inf, nll=1e-300), ended()]
     odd = make_run(label="µ ± \u2028 \ud800 <b>", events=events)
@@ -201,7 +248,7 @@ def test_labels_choose_and_order_rows():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "not valid JSON"),
+        (None, "cut short"),
         ({"value": "0.9"}, r"value: expected int \| float, got '0.9'"),
         ({"seed": True}, "seed: expected int, got True"),
         ({"settings": [1]}, r"settings: expected dict \| None, got \[1\]"),
@@ -213,7 +260,7 @@ def test_a_broken_line_of_records_is_named(make_run, tmp_path: Path, change, mes
     first = path.read_text().splitlines()[0]
     with path.open("a") as file:
         file.write("{" if change is None else json.dumps(json.loads(first) | change))
-    with pytest.raises(ValueError, match=rf"records.jsonl, line 5: {message}"):
+    with pytest.raises(ValueError, match=rf"records.jsonl, line 5(: | is ){message}"):
         read_records(path)
 
 

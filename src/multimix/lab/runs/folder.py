@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from multimix import __version__
 from multimix.lab._code import Code, Sources, digests
 from multimix.lab.runs.codec import code_of, from_json, named_files, to_json
 from multimix.lab.runs.environment import describe
-from multimix.lab.runs.files import replacing, unwritable
+from multimix.lab.runs.files import json_lines, replacing, unwritable
 
 C = TypeVar("C")
 
@@ -38,23 +39,23 @@ class Metrics:
 
     def read(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Return the events so far, or those of a kind; a last line that a killed run left half-written is not one."""
-        if not self.path.is_file():
-            return []
-        found = []
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").split("\n")[:-1], 1):
-            try:
-                event = json.loads(line or "null")
-            except ValueError as error:
-                raise ValueError(f"{self.path}, line {number} is damaged: {error}") from error
-            if line and (not isinstance(event, dict) or "event" not in event):
-                raise ValueError(f"{self.path}, line {number} is not an event")
-            if line and kind in (None, event["event"]):
-                found.append(event)
-        return found
+        return [event for event in self._read()[0] if kind in (None, event["event"])]
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Rewrite the file with the events for which ``wanted(event)`` holds."""
-        write_json_lines(self.path, [event for event in self.read() if wanted(event)])
+        """Rewrite the file with the events for which ``wanted(event)`` holds, and warn of a line that is none."""
+        events, left_out = self._read()
+        if left_out is not None:
+            warnings.warn(left_out, stacklevel=2)
+        write_json_lines(self.path, [event for event in events if wanted(event)])
+
+    def _read(self) -> tuple[list[dict[str, Any]], str | None]:
+        if not self.path.is_file():
+            return [], None
+        found, left_out = json_lines(self.path)
+        for where, event in found:
+            if not isinstance(event.get("event"), str):
+                raise ValueError(f"{where}: event: expected str, got {event.get('event')!r:.60}")
+        return [event for _, event in found], left_out
 
 
 class Folder:
