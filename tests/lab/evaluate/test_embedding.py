@@ -172,8 +172,8 @@ def test_the_picture_is_of_so_many_images_of_each_class_and_always_the_same():
         list(Embedding.of(source(60), EmbeddingSettings(picture_examples=25))(toy.images(), monitor))
     assert second.figures == first.figures
     picture = first.figures["picture"]
-    assert list(picture) == ["method", "x", "y", "label", "classes"]
-    assert (picture["method"], picture["classes"]) == ("tsne", list("abcde"))
+    assert list(picture) == ["method", "x", "y", "label", "classes", "examples"]
+    assert (picture["method"], picture["classes"], picture["examples"]) == ("tsne", list("abcde"), 60)
     assert np.bincount(picture["label"]).tolist() == [5] * 5
     assert len(picture["x"]) == len(picture["y"]) == 25
     assert all(value == round(value, 3) for value in picture["x"] + picture["y"])
@@ -194,7 +194,8 @@ def test_no_picture_where_none_is_wanted_or_there_is_nothing_to_see():
     monitor = Kept()
     list(Embedding.of(source(60), EmbeddingSettings(picture="none"))(toy.images(), monitor))
     constant = batches(torch.ones(30, 2), torch.arange(30) % 2)
-    found = dict(Embedding(constant, ("a", "b"))(toy.identity(2), monitor))
+    with pytest.warns(UserWarning, match="no picture of 30 embeddings, which are fewer than four or all the same"):
+        found = dict(Embedding(constant, ("a", "b"))(toy.identity(2), monitor))
     assert monitor.figures == {}
     assert "separation" not in found  # neither within nor between is there any distance
     assert (found["alignment"], found["effective_rank"]) == (pytest.approx(0, abs=1e-20), 0)

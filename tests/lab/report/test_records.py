@@ -10,7 +10,6 @@ from multimix.lab.report._records import method_name
 from report.factory import ended, epoch, outcome
 from report.suites import all_suites
 
-
 LEFT_OUT = r"ignore:.*(metrics\.jsonl|evaluation|weights)"  # of what is said of the runs that are made here
 
 

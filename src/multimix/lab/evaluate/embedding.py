@@ -18,7 +18,7 @@ from multimix._declared import Count, Ge, check
 from multimix.lab.data import ImageSet
 from multimix.lab.data._sets import stratified
 from multimix.lab.evaluate.passes import LabelledBatches, class_indices, embed, mean
-from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
 from multimix.protocols import SILENT, Monitor, Network
 
 _BLOCK = 1 << 23  # distances held at a time: 64 MiB
@@ -230,9 +230,12 @@ class Embedding:
             return
         kept = torch.arange(len(labels)) if len(labels) <= most else stratified(labels.cpu(), most, seed)[0]
         kept = kept.to(labels.device)
-        if (points := in_plane(embeddings[kept], method, seed=seed)) is not None:
+        points = in_plane(embeddings[kept], method, seed=seed)
+        if points is None:
+            warn("embedding", f"no picture of {len(kept)} embeddings, which are fewer than four or all the same")
+        else:
             x, y = (column.round(3).tolist() for column in points.T.astype(float))
-            about = {"label": labels[kept].tolist(), "classes": list(self.classes)}
+            about = {"label": labels[kept].tolist(), "classes": list(self.classes), "examples": len(labels)}
             monitor.record("picture", {"method": method, "x": x, "y": y, **about})
 
 

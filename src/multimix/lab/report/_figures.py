@@ -71,6 +71,7 @@ class Line:
     index: int
     places: tuple[float, ...]
     values: tuple[tuple[float, ...], ...]
+    whole: bool = True  # whether no seed has more places
 
     @property
     def mean(self) -> list[float]:
@@ -229,7 +230,7 @@ def line_of(name: str, index: int, series: Sequence[Mapping[float, float]]) -> l
     """Return one method's line from every seed's values by place; none where no place is in all of them."""
     common = sorted(set.intersection(*(set(one) for one in series))) if series else []
     values = tuple(tuple(one[place] for one in series) for place in common)
-    return [Line(name, index, tuple(common), values)] if common else []
+    return [Line(name, index, tuple(common), values, all(len(one) == len(common) for one in series))] if common else []
 
 
 def seeds_in_words(lines: Sequence[Line]) -> str:
@@ -237,7 +238,8 @@ def seeds_in_words(lines: Sequence[Line]) -> str:
     counts = {len(line.values[0]) for line in lines}
     if counts == {1}:
         return ", one seed"
-    return f": mean of {spanned(counts)} seeds; the band spans the lowest to the highest seed"
+    partly = "" if all(line.whole for line in lines) else "; drawn as far as all of its seeds have a value"
+    return f": mean of {spanned(counts)} seeds; the band spans the lowest to the highest seed{partly}"
 
 
 def legend_height(names: Sequence[str]) -> float:

@@ -94,20 +94,21 @@ def _common(every: Sequence[Data], key: str) -> Any:
 
 def _heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw accuracy by line and column, one figure a method, all with the same shades."""
-    cells = []  # in percent, mean over the seeds that have the lines and columns of the lowest
+    cells, counts = [], []  # in percent, mean over the seeds that have the lines and columns of the lowest
     for row in rows:
         names = [(_texts(data, kind.lines), _texts(data, kind.columns)) for data in row.data]
         size = tuple(map(len, names[0]))
         same = [data for data, own in zip(row.data, names, strict=True) if own == names[0]]
+        counts.append(len(same))
         cells.append(100 * _mean([_numbers(data, "accuracy", *size) for data in same], axis=0))
     finite = [value for one in cells for value in one[np.isfinite(one)]]
     if not finite:
         return []
     limits = (10 * math.floor(min(finite) / 10), max(10 * math.ceil(max(finite) / 10), 10))
-    return [_heat_map(kind, row, one, limits) for row, one in zip(rows, cells, strict=True)]
+    return [_heat_map(kind, *of_row, limits) for of_row in zip(rows, cells, counts, strict=True)]
 
 
-def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float, float]) -> Figure:
+def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, seeds: int, limits: tuple[float, float]) -> Figure:
     from matplotlib.colors import Normalize
 
     lines = [capital(in_words(name)) for name in _texts(row.data[0], kind.lines)]
@@ -116,7 +117,7 @@ def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, limits: tuple[float,
     steps = "; ".join(f"{kind.column} {name} {mean:.1f}" for name, mean in zip(columns, over_lines, strict=True))
     worst = int(np.nan_to_num(means, nan=np.inf).argmin())
     reference = 100 * _mean([value for data in row.data if isinstance(value := data.get(kind.reference), float)])
-    several = f", mean of {counted(len(row.seeds), 'seed')}" if len(row.seeds) > 1 else ""
+    several = f", mean of {counted(seeds, 'seed')}{_of_all(seeds, row)}" if len(row.seeds) > 1 else ""
     without = f" Without {kind.line} {reference:.1f} %." if math.isfinite(reference) else ""
     what = f"accuracy (%) by {kind.line} and {kind.column}"
 
@@ -163,7 +164,7 @@ def _reliability(kind: Reliability, row: Drawn) -> Figure:
         height=4.6,
         panels={"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": [3.2, 1]}},
         alt=f"Reliability diagram of {row.name}, {kind.when}: accuracy by confidence. {listing or 'No examples'}.",
-        caption=f"{row.name}, {kind.when}{_pooled(row.seeds)}: a bar is as high as the accuracy of the examples "
+        caption=f"{row.name}, {kind.when}{_pooled(same, row)}: a bar is as high as the accuracy of the examples "
         "in its bin of confidence; hatched is its gap to their mean confidence, and on the dashed line there is none. "
         f"Mean gap {gap:.1f} %, bins weighted by their examples, whose shares stand below.",
     )
@@ -183,9 +184,14 @@ def _paint_bins(panels: Any, edges: np.ndarray, inside: tuple[np.ndarray, ...], 
     below.set(xlabel="Confidence (%)", ylabel="Examples (%)")
 
 
-def _pooled(seeds: Sequence[Any]) -> str:
+def _pooled(seeds: Sequence[Any], row: Drawn) -> str:
     """Say in a caption how many seeds are drawn as one, where there are several."""
-    return f", {counted(len(seeds), 'seed')} pooled" if len(seeds) > 1 else ""
+    return f", {counted(len(seeds), 'seed')} pooled{_of_all(len(seeds), row)}" if len(row.seeds) > 1 else ""
+
+
+def _of_all(seeds: int, row: Drawn) -> str:
+    """Say behind a number of seeds that others are left out, where they are."""
+    return f" of {len(row.seeds)}, as the others were measured otherwise" if seeds < len(row.seeds) else ""
 
 
 def _scatter(kind: Scatter, row: Drawn) -> Figure:
@@ -259,7 +265,7 @@ def _histogram(kind: Histogram, row: Drawn, rows: Sequence[Drawn]) -> list[Figur
         return []
     listing = "; ".join(f"{line.name} {middles[line.mean.index(max(line.mean))]:.3g}" for line in lines)
     alt = f"Histogram of {row.name}: {kind.axis}. Most frequent: {listing}."
-    caption = f"{row.name}{_pooled(same)}: {kind.title}{row.one_of if len(same) < len(row.seeds) else ''}"
+    caption = f"{row.name}{_pooled(same, row)}: {kind.title}"
     return [draw_lines(lines, kind.axis, "Share (%)", alt=alt, caption=caption)]
 
 
@@ -339,7 +345,7 @@ def _overlap(row: Drawn, score: str, data: Data, other: str) -> Figure:
         alt=f"Histogram of {word} of {row.name}: test images around {_median(edges, inside):.3g}, {other} around "
         f"{_median(edges, outside):.3g}; {np.minimum(inside, outside).sum():.0f} % of the areas in common.",
         caption=f"{row.name}: {word} of test images (filled) and of {other} (dashed); the less they overlap, the "
-        f"better.{row.one_of}",
+        f"better. The outer bins hold what lies beyond them, too.{row.one_of}",
     )
 
 

@@ -1,6 +1,7 @@
 """Differences between methods seed by seed: what two runs share, as first weights and order of images, cancels."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,10 +136,13 @@ def _compared(summary: Summary, against: str, metrics: Sequence[str] | None) -> 
     if not chosen:
         usual = "" if metrics is not None else f", and {listed(_USUAL)} are not among them"
         raise ValueError(f"metrics: expected some of {clean(', '.join(measured))}, got none{usual}")
+    found = [one for one in found if set(chosen) & set(one.metrics)]
+    if without := [clean(one.title) for one in summary.comparisons if one not in found]:
+        missing = f"{clean(against)} beside another method, or the metrics that are compared"
+        warnings.warn(f"no differences are given of {'; '.join(without)}: there is not {missing}", stacklevel=4)
     return [
         (one, _row(one, against), {name: paired(one, name, against) for name in chosen if name in one.metrics})
         for one in found
-        if set(chosen) & set(one.metrics)
     ]
 
 
