@@ -14,6 +14,7 @@ from typing_extensions import Self
 from multimix._declared import Checked, Count, Fraction, Interval
 from multimix.methods._predict import Step, Steps, on_grid, wanted_of
 from multimix.ops import (
+    CrossEntropy,
     Impl,
     LazyWeights,
     LossOptions,
@@ -122,6 +123,8 @@ class TupleMethod(Checked, Steps):
         """Return the arguments of a mixed loss, of the examples of all processes if the network gathers them."""
         network, teacher, targets = step.network, step.teacher, step.targets
         objective, generator = objective_of(network), step.generator
+        if self.confidence is not None and not isinstance(getattr(objective, "objective", objective), CrossEntropy):
+            raise ValueError(f"confidence must be None for {objective!r}: it is the probability of one class of k")
         over = network if self.tuples_over == "all" else None
         gather = getattr(over, "gather", None)
         if own.mask is not None and gather is not None:
