@@ -6,7 +6,7 @@ from torch import Tensor, bincount
 
 from multimix.lab._code import split_reference
 from multimix.lab.cli._parser import Options, Parser
-from multimix.lab.data import DATASETS, Splits, load, own_data
+from multimix.lab.data import DATASETS, Splits, UnreadableError, load, own_data
 
 OPTIONS: Options = {
     "data": {"help": f"{', '.join(DATASETS)}, FILE.py:FUNCTION, or the path of a folder"},
@@ -32,7 +32,13 @@ def main(arguments: list[str]) -> None:
         name = own_data(name)
     elif Path(name).is_dir() and name not in DATASETS:
         name = f"folder:{name}"
-    splits = load(name, **given)
+    try:
+        splits = load(name, **given)
+    except UnreadableError as error:
+        if error.problems:
+            print(*error.problems, sep="\n")
+            raise ValueError(f"{len(error.problems)} files cannot be read; --skip-unreadable leaves them out") from None
+        raise
     print(*splits.notes, *table(splits), sep="\n")
 
 

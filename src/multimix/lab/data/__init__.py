@@ -8,6 +8,7 @@ the same promise: batch i of an epoch depends on the seed, the epoch and i alone
 from multimix.lab.data._batches import Augment, Batches, Crops, normalise
 from multimix.lab.data._identity import difference, identity
 from multimix.lab.data._load import DATASETS, load, own_data
+from multimix.lab.data._pixels import UnreadableError
 from multimix.lab.data._sets import Files, Images, ImageSet, Splits, first_of, seed_of
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ImageSet",
     "Images",
     "Splits",
+    "UnreadableError",
     "difference",
     "first_of",
     "identity",

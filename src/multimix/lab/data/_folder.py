@@ -93,10 +93,12 @@ def _readable(trees: dict[str, Files], survey: Survey, *, skip_unreadable: bool)
     bad = {path: look.problem for path, look in looks.items() if look.problem is not None}
     if bad and not skip_unreadable:
         more = f"; and {len(bad) - _LISTED} more, which multimix data lists" if len(bad) > _LISTED else ""
-        raise UnreadableError(
+        error = UnreadableError(
             f"{len(bad)} of {len(paths)} files cannot be read as images; mend or remove them, or leave them out with"
             f" skip_unreadable=True (--skip-unreadable): {'; '.join(list(bad.values())[:_LISTED])}{more}"
         )
+        error.problems = [*bad.values()]
+        raise error
     for path in bad:
         survey.leave_out("cannot be read", path)
     sizes = sorted(look.size for look in looks.values() if look.size is not None)

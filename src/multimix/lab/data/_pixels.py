@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -35,7 +35,9 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Deco
 
 
 class UnreadableError(ValueError):
-    """A file is not an image that can be read."""
+    """Files are not images that can be read; ``problems`` has a line for each if they are several."""
+
+    problems: Sequence[str] = ()
 
 
 def read_image(path: str, *, upright: bool = True) -> Image.Image:
@@ -141,7 +143,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
-    found = image.getextrema()
+    found: Any = image.getextrema()
     return found if isinstance(found[0], tuple) else (found,)
 
 
