@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from multimix.lab.report import read_run, records
 from multimix.lab.runs.checkpoint import load_newest, previous, save_checkpoint
 from multimix.lab.runs.environment import Terminated, sigterm_noted
 from multimix.lab.runs.folder import Folder, Metrics
@@ -54,6 +56,30 @@ def test_a_kill_between_two_names_leaves_the_older_checkpoint(stopped, whole):
     assert resume(stopped, quiet=True).finished
     assert not (stopped / "previous.ckpt").exists()
     assert weights(stopped) == weights(whole)
+
+
+def test_a_finished_run_without_its_records_is_measured_again(tmp_path, whole):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "metrics.jsonl").unlink()
+    with pytest.warns(UserWarning, match=r"no record of 2 of 2 epochs that were trained: .* is measured again"):
+        run = resume(folder, quiet=True)
+    assert weights(folder) == weights(whole)
+    before, now = (Metrics(path / "metrics.jsonl") for path in (whole, folder))
+    (last,) = now.read("epoch")
+    kept = ("event", "epoch", "step", "validation_accuracy", "validation_nll", "validation_ece")
+    assert last == {name: before.read("epoch")[-1][name] for name in kept}
+    for name in ("accuracy", "nll", "ece", "weights"):
+        assert [test[name] for test in now.read("test")] == [test[name] for test in before.read("test")]
+    assert set(now.read("end")[0]) == {"event", "peak_mib"}
+    assert run.finished
+    with pytest.warns(UserWarning, match="1 of 2 epochs have no record, the first of them epoch 1"):
+        assert {record["metric"] for record in records([read_run(folder)])} >= {"accuracy", "peak_mib"}
+    for name in ("metrics.jsonl", "last.ckpt"):
+        (folder / name).unlink()
+    with pytest.warns(UserWarning, match="neither records of its end nor a checkpoint: it is trained anew"):
+        resume(folder, quiet=True)
+    assert weights(folder) == weights(whole)
 
 
 @pytest.mark.bad_input

@@ -161,7 +161,7 @@ def detection_records(run: DetectFolder) -> Iterator[dict[str, Any]]:
     for event in run.metrics.read():
         suite, numbers = "cost", {}
         if event["event"] == "end":
-            numbers = {name: event[name] for name in ("seconds", "step_seconds", "peak_mib")}
+            numbers = {name: event[name] for name in ("seconds", "step_seconds", "peak_mib") if name in event}
         elif event["event"] == "detection":
             suite, start = "detection", f"detection/{event['split']}/{event['when']}"
             numbers = {f"{start}/{name}": value for name, value in event.items() if _METRIC.fullmatch(name)}

@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -168,6 +169,10 @@ def go_on(run: F, build: Callable[[dict[str, Any] | None], Task], *, quiet: bool
                     run.write_json(run.environment_file, describe(loop.task.device))
                 done = loop.task.at.epoch  # what was recorded after the checkpoint comes again
                 run.metrics.keep(lambda e: e.get("when") == "before" or (e["event"] == "epoch" and e["epoch"] <= done))
+                if saved is None and run.weights.exists():
+                    lost = f"{run.path} has neither records of its end nor a checkpoint: it is trained anew"
+                    warnings.warn(lost, stacklevel=2)
+            loop.measure_again()
             loop.finish()
     return run
 
@@ -179,6 +184,26 @@ class Loop:
         self.run, self.task, self.config = run, task, task.config
         self.quiet = quiet or not processes.is_main_process()
         self.log = LossLog()
+
+    def measure_again(self) -> None:
+        """Say which of the epochs that the checkpoint has behind it have no record; of a last one, validate again."""
+        task, recorded = self.task, {event["epoch"] for event in processes.broadcast(self.run.metrics.read("epoch"))}
+        lost = [number for number in range(1, task.at.epoch + 1) if number not in recorded]
+        if not lost:
+            return
+        record = {"epoch": task.at.epoch, "step": task.at.step}
+        if task.at.epoch in lost:
+            task.at.epoch -= 1
+            record |= {f"validation_{name}": value for name, value in task.validate().items()}
+            task.at.epoch += 1
+        if processes.is_main_process():
+            warnings.warn(
+                f"{self.run.metrics.path} has no record of {len(lost)} of {task.at.epoch} epochs that were trained:"
+                " their losses and times stay unknown, and what is validated and tested is measured again",
+                stacklevel=3,
+            )
+            if task.at.epoch in lost:
+                self.run.metrics.write("epoch", **record)
 
     def finish(self) -> None:
         """Train to the end, measure and save."""
@@ -203,10 +228,10 @@ class Loop:
         with self._explained():  # a signal ends this at once: only a measurement is lost
             task.conclude(self.run, quiet=self.quiet)
         if processes.is_main_process():
-            epochs_done = self.run.metrics.read("epoch")
-            seconds = sum(event["seconds"] for event in epochs_done)
-            each = seconds / (batches * len(epochs_done))
-            self.run.metrics.write("end", seconds=seconds, step_seconds=each, peak_mib=peak_mib(task.device))
+            timed = [event["seconds"] for event in self.run.metrics.read("epoch") if "seconds" in event]
+            cost = {"seconds": sum(timed)} if len(timed) == epochs else {}
+            cost |= {"step_seconds": sum(timed) / (batches * len(timed))} if timed else {}
+            self.run.metrics.write("end", **cost, peak_mib=peak_mib(task.device))
             previous(self.run.checkpoint).unlink(missing_ok=True)
 
     def _after_batch(self, shown: Display, *, stepped: bool) -> None:
