@@ -2,27 +2,41 @@ import pickle
 
 import numpy as np
 import pytest
+import sklearn
 import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_blobs
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 import multimix as mm
+from multimix.integrations._tables import by_class, by_label
 from multimix.integrations.sklearn import MultiMixClassifier, MultiMixRegressor, perceptron
+
+REPEATED = "mini-batches are random: a row that counts twice is mixed otherwise than two rows"
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@parametrize_with_checks([MultiMixClassifier((64,), epochs=15), MultiMixRegressor(epochs=15)])
+@parametrize_with_checks(
+    [MultiMixClassifier((64,), epochs=15, learning_rate=0.01), MultiMixRegressor(epochs=15)],
+    expected_failed_checks=lambda estimator: {"check_sample_weight_equivalence_on_dense_data": REPEATED},
+)
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 
 
 def blobs(n=90):
     return make_blobs(n, centers=3, n_features=5, random_state=0)
+
+
+def several(y):
+    return np.stack([y == 0, y != 1], 1).astype(int)
 
 
 def test_learns_iris_and_diabetes():
@@ -106,17 +120,197 @@ def test_constant_columns_and_outliers():
     assert np.isfinite(fitted.predict_proba(x)).all()
 
 
-def test_held_out_rows_stop_early_and_the_best_weights_stay(capsys):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_held_out_rows_stop_early_and_the_best_weights_stay(weighted, capsys):
     x, y = blobs()
     y = np.random.default_rng(0).permutation(y)  # nothing to learn: the held-out loss soon rises
+    weights = np.arange(1.0, 91.0) if weighted else None
     settings = {"method": mm.ERM(), "validation": 0.3, "patience": 3, "learning_rate": 0.01, "verbose": 1}
-    fitted = MultiMixClassifier(epochs=200, random_state=0, **settings).fit(x, y)
+    fitted = MultiMixClassifier(epochs=200, random_state=0, **settings).fit(x, y, weights)
     seen = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines()]
     assert fitted.n_epochs_ == len(fitted.loss_curve_) == len(seen) == np.argmin(seen) + 1 + 3 < 100
     seed = int(np.random.RandomState(0).randint(2**31 - 1))
-    held = torch.randperm(90, generator=torch.Generator().manual_seed(seed))[:27].numpy()
-    loss = -np.log(fitted.predict_proba(x[held])[np.arange(27), y[held]]).mean()
-    assert loss == pytest.approx(min(seen), abs=1e-4)
+    order = torch.randperm(90, generator=torch.Generator().manual_seed(seed)).numpy()
+    held = [row for k in range(3) for row in [row for row in order if y[row] == k][:9]]
+    losses = -np.log(fitted.predict_proba(x[held])[np.arange(27), y[held]])
+    assert np.average(losses, weights=None if weights is None else weights[held]) == pytest.approx(min(seen), abs=1e-4)
+
+
+@pytest.mark.parametrize(("counts", "share"), [((20, 2), 0.3), ((50, 30, 20), 0.25), ((7, 5, 1), 0.5), ((2, 2), 0.9)])
+def test_no_class_is_lost_from_training_and_each_is_held_out_by_its_share(counts, share):
+    classes = np.repeat(np.arange(len(counts)), counts)
+    for seed in range(60):
+        held = by_class(np.random.default_rng(seed).permutation(len(classes)), share, classes)
+        assert len(set(held)) == len(held)
+        found = np.bincount(classes[held], minlength=len(counts))
+        assert (found < counts).all()
+        assert all(k == 1 or abs(min(share * k, k - 1) - n) < 1 for k, n in zip(counts, found, strict=True))
+    if min(counts) * share > 0.5 and share < 0.5:
+        theirs = train_test_split(classes, test_size=share, stratify=classes, random_state=0)[1]
+        assert np.array_equal(found, np.bincount(theirs))
+
+
+def test_every_label_is_there_and_missing_in_training():
+    labels = np.zeros((20, 3), int)
+    labels[0, 0] = labels[1:, 1] = labels[:10, 2] = 1  # one row has the first label, one lacks the second
+    for seed in range(20):
+        held = by_label(np.random.default_rng(seed).permutation(20), 0.5, labels)
+        kept = np.delete(labels, held, 0)
+        assert len(kept) == 10
+        assert (kept.any(0) & ~kept.all(0)).all()
+
+
+CLASSES = {0: 3.0, 2: 0.5}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["classes", "balanced", CLASSES, "labels", "values"], ids=str)
+def test_the_loss_is_torchs_with_its_weights(kind, weighted):
+    x, y = blobs()
+    x, y = x[:80], y[:80]
+    weights = np.random.default_rng(0).integers(1, 5, 80) if weighted else np.ones(80)
+    settings = {"method": mm.ERM(), "epochs": 1, "batch_size": 80, "random_state": 0}
+    estimator = MultiMixClassifier((8,), **settings)
+    if kind == "values":
+        estimator = MultiMixRegressor((8,), **settings)
+        y = np.stack([x[:, 0] ** 2, x[:, 1]], 1)
+        mean = np.average(y, 0, weights)
+        y = (y - mean) / np.sqrt(np.average((y - mean) ** 2, 0, weights))
+    elif kind == "labels":
+        y = several(y)
+    elif kind != "classes":
+        estimator.set_params(class_weight=kind)
+    found = estimator.fit(x, y, weights if weighted else None).loss_curve_[0]
+
+    mean = np.average(x, 0, weights)
+    rows = torch.from_numpy((x - mean) / np.sqrt(np.average((x - mean) ** 2, 0, weights))).float()
+    torch.manual_seed(int(np.random.RandomState(0).randint(2**31 - 1)))
+    outputs = perceptron(5, 2 if y.ndim == 2 else 3, (8,))(rows).detach().double()
+    amounts, targets = torch.from_numpy(weights).double(), torch.from_numpy(y)
+    if kind == "values":
+        losses = F.mse_loss(outputs, targets, reduction="none").mean(1)
+    elif kind == "labels":
+        losses = F.binary_cross_entropy_with_logits(outputs, targets.double(), reduction="none").mean(1)
+    else:
+        losses = F.cross_entropy(outputs, targets, reduction="none")
+        by_class = [CLASSES.get(k, 1.0) for k in range(3)] if kind == CLASSES else np.ones(3)
+        if kind == "balanced":
+            by_class = compute_class_weight("balanced", classes=np.arange(3), y=np.repeat(y, weights.astype(int)))
+        amounts = amounts * torch.tensor(by_class)[targets]
+    assert found == pytest.approx(float((amounts * losses).sum() / amounts.sum()), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "values"])
+def test_weights_are_rows_repeated_where_nothing_is_random(kind):
+    x, y = blobs(40)
+    y = {"classes": y, "labels": several(y), "values": x[:, 0] * x[:, 1]}[kind]
+    make = MultiMixRegressor if kind == "values" else MultiMixClassifier
+    estimator = make((8,), method=mm.ERM(), epochs=20, batch_size=1000, learning_rate=0.01, random_state=0)
+    weights = np.random.default_rng(0).integers(0, 4, 40)
+    weighted = clone(estimator).fit(x, y, 7.0 * weights)
+    repeated = clone(estimator).fit(np.repeat(x, weights, 0), np.repeat(y, weights, 0))
+    assert weighted.loss_curve_ == pytest.approx(repeated.loss_curve_, rel=1e-4)
+    assert weighted.score(x, y) == pytest.approx(repeated.score(x, y), abs=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"class_weight": "balanced"}, {"class_weight": {1: 2, 0: 2, 2: 2}}], ids=str)
+def test_equal_weights_are_none_and_weight_0_is_not_there(settings):
+    x, y = blobs()
+    estimator = MultiMixClassifier((8,), epochs=3, validation=0.2, random_state=0)
+    expected = estimator.fit(x, y).predict_proba(x)
+    weights = np.r_[np.full(90, 3.5), 0, 0]
+    more = np.r_[x, [[1e300] * 5, [-5.0] * 5]], np.r_[y, 0, 7]
+    fitted = estimator.set_params(**settings).fit(*more, weights)
+    assert np.array_equal(fitted.predict_proba(x), expected)
+    assert fitted.classes_.tolist() == [0, 1, 2]
+
+
+def test_sample_weights_are_routed():
+    x, y = blobs(60)
+    with sklearn.config_context(enable_metadata_routing=True):
+        estimator = MultiMixClassifier((8,), epochs=2, random_state=0).set_fit_request(sample_weight=True)
+        estimator.set_score_request(sample_weight=True)
+        search = GridSearchCV(estimator, {"epochs": [2]}, cv=2).fit(x, y, sample_weight=np.arange(60.0))
+    expected = clone(estimator).fit(x, y, np.arange(60.0)).predict_proba(x)
+    assert np.array_equal(search.predict_proba(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [(np.array, int), (csr_matrix, int), (np.ndarray.tolist, int), (lambda y: y.astype(bool), bool)],
+)
+def test_labels_of_which_several_hold(form, dtype):
+    x, y = blobs()
+    y = several(y)
+    fitted = MultiMixClassifier((16,), epochs=30, learning_rate=0.01, validation=0.1, random_state=0).fit(x, form(y))
+    probabilities = fitted.predict_proba(x)
+    rows = torch.from_numpy(fitted.scaler_.transform(x)).float()
+    assert np.allclose(probabilities, fitted.network_(rows).sigmoid().detach().numpy(), atol=1e-5)
+    assert np.array_equal(fitted.predict(x), probabilities > 0.5)
+    assert fitted.predict(x).dtype == dtype
+    assert fitted.score(x, y) > 0.9
+    assert cross_val_score(fitted, x, y, cv=2, scoring="roc_auc").min() > 0.9  # MLPClassifier has NaN for two labels
+
+
+def test_settings_of_the_method_are_parameters():
+    x, y = blobs()
+    own = mm.SelfDistilled(mm.MultiMix(tuples=32))
+    estimator = MultiMixClassifier((8,), method=own, epochs=2, random_state=0)
+    assert estimator.get_params()["method__method__tuples"] == 32
+    assert "method__gamma" not in estimator.get_params(deep=False)
+    estimator.set_params(method__method__tuples=64, method__gamma=0.7)
+    assert (estimator.method.gamma, estimator.method.method, own.method.tuples) == (0.7, mm.MultiMix(64), 32)
+    search = GridSearchCV(clone(estimator), {"method__method__effective": [2, 3]}, cv=2).fit(x, y)
+    assert search.best_estimator_.method.method.tuples == 64
+    for given in (None, "multimix"):
+        changed = MultiMixClassifier((8,), method=given, epochs=2, random_state=0).set_params(method__effective=3)
+        expected = MultiMixClassifier((8,), method=mm.MultiMix(effective=3), epochs=2, random_state=0)
+        assert np.array_equal(changed.fit(x, y).predict_proba(x), expected.fit(x, y).predict_proba(x))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("method__tupels", r"Invalid parameter 'tupels' for estimator MultiMix\(.*Valid parameters are: \['tuples', "),
+        ("method__tuples__x", "Invalid parameter 'x' for estimator 1000"),
+        ("methods__tuples", "Invalid parameter 'methods' for estimator MultiMixClassifier"),
+    ],
+)
+def test_settings_that_a_method_does_not_have_are_named(name, message):
+    with pytest.raises(ValueError, match=message):
+        MultiMixClassifier().set_params(**{name: 3})
+
+
+@pytest.mark.parametrize("method", [mm.SelfDistilled(mm.MultiMix(32)), mm.Alternate((mm.AdaMixUp(), mm.Mixup()))])
+def test_a_second_fit_begins_anew_and_so_does_a_method_that_has_learned(method):
+    x, y = blobs()
+    estimator = MultiMixClassifier((8,), method=method, epochs=2, random_state=0)
+    expected = estimator.fit(x, y).predict_proba(x)
+    assert np.array_equal(estimator.fit(x, y).predict_proba(x), expected)
+    learned = pickle.loads(pickle.dumps(method))  # noqa: S301
+    for part in mm.protocols.stateful(learned):
+        part.prepare(perceptron(3, 2, (4,)))
+    estimator.set_params(method=pickle.loads(pickle.dumps(learned)))  # noqa: S301
+    assert np.array_equal(estimator.fit(x, y).predict_proba(x), expected)
+    state = np.random.RandomState(0)
+    first, second = (MultiMixClassifier((8,), epochs=2, random_state=state).fit(x, y) for _ in range(2))
+    assert first.loss_curve_ != second.loss_curve_  # the second goes on in the stream, as elsewhere in scikit-learn
+
+
+@pytest.mark.bad_input
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was():
+    x, y = blobs()
+    estimator = MultiMixClassifier((8,), epochs=2, method=mm.CutMix())
+    before = dict(vars(estimator))
+    with pytest.raises(ValueError, match="images"):
+        estimator.fit(x, y)
+    assert vars(estimator) == before
+    estimator.set_params(method=None).fit(x, y)
+    before = dict(vars(estimator))
+    with pytest.raises(ValueError, match="1 class"):
+        estimator.fit(x[:, :2], y * 0)
+    assert vars(estimator) == before
 
 
 def test_network_of_ones_own():
@@ -150,6 +344,16 @@ def test_pickles_prints_and_predicts_on_the_cpu(capsys):
     assert capsys.readouterr().out == f"epoch 1 of 2: loss {losses[0]:.4f}\nepoch 2 of 2: loss {losses[1]:.4f}\n"
 
 
+def network_of(outputs, objective=None):
+    return lambda features, _: mm.adapt(
+        nn.Sequential(nn.Linear(features, 4), nn.ReLU(), nn.Linear(4, outputs)), objective=objective
+    )
+
+
+ONCE = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+MultiMixClassifier(network=lambda f, c: ONCE, epochs=1).fit(*blobs())
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
@@ -167,6 +371,28 @@ def test_pickles_prints_and_predicts_on_the_cpu(capsys):
         ({"validation": 0.001}, ValueError, "validation=0.001 of 90 samples leaves none on one side"),
         ({"device": "abacus"}, ValueError, "device must be 'auto' or a torch device such as 'cpu', got 'abacus'"),
         ({"device": "cuda:1"}, ValueError, "device 'cuda:1' is not there: torch sees no CUDA device"),
+        ({"learning_rate": 1e30}, ValueError, "training diverged in epoch 2, the loss is nan; lower learning_rate"),
+        ({"validation": 0.3, "learning_rate": 1e30}, ValueError, "training diverged in epoch .* of held-out examples"),
+        (
+            {"class_weight": "balance"},
+            ValueError,
+            "class_weight must be None, 'balanced' or a dict of classes, got 'ba",
+        ),
+        ({"class_weight": {0: 1, 7: 2}}, ValueError, r"class_weight must be of classes of y, \[0, 1, 2\], got \[7\]"),
+        ({"class_weight": {1: 0}}, ValueError, r"class_weight\[1\] must be above 0 and finite, got 0"),
+        ({"network": nn.Linear(5, 3)}, TypeError, r"network must be a function \(features, outputs\) -> torch"),
+        ({"network": network_of(4)}, ValueError, r"network must return 3 outputs a row, \(90, 3\), got \(90, 4\)"),
+        ({"network": lambda f, c: ONCE}, ValueError, "network must return a new module at each call, got one that was"),
+        (
+            {"network": network_of(3, mm.SquaredError())},
+            ValueError,
+            "network is trained for SquaredError.* but y is for",
+        ),
+        (
+            {"network": network_of(3, mm.CrossEntropy((1, 2, 3))), "class_weight": {0: 2}},
+            ValueError,
+            "class_weight must be None for a network that is trained for",
+        ),
         ({"network": lambda f, c: 1}, TypeError, r"network must return a torch\.nn\.Module, got int"),
         ({"method": mm.CutMix()}, ValueError, "inputs must be"),
     ],
@@ -176,3 +402,44 @@ def test_bad_settings_are_named(settings, error, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(error, match=message):
         MultiMixClassifier(**settings).fit(*blobs())
+
+
+LABELS = several(blobs()[1])
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("estimator", "data", "message"),
+    [
+        (MultiMixClassifier(), {"y": LABELS + 1}, "y must hold 0 and 1 only where it has several columns, one a label"),
+        (MultiMixClassifier(), {"y": LABELS * 0.5}, "y must hold 0 and 1 only where it has several columns"),
+        (MultiMixClassifier(), {"y": LABELS.astype(str)}, "y must hold 0 and 1 only where it has several columns"),
+        (MultiMixClassifier(), {"y": np.where(LABELS, np.nan, 0)}, "Input y contains NaN"),
+        (MultiMixClassifier(class_weight="balanced"), {"y": LABELS}, "class_weight must be None where y has several"),
+        (MultiMixClassifier(method="multimix-recommended"), {"y": LABELS}, "confidence must be None for BinaryCrossEn"),
+        (
+            MultiMixRegressor(method="multimix-recommended"),
+            {"y": LABELS},
+            r"confidence must be None for SquaredError\(\)",
+        ),
+        (
+            MultiMixClassifier(),
+            {"x": 1e200 * blobs()[0]},
+            "X must have columns whose variance float64 can hold, got val",
+        ),
+        (MultiMixRegressor(), {"x": 1e-200 * blobs()[0]}, "X must have columns whose variance float64 can hold"),
+        (MultiMixRegressor(), {"y": 1e200 * blobs()[0]}, "y must have columns whose variance float64 can hold"),
+        (MultiMixClassifier(), {"weights": -np.ones(90)}, "Negative values in data passed to `sample_weight`"),
+        (MultiMixClassifier(), {"weights": blobs()[1] == 1}, "y must hold at least 2 classes, got 1 class: 1"),
+        (
+            MultiMixClassifier(validation=0.5),
+            {"x": np.eye(2), "y": [0, 1]},
+            "validation=0.5 of 2 samples leaves none on one side",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_data_that_cannot_be_used_are_named(estimator, data, message):
+    x, y = blobs()
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(data.get("x", x), data.get("y", y), data.get("weights"))
