@@ -12,6 +12,7 @@ from multimix.integrations._training import TrainingMethod
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the host's own imports
     from lightning import pytorch as pl
+    from lightning.pytorch.tuner import Tuner
 
     from multimix.integrations.lightning import MultiMixCallback, MultiMixModule
 
@@ -53,8 +54,8 @@ def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.05)
 
 
-def loader(toy):
-    return DataLoader(TensorDataset(toy.images, toy.labels), batch_size=9)
+def loader(toy, data=None):
+    return DataLoader(TensorDataset(toy.images, toy.labels) if data is None else data, batch_size=9)
 
 
 def trainer_of(*callbacks, epochs=2, **options):
@@ -69,12 +70,14 @@ def fit(module, data, *callbacks, ckpt_path=None, **options):
     return [loss * options.get("accumulate_grad_batches", 1) for loss in recorder.losses], trainer
 
 
-def with_module(toy, method, **options):
-    return fit(MultiMixModule(toy.adapt(toy.model), method, optimizer=sgd, seed=3), loader(toy), **options)
+def with_module(toy, method, *, data=None, objective=None, unpack=None, **options):
+    given = {"objective": objective, "unpack": unpack, "seed": 3}
+    return fit(MultiMixModule(toy.adapt(toy.model), method, optimizer=sgd, **given), loader(toy, data), **options)
 
 
-def with_callback(toy, method, **options):
-    return fit(Own(toy.model), loader(toy), MultiMixCallback(method, seed=3, **SPLIT), **options)
+def with_callback(toy, method, *, data=None, objective=None, unpack=None, **options):
+    given = {"objective": objective, "unpack": unpack, "seed": 3}
+    return fit(Own(toy.model), loader(toy, data), MultiMixCallback(method, **given, **SPLIT), **options)
 
 
 ways = pytest.mark.parametrize("way", [with_module, with_callback])
@@ -206,6 +209,25 @@ def test_bad_arguments_are_named(toy):
         MultiMixModule(toy.adapt(toy.model), 3)
     with pytest.raises(ValueError, match="unknown method 'mixupp'; did you mean"):
         MultiMixCallback("mixupp")
+    several = mm.adapt(copy.deepcopy(toy.model), **SPLIT, objective=mm.BinaryCrossEntropy())
+    for kind, said, options in (
+        (TypeError, r"objective must be an Objective .*, got CrossEntropyLoss", {"objective": nn.CrossEntropyLoss()}),
+        (
+            ValueError,
+            r"objective CrossEntropy.* contradicts that of the network, Bin",
+            {"objective": OBJECTIVES["all"][0]},
+        ),
+        (ValueError, "weight_decay must be left out with an optimizer", {"optimizer": sgd, "weight_decay": 0.1}),
+        (ValueError, "learning_rate must be at least 0, got -1", {"learning_rate": -1}),
+        (TypeError, "seed must be an integer or None, got 0.5", {"seed": 0.5}),
+    ):
+        with pytest.raises(kind, match=said):
+            MultiMixModule(several, **options)
+    with pytest.raises(ValueError, match=r"unpack must return \(inputs, targets\), .*, got Tensor"):
+        fit(MultiMixModule(several, unpack=lambda batch: batch[0]), loader(toy))
+    mapping = loader(toy, StackDataset(image=toy.images, label=toy.labels))
+    with pytest.raises(ValueError, match="a mapping with 'labels', got dict of image, label; pass unpack="):
+        fit(MultiMixModule(several), mapping)
     own, manual = Own(toy.model), Own(toy.model)
     manual.automatic_optimization = False
     for module, callback, said in (
@@ -216,8 +238,198 @@ def test_bad_arguments_are_named(toy):
         with pytest.raises(ValueError, match=said):
             fit(module, loader(toy), callback)
     unlabelled = DataLoader(TensorDataset(toy.images), batch_size=9)
-    with pytest.raises(ValueError, match=r"batch must be a pair \(inputs, targets\), got list; pass unpack="):
+    with pytest.raises(ValueError, match=r"batch must be a pair .* or a mapping with 'labels', got list; pass unpack="):
         fit(MultiMixModule(toy.adapt(toy.model)), unlabelled)
+
+
+CLASSES = torch.arange(36) % 4
+SOME = CLASSES.clone().index_fill_(0, torch.tensor([*range(9), 10, 35]), -100)  # a batch of 9 without any label
+SEVERAL = torch.rand(36, 4, generator=torch.Generator().manual_seed(0)).round()
+AMOUNTS = (0.5, 1.0, 4.0, 0.1)
+W = {"weight": torch.tensor(AMOUNTS)}
+F = nn.functional
+
+
+def right(logits, labels):
+    return (logits.argmax(1) == labels)[labels >= 0]
+
+
+def held(logits, labels):
+    return (logits > 0) == labels.bool()
+
+
+OBJECTIVES = {  # an objective, targets, torch's own loss, and what is predicted right among all that counts
+    "ignored": (mm.CrossEntropy(ignore_index=-100), SOME, F.cross_entropy, right),
+    "weighted": (mm.CrossEntropy(AMOUNTS), CLASSES, lambda x, y: F.cross_entropy(x, y, **W), right),
+    "all": (
+        mm.CrossEntropy(AMOUNTS, label_smoothing=0.2, ignore_index=-100),
+        SOME,
+        lambda x, y: F.cross_entropy(x, y, label_smoothing=0.2, **W),
+        right,
+    ),
+    "labels": (mm.BinaryCrossEntropy(), SEVERAL, F.binary_cross_entropy_with_logits, held),
+    "values": (mm.SquaredError(), SEVERAL, F.mse_loss, None),
+}
+objectives = pytest.mark.parametrize(
+    ("objective", "targets", "loss", "hits"), OBJECTIVES.values(), ids=OBJECTIVES.keys()
+)
+
+
+@objectives
+@pytest.mark.parametrize("size", [7, 9])
+def test_values_of_an_epoch_are_those_of_one_pass(toy, objective, targets, loss, hits, size):
+    data = DataLoader(TensorDataset(toy.images, targets), batch_size=size)
+    module, trainer = MultiMixModule(toy.adapt(toy.model), mm.Mixup(), objective=objective), trainer_of()
+    logits = toy.twin(toy.images)
+    expected = {"loss": loss(logits, targets).item()}
+    if hits is not None:
+        expected["accuracy"] = hits(logits, targets).double().mean().item()
+    for stage, measure in (("val", trainer.validate), ("test", trainer.test)):
+        [found] = measure(module, data, verbose=False)
+        assert found == pytest.approx({f"{stage}_{name}": value for name, value in expected.items()}, abs=1e-5)
+
+
+@ways
+@objectives
+def test_objective_is_trained_for(toy, way, objective, targets, loss, hits):
+    toy.batches = list(zip(toy.images.split(9), targets.split(9), strict=True))[1:]
+    expected = train_plainly(toy.twin, toy.batches, loss)
+    toy.images, toy.labels = toy.images[9:], targets[9:]
+    assert way(toy, mm.ERM(), epochs=1, objective=objective)[0] == pytest.approx(expected, abs=1e-6)
+
+
+def train_plainly(model, batches, loss):
+    optimizer, found = sgd(model.parameters()), []
+    for inputs, targets in batches:
+        value = loss(model(inputs), targets)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        found.append(value.item())
+    return found
+
+
+@ways
+def test_weights_of_examples(toy, way):
+    weights = torch.rand(36).index_fill_(0, torch.arange(9), 0)  # none of the first batch counts
+    toy.labels = torch.stack([toy.labels.double(), weights.double()], 1)
+
+    def unpack(batch):
+        return batch[0], batch[1][:, 0].long(), batch[1][:, 1].float()
+
+    def loss(logits, both):
+        losses, weights = F.cross_entropy(logits, both[:, 0].long(), reduction="none"), both[:, 1].float()
+        return (losses * weights).sum() / weights.sum().clamp_min(1e-9)
+
+    batches = list(zip(toy.images.split(9), toy.labels.split(9), strict=True))
+    whole = loss(toy.twin(toy.images), toy.labels).item()
+    module = MultiMixModule(toy.adapt(toy.model), mm.ERM(), unpack=unpack)
+    [found] = trainer_of().test(module, loader(toy), verbose=False)
+    assert found["test_loss"] == pytest.approx(whole, abs=1e-6)
+    hits = (toy.twin(toy.images).argmax(1) == toy.labels[:, 0]) * weights
+    assert found["test_accuracy"] == pytest.approx((hits.sum() / weights.sum()).item(), abs=1e-6)
+    expected = train_plainly(toy.twin, batches, loss)
+    assert way(toy, mm.ERM(), epochs=1, unpack=unpack)[0] == pytest.approx(expected, abs=1e-6)
+
+
+@ways
+def test_mappings_hold_inputs_labels_and_weights(toy, way):
+    expected = toy.own_loop(toy.adapt(toy.twin), mm.Mixup(), toy.batches)
+    data = StackDataset(image=toy.images, labels=toy.labels)
+    assert way(toy, mm.Mixup(), epochs=1, data=data)[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_predicts_with_and_without_targets(toy):
+    module = MultiMixModule(toy.adapt(toy.model), mm.Mixup())
+    unpacking = MultiMixModule(toy.adapt(toy.model), unpack=lambda batch: (batch["x"], batch["y"]))
+    for module_, data in (
+        (module, TensorDataset(toy.images, toy.labels)),
+        (module, TensorDataset(toy.images)),
+        (module, toy.images),
+        (module, StackDataset(image=toy.images, labels=toy.labels)),
+        (module, StackDataset(image=toy.images)),
+        (unpacking, StackDataset(x=toy.images, y=toy.labels)),
+    ):
+        found = trainer_of().predict(module_, DataLoader(data, batch_size=7))
+        torch.testing.assert_close(torch.cat(found), toy.twin(toy.images))
+
+
+@pytest.mark.parametrize("optimizer", [None, sgd], ids=["adamw", "own"])
+@pytest.mark.parametrize("method", ["multimix", "distilled"])
+def test_learning_rate_is_found_and_used(toy, tmp_path, optimizer, method):
+    module = MultiMixModule(toy.adapt(toy.model), toy.methods[method](), optimizer=optimizer, seed=3)
+    trainer = trainer_of(epochs=30, default_root_dir=tmp_path)
+    found = Tuner(trainer).lr_find(module, loader(toy), num_training=30, max_lr=0.1).suggestion()
+    torch.testing.assert_close(toy.model.state_dict(), toy.twin.state_dict())
+    assert module.learning_rate == found
+    _, trainer = fit(module, loader(toy), epochs=1)
+    assert trainer.optimizers[0].param_groups[0].get("initial_lr", found) == found
+    assert trainer.optimizers[0].param_groups[0]["lr"] <= found
+
+
+def test_learning_rate_is_found_by_the_callback(toy, tmp_path):
+    module = MultiMixModule(toy.adapt(toy.model), mm.Mixup(), seed=3)
+    finder = pl.callbacks.LearningRateFinder(num_training_steps=30, max_lr=0.1)
+    scheduled = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            scheduled.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    fit(module, loader(toy), finder, Watch(), epochs=8, default_root_dir=tmp_path)
+    assert module.learning_rate == finder.optimal_lr.suggestion() != 1e-3
+    assert scheduled[15] == pytest.approx(module.learning_rate / 2)  # half a cosine over 32 steps
+    own = Own(toy.model)
+    own.lr = 0.1
+    with pytest.warns(UserWarning, match="LearningRateFinder sets MultiMixCallback aside"):
+        fit(own, loader(toy), finder, MultiMixCallback(mm.Mixup(), **SPLIT), epochs=8, default_root_dir=tmp_path)
+
+
+@pytest.mark.parametrize("learned", [mm.methods.AdaMixUp, lambda: mm.SelfDistilled(mm.MultiMix())])
+def test_checkpoint_serves_all_but_training_with_any_method(toy, tmp_path, learned):
+    _, trainer = fit(MultiMixModule(toy.adapt(toy.model), learned(), learning_rate=0.01), loader(toy), epochs=1)
+    trainer.save_checkpoint(file := tmp_path / "last.ckpt")
+    expected = toy.model(toy.images)
+    said = "checkpoint is of another method: of .*, not of Mixup; the model is loaded"
+    for use in (pl.Trainer.validate, pl.Trainer.test, pl.Trainer.predict):
+        module = MultiMixModule(toy.adapt(copy.deepcopy(toy.twin)), mm.Mixup())
+        with pytest.warns(UserWarning, match=said):
+            use(trainer_of(), module, loader(toy), ckpt_path=file)
+        torch.testing.assert_close(module(toy.images), expected)
+    with pytest.warns(UserWarning, match=said):
+        loaded = MultiMixModule.load_from_checkpoint(file, model=toy.adapt(toy.twin), method="mixup", weights_only=True)
+    torch.testing.assert_close(loaded(toy.images), expected)
+    with pytest.raises(ValueError, match=r"checkpoint is of another method: of \w+.*, not of Mixup$"):
+        fit(loaded, loader(toy), ckpt_path=file)
+
+
+def test_checkpoint_without_the_methods_state_is_said_to_be(toy, tmp_path):
+    _, trainer = fit(Own(toy.model), loader(toy), epochs=1)
+    trainer.save_checkpoint(file := tmp_path / "own.ckpt")
+    with pytest.warns(UserWarning, match="the checkpoint has no state of MultiMixCallback"):
+        with_callback(toy, toy.methods["distilled"](), ckpt_path=file)
+    _, trainer = with_module(toy, mm.Mixup(), epochs=1)
+    trainer.save_checkpoint(file)
+    with pytest.warns(UserWarning, match="the checkpoint is of Mixup, and training goes on with CutMix"):
+        with_module(toy, mm.CutMix(), ckpt_path=file)
+
+
+def test_objects_serve_twice(toy):
+    """One method in two modules, one callback in two trainers, one module fitted twice."""
+    method = mm.SelfDistilled(mm.Mixup())
+    other = copy.deepcopy(toy.twin)
+    expected, _ = with_module(toy, method)
+    twice = MultiMixModule(toy.adapt(toy.twin), method, optimizer=sgd, seed=3)
+    assert fit(twice, loader(toy))[0] == pytest.approx(expected, abs=1e-6)
+    assert twice.method is not method
+    fit(twice, loader(toy), epochs=1)
+    assert twice.method.ema.updates == 12
+    callback, start = MultiMixCallback(method, seed=3, **SPLIT), copy.deepcopy(other)
+    for model in (other, start):
+        assert fit(Own(model), loader(toy), callback)[0] == pytest.approx(expected, abs=1e-6)
+        assert callback.state_dict()["learners"][0]["ema.updates"] == 8
+    trainer_of(callback).test(MultiMixModule(toy.adapt(other)), loader(toy), verbose=False)
+    assert callback.state_dict() == {}
 
 
 @pytest.mark.bad_input

@@ -2,6 +2,9 @@
 
 import copy
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -11,10 +14,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from multimix._declared import Count, check
+from multimix._modules import evaluating
+from multimix.integrations._batches import weighted
 from multimix.methods import ERM, Mixup, MultiMix
 from multimix.methods._predict import check_objective
+from multimix.models import adapt
 from multimix.names import method_named
-from multimix.ops import Objective
+from multimix.ops import CROSS_ENTROPY, Objective, objective_of
 from multimix.protocols import Losses, Method, Network, stateful, submethods
 
 MethodLike = Method | str | None
@@ -37,6 +43,28 @@ def cosine_schedule(optimizer: Optimizer, steps: float) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
+def adapted(model: nn.Module, objective: Objective | None, **split: Any) -> Any:
+    """Return a model as a network; one that is a network already takes on an objective, unless it has another."""
+    if objective is None or not isinstance(model, Network):
+        return adapt(model, objective=objective, **split)
+    network: Any = adapt(model, **split)
+    if objective_of(network) not in (CROSS_ENTROPY, check_objective(objective)):
+        raise ValueError(f"objective {objective!r} contradicts that of the network, {objective_of(network)!r}")
+    network.objective = objective
+    return network
+
+
+@contextmanager
+def trained_for(network: Any, objective: Objective) -> Iterator[None]:
+    """Let a network be trained for another objective while the context lasts."""
+    own = getattr(network, "objective", None)
+    network.objective = objective
+    try:
+        yield
+    finally:
+        network.objective = own
+
+
 class TrainingMethod:
     """A method, the network that it trains, its own state, and its generator: what a host's loop calls in turn."""
 
@@ -46,6 +74,7 @@ class TrainingMethod:
         self.learners = stateful(self.method)
         self.generator: Generator | None = None
         self._loaded: dict[str, Any] | None = None
+        self._outputs = 0
         for part in self.learners:
             part.prepare(network)
 
@@ -64,9 +93,17 @@ class TrainingMethod:
             for part in self.learners:
                 part.at(min(step / steps, 1.0))
 
-    def __call__(self, inputs: Any, targets: Tensor) -> Losses:
-        """Return the losses of a mini-batch."""
-        return self.method(self.network, inputs, targets, generator=self.generator)
+    def __call__(self, inputs: Any, targets: Tensor, weights: Tensor | None = None) -> Losses:
+        """Return the losses of a mini-batch, whose examples may have weights (b,)."""
+        if weights is None:
+            return self.method(self.network, inputs, targets, generator=self.generator)
+        if not self._outputs:
+            view = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
+            with evaluating(self.network), torch.no_grad():
+                self._outputs = self.network(view).shape[-1]
+        objective, rows = weighted(objective_of(self.network), targets, weights, self._outputs)
+        with trained_for(self.network, objective):
+            return self.method(self.network, inputs, rows, generator=self.generator)
 
     def after_step(self) -> None:
         """Let the method follow the network once the optimiser has stepped."""
@@ -80,16 +117,32 @@ class TrainingMethod:
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds: tensors, numbers and texts only."""
         drawn = self.generator and {"device": self.generator.device.type, "state": self.generator.get_state()}
-        return {"learners": [dict(part.state_dict()) for part in self.learners], "generator": drawn}
+        learned = [dict(part.state_dict()) for part in self.learners]
+        return {"method": _named(self.method), "learners": learned, "generator": drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what a checkpoint holds; the generator's state counts from the next :meth:`start` on."""
+        """Load what a checkpoint holds; the generator's state counts from the next :meth:`start` on.
+
+        Raises:
+            ValueError: If it is of another method, and either of the two learns; of others a warning says so.
+        """
+        own = _named(self.method)
+        saved = state.get("method", own)  # which older checkpoints do not name
+        if saved != own and (self.learners or state["learners"]):
+            raise ValueError(f"checkpoint is of another method: of {saved}, not of {own}")
+        if saved != own:
+            warnings.warn(f"the checkpoint is of {saved}, and training goes on with {own}", stacklevel=2)
         try:
-            for part, saved in zip(self.learners, state["learners"], strict=True):
-                part.load_state_dict(saved)
+            for part, learned in zip(self.learners, state["learners"], strict=True):
+                part.load_state_dict(learned)
             self._loaded = state["generator"]
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"checkpoint is of another method: {' '.join(str(error).split())[:160]}") from error
+
+
+def _named(method: Method) -> str:
+    """Return the name of a method with those inside it."""
+    return " of ".join(type(part).__name__ for part in submethods(method))
 
 
 class InputMixer:

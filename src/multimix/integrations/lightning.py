@@ -1,31 +1,40 @@
 """MultiMix in Lightning: a module made of a model and a method, or a callback beside a module of one's own."""
 
 import os
-from collections.abc import Callable, Iterable
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from multimix._declared import Ge, check
 from multimix._optional import require
-from multimix.integrations._training import MethodLike, TrainingMethod, as_method, cosine_schedule
-from multimix.models import adapt
-from multimix.ops import CrossEntropy, objective_of
+from multimix.integrations._batches import Parts, judge, parts_of
+from multimix.integrations._training import MethodLike, TrainingMethod, adapted, as_method, cosine_schedule
+from multimix.ops import Objective
 
 pl: Any = require("lightning.pytorch", "pytorch_lightning", by=__name__)
 
+Unpack = Callable[[Any], tuple[Any, ...]]
+"""A function of a batch that returns (inputs, targets), or (inputs, targets, weights)."""
+
 
 class MultiMixModule(pl.LightningModule):
-    """Train a model with a method; validate and test it by loss and accuracy.
+    """Train a model with a method; validate and test it by loss and accuracy, and predict its logits.
 
-    Batches are pairs (inputs, targets), for ``SelfDistilled`` perhaps ((view_1, view_2), targets); ``unpack`` makes
-    such pairs of any others. Every checkpoint holds what the method knows, such as a teacher, and the state of its
-    generator. Override ``configure_optimizers`` for any other optimiser.
+    Batches are pairs (inputs, targets), for ``SelfDistilled`` perhaps ((view_1, view_2), targets), or mappings of
+    inputs and ``labels``, perhaps with ``sample_weight``; ``unpack`` makes pairs of any others. To predict, they may
+    also be inputs alone. Every checkpoint holds what the method knows, such as a teacher, and the state of its
+    generator; it may be validated, tested and predicted with by a module of any method, and goes on training with the
+    same one. Override ``configure_optimizers`` for any other optimiser.
 
     Logs ``train_loss`` and the terms of the loss, ``val_loss``, ``val_accuracy``, ``test_loss``, ``test_accuracy``
-    (accuracy only where the network is trained for classes).
+    (of classes, or the share of all labels where several may hold). Means over an epoch are those of one pass over all
+    its examples: labels that are ignored count in neither, class weights in the loss, weights of examples in both.
 
     Attributes:
         model: The model as it was given; what to save and to deploy.
@@ -38,11 +47,20 @@ class MultiMixModule(pl.LightningModule):
         optimizer: A function of the parameters; None for AdamW.
         scheduler: A function of the optimiser and the number of its steps, stepped after each; None for half a cosine
             down to 0 with AdamW, and for a constant rate with an ``optimizer`` of your own.
-        learning_rate: AdamW's peak.
-        weight_decay: AdamW's.
+        learning_rate: AdamW's peak, 1e-3 if None. With an ``optimizer`` of your own, its rate in place of the one that
+            it has, if not None. ``Tuner.lr_find`` sets it.
+        weight_decay: AdamW's, 0.05 if None.
         seed: Of the method's randomness; None for the one given to ``seed_everything``, else torch's own. Each rank
             adds its number.
-        unpack: A function of a batch that returns (inputs, targets).
+        unpack: A function of a batch that returns (inputs, targets), or (inputs, targets, weights) of examples that
+            count more or less, (b,).
+        objective: What the model is trained for, as ``multimix.adapt`` has it. A network takes it on, unless it has
+            another.
+
+    Raises:
+        TypeError: If an argument is not of its kind.
+        ValueError: If the model cannot be split, the objectives of model and module contradict each other, or
+            ``weight_decay`` is given with an ``optimizer``.
     """
 
     def __init__(
@@ -52,18 +70,25 @@ class MultiMixModule(pl.LightningModule):
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.05,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
         seed: int | None = None,
-        unpack: Callable[[Any], tuple[Any, Tensor]] | None = None,
+        unpack: Unpack | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
-        self._training = TrainingMethod(method, adapt(model))
+        check(Annotated[float, Ge(0)] | None, learning_rate=learning_rate, weight_decay=weight_decay)
+        check(int | None, seed=seed)
+        if optimizer is not None and weight_decay is not None:
+            raise ValueError("weight_decay must be left out with an optimizer of your own, which has its own")
+        self._training = TrainingMethod(method, adapted(model, objective))
         self.network: nn.Module = self._training.network
         self.learners = _trained(self._training)
         self._optimizer, self._scheduler = optimizer, scheduler
-        self._rates: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
-        self._seed, self._unpack = seed, unpack or _pair
+        self.learning_rate = 1e-3 if optimizer is None and learning_rate is None else learning_rate
+        self._configured_rate = self.learning_rate
+        self._weight_decay = 0.05 if weight_decay is None else weight_decay
+        self._seed, self._unpack = seed, unpack
 
     @property
     def model(self) -> nn.Module:
@@ -81,11 +106,16 @@ class MultiMixModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Seed the method's generator, or take its state from the checkpoint."""
+        if self.learning_rate != self._configured_rate:  # by LearningRateFinder, once the optimiser was there
+            for config in self.trainer.lr_scheduler_configs:
+                config.scheduler.base_lrs = [self.learning_rate for _ in config.scheduler.base_lrs]
         _start(self._training, self._seed, self)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the method's loss."""
-        return _step(self, self._training, self._unpack(batch))
+        if self._training.generator is None:  # as Lightning's tuners train before they start a fit
+            _start(self._training, self._seed, self)
+        return _step(self, self._training, _unpacked(batch, self._unpack))
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Step, and let the method follow."""
@@ -100,10 +130,20 @@ class MultiMixModule(pl.LightningModule):
         """Log the loss and the accuracy of clean inputs."""
         self._judge("test", batch)
 
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Return the logits of a batch's inputs; a batch that is no pair is the inputs alone."""
+        return self.network(_inputs_of(batch) if self._unpack is None else _unpacked(batch, self._unpack).inputs)
+
     def configure_optimizers(self) -> Any:
         """Return optimiser and schedule over all that is trained."""
         trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, **self._rates) if self._optimizer is None else self._optimizer(trained)
+        self._configured_rate = rate = self.learning_rate
+        if self._optimizer is None:
+            optimizer: Optimizer = torch.optim.AdamW(trained, lr=rate or 0.0, weight_decay=self._weight_decay)
+        else:
+            optimizer = self._optimizer(trained)
+            for group in optimizer.param_groups if rate is not None else ():
+                group["lr"] = rate
         steps = self.trainer.estimated_stepping_batches
         if self._scheduler is not None:
             schedule = self._scheduler(optimizer, int(steps))
@@ -118,19 +158,30 @@ class MultiMixModule(pl.LightningModule):
         checkpoint["multimix"] = self._training.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Give the method what it knew, the state of its generator once training starts."""
-        if (saved := checkpoint.get("multimix")) is not None:
-            self._training.load_state_dict(saved)
+        """Give the method what it knew, the state of its generator once training starts.
+
+        Raises:
+            ValueError: If training is to go on with another method; other stages only warn of what they leave out.
+        """
+        fits = self._trainer is not None and self.trainer.state.fn == "fit"
+        saved = checkpoint.get("multimix")
+        try:
+            if saved is not None:
+                self._training.load_state_dict(saved)
+            elif self._training.learners:
+                raise ValueError("checkpoint was not written by MultiMixModule: it has no state of a method")
+        except ValueError as error:
+            if fits:
+                raise
+            warnings.warn(f"{error}; the model is loaded, and what the method has learned is not", stacklevel=2)
+            kept = {f"learners.{name}": value for name, value in self.learners.state_dict().items()}
+            of_model = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("learners.")}
+            checkpoint["state_dict"] = of_model | kept
 
     def _judge(self, stage: str, batch: Any) -> None:
-        inputs, targets = self._unpack(batch)
-        outputs = self.network(inputs)
-        objective = objective_of(self.network)
-        wanted = objective.targets(targets, outputs.shape[-1])
-        values = {f"{stage}_loss": objective(outputs, wanted)}
-        if isinstance(objective, CrossEntropy) and outputs.ndim == 2:
-            values[f"{stage}_accuracy"] = (outputs.argmax(-1) == wanted.argmax(-1)).float().mean()
-        self.log_dict(values, batch_size=len(targets), prog_bar=True, sync_dist=True)
+        _, found = judge(self._training.network, *_unpacked(batch, self._unpack))
+        for name, mean in found.items():
+            self.log(f"{stage}_{name}", mean.value, batch_size=mean.mass, prog_bar=True, sync_dist=True)
 
 
 class MultiMixCallback(pl.Callback):
@@ -140,14 +191,16 @@ class MultiMixCallback(pl.Callback):
     ``multimix.adapt(module.<model>)`` and returns its total loss. Nothing else changes: optimisers, validation, hooks
     and checkpoints are the module's, and its own ``training_step``, with all that it logs, is not run; ``train_loss``
     and the terms of the loss are logged in its place. At teardown it is put back. What the method knows is saved with
-    the callback's state in every checkpoint.
+    the callback's state in every checkpoint. Lightning's tuners (``lr_find``, ``scale_batch_size``) set all other
+    callbacks aside, and search with the module's own ``training_step``: of that, a warning.
 
     Args:
         method: A method, the name of one, or None for ``MultiMix()``.
         model: Dotted name of the model inside the module; empty for the module itself.
         encoder: As ``multimix.adapt`` has it; likewise ``head`` and ``pool``.
         seed: As in :class:`MultiMixModule`.
-        unpack: A function of a batch that returns (inputs, targets).
+        unpack: As in :class:`MultiMixModule`.
+        objective: What the model is trained for, as ``multimix.adapt`` has it; what validates it is the module's own.
     """
 
     def __init__(
@@ -159,15 +212,32 @@ class MultiMixCallback(pl.Callback):
         head: str | None = None,
         pool: Callable | None = None,
         seed: int | None = None,
-        unpack: Callable[[Any], tuple[Any, Tensor]] | None = None,
+        unpack: Unpack | None = None,
+        objective: Objective | None = None,
     ) -> None:
+        check(int | None, seed=seed)
         self.method = as_method(method)
-        self.model, self.seed, self.unpack = model, seed, unpack or _pair
-        self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool}
+        self.model, self.seed, self.unpack = model, seed, unpack
+        self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool, "objective": objective}
         self._training: TrainingMethod | None = None
+        self._trained: Any = None
         self._loaded: dict[str, Any] | None = None
         self._replaced: dict[str, Any] | None = None
         self._steps: int | None = None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Forget what belongs to another module or an earlier run."""
+        self._loaded = None
+        if self._trained is not pl_module:
+            self._training, self._trained = None, pl_module
+        tuners = (pl.callbacks.LearningRateFinder, pl.callbacks.BatchSizeFinder)
+        for tuner in trainer.callbacks if stage == "fit" else ():
+            if isinstance(tuner, tuners):
+                warnings.warn(
+                    f"{type(tuner).__name__} sets MultiMixCallback aside and searches with the module's own"
+                    " training_step; use MultiMixModule",
+                    stacklevel=2,
+                )
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Adapt the model and take the place of ``training_step``.
@@ -183,7 +253,7 @@ class MultiMixCallback(pl.Callback):
         except AttributeError as error:
             modules = f"{type(pl_module).__name__} ({', '.join(name for name, _ in pl_module.named_children())})"
             raise ValueError(f"model must name a module of {modules}, got {self.model!r}") from error
-        training = TrainingMethod(self.method, adapt(model, **self._split))
+        training = TrainingMethod(self.method, adapted(model, **self._split))
         if training.parameters():
             raise ValueError(
                 f"method {self.method.name} learns parameters of its own, which the module's optimiser does not know;"
@@ -191,10 +261,12 @@ class MultiMixCallback(pl.Callback):
             )
         if self._loaded is not None:
             training.load_state_dict(self._loaded)
+        elif training.learners and trainer.ckpt_path:
+            warnings.warn("the checkpoint has no state of MultiMixCallback: its method starts anew", stacklevel=2)
         self._training, self._loaded = training, None
         _start(training, self.seed, pl_module)
         self._replaced = {name: step for name, step in vars(pl_module).items() if name == "training_step"}
-        pl_module.training_step = lambda batch, batch_idx: _step(pl_module, training, self.unpack(batch))
+        pl_module.training_step = lambda batch, batch_idx: _step(pl_module, training, _unpacked(batch, self.unpack))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Note how many steps the optimiser has taken, some of them perhaps before a checkpoint."""
@@ -240,17 +312,38 @@ def _start(training: TrainingMethod, seed: int | None, module: Any) -> None:
     training.start(seed + module.global_rank, module.device)
 
 
-def _step(module: Any, training: TrainingMethod, batch: tuple[Any, Tensor]) -> Tensor:
+def _step(module: Any, training: TrainingMethod, batch: Parts) -> Tensor:
     training.progress(module.trainer.global_step, module.trainer.estimated_stepping_batches)
     losses = training(*batch)
-    module.log("train_loss", losses.total.detach(), batch_size=len(batch[1]), prog_bar=True)
-    module.log_dict({f"train_{key}": term for key, term in losses.terms.items()}, batch_size=len(batch[1]))
+    size = len(batch.targets)
+    module.log("train_loss", losses.total.detach(), batch_size=size, prog_bar=True)
+    module.log_dict({f"train_{key}": term for key, term in losses.terms.items()}, batch_size=size)
     return losses.total
 
 
-def _pair(batch: Any) -> tuple[Any, Tensor]:
+def _unpacked(batch: Any, unpack: Unpack | None) -> Parts:
+    """Return the parts of a batch, by a function of the user's if there is one."""
+    if unpack is not None:
+        parts = unpack(batch)
+        if not isinstance(parts, (tuple, list)) or len(parts) not in (2, 3) or not isinstance(parts[1], Tensor):
+            kind = type(parts).__name__
+            raise ValueError(f"unpack must return (inputs, targets), perhaps with weights, and tensors, got {kind}")
+        return Parts(*parts)
+    if isinstance(batch, Mapping) and isinstance(batch.get("labels"), Tensor):
+        return parts_of(batch)
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        return batch[0], batch[1]
+        return Parts(*batch)
+    held = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
     raise ValueError(
-        f"batch must be a pair (inputs, targets), got {type(batch).__name__}; pass unpack=, a function that makes one"
+        f"batch must be a pair (inputs, targets) or a mapping with 'labels', got {type(batch).__name__}{held}; pass"
+        " unpack=, a function that makes one"
     )
+
+
+def _inputs_of(batch: Any) -> Any:
+    """Return the inputs of a batch that may be without targets."""
+    if isinstance(batch, Mapping):
+        return parts_of(batch).inputs
+    if isinstance(batch, (Tensor, PackedSequence)):
+        return batch
+    return batch[0] if isinstance(batch, (tuple, list)) and len(batch) == 1 else _unpacked(batch, None).inputs
