@@ -326,6 +326,31 @@ def test_grey_images_for_networks_of_one_channel(boxes):
         BoxBatches(boxes, batch_size=2, channels=4)
 
 
+def test_images_that_do_not_fit_are_all_named_up_front(boxes, tmp_path):
+    assert boxes.looked_at() == boxes
+    write_image(tmp_path / "train" / "2.png", (31, 40))
+    write_image(tmp_path / "train" / "3.png", (40, 30))  # not turned by any data of its own
+    (tmp_path / "train" / "9.png").write_text("no image")
+    said = r"3 of 12 files .*2\.png is 40 x 31 px, its .* say 40 x 30; .*3\.png is 30 x 40 px, .*; .*9\.png: "
+    with pytest.raises(ValueError, match=said):
+        boxes.looked_at()
+
+
+@pytest.mark.parametrize(
+    ("stored", "orientation", "says"),
+    [((40, 30), 3, "as they are stored"), ((30, 40), 6, "once they are upright"), ((40, 30), 1, None)],
+)
+def test_it_is_said_whose_boxes_those_of_turned_images_are(boxes, stored, orientation, says):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("RGB", stored).save(boxes.photos[0].path, exif=exif)
+    notes = boxes.looked_at().notes
+    assert [
+        f"1 images lie turned by their EXIF data; boxes are those of the images {says}" in note for note in notes
+    ] == ([True] if says else [])
+    assert served(BoxBatches(boxes, batch_size=1))[0][0][0].shape == (3, 30, 40)
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_is_none_or_of_another_size_is_named(boxes, tmp_path, workers):

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from multimix.lab.data._pixels import UnreadableError, look_at, suffixes
+from multimix.lab.data._pixels import Look, UnreadableError, look_at, suffixes
 from multimix.lab.data._sets import Files, Parts
 
 _DECODED = 2 * 1024**3  # bytes of files
@@ -86,19 +86,11 @@ def _readable(trees: dict[str, Files], survey: Survey, *, skip_unreadable: bool)
         UnreadableError: Some cannot be read and are not to be left out; the line lists them.
     """
     paths = [path for files in trees.values() for path in files.paths]
-    whole = sum(map(os.path.getsize, paths)) <= _DECODED
-    console = Console(stderr=True)
-    bar: Any = {"total": len(paths), "console": console, "transient": True, "disable": not console.is_terminal}
-    looks = dict(zip(paths, track(look_at(paths, whole=whole), "looking at the images", **bar), strict=True))
+    looks, whole = look_over(paths)
     bad = {path: look.problem for path, look in looks.items() if look.problem is not None}
     if bad and not skip_unreadable:
-        more = f"; and {len(bad) - _LISTED} more, which multimix data lists" if len(bad) > _LISTED else ""
-        error = UnreadableError(
-            f"{len(bad)} of {len(paths)} files cannot be read as images; mend or remove them, or leave them out with"
-            f" skip_unreadable=True (--skip-unreadable): {'; '.join(list(bad.values())[:_LISTED])}{more}"
-        )
-        error.problems = [*bad.values()]
-        raise error
+        advice = "mend or remove them, or leave them out with skip_unreadable=True (--skip-unreadable)"
+        raise unreadable([*bad.values()], len(paths), advice, "which multimix data lists")
     for path in bad:
         survey.leave_out("cannot be read", path)
     sizes = sorted(look.size for look in looks.values() if look.size is not None)
@@ -115,6 +107,23 @@ def _readable(trees: dict[str, Files], survey: Survey, *, skip_unreadable: bool)
     for role, files in kept.items():
         check_classes(files, f"{role} images that can be read")
     return kept
+
+
+def look_over(paths: Sequence[str]) -> tuple[dict[str, Look], bool]:
+    """Look at all of each file, or if they are too many bytes at the headers; return that, and whether it was all."""
+    whole = sum(map(os.path.getsize, paths)) <= _DECODED
+    console = Console(stderr=True)
+    bar: Any = {"total": len(paths), "console": console, "transient": True, "disable": not console.is_terminal}
+    return dict(zip(paths, track(look_at(paths, whole=whole), "looking at the images", **bar), strict=True)), whole
+
+
+def unreadable(problems: Sequence[str], of: int, advice: str, where: str = "not listed here") -> UnreadableError:
+    """Return an error that lists files of which each has a problem."""
+    more = f"; and {len(problems) - _LISTED} more, {where}" if len(problems) > _LISTED else ""
+    listed = "; ".join(problems[:_LISTED])
+    error = UnreadableError(f"{len(problems)} of {of} files cannot be read as images; {advice}: {listed}{more}")
+    error.problems = problems
+    return error
 
 
 def _inside(folder: Path, survey: Survey) -> Path:

@@ -68,10 +68,11 @@ def orientation(image: Image.Image) -> int:
 
 
 class Look(NamedTuple):
-    """What a look at a file found: its width and height, or why it cannot be read."""
+    """What a look at a file found: width and height as stored, and orientation in EXIF; or why it cannot be read."""
 
     size: tuple[int, int] | None
     problem: str | None
+    orientation: int = 1
 
 
 def look_at(paths: Sequence[str], *, whole: bool) -> Iterator[Look]:
@@ -79,7 +80,7 @@ def look_at(paths: Sequence[str], *, whole: bool) -> Iterator[Look]:
 
     def look(path: str) -> Look:
         try:
-            return Look(_opened(path, partial(_looked, whole=whole)), None)
+            return _opened(path, partial(_looked, whole=whole))
         except UnreadableError as error:
             return Look(None, str(error).replace(" cannot be read as an image", ""))
 
@@ -105,16 +106,15 @@ def _opened(path: str, use: Callable[[Image.Image], T]) -> T:
         raise UnreadableError(f"{path} cannot be read as an image: {one_line(error)}") from error
 
 
-def _looked(image: Image.Image, *, whole: bool) -> tuple[int, int]:
-    """Return the size of an image; where its header does not tell, or with ``whole``, it has to be decoded for it."""
+def _looked(image: Image.Image, *, whole: bool) -> Look:
+    """Look at an image; where its header does not tell, or with ``whole``, it has to be decoded for it."""
+    size = image.size
     if _is_wide(image):
         _rgb(image)
     elif whole:
-        size = image.size
         image.draft("RGB", (8, 8))  # a JPEG is read to its end and makes few pixels
         image.load()
-        return size
-    return image.size
+    return Look(size, None, orientation(image) if "exif" in image.info or image.format == "TIFF" else 1)
 
 
 def _is_wide(image: Image.Image) -> bool:

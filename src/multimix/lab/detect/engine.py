@@ -28,11 +28,20 @@ from multimix.protocols import Network
 
 
 def load_splits(config: DetectConfig) -> dict[str, BoxSet]:
-    """Return the images to train on and those to measure on, as ``train`` and ``test``."""
+    """Return the images to train on and those to measure on, as ``train`` and ``test``, all of which can be read."""
     train = load_boxes(config.data, config.train_split)
     test = load_boxes(config.test_data or config.data, config.test_split, classes=train.classes)
     if "coco" in (train.rule, test.rule):
         require_coco()
+    if test.objects.ignored.all():
+        raise ValueError(f"{test.name} has no object to measure on")
+    train.trainable()
+    train, test = train.looked_at(), test.looked_at()
+    seen = {photo.path for photo in train.photos}
+    if shared := sum(photo.path in seen for photo in test.photos):
+        test = replace(
+            test, notes=(*test.notes, f"{shared} of the {len(test)} images to measure on are trained on, too")
+        )
     return {"train": train, "test": test}
 
 

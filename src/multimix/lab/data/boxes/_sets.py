@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from multimix.lab.data._batches import EpochBatches, decoded
+from multimix.lab.data._folder import look_over, unreadable
 from multimix.lab.data._pixels import UnreadableError, read_image
 from multimix.lab.data._sets import seed_of
 
@@ -89,6 +90,29 @@ class BoxSet:
     def of(self, index: int) -> Objects:
         """Return the objects of one image."""
         return self.objects[self._ends[index] : self._ends[index + 1]]
+
+    def looked_at(self) -> "BoxSet":
+        """Return the set with a note of images that lie turned; an UnreadableError lists those that do not fit."""
+        looks, _ = look_over([photo.path for photo in self.photos])
+        wrong, upright, stored = [], 0, 0
+        for photo in self.photos:
+            look, said = looks[photo.path], (photo.width, photo.height)
+            if look.size == said:
+                stored += look.orientation > 1
+            elif look.size == said[::-1] and look.orientation > 4:
+                upright += 1
+            else:
+                wrong.append(look.problem or _of_another_size(photo, *look.size or ()))
+        if wrong:
+            raise unreadable(wrong, len(self), f"{self.name} needs each, of the size that its annotations say")
+        turned = {"as they are stored, whose size": stored, "once they are upright, whose size": upright}
+        notes = (
+            f"{self.name}: {count} images lie turned by their EXIF data; boxes are those of the images {how}"
+            " their annotations have"
+            for how, count in turned.items()
+            if count
+        )
+        return replace(self, notes=(*self.notes, *notes))
 
     def trainable(self) -> "BoxSet":
         """Return the images with at least one object that is not ignored, and those objects; a ValueError if none."""
@@ -215,6 +239,10 @@ class BoxBatches(EpochBatches[BoxBatch]):
             yield BoxBatch(images, [objects(index) for index in chunk.tolist()])
 
 
+def _of_another_size(photo: Photo, width: int, height: int) -> str:
+    return f"{photo.path} is {width} x {height} px, its annotations say {photo.width} x {photo.height}"
+
+
 def _images(mode: str, job: list[tuple[Photo, bool]]) -> list[Tensor]:
     """Return images, mirrored or not, each uint8 (c, h, w)."""
     made = []
@@ -224,8 +252,7 @@ def _images(mode: str, job: list[tuple[Photo, bool]]) -> list[Tensor]:
         if image.size != size:  # boxes are then those of the upright image
             image = read_image(photo.path)
         if image.size != size:
-            said = f"{photo.width} x {photo.height}"
-            raise UnreadableError(f"{photo.path} is {image.width} x {image.height} px, its annotations say {said}")
+            raise UnreadableError(_of_another_size(photo, *image.size))
         image = image.convert(mode)
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
         made.append(torch.from_numpy(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1).copy()))

@@ -1,6 +1,7 @@
 """Sets of images that a network was not trained on, by name or path, brought to the shape that it was trained on."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from torch import Generator, Tensor
 from multimix.lab.data import DATASETS, Files, Images, load, normalise, seed_of
 from multimix.lab.data._batches import decoded
 from multimix.lab.data._files import EVALUATION_RATIO, fitted
-from multimix.lab.data._folder import images_under
+from multimix.lab.data._folder import Survey, images_under, look_over, unreadable
 from multimix.lab.data._load import DAMAGED, as_bytes
 from multimix.lab.data._pixels import read_image
 from multimix.lab.data._sets import one_line
 from multimix.lab.evaluate.passes import per_example
-from multimix.lab.evaluate.suite import Source
+from multimix.lab.evaluate.suite import Source, warn
 
 NOISE = ("gaussian-noise", "uniform-noise")
 BUILT_IN = (*NOISE, "digits")  # the sets that need no file
@@ -69,6 +70,7 @@ def open_set(name: str, source: Source, *, limit: int, download: bool = False, s
         in_files = not isinstance(found, Tensor)
         images = found[taken] if isinstance(found, Tensor) else tuple(found[index] for index in taken.tolist())
         ratio = EVALUATION_RATIO if isinstance(test, Files) else 1.0
+        _check_readable(images)
         fitting = Fitting(images, test.shape, crop, seed_of("ood", seed, "cut", base), ratio)
         fitting([0])
     except (OSError, ValueError) as error:
@@ -125,13 +127,27 @@ def _found(base: str, root: str | Path, download: bool) -> Tensor | list[str]:  
 
 
 def _folder(path: Path) -> list[str]:
-    """Return every image file below a folder in the order of its path; what is hidden is passed over."""
+    """Return every image file below a folder once, in the order of its path, and warn of what is left out."""
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder")
-    found = [f for f in images_under(path) if not any(p.startswith(".") for p in Path(f).relative_to(path).parts)]
+    survey, found = Survey(path), dict[str, str]()
+    for file in sorted(images_under(path, survey)):
+        if file != found.setdefault(os.path.realpath(file), file):
+            survey.leave_out("a link to an image that is read already", file)
+    left_out = "".join(f"; {line}" for line in survey.lines())
     if not found:
-        raise ValueError(f"{path} holds no image file, nor do the folders in it")
-    return sorted(found)
+        raise ValueError(f"{path} holds no image file, nor do the folders in it{left_out}")
+    if left_out:
+        warn("ood", f"{path}: {len(found)} images{left_out}")
+    return list(found.values())
+
+
+def _check_readable(images: Tensor | tuple[str, ...]) -> None:
+    """Raise UnreadableError, which lists them, if files cannot be read."""
+    if not isinstance(images, Tensor):
+        looks, _ = look_over(images)
+        if bad := [look.problem for look in looks.values() if look.problem is not None]:
+            raise unreadable(bad, len(images), "mend or remove them")
 
 
 def _archive(path: Path) -> Tensor:
