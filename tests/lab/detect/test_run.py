@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.small import LEARNS, small, stopped_after
+from detect.small import LEARNS, coco_squares, small, stopped_after
 from multimix.lab.data.boxes import BoxBatches, load_boxes
 from multimix.lab.detect import DetectConfig, DetectFolder, detect, detect_boxes, load_detector, resume_detect
 from multimix.lab.detect.engine import DetectEngine, load_backbone, load_splits
@@ -200,6 +200,38 @@ def test_damaged_and_foreign_folders_are_refused(whole, backbone, coco, tmp_path
     (tmp_path / "run/model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="finish it with: multimix detect --resume"):
         load_detector(tmp_path / "run")
+
+
+@pytest.mark.bad_input
+def test_other_boxes_in_their_place_are_noticed(backbone, tmp_path):
+    for seed, split in enumerate(("train", "val")):
+        coco_squares(tmp_path, split, seed)
+    with stopped_after(1):
+        detect(small(backbone, f"coco:{tmp_path}"), tmp_path / "run", quiet=True)
+    coco_squares(tmp_path, "val", 1, images=5)
+    with pytest.raises(ValueError, match=r"that run .* began with: test had 6 images and has 5"):
+        resume_detect(tmp_path / "run", quiet=True)
+    coco_squares(tmp_path, "val", 7)
+    with pytest.raises(ValueError, match="test has 6 images as before, but others"):
+        resume_detect(tmp_path / "run", quiet=True)
+
+
+@pytest.mark.bad_input
+def test_images_are_looked_at_before_anything_is_trained(backbone, tmp_path):
+    for seed, split in enumerate(("train", "val", "none")):
+        coco_squares(tmp_path, split, seed)
+    file = tmp_path / "annotations/instances_none.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": []}))
+    config = small(backbone, f"coco:{tmp_path}")
+    with pytest.raises(ValueError, match="none has no object to measure on"):
+        detect(replace(config, test_split="none"), tmp_path / "run", quiet=True)
+    assert load_splits(replace(config, test_split="train"))["test"].notes == (
+        "6 of the 6 images to measure on are trained on, too",
+    )
+    (tmp_path / "val" / "3.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"1 of 6 files cannot be read .*val/3\.png"):
+        detect(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.bad_input

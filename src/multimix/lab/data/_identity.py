@@ -34,13 +34,13 @@ def difference(before: Identity, now: Identity) -> str | None:
 def digest(part: ImageSet) -> str:
     """Return a digest of a set: of labels and pixels or, of files, of their names and sizes."""
     if not isinstance(part, Files):
-        return part.origin or _digest(part.labels, part.images)
-    return _digest(part.labels, *(f"{name}\0{os.path.getsize(path)}" for name, path in _named(part)))
+        return part.origin or digest_of(part.labels, part.images)
+    return digest_of(part.labels, *(f"{name}\0{os.path.getsize(path)}" for name, path in _named(part)))
 
 
 def content_digest(files: Files) -> str:
     """Return a digest of labels, names and all that is in the files."""
-    return _digest(files.labels, *(f"{name}\0{_file_digest(path)}" for name, path in _named(files)))
+    return digest_of(files.labels, *(f"{name}\0{_file_digest(path)}" for name, path in _named(files)))
 
 
 def _named(files: Files) -> Iterable[tuple[str, str]]:
@@ -52,7 +52,8 @@ def _file_digest(path: str) -> str:
         return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
 
-def _digest(*content: Tensor | str) -> str:
+def digest_of(*content: Tensor | str) -> str:
+    """Return a digest of texts and tensors."""
     state = hashlib.blake2b(digest_size=16)
     for part in content:
         if isinstance(part, str):

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from multimix.lab.data import difference
 from multimix.lab.data.boxes import BoxBatch, BoxBatches, BoxSet, load_boxes
 from multimix.lab.detect.config import DetectConfig, DetectFolder, Origin
 from multimix.lab.detect.model import build_detector, detect_boxes, losses_of
@@ -170,7 +171,8 @@ def detect(config: DetectConfig, folder: Path, *, quiet: bool = False) -> Detect
     console = Console(highlight=False, quiet=quiet, stderr=True)
     for note in dict.fromkeys([*splits["train"].trainable().notes, *splits["test"].notes]):
         console.print(note, markup=False, soft_wrap=True)
-    with run.begun(config, engine.device, classes=splits["train"].classes, backbone=origin.described()):
+    data = {name: boxes.identity() for name, boxes in splits.items()}
+    with run.begun(config, engine.device, classes=splits["train"].classes, backbone=origin.described(), data=data):
         Loop(run, engine, quiet=quiet).finish()
     return run
 
@@ -199,6 +201,10 @@ def resume_detect(folder: Path, *, quiet: bool = False) -> DetectFolder:
         splits = load_splits(config)
         if splits["train"].classes != classes:
             raise ValueError(f"{splits['train'].name} has other classes than when the run began")
+        with run.reading() as whole:
+            known = whole.get("data") or {}
+        if known and (changes := difference(known, {name: boxes.identity() for name, boxes in splits.items()})):
+            raise ValueError(f"data {config.data} are not those that run {folder} began with: {changes}")
         engine = DetectEngine(config, origin, splits, network)
         if saved is not None:
             engine.load(saved)

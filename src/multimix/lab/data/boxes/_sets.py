@@ -1,10 +1,11 @@
 """Sets of images with boxes, and their mini-batches as a pure function of seed, epoch and position."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from multimix.lab.data._batches import EpochBatches, decoded
 from multimix.lab.data._folder import look_over, unreadable
+from multimix.lab.data._identity import digest_of
 from multimix.lab.data._pixels import UnreadableError, read_image
 from multimix.lab.data._sets import seed_of
 
@@ -90,6 +92,12 @@ class BoxSet:
     def of(self, index: int) -> Objects:
         """Return the objects of one image."""
         return self.objects[self._ends[index] : self._ends[index + 1]]
+
+    def identity(self) -> dict[str, Any]:
+        """Return how many images there are, and a digest of names, sizes of files, and objects."""
+        parts = (self.counts, self.objects.boxes, self.objects.labels, self.objects.ignored)
+        names = (f"{photo.name}\0{os.path.getsize(photo.path)}" for photo in self.photos)
+        return {"images": len(self), "digest": digest_of(*parts, *self.classes, *names)}
 
     def looked_at(self) -> "BoxSet":
         """Return the set with a note of images that lie turned; an UnreadableError lists those that do not fit."""
