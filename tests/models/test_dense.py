@@ -1,5 +1,7 @@
 """Logits at every position, and what networks are trained for."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,7 +102,7 @@ def test_convolutions_of_one_position_are_affine_heads(axes, shape):
     [
         (BinaryCrossEntropy(), F.binary_cross_entropy_with_logits),
         (SquaredError(), F.mse_loss),
-        (CrossEntropy(label_smoothing=0.1), F.cross_entropy),
+        (CrossEntropy(label_smoothing=0.1), partial(F.cross_entropy, label_smoothing=0.1)),
         (None, F.cross_entropy),
     ],
 )

@@ -199,3 +199,76 @@ def test_a_head_that_training_passes_by_is_refused():
     network.train()
     with pytest.raises(ValueError, match="head: OtherWhileTraining never runs 'fc' in"):
         mm.MultiMix()(network, torch.randn(4, 6), torch.tensor([0, 1, 2, 1]))
+
+
+class Counts(nn.Module):
+    """Scales what it embeds by how often it has run."""
+
+    def __init__(self, ran):
+        super().__init__()
+        self.body, self.fc = nn.Linear(6, 5), nn.Linear(5, 3)
+        if isinstance(ran, torch.Tensor):
+            self.register_buffer("ran", ran)
+        else:
+            self.ran = ran
+
+    def forward(self, x):
+        self.ran += 1
+        return self.fc(self.body(x) * self.ran)
+
+
+def test_a_buffer_that_every_pass_changes_is_left_as_it_was():
+    model, x = Counts(torch.zeros(())), torch.randn(4, 6)
+    for mode in (False, True):
+        twin = copy.deepcopy(model)
+        torch.testing.assert_close(adapt(model.train(mode))(x), twin(x))
+        assert model.ran == twin.ran
+
+
+def test_a_model_that_changes_by_itself_is_compared_with_nothing_and_says_so():
+    network = adapt(Counts(0))
+    with pytest.warns(
+        UserWarning, match="Counts does not repeat itself in eval mode: its split was compared with noth"
+    ):
+        network(torch.randn(4, 6))
+    assert network.check is None
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("names", [{}, BODY], ids=["alone", "encoder"])
+def test_a_hook_that_bends_the_head_is_refused_and_one_that_looks_is_not(names):
+    seen, bent, seen_only = [], u.Body(), u.Body()
+    bent.fc.register_forward_hook(lambda module, arguments, output: output.tanh())
+    seen_only.fc.register_forward_hook(lambda module, arguments, output: seen.append(output.shape))
+    with pytest.raises(ValueError, match="head: a hook on 'fc' of Body makes it no affine layer"):
+        adapt(bent, **names)(u.IMAGES)
+    mm.MultiMix(tuples=10)(adapt(seen_only, **names), u.IMAGES, u.LABELS).total.backward()
+    assert seen
+
+
+@pytest.mark.bad_input
+def test_what_takes_part_beside_or_after_the_head_is_named():
+    lora, scaled = u.Body(u.LoRA(nn.Linear(8, u.CLASSES))), u.Body()
+    scaled.scale = nn.Parameter(torch.ones(()))
+    scaled.forward = lambda x: scaled.fc(scaled.features(x)) * scaled.scale
+    for names in ({"head": "fc.base"}, {"head": "fc.base", "encoder": "body"}):
+        with pytest.raises(
+            ValueError, match=r"gradients of 'fc.lora_B.weight' differ; .*pass head='fc' if it holds not"
+        ):
+            adapt(lora, **names)(u.IMAGES)
+    with pytest.raises(
+        ValueError, match=r"'scale' differ; they take part .* after 'fc': let the model return what 'fc' g"
+    ):
+        adapt(scaled)(u.IMAGES)
+
+
+@pytest.mark.bad_input
+def test_what_was_made_in_inference_mode_trains_nothing():
+    with torch.inference_mode():
+        images, model = u.IMAGES.clone(), u.Body()
+    with pytest.raises(ValueError, match=r"inputs was made in torch.inference_mode"):
+        adapt(u.Body())(images)
+    with pytest.raises(ValueError, match=r"model: stem.weight was made in torch.inference_mode"):
+        adapt(model)(u.IMAGES)
+    with torch.no_grad():
+        torch.testing.assert_close(adapt(model.eval())(images), model(images))

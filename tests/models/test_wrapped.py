@@ -134,3 +134,24 @@ def test_the_advice_about_scripts_works():
     Step(adapt(model))(IMAGES, LABELS).backward()
     with pytest.raises(ValueError, match="this module is a ScriptModule, which takes no hooks"):
         adapt(model, encoder="body", head="fc")(IMAGES)
+
+
+@pytest.mark.compiles
+def test_a_compiled_head_is_found_and_one_inside_a_compiled_part_is_not():
+    model, expected = plain()
+    model.fc = torch.compile(model.fc, backend="eager")
+    Step(adapt(model))(IMAGES, LABELS).backward()
+    torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected)
+    whole = nn.Sequential(nn.Flatten(), torch.compile(nn.Sequential(nn.Linear(768, 5), nn.ReLU(), nn.Linear(5, 3))))
+    for names in ({}, {"head": "1._orig_mod.2"}):
+        with pytest.raises(
+            ValueError, match="no hook sees what is inside '1', which is compiled: compile what comes be"
+        ):
+            adapt(whole, **names)(IMAGES)
+
+
+@pytest.mark.bad_input
+def test_a_quantised_head_is_named():
+    members = {"__module__": "torch.ao.nn.quantized.modules.linear", "forward": lambda self, x: x[:, :3]}
+    with pytest.raises(ValueError, match="'fc' are quantised and take no gradient: adapt the model before that"):
+        adapt(Body(type("Linear", (nn.Module,), members)()))(IMAGES)  # torch's own is on its way out

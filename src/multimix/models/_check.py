@@ -1,5 +1,6 @@
 """The comparison of an adapted network with its model: the same logits, and in training the same gradients."""
 
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from multimix._modules import evaluating
-from multimix.models._modules import apart, can_be_apart, first_of, listed, random_states
+from multimix.models._modules import acts_affine, apart, can_be_apart, first_of, listed, random_states
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import Layout, detached, logits_of
 
@@ -37,11 +38,27 @@ def _check_split(network: AdaptedNetwork, inputs: Any) -> None:
         subject = f"classify(pool(embed(inputs))) is not {what} ({heard} in the model, {ours.entered} here)"
         found = _difference(ours.logits, theirs.logits)
     if found:
+        with evaluating(network), torch.no_grad():
+            if theirs.differs(_theirs(network, inputs, ours)):
+                name = type(network.model).__name__
+                warnings.warn(
+                    f"{name} does not repeat itself in eval mode: its split was compared with nothing", stacklevel=2
+                )
+                return
         raise ValueError(
             f"encoder, pool, head: {type(network.model).__name__}, split at its head {network.head_name!r}, is not "
             f"itself: {subject}; {found}. Pass as head= the layer that gives the logits, as encoder= the module "
             "whose output is to be mixed, as pool= a function (b, r, d) -> (b, e) of all that the model does in between"
         )
+    head, embeddings = network.head_module, cast("Tensor", ours.embeddings)
+    if network.head is None or not (head._forward_hooks or head._forward_pre_hooks):
+        return
+    with evaluating(network):
+        if not acts_affine(network.classify, 10 * embeddings):
+            raise ValueError(
+                f"head: a hook on {network.head_name!r} of {type(network.model).__name__} makes it no affine layer; do "
+                "what the hook does in a module of its own, and pass that one as head="
+            )
 
 
 def _difference(ours: Tensor | None, expected: Tensor | None) -> str:
@@ -88,6 +105,9 @@ def _check_training(network: AdaptedNetwork, inputs: Any) -> Any:
         return _check_training
     if not can_be_apart(network):
         return None
+    for name, values in [("inputs", inputs), *((f"model: {n}", p) for n, p in network.model.named_parameters())]:
+        if isinstance(values, Tensor) and values.is_inference():
+            raise ValueError(f"{name} was made in torch.inference_mode and takes part in no gradient; make it outside")
     inputs = detached(inputs)
     # Hooks of a checkpoint around this step must not see these tensors.
     kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
@@ -248,9 +268,15 @@ def _about_gradients(network: AdaptedNetwork, wrong: list[str], *, has_graph: bo
             f"encoder: {subject} {names} differ; {where} runs where no gradient is kept, as inside re-entrant "
             "checkpointing: let the model call checkpoint(..., use_reentrant=False)" + (f", or {leave}" * bool(encoder))
         )
+    instead, around = f"let the model return what {head!r} gives", head.rpartition(".")[0]
+    if around and all(name.startswith(f"model.{around}.") for name in wrong):
+        instead = f"pass head={around!r} if it holds nothing else, or {instead}"
+        leave += f" ({instead})"
     if encoder:
         return (
             f"encoder, pool: {subject} {names} differ; they take part in what runs between {encoder!r} and the head: "
             f"{leave}, or let pool= do all of it"
         )
+    if network.runs_to_head:
+        return f"head: {subject} {names} differ; they take part beside or after {head!r}: {instead}"
     return f"model: {subject} {names} differ; pass head={head!r}, which leaves everything before it to the model"

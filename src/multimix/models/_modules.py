@@ -34,6 +34,15 @@ def is_affine(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) and is_plain
 
 
+@torch.no_grad()
+def acts_affine(layer: Callable[[Tensor], Tensor], rows: Tensor) -> bool:
+    """Whether a layer, hooks and all, adds up as a linear one does; one with LoRA around it, for example."""
+    x, y = rows, rows.flip(0)
+    one, other, both, none = (layer(values) for values in (x, y, x + y, torch.zeros_like(x)))
+    scale = float(both.abs().max()) + float(none.abs().max())
+    return bool(((one + other - both - none).abs() <= 0.01 * scale).all())
+
+
 def require_module(model: nn.Module, name: str, argument: str) -> None:
     """Raise unless a module has this dotted name."""
     known = dict(model.named_modules())
@@ -160,14 +169,14 @@ def apart(network: Any) -> Iterator[dict[str, nn.Parameter]]:
 
 @contextmanager
 def _stand_ins(network: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
-    """Put parameters and buffers of equal values, without hooks, in the place of the network's own."""
-    if not torch.is_grad_enabled():
-        yield {}
-        return
+    """Put buffers of equal values, and with gradients on parameters, without hooks, in the place of the network's."""
     trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    if not torch.is_grad_enabled():
+        trained = {}
+    modules = [module for module in network.modules() if not isinstance(module, torch.jit.ScriptModule)]
     twins: dict[Tensor, Any] = {p: nn.Parameter(p.detach()) for p in trained.values()}
-    twins |= {buffer: buffer.clone() for buffer in network.buffers()}
-    places: list[dict[str, Any]] = [own for m in network.modules() for own in (m._parameters, m._buffers)]
+    twins |= {buffer: buffer.clone() for module in modules for buffer in module.buffers(recurse=False)}
+    places: list[dict[str, Any]] = [own for m in modules for own in (m._parameters, m._buffers)]
     before = [dict(own) for own in places]
     gradients = [(parameter, parameter.grad) for parameter in trained.values()]
     try:

@@ -115,6 +115,7 @@ class AdaptedNetwork(StagedNetwork):
 
     model: Any
     encoder_name: str | None = None  # of the module whose output is embedded, where the user named one
+    runs_to_head = False  # whether all that comes before the head is the model's own forward pass
     pools_by_mean = False  # whether the user named an encoder, and nothing to be done between it and the head
 
     def __init__(

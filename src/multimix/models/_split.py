@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from multimix._modules import evaluating
-from multimix.models._modules import apart, axes_of, linear_layers, listed, require_module, run_to
+from multimix.models._modules import acts_affine, apart, axes_of, linear_layers, listed, require_module, run_to
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import MaskSource, first_output, given_mask, keywords, masked_mean, outputs_of, same
 from multimix.protocols import EncoderOutput
@@ -42,7 +42,7 @@ class SplitNetwork(AdaptedNetwork):
         layer = model.get_submodule(head) if head and pool is None else None
         width = getattr(layer, "in_features", getattr(layer, "in_channels", None))
         super().__init__(model, head=head or next(iter(linear_layers(model)), ""), stages=stages, width=width)
-        self.encoder_name = encoder
+        self.encoder_name, self.runs_to_head = encoder, encoder is None
         self.pools_by_mean = pool is None
         self._is_found = head is not None
         self._mask_source = mask
@@ -201,9 +201,12 @@ class _Trace:
     def __init__(self, model: nn.Module, run: Callable[[], Any]):
         self.kind = type(model).__name__
         self.calls: list[_Call] = []
+        names = [(name, type(module).__module__) for name, module in model.named_modules()]
+        self.compiled = [name for name, _ in names if name.endswith("._orig_mod")]
+        self.quantised = [name for name, source in names if ".quantized." in source]
         with ExitStack() as hooks:
             for name, module in model.named_modules():
-                if name and not isinstance(module, torch.jit.ScriptModule):
+                if name and "_orig_mod" not in name.split(".") and not isinstance(module, torch.jit.ScriptModule):
                     hooks.enter_context(module.register_forward_hook(partial(self._record, name), with_kwargs=True))
             self.output = run()
 
@@ -227,14 +230,15 @@ class _Trace:
         linear = [call for call in self.calls if call.is_linear]
         named = found or [call.name for call in linear if call.left is not None] or [call.name for call in linear]
         if not named:
-            raise ValueError(f"model: {self.kind} runs no linear layer as a module; {_MAKE_ONE}")
+            raise ValueError(f"model: {self.kind} runs no linear layer as a module; {self._advice()}")
         return self.require_head(named[-1])
 
     def require_head(self, name: str) -> str:
         """Return the name if that layer is called once, and gives the model's output."""
         calls = [call for call in self.calls if call.name == name]
         if not calls:
-            raise ValueError(f"head: {self.kind} never runs {name!r} in its forward pass")
+            unseen = f"; {self._advice()}" if self.compiled else ""
+            raise ValueError(f"head: {self.kind} never runs {name!r} in its forward pass{unseen}")
         if len(calls) > 1:
             raise ValueError(
                 f"head: {self.kind} calls {name!r} {len(calls)} times in a forward pass, so what enters it is not the "
@@ -250,6 +254,17 @@ class _Trace:
                 f"gives a column, {tuple(left.shape)}; let it return the column"
             )
         return name
+
+    def _advice(self) -> str:
+        """Return how to have a layer that can be the head."""
+        if self.quantised:
+            return f"{listed(self.quantised, 3)} are quantised and take no gradient: adapt the model before that"
+        if not self.compiled:
+            return "make the layer that gives them a module of its own (nn.Linear), called once"
+        parts = listed([name.removesuffix("._orig_mod") for name in self.compiled], 3)
+        return (
+            f"no hook sees what is inside {parts}, which is compiled: compile what comes before the head, or it alone"
+        )
 
     def _final(self) -> list[str]:
         """Return the innermost layers that give outputs of the model; an output itself before one of equal values."""
@@ -270,7 +285,7 @@ class _Trace:
             return f"{subject} changes in place what its head {name!r} gives, {_NEEDS}; leave that out"
         output = first_output(self.output)
         if head.left is None and isinstance(output, Tensor):
-            return f"{subject} {_of_positions(head, output)}"
+            return f"{subject} {_of_positions(head, output) or f'makes its logits in no layer; {self._advice()}'}"
         after = self.calls[self.calls.index(head) + 1 :]
         if leaves := [call for call in after if not any(True for _ in call.module.children())]:
             layers = ", ".join(f"{type(call.module).__name__} ({call.name!r})" for call in leaves[:3])
@@ -282,12 +297,11 @@ class _Trace:
                 "and do the rest outside"
             )
         return (
-            f"{subject} goes on after its last linear layer {name!r}, {_NEEDS}; {_MAKE_ONE}, and let the model return "
-            "what it gives"
+            f"{subject} goes on after its last linear layer {name!r}, {_NEEDS}; {self._advice()}, and let the model "
+            "return what it gives"
         )
 
 
-_MAKE_ONE = "make the layer that gives them a module of its own (nn.Linear), called once"
 _NEEDS = "while methods need the logits themselves"
 
 
@@ -302,24 +316,18 @@ def _of_positions(head: _Call, output: Tensor) -> str:
             f"pools what its last linear layer {head.name!r} gives, {_NEEDS}; let it pool what enters that layer "
             f"instead, or pass head={head.name!r}, encoder=, the module in front of it, and pool="
         )
-    return f"makes its logits in no layer; {_MAKE_ONE}"
+    return ""
 
 
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-@torch.no_grad()
 def _acts_affine(call: _Call) -> bool:
-    """Whether a layer of another kind (one with LoRA around it) adds up, as a linear one does."""
     x = call.entered
     holds_weights = any(parameter.ndim > 1 for parameter in call.module.parameters())
-    if x is None or not x.is_floating_point() or not holds_weights:
-        return False
     with evaluating(call.module):
-        one, other, both, none = (call.module(rows) for rows in (x, x.flip(0), x + x.flip(0), torch.zeros_like(x)))
-    scale = float(both.abs().max()) + float(none.abs().max())
-    return bool(((one + other - both - none).abs() <= 0.01 * scale).all())
+        return x is not None and x.is_floating_point() and holds_weights and acts_affine(call.module, x)
 
 
 def _what_follows(head: _Call, output: Any) -> str:
