@@ -13,6 +13,7 @@ c h w channels, height and width of an image
 ====  =============================================
 """
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -179,15 +180,34 @@ class Evaluator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Partner:
+    """The network that a method has learned with, which a deep copy of the method knows, too, and a pickle does not."""
+
+    network: Callable[[], object]
+    copied: bool = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Partner":
+        twin = memo.get(id(self.network()))
+        return _Partner(self.network, copied=True) if twin is None else _Partner(weakref.ref(twin))
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+
 class Stateful(nn.Module):
     """Base of the methods that learn, or that know how far training is: ``dataclass(eq=False)`` of their settings.
 
     The training loop calls the three hooks below; a hand-written loop may do without them where the subclass says so.
     A loop that calls them may set ``led`` before its first step.
+
+    What is learned belongs to one network. A subclass that builds something for it calls ``meet(network, anew=True)``
+    first in its ``prepare``, ``met(network)`` last, and ``ready(network)`` in every step.
     """
 
     led: bool = False
     """Whether the training loop is known to call ``after_step``."""
+    _partner: _Partner | None = None
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Set the module up before the dataclass assigns its fields."""
@@ -196,7 +216,48 @@ class Stateful(nn.Module):
         return self
 
     def prepare(self, network: Network) -> None:
-        """Build what depends on the network, before the first step or before a checkpoint is loaded."""
+        """Build what depends on the network, before the first step or before a checkpoint is loaded.
+
+        What is there already stays, unless it was learned with another network. Methods inside are prepared alike.
+        """
+        for part in stateful(cast("Method", self))[1:]:
+            part.prepare(network)
+
+    def meet(self, network: Network, *, anew: bool = False) -> None:
+        """Raise ValueError if another network was learned with, or forget what was learned, if this is to begin anew.
+
+        A deep copy may go on with another network, a copy of the first one, and what was unpickled with any.
+        """
+        known = self._partner
+        if known is None or known.network() is network:
+            return
+        if anew:
+            self.led = False
+            cast("Any", self).__post_init__()
+        elif not known.copied:
+            raise ValueError(
+                f"network must be the one that this {type(self).__name__} has learned with, got another"
+                f" {type(network).__name__}: method.prepare(network) begins anew, method.pair(network) goes on with it"
+            )
+
+    def met(self, network: Network) -> None:
+        """Remember with which network is learned from now on."""
+        self._partner = _Partner(weakref.ref(network))
+
+    def pair(self, network: Network) -> None:
+        """Go on with another network, a copy of the first one, say; the methods inside do, too."""
+        for part in stateful(cast("Method", self)):
+            part.met(network)
+
+    def ready(self, network: Network) -> None:
+        """Prepare for a step with a network and follow it to its device; raise ValueError if it is another's turn."""
+        self.meet(network)
+        self._partner = None  # a copy that may go on has nothing to forget
+        self.prepare(network)
+        if isinstance(network, nn.Module):
+            home, own = (next(module.parameters(), None) for module in (network, self))
+            if home is not None and own is not None and own.device != home.device:
+                self.to(home.device)
 
     def after_step(self, network: Network) -> None:
         """Follow the network once its optimiser has stepped."""
@@ -283,5 +344,5 @@ def declares(method: Method, name: str) -> bool:
 
 
 def stateful(method: Method) -> list[Stateful]:
-    """Return those of a method and the methods inside it that are stateful, outermost first."""
-    return [inner for inner in submethods(method) if isinstance(inner, Stateful)]
+    """Return those of a method and the methods inside it that are stateful, outermost first, each of them once."""
+    return list(dict.fromkeys(inner for inner in submethods(method) if isinstance(inner, Stateful)))

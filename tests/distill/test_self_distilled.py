@@ -79,8 +79,8 @@ def test_gamma_zero_is_the_teacher_alone(method, reading):
     for gamma in (0.0, 0.5, 1.0):
         for labels in (targets, (targets + 1) % 5):
             distilled = SelfDistilled(method, gamma=gamma, teacher=reading)
-            moved(distilled, student)
             twin = copy.deepcopy(student)
+            moved(distilled, twin)
             totals.setdefault(gamma, []).append(
                 distilled(twin, (first, second), labels, generator=seeded()).total.detach()
             )

@@ -20,12 +20,16 @@ class LearnsBeside(Stateful, Checked, Predicts):
 
     trains_modules: ClassVar[bool] = True
 
-    _before: tuple[Tensor, list[Tensor]] | None = None
+    _before: tuple[Tensor, list[Tensor]] | None
     """The network's fingerprint and the method's own parameters at the last look."""
-    _idle: int = 0
-    _settled: bool = False
+    _idle: int
+    _settled: bool
 
     forward = Predicts.__call__
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._before, self._idle, self._settled = None, 0, False
 
     @property
     def mixes(self) -> bool:  # type: ignore[override]

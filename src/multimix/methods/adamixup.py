@@ -55,10 +55,12 @@ class AdaMixUp(LearnsBeside):
             ValueError: If ``width`` is not given and the network has no linear layer to read it from.
             TypeError: If the network is not a torch module.
         """
+        self.meet(network, anew=True)
         if self.discriminator is None:
             width = self.width or _embedding_width(network)
             self.policy = self.build(network, lambda: Policy(network, width))
             self.discriminator = self.build(network, lambda: _small_linear(width, 2))
+        self.met(network)
 
     def check(self, inputs: Any, targets: Tensor) -> None:
         """Raise unless this is a mini-batch of numbers that can be mixed."""
@@ -71,6 +73,7 @@ class AdaMixUp(LearnsBeside):
         drawn = self.draw(*step[:4])
         n = len(drawn.partners)
         embeddings = network.pool(network.embed(torch.cat([drawn.mix(inputs), inputs[n:]])))
+        _check_width(embeddings, cast("nn.Linear", self.discriminator).in_features)
         losses = self.compare(step, drawn, network.classify(embeddings[: 2 * n]))
         clean = torch.arange(len(embeddings), device=embeddings.device) >= n
         intrusion = cross_entropy(accurate(cast("nn.Linear", self.discriminator)(embeddings)), clean.long())
@@ -78,7 +81,7 @@ class AdaMixUp(LearnsBeside):
 
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "PolicyMixing":
         """Draw pairs and, from the policy, each pair's lambda; the first images of the mini-batch are mixed."""
-        self.prepare(network)
+        self.ready(network)
         b = len(inputs)
         n = b - min(int(b * self.held_out), b - 1)
         partners = draw_partners(b, generator=generator, device=inputs.device)[:n]
@@ -129,11 +132,13 @@ class Policy(nn.Module):
         if n == 1:  # batch normalisation cannot train on a single value
             averages = torch.cat([averages, averages])
         embeddings = trunk.pool(trunk.embed(averages))
-        if (size := embeddings.shape[-1]) != self.width:
-            raise ValueError(
-                f"width must be the size of the network's pooled embedding, {size}, for AdaMixUp, got {self.width}"
-            )
+        _check_width(embeddings, self.width)
         return accurate(self.head(embeddings))[:n].softmax(-1)
+
+
+def _check_width(embeddings: Tensor, width: int) -> None:
+    if (size := embeddings.shape[-1]) != width:
+        raise ValueError(f"width must be the size of the network's pooled embedding, {size}, for AdaMixUp, got {width}")
 
 
 def _embedding_width(network: Network) -> int:

@@ -87,12 +87,14 @@ class AutoMix(LearnsBeside, MixesInputs):
             TypeError: If the network is not a torch module.
         """
         check_objective(network)
+        self.meet(network, anew=True)
         if self.unet is None:
             convolutions = (m for m in network_module(network, "AutoMix").modules() if isinstance(m, nn.Conv2d))
             channels = self.channels or next((convolution.in_channels for convolution in convolutions), None)
             if channels is None:
                 raise ValueError("channels must be given to AutoMix: the network has no convolution to read them from")
             self.unet = self.build(network, lambda: MixingUNet(channels, self.width))
+        self.met(network)
 
     def losses(self, step: Step) -> Losses:
         """Return the classification losses plus the weighted distance of the mixed images to their two."""
@@ -112,10 +114,10 @@ class AutoMix(LearnsBeside, MixesInputs):
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Generating:
         """Draw pairs, lambda, and whose features survive in the generator, which is built if there is none."""
-        if self.unet is None:
-            if network is None:
-                raise ValueError("network must be given to AutoMix, here or to prepare: its generator is not built yet")
-            self.prepare(network)
+        if network is not None:
+            self.ready(network)
+        elif self.unet is None:
+            raise ValueError("network must be given to AutoMix, here or to prepare: its generator is not built yet")
         unet = cast("MixingUNet", self.unet)
         if inputs.shape[1] != unet.channels:
             raise ValueError(f"inputs must have {unet.channels} channels for AutoMix, got {tuple(inputs.shape)}")

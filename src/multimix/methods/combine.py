@@ -130,6 +130,11 @@ class Until(Checked, Stateful):
         check_method("then", self.then)
         self._progress = 0.0
 
+    def prepare(self, network: Network) -> None:
+        """Begin with the first method."""
+        super().prepare(network)
+        self._progress = 0.0
+
     def at(self, progress: float) -> None:
         """Hear how much of training is done, from 0 to 1."""
         self._progress = progress

@@ -50,6 +50,9 @@ class _Styles(Stateful, MixesInputs, Checked):
 
     def prepare(self, network: Network | None) -> None:
         """Build the autoencoder, or load it from the files of weights, unless there is one."""
+        if network is not None:
+            self.meet(network, anew=True)
+            self.met(network)
         if self.autoencoder is not None:
             return
         if self.encoder is None or self.decoder is None:
@@ -70,7 +73,9 @@ class _Styles(Stateful, MixesInputs, Checked):
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw whether to mix and, if so, partners and shares, once the small autoencoder has learnt from them."""
-        self.prepare(None)
+        self.prepare(None)  # of a network in between nothing depends
+        if network is not None:
+            self.met(network)
         if next(self.autoencoder.buffers(), inputs).device != inputs.device:
             self.to(inputs.device)
         if float(uniform(generator=generator)) >= self.prob:
