@@ -168,7 +168,11 @@ def test_every_number_is_one_flat_record(make_run):
     wanted = {"metric": "accuracy", "value": 0.75, "seed": 4, "label": "mixup", "method": "Mixup", "data": "digits"}
     wanted |= {"model": "preact_resnet18", "epochs": 2, "config": run.settings_hash, "suite": "accuracy"}
     wanted |= {"commit": "abc123", "device": "cpu", "torch": "2.14.1", "date": "2025-05-01T10:00:00"}
-    assert found[0] == {**wanted, "examples": 360, "settings": None}
+    assert found[0] == {**wanted, "examples": 360, "settings": None, "images": None}
+    (run.folder / "config.json").write_text(
+        json.dumps({"config": run.config, "data": {"splits": {"test": {"images": 9, "digest": "ab"}}}})
+    )
+    assert records([read_run(run.folder)])[0]["images"] == {"test": '{"digest": "ab", "images": 9}'}
     assert {record["suite"] for record in found[2:]} == {"cost"}
 
 

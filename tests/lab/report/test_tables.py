@@ -338,6 +338,24 @@ def test_unequal_settings_of_a_suite_are_never_averaged():
     assert '""steps"": 40' in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("erm", "mixup", "said"),
+    [
+        ({"train": "40 a", "test": "10 b"}, {"train": "40 a", "test": "10 c"}, "rows differ in test images."),
+        ({"train": "40 a", "test": "10 b"}, {"train": "30 d", "test": "9 c"}, "in test images and train images."),
+        ({"train": "40 a", "test": "10 b"}, None, ""),  # of a run that did not write it down
+        ({"train": "40 a", "test": "10 b"}, {"train": "40 a", "test": "10 b"}, ""),
+    ],
+)
+def test_it_is_said_where_the_images_were_not_the_same(erm, mixup, said):
+    rows = [record(0.9, label="erm", images=erm), record(0.8, images=mixup), record(2, "seconds", suite="cost")]
+    note = table(summarise(rows), "plain").splitlines()[-1]
+    assert ("Not measured alike" in note) == bool(said)
+    assert note.endswith(said or "significance.")
+    few = [record(0.9, label="erm", examples=10), record(0.8, examples=9), record(1, "validation_accuracy", examples=5)]
+    assert summarise(few, ["accuracy", "validation_accuracy"]).comparisons[0].unequal == ("examples",)
+
+
 def test_a_setting_that_is_not_set_is_none():
     rows = [attack(0.4), attack(0.6, seed=1, settings={"steps": 20}), attack(0.3, label="erm", settings={"steps": 40})]
     (comparison,) = summarise(rows, suite="adversarial").comparisons

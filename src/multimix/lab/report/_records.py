@@ -24,6 +24,7 @@ _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("seed", "epochs"), int),
     "value": int | float,
     "settings": dict | None,
+    "images": dict | None,
 }
 
 
@@ -32,8 +33,9 @@ def records(runs: Iterable[Run]) -> list[Record]:
 
     A record holds ``metric`` (its name, which carries the unit), ``value``, ``seed``, ``label``, ``method``, ``data``,
     ``model``, ``epochs``, ``config`` (a hash of all settings but the seed), ``commit``, ``device``, ``torch``,
-    ``date``, ``examples``, ``suite`` and its ``settings``. Unfinished runs give none, and a test of any epoch but the
-    last is left out: numbers are the last epoch's. Where a run was evaluated twice, the later evaluation counts.
+    ``date``, ``examples``, ``suite`` and its ``settings``, and what identifies the ``images`` of each split. Unfinished
+    runs give none, and a test of any epoch but the last is left out: numbers are the last epoch's. Where a run was
+    evaluated twice, the later evaluation counts.
     Metrics of another suite than ``accuracy`` and ``cost`` carry its name in front (``ood/digits/msp/auroc``), as do
     those of a split other than ``test``, or of another network than the trained one (``teacher_accuracy``).
     """
@@ -127,6 +129,7 @@ def _record(run: Run, name: str, value: float, event: dict[str, Any]) -> Record:
         **{key: run.config[key] for key in ("data", "model", "epochs")},
         "config": run.settings_hash,
         **{key: about.get(key) for key in ("commit", "device", "torch", "date", "examples", "suite")},
+        "images": run.data or None,
         "settings": event.get("settings"),
     }
 
@@ -334,12 +337,17 @@ def _variants(rows: Sequence[Record]) -> list[str]:
 
 
 def _unequal(rows: Iterable[Record]) -> tuple[str, ...]:
-    """Return the names of settings that are not the same for all records of one suite."""
+    """Return the names of settings that are not the same for all records of one suite, and of images likewise."""
     suites: dict[Any, list[str]] = {}
+    measured: dict[tuple[str, str], set[Any]] = {}
     for row in rows:
         if row.get("suite") != "cost":
             suites.setdefault(row.get("suite"), []).append(variant(row.get("settings")))
-    return tuple(sorted({name for texts in suites.values() for name in _differing(texts)}))
+            images = {f"{split} images": known for split, known in (row.get("images") or {}).items()}
+            for name, value in {**images, "examples": row.get("examples")}.items():
+                measured.setdefault((row["metric"], name), set()).update({value} - {None})
+    apart = {name for (_, name), values in measured.items() if len(values) > 1}
+    return tuple(sorted(apart.union(*map(_differing, suites.values()))))
 
 
 def _difference(text: str, others: Iterable[str]) -> str:
