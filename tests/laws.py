@@ -2,7 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -102,11 +103,7 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
     network = toy.images(kernel=1).to(device).eval()
     inputs, targets = toy.batch(7, 3, 1, 1, device=device)
     method = dataclasses.replace(case.make(), balanced=False) if case.balanced else case.make()
-    with pytest.MonkeyPatch.context() as patch:
-        for module in {cls.__module__ for cls in METHODS}:
-            patch.setattr(f"{module}.beta", lambda n, alpha, **_: torch.ones(n, device=device), raising=False)
-        patch.setattr(TupleMethod, "draw_weights", _one_hot_weights)
-        patch.setattr("multimix.methods.mixup.zeta_weights", lambda b, *_, **__: torch.eye(b, device=device))
+    with unmixed(device):
         ours = step(method, network, inputs, targets)
     network.zero_grad()
     logits = network(inputs)
@@ -115,6 +112,17 @@ def without_mixing_it_is_plain_training(case: Case, device: torch.device) -> Non
         total = 0.3 * total + 0.7 * nn.functional.cross_entropy(logits, logits.detach().softmax(-1))
     total.backward()
     close(ours, (total.detach(), [p.grad for p in network.parameters()]))
+
+
+@contextmanager
+def unmixed(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Let every method draw lambda = 1 and tuples of one example, each example as often."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in {cls.__module__ for cls in METHODS}:
+            patch.setattr(f"{module}.beta", lambda n, alpha, **_: torch.ones(n, device=device), raising=False)
+        patch.setattr(TupleMethod, "draw_weights", _one_hot_weights)
+        patch.setattr("multimix.methods.mixup.zeta_weights", lambda b, *_, **__: torch.eye(b, device=device))
+        yield
 
 
 def _one_hot_weights(

@@ -1,5 +1,6 @@
 """Examples that count more or less: torch's weighted mean, and its interpolated form against the definition."""
 
+import copy
 import itertools
 
 import pytest
@@ -94,6 +95,6 @@ def test_every_method_takes_them_and_equal_weights_change_nothing(method, inner,
         twin.objective, given = objective, targets
         if objective is not inner:
             given = objective.join(targets, torch.full((7,), 2.0), 5)
-        step = method if taught is None else SelfDistilled(method, teacher=taught)
+        step = copy.deepcopy(method) if taught is None else SelfDistilled(copy.deepcopy(method), teacher=taught)
         totals.append(step(twin, inputs, given, generator=seeded()).total)
     torch.testing.assert_close(*totals)

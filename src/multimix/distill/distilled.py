@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from multimix._declared import Checked, Fraction, Interval, check
 from multimix._modules import copied, fingerprint
-from multimix.ops import CrossEntropy, Rows, batch_size, check_examples, check_fit, objective_of, rows_of
+from multimix.ops import CrossEntropy, Rows, accurate, batch_size, check_examples, check_fit, objective_of, rows_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method, check_network
 
 BufferRule = Literal["copy", "average"]
@@ -55,15 +55,7 @@ class EMATeacher(nn.Module):
 
     @torch.no_grad()
     def update_(self, network: nn.Module) -> None:
-        """Move towards ``network``: ``average <- momentum * average + (1 - momentum) * network``.
-
-        Raises:
-            ValueError: If the network has other parameters or buffers than the average.
-        """
-        shapes, given = ([tuple(t.shape) for t in (*m.parameters(), *m.buffers())] for m in (self.network, network))
-        if shapes != given:
-            name = type(network).__name__
-            raise ValueError(f"network must be of the kind that is averaged, got {name} with tensors of other shapes")
+        """Move towards ``network``: ``average <- momentum * average + (1 - momentum) * network``."""
         averaged: list[Tensor] = list(self.network.parameters())
         current: list[Tensor] = list(network.parameters())
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
@@ -136,17 +128,14 @@ class SelfDistilled(Checked, Stateful):
 
     def prepare(self, network: Network) -> None:
         """Make the teacher a copy of the network, unless there is one."""
-        self.meet(network, anew=True)
         if self.ema is None:
-            super().prepare(network)
             self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule, warmup=self.warmup)
             self._seen = fingerprint(as_module(network))
-        self.met(network)
 
     def after_step(self, network: Network) -> None:
         """Let the teacher follow the network's last step; from now on it waits to be told."""
-        self.ready(network)
         self.led = True
+        self.prepare(network)
         cast("EMATeacher", self.ema).update_(as_module(network))
         self._seen.fill_(float("nan"))  # whoever goes on from a checkpoint has seen every step
 
@@ -155,7 +144,7 @@ class SelfDistilled(Checked, Stateful):
         check_network(network)
         view, other = _two_views(inputs)
         check_examples(other, targets)
-        self.ready(network)
+        self.prepare(network)
         ema = cast("EMATeacher", self.ema)
         if not self.led and not torch.equal(self._seen, now := fingerprint(as_module(network))):
             if not self._seen.isnan().all():
@@ -171,8 +160,8 @@ class SelfDistilled(Checked, Stateful):
         objective = objective_of(network)
         if isinstance(objective, CrossEntropy):
             targets = targets if teacher_logits.ndim > 2 else rows_of(targets, teacher_logits.shape[-1])
-        logits, k = teacher_logits.float(), teacher_logits.shape[-1]
-        labels = objective.settled(objective.targets(targets, k), k)
+        logits, k = accurate(teacher_logits), teacher_logits.shape[-1]
+        labels = objective.settled(objective.targets(targets, k, dtype=logits.dtype), k)
         check_fit(targets, labels, logits)
         predictions = objective.from_teacher(logits, labels)
         return (self.gamma * labels + (1 - self.gamma) * predictions).as_subclass(Rows)

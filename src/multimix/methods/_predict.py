@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from multimix.ops import (
     CrossEntropy,
     Objective,
+    accurate,
     as_probabilities,
     check_batch,
     check_examples,
@@ -257,7 +258,8 @@ def wanted_of(
     label_maps: bool = False,
 ) -> Tensor:
     """Return targets as rows that can be mixed, in the shape of the outputs, whose positions have a grid."""
-    wanted = objective_of(network).targets(on_grid(grid, targets, outputs), outputs.shape[-1])
+    targets, dtype = on_grid(grid, targets, outputs), accurate(outputs[:0]).dtype
+    wanted = objective_of(network).targets(targets, outputs.shape[-1], dtype=dtype)
     if wanted.ndim > 2 and (label_maps or outputs.ndim < 3):
         check_fit(targets, wanted, outputs)
     elif wanted.ndim > 2:

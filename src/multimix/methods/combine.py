@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from multimix._declared import Checked, Fraction
 from multimix.methods._predict import MixesInputs, begin
 from multimix.methods.mixup import ERM
-from multimix.ops import Rows, check_generator, objective_of
+from multimix.ops import Rows, accurate, check_generator, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, StepOptions, check_method
 
 
@@ -102,7 +102,8 @@ class Chain(Checked):
                 " class indices do not say how many classes there are"
             )
         k = len(cast("Any", network.head).weight) if k is None else k
-        mixed = Rows.of(mixing.mix_targets(objective.settled(objective.targets(targets, k), k)), k)
+        rows = objective.settled(objective.targets(targets, k, dtype=accurate(inputs[:0]).dtype), k)
+        mixed = mixing.mix_targets(rows).as_subclass(Rows)
         if teacher is not None:
             options["teacher"] = replace(teacher, inputs=mixing.mix(teacher.inputs))
         return self.then(network, mixing.mix(inputs), mixed, **options)

@@ -194,14 +194,16 @@ def check_class_indices(targets: Tensor, num_classes: int) -> None:
         raise ValueError(f"targets must lie in 0..{num_classes - 1} for {num_classes} classes, got {wrong}{hint}")
 
 
-def check_target_form(targets: Tensor, num_classes: int, *, simplex: bool = True) -> None:
-    """Raise if ``targets`` cannot be labels of whole examples by their form; class indices are not looked at."""
+def check_target_form(targets: Tensor, num_classes: int, *, partial: bool = False) -> None:
+    """Raise if ``targets`` cannot be labels of whole examples by their form; class indices are not looked at.
+
+    Where ``partial``, probabilities may sum to less than 1: labels that are ignored, and what was mixed of such.
+    """
     if targets.is_floating_point():
         values = "; values to predict are for SquaredError, class indices are integers"
         hint = values if targets[:1].numel() == 1 else ""
         check_shape("targets that are probabilities", targets, "b", num_classes, hint=hint)
-        if simplex:
-            _check_simplex("targets", targets, hint=f"; {_SEVERAL_LABELS}")
+        _check_simplex("targets", targets, hint=f"; {_SEVERAL_LABELS}", partial=partial)
     elif targets.is_complex() or targets.dtype == torch.bool:
         raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}; {_SEVERAL_LABELS}")
     else:
@@ -217,13 +219,14 @@ def check_weights(weights: Tensor) -> None:
     _check_simplex("weights", weights)
 
 
-def _check_simplex(name: str, rows: Tensor, *, hint: str = "") -> None:
+def _check_simplex(name: str, rows: Tensor, *, hint: str = "", partial: bool = False) -> None:
     if not rows.numel() or not looks_are_free(rows):
         return
     rows = rows.detach()
     least = rows.amin().item()
     if least < 0:
         raise ValueError(f"{name} must not be negative, got {least:.4g}")
-    off = max(abs(edge.item() - 1) for edge in rows.sum(-1).aminmax())
+    low, high = (edge.item() - 1 for edge in rows.sum(-1).aminmax())
+    off, most = (high, "at most 1") if partial else (max(abs(low), abs(high)), "1")
     if not off <= _ROW_SUM_TOLERANCE:  # NaN lands here too
-        raise ValueError(f"{name} must have rows that sum to 1, got a row that is off by {off:.4g}{hint}")
+        raise ValueError(f"{name} must have rows that sum to {most}, got a row that is off by {off:.4g}{hint}")

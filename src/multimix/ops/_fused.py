@@ -21,7 +21,7 @@ from torch.autograd import Function
 from typing_extensions import Unpack
 
 from multimix.ops._attention import balance, balance_gain, balance_gradient, gain_of, reweight, shares_of, spread, weigh
-from multimix.ops._checks import as_probabilities, check_shape
+from multimix.ops._checks import as_probabilities, check_shape, looks_are_free
 from multimix.ops._options import LossOptions
 from multimix.ops._simplex import LazyWeights
 
@@ -43,7 +43,7 @@ def commuted(logits: Tensor, *problem: Unpack[Problem]) -> Parts:
         logits = balance_gradient(logits, balance_gain(rows, float(options.balanced), centre), centre)
     # Softmax ignores a shift of each clean row, since weights sum to 1; without it, large logits would cost digits.
     logits = logits - logits.detach().amax(-1, keepdim=True)
-    n, positions = rows.shape[-2], rows.shape[:-2].numel()
+    n, positions, whole = rows.shape[-2], rows.shape[:-2].numel(), _whole(targets, rows.dtype)
     with torch.no_grad():
         gram = rows.mT @ rows / n
         if targets.is_floating_point():
@@ -51,11 +51,12 @@ def commuted(logits: Tensor, *problem: Unpack[Problem]) -> Parts:
         else:  # without the one-hot matrix
             inherited = torch.zeros_like(logits).index_add_(-1, targets.long(), gram)
         taught = None if teacher is None else rows.mT @ (rows @ teacher).softmax(-1) / n
-    mixed = (rows @ logits).logsumexp(-1).mean()
-    labels = mixed - (inherited * logits).sum() / positions
+    mixed = (rows @ logits).logsumexp(-1)
+    weighed = mixed if whole is None else mixed * (rows @ whole)[..., 0]
+    labels = weighed.mean() - (inherited * logits).sum() / positions
     if taught is None:
         return labels, labels, None
-    term = mixed - (taught * logits).sum() / positions
+    term = mixed.mean() - (taught * logits).sum() / positions
     return options.gamma * labels + (1 - options.gamma) * term, labels, term
 
 
@@ -73,10 +74,10 @@ class Fused(Function):
         gradient = torch.empty_like(shifted, memory_format=torch.contiguous_format)
         uneven = logits.new_zeros(logits.shape[:-2]) if options.balanced else None
         centre = shares_of(attention) if options.balanced else None
-        sums = []
+        sums, wanted = [], (targets, _whole(targets, logits.dtype))
         for at, rows, first in _chunks(logits, weights, attention, options.chunk):
             theirs = None if teacher is None else teacher[at]
-            terms, error = _compare(rows @ shifted[at], targets, rows, theirs, options.gamma)
+            terms, error = _compare(rows @ shifted[at], *wanted, rows, theirs, options.gamma)
             sums.append(terms)
             if first:
                 torch.matmul(rows.mT, error, out=gradient[at])
@@ -112,8 +113,17 @@ def count_of(weights: Weights) -> int:
     return weights.n if isinstance(weights, LazyWeights) else weights.shape[-2]
 
 
+def _whole(targets: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return what probabilities sum to, (b, 1), as rounded ones do not to 1; None where all of them do."""
+    if not targets.is_floating_point():
+        return None
+    whole = targets.to(dtype).sum(-1, keepdim=True)
+    exact = looks_are_free(whole) and (whole - 1).abs().amax() < 16 * torch.finfo(dtype).eps
+    return None if exact else whole
+
+
 def _compare(
-    mixed: Tensor, targets: Tensor, weights: Tensor, teacher: Tensor | None, gamma: float
+    mixed: Tensor, targets: Tensor, whole: Tensor | None, weights: Tensor, teacher: Tensor | None, gamma: float
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the sums of the label and of the teacher term over a chunk, and the predictions' error (..., c, k)."""
     log_probabilities = mixed.log_softmax(-1)
@@ -128,6 +138,8 @@ def _compare(
         share, predicted = gamma, (weights @ teacher).softmax(-1)
         terms = (labels, -(predicted * log_probabilities).sum())
     error = log_probabilities.exp_()
+    if whole is not None:
+        error.mul_(share * (weights @ whole) + (1 - share))
     if wanted is None:
         error.index_add_(-1, targets, weights * -share)  # its own factor would make it several times slower
     else:

@@ -34,8 +34,8 @@ Amounts = Annotated[tuple[Annotated[float, Interval(ge=0, lt=inf)], ...], MinLen
 class Rows(Tensor):
     """Rows that an objective made of targets, given to a method as its targets: they are taken as they are."""
 
-    # What is computed from them is a tensor as any other.
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    """What is computed from them is a tensor as any other."""
 
 
 class Objective(ABC):
@@ -128,8 +128,10 @@ class Objective(ABC):
         return Losses(gamma * labels + (1 - gamma) * teacher, {"labels": labels.detach(), "teacher": teacher.detach()})
 
     def _mean(self, loss: Tensor, mass: Tensor, present: Tensor | None) -> Tensor:
-        if present is None and self.is_plain:
-            return loss.mean()
+        if self.is_plain:
+            if present is None:
+                return loss.mean()
+            mass = torch.ones_like(mass)  # of a row, whatever rounding made its probabilities sum to
         if present is not None:
             loss, mass = loss * present, mass * present
         total, whole = loss.sum(), mass.sum()
@@ -180,15 +182,18 @@ class CrossEntropy(_Weighted):
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return class probabilities, not smoothed; an ignored one is a row of zeros.
 
-        Given probabilities that class weights are for come smoothed, behind a mass that is 1 and not their weight.
+        Given probabilities that are to be weighted or smoothed come smoothed, behind a mass of 1, whatever they weigh.
         """
         if isinstance(targets, Rows):
             return targets.to(dtype)
         if targets.is_floating_point():
             rows = targets.flatten(0, 1) if targets.ndim == 3 else targets
-            check_target_form(rows, outputs, simplex=self.ignore_index is None)
+            check_target_form(rows, outputs, partial=self.ignore_index is not None)
             rows = targets.to(dtype)
-            return rows if self.class_weights is None else _behind((rows.sum(-1) > 0).to(dtype), self._smoothed(rows))
+            if len(self.beside) == 1:
+                return rows
+            whole = torch.ones_like(rows[..., 0]) if self.ignore_index is None else rows.sum(-1)
+            return _behind(whole, self._smoothed(rows, whole))
         indices = targets.flatten(1) if targets.ndim > 1 else targets
         known = None if self.ignore_index is None else indices != self.ignore_index
         kept = indices if known is None else torch.where(known, indices, 0)
@@ -199,7 +204,7 @@ class CrossEntropy(_Weighted):
         """Return rows as they are if probabilities are all there is to them, else smoothed, their mass before them."""
         if len(self.beside) == 1 or rows.shape[-1] > outputs:
             return rows
-        return _behind(self._mass(rows), self._smoothed(rows))
+        return _behind(self._mass(rows), self._smoothed(rows, rows.sum(-1)))
 
     def from_teacher(self, outputs: Tensor, rows: Tensor) -> Tensor:
         """Return a teacher's probabilities, which count as much as class indices would, and are not smoothed."""
@@ -221,7 +226,7 @@ class CrossEntropy(_Weighted):
         if targets.shape[-1] > outputs.shape[-1]:
             mass, wanted = targets[..., 0], targets[..., 1:]
         else:
-            mass, wanted = self._mass(targets), self._smoothed(targets)
+            mass, wanted = self._mass(targets), self._smoothed(targets, targets.sum(-1))
         weights = self.weights(wanted)
         wanted = wanted if weights is None else wanted * weights
         return -(wanted * outputs.log_softmax(-1)).sum(-1), mass
@@ -238,11 +243,9 @@ class CrossEntropy(_Weighted):
         weights = self.weights(rows)
         return (rows if weights is None else rows * weights).sum(-1)
 
-    def _smoothed(self, rows: Tensor) -> Tensor:
-        if not self.label_smoothing:
-            return rows
-        spread = self.label_smoothing / rows.shape[-1]
-        return (1 - self.label_smoothing) * rows + spread * rows.sum(-1, keepdim=True)
+    def _smoothed(self, rows: Tensor, whole: Tensor) -> Tensor:
+        share = self.label_smoothing
+        return (1 - share) * rows + share / rows.shape[-1] * whole.unsqueeze(-1) if share else rows
 
 
 @dataclass(frozen=True)
