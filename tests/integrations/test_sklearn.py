@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_blobs
-from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.class_weight import compute_class_weight
@@ -16,7 +16,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 import multimix as mm
-from multimix.integrations._tables import by_class, by_label
 from multimix.integrations.sklearn import MultiMixClassifier, MultiMixRegressor, perceptron
 
 REPEATED = "mini-batches are random: a row that counts twice is mixed otherwise than two rows"
@@ -136,30 +135,6 @@ def test_held_out_rows_stop_early_and_the_best_weights_stay(weighted, capsys):
     assert np.average(losses, weights=None if weights is None else weights[held]) == pytest.approx(min(seen), abs=1e-4)
 
 
-@pytest.mark.parametrize(("counts", "share"), [((20, 2), 0.3), ((50, 30, 20), 0.25), ((7, 5, 1), 0.5), ((2, 2), 0.9)])
-def test_no_class_is_lost_from_training_and_each_is_held_out_by_its_share(counts, share):
-    classes = np.repeat(np.arange(len(counts)), counts)
-    for seed in range(60):
-        held = by_class(np.random.default_rng(seed).permutation(len(classes)), share, classes)
-        assert len(set(held)) == len(held)
-        found = np.bincount(classes[held], minlength=len(counts))
-        assert (found < counts).all()
-        assert all(k == 1 or abs(min(share * k, k - 1) - n) < 1 for k, n in zip(counts, found, strict=True))
-    if min(counts) * share > 0.5 and share < 0.5:
-        theirs = train_test_split(classes, test_size=share, stratify=classes, random_state=0)[1]
-        assert np.array_equal(found, np.bincount(theirs))
-
-
-def test_every_label_is_there_and_missing_in_training():
-    labels = np.zeros((20, 3), int)
-    labels[0, 0] = labels[1:, 1] = labels[:10, 2] = 1  # one row has the first label, one lacks the second
-    for seed in range(20):
-        held = by_label(np.random.default_rng(seed).permutation(20), 0.5, labels)
-        kept = np.delete(labels, held, 0)
-        assert len(kept) == 10
-        assert (kept.any(0) & ~kept.all(0)).all()
-
-
 CLASSES = {0: 3.0, 2: 0.5}
 
 
@@ -266,20 +241,6 @@ def test_settings_of_the_method_are_parameters():
         changed = MultiMixClassifier((8,), method=given, epochs=2, random_state=0).set_params(method__effective=3)
         expected = MultiMixClassifier((8,), method=mm.MultiMix(effective=3), epochs=2, random_state=0)
         assert np.array_equal(changed.fit(x, y).predict_proba(x), expected.fit(x, y).predict_proba(x))
-
-
-@pytest.mark.bad_input
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("method__tupels", r"Invalid parameter 'tupels' for estimator MultiMix\(.*Valid parameters are: \['tuples', "),
-        ("method__tuples__x", "Invalid parameter 'x' for estimator 1000"),
-        ("methods__tuples", "Invalid parameter 'methods' for estimator MultiMixClassifier"),
-    ],
-)
-def test_settings_that_a_method_does_not_have_are_named(name, message):
-    with pytest.raises(ValueError, match=message):
-        MultiMixClassifier().set_params(**{name: 3})
 
 
 @pytest.mark.parametrize("method", [mm.SelfDistilled(mm.MultiMix(32)), mm.Alternate((mm.AdaMixUp(), mm.Mixup()))])

@@ -245,8 +245,8 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         batch_size: Examples that are mixed with each other.
         learning_rate: Peak learning rate of AdamW, which falls to 0 along half a cosine.
         weight_decay: AdamW's, of matrices.
-        validation: Share of the examples held out to stop early by, 0 for none; of each class its share, but always
-            one less than there are. Of several labels at random, but none that first has, or lacks, one of them.
+        validation: Share of the examples held out to stop early by, 0 for none: of each class its share, but never all
+            of it; of several labels at random, but never the only examples that have, or lack, one of them.
         patience: Epochs without a better held-out loss after which training stops.
         random_state: Seed, numpy RandomState, or None.
         device: Where to train: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Predictions are computed on the CPU.
