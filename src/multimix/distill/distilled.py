@@ -55,7 +55,15 @@ class EMATeacher(nn.Module):
 
     @torch.no_grad()
     def update_(self, network: nn.Module) -> None:
-        """Move towards ``network``: ``average <- momentum * average + (1 - momentum) * network``."""
+        """Move towards ``network``: ``average <- momentum * average + (1 - momentum) * network``.
+
+        Raises:
+            ValueError: If the network has other parameters or buffers than the average.
+        """
+        shapes, given = ([tuple(t.shape) for t in (*m.parameters(), *m.buffers())] for m in (self.network, network))
+        if shapes != given:
+            name = type(network).__name__
+            raise ValueError(f"network must be of the kind that is averaged, got {name} with tensors of other shapes")
         averaged: list[Tensor] = list(self.network.parameters())
         current: list[Tensor] = list(network.parameters())
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
@@ -128,14 +136,17 @@ class SelfDistilled(Checked, Stateful):
 
     def prepare(self, network: Network) -> None:
         """Make the teacher a copy of the network, unless there is one."""
+        self.meet(network, anew=True)
         if self.ema is None:
+            super().prepare(network)
             self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule, warmup=self.warmup)
             self._seen = fingerprint(as_module(network))
+        self.met(network)
 
     def after_step(self, network: Network) -> None:
         """Let the teacher follow the network's last step; from now on it waits to be told."""
+        self.ready(network)
         self.led = True
-        self.prepare(network)
         cast("EMATeacher", self.ema).update_(as_module(network))
         self._seen.fill_(float("nan"))  # whoever goes on from a checkpoint has seen every step
 
@@ -144,7 +155,7 @@ class SelfDistilled(Checked, Stateful):
         check_network(network)
         view, other = _two_views(inputs)
         check_examples(other, targets)
-        self.prepare(network)
+        self.ready(network)
         ema = cast("EMATeacher", self.ema)
         if not self.led and not torch.equal(self._seen, now := fingerprint(as_module(network))):
             if not self._seen.isnan().all():
