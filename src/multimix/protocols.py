@@ -327,15 +327,25 @@ def require_part(network: object, part: str) -> None:
         raise ValueError(why)
 
 
-def submethods(method: Method) -> Iterator[Method]:
-    """Yield a method and every method inside it, outermost first."""
+def submethods(method: Method, *, _around: tuple[Method, ...] = ()) -> Iterator[Method]:
+    """Yield a method and every method inside it, outermost first.
+
+    They are looked for in the fields of a dataclass, in the attributes of any other object, and in the tuples, lists
+    and dictionaries there.
+    """
     yield method
-    if not is_dataclass(method):
-        return
-    for value in (getattr(method, f.name) for f in fields(method)):
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if is_dataclass(item) and isinstance(item, Method):
-                yield from submethods(item)
+    around = (*_around, method)
+    held = {f.name: getattr(method, f.name) for f in fields(method)} if is_dataclass(method) else vars(method)
+    for value in held.values():
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else (value,)
+        for item in inside:
+            if _is_inner(item) and all(item is not outer for outer in around):
+                yield from submethods(item, _around=around)
+
+
+def _is_inner(item: object) -> bool:
+    """Whether this is a method; a network that has a name of its own is none."""
+    return isinstance(item, Method) and hasattr(type(item), "name") and not isinstance(item, type)
 
 
 def declares(method: Method, name: str) -> bool:

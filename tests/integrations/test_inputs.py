@@ -35,6 +35,15 @@ def collated(method, **options):
     return lambda images, labels: collate(list(zip(images, labels, strict=True)))
 
 
+class PlainMixup:
+    """A method of one's own, of which only the loss is known."""
+
+    name = "plain-mixup"
+
+    def __call__(self, network, inputs, targets, *, generator=None, teacher=None):
+        return mm.Mixup()(network, inputs, targets, generator=generator, teacher=teacher)
+
+
 ways = pytest.mark.parametrize("way", [plain_timm, MixTransform, collated])
 methods = pytest.mark.parametrize("method", MIXES.values(), ids=MIXES)
 
@@ -174,6 +183,7 @@ def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
     [
         ({"method": mm.MultiMix()}, TypeError, r"method must mix inputs, such as Mixup\(\) or .*, got MultiMix"),
         ({"method": mm.Alternate((mm.Mixup(), mm.ManifoldMixup()))}, TypeError, "got ManifoldMixup"),
+        ({"method": mm.Alternate((mm.Mixup(), PlainMixup()))}, TypeError, "got PlainMixup"),
         ({"method": "puzzlemix"}, ValueError, "network must be given: PuzzleMix"),
         ({"num_classes": 4.0}, TypeError, r"num_classes must be an integer or None, got 4\.0"),
         ({"seed": "7"}, TypeError, "seed must be an integer or None, got '7'"),

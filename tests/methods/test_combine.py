@@ -76,7 +76,19 @@ class Both:
         return Losses(torch.zeros(()))
 
 
-@pytest.mark.parametrize("around", [Alternate, Both], ids=lambda cls: cls.name)
+class InDictionary:
+    """A method of one's own that is no dataclass, holds others by number, and knows itself."""
+
+    name = "in-dictionary"
+
+    def __init__(self, methods):
+        self.methods, self.itself, self.network = dict(enumerate(methods)), self, NETWORK
+        self.network.name = "of no method"
+
+    __call__ = Both.__call__
+
+
+@pytest.mark.parametrize("around", [Alternate, Both, InDictionary], ids=lambda cls: cls.name)
 def test_methods_inside_and_what_they_declare_are_found_outermost_first(around):
     until = Until(ManifoldMixup(), 0.5)
     method = around([MultiMix(), until])
@@ -85,6 +97,7 @@ def test_methods_inside_and_what_they_declare_are_found_outermost_first(around):
     assert declares(method, "needs_stages")
     assert not declares(around([ERM(), Mixup()]), "needs_stages")
     assert stateful(method) == [until]
+    assert list(submethods(Alternate((ERM(), method))))[2:] == list(submethods(method))
 
 
 def test_lists_are_as_good_as_tuples():

@@ -26,7 +26,8 @@ def network(objective=None):
 )
 @pytest.mark.parametrize("name", MIXERS.keys() - CLASSES_ONLY)
 def test_several_labels_are_mixed_in_the_weights_of_the_inputs(name, targets):
-    net, objective = network(BinaryCrossEntropy()), BinaryCrossEntropy()
+    objective = BinaryCrossEntropy()
+    net = network(None if name == "automix" else objective)  # whose own loss is one of classes
     weights = MIXERS[name]().draw(net, IMAGES, targets, seeded()).mix_targets(torch.eye(7))
     mixed, rows = MIXERS[name]().mix(IMAGES, targets, objective=objective, network=net, generator=seeded())
     assert mixed.shape == IMAGES.shape
