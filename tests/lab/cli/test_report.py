@@ -86,7 +86,7 @@ def test_the_columns_of_the_differences_may_be_of_any_suite(multimix, seeds):
         ("--suite odo", "suite: no record of 'odo'; there are ood"),
         ("--paired emr", "against: expected one of cutmix, erm, mixup, got 'emr'; did you mean erm?"),
         ("--metrics nll", "--metrics are the columns of the paired table: expected --paired LABEL too, got none"),
-        ("--suite ood --paired erm", "got none, and accuracy, nll and ece are not among them"),
+        ("--suite ood --paired erm", "got none, and exact_match and bce are not among them"),
     ],
 )
 def test_what_cannot_be_compared_leaves_no_page(multimix, seeds, options, said):

@@ -5,11 +5,12 @@ training and are augmented there; large ones are ``Files``, decoded by worker pr
 the same promise: batch i of an epoch depends on the seed, the epoch and i alone.
 """
 
+from multimix.lab.data._arrays import own_data
 from multimix.lab.data._batches import Augment, Batches, Crops, normalise
 from multimix.lab.data._identity import difference, identity
-from multimix.lab.data._load import DATASETS, load, own_data
+from multimix.lab.data._load import DATASETS, load
 from multimix.lab.data._pixels import UnreadableError
-from multimix.lab.data._sets import Files, Images, ImageSet, Splits, first_of, seed_of
+from multimix.lab.data._sets import Files, Images, ImageSet, Splits, first_of, ignoring, labelled, seed_of
 
 __all__ = [
     "DATASETS",
@@ -24,6 +25,8 @@ __all__ = [
     "difference",
     "first_of",
     "identity",
+    "ignoring",
+    "labelled",
     "load",
     "normalise",
     "own_data",

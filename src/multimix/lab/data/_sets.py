@@ -14,6 +14,10 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, for pixels in [0, 1]."""
 
 
+UNLABELLED = -100
+"""What stands for the class of an image that has none, as in torch; training sets alone may hold such images."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Labelled images held in memory; a ValueError if there is none, or a field is not as said below."""
@@ -21,7 +25,7 @@ class Images:
     images: UInt8[Tensor, "size c h w"]
     """The pixels, contiguous."""
     labels: Int64[Tensor, " size"] | Float32[Tensor, "size k"]
-    """Class indices; or 0 and 1 for each of k labels, of which an image may have any number."""
+    """Class indices, -100 of an image without one; or 0 and 1 for each of k labels, any number of which may be 1."""
     classes: tuple[str, ...]
     """The name of every class, in the order of the indices."""
     origin: str = ""
@@ -129,6 +133,30 @@ class Splits:
     def shape(self) -> tuple[int, int, int]:
         """Shape (c, h, w) of one image."""
         return self.train.shape
+
+
+def labelled(part: ImageSet) -> ImageSet:
+    """Return a set without the images that have no class."""
+    known = part.labels != UNLABELLED
+    return part if part.labels.ndim == 2 or known.all() else part.subset(known.nonzero().flatten())
+
+
+def ignoring(splits: Splits, label: int | None) -> Splits:
+    """Return splits in which images with a label have none: they stay in training and are left out elsewhere."""
+    if label is None or splits.multi_label:
+        return splits
+
+    def known(part: ImageSet, name: str) -> ImageSet:
+        kept = ((part.labels != label) & (part.labels != UNLABELLED)).nonzero().flatten()
+        if not len(kept):
+            raise ValueError(f"data {splits.name}: every image of {name} has the label {label} that is ignored")
+        return part if len(kept) == len(part) else part.subset(kept)
+
+    labels = splits.train.labels.masked_fill(splits.train.labels == label, UNLABELLED)
+    held_out = splits.validation and known(splits.validation, "validation")
+    return replace(
+        splits, train=replace(splits.train, labels=labels), validation=held_out, test=known(splits.test, "test")
+    )
 
 
 @dataclass(frozen=True)
@@ -251,6 +279,9 @@ def _check_labels(labels: Tensor, size: int, classes: int) -> None:
         if not ((labels == 0) | (labels == 1)).all():
             raise ValueError("labels must be 0 or 1 for each label of an image, got other numbers")
         return
-    low, high = int(labels.min()), int(labels.max())
+    given = labels[labels != UNLABELLED]
+    if not len(given):
+        raise ValueError(f"labels must have a class of at least one image, got {UNLABELLED} for all of {size}")
+    low, high = int(given.min()), int(given.max())
     if low < 0 or high >= classes:
         raise ValueError(f"labels must lie in 0..{classes - 1} for {classes} classes, got {low}..{high}")

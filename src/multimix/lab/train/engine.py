@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from multimix._declared import Count, check
 from multimix.distill import EMATeacher
 from multimix.lab._code import Reference
-from multimix.lab.data import Augment, Batches, Splits
+from multimix.lab.data import Augment, Batches, Splits, ignoring
 from multimix.lab.runs.checkpoint import digest, save_weights, seed_everything
 from multimix.lab.runs.codec import code_of, to_json, with_own_data
 from multimix.lab.runs.display import board_writer
@@ -26,7 +26,15 @@ from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.evaluation import clean_accuracy, suite_record
 from multimix.lab.train.figures import save_figures
 from multimix.lab.train.folder import Facts, RunFolder, described
-from multimix.lab.train.network import build_network, found_again, initialise, load_again, load_data, put_channels_last
+from multimix.lab.train.network import (
+    build_network,
+    found_again,
+    ignored_by,
+    initialise,
+    load_again,
+    load_data,
+    put_channels_last,
+)
 from multimix.lab.train.objective import objective_for
 from multimix.lab.train.parallel import gathered_state, load_sharded, make_fabric, shard_optimizer, start_processes
 from multimix.models import synchronise_batchnorm
@@ -285,7 +293,7 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
     config = with_own_data(config)
     start_processes(config)
     run = RunFolder(broadcast(folder))  # whose name may hold the time
-    engine = Engine(config, splits or load_data(config))
+    engine = Engine(config, ignoring(splits, ignored_by(config)) if splits else load_data(config))
     _say(*_notes(config, engine.splits), quiet=quiet)
     facts, objective = vars(Facts.of(engine.splits)), to_json(engine.objective)
     about = {"trained_on": facts, "objective": objective, "data": described(engine.splits)}

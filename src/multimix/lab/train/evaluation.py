@@ -4,7 +4,7 @@ import difflib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from multimix.lab.data import Splits, identity
+from multimix.lab.data import Splits, identity, labelled
 from multimix.lab.evaluate import SUITES
 from multimix.lab.evaluate.calibration import Accuracy
 from multimix.lab.evaluate.suite import Source, Suite, SuiteSettings
@@ -99,6 +99,7 @@ def evaluations(
     places: dict[str, Any] = {name: options.get(name) for name in ("splits", "data", "root")}
     network, splits = load_network(folder, **places, trust_code=trust_code)
     weights, other = digest(run.weights), _other_data(run, splits)
+    splits = replace(splits, train=labelled(splits.train))
     source = source_of(config, splits, _device_of(network), batch_size=options.get("batch_size"))
     if suites is None:
         wanted = [suite for suite in wanted if not _unsuited(suite, splits)]

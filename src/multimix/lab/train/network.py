@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from multimix.lab.data import Splits, load
+from multimix.lab.data import Splits, ignoring, load
 from multimix.lab.runs.checkpoint import load_weights, read_weights
 from multimix.lab.runs.codec import with_own_data
 from multimix.lab.runs.environment import device_named
@@ -77,7 +77,12 @@ def put_channels_last(network: nn.Module, device: torch.device) -> None:
 def data_settings(config: TrainConfig) -> dict[str, Any]:
     """Return what, beside its name, says which data set is loaded and how it is split."""
     names = ("root", "validation", "split_seed", "download", "train_size", "image_size", "skip_unreadable")
-    return {name: getattr(config, name) for name in names}
+    return {"ignore_index": ignored_by(config), **{name: getattr(config, name) for name in names}}
+
+
+def ignored_by(config: TrainConfig) -> int | None:
+    """Return the label of images that have no class."""
+    return getattr(config.objective, "ignore_index", None)
 
 
 def load_data(config: TrainConfig) -> Splits:
@@ -138,6 +143,7 @@ def load_network(
         splits = load_again(found_again(run, run.read_config(code), data, root))
         if data is None:
             run.check_data(splits, f"name them to measure on them all the same: --data {splits.name}")
+    splits = ignoring(splits, ignored_by(config))
     facts = run.read_facts() or Facts.of(splits)
     facts.check(splits)
     objective_for(as_settings(run.read_objective()), splits)

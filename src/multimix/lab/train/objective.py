@@ -6,7 +6,8 @@ from typing import Any, Literal, cast
 from torch import Tensor
 
 from multimix import ops
-from multimix.lab.data import Splits
+from multimix.lab.data import Splits, labelled
+from multimix.lab.data._sets import UNLABELLED
 from multimix.lab.runs.codec import register
 from multimix.ops._objectives import Amounts
 
@@ -69,13 +70,19 @@ def objective_for(
             f"objective must be {wanted.__name__} for data {splits.name}, whose images have {have} each,"
             f" got {type(chosen).__name__}"
         )
+    if not several and chosen.ignore_index is None and (splits.train.labels == UNLABELLED).any():
+        raise ValueError(
+            f"data {splits.name}: images without a class ({UNLABELLED}) need an objective with ignore_index"
+        )
     name = "positive_weights" if several else "class_weights"
     weights = getattr(chosen, name)
     if weights == "balanced":
-        weights = _balanced(splits.train.labels, splits.classes)
+        weights = _balanced(labelled(splits.train).labels, splits.classes)
     elif weights is not None and len(weights) != k:
         of = "labels" if several else "classes"
         raise ValueError(f"objective: {name} must be one number for each of {k} {of}, got {len(weights)}")
+    if not several and chosen.ignore_index is not None:  # of data, all images without a class have this label
+        chosen = replace(chosen, ignore_index=UNLABELLED)
     return in_numbers(replace(chosen, **{name: weights}))
 
 

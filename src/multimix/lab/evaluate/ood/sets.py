@@ -16,10 +16,10 @@ from jaxtyping import UInt8
 from torch import Generator, Tensor
 
 from multimix.lab.data import DATASETS, Files, Images, load, normalise, seed_of
+from multimix.lab.data._arrays import DAMAGED, as_bytes
 from multimix.lab.data._batches import decoded
 from multimix.lab.data._files import EVALUATION_RATIO, fitted
 from multimix.lab.data._folder import Survey, images_under, look_over, unreadable
-from multimix.lab.data._load import DAMAGED, as_bytes
 from multimix.lab.data._pixels import read_image
 from multimix.lab.data._sets import one_line
 from multimix.lab.evaluate.passes import per_example
