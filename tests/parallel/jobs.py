@@ -97,6 +97,14 @@ def losses_and_gradients(
     return {"loss": _mean(losses.total.detach()), "generator": generator.get_state(), **gradients}
 
 
+def in_turn(inputs: Tensor, targets: Tensor, gathers: bool) -> list[list[str]]:
+    """Return which terms each of 12 steps has, of a method that is chosen by a generator of this process' own."""
+    network, method = toy.images(norm=False), mm.Alternate((mm.MultiMix(tuples=20, clean=0.5), mm.Mixup()))
+    network.gather = Gather() if gathers else None
+    generator = torch.Generator().manual_seed(rank())
+    return [sorted(method(network, share(inputs), share(targets), generator=generator).terms) for _ in range(12)]
+
+
 def with_weights(*case: Any) -> dict[str, Any]:
     """Return the same, and the interpolation vectors that this process has drawn."""
     drawn = []

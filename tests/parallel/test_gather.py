@@ -9,7 +9,7 @@ import toy
 from multimix.methods import DenseMultiMix, MultiMix
 from multimix.ops import CrossEntropy, Gather, SquaredError
 from multimix.protocols import EncoderOutput, Method, Teacher
-from parallel.jobs import each, gathered_back, losses_and_gradients, normalised, with_weights
+from parallel.jobs import each, gathered_back, in_turn, losses_and_gradients, normalised, with_weights
 from parallel.together import together
 
 METHODS = {
@@ -111,6 +111,14 @@ def test_over_a_device_each_draws_its_own_tuples_of_its_share(name, head, taught
         torch.testing.assert_close(answer["loss"], mean.detach(), rtol=1e-6, atol=1e-7)
         for parameter, value in network.named_parameters():
             torch.testing.assert_close(answer[parameter], value.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_all_choose_the_same_method_where_they_gather():
+    cases = [(*toy.batch(8, 3, 6, 6), gathers) for gathers in (True, False)]
+    one, two = together(2, each, in_turn, cases)
+    assert one[0] == two[0]
+    assert one[1] != two[1]
+    assert len({tuple(terms) for terms in one[0]}) == 2
 
 
 def test_examples_come_in_turn_and_gradients_go_back():

@@ -42,8 +42,11 @@ class Alternate(Checked):
             raise ValueError(f"probabilities must be {len(self.methods)} numbers that sum to 1, got {p}")
 
     def __call__(self, network: Network, inputs: Any, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
-        """Return the losses of the method drawn."""
-        return self.choose(options.get("generator"))(network, inputs, targets, **options)
+        """Return the losses of the method drawn, the same in all processes if their examples are gathered."""
+        coin = self._coin(options.get("generator"))
+        if (gather := getattr(network, "gather", None)) is not None:
+            coin = gather.agree(coin.to(targets.device)).cpu()
+        return self._chosen(coin)(network, inputs, targets, **options)
 
     @property
     def mixes_inputs(self) -> bool:
@@ -57,9 +60,14 @@ class Alternate(Checked):
 
     def choose(self, generator: Generator | None = None) -> Method:
         """Return the method of one step."""
+        return self._chosen(self._coin(generator))
+
+    def _coin(self, generator: Generator | None) -> Tensor:
         check_generator(generator)
+        return torch.rand((), generator=generator, device=generator.device if generator else None).cpu()
+
+    def _chosen(self, coin: Tensor) -> Method:
         share = torch.tensor(self.probabilities or [1 / len(self.methods)] * len(self.methods))
-        coin = torch.rand((), generator=generator, device=generator.device if generator else None).cpu()
         return self.methods[min(int((share.cumsum(0) <= coin).sum()), len(self.methods) - 1)]
 
 

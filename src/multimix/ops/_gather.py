@@ -38,6 +38,13 @@ class Gather:
         """Return how many examples all processes have together, of which this one has b."""
         return sum(self._sizes(b, device))
 
+    def agree(self, value: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "*any"]:
+        """Return the first process' value in all of them, for what they have to do alike to gather at all."""
+        if processes() > 1:
+            value = value.contiguous()
+            dist.broadcast(value, 0)
+        return value
+
     def _sizes(self, b: int, device: torch.device) -> list[int]:
         world = processes()
         if self.even or world == 1:
