@@ -335,8 +335,8 @@ def submethods(method: Method, *, _around: tuple[Method, ...] = ()) -> Iterator[
     """
     yield method
     around = (*_around, method)
-    held = {f.name: getattr(method, f.name) for f in fields(method)} if is_dataclass(method) else vars(method)
-    for value in held.values():
+    names = [f.name for f in fields(method)] if is_dataclass(method) else getattr(method, "__dict__", {})
+    for value in [getattr(method, name) for name in names]:
         inside = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else (value,)
         for item in inside:
             if _is_inner(item) and all(item is not outer for outer in around):
