@@ -293,20 +293,9 @@ def test_values_of_an_epoch_are_those_of_one_pass(toy, objective, targets, loss,
 @objectives
 def test_objective_is_trained_for(toy, way, objective, targets, loss, hits):
     toy.batches = list(zip(toy.images.split(9), targets.split(9), strict=True))[1:]
-    expected = train_plainly(toy.twin, toy.batches, loss)
+    expected = toy.train(toy.twin, toy.batches, loss)
     toy.images, toy.labels = toy.images[9:], targets[9:]
     assert way(toy, mm.ERM(), epochs=1, objective=objective)[0] == pytest.approx(expected, abs=1e-6)
-
-
-def train_plainly(model, batches, loss):
-    optimizer, found = sgd(model.parameters()), []
-    for inputs, targets in batches:
-        value = loss(model(inputs), targets)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        found.append(value.item())
-    return found
 
 
 @ways
@@ -328,7 +317,7 @@ def test_weights_of_examples(toy, way):
     assert found["test_loss"] == pytest.approx(whole, abs=1e-6)
     hits = (toy.twin(toy.images).argmax(1) == toy.labels[:, 0]) * weights
     assert found["test_accuracy"] == pytest.approx((hits.sum() / weights.sum()).item(), abs=1e-6)
-    expected = train_plainly(toy.twin, batches, loss)
+    expected = toy.train(toy.twin, batches, loss)
     assert way(toy, mm.ERM(), epochs=1, unpack=unpack)[0] == pytest.approx(expected, abs=1e-6)
 
 

@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     from multimix.integrations.transformers import STATE_FILE, MultiMixTrainer
 
 HINTS = ("ignore:.*pin_memory.*", "ignore::DeprecationWarning:transformers", "ignore::DeprecationWarning:accelerate")
+F = nn.functional
 pytestmark = [pytest.mark.filterwarnings(hint) for hint in HINTS]
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "num_labels": 4}
@@ -41,6 +42,7 @@ class Own(nn.Module):
         return {"logits": logits} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
 
 
+SPLIT = {"encoder": "body", "head": "out"}
 VIT = {"encoder": "vit", "head": "classifier", "pool": lambda features: features[:, 0]}
 
 
@@ -91,14 +93,14 @@ class Losses(hf.TrainerCallback):
             self.found.append(logs["loss"])
 
 
-def fit(model, data, method, folder, *, resume=None, **options):
+def fit(model, data, method, folder, *, resume=None, objective=None, **options):
     losses = Losses()
     args = settings(folder, logging_strategy="steps", logging_steps=1, **options)
     given = {"model": model, "args": args, "train_dataset": data, "callbacks": [losses]}
     if method is None:  # the host's own
         trainer = type("Plain", (hf.Trainer,), {"_get_train_sampler": InOrder._get_train_sampler})(**given)
     else:
-        trainer = InOrder(method=method, **given, **names(model))
+        trainer = InOrder(method=method, objective=objective, **given, **names(model))
     trainer.train(resume_from_checkpoint=resume)
     return losses.found, trainer
 
@@ -134,8 +136,102 @@ def test_text_equals_the_own_loop(toy, sentences, tmp_path, method):
 
 def test_models_of_ones_own_equal_the_own_loop(toy, images, tmp_path):
     check_parity(toy, Own(toy.model), images, mm.Mixup, tmp_path)
-    adapted = toy.adapt(toy.twin)  # the Trainer would read its signature, (inputs), as names of columns
-    check_parity(toy, adapted, images, toy.methods["distilled"], tmp_path, remove_unused_columns=False)
+    check_parity(toy, toy.adapt(toy.twin), images, toy.methods["distilled"], tmp_path)
+
+
+class Other(Own):
+    """One that takes no labels."""
+
+    def forward(self, pixel_values):
+        return self.inner(pixel_values)
+
+
+OWN = {"its input by name": Other, "by another name": nn.Sequential, "a network": lambda m: mm.adapt(m, **SPLIT)}
+
+
+@pytest.mark.parametrize("wrap", OWN.values(), ids=OWN.keys())
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_models_without_labels_train_evaluate_and_predict(toy, images, tmp_path, wrap, share):
+    options = {"label_smoothing_factor": share, "per_device_eval_batch_size": 7}
+    expected = toy.train(toy.twin, toy.batches * 2, lambda x, y: F.cross_entropy(x, y, label_smoothing=share))
+    losses, trainer = fit(wrap(toy.model), images, mm.ERM(), tmp_path, **options)
+    assert losses == pytest.approx(expected, abs=1e-6)
+    logits = toy.twin(toy.images).detach()
+    loss = F.cross_entropy(logits, toy.labels, label_smoothing=share).item()
+    assert trainer.evaluate(images)["eval_loss"] == pytest.approx(loss, abs=1e-6)
+    found = trainer.predict(images)
+    np.testing.assert_allclose(found.predictions, logits, atol=1e-5)
+    np.testing.assert_array_equal(found.label_ids, toy.labels)
+    unlabelled = trainer.predict([{"pixel_values": image} for image in toy.images])
+    np.testing.assert_array_equal(unlabelled.predictions, found.predictions)
+    assert "test_loss" not in unlabelled.metrics
+
+
+AMOUNTS = (0.5, 1.0, 4.0, 0.1)
+SOME = (torch.arange(36) % 4).index_fill_(0, torch.tensor([0, 1, 2, 3, 10, 35]), -100)
+SEVERAL = torch.rand(36, 4, generator=torch.Generator().manual_seed(0)).round()
+OBJECTIVES = {
+    "ignored": (
+        mm.CrossEntropy(AMOUNTS, ignore_index=-100, label_smoothing=0.1),
+        SOME,
+        lambda x, y: F.cross_entropy(x, y, torch.tensor(AMOUNTS), label_smoothing=0.1),
+    ),
+    "labels": (mm.BinaryCrossEntropy(), SEVERAL, F.binary_cross_entropy_with_logits),
+    "values": (mm.SquaredError(), SEVERAL, F.mse_loss),
+    "probabilities": (None, SEVERAL.softmax(1), F.cross_entropy),
+}
+
+
+@pytest.mark.parametrize("wrap", [Other, Own, lambda _: vit()], ids=["no labels", "labels", "known"])
+@pytest.mark.parametrize(("objective", "targets", "loss"), OBJECTIVES.values(), ids=OBJECTIVES.keys())
+def test_objective_is_trained_and_judged_by(toy, tmp_path, wrap, objective, targets, loss):
+    model = wrap(toy.model)
+    twin = copy.deepcopy(model)
+    plain = twin.inner if isinstance(twin, Own) else Logits(twin)
+    data = [{"pixel_values": x, "labels": y} for x, y in zip(toy.images, targets, strict=True)]
+    batches = list(zip(toy.images.split(9), targets.split(9), strict=True))
+    expected = toy.train(plain, batches * 2, loss)
+    options = {"objective": objective, "per_device_eval_batch_size": 7}
+    losses, trainer = fit(model, data, mm.ERM(), tmp_path, **options)
+    assert losses == pytest.approx(expected, abs=1e-6)
+    whole = loss(plain(toy.images), targets).item()
+    assert trainer.evaluate(data)["eval_loss"] == pytest.approx(whole, abs=1e-6)
+
+
+class Logits(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(images).logits
+
+
+@pytest.mark.parametrize("wrap", [Other, lambda _: vit()], ids=["no labels", "known"])
+def test_weights_of_examples(toy, images, tmp_path, wrap):
+    model = wrap(toy.model)
+    plain = copy.deepcopy(model.inner) if isinstance(model, Own) else Logits(copy.deepcopy(model))
+    weights = torch.rand(36).index_fill_(0, torch.arange(9), 0)  # none of the first batch counts
+    data = [{**row, "sample_weight": float(weight)} for row, weight in zip(images, weights, strict=True)]
+
+    def loss(logits, both):
+        losses = F.cross_entropy(logits, both[:, 0].long(), reduction="none")
+        return (losses * both[:, 1]).sum() / both[:, 1].sum().clamp_min(1e-9)
+
+    both = torch.stack([toy.labels.float(), weights], 1)
+    expected = toy.train(plain, list(zip(toy.images.split(9), both.split(9), strict=True)) * 2, loss)
+    losses, trainer = fit(model, data, mm.ERM(), tmp_path)
+    assert losses == pytest.approx(expected, abs=1e-6)
+    assert trainer.evaluate(data)["eval_loss"] == pytest.approx(loss(plain(toy.images), both).item(), abs=1e-6)
+
+
+def test_trains_twice(toy, images, tmp_path):
+    for make, count in ((toy.methods["distilled"], 16), (mm.methods.AdaMixUp, None)):
+        _, trainer = fit(Other(copy.deepcopy(toy.model)), images, make(), tmp_path)
+        groups = len(trainer.optimizer.param_groups)
+        trainer.train()
+        assert len(trainer.optimizer.param_groups) == groups
+        assert count is None or trainer.method.ema.updates == count
 
 
 def test_evaluation_and_prediction_are_the_hosts_own(sentences, tmp_path):
@@ -205,6 +301,15 @@ def test_bad_arguments_are_named(images, tmp_path, monkeypatch):
         MultiMixTrainer(model=vit(), args=options, **VIT, method=3)
     with pytest.raises(ValueError, match="compute_loss_func must be left out"):
         MultiMixTrainer(model=vit(), args=options, **VIT, method=mm.Mixup(), compute_loss_func=print)
+    for given, said in (
+        (
+            {"objective": mm.BinaryCrossEntropy()},
+            r"must be 0 for BinaryCrossEntropy\(.*\), got 0.1: it smooths classes",
+        ),
+        ({"objective": mm.CrossEntropy(label_smoothing=0.3)}, r"must be 0 for CrossEntropy\(.*\), got 0.1"),
+    ):
+        with pytest.raises(ValueError, match=f"args.label_smoothing_factor {said}"):
+            MultiMixTrainer(vit(), settings(tmp_path, label_smoothing_factor=0.1), **VIT, **given)
     unlabelled = [{"pixel_values": example["pixel_values"]} for example in images]
     with pytest.raises(ValueError, match="inputs must hold 'labels' to train with a method, got pixel_values"):
         fit(vit(), unlabelled, mm.Mixup(), tmp_path)

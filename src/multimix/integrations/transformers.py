@@ -1,16 +1,22 @@
 """MultiMix in Hugging Face's Trainer."""
 
-from collections.abc import Callable, Mapping
+import copy
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from multimix._modules import evaluating
 from multimix._optional import require
-from multimix.integrations._training import MethodLike, TrainingMethod, as_method, smooth
-from multimix.models import adapt
-from multimix.ops import as_probabilities
+from multimix.integrations._batches import WEIGHTS, Mean, Parts, judge, parts_of
+from multimix.integrations._training import MethodLike, TrainingMethod, adapted, as_method, trained_for
+from multimix.ops import CrossEntropy, Objective, objective_of
+from multimix.protocols import Network
 
 hf: Any = require("transformers", by=__name__)
 require("accelerate", by=__name__)
@@ -20,29 +26,40 @@ STATE_FILE = "multimix.pt"
 
 
 class MultiMixTrainer(hf.Trainer):
-    """Hugging Face's Trainer, with the loss of a method in training; evaluation and prediction are its own.
+    """Hugging Face's Trainer, with the loss of a method in training.
 
     The model is seen through ``multimix.adapt``. What a mini-batch holds beside labels is what the method embeds; a
-    single floating-point tensor, such as ``pixel_values``, is given as one, which methods that mix inputs need. The
-    method's randomness follows ``args.seed``. A teacher follows the optimiser's steps; it is written beside every
-    checkpoint and read again by ``train(resume_from_checkpoint=...)``. ``args.label_smoothing_factor`` smooths class
-    indices as the Trainer would. One process on one device: ``multimix.adapt`` calls the model's parts, which wrappers
+    single floating-point tensor, such as ``pixel_values``, is given as one, which methods that mix inputs need, and
+    whatever its name is where the model takes a single argument. A column ``sample_weight`` says how much each example
+    counts. The method's randomness follows ``args.seed``. A teacher follows the optimiser's steps; it is written beside
+    every checkpoint and read again by ``train(resume_from_checkpoint=...)``. ``args.label_smoothing_factor`` smooths
+    classes as the Trainer would. One process on one device: ``multimix.adapt`` calls the model's parts, which wrappers
     such as DistributedDataParallel would not notice.
+
+    Evaluation and prediction are the Trainer's own where the model computes a loss of its labels and nothing else is
+    asked for. Of a model that takes no labels, and where there are ``objective`` or weights, predictions are logits,
+    and the loss is that of clean inputs by what the method trains for, over all examples in one pass.
 
     Attributes:
         method: The method in use, a copy of the one given.
 
     Args:
-        model: As the Trainer has it; likewise ``args`` and all arguments that are not named here.
+        model: As the Trainer has it, or any other module that ``multimix.adapt`` takes or has returned; likewise
+            ``args`` and all arguments that are not named here.
         method: A method, the name of one, or None for ``MultiMix()``.
         encoder: As ``multimix.adapt`` has it, for models that it does not know; likewise ``head`` and ``pool``.
+        objective: What the model is trained for, as ``multimix.adapt`` has it. A network takes it on, unless it has
+            another.
 
     Raises:
-        TypeError: If ``method`` is none.
-        ValueError: If ``compute_loss_func`` is given too, the model cannot be split, or training would be spread over
-            devices.
+        TypeError: If ``method`` or ``objective`` is none.
+        ValueError: If ``compute_loss_func`` is given too, the model cannot be split, the objectives of model and
+            trainer contradict each other, labels are to be smoothed that are no classes, or training would be spread
+            over devices.
     """
 
+    label_smoother: Any
+    _signature_columns: Any
     loss_is_scaled_for_ga = False  # a mean over the mini-batch, which the Trainer divides by the mini-batches of a step
 
     def __init__(
@@ -54,16 +71,25 @@ class MultiMixTrainer(hf.Trainer):
         encoder: str | None = None,
         head: str | None = None,
         pool: Callable | None = None,
+        objective: Objective | None = None,
         **options: Any,
     ) -> None:
         if options.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func must be left out: method computes the loss")
         self._given = as_method(method)
-        self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool}
+        self._split: dict[str, Any] = {"encoder": encoder, "head": head, "pool": pool, "objective": objective}
         self._training: TrainingMethod | None = None
         self._trained: nn.Module | None = None
         self._checkpoint: Path | None = None
+        self._judged: list[Mean] = []
+        share = getattr(args, "label_smoothing_factor", 0.0)
+        if share and not hasattr(model, "config"):  # which the Trainer looks into to smooth labels
+            args = copy.copy(args)
+            args.label_smoothing_factor = 0.0
         super().__init__(model, args, *positional, **options)
+        self.args.label_smoothing_factor = share
+        if share and self._takes_labels:
+            self.label_smoother = hf.trainer_pt_utils.LabelSmoother(epsilon=share)
         spread = self.args.world_size > 1 or self.args.n_gpu > 1
         if spread or self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise ValueError(
@@ -91,12 +117,13 @@ class MultiMixTrainer(hf.Trainer):
     def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
         """Return the Trainer's optimiser, which also trains what the method learns."""
         learned = self._prepare().parameters()
-        own = self.optimizer is None
+        made = self.optimizer is None
         optimizer = super().create_optimizer(*arguments, **options)
-        if learned and not own:
-            raise ValueError(f"optimizers must be left out: method {self.method.name} learns parameters of its own")
-        if learned:
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if made and learned:
             optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+        elif not known.issuperset(map(id, learned)):  # those of an earlier train() are there
+            raise ValueError(f"optimizers must be left out: method {self.method.name} learns parameters of its own")
         return optimizer
 
     def compute_loss(
@@ -107,35 +134,125 @@ class MultiMixTrainer(hf.Trainer):
         **options: Any,
     ) -> Any:
         """Return the method's loss in training, the Trainer's own in evaluation; labels must be there to train on."""
+        parts = self._parts(inputs)
         if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, **options)
+            if not self._judges(parts):
+                return super().compute_loss(model, inputs, return_outputs, **options)
+            loss, logits = self._judge(parts)
+            return (loss, {"logits": logits}) if return_outputs else loss
         training = self._prepare()
         training.progress(self.state.global_step, self.state.max_steps)
-        given, targets = self._inputs_and_targets(inputs)
-        with self.accelerator.autocast():  # accelerate puts it around the model's own forward, which is not called
-            loss = training(given, targets).total
+        if parts.targets is None:
+            raise ValueError(
+                f"inputs must hold {self._label(inputs)!r} to train with a method, got {', '.join(inputs) or 'nothing'}"
+                "; args.label_names says how else labels are called"
+            )
+        # Autocast as accelerate puts it around the model's own forward, which is not called.
+        with self.accelerator.autocast(), trained_for(training.network, self._objective):
+            loss = training(*parts).total
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def _inputs_and_targets(self, batch: Mapping[str, Any]) -> tuple[Any, Tensor]:
-        name = self.label_names[0] if self.label_names else "labels"
-        if batch.get(name) is None:
-            raise ValueError(f"inputs must hold {name!r} to train with a method, got {', '.join(batch)}")
-        inputs = {key: value for key, value in batch.items() if key != name}
-        targets = batch[name]
-        share = self.args.label_smoothing_factor
-        if share and not targets.is_floating_point():
-            targets = smooth(as_probabilities(targets, self.model.config.num_labels), share)
-        first = next(iter(inputs.values()), None)
-        alone = len(inputs) == 1 and isinstance(first, Tensor) and first.is_floating_point()
-        return (first if alone else inputs), targets
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        prediction_loss_only: Any,
+        ignore_keys: Any = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Return the loss of clean inputs, the logits, and the targets; the Trainer's own where it has them."""
+        inputs = self._prepare_inputs(inputs)
+        parts = self._parts(inputs)
+        if not self._judges(parts):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys=ignore_keys)
+        loss, logits = self._judge(parts)
+        return (loss, None, None) if prediction_loss_only else (loss, logits, parts.targets)
+
+    def _judges(self, parts: Parts) -> bool:
+        """Whether the Trainer has no loss of its own for a batch, or another than the method trains for."""
+        if not self._takes_labels or self._split["objective"] is not None or parts.weights is not None:
+            return True
+        are_rows = isinstance(parts.targets, Tensor) and parts.targets.is_floating_point()
+        return are_rows and isinstance(
+            objective_of(self._prepare().network), CrossEntropy
+        )  # else labels, each by itself
+
+    def _judge(self, parts: Parts) -> tuple[Tensor | None, Tensor]:
+        """Return the loss of clean inputs, None without targets, and the logits."""
+        network = self._prepare().network
+        with evaluating(network), torch.no_grad(), self.accelerator.autocast(), trained_for(network, self._objective):
+            if parts.targets is None:
+                return None, network(parts.inputs).float()
+            logits, found = judge(network, *parts)
+        self._judged.append(found["loss"])
+        return found["loss"].value, logits.float()
+
+    def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
+        """Return what the Trainer finds; a loss that is not its own is a mean over all that counts, in one pass."""
+        self._judged = []
+        output = super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **options)
+        if self._judged:
+            values, masses = (torch.stack(column).double().cpu() for column in zip(*self._judged, strict=True))
+            output.metrics[f"{metric_key_prefix}_loss"] = float((values * masses).sum() / masses.sum())
+        return output
+
+    @property
+    def _takes_labels(self) -> bool:
+        """Whether the model computes a loss of labels that it is given."""
+        return not set(self.label_names).isdisjoint(inspect.signature(self.model.forward).parameters)
+
+    def _label(self, batch: Mapping[str, Any]) -> str:
+        """Return what the labels of a batch are called; the Trainer's collator has a name of its own for them."""
+        names = [*self.label_names, "labels"]
+        return next((name for name in names if batch.get(name) is not None), names[0])
+
+    def _parts(self, batch: Mapping[str, Any]) -> Parts:
+        return parts_of(batch, self._label(batch))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep what the model inside a network takes, labels, and weights of examples, too."""
+        super()._set_signature_columns_if_needed()
+        more = (*self._inputs, *self.label_names, "labels", WEIGHTS)
+        self._signature_columns = list(dict.fromkeys((*self._signature_columns, *more)))
+
+    @property
+    def _inputs(self) -> set[str]:
+        """Names of what the model, or the one inside a network, is called with."""
+        model = getattr(self.model, "model", None) if isinstance(self.model, Network) else None
+        return set(inspect.signature((model or self.model).forward).parameters) - {*self.label_names}
+
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        return (
+            super()._remove_unused_columns(dataset, description) if self._inputs & {*dataset.column_names} else dataset
+        )
+
+    def _get_collator_with_removed_columns(self, data_collator: Callable, description: str | None = None) -> Callable:
+        """Return a collator that removes columns, unless the model's only input has another name than all of them."""
+        removing = super()._get_collator_with_removed_columns(data_collator, description)
+        return partial(_collate, self._inputs, removing, data_collator)
 
     def _prepare(self) -> TrainingMethod:
         """Return the method with the model that there is now; ``model_init`` makes a new one for each training."""
         if self._training is None or self._trained is not self.model:
-            self._training = TrainingMethod(self._given, adapt(self.model, **self._split))
+            self._training = TrainingMethod(self._given, adapted(self.model, **self._split))
             self._trained = self.model
             self._training.start(self.args.seed, self.args.device)
+            self._objective = self._smoothed(objective_of(self._training.network))
         return self._training
+
+    def _smoothed(self, own: Objective) -> Objective:
+        share = self.args.label_smoothing_factor
+        if not share:
+            return own
+        if not isinstance(own, CrossEntropy) or own.label_smoothing not in (0, share):
+            raise ValueError(
+                f"args.label_smoothing_factor must be 0 for {own!r}, got {share}: it smooths classes, and does so alone"
+            )
+        return replace(own, label_smoothing=share)
+
+
+def _collate(inputs: Collection[str], removing: Callable, keeping: Callable, rows: list[Any]) -> Any:
+    known = not isinstance(rows[0], Mapping) or any(name in inputs for name in rows[0])
+    return (removing if known else keeping)(rows)
 
 
 class _Follow(hf.TrainerCallback):
