@@ -86,9 +86,9 @@ def test_methods_with_networks_of_their_own_count_once_these_are_there(method):
 
 def test_what_a_method_leaves_as_it_is_does_not_count():
     """AutoMix mixes a third here; in mixup an example may be its own partner."""
-    method = AutoMix(share=1 / 3)
-    method.prepare(toy.images())
-    assert mixed(method).embeddings.shape[1] <= 4
+    method, network = AutoMix(share=1 / 3), toy.images().eval()
+    method.prepare(network)
+    assert mixed(method, network=network).embeddings.shape[1] <= 4
     partners = [torch.randperm(SIZE, generator=Generator().manual_seed(seed)) for seed in range(20)]
     moved = [int((places != torch.arange(SIZE)).sum()) for places in partners]
     assert [mixed(Mixup(), seed=seed).embeddings.shape[1] for seed in range(20)] == moved
@@ -217,8 +217,16 @@ def test_twice_the_same(method):
     assert dict(suite(network)) == dict(suite(network))
 
 
+def test_a_method_whose_own_modules_are_lost_is_left_out_and_said_so():
+    served = [(torch.rand(20, 3, 8, 8), torch.arange(20) % 5)]
+    with pytest.warns(UserWarning, match="own is left out: what automix learned beside the network is not in the run"):
+        found = dict(Intrusion(served, served, 5, Alternate((AutoMix(), Mixup())))(toy.images()))
+    assert {name.partition("/")[0] for name in found} == {"clean", "mixup", "manifold-mixup", "multimix"}
+
+
 def test_where_all_embeddings_are_the_same_there_is_no_distance():
     served, monitor = [(torch.ones(20, 3), torch.arange(20) % 3)], Kept()
-    found = dict(Intrusion(served, served, 3, ERM())(toy.identity(3), monitor))
+    with pytest.warns(UserWarning, match="intrusion: mixup left 1 of 1 mini-batches as they were, which do not count"):
+        found = dict(Intrusion(served, served, 3, ERM())(toy.identity(3), monitor))
     assert not any(name.endswith("distance") for name in found)
     assert monitor.figures == {}

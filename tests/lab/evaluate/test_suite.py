@@ -1,6 +1,7 @@
 """Passes over a data set, what a run offers its suites, and what holds for every suite."""
 
 import json
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from listening import Kept
 from multimix.lab import evaluate
 from multimix.lab.evaluate import SUITES, Normalised
 from multimix.lab.evaluate.passes import NonFiniteError, embed, evaluating, per_example, predict
+from multimix.methods import Mixup
 
 
 def modes(network: nn.Module) -> dict[str, bool]:
@@ -119,7 +121,47 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("suite", [s for s in SUITES if s is not evaluate.Localisation], ids=lambda suite: suite.name)
+every_suite = pytest.mark.parametrize(
+    "suite", [s for s in SUITES if s is not evaluate.Localisation], ids=lambda suite: suite.name
+)
+
+
+def made(suite, network):
+    """A suite on a run of this network, and what it finds out about it."""
+    run = source(60, validation=images(20, seed=3), method=Mixup())
+    return (made := suite.of(run, suite.Settings(**QUICK.get(suite.name, {})))), dict(made(network))
+
+
+@every_suite
+def test_a_suite_may_be_called_again_and_with_another_network(suite):
+    one, other = toy.images(), toy.images(seed=1)
+    again, found = made(suite, one)
+    assert dict(again(other)) == made(suite, other)[1]
+    assert dict(again(one)) == found
+
+
+@pytest.mark.bad_input
+@every_suite
+def test_batches_that_do_not_start_over_are_refused(suite):
+    ready, _ = made(suite, toy.images())
+    for name, value in vars(ready).items():
+        if isinstance(value, Iterable) and not isinstance(value, (str, tuple, dict)):
+            object.__setattr__(ready, name, iter(list(value)))
+    with pytest.raises(ValueError, match="must hold at least one batch"):
+        [dict(ready(toy.images())) for _ in range(2)]
+
+
+@pytest.mark.bad_input
+@every_suite
+def test_a_network_that_gives_nan_is_refused_before_any_number(suite):
+    network = toy.images()
+    ready, _ = made(suite, network)
+    torch.nn.init.constant_(network.blocks[1][0].weight, torch.nan)
+    with pytest.raises(NonFiniteError):
+        next(ready(network))
+
+
+@every_suite
 def test_the_batches_do_not_matter_and_the_network_is_left_as_it_was(suite):
     network = toy.images().train()
     network.blocks[1].eval()

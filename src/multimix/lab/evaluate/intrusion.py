@@ -14,7 +14,7 @@ from multimix._declared import Count, Ge, Interval
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.embedding import nearest
 from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, each_position, evaluating, mean
-from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
 from multimix.methods import ManifoldMixup, Mixup, MultiMix
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import AtStage, draw_pairing
@@ -200,7 +200,7 @@ class Intrusion:
             yield "clean/intrusion_rate", mean(pooled.labels[places[:, 0]] != pooled.labels)
             distances = {"clean": pooled.relative(far)}
             for name, method in self._methods():
-                mixed = self._interpolated(method, network, monitor.track(name, self.mixing))
+                mixed = self._interpolated(name, method, network, monitor.track(name, self.mixing))
                 if not (found := [references[each.places is not None].find(each) for each in mixed]):
                     continue
                 distances[name], weight = concatenated(found)
@@ -212,19 +212,32 @@ class Intrusion:
             monitor.record("intrusion", _histograms(known))
 
     def _methods(self) -> Iterator[tuple[str, Method]]:
-        if declares(self.method, "mixes"):
+        inner = submethods(self.method)
+        if lost := [
+            each.name for each in inner if getattr(each, "trains_modules", False) and not declares(each, "mixes")
+        ]:
+            warn("intrusion", f"own is left out: what {lost[0]} learned beside the network is not in the run's weights")
+        elif declares(self.method, "mixes"):
             yield "own", copy.deepcopy(self.method)  # some learn as they mix
         yield Mixup.name, Mixup(mode="elem")  # a lambda for each pair tells more than one for all
         yield LastStage.name, LastStage()
         yield MultiMix.name, MultiMix()
 
-    def _interpolated(self, method: Method, network: Network, mixing: LabelledBatches) -> Iterator[Interpolated]:
+    def _interpolated(
+        self, name: str, method: Method, network: Network, mixing: LabelledBatches
+    ) -> Iterator[Interpolated]:
         how: dict[str, Any] = {"classes": self.classes, "positions": self.settings.positions}
+        seen = clean = 0
         for i, (inputs, labels) in enumerate(mixing):
             generator = _generator(self.settings.seed, "mix", i)
             found = interpolate(method, network, inputs, labels, generator=generator, **how)
+            seen, clean = seen + 1, clean + (found is None)
             if found is not None:
                 yield found
+        if not seen:
+            raise ValueError("mixing must hold at least one batch at every iteration, got none")
+        if clean:
+            warn("intrusion", f"{name} left {clean} of {seen} mini-batches as they were, which do not count")
 
     def _references(self, network: Network, monitor: Monitor) -> "dict[bool, References]":
         """Return the clean embeddings, pooled (False) and, if the method interpolates there, at some positions."""
