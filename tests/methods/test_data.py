@@ -136,3 +136,28 @@ def test_styles_of_classes_ask_for_classes(targets):
 def test_inputs_of_another_kind_are_named(inputs, error, message):
     with pytest.raises(error, match=message):
         CutMix().mix(inputs, LABELS, num_classes=5)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", ["puzzlemix", "co-mixup", "supermix"])
+def test_methods_that_take_gradients_say_so_in_inference_mode(name):
+    with (
+        torch.inference_mode(),
+        pytest.raises(RuntimeError, match=r"takes a gradient .*: use torch.no_grad, which lets"),
+    ):
+        MIXERS[name]()(network(), IMAGES, LABELS)
+    with torch.no_grad():
+        assert MIXERS[name]()(network(), IMAGES, LABELS).total.isfinite()
+
+
+@pytest.mark.parametrize("seen", [0, 2])
+def test_styles_of_classes_that_were_not_seen_have_no_distance(seen):
+    method = StyleCutMix(prob=1.0, gamma="auto", warmup=0)
+    known = LABELS.lt(seen)
+    if seen:
+        method.mix(IMAGES[known], LABELS[known], num_classes=5)
+    method.eval()
+    targets = torch.tensor([3, 4])
+    assert method.styles.distances(targets, torch.tensor([1, 0])).tolist() == [0, 0]
+    assert method.styles.distances(targets, torch.tensor([0, 1])).tolist() == [2, 2]  # of the same class
+    assert method.mix(IMAGES, LABELS, num_classes=5, generator=seeded())[0].isfinite().all()

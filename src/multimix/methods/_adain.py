@@ -222,7 +222,8 @@ class ClassStyles(nn.Module):
     def distances(self, targets: Tensor, partners: Tensor) -> Tensor:
         """Return the mean squared difference of the styles of the two classes of each pair, 2 more if they are one."""
         labels = self._labels(targets)
-        styles = labels @ self.means[: labels.shape[1]]
+        k, (known, width) = labels.shape[1], self.means.shape
+        styles = labels @ pad(self.means, (0, max(1 - width, 0), 0, max(k - known, 0)))[:k]
         same = (labels * labels[partners]).sum(1)
         seen, unit = self.means[self.counts > 0], torch.ones(())
         if self.scale is not None and len(seen) > 1:  # the mean distance of all pairs is twice the variance

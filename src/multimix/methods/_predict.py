@@ -148,6 +148,11 @@ class MixesInputs(Predicts):
     def check(self, inputs: Any, targets: Tensor) -> None:
         """Raise unless this is a mini-batch of numbers, and of images if it has to be, that can be mixed."""
         check_batch(inputs, targets)
+        if getattr(self, "needs_gradients", False) and torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                f"{type(self).__name__} takes a gradient to find out where to mix: use torch.no_grad, which lets it,"
+                " in place of torch.inference_mode"
+            )
         if self.needs_images and inputs.ndim != 4 and not (self.takes_videos and inputs.ndim == 5):
             name, shape = type(self).__name__, tuple(inputs.shape)
             videos = ", or videos (b, t, c, h, w)," * self.takes_videos
