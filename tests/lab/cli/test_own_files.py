@@ -116,6 +116,23 @@ def test_nothing_that_a_run_folder_holds_is_run_unless_it_is_trusted(multimix, r
     assert not Path("was-run").exists()
 
 
+def test_the_same_file_named_again_is_trusted_and_no_other(multimix, run):
+    lay(Path("own"))
+    for name in ("own/my_mix.py", "own/my_mix.py:MyMix"):
+        assert "accuracy" in multimix.succeeds(f"train --quiet --resume run --method {name}")
+    for wrong, said in {
+        "mixup": "--resume goes on with the run's own method; --method may name its file, got mixup",
+        "own/my_mix.py:Other": "run run was not made of own/my_mix.py:Other",
+        "own/other.py": "run run was not made of own/other.py",
+        "nowhere/my_mix.py": "there is no file nowhere/my_mix.py",
+    }.items():
+        assert multimix.complains(f"train --resume run --method {wrong}") == said
+    Path("own/helper.py").write_text(TOLD)  # which my_mix.py imports
+    said = "helper.py is not the file that run run keeps; --trust-code goes on with that"
+    assert multimix.complains("train --resume run --method own/my_mix.py") == said
+    assert not Path("was-run").exists()
+
+
 def test_what_needs_the_network_alone_needs_no_trust(multimix, run, trained):
     loaded = load_trained(run), load_network(trained, trust_code=True), load_pretrained(save_pretrained(run, "hub"))
     images = torch.rand(3, 1, 8, 8)

@@ -2,6 +2,7 @@
 
 import re
 
+from multimix.lab._code import split_reference
 from multimix.lab.about import SUITES
 from multimix.lab.cli._arguments import configured
 from multimix.lab.cli._parser import Options, at_least, run_arguments, run_folder
@@ -9,9 +10,10 @@ from multimix.lab.recipes import RECIPES
 from multimix.lab.report import page, read_run
 from multimix.lab.runs.processes import is_main_process
 from multimix.lab.train import resume, train
+from multimix.lab.train.folder import RunFolder
 
 USAGE = """multimix train RECIPE [--method NAME] [--name RUN] [--out FOLDER] [--FIELD VALUE ...]
-       multimix train --resume RUN [--data DATA] [--root FOLDER] [--epochs N] [--trust-code]
+       multimix train --resume RUN [--data DATA] [--root FOLDER] [--epochs N] [--trust-code | --method FILE.py]
 
 RECIPE and NAME may be FILE.py or FILE.py:NAME, a file of your own; so may --data. With --resume, --data says where the
 run's data are now, --epochs takes it further, and --trust-code runs the Python files that it keeps."""
@@ -20,6 +22,7 @@ RESUMED: Options = {
     "--data": {"help": "where the run's data are now"},
     "--root": {"metavar": "FOLDER", "help": "where data sets lie now that are given by name"},
     "--epochs": {"type": at_least(1), "metavar": "N", "help": "take the run to so many epochs, all told"},
+    "--method": {"metavar": "FILE.py", "help": "the run's own file, named again in place of --trust-code"},
     "--trust-code": {"action": "store_true", "help": "run the Python files that the run keeps"},
 }
 
@@ -28,8 +31,13 @@ def main(arguments: list[str]) -> None:
     """Train by a recipe, any field overridden, or continue a run."""
     given, rest = run_arguments("train", RECIPES, OPTIONS, arguments, usage=USAGE, resumed=RESUMED)
     if given.resume:
-        passed = {name: vars(given)[name] for name in ("data", "root", "epochs", "quiet", "trust_code")}
-        run = resume(given.resume, **passed)
+        passed = {name: vars(given)[name] for name in ("data", "root", "epochs", "quiet")}
+        if given.method is not None and not split_reference(given.method):
+            raise ValueError(
+                f"--resume goes on with the run's own method; --method may name its file, got {given.method}"
+            )
+        trusted = given.trust_code or RunFolder(given.resume).holds_code(given.method)
+        run = resume(given.resume, trust_code=trusted, **passed)
     else:
         config = configured(given.recipe, given.method, rest, prog=f"multimix train {given.recipe}")
         recipe = re.sub(r"\.py:?", "-", config.recipe).strip("-")

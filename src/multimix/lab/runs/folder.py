@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from multimix import __version__
-from multimix.lab._code import Code, Sources, digests
+from multimix.lab._code import Code, Sources, digests, split_reference
 from multimix.lab.runs.codec import code_of, from_json, named_files, to_json
 from multimix.lab.runs.environment import describe
 from multimix.lab.runs.files import json_lines, replacing, unwritable
@@ -149,6 +149,28 @@ class Folder:
                 " and allow it with --trust-code (in Python: trust_code=True)"
             )
         return Code({name: self._unchanged(name, digest) for name, digest in kept.items()}, self.code)
+
+    def holds_code(self, *references: str | None) -> bool:
+        """Return whether user's files that are named as in ``FILE.py:CLASS`` are, byte for byte, what the run keeps.
+
+        Raises:
+            FileNotFoundError: If one that is named is not there.
+            ValueError: If one that is named, or one that the run keeps beside it, is another.
+        """
+        found = [named for text in references if text and (named := split_reference(text))]
+        with self.reading() as whole:
+            kept, written = dict(whole.get("code") or {}), json.dumps(whole["config"])
+        places = [Path(file).expanduser().parent for file, _ in found]
+        for file, own in found:
+            if Path(file).name not in kept or (own and json.dumps(f"{Path(file).name}:{own}") not in written):
+                raise ValueError(f"run {self.path} was not made of {file}{f':{own}' if own else ''}")
+            if not Path(file).expanduser().is_file():
+                raise FileNotFoundError(f"there is no file {file}")
+        for name, digest in kept.items() if found else ():
+            there = [place / name for place in places if (place / name).is_file()]
+            if not any(digests({name: path.read_bytes()})[name] == digest for path in there):
+                raise ValueError(f"{name} is not the file that run {self.path} keeps; --trust-code goes on with that")
+        return bool(found)
 
     def _unchanged(self, name: str, digest: str) -> bytes:
         """Return a file of the user's that the run keeps, as it was when the run began."""
