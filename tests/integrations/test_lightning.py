@@ -289,6 +289,25 @@ def test_values_of_an_epoch_are_those_of_one_pass(toy, objective, targets, loss,
         assert found == pytest.approx({f"{stage}_{name}": value for name, value in expected.items()}, abs=1e-5)
 
 
+def test_label_maps_are_judged_by_their_known_positions(toy):
+    maps = toy.labels.repeat(36, 4, 1).reshape(36, 12, 12).clone()
+    maps[:5], maps[7, 2] = -100, -100
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1))
+    network = mm.adapt(model, encoder="0", head="1", dense=True, objective=mm.CrossEntropy(ignore_index=-100))
+    data, logits = DataLoader(TensorDataset(toy.images, maps), batch_size=7), model(toy.images)
+    [found] = trainer_of().test(MultiMixModule(network, mm.DenseMultiMix(tuples=20)), data, verbose=False)
+    expected = F.cross_entropy(logits, maps).item(), right(logits, maps).double().mean().item()
+    assert (found["test_loss"], found["test_accuracy"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_first_of_two_views_is_judged(toy):
+    views = DataLoader([((x, -x), y) for x, y in zip(toy.images, toy.labels, strict=True)], batch_size=9)
+    module = MultiMixModule(toy.adapt(toy.model), toy.methods["distilled"]())
+    [found] = trainer_of().test(module, views, verbose=False)
+    assert found["test_loss"] == pytest.approx(F.cross_entropy(toy.twin(toy.images), toy.labels).item(), abs=1e-6)
+    torch.testing.assert_close(torch.cat(trainer_of().predict(module, views)), toy.twin(toy.images))
+
+
 @ways
 @objectives
 def test_objective_is_trained_for(toy, way, objective, targets, loss, hits):

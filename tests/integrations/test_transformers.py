@@ -146,7 +146,19 @@ class Other(Own):
         return self.inner(pixel_values)
 
 
-OWN = {"its input by name": Other, "by another name": nn.Sequential, "a network": lambda m: mm.adapt(m, **SPLIT)}
+class Silent(Own):
+    """One that takes a label and returns no loss."""
+
+    def forward(self, image, label=None):
+        return self.inner(image)
+
+
+OWN = {
+    "its input by name": Other,
+    "no loss": Silent,
+    "by another name": nn.Sequential,
+    "a network": lambda m: mm.adapt(m, **SPLIT),
+}
 
 
 @pytest.mark.parametrize("wrap", OWN.values(), ids=OWN.keys())

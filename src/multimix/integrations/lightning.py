@@ -16,6 +16,7 @@ from multimix._optional import require
 from multimix.integrations._batches import Parts, judge, parts_of
 from multimix.integrations._training import MethodLike, TrainingMethod, adapted, as_method, cosine_schedule
 from multimix.ops import Objective
+from multimix.protocols import declares
 
 pl: Any = require("lightning.pytorch", "pytorch_lightning", by=__name__)
 
@@ -26,11 +27,13 @@ Unpack = Callable[[Any], tuple[Any, ...]]
 class MultiMixModule(pl.LightningModule):
     """Train a model with a method; validate and test it by loss and accuracy, and predict its logits.
 
-    Batches are pairs (inputs, targets), for ``SelfDistilled`` perhaps ((view_1, view_2), targets), or mappings of
-    inputs and ``labels``, perhaps with ``sample_weight``; ``unpack`` makes pairs of any others. To predict, they may
-    also be inputs alone. Every checkpoint holds what the method knows, such as a teacher, and the state of its
-    generator; it may be validated, tested and predicted with by a module of any method, and goes on training with the
-    same one. Override ``configure_optimizers`` for any other optimiser.
+    Batches are pairs (inputs, targets), for ``SelfDistilled`` perhaps ((view_1, view_2), targets), of which the first
+    view is judged, or mappings of inputs and ``labels``, perhaps with ``sample_weight``; ``unpack`` makes pairs of any
+    others. To predict, they may also be inputs alone.
+
+    Every checkpoint holds what the method knows, such as a teacher, and the state of its generator; it may be
+    validated, tested and predicted with by a module of any method, and goes on training with the same one. Override
+    ``configure_optimizers`` for any other optimiser.
 
     Logs ``train_loss`` and the terms of the loss, ``val_loss``, ``val_accuracy``, ``test_loss``, ``test_accuracy``
     (of classes, or the share of all labels where several may hold). Means over an epoch are those of one pass over all
@@ -132,7 +135,7 @@ class MultiMixModule(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the logits of a batch's inputs; a batch that is no pair is the inputs alone."""
-        return self.network(_inputs_of(batch) if self._unpack is None else _unpacked(batch, self._unpack).inputs)
+        return self.network(self._clean(_inputs_of(batch, self._unpack)))
 
     def configure_optimizers(self) -> Any:
         """Return optimiser and schedule over all that is trained."""
@@ -179,9 +182,15 @@ class MultiMixModule(pl.LightningModule):
             checkpoint["state_dict"] = of_model | kept
 
     def _judge(self, stage: str, batch: Any) -> None:
-        _, found = judge(self._training.network, *_unpacked(batch, self._unpack))
+        parts = _unpacked(batch, self._unpack)
+        _, found = judge(self._training.network, self._clean(parts.inputs), parts.targets, parts.weights)
         for name, mean in found.items():
             self.log(f"{stage}_{name}", mean.value, batch_size=mean.mass, prog_bar=True, sync_dist=True)
+
+    def _clean(self, inputs: Any) -> Any:
+        """Return the student's view where a method trains on two of them."""
+        views = isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence)
+        return inputs[0] if views and declares(self.method, "views") else inputs
 
 
 class MultiMixCallback(pl.Callback):
@@ -340,10 +349,11 @@ def _unpacked(batch: Any, unpack: Unpack | None) -> Parts:
     )
 
 
-def _inputs_of(batch: Any) -> Any:
+def _inputs_of(batch: Any, unpack: Unpack | None) -> Any:
     """Return the inputs of a batch that may be without targets."""
-    if isinstance(batch, Mapping):
+    if unpack is None and isinstance(batch, Mapping):
         return parts_of(batch).inputs
-    if isinstance(batch, (Tensor, PackedSequence)):
+    if unpack is None and isinstance(batch, (Tensor, PackedSequence)):
         return batch
-    return batch[0] if isinstance(batch, (tuple, list)) and len(batch) == 1 else _unpacked(batch, None).inputs
+    alone = unpack is None and isinstance(batch, (tuple, list)) and len(batch) == 1
+    return batch[0] if alone else _unpacked(batch, unpack).inputs

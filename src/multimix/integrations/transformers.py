@@ -36,9 +36,10 @@ class MultiMixTrainer(hf.Trainer):
     classes as the Trainer would. One process on one device: ``multimix.adapt`` calls the model's parts, which wrappers
     such as DistributedDataParallel would not notice.
 
-    Evaluation and prediction are the Trainer's own where the model computes a loss of its labels and nothing else is
-    asked for. Of a model that takes no labels, and where there are ``objective`` or weights, predictions are logits,
-    and the loss is that of clean inputs by what the method trains for, over all examples in one pass.
+    Evaluation and prediction are the Trainer's own where the model returns a loss of its labels and nothing else is
+    asked for. Of a model that returns none, and where there are ``objective``, weights or class probabilities,
+    predictions are logits, and the loss is that of clean inputs by what the method trains for, over all examples in one
+    pass.
 
     Attributes:
         method: The method in use, a copy of the one given.
@@ -82,13 +83,14 @@ class MultiMixTrainer(hf.Trainer):
         self._trained: nn.Module | None = None
         self._checkpoint: Path | None = None
         self._judged: list[Mean] = []
+        self._returned: dict[bool, bool] = {}
         share = getattr(args, "label_smoothing_factor", 0.0)
         if share and not hasattr(model, "config"):  # which the Trainer looks into to smooth labels
             args = copy.copy(args)
             args.label_smoothing_factor = 0.0
         super().__init__(model, args, *positional, **options)
         self.args.label_smoothing_factor = share
-        if share and self._takes_labels:
+        if share and isinstance(self.model, hf.PreTrainedModel):
             self.label_smoother = hf.trainer_pt_utils.LabelSmoother(epsilon=share)
         spread = self.args.world_size > 1 or self.args.n_gpu > 1
         if spread or self.is_deepspeed_enabled or self.is_fsdp_enabled:
@@ -136,7 +138,7 @@ class MultiMixTrainer(hf.Trainer):
         """Return the method's loss in training, the Trainer's own in evaluation; labels must be there to train on."""
         parts = self._parts(inputs)
         if not model.training:
-            if not self._judges(parts):
+            if not self._judges(parts, inputs):
                 return super().compute_loss(model, inputs, return_outputs, **options)
             loss, logits = self._judge(parts)
             return (loss, {"logits": logits}) if return_outputs else loss
@@ -162,19 +164,33 @@ class MultiMixTrainer(hf.Trainer):
         """Return the loss of clean inputs, the logits, and the targets; the Trainer's own where it has them."""
         inputs = self._prepare_inputs(inputs)
         parts = self._parts(inputs)
-        if not self._judges(parts):
+        if not self._judges(parts, inputs):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys=ignore_keys)
         loss, logits = self._judge(parts)
         return (loss, None, None) if prediction_loss_only else (loss, logits, parts.targets)
 
-    def _judges(self, parts: Parts) -> bool:
+    def _judges(self, parts: Parts, batch: Mapping[str, Any]) -> bool:
         """Whether the Trainer has no loss of its own for a batch, or another than the method trains for."""
-        if not self._takes_labels or self._split["objective"] is not None or parts.weights is not None:
+        if self._split["objective"] is not None or parts.weights is not None:
             return True
+        if not isinstance(self.model, hf.PreTrainedModel):
+            return self.args.label_smoothing_factor > 0 or not self._has_own(batch, labelled=parts.targets is not None)
         are_rows = isinstance(parts.targets, Tensor) and parts.targets.is_floating_point()
         return are_rows and isinstance(
             objective_of(self._prepare().network), CrossEntropy
         )  # else labels, each by itself
+
+    def _has_own(self, batch: Mapping[str, Any], *, labelled: bool) -> bool:
+        """Whether a model that is not of transformers takes a batch and returns its loss, or without labels names."""
+        if not set(inspect.signature(self.model.forward).parameters).issuperset(batch):
+            return False
+        if labelled not in self._returned:
+            with evaluating(self.model), torch.no_grad():
+                outputs = self.model(**batch)
+            loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]
+            is_loss = isinstance(loss, Tensor) and loss.ndim == 0
+            self._returned[labelled] = not isinstance(outputs, Tensor) and (is_loss or not labelled)
+        return self._returned[labelled]
 
     def _judge(self, parts: Parts) -> tuple[Tensor | None, Tensor]:
         """Return the loss of clean inputs, None without targets, and the logits."""
@@ -195,18 +211,16 @@ class MultiMixTrainer(hf.Trainer):
             output.metrics[f"{metric_key_prefix}_loss"] = float((values * masses).sum() / masses.sum())
         return output
 
-    @property
-    def _takes_labels(self) -> bool:
-        """Whether the model computes a loss of labels that it is given."""
-        return not set(self.label_names).isdisjoint(inspect.signature(self.model.forward).parameters)
-
     def _label(self, batch: Mapping[str, Any]) -> str:
         """Return what the labels of a batch are called; the Trainer's collator has a name of its own for them."""
         names = [*self.label_names, "labels"]
         return next((name for name in names if batch.get(name) is not None), names[0])
 
     def _parts(self, batch: Mapping[str, Any]) -> Parts:
-        return parts_of(batch, self._label(batch))
+        """Return the parts of a batch; of a single input that the model calls otherwise, the input itself."""
+        parts = parts_of(batch, self._label(batch))
+        alone = isinstance(parts.inputs, Mapping) and len(parts.inputs) == 1 and self._inputs.isdisjoint(parts.inputs)
+        return parts._replace(inputs=next(iter(parts.inputs.values()))) if alone else parts
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep what the model inside a network takes, labels, and weights of examples, too."""
