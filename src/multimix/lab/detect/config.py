@@ -159,7 +159,7 @@ def detection_records(run: DetectFolder) -> Iterator[dict[str, Any]]:
         **{name: environment.get(name) for name in ("commit", "device", "device_name", "threads", "torch", "date")},
     }
     for event in run.metrics.read():
-        suite, numbers = "cost", {}
+        suite, numbers = "cost", dict[str, float]()
         if event["event"] == "end":
             numbers = {name: event[name] for name in ("seconds", "step_seconds", "peak_mib") if name in event}
         elif event["event"] == "detection":

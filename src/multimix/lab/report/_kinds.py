@@ -11,6 +11,7 @@ import numpy as np
 from multimix.lab.about import SUITES
 from multimix.lab.about.kinds import Curve, HeatMap, Histogram, Reliability, Scatter, Scores
 from multimix.lab.about.kinds import Figure as Kind
+from multimix.lab.report._data import Data, alike, bins, mean, numbers, shares, texts
 from multimix.lab.report._figures import (
     COLORS,
     INK,
@@ -29,9 +30,8 @@ from multimix.lab.report._figures import (
     seeds_in_words,
 )
 from multimix.lab.report._records import Comparison
-from multimix.lab.report._words import capital, clean, counted, in_words, listed, metric, shortened, suite_named
+from multimix.lab.report._words import capital, counted, in_words, listed, metric, shortened, suite_named
 
-Data = dict[str, Any]
 Drawings = tuple[list[Figure], list[Figure]]  # open and folded
 _VISIBLE = 6  # figures of one kind that stand open
 _MOST_POINTS = 1500  # more make the page heavy and the figure a stain
@@ -70,8 +70,8 @@ def _curve(kind: Curve, rows: Sequence[Drawn]) -> list[Figure]:
     for row in rows:
         series = []
         for data in row.data:
-            places = _numbers(data, kind.x)
-            accuracy = 100 * _numbers(data, "accuracy", len(places))
+            places = numbers(data, kind.x)
+            accuracy = 100 * numbers(data, "accuracy", len(places))
             series.append(dict(zip((places * factor).round(9).tolist(), accuracy.tolist(), strict=True)))
         lines += line_of(row.name, row.index, series)
     if not lines:
@@ -96,11 +96,11 @@ def _heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw accuracy by line and column, one figure a method, all with the same shades."""
     cells, counts = [], []  # in percent, mean over the seeds that have the lines and columns of the lowest
     for row in rows:
-        names = [(_texts(data, kind.lines), _texts(data, kind.columns)) for data in row.data]
+        names = [(texts(data, kind.lines), texts(data, kind.columns)) for data in row.data]
         size = tuple(map(len, names[0]))
         same = [data for data, own in zip(row.data, names, strict=True) if own == names[0]]
         counts.append(len(same))
-        cells.append(100 * _mean([_numbers(data, "accuracy", *size) for data in same], axis=0))
+        cells.append(100 * mean([numbers(data, "accuracy", *size) for data in same], axis=0))
     finite = [value for one in cells for value in one[np.isfinite(one)]]
     if not finite:
         return []
@@ -111,12 +111,12 @@ def _heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
 def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, seeds: int, limits: tuple[float, float]) -> Figure:
     from matplotlib.colors import Normalize
 
-    lines = [capital(in_words(name)) for name in _texts(row.data[0], kind.lines)]
-    columns = _texts(row.data[0], kind.columns)
-    over_lines, means = (_mean(cells, axis=axis) for axis in (0, 1))
-    steps = "; ".join(f"{kind.column} {name} {mean:.1f}" for name, mean in zip(columns, over_lines, strict=True))
+    lines = [capital(in_words(name)) for name in texts(row.data[0], kind.lines)]
+    columns = texts(row.data[0], kind.columns)
+    over_lines, means = (mean(cells, axis=axis) for axis in (0, 1))
+    steps = "; ".join(f"{kind.column} {name} {value:.1f}" for name, value in zip(columns, over_lines, strict=True))
     worst = int(np.nan_to_num(means, nan=np.inf).argmin())
-    reference = 100 * _mean([value for data in row.data if isinstance(value := data.get(kind.reference), float)])
+    reference = 100 * mean([value for data in row.data if isinstance(value := data.get(kind.reference), float)])
     several = f", mean of {counted(seeds, 'seed')}{_of_all(seeds, row)}" if len(row.seeds) > 1 else ""
     without = f" Without {kind.line} {reference:.1f} %." if math.isfinite(reference) else ""
     what = f"accuracy (%) by {kind.line} and {kind.column}"
@@ -151,10 +151,10 @@ def _bare(axes: Axes, **settings: Any) -> None:
 
 def _reliability(kind: Reliability, row: Drawn) -> Figure:
     """Draw accuracy beside confidence in every bin, and how many examples it holds."""
-    edges, same = _alike(row)
-    count = np.array([_numbers(data, "count", len(edges) - 1) for data in same])
+    edges, same = alike(row)
+    count = np.array([numbers(data, "count", len(edges) - 1) for data in same])
     total = count.sum(0)
-    means = np.array([[_numbers(data, key, len(edges) - 1) for data in same] for key in ("confidence", "accuracy")])
+    means = np.array([[numbers(data, key, len(edges) - 1) for data in same] for key in ("confidence", "accuracy")])
     weighted = (np.where((count != 0) & np.isfinite(means), means, 0.0) * count).sum(1)
     sure, right = 100 * (weighted / np.where(total != 0, total, np.nan))
     gap = np.nansum(abs(sure - right) * total) / (total.sum() or 1.0)
@@ -180,7 +180,7 @@ def _paint_bins(panels: Any, edges: np.ndarray, inside: tuple[np.ndarray, ...], 
         above.bar(lefts[at], high - low, widths[at], bottom=low, fill=False, hatch="////", **box)
     above.plot([0, 100], [0, 100], color=INK, linestyle=_DASHED, linewidth=1.2)
     above.set(xlim=(edges[0], edges[-1]), ylim=(0, 100), ylabel="Accuracy (%)")
-    below.bar(lefts, _shares(count), widths, color=color, **box)
+    below.bar(lefts, shares(count), widths, color=color, **box)
     below.set(xlabel="Confidence (%)", ylabel="Examples (%)")
 
 
@@ -197,11 +197,11 @@ def _of_all(seeds: int, row: Drawn) -> str:
 def _scatter(kind: Scatter, row: Drawn) -> Figure:
     """Draw the points of a method's lowest seed in the plane."""
     data = row.data[0]
-    x = _numbers(data, "x")
-    y, label = (_numbers(data, key, len(x)) for key in ("y", "label"))
+    x = numbers(data, "x")
+    y, label = (numbers(data, key, len(x)) for key in ("y", "label"))
     if not all(own.is_integer() and own >= 0 for own in label.tolist()):
         raise ValueError(f"label: expected numbers of classes, got {label.tolist()!r:.60}")
-    classes = _texts(data, "classes") if "classes" in data else []
+    classes = texts(data, "classes") if "classes" in data else []
     kept = _of_every_class(label, _MOST_POINTS)
     points, labels = np.stack([x, y])[:, kept], label[kept].astype(int)
     present, named = sorted(set(labels.tolist())), len(classes) <= _MOST_NAMES
@@ -254,12 +254,12 @@ def _columns(names: Sequence[str]) -> int:
 def _histogram(kind: Histogram, row: Drawn, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw how often values lie in bins as one line for every key but the edges, alike for all rows."""
     keys = list(dict.fromkeys(key for other in rows for key in other.data[0] if key != "edges"))
-    edges, same = _alike(row)
+    edges, same = alike(row)
     size, middles = len(edges) - 1, tuple(((edges[:-1] + edges[1:]) / 2).tolist())
     lines = []
     for key, values in row.data[0].items():
         if key != "edges" and isinstance(values, list) and len(values) == size:
-            pooled = np.mean([_shares(_numbers(data, key, size)) for data in same if key in data], axis=0)
+            pooled = np.mean([shares(numbers(data, key, size)) for data in same if key in data], axis=0)
             lines.append(Line(in_words(key), keys.index(key), middles, tuple((part,) for part in pooled.tolist())))
     if not lines:
         return []
@@ -295,14 +295,14 @@ def _best_score(kind: Scores, comparison: Comparison) -> str | None:
             path = name.removeprefix(f"{comparison.suite}/").split("/")
             if len(path) > 2 and path[-1] == kind.by and math.isfinite(cell.mean):
                 found.setdefault(path[-2], []).append(cell.mean)
-    return max(found, key=lambda score: _mean(found[score]), default=None)
+    return max(found, key=lambda score: mean(found[score]), default=None)
 
 
 def _roc(chosen: Sequence[tuple[Drawn, str, Data]], other: str, why: str) -> Figure:
     lines = []
     for row, _, data in chosen:
-        false = 100 * _numbers(data, "fpr")
-        lines.append((row, false, 100 * _numbers(data, "tpr", len(false))))
+        false = 100 * numbers(data, "fpr")
+        lines.append((row, false, 100 * numbers(data, "tpr", len(false))))
     word = in_words(chosen[0][1])
     reached = [max(true[false <= 5], default=0.0) for _, false, true in lines]
     listing = "; ".join(f"{row.name} {share:.0f} %" for (row, _, _), share in zip(lines, reached, strict=True))
@@ -329,8 +329,8 @@ def _roc(chosen: Sequence[tuple[Drawn, str, Data]], other: str, why: str) -> Fig
 
 
 def _overlap(row: Drawn, score: str, data: Data, other: str) -> Figure:
-    edges, word = _bins(data), in_words(score)
-    inside, outside = (_shares(_numbers(data, key, len(edges) - 1)) for key in ("in", "out"))
+    edges, word = bins(data), in_words(score)
+    inside, outside = (shares(numbers(data, key, len(edges) - 1)) for key in ("in", "out"))
 
     def paint(axes: Axes) -> None:
         fill = {"facecolor": COLORS[0], "alpha": 0.45, "edgecolor": INK, "linewidth": 0.7}
@@ -353,53 +353,6 @@ def _median(edges: np.ndarray, parts: np.ndarray) -> float:
     """Return the middle of the bin that holds the median."""
     passed = np.flatnonzero(parts.cumsum() >= 50)
     return float(edges[passed[0] : passed[0] + 2].mean() if len(passed) else edges[-1])
-
-
-def _numbers(data: Data, key: str, *shape: int) -> np.ndarray:
-    """Return numbers; what is null is NaN. Without ``shape`` they are a list of any length."""
-    value = data.get(key)
-    try:
-        found = np.array(value, dtype=float)
-    except (TypeError, ValueError, OverflowError):
-        value = str(value)
-    if not isinstance(value, list):
-        raise ValueError(f"{key}: expected a list of numbers, got {value!r:.60}")
-    if found.ndim != max(len(shape), 1) or (shape and found.shape != shape):
-        wanted, given = (" x ".join(map(str, sizes)) for sizes in (shape or ("n",), found.shape))
-        raise ValueError(f"{key}: expected {wanted} numbers, got {given}")
-    return found
-
-
-def _texts(data: Data, key: str) -> list[str]:
-    """Return a list of texts, clean."""
-    values = data.get(key)
-    if not isinstance(values, list) or not all(isinstance(value, str | int | float) for value in values):
-        raise ValueError(f"{key}: expected a list of texts, got {values!r:.60}")
-    return [clean(str(value)) for value in values]
-
-
-def _bins(data: Data) -> np.ndarray:
-    """Return the edges of bins, ascending."""
-    edges = _numbers(data, "edges")
-    if len(edges) < 2 or not (edges[:-1] < edges[1:]).all():
-        raise ValueError(f"edges: expected ascending edges of bins, got {edges.tolist()!r:.60}")
-    return edges
-
-
-def _alike(row: Drawn) -> tuple[np.ndarray, list[Data]]:
-    """Return the edges of bins of the lowest seed, and the data of all that have the same."""
-    edges = _bins(row.data[0])
-    return edges, [data for data in row.data if np.array_equal(_bins(data), edges)]
-
-
-def _shares(counts: np.ndarray) -> np.ndarray:
-    """Return counts as shares of their sum in percent."""
-    return 100 * counts / (counts.sum() or 1.0)
-
-
-def _mean(values: Any, axis: int | None = None) -> Any:
-    """Return the mean of what is finite; NaN where nothing is."""
-    return np.ma.filled(np.ma.masked_invalid(np.asarray(values, dtype=float)).mean(axis), np.nan)[()]
 
 
 _RENDERERS: dict[type[Kind], Callable[[Any, Sequence[Drawn]], list[Figure]]] = {

@@ -191,7 +191,7 @@ class Loop:
         lost = [number for number in range(1, task.at.epoch + 1) if number not in recorded]
         if not lost:
             return
-        record = {"epoch": task.at.epoch, "step": task.at.step}
+        record: dict[str, Any] = {"epoch": task.at.epoch, "step": task.at.step}
         if task.at.epoch in lost:
             task.at.epoch -= 1
             record |= {f"validation_{name}": value for name, value in task.validate().items()}
