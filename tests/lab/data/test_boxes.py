@@ -127,6 +127,30 @@ def test_a_wrong_entry_of_coco_is_named(tmp_path, change, said):
 
 
 @pytest.mark.bad_input
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    content = coco_content()
+    content["annotations"][0]["bbox"], content["annotations"][1]["bbox"] = [1, 2, -3, 4], [0, 0, 99, 9]
+    folder = coco_folder(tmp_path, content)
+    with pytest.raises(
+        ValueError, match=r"annotation 1 of image 7: .* is no box; annotation \d+ of image \d+: .*outside"
+    ):
+        coco(folder)
+    coco_folder(tmp_path)
+    for name in ("7.png", "12.png"):
+        (folder / "train" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"image 7: there is no file .*; image 12: there is no file"):
+        coco(folder)
+
+
+def test_images_that_no_annotation_names_are_said(tmp_path):
+    folder = coco_folder(tmp_path)
+    for name in ("8.png", "9.PNG", "notes.txt"):
+        (folder / "train" / name).touch()
+    said = f"coco:{tmp_path} train: no entry names 2 images in {folder / 'train'}, which are left out: 8.png, 9.PNG"
+    assert coco(folder).notes == (said,)
+
+
+@pytest.mark.bad_input
 @pytest.mark.parametrize("text", ["", json.dumps(coco_content())[:-30], "[1]", "\x00", "[" * 100_000])
 def test_a_damaged_file_is_named(tmp_path, text):
     coco_folder(tmp_path, text)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, NoReturn
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from multimix._declared import Count, Ge, check
+from multimix.lab.data._folder import after
+from multimix.lab.data._pixels import suffixes
 from multimix.lab.data.boxes._sets import BoxSet, Draft, Photo
 
 Entry = dict[str, Any]
@@ -112,15 +114,19 @@ def _read_coco(folder: Path, split: str) -> BoxSet:
         draft = Draft(f"coco:{folder} {split}", "coco", tuple(classes.values()))
         for key, entry in images.items():
             name = entry["file_name"]
-            with _at(f"image {key}: file_name"):
+            with draft.entry(f"image {key}: file_name"):
                 _refuse_outside(name)
             if name not in present and not (place / name).is_file():
-                raise FileNotFoundError(f"image {key}: there is no file {place / name}")
+                draft.missing.append(f"image {key}: there is no file {place / name}")
             draft.begin(Photo(str(place / name), str(key), entry["height"], entry["width"]))
             for annotation in grouped[key]:
-                with _at(f"annotation {annotation['id']} of image {key}"):
+                with draft.entry(f"annotation {annotation['id']} of image {key}"):
                     _add(draft, annotation, classes)
-    return draft.finish()
+        others = present - {entry["file_name"] for entry in images.values()}
+        others = {name for name in others if Path(name).suffix.lower() in suffixes()}
+        if others and place in choices[:2]:
+            draft.unused = f"no entry names {len(others)} images in {place}, which are left out{after(sorted(others))}"
+        return draft.finish()
 
 
 def _entries(content: Any, kind: str) -> Entries:
@@ -169,12 +175,13 @@ def _read_voc(folders: Sequence[Path], split: str, classes: tuple[str, ...] | No
             root = _parsed(file)
             image = next((name + ending for ending in _ENDINGS if name + ending in present), None)
             if image is None:
-                raise FileNotFoundError(f"{file}: there is no image {images / name}.jpg")
-            with _at(str(file)):
+                draft.missing.append(f"{file}: there is no image {images / name}.jpg, .jpeg or .png")
+            with draft.entry(str(file)):
                 height, width = (_whole(root, f"size/{side}") for side in ("height", "width"))
-                draft.begin(Photo(str(images / image), name, height, width))
+                draft.begin(Photo(str(images / (image or name)), name, height, width))
                 for number, part in enumerate(root.findall("object"), 1):
-                    _add_object(draft, part, number)
+                    with draft.entry(str(file)):
+                        _add_object(draft, part, number)
     return draft.finish()
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -22,6 +23,7 @@ from multimix.lab.data._sets import seed_of
 Rule = Literal["coco", "voc"]
 
 TOLERANCE = 1.0  # px by which boxes may leave the image: rounding errors, which are clipped
+_LISTED = 20
 LEAST_SIDE = 0.01  # px; narrower boxes have no area: in single precision there may be nothing left of them
 
 
@@ -147,6 +149,17 @@ class Draft:
     counts: list[int] = field(default_factory=list)
     empty: int = 0
     clipped: int = 0
+    unused: str = ""  # images that no annotation names, in words
+    wrong: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def entry(self, where: str) -> Iterator[None]:
+        """Keep what is refused inside for :meth:`finish`, which lists it."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            self.wrong.append(f"{where}: {error}")
 
     def begin(self, photo: Photo) -> None:
         """Go on to the next image."""
@@ -167,12 +180,18 @@ class Draft:
             self.counts[-1] += 1
 
     def finish(self) -> BoxSet:
-        """Return the set, unless it has no image."""
+        """Return the set, unless entries are wrong, images are missing or there is none."""
+        for kind, found in ((ValueError, self.wrong), (FileNotFoundError, self.missing)):
+            if found:
+                raise kind(
+                    "; ".join([*found[:_LISTED], *[f"and {len(found) - _LISTED} more"] * (len(found) > _LISTED)])
+                )
         if not self.photos:
             raise ValueError(f"{self.name} has no image")
         clipped = f"that left their image by at most {TOLERANCE:g} px clipped"
         mended = {"without an area left out": self.empty, clipped: self.clipped}
         notes = tuple(f"{self.name}: {count} boxes {what}" for what, count in mended.items() if count)
+        notes += (f"{self.name}: {self.unused}",) if self.unused else ()
         boxes, names, areas, ignored = zip(*self.rows, strict=True) if self.rows else ((), (), (), ())
         classes = tuple(sorted(set(names))) if self.classes is None else self.classes
         labels = {name: label for label, name in enumerate(classes, 1)}
