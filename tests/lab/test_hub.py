@@ -155,6 +155,63 @@ def test_loads_from_the_hub_what_it_needs(run, tmp_path, monkeypatch):
     assert loaded(torch.randn(2, 1, 8, 8)).shape == (2, 10)
 
 
+def test_home_is_where_it_always_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert save_pretrained(network(), "~/out", config=CONFIG) == tmp_path / "out"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert load_pretrained("~/out")[1] is None
+
+
+NO = "there is no folder {!r}"
+HINT = "; source must be a folder that is there or owner/name on the hub"
+PATHS = dict.fromkeys(
+    ("./x", "../x", "~/x", "/x", "x", "a/b/c", "runs\\x", "a..b/c", "", "me /x", "me/x@v1"), NO + HINT
+)
+PATHS |= {"file": NO + ", but a file" + HINT, Path("me/x"): NO + HINT}
+PATHS["runs/typo"] = NO + ": runs is a folder here, so the hub was not asked; revision='main' asks it"
+PATHS["me/x"] = NO + ", and the hub gave nothing of this name: 404 for me/x"
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("source", "said"), PATHS.items(), ids=map(repr, PATHS))
+def test_says_that_there_is_no_folder(tmp_path, monkeypatch, source, said):
+    asked = []
+
+    class Host:
+        @staticmethod
+        def snapshot_download(repo_id, **_):
+            asked.append(repo_id)
+            raise OSError(f"\n404 for {repo_id}\nmore")
+
+    monkeypatch.setattr(hub, "require", lambda *_, **__: Host)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError) as raised:
+        load_pretrained(source)
+    assert str(raised.value) == said.format(str(source))
+    assert asked == (["me/x"] if source == "me/x" else [])
+    with pytest.raises(FileNotFoundError, match="and the hub gave nothing of this name: 404 for runs/typo"):
+        load_pretrained("runs/typo", revision="main")
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (TypeError, {"source": 3}, "source must be a folder or owner/name on the hub, got 3"),
+        (TypeError, {"source": "me/x", "revision": 1}, "revision must be a text or None, got 1"),
+        (ValueError, {"source": "runs", "revision": "v1"}, "revision must be left out for 'runs', which is a folder"),
+    ],
+)
+def test_refuses_what_is_no_source(tmp_path, monkeypatch, kind, given, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(kind, match=said):
+        load_pretrained(**given)
+
+
 @pytest.mark.bad_input
 def test_refuses_pickles_and_paths_out_of_the_folder(run, tmp_path):
     folder = save_pretrained(run, tmp_path / "out")
@@ -192,11 +249,7 @@ def test_refuses_names_that_would_fetch_or_open(run, tmp_path, name):
 
 @pytest.mark.bad_input
 def test_bad_arguments_are_named(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match="source must be a folder that is there or owner/name on the hub"):
-        load_pretrained(tmp_path / "nowhere")
     for wrong in ("../me/x", "me", "me/../x", "a..b/c", "/etc/passwd", "a/b/c"):
-        with pytest.raises((ValueError, FileNotFoundError), match="owner/name"):
-            load_pretrained(wrong)
         with pytest.raises(ValueError, match="repo_id must be owner/name, got"):
             push_to_hub(run, wrong, api=Recorder())
     (tmp_path / "full").mkdir()

@@ -13,6 +13,7 @@ import jinja2
 from torch import nn
 
 from multimix import __version__
+from multimix._declared import check
 from multimix._optional import require
 from multimix.lab.about import metrics_of
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights
@@ -49,13 +50,13 @@ def save_pretrained(
         ValueError: If ``config`` builds another network, or a record has no finite metric.
         TypeError: If an argument is of another kind.
     """
-    target, records = Path(folder), _records(record)
+    target, records = Path(folder).expanduser(), _records(record)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"folder {target} exists and is not empty")
     if isinstance(source, (str, Path)):
         if config is not None:
             raise ValueError("config must be left out: a run has its own")
-        return _save_run(RunFolder(Path(source)), target, records)
+        return _save_run(RunFolder(Path(source).expanduser()), target, records)
     if not isinstance(source, nn.Module):
         raise TypeError(f"source must be a network or the folder of a run, got {type(source).__name__}")
     return _save_network(source, target, records, config)
@@ -88,7 +89,8 @@ def push_to_hub(
     Raises:
         ValueError: If ``repo_id`` is none; and what :func:`save_pretrained` raises.
     """
-    _check_repo(repo_id)
+    if not _is_repo(repo_id):
+        raise ValueError(f"repo_id must be owner/name, got {repo_id!r}")
     if api is None:
         api = require("huggingface_hub", by="the hub").HfApi()
     with TemporaryDirectory() as place:
@@ -103,14 +105,17 @@ def load_pretrained(
     """Return a network that :func:`save_pretrained` wrote, and what it knows of its data, None if that was not written.
 
     Args:
-        source: A folder; or, if it is a text and there is no such folder, ``owner/name`` on the hub, which is asked.
+        source: A folder; or, if it is a text and there is neither such a folder nor one that could hold it,
+            ``owner/name`` on the hub, which is asked.
         network: To load the weights into, where they were saved without how to build it.
-        revision: Branch, tag or commit on the hub.
+        revision: Branch, tag or commit on the hub; with it the hub is asked even if there is a folder ``owner`` here.
         device: Where to put the network.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no safetensors in it.
-        ValueError: If its files are damaged, do not fit each other, lead out of the folder or are pickles.
+        FileNotFoundError: If there is no such folder, nor on the hub, or no safetensors in it.
+        ValueError: If its files are damaged, do not fit each other, lead out of the folder or are pickles, or a folder
+            is given with a revision.
+        TypeError: If ``source`` or ``revision`` is of another kind.
     """
     folder = _folder(source, revision)
     weights, found = _own_file(folder, _WEIGHTS), _read(folder)
@@ -183,18 +188,31 @@ def _write(network: nn.Module, target: Path, found: Record, card: str) -> Path:
 
 
 def _folder(source: Path | str, revision: str | None) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    if isinstance(source, Path) or not _REPO.fullmatch(source):
-        raise FileNotFoundError(f"source must be a folder that is there or owner/name on the hub, got {str(source)!r}")
-    _check_repo(source)
+    """Return a folder that is there, or one that holds what the hub has; a name is only asked for if it is no path."""
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f"source must be a folder or owner/name on the hub, got {source!r}")
+    check(str | None, revision=revision)
+    name, folder = str(source), Path(source).expanduser()
+    if name and folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision must be left out for {name!r}, which is a folder here, got {revision!r}")
+        return folder
+    missing = f"there is no folder {name!r}" + (", but a file" if folder.is_file() else "")
+    if isinstance(source, Path) or not _is_repo(name):
+        raise FileNotFoundError(f"{missing}; source must be a folder that is there or owner/name on the hub")
+    if revision is None and folder.parent.is_dir():
+        aside = f"{folder.parent} is a folder here, so the hub was not asked; revision='main' asks it"
+        raise FileNotFoundError(f"{missing}: {aside}")
     hub = require("huggingface_hub", by="the hub")
-    return Path(hub.snapshot_download(source, revision=revision, allow_patterns=[_CONFIG, _WEIGHTS, _CARD]))
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=[_CONFIG, _WEIGHTS, _CARD]))
+    except (OSError, ValueError) as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise FileNotFoundError(f"{missing}, and the hub gave nothing of this name: {said}") from error
 
 
-def _check_repo(repo_id: object) -> None:
-    if not isinstance(repo_id, str) or not _REPO.fullmatch(repo_id) or ".." in repo_id:
-        raise ValueError(f"repo_id must be owner/name, got {repo_id!r}")
+def _is_repo(repo_id: object) -> bool:
+    return isinstance(repo_id, str) and _REPO.fullmatch(repo_id) is not None and ".." not in repo_id
 
 
 def _own_file(folder: Path, name: str) -> Path:
