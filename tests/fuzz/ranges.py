@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from multimix.distill import SelfDistilled
 from multimix.lab.detect import DetectConfig
 from multimix.lab.evaluate import SUITES
-from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig
+from multimix.lab.train import SGD, AdamW, BinaryCrossEntropy, Cosine, CrossEntropy, Step, TrainConfig
 from multimix.methods import ERM, METHODS, Alternate, Chain, Mixup, SuperMix, Until
 
 
@@ -49,6 +49,7 @@ SHARE_ABOVE_0 = Range(inside | st.just(1.0), (0, *SHARE.refused))
 INSIDE = Range(inside, (0, 1, *SHARE.refused))
 CHOICE = Range(st.nothing(), ("nope", "", 7))
 FREE = Range(natural, ())
+AMOUNTS = Range(tuples(positive, 1), ((), (0.0, 0.0), (-1.0, 1.0), (inf,), (nan,), ("x",), "even", 2.0))
 
 RANGES: dict[str, Range] = {
     **dict.fromkeys(("accumulate", "anchor", "autoattack_batch_size", "autoattack_examples", "batch_size"), COUNT),
@@ -71,6 +72,10 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("ema", "held_out", "momentum", "score_threshold", "validation"), SHARE_BELOW_1),
     **dict.fromkeys(("activation", "buffer_rule", "impl", "interpolation", "mode", "norm", "picture"), CHOICE),
     **dict.fromkeys(("precision", "query", "reference", "spread", "teacher", "tuples_over"), CHOICE),
+    **dict.fromkeys(("class_weights", "positive_weights"), AMOUNTS),
+    "ignore_index": Range(st.integers(-100, 255), ("x", 1.5, True)),
+    "label_smoothing": SHARE,
+    "objective": Range(st.builds(CrossEntropy, AMOUNTS.allowed) | st.builds(BinaryCrossEntropy), ("x", 7, SGD())),
     "share": SHARE_ABOVE_0,
     "confidence": INSIDE,
     "effective": Range(st.floats(1.1, 1e6), (0.5, 1, -1, inf, (3.0, 2.0), (2.0,), *NO_NUMBER)),
@@ -122,6 +127,7 @@ CONFIGS: dict[type[Any], dict[str, Any]] = {
     Alternate: {"methods": (ERM(),)},
     Chain: {"first": Mixup(), "then": ERM()},
     **{cls: {} for cls in (TrainConfig, SGD, AdamW, Step, Cosine, DetectConfig)},
+    **{cls: {} for cls in (CrossEntropy, BinaryCrossEntropy)},
     **{suite.Settings: {} for suite in SUITES},
 }
 """Every class of settings, with values of the fields that have no default."""

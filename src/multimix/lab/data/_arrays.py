@@ -15,8 +15,8 @@ from multimix.lab.data._sets import UNLABELLED, Images, Parts, Splits, one_line
 Arrays = Mapping[str, np.ndarray]
 DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 _CONTRACT = (
-    "a mapping with the arrays train_images, train_labels, test_images and test_labels, perhaps val_images and"
-    " val_labels, as in an npz file, or a multimix.lab.data.Splits"
+    "a mapping with the arrays train_images, train_labels, test_images and test_labels, perhaps val_images,"
+    " val_labels and label_names, as in an npz file, or a multimix.lab.data.Splits"
 )
 _ONE_EACH = (
     "every training image has exactly one of the labels; if they are classes, give their indices: labels.argmax(1)"

@@ -19,20 +19,22 @@ def label_metrics(logits: Float[Tensor, "n k"], labels: Float[Tensor, "n k"]) ->
     the share of examples whose labels are all right; binary cross-entropy (nats) is the mean over examples and labels.
 
     Raises:
-        ValueError: If logits and labels are not of one shape, or no example has any label.
+        ValueError: If logits are NaN, labels are not 0 or 1 for each of them, or no example has any label.
     """
-    from sklearn.metrics import average_precision_score, f1_score
+    from sklearn.metrics import average_precision_score
 
-    if logits.shape != labels.shape:
+    if logits.ndim != 2 or logits.isnan().any():
+        raise ValueError(f"logits must be (n, k) and not NaN, got {tuple(logits.shape)}")
+    if logits.shape != labels.shape or not ((labels == 0) | (labels == 1)).all():
         raise ValueError(f"labels must be 0 or 1 for each of logits {tuple(logits.shape)}, got {tuple(labels.shape)}")
     had = labels.sum(0) > 0
     if not had.any():
         raise ValueError("labels must have an example of any label to measure average precision and F1, got none")
-    scores, truth, right = logits.double(), labels > 0, (logits > 0) == (labels > 0)
-    predicted, known = (values[:, had].numpy() for values in (logits > 0, truth))
+    scores, predicted, truth = logits.double(), logits > 0, labels > 0
     # A threshold below all finite scores for a label that is ruled out, as scikit-learn takes finite ones only.
     ranked = np.nan_to_num(scores[:, had].numpy(), neginf=np.finfo(np.float64).min)
-    yield "mean_average_precision", float(np.mean(average_precision_score(known, ranked, average=None)))
-    yield "macro_f1", float(np.mean(f1_score(known, predicted, average=None, zero_division=0)))
-    yield "exact_match", mean(right.all(1))
+    yield "mean_average_precision", float(np.mean(average_precision_score(truth[:, had].numpy(), ranked, average=None)))
+    both, either = (predicted & truth).sum(0), predicted.sum(0) + truth.sum(0)
+    yield "macro_f1", mean(2 * both[had].double() / either[had])
+    yield "exact_match", mean((predicted == truth).all(1))
     yield "bce", mean(torch.where(truth, softplus(-scores), softplus(scores)))
