@@ -69,6 +69,27 @@ def test_a_second_network_is_refused_until_the_method_begins_anew(make, first_is
     assert torch.equal(*totals)
 
 
+def test_a_teacher_follows_by_itself_again_whoever_led_it_before():
+    method, first = learned(MAKES["distilled"])
+    method.after_step(first)
+    second, *batch = cases.images()
+    method.prepare(second)
+    optimiser = torch.optim.SGD(second.parameters(), lr=0.01)
+    for step in range(3):
+        advance(method, second, optimiser, batch, step)
+    assert method.ema.updates == 2
+
+
+def test_a_loop_that_forgets_the_modules_is_told_again():
+    method, _ = learned(MAKES["automix"])
+    second, *batch = cases.images()
+    method.prepare(second)
+    optimiser = torch.optim.SGD(second.parameters(), lr=0.01)
+    with pytest.warns(UserWarning, match="AutoMix learns nothing"):
+        for step in range(8):
+            advance(method, second, optimiser, batch, step)
+
+
 @LEARNERS
 def test_a_host_begins_anew_with_a_method_that_was_used(make):
     method, _ = learned(make)
@@ -166,9 +187,9 @@ def test_until_begins_with_its_first_method_again():
 
 
 @LEARNERS
-def test_what_was_learned_follows_the_network_to_its_device(make, device):
+def test_what_was_learned_follows_the_network_to_its_device(make):
     method, network = learned(make)
-    _, images, targets = cases.images()
-    network.to(device)
-    assert cases.run(method, network, images.to(device), targets.to(device)).total.device.type == device.type
-    assert {tensor.device.type for tensor in method.state_dict().values()} == {device.type}
+    network.to("meta")
+    for part in stateful(method):
+        part.ready(network)
+    assert {tensor.device.type for tensor in method.state_dict().values()} == {"meta"}
