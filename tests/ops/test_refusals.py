@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from multimix import ops
-from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
+from multimix.ops import BinaryCrossEntropy, CrossEntropy, SampleWeighted, SquaredError
 from ops.samples import sample
 
 pytestmark = pytest.mark.bad_input
@@ -75,6 +75,8 @@ FLAT, DENSE = sample(7, 3, 5, dtype=torch.float32), sample(7, 3, 5, r=2, dtype=t
 HALVES, QUARTERS = torch.full((4,), 0.5), torch.full((2, 4), 0.25)
 OTHER = nn.ParameterDict({"objective": HALVES})
 FEATURES, LOGITS, LABELS = torch.ones(2, 3, 4), torch.zeros(3, 5), torch.arange(3)
+MAPS, WEIGHTED = torch.zeros(3, 2, 4, 4), SampleWeighted(CrossEntropy())
+OBJECTIVES = [CrossEntropy(), BinaryCrossEntropy(), SquaredError()]
 SEVERAL = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 UNARY, PAIRS = torch.tensor([0.0, 1, 3]).view(1, 3, 1, 1).expand(1, 3, 2, 2), torch.ones(1, 1, 2)
 INTEGER_ROWS = (
@@ -104,6 +106,10 @@ def objective(**options):
     return lambda: ops.mixed_losses(LOGITS, LABELS, QUARTERS[:, :3] * 4 / 3, ops.LossOptions(**options))
 
 
+def objective_at_positions(**options):
+    return lambda: ops.mixed_losses(torch.zeros(3, 2, 5), LABELS, QUARTERS[:, :3] * 4 / 3, ops.LossOptions(**options))
+
+
 def solve(unary=UNARY, vertical=PAIRS, horizontal=PAIRS.mT):
     return lambda: ops.solve_ordered_labels(unary, vertical, horizontal)
 
@@ -127,17 +133,65 @@ WRONG_TYPES = [
     (flat(weights=torch.eye(7, dtype=torch.long)), "weights must be floating-point, got torch.int64"),
     (lambda: FLAT.loss(alpha=1.0), "alpha is no option of a mixed cross-entropy, which has teacher_logits, gamma"),
     (lambda: DENSE.loss(mask=None), "mask is no option of a mixed cross-entropy"),
+    (lambda: ops.soft_cross_entropy([1.0], HALVES), "logits must be a tensor, got list"),
+    (lambda: ops.mixed_cross_entropy(None, LABELS, QUARTERS), "logits must be a tensor, got NoneType"),
+    (lambda: ops.mixed_cross_entropy(LOGITS, LABELS, [[1.0]]), "weights must be a tensor, got list"),
+    (lambda: ops.dense_mixed_cross_entropy(FEATURES, LABELS[:2], QUARTERS[:, :2] * 2, None), "attention must be a"),
+    (lambda: ops.mixed_losses(LOGITS, LABELS, QUARTERS, "plain"), "options must be LossOptions or None, got 'plain'"),
+    (lambda: ops.LossOptions(objective="x"), "objective must be an Objective such as CrossEntropy(), got 'x'"),
+    (lambda: ops.LazyWeights(3, 3), "draw must be a function of a number of rows, got 3"),
+    (lazy(FLAT, lambda rows: None), "weights.draw(3) must be a tensor, got NoneType"),
+    (lazy(FLAT, lambda rows: torch.ones(rows, 7).long()), "weights must be floating-point, got torch.int64"),
+    (lambda: ops.as_probabilities(QUARTERS, 4, dtype=torch.int64), "dtype must be floating-point, got torch.int64"),
+    (lambda: ops.as_probabilities(LABELS, 2.5), "num_classes must be an integer, got 2.5"),
+    (lambda: ops.attention(FEATURES.long()), "features must be floating-point, got torch.int64"),
+    (lambda: ops.attention(FEATURES, mask=torch.ones(2, 3)), "mask must be boolean, … got torch.float32"),
+    (objective_at_positions(mask=torch.zeros(3, 2)), "mask must be boolean, … got torch.float32"),
+    (lambda: ops.reweight(QUARTERS.long(), torch.ones(4, 2)), "weights must be floating-point, got torch.int64"),
+    (lambda: ops.scatter_tuples(QUARTERS.long(), 4), "weights must be floating-point, got torch.int64"),
+    (lambda: ops.alpha_for("2", 8), "effective must be a number, got '2'"),
+    (lambda: ops.mix_pairs(LABELS, LABELS, HALVES), "values must be floating-point, got torch.int64"),
+    (lambda: ops.mix_pairs(LOGITS, LABELS > 0, HALVES[0]), "partners must be indices, int64 or int32, got torch.bool"),
+    (lambda: ops.mix_pairs(LOGITS, LABELS, 0.5), "lam must be a tensor, got float"),
+    (lambda: ops.paste_box([0], LABELS, (0, 1, 0, 1)), "images must be a tensor, got list"),
+    (lambda: ops.paste_boxes(MAPS, LABELS, (0, 1)), "boxes must be Boxes, as draw_boxes returns them, got (0, 1)"),
+    *((lambda each=each: each.targets([0, 1], 5), "targets must be a tensor, got list") for each in OBJECTIVES),
+    *((lambda each=each: each([0.0], LOGITS), "outputs must be a tensor, got list") for each in OBJECTIVES),
+    *((lambda each=each: each(LOGITS.long(), LOGITS), "outputs must be floating-point") for each in OBJECTIVES),
+    (lambda: SampleWeighted("x"), "objective must be an Objective such as CrossEntropy(), got 'x'"),
+    (lambda: WEIGHTED.join(LABELS, [1, 2, 3], 5), "weights must be a tensor, got list"),
+    (lambda: WEIGHTED.join(LABELS, HALVES[:3] + 0j, 5), "weights must be real numbers, got torch.complex64"),
 ]
 WRONG_VALUES = [
     (lambda: ops.dirichlet(3, 4, torch.ones(4)), "alpha must have shape (3,), got (4,)"),
     (lambda: ops.dirichlet(3, 4, torch.zeros(3)), "alpha must be above 0 and finite, got a tensor with 0"),
     (lambda: ops.dirichlet(3, 4, torch.full((3,), math.nan)), "alpha must be above 0 and finite"),
-    (lambda: ops.draw_between((1.0, 2.0, 3.0), 2), "bounds must hold 2 values, got (1.0, 2.0, 3.0)"),
+    (
+        lambda: ops.draw_between((1.0, 2.0, 3.0), 2),
+        "bounds must be a range (low, high) with low <= high, got (1.0, 2.0, 3.0)",
+    ),
     (lambda: ops.draw_box(8, 8, 1.5), "lam must lie in [0, 1], got 1.5"),
     (lambda: ops.scatter_tuples(QUARTERS, 3), "tuple_length must not exceed the mini-batch of 3, got 4"),
     (lambda: ops.interpolate(HALVES, torch.ones(4, 2)), "weights must have shape (n, 4), got (4,)"),
     (lambda: ops.soft_cross_entropy(QUARTERS, HALVES), "targets must have shape (2, 4), got (4,)"),
+    (lambda: ops.soft_cross_entropy(LOGITS, LOGITS + 1), "targets must have rows that sum to 1, … off by 4"),
+    (lambda: ops.soft_cross_entropy(LOGITS, LOGITS / 0), "targets must have rows that sum to 1, … off by nan"),
+    (lambda: ops.draw_between((2.0, 1.0), 2), "bounds must be a range (low, high) with low <= high, got (2.0, 1.0)"),
+    (lambda: ops.draw_between(math.nan, 2), "bounds must be above -inf and finite, got nan"),
+    (lambda: ops.draw_boxes(4, 4, HALVES * math.nan), "lam must lie in [0, 1], got [nan"),
+    (lambda: ops.draw_mask(4, 4, 0.5, math.nan), "decay must be above -inf and finite, got nan"),
+    (lambda: ops.scatter_tuples(QUARTERS / 0, 4), "weights must have rows that sum to 1, got a row that is off by inf"),
+    (lambda: ops.mix_pairs(LOGITS, LABELS, HALVES[0] * 4), "lam must lie in [0, 1], got 2.0"),
+    (lambda: ops.mix_pairs(LOGITS, LABELS, HALVES), "lam must be one number, or one an example, (3,), got (4,)"),
+    (lambda: ops.mix_pairs(LOGITS, LABELS + 1, HALVES[0]), "partners must lie in 0..2, got [1, 2, 3]"),
+    (lambda: ops.mix_pairs(LOGITS, LABELS[:2], HALVES[0]), "partners must have shape (3,), got (2,)"),
+    (lambda: ops.paste_box(MAPS, LABELS, (0, 9, 0, 1)), "box must lie within images of 4 x 4 pixels, got (0, 9, 0, 1)"),
+    (lambda: ops.paste_box(MAPS[0], LABELS, (0, 1, 0, 1)), "images must have shape (b, c, h, w), got (2, 4, 4)"),
+    (lambda: ops.paste_box(MAPS, LABELS[:0], (0, 1, 0, 1)), "partners must have shape (3,), got (0,)"),
     # attention
+    (lambda: ops.attention(FEATURES, class_weights=torch.ones(2, 4)), "class_weights … query='cam', got query='gap'"),
+    (lambda: ops.attention(FEATURES[:, :0]), "features must have at least one position, got (2, 0, 4)"),
+    (lambda: ops.reweight(QUARTERS, -torch.ones(4, 2)), "attention must not be negative or NaN, got -1"),
     (lambda: ops.attention(QUARTERS), "features must have shape (b, r, d), got (2, 4)"),
     (lambda: ops.attention(FEATURES, query="max"), "query must be one of gap, cam, uniform, got 'max'"),
     (lambda: ops.attention(FEATURES, activation="tanh"), "activation must be one of relu, softmax, got 'tanh'"),
@@ -163,6 +217,18 @@ WRONG_VALUES = [
     (lambda: CrossEntropy(class_weights=(0.0, 0.0)), "class_weights must not all be 0, got (0.0, 0.0)"),
     (lambda: CrossEntropy(class_weights=(1.0,))(LOGITS, LOGITS), "class_weights must hold … 5, got 1"),
     (lambda: CrossEntropy(label_smoothing=1.1), "label_smoothing must lie in [0, 1], got 1.1"),
+    (lambda: SquaredError().targets(LOGITS / 0, 5), "targets must be finite values, got NaN or infinity"),
+    (lambda: CrossEntropy(ignore_index=9).targets(SEVERAL, 3), "targets … sum to at most 1, … off by 1; several"),
+    (lambda: CrossEntropy().losses(LOGITS, LOGITS, (LOGITS[1:], 0.5)), "taught must have shape (3, 5), got (2, 5)"),
+    (lambda: CrossEntropy().losses(LOGITS, LOGITS, (LOGITS, 2)), "gamma must lie in [0, 1], got 2"),
+    (lambda: CrossEntropy().losses(LOGITS, LOGITS, present=HALVES), "present must have shape (3,), got (4,)"),
+    (lambda: WEIGHTED.join(LABELS, HALVES, 5), "weights must have shape (3,), one an example, got (4,)"),
+    (lambda: WEIGHTED.join(LABELS, HALVES[:3] - 1, 5), "weights must be finite and not negative, got -0.5"),
+    (lambda: WEIGHTED.join(LABELS, HALVES[:3] / 0, 5), "weights must be finite and not negative, got inf"),
+    (lambda: WEIGHTED.join(LABELS, HALVES[:3] * 0, 5), "weights must not all be 0"),
+    (lambda: WEIGHTED.targets(LABELS, 5), "targets must be rows (b, 6) as SampleWeighted.join(targets, weights, 5)"),
+    (lambda: WEIGHTED.targets(LOGITS, 5), "targets must be rows (b, 6) as … got torch.float32 (3, 5)"),
+    (lambda: WEIGHTED(LOGITS, LOGITS), "targets must have shape (3, 6), got (3, 5)"),
     # mixed losses
     (flat(logits=torch.randn(7)), "logits must have shape (b, k), got (7,)"),
     (flat(logits=torch.randn(6, 5)), "targets has 7 rows for a mini-batch of 6"),
@@ -186,6 +252,7 @@ WRONG_VALUES = [
     (lambda: FLAT.loss(chunk=0), "chunk must be at least 1, got 0"),
     (lambda: FLAT.loss(balanced=1.5), "balanced must lie in [0, 1], got 1.5"),
     (lazy(FLAT, lambda rows: torch.zeros(2, 7)), "weights.draw(3) must have shape (3, 7), got (2, 7)"),
+    (lazy(FLAT, lambda rows: torch.ones(rows, 7)), "weights must have rows that sum to 1, … off by 6"),
     (lazy(FLAT, even, 2), "weights.sets must be None, got 2"),
     (lazy(DENSE, even, 3), "weights.sets must be None or the number of positions, 2, got 3"),
     (objective(attention=torch.ones(3, 5)), "logits where there is attention must have shape (b, r, k), got (3, 5)"),

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd import Function
 
-from multimix.ops._checks import accurate, check, check_shape
+from multimix.ops._checks import accurate, check, check_attention, check_floating, check_mask, check_shape
 
 Query = Literal["gap", "cam", "uniform"]
 Activation = Literal["relu", "softmax"]
@@ -35,16 +35,23 @@ def attention(
         mask: Which positions an image has; the others (padding, say) get no attention and are not pooled.
 
     Raises:
-        ValueError: If a name is unknown, or ``class_weights`` is missing for ``cam`` or of another shape.
+        ValueError: If a name is unknown, or ``class_weights`` is missing for ``cam``, given without it, or of another
+            shape.
+        TypeError: If features are not floating-point, or the mask is neither boolean nor of integers.
     """
+    check_floating("features", features)
     check_shape("features", features, "b", "r", "d")
     check(Query, query=query)
     check(Activation, activation=activation)
+    if class_weights is not None and query != "cam":
+        raise ValueError(f"class_weights must be left out unless query='cam', got query={query!r}")
     b, r, d = features.shape
     features = accurate(features)
+    if r == 0:
+        raise ValueError(f"features must have at least one position, got {tuple(features.shape)}")
     even = features.new_full((b, r), 1 / r)
     if mask is not None:
-        check_shape("mask", mask, b, r)
+        check_mask(mask, b, r)
         mask = mask.bool()
         even = mask / mask.sum(1, keepdim=True).clamp_min(1).to(features.dtype)
         features = torch.where(mask.unsqueeze(-1), features, 0)  # whatever padding holds, NaN for one, stays out
@@ -89,8 +96,12 @@ def reweight(
             of whose images has it gets a row of zeros.
 
     Raises:
-        ValueError: If the shapes do not fit each other.
+        ValueError: If the shapes do not fit each other, or attention is negative or NaN.
+        TypeError: If the weights are not floating-point.
     """
+    check_floating("weights", weights)
+    check_shape("attention", attention, "b", "r")
+    check_attention(attention)
     if counting is not None:
         weights = _normalised(weights * counting.T.unsqueeze(1), 0)
         attention = attention * counting
@@ -133,6 +144,7 @@ def balance_gain(
     for a symmetric Dirichlet distribution; 1 where the weights never leave their centre. Where ``present`` is 0, a
     tuple is not counted.
     """
+    check_floating("weights", weights)
     with torch.no_grad():
         tuples = weights.shape[-2] if present is None else present.sum(-1).clamp_min(1)
         return gain_of(spread(weights, centre, present) / tuples) ** power
@@ -153,6 +165,7 @@ def balance_gradient(
     values: Float[Tensor, "*r b d"], gain: Float[Tensor, "*r"], centre: Float[Tensor, "*r b"] | None = None
 ) -> Float[Tensor, "*r b d"]:
     """Return ``values`` as they are; on the way back ``gain`` multiplies the part of the gradient off the centre."""
+    check_floating("values", values)
     return _Balance.apply(values, gain, centre)
 
 

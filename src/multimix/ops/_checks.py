@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from multimix import _declared
-from multimix._declared import Checked, Ge
+from multimix._declared import Checked, Count, Ge
 
 _ROW_SUM_TOLERANCE = 1e-2  # loose enough for weights in bfloat16, tight enough for what was never normalised
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -39,12 +39,44 @@ class Options(Checked):
             super().__post_init__()
 
 
+def check_tensor(name: str, values: object) -> None:
+    """Raise TypeError unless a value is a tensor."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+
+
+def check_floating(name: str, values: object) -> None:
+    """Raise TypeError unless a value is a floating-point tensor."""
+    check_tensor(name, values)
+    if not cast("Tensor", values).is_floating_point():
+        raise TypeError(f"{name} must be floating-point, got {cast('Tensor', values).dtype}")
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise TypeError unless ``dtype`` is a floating-point one."""
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be floating-point, got {dtype}")
+
+
 def check_shape(name: str, values: Tensor, *shape: int | str, hint: str = "") -> None:
-    """Raise unless a tensor has a shape, in which a size that is a letter may be any."""
+    """Raise unless a value is a tensor of a shape, in which a size that is a letter may be any."""
+    check_tensor(name, values)
     fits = [size == wanted or isinstance(wanted, str) for size, wanted in zip(values.shape, shape, strict=False)]
     if values.ndim != len(shape) or not all(fits):
         wanted = f"{shape[0]}," if len(shape) == 1 else ", ".join(map(str, shape))
         raise ValueError(f"{name} must have shape ({wanted}), got {tuple(values.shape)}{hint}")
+
+
+def check_pairs(name: str, values: Tensor, partners: Tensor, *shape: int | str) -> None:
+    """Raise unless values are a tensor, of a shape if one is given, and partners are indices of as many of them."""
+    check_tensor(name, values)
+    if values.ndim == 0:
+        raise ValueError(f"{name} must have one row an example, got a single number")
+    if shape:
+        check_shape(name, values, *shape)
+    check_shape("partners", partners, len(values))
+    if partners.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"partners must be indices, int64 or int32, got {partners.dtype}")
 
 
 def check_generator(generator: object) -> None:
@@ -91,8 +123,10 @@ def as_probabilities(targets: Tensor, num_classes: int, *, dtype: torch.dtype = 
 
     Raises:
         ValueError: If an index is outside ``0..k - 1``, or rows of probabilities do not fit or leave the simplex.
-        TypeError: If the targets are neither integers nor floating-point.
+        TypeError: If the targets are neither integers nor floating-point, or ``dtype`` is not floating-point.
     """
+    check(Count, num_classes=num_classes)
+    check_dtype(dtype)
     targets = rows_of(targets, num_classes)
     check_target_form(targets, num_classes)
     check_class_indices(targets, num_classes)
@@ -137,9 +171,8 @@ def check_examples(inputs: Any, targets: Tensor) -> None:
         _check_rows(targets, batch_size(inputs))
 
 
-def _check_rows(targets: object, b: int) -> None:
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+def _check_rows(targets: Tensor, b: int) -> None:
+    check_tensor("targets", targets)
     if targets.ndim == 0:
         raise ValueError("targets must have one row an example, got a single number")
     if len(targets) != b:
@@ -174,8 +207,7 @@ def batch_size(inputs: Any) -> int:
 
 def rows_of(targets: Tensor, num_classes: int | None = None) -> Tensor:
     """Return one-hot labels in integers, (b, k), as floating-point probabilities, and all other targets as they are."""
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    check_tensor("targets", targets)
     may_be = targets.ndim == 2 and targets.dtype in _INTEGERS and targets.numel() > 0
     if not may_be or targets.shape[1] != (num_classes or max(targets.shape[1], 2)):
         return targets
@@ -201,9 +233,9 @@ def check_target_form(targets: Tensor, num_classes: int, *, partial: bool = Fals
     """
     if targets.is_floating_point():
         values = "; values to predict are for SquaredError, class indices are integers"
-        hint = values if targets[:1].numel() == 1 else ""
+        hint = values if targets.shape[1:].numel() == 1 else ""
         check_shape("targets that are probabilities", targets, "b", num_classes, hint=hint)
-        _check_simplex("targets", targets, hint=f"; {_SEVERAL_LABELS}", partial=partial)
+        check_simplex("targets", targets, hint=f"; {_SEVERAL_LABELS}", partial=partial)
     elif targets.is_complex() or targets.dtype == torch.bool:
         raise TypeError(f"targets must be class indices or probabilities, got {targets.dtype}; {_SEVERAL_LABELS}")
     else:
@@ -212,14 +244,27 @@ def check_target_form(targets: Tensor, num_classes: int, *, partial: bool = Fals
 
 def check_weights(weights: Tensor) -> None:
     """Raise if ``weights`` (..., n, b) are not interpolation weights."""
-    if not weights.is_floating_point():
-        raise TypeError(f"weights must be floating-point, got {weights.dtype}")
+    check_floating("weights", weights)
     if weights.shape[-2] < 1:
         raise ValueError("weights must have at least one row")
-    _check_simplex("weights", weights)
+    check_simplex("weights", weights)
 
 
-def _check_simplex(name: str, rows: Tensor, *, hint: str = "", partial: bool = False) -> None:
+def check_attention(attention: Tensor) -> None:
+    """Raise if attention, or anything else that scales weights, is negative or NaN."""
+    if looks_are_free(attention) and attention.numel() and not attention.amin() >= 0:
+        raise ValueError(f"attention must not be negative or NaN, got {float(attention.amin()):.4g}")
+
+
+def check_mask(mask: Tensor, *shape: int) -> None:
+    """Raise unless a mask is boolean, or of integers, 0 where there is nothing."""
+    check_shape("mask", mask, *shape)
+    if mask.is_floating_point() or mask.is_complex():  # 0 and minus infinity for one, which say the opposite
+        raise TypeError(f"mask must be boolean, True where there is something, got {mask.dtype}")
+
+
+def check_simplex(name: str, rows: Tensor, *, hint: str = "", partial: bool = False) -> None:
+    """Raise if rows are negative or do not sum to 1; where ``partial``, to more than 1."""
     if not rows.numel() or not looks_are_free(rows):
         return
     rows = rows.detach()

@@ -21,7 +21,7 @@ from torch.autograd import Function
 from typing_extensions import Unpack
 
 from multimix.ops._attention import balance, balance_gain, balance_gradient, gain_of, reweight, shares_of, spread, weigh
-from multimix.ops._checks import as_probabilities, check_shape, looks_are_free
+from multimix.ops._checks import as_probabilities, looks_are_free
 from multimix.ops._options import LossOptions
 from multimix.ops._simplex import LazyWeights
 
@@ -176,6 +176,4 @@ def _rows(weights: Weights, size: tuple[int, ...], where: Any) -> Tensor:
         return weights[where]
     *sets, b = size
     count = math.prod(sets)
-    drawn = weights.draw(count)
-    check_shape(f"weights.draw({count})", drawn, count, b)
-    return drawn.unflatten(0, sets)
+    return weights.rows(count, b).unflatten(0, sets)

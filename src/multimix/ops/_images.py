@@ -2,14 +2,24 @@
 
 import math
 from collections import Counter
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from multimix._declared import Count, Fraction
-from multimix.ops._checks import Device, accurate, check, home_of
+from multimix._declared import Count, Fraction, Interval
+from multimix.ops._checks import (
+    Device,
+    accurate,
+    check,
+    check_floating,
+    check_pairs,
+    check_shape,
+    check_tensor,
+    home_of,
+    looks_are_free,
+)
 
 _Share = Float[Tensor, ""]
 _EPS = 1e-5  # added to each variance, so that a constant channel has a deviation to divide by
@@ -72,6 +82,8 @@ def draw_boxes(height: int, width: int, lam: Float[Tensor, " b"], *, generator: 
     check(Count, height=height, width=width)
     if not isinstance(lam, Tensor) or lam.ndim != 1 or not lam.is_floating_point():
         raise TypeError(f"lam must be a floating-point tensor of shape (b,), got {lam!r}")
+    if looks_are_free(lam) and not ((lam >= 0) & (lam <= 1)).all():
+        raise ValueError(f"lam must lie in [0, 1], got {lam.tolist()}")
     home = home_of(generator, lam.device)
     size = torch.tensor([[height], [width]], dtype=lam.dtype).to(lam.device, non_blocking=True)
     centres = torch.rand(2, len(lam), generator=generator, device=home).to(lam.device).mul_(size).floor_()
@@ -80,9 +92,18 @@ def draw_boxes(height: int, width: int, lam: Float[Tensor, " b"], *, generator: 
 
 
 def paste_box(images: Float[Tensor, "b c h w"], partners: Int[Tensor, " b"], box: Box) -> Float[Tensor, "b c h w"]:
-    """Return images with ``box`` taken from each one's partner."""
-    mixed = images.clone()
+    """Return images with ``box`` taken from each one's partner.
+
+    Raises:
+        ValueError: If the box is not inside the images, or shapes do not fit.
+        TypeError: If images or partners are no tensors, or partners no integers.
+    """
+    check_pairs("images", images, partners, "b", "c", "h", "w")
     top, bottom, left, right = box
+    height, width = images.shape[2:]
+    if not (0 <= top <= bottom <= height and 0 <= left <= right <= width):
+        raise ValueError(f"box must lie within images of {height} x {width} pixels, got {box}")
+    mixed = images.clone()
     theirs, ours = images[..., top:bottom, left:right], mixed[..., top:bottom, left:right]
     if images.requires_grad and torch.is_grad_enabled():
         ours.copy_(theirs.index_select(0, partners))
@@ -95,6 +116,10 @@ def paste_boxes(
     images: Float[Tensor, "b c h w"], partners: Int[Tensor, " b"], boxes: Boxes
 ) -> Float[Tensor, "b c h w"]:
     """Return images with a box of its own taken from each one's partner."""
+    check_pairs("images", images, partners, "b", "c", "h", "w")
+    if not isinstance(boxes, Boxes):
+        raise TypeError(f"boxes must be Boxes, as draw_boxes returns them, got {boxes!r}")
+    check_shape("boxes.start", boxes.start, 2, len(images))
     height, width = images.shape[-2:]
     places = torch.arange(max(height, width), dtype=boxes.start.dtype, device=images.device)
     outside = (places < boxes.start.unsqueeze(2)) | (places >= boxes.end.unsqueeze(2))
@@ -108,6 +133,9 @@ def paste_where(
     kept: Float[Tensor, "#b #c h w"] | Float[Tensor, "h w"],
 ) -> Float[Tensor, "b c h w"]:
     """Return images that keep their own pixels where ``kept`` is 1 and take their partner's where it is 0."""
+    check_floating("images", images)
+    check_pairs("images", images, partners, "b", "c", "h", "w")
+    check_tensor("kept", kept)
     # Exact for these two weights, and several times as fast on a CPU as torch.where.
     return images.index_select(0, partners).lerp_(images, kept.to(images.dtype))
 
@@ -129,7 +157,7 @@ def draw_mask(
     home = home_of(generator, device)
     check(Count, height=height, width=width)
     check(Fraction, lam=lam)
-    check(float, decay=decay)
+    check(Annotated[float, Interval(gt=-math.inf, lt=math.inf)], decay=decay)
     down, along = torch.fft.fftfreq(height, device=home), torch.fft.fftfreq(width, device=home)
     frequencies = torch.hypot(down.unsqueeze(1), along).clamp_(min=1 / max(height, width))
     normal = torch.randn(height, width, 2, generator=generator, device=home)
@@ -146,6 +174,8 @@ def channel_statistics(
 
     The variance is the unbiased one; of a single position, which has none, it is zero.
     """
+    check_floating("features", features)
+    check_shape("features", features, "b", "c", "h", "w")
     correction = min(1, features.shape[-2] * features.shape[-1] - 1)
     variance, mean = torch.var_mean(features, (2, 3), correction=correction, keepdim=True)
     return mean, (variance + _EPS).sqrt()
@@ -167,6 +197,7 @@ def mix_styles(
         Hong et al., "StyleMix: separating content and style for enhanced data augmentation", CVPR 2021, section 3.2.
     """
     mean, std = channel_statistics(features)
+    check_pairs("features", features, partners)
     content, style, both = (share.to(features.dtype) for share in (content, style, both))
     ratio = std[partners] / std
     centred = features - mean
@@ -185,6 +216,7 @@ def exchange_styles(features: Float[Tensor, "b c h w"], partners: Int[Tensor, " 
         equation (8).
     """
     mean, std = channel_statistics(features)
+    check_pairs("features", features, partners)
     plain = (features - mean) / std
     return torch.cat([plain * std[partners] + mean[partners], plain[partners] * std + mean])
 
@@ -213,6 +245,8 @@ def paste_styles(
     Reference:
         Hong et al., CVPR 2021, section 3.3.
     """
+    check_pairs("images", images, partners, "b", "c", "h", "w")
+    check_shape("exchanged", exchanged, 2 * len(images), *images.shape[1:])
     blend = (1 - gamma.reshape(-1, 1, 1, 1)).to(images.dtype)
     style = style.to(images.dtype)
     restyled, partners_restyled = exchanged[: len(images)], exchanged[len(images) :]
@@ -247,6 +281,7 @@ def static_saliency(
         mechanism", Image and Vision Computing 28(3), 2010, with the scales, the surrounds and the whole levels of
         OpenCV's `StaticSaliencyFineGrained`.
     """
+    check_shape("images", images, "b", "c", "h", "w")
     grey, flat = _grey_levels(accurate(images), levels)
     maps = torch.stack(_differences(_smooth(_smooth(grey))))
     most = maps.amax((2, 3), keepdim=True)
@@ -256,6 +291,7 @@ def static_saliency(
 
 def saliency_peaks(saliency: Float[Tensor, "b h w"]) -> Int[Tensor, "b 2"]:
     """Return row and column of each map's largest value, the first of equal ones."""
+    check_shape("saliency", saliency, "b", "h", "w")
     return torch.stack(torch.unravel_index(saliency.flatten(1).argmax(1), saliency.shape[1:]), 1)
 
 

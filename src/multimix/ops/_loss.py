@@ -11,6 +11,7 @@ masks, label maps and heads that are not affine take ``_plain``.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,11 +22,14 @@ from typing_extensions import Unpack
 from multimix.ops._attention import balance_gain, balance_gradient, weigh
 from multimix.ops._checks import (
     accurate,
+    check_attention,
     check_class_indices,
+    check_floating,
+    check_mask,
     check_shape,
     check_target_form,
+    check_tensor,
     check_weights,
-    looks_are_free,
     no_autocast,
     rows_of,
 )
@@ -115,6 +119,7 @@ def dense_mixed_cross_entropy(
         equations (9) to (14).
     """
     check_shape("logits", logits, "b", "r", "k")
+    check_tensor("attention", attention)
     targets = rows_of(targets, logits.shape[-1])
     return mixed_losses(logits, targets, weights, _options(options, attention=attention)).total
 
@@ -141,7 +146,10 @@ def mixed_losses(
     Raises:
         ValueError, TypeError: As :func:`mixed_cross_entropy`.
     """
-    options = options or LossOptions()
+    options = LossOptions() if options is None else options
+    if not isinstance(options, LossOptions):
+        raise TypeError(f"options must be LossOptions or None, got {options!r}")
+    check_floating("logits", values)
     if values.ndim == 2 and isinstance(options.objective, CrossEntropy):
         targets = rows_of(targets, values.shape[-1] if options.classify is None else None)
     _check(values, targets, weights, options)
@@ -215,7 +223,7 @@ def _counting(outputs: Tensor, known: Tensor | None, mask: Tensor | None) -> Ten
     """Return 1 where an example counts at a position, else 0, (b, r); None where all do, or there are no positions."""
     if outputs.ndim == 2 or (known is None and mask is None):
         return None
-    counts = outputs.new_ones(outputs.shape[:2]) if mask is None else mask.to(outputs.dtype)
+    counts = outputs.new_ones(outputs.shape[:2]) if mask is None else mask.bool().to(outputs.dtype)
     return counts if known is None else counts * known.view(len(known), -1)
 
 
@@ -250,8 +258,7 @@ def _options(keywords: Mapping[str, Any], **others: Any) -> LossOptions:
 
 
 def _check(values: Tensor, targets: Tensor, weights: Weights, options: LossOptions) -> None:
-    if not values.is_floating_point():
-        raise TypeError(f"logits must be floating-point, got {values.dtype}")
+    check_tensor("targets", targets)
     check_shape("logits", values, *(("b", "r", "k") if values.ndim == 3 else ("b", "k")))
     teacher, maps = options.teacher_logits, {"attention": options.attention, "mask": options.mask}
     tensors = {"logits": values, "targets": targets, "weights": weights, **maps, "teacher_logits": teacher}
@@ -261,7 +268,7 @@ def _check(values: Tensor, targets: Tensor, weights: Weights, options: LossOptio
     for name, each in maps.items():
         if each is not None:
             check_shape(f"logits where there is {name}", values, "b", "r", "k")
-            check_shape(name, each, *values.shape[:2])
+            (check_mask if name == "mask" else partial(check_shape, name))(each, *values.shape[:2])
     if targets.ndim and len(targets) != len(values):
         raise ValueError(f"targets has {len(targets)} rows for a mini-batch of {len(values)}")
     _check_weights(weights, len(values), values.shape[1] if values.ndim == 3 else None)
@@ -272,9 +279,8 @@ def _check(values: Tensor, targets: Tensor, weights: Weights, options: LossOptio
 
 
 def _check_options(targets: Tensor, options: LossOptions) -> None:
-    attention = options.attention
-    if attention is not None and looks_are_free(attention) and not attention.amin() >= 0:
-        raise ValueError(f"attention must not be negative or NaN, got {float(attention.amin()):.4g}")
+    if options.attention is not None:
+        check_attention(options.attention)
     if options.classify is None:
         return
     if options.impl not in ("auto", "plain"):
@@ -289,5 +295,6 @@ def _check_weights(weights: Weights, batch: int, positions: int | None) -> None:
             known = "None" if positions is None else f"None or the number of positions, {positions}"
             raise ValueError(f"weights.sets must be {known}, got {weights.sets}")
         return
+    check_tensor("weights", weights)
     check_shape("weights", weights, *((positions, "n", batch) if positions and weights.ndim == 3 else ("n", batch)))
     check_weights(weights)

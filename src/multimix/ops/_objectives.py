@@ -21,8 +21,12 @@ from multimix.ops._checks import (
     INTEGER_ROWS,
     accurate,
     as_probabilities,
+    check,
+    check_floating,
     check_shape,
+    check_simplex,
     check_target_form,
+    check_tensor,
     looks_are_free,
     no_autocast,
 )
@@ -112,11 +116,19 @@ class Objective(ABC):
             present: How much each row counts; all of them alike by default.
 
         Raises:
-            ValueError: If the shapes differ.
+            ValueError: If the shapes differ, or gamma is no share.
+            TypeError: If an argument is no tensor, or the outputs are not floating-point.
         """
+        check_floating("outputs", outputs)
+        check_tensor("targets", targets)
         more = targets.shape[-1] - outputs.shape[-1] if targets.ndim else 0
         more = more if more in self.beside else self.beside.start
         check_shape("targets", targets, *outputs.shape[:-1], outputs.shape[-1] + more)
+        if present is not None:
+            check_shape("present", present, *outputs.shape[:-1])
+        if taught is not None:
+            check_shape("taught", taught[0], *outputs.shape)
+            check(Fraction, gamma=taught[1])
         outputs = accurate(outputs)
         with no_autocast(outputs.device.type):
             labels = self._mean(*self.terms(outputs, targets.to(outputs.dtype)), present)
@@ -129,7 +141,7 @@ class Objective(ABC):
 
     def _mean(self, loss: Tensor, mass: Tensor, present: Tensor | None) -> Tensor:
         if self.is_plain:
-            if present is None:
+            if present is None and loss.numel():
                 return loss.mean()
             mass = torch.ones_like(mass)  # of a row, whatever rounding made its probabilities sum to
         if present is not None:
@@ -186,6 +198,7 @@ class CrossEntropy(_Weighted):
         """
         if isinstance(targets, Rows):
             return targets.to(dtype)
+        check_tensor("targets", targets)
         if targets.is_floating_point():
             rows = targets.flatten(0, 1) if targets.ndim == 3 else targets
             check_target_form(rows, outputs, partial=self.ignore_index is not None)
@@ -321,6 +334,7 @@ def _behind(mass: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _values(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
+    check_tensor("targets", targets)
     if targets.is_complex():
         raise TypeError(f"targets must be real numbers, got {targets.dtype}")
     values = targets.unsqueeze(-1) if targets.ndim == 1 and outputs == 1 else targets
@@ -351,11 +365,12 @@ def soft_cross_entropy(logits: Float[Tensor, "*n k"], targets: Float[Tensor, "*n
     """Return the mean cross-entropy of logits against target probabilities (equations (1) and (8)).
 
     Raises:
-        ValueError: If the shapes differ.
-        TypeError: If the logits are not floating-point.
+        ValueError: If the shapes differ, or targets leave the simplex.
+        TypeError: If either is no tensor, or the logits are not floating-point.
     """
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating-point, got {logits.dtype}")
+    check_floating("logits", logits)
+    check_shape("targets", targets, *logits.shape)
+    check_simplex("targets", targets)
     return CROSS_ENTROPY(logits, targets)
 
 

@@ -49,3 +49,9 @@ class LossOptions(Options):
     """A head that is not affine, (r, n, d) to (r, n, k); the mini-batch is then one of embeddings, to be classified."""
     teach: Classifier | None = None
     """The teacher's head without gradient, for its embeddings in ``teacher_logits``; needed with ``classify``."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the annotations rule out, and what is no objective."""
+        super().__post_init__()
+        if not isinstance(self.objective, Objective):
+            raise TypeError(f"objective must be an Objective such as CrossEntropy(), got {self.objective!r}")

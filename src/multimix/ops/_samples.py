@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multimix._declared import Checked
+from multimix.ops._checks import check_tensor
 from multimix.ops._objectives import Objective
 
 
@@ -54,9 +55,9 @@ class SampleWeighted(Checked, Objective):
             TypeError: If the weights are no tensor of real numbers; or as the objective has it.
         """
         rows = self.objective.targets(targets, outputs, dtype=dtype)
-        if not isinstance(weights, Tensor) or weights.is_complex():
-            kind = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
-            raise TypeError(f"weights must be a tensor of real numbers, one an example, got {kind}")
+        check_tensor("weights", weights)
+        if weights.is_complex():
+            raise TypeError(f"weights must be real numbers, got {weights.dtype}")
         shapes = [tuple(rows.shape[:1]), tuple(rows.shape[:-1])]
         if tuple(weights.shape) not in shapes:
             expected = " or ".join(dict.fromkeys(map(str, shapes)))
@@ -78,6 +79,7 @@ class SampleWeighted(Checked, Objective):
 
     def targets(self, targets: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return rows that :meth:`join` has made, as they are."""
+        check_tensor("targets", targets)
         fitting = targets.is_floating_point() and targets.ndim in (2, 3)
         if not fitting or targets.shape[-1] - outputs not in self.beside:
             raise ValueError(

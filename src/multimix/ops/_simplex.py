@@ -10,13 +10,27 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from multimix._declared import Count, Interval
-from multimix.ops._checks import Device, Natural, Options, check, check_shape, check_weights, home_of, looks_are_free
+from multimix.ops._checks import (
+    Device,
+    Natural,
+    Options,
+    check,
+    check_dtype,
+    check_floating,
+    check_pairs,
+    check_shape,
+    check_tensor,
+    check_weights,
+    home_of,
+    looks_are_free,
+)
 
 Concentration = float | tuple[float, float]
 Mode = Literal["batch", "pair", "elem"]
 """Who shares a draw: the whole mini-batch, the two examples of a pair, or nobody."""
 
 _DOUBTFUL = 127
+_LOOKED_AT = 8  # rows of weights that somebody else draws
 _UNDERFLOWS = 0.25  # concentration below which U^(1 / alpha) leaves the range of float32, U being at least 2^-26
 
 
@@ -47,11 +61,24 @@ class LazyWeights(Options):
     sets: Count | None = None
     """One set for each of so many positions, or one that all positions share."""
 
+    def __post_init__(self) -> None:
+        """Refuse what the annotations rule out, and what cannot be called."""
+        super().__post_init__()
+        if not callable(self.draw):
+            raise TypeError(f"draw must be a function of a number of rows, got {self.draw!r}")
+
     def all(self) -> Tensor:
         """Return all of them after all: (n, b), or (sets, n, b)."""
         if self.sets is None:
-            return self.draw(self.n)
-        return self.draw(self.sets * self.n).unflatten(0, (self.sets, self.n))
+            return self.rows(self.n)
+        return self.rows(self.sets * self.n).unflatten(0, (self.sets, self.n))
+
+    def rows(self, count: int, b: int | str = "b") -> Tensor:
+        """Return so many vectors over b examples that are drawn now, (count, b), the first few of them checked."""
+        drawn = self.draw(count)
+        check_shape(f"weights.draw({count})", drawn, count, b)
+        check_weights(drawn[:_LOOKED_AT])
+        return drawn
 
 
 def alpha_for(effective: float, m: int) -> float:
@@ -61,7 +88,9 @@ def alpha_for(effective: float, m: int) -> float:
 
     Raises:
         ValueError: Unless ``1 < effective < m``.
+        TypeError: If either is no number.
     """
+    check(float, effective=effective, m=m)
     if not 1 < effective < m:
         raise ValueError(f"effective must lie strictly between 1 and m = {m}, got {effective}")
     return (effective - 1) / (m - effective)
@@ -70,9 +99,14 @@ def alpha_for(effective: float, m: int) -> float:
 def draw_between(
     bounds: Concentration, n: int, *, generator: Generator | None = None, device: Device = None
 ) -> Float[Tensor, " n"]:
-    """Return n numbers drawn uniformly from ``bounds``, a range, or n copies of it if it is a number."""
+    """Return n numbers drawn uniformly from ``bounds``, a range, or n copies of it if it is a number.
+
+    Raises:
+        ValueError: If the bounds are not finite, or the range is no range.
+        TypeError: If an argument is of another type.
+    """
     check(Natural, n=n)
-    check(Concentration, bounds=bounds)
+    check_concentration("bounds", bounds, above=-math.inf)
     device = home_of(generator, device)
     if not isinstance(bounds, (tuple, list)):
         return torch.full((n,), float(bounds), device=device)
@@ -112,8 +146,8 @@ def dirichlet(
     """
     check(Count, n=n, m=m)
     home = home_of(generator, device)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"dtype must be floating-point, got {dtype}")
+    if dtype is not None:
+        check_dtype(dtype)
     drawn = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(alpha, Tensor):
         check_shape("alpha", alpha, n)
@@ -143,9 +177,12 @@ def scatter_tuples(
     """Return weights over a mini-batch of b, each row's m weights on m examples chosen at random without repetition.
 
     Raises:
-        ValueError: If m exceeds b.
+        ValueError: If m exceeds b, or the weights leave the simplex.
+        TypeError: If the weights are not floating-point.
     """
     check(Count, b=b)
+    check_shape("weights", weights, "n", "m")
+    check_weights(weights)
     home = home_of(generator, weights.device)
     n, m = weights.shape
     if m > b:
@@ -164,10 +201,11 @@ def interpolate(weights: Float[Tensor, "n m"], values: Float[Tensor, " m *rest"]
         ValueError: If the weights do not have one column a value, or leave the simplex.
         TypeError: If the weights or the values are not floating-point.
     """
+    check_floating("values", values)  # of integers, the product would be cut to such, mostly 0
+    if values.ndim == 0:
+        raise ValueError("values must have one row for each weight, got a single number")
     check_shape("weights", weights, "n", len(values))
     check_weights(weights)
-    if not values.is_floating_point():  # of which the product would be cut to integers, mostly 0
-        raise TypeError(f"values must be floating-point, got {values.dtype}")
     mixed = weights.to(values.dtype) @ values.reshape(len(values), -1)
     return mixed.reshape(len(weights), *values.shape[1:])
 
@@ -196,11 +234,26 @@ def draw_couples(
 def mix_pairs(
     values: Float[Tensor, " b *rest"], partners: Int[Tensor, " b"], lam: Float[Tensor, ""] | Float[Tensor, " b"]
 ) -> Float[Tensor, " b *rest"]:
-    """Return ``lam * values + (1 - lam) * values[partners]``: one lambda for all, or one an example, for its own."""
+    """Return ``lam * values + (1 - lam) * values[partners]``: one lambda for all, or one an example, for its own.
+
+    Raises:
+        ValueError: If lambda leaves [0, 1], or shapes do not fit.
+        TypeError: If an argument is no tensor, values are not floating-point, or partners no integers.
+    """
+    check_floating("values", values)
+    check_pairs("values", values, partners)
+    check_tensor("lam", lam)
+    if lam.numel() not in (1, len(values)):
+        raise ValueError(f"lam must be one number, or one an example, ({len(values)},), got {tuple(lam.shape)}")
+    if looks_are_free(lam) and not ((lam >= 0) & (lam <= 1)).all():
+        raise ValueError(f"lam must lie in [0, 1], got {lam.tolist()}")
     lam = lam.to(values.dtype)
     if lam.ndim:
         lam = lam.reshape(-1, *[1] * (values.ndim - 1))
-    partner = values.index_select(0, partners)
+    try:
+        partner = values.index_select(0, partners)
+    except IndexError:
+        raise ValueError(f"partners must lie in 0..{len(values) - 1}, got {partners.tolist()}") from None
     # In place saves a pass over memory, but leaves autograd without what a gradient on lambda needs.
     return torch.lerp(partner, values, lam) if lam.requires_grad else partner.lerp_(values, lam)
 
