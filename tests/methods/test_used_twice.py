@@ -26,23 +26,25 @@ LEARNERS = pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
 REFUSED = r"^network must be the one that this \w+ has learned with, got another Toy: method\.prepare\(network\) begins"
 
 
+def train(method, network, steps, *, alone=False):
+    """Return the losses of some steps, of the network and what the method learns, or of the network alone."""
+    _, *batch = cases.images()
+    optimiser = torch.optim.SGD([*network.parameters(), *(() if alone else method.parameters())], lr=0.01)
+    totals = []
+    for step in steps:
+        optimiser.zero_grad()
+        totals.append(cases.run(method, network, *batch, step).total)
+        totals[-1].backward()
+        optimiser.step()
+    return totals
+
+
 def learned(make):
     """Return a method that has learned for two steps, and its network."""
-    network, *batch = cases.images()
-    method = make()
+    network, method = toy.images(), make()
     method.prepare(network)
-    optimiser = torch.optim.SGD([*network.parameters(), *method.parameters()], lr=0.01)
-    for step in range(2):
-        advance(method, network, optimiser, batch, step)
+    train(method, network, range(2))
     return method, network
-
-
-def advance(method, network, optimiser, batch, step):
-    total = cases.run(method, network, *batch, step).total
-    total.backward()
-    optimiser.step()
-    optimiser.zero_grad()
-    return total.detach()
 
 
 @LEARNERS
@@ -72,22 +74,18 @@ def test_a_second_network_is_refused_until_the_method_begins_anew(make, first_is
 def test_a_teacher_follows_by_itself_again_whoever_led_it_before():
     method, first = learned(MAKES["distilled"])
     method.after_step(first)
-    second, *batch = cases.images()
+    second = toy.images()
     method.prepare(second)
-    optimiser = torch.optim.SGD(second.parameters(), lr=0.01)
-    for step in range(3):
-        advance(method, second, optimiser, batch, step)
+    train(method, second, range(3))
     assert method.ema.updates == 2
 
 
 def test_a_loop_that_forgets_the_modules_is_told_again():
     method, _ = learned(MAKES["automix"])
-    second, *batch = cases.images()
+    second = toy.images()
     method.prepare(second)
-    optimiser = torch.optim.SGD(second.parameters(), lr=0.01)
     with pytest.warns(UserWarning, match="AutoMix learns nothing"):
-        for step in range(8):
-            advance(method, second, optimiser, batch, step)
+        train(method, second, range(8), alone=True)
 
 
 @LEARNERS
@@ -108,11 +106,7 @@ def test_a_host_begins_anew_with_a_method_that_was_used(make):
 def test_a_pickle_goes_on_as_if_nothing_had_happened(make):
     kept = learned(make)
     pickled = pickle.loads(pickle.dumps(kept))  # noqa: S301 (what this test itself has written)
-    _, *batch = cases.images()
-    totals = []
-    for method, network in (kept, pickled, copy.deepcopy(kept)):
-        optimiser = torch.optim.SGD([*network.parameters(), *method.parameters()], lr=0.01)
-        totals.append([advance(method, network, optimiser, batch, step) for step in range(2, 5)])
+    totals = [train(*pair, range(2, 5)) for pair in (kept, pickled, copy.deepcopy(kept))]
     assert totals[0] == totals[1] == totals[2]
 
 
