@@ -11,7 +11,7 @@ import pytest
 
 from multimix.lab.cli.report import reference
 from multimix.lab.report import read_run, write_records
-from report.factory import ended, outcome, write_run
+from report.factory import ended, epoch, outcome, write_run
 from report.suites import all_suites
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "fill_tables.py"
@@ -47,7 +47,7 @@ def seeds(multimix):
     ood = all_suites()["ood"].event("ood")
 
     def run(label: str, value: float, seed: int) -> Path:
-        events = [outcome(value + seed / 100, nll=1 - value, epoch=2), ended(), ood]
+        events = [epoch(1), epoch(2), outcome(value + seed / 100, nll=1 - value, epoch=2), ended(), ood]
         return write_run(Path("seeds") / f"{label}-{seed}", label=label, seed=seed, events=events)
 
     values = {"mixup": 0.92, "erm": 0.90, "cutmix": 0.87}

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -270,7 +271,9 @@ def test_of_a_run_it_takes_the_validation_split():
 
 def test_a_run_without_validation_split_or_wish_is_not_scaled():
     for run, scaling in ((source(), True), (source(validation=images(10)), False)):
-        monitor, suite = Kept(), Calibration.of(run, CalibrationSettings(scaling=scaling, bins=4))
+        said = pytest.warns(UserWarning, match="no temperature is fitted") if scaling else nullcontext()
+        with said:
+            monitor, suite = Kept(), Calibration.of(run, CalibrationSettings(scaling=scaling, bins=4))
         assert list(dict(suite(toy.images(), monitor))) == ["accuracy", *METRICS]
         assert list(monitor.figures) == ["reliability"]
         counts = monitor.figures["reliability"]["count"]

@@ -9,6 +9,7 @@ from torch import nn
 
 from multimix.lab.data.boxes import Objects
 from multimix.lab.detect.model import detect_boxes
+from multimix.lab.evaluate.adversarial import autoattack
 from multimix.lab.evaluate.detection import Detections, coco_metrics, voc_average_precision, voc_metrics
 from multimix.lab.evaluate.embedding import (
     alignment,
@@ -19,6 +20,7 @@ from multimix.lab.evaluate.embedding import (
     uniformity,
     vote,
 )
+from multimix.lab.evaluate.occlusion import hidden
 from multimix.lab.evaluate.ood import scores
 from multimix.lab.evaluate.passes import NonFiniteError, accuracy
 
@@ -44,6 +46,11 @@ BAD = POINTS.clone().index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(
         (lambda: class_distances(POINTS, LABELS.float()), "labels must be 4 class indices, got torch.float32"),
         (lambda: vote(LABELS.view(2, 2), 1), "labels must be 4 class indices from 0 to 0, got 0 to 1"),
         (lambda: accuracy(POINTS, LABELS + 3), "labels must be 4 class indices from 0 to 3, got 3 to 4"),
+        (lambda: hidden(1.5, 8, 8, grid=4, examples=[0]), "fraction must lie in"),
+        (lambda: hidden(nan, 8, 8, grid=4, examples=[0]), "fraction must lie in"),
+        (lambda: hidden(0.5, 8, 8, grid=0, examples=[0]), "grid must be at least 1"),
+        (lambda: autoattack(nn.Identity(), [], epsilon=-1.0), "epsilon must be at least 0"),
+        (lambda: autoattack(nn.Identity(), [], epsilon=0.1, norm="l1"), "norm must be one of linf, l2"),
         (lambda: scores.msp(POINTS, 0), "temperature must be above 0"),
         (lambda: scores.energy(POINTS, -1.0), "temperature must be above 0"),
         (lambda: scores.max_logit(POINTS[0]), r"must be \(b, k\), got shape \(4,\)"),

@@ -15,7 +15,7 @@ from multimix._declared import Count, check
 from multimix.lab.data import first_of
 from multimix.lab.evaluate.labels import label_metrics
 from multimix.lab.evaluate.passes import LabelledBatches, accuracy, class_indices, predict
-from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
 from multimix.protocols import SILENT, Monitor, Network
 
 BINS = 15  # of equal width, as in Guo et al. (ICML 2017)
@@ -199,6 +199,8 @@ class Calibration:
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set and, if it has one, its validation split."""
         test, split = source.batches(source.test(settings.examples)), source.splits.validation
+        if split is None and settings.scaling:
+            warn("calibration", "no temperature is fitted and nothing scaled measured, as there is no validation split")
         if split is None or not settings.scaling:
             return cls(test, None, settings)
         chosen = first_of(split, settings.validation_examples, what="validation_examples")

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from typing_extensions import Self
 
-from multimix._declared import Count, Interval, MinLen
+from multimix._declared import Count, Fraction, Interval, MinLen, check
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.passes import LabelledBatches, accuracy, numbered, per_example, predict
 from multimix.lab.evaluate.suite import Source, SuiteSettings
@@ -87,6 +87,8 @@ def hidden(
     fraction: float, h: int, w: int, *, grid: int, examples: Sequence[int] | range, seed: int = 0
 ) -> Bool[Tensor, "b h w"]:
     """Return which pixels of each image are hidden: whole patches, in a random order that belongs to the example."""
+    check(Fraction, fraction=fraction)
+    check(Count, grid=grid, h=h, w=w)
     _check_grid(grid, h, w)
     ranks = per_example(lambda g: torch.randperm(grid * grid, generator=g), examples, seed=seed_of("occlusion", seed))
     covered = (ranks < _patches(fraction, grid)).view(-1, grid, grid)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from multimix._declared import Count, Positive
+from multimix._declared import Count, Positive, check
 from multimix.lab.data import first_of
 from multimix.lab.evaluate.adversarial import attacks
 from multimix.lab.evaluate.adversarial.attacks import Attack, Classifier, Distance, Norm
@@ -176,6 +176,9 @@ def autoattack(
     monitor: Monitor = SILENT,
 ) -> tuple[Tensor, Tensor]:
     """Return the images after AutoAttack's four attacks, one after the other, and whether each is misclassified."""
+    check(Distance, epsilon=epsilon)
+    check(Norm, norm=norm)
+    check(Count, batch_size=batch_size)
     device, classes, clean = torch.device("cpu"), 0, []
     for pixels, targets in monitor.track("AutoAttack, clean", batches):
         judged = attacks.no_attack()(network, pixels, targets)

@@ -173,7 +173,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_pixels(pixels: Tensor, examples: int) -> None:
-    if pixels.ndim != 4 or not pixels.is_floating_point() or min(pixels.shape[2:]) < _SMALLEST:
+    if pixels.ndim != 4 or not (pixels.is_floating_point() and pixels.shape[1]) or min(pixels.shape[2:]) < _SMALLEST:
         raise ValueError(
             f"pixels must be floating-point images (b, c, h, w) of at least {_SMALLEST} x {_SMALLEST} pixels, "
             f"got {pixels.dtype} {tuple(pixels.shape)}"
