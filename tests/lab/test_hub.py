@@ -79,6 +79,17 @@ def test_network_has_equal_logits_after_a_round_trip(name, tmp_path):
     assert facts is None
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [mm.CrossEntropy((1.0, 2.0, 0.5)), mm.BinaryCrossEntropy(label_smoothing=0.1), mm.SquaredError()],
+    ids=str,
+)
+def test_objective_comes_back(tmp_path, objective):
+    made = network()
+    made.objective = objective
+    assert load_pretrained(save_pretrained(made, tmp_path / "out", config=CONFIG))[0].objective == objective
+
+
 def test_model_of_ones_own_is_loaded_into_another(tmp_path):
     model, other = (mm.adapt(module, encoder="body", head="out") for module in (HandWritten(), HandWritten()))
     folder = save_pretrained(model, tmp_path / "out")
@@ -99,7 +110,9 @@ def test_card_holds_the_runs_own_record(run, tmp_path):
     assert cells[1:7] == [f"{100 * event['accuracy']:.2f} %", "4", "1", str(event["examples"]), "1", "cpu"]
     assert cells[8] == str(event["commit"] or "not recorded")
     assert {"multimix", "mixup"} <= set(front["tags"])
-    assert "somebody" not in (folder / "config.json").read_text() + body
+    written = (folder / "config.json").read_text() + body
+    assert "somebody" not in written
+    assert str(Path.cwd()) not in written
 
 
 def test_card_says_so_where_nothing_was_measured(tmp_path):
@@ -228,6 +241,24 @@ def test_refuses_pickles_and_paths_out_of_the_folder(run, tmp_path):
     weights.unlink()
     weights.write_bytes(pickle.dumps({}))
     with pytest.raises(ValueError, match="damaged"):
+        load_pretrained(folder)
+
+
+class Absolute(mm.SquaredError):
+    """An objective of the user's own, whose code is not written down."""
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("kind", ["Mixup", "mine.py:Absolute"])
+def test_own_objective_is_not_written_and_only_objectives_are_read(tmp_path, kind):
+    made = network()
+    made.objective = Absolute()
+    with pytest.warns(UserWarning, match=r"objective Absolute\(\) is your own: set it again"):
+        folder = save_pretrained(made, tmp_path / "out", config=CONFIG)
+    assert mm.ops.objective_of(load_pretrained(folder)[0]) == mm.CrossEntropy()
+    found = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(found | {"objective": {"type": kind}}))
+    with pytest.raises(ValueError, match=r"config\.json: objective must be one of multimix\.ops, got"):
         load_pretrained(folder)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +18,17 @@ from multimix._declared import check
 from multimix._optional import require
 from multimix.lab.about import metrics_of
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights
+from multimix.lab.runs.codec import from_json, register, to_json
 from multimix.lab.train import load_trained
 from multimix.lab.train.folder import Facts, RunFolder
+from multimix.lab.train.objective import OBJECTIVES, in_numbers
 from multimix.models import build
+from multimix.ops import Objective, SquaredError, objective_of
 from multimix.protocols import Network
 
 Record = dict[str, Any]
 
+register(SquaredError)
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
 _MODEL_NAME = re.compile(r"(timm:|torchvision:)?\w[\w.\-]*")
@@ -131,6 +136,8 @@ def load_pretrained(
         raise ValueError(f"network must be given: {folder} holds weights and not how to build what they are of")
     module = cast("nn.Module", _build(config) if network is None else network)
     load_weights(weights, module)
+    if network is None and found.get("objective"):
+        module.objective = _objective(found["objective"])  # type: ignore[assignment]  # that methods look for
     return cast("Network", module.to(device)), facts
 
 
@@ -140,6 +147,7 @@ def _save_run(run: RunFolder, target: Path, records: list[Record]) -> Path:
     found = json.loads(run.config_file.read_text(encoding="utf-8"))
     kind, _, path = settings.data.partition(":")
     data = f"{kind}:{Path(path).name}" if path else kind
+    found.pop("data", None)
     found["config"] |= {"data": data, "root": "data"}  # where data lay on this machine is nobody's business
     found["trained_on"] = {name: list(value) for name, value in vars(facts).items()}
     rows = {
@@ -172,7 +180,23 @@ def _save_network(network: nn.Module, target: Path, records: list[Record], confi
     data = next((str(record["data"]) for record in records if record.get("data")), None)
     name = f"{rows['network']} trained with MultiMix"
     card = _card(name, records, rows=rows, result="network, _", network=config is None, data=data)
-    return _write(network, target, {"multimix": __version__, "network": config and dict(config)}, card)
+    found = {"multimix": __version__, "network": config and dict(config), "objective": _written(objective_of(network))}
+    return _write(network, target, found, card)
+
+
+def _written(objective: Objective) -> Any:
+    if type(objective) not in (*OBJECTIVES.values(), SquaredError):
+        warnings.warn(f"objective {objective!r} is your own: set it again on the network that is loaded", stacklevel=4)
+        return None
+    return to_json(objective)
+
+
+def _objective(written: Any) -> Objective:
+    found = from_json(written)
+    objective = in_numbers(found) if type(found) in OBJECTIVES else found
+    if not isinstance(objective, Objective):
+        raise ValueError(f"{_CONFIG}: objective must be one of multimix.ops, got {written!r}")
+    return objective
 
 
 def _write(network: nn.Module, target: Path, found: Record, card: str) -> Path:
