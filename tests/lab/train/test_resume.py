@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,9 @@ def test_a_half_written_last_line_is_left_out(whole, half, tmp_path):
         train(CONFIGS["erm"], folder, quiet=True)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(half)
-    resume(folder, quiet=True)
+    cut = pytest.warns(UserWarning, match=r"metrics\.jsonl, line 2 is cut short and left out")
+    with nullcontext() if half.endswith("}") else cut:
+        resume(folder, quiet=True)
     assert_same_run(folder, whole)
 
 
@@ -187,7 +190,7 @@ def test_damaged_records_are_named_by_line_and_left(line, stopped):
     path = stopped / "metrics.jsonl"
     path.write_text(path.read_text() + line + "\n")
     before = files(stopped)
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is (damaged|not an event)"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: (not valid JSON|expected|event: expected)"):
         resume(stopped, quiet=True)
     assert files(stopped) == before
 
