@@ -64,7 +64,11 @@ def test_one_output_and_labels_left_out():
     torch.testing.assert_close(rows, weights[:, 3:] @ toy.one_hot(LABELS)[3:])
 
 
-@pytest.mark.parametrize("method", [CutMix(), CutMix(mode="elem"), FMix(), ResizeMix()], ids=repr)
+@pytest.mark.parametrize(
+    "method",
+    [*(cls(mode=m) for cls in (Mixup, CutMix) for m in ("batch", "pair", "elem")), FMix(), ResizeMix(), ZetaMixup()],
+    ids=repr,
+)
 def test_every_frame_of_a_video_is_mixed_alike(method):
     videos = toy.batch(7, 4, 3, 6, 9)[0]  # frames and channels in either order
     mixed, shares = method.mix(videos, LABELS, num_classes=5, generator=seeded())

@@ -88,10 +88,10 @@ def finite_differences(network, inputs, probabilities, step=1e-5):
     ("labels", "size", "patch", "shape"),
     [(3, 2, 4, (6, 6)), (2, 4, 2, (12, 12)), (3, 4, 1, (8, 12)), (4, 6, 4, (12, 12))],
 )
-@pytest.mark.parametrize("lam", [0.2, 0.55])
-def test_no_mask_has_less_energy(labels, size, patch, shape, lam):
+@pytest.mark.parametrize(("lam", "gamma"), [(0.2, 0.5), (0.55, 0.5), (0.4, 20.0)])  # where a change of mask would pay
+def test_no_mask_has_less_energy(labels, size, patch, shape, lam, gamma):
     network, (inputs, targets) = toy.images(), toy.batch(3, 3, *shape)
-    method = PuzzleMix(labels=labels, patch=patch, grids=(min(shape) // size,), transport=False, beta=2.4)
+    method = PuzzleMix(labels=labels, patch=patch, grids=(min(shape) // size,), transport=False, beta=2.4, gamma=gamma)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(module, "beta", lambda n, alpha, **_: torch.full((n,), lam))
         drawn = method.draw(network, inputs, targets, seeded())
@@ -103,7 +103,7 @@ def test_no_mask_has_less_energy(labels, size, patch, shape, lam):
     every = torch.cartesian_prod(*[torch.arange(labels)] * (rows * columns)).view(-1, rows, columns)
     for i, j in enumerate(drawn.partners.tolist()):
         cells, pairs = tables(
-            pixels[i], pixels[j], saliency[i], saliency[j], lam, size, border, labels, beta=2.4, gamma=0.5, eta=0.2
+            pixels[i], pixels[j], saliency[i], saliency[j], lam, size, border, labels, beta=2.4, gamma=gamma, eta=0.2
         )
         found = drawn.given["mask"][i, ::size, ::size] * (labels - 1)
         assert torch.equal(found, found.round())
@@ -223,6 +223,22 @@ def test_perturbations_follow_the_gradient_within_their_bounds():
     assert ((mixed >= low - 1e-5) & (mixed <= high + 1e-5)).all()
     drawn.given["noise"] = (None, None)
     assert not torch.allclose(mixed, drawn.mix(inputs))
+
+
+def test_perturbations_start_anywhere_within_their_bounds():
+    network, (inputs, targets) = toy.images(), toy.batch(5, 3, 8, 8)
+    low, high = (edge.view(-1, 1, 1) for edge in (inputs.amin((0, 2, 3)), inputs.amax((0, 2, 3))))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "input_gradient", lambda network, pixels, targets: seen.append(pixels) or 0 * pixels)
+        drawn = PuzzleMix(adversarial=1.0, adversarial_eps=80.0).draw(network, inputs, targets, seeded())
+    start, largest = seen[0] - inputs, (high - low) * 80 / 255
+    assert ((seen[0] >= low - 1e-6) & (seen[0] <= high + 1e-6)).all()
+    free = (inputs - largest > low) & (inputs + largest < high)
+    assert stats.kstest((start / largest)[free].numpy(), stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    share = drawn.given["noise"][0][free] / start[free]  # without a gradient, a part of the start is left
+    assert 0 < share[0] < 1
+    torch.testing.assert_close(share, share[0].expand_as(share), rtol=1e-3, atol=1e-4)
 
 
 def test_how_often_images_are_perturbed():

@@ -13,7 +13,7 @@ from methods.shared import same_gradients
 from multimix.methods import SaliencyMix
 from multimix.methods.comixup import CoMixup, _affinity, _salient_spots, _share_of_cells
 from multimix.ops import saliency_peaks, static_saliency
-from multimix.ops._grids import _Search, comix_masks
+from multimix.ops._grids import _Search, _segments, comix_masks
 from toy import seeded
 
 
@@ -284,14 +284,49 @@ def test_the_loss_is_that_of_the_mixed_and_of_the_plain_images(clean, soft):
 def test_the_prior_favours_what_it_draws():
     """With a heavy prior and no saliency, smoothness or crowding, every cell is the input drawn largest."""
     method = CoMixup(eta=100.0, beta=0.0, gamma=0.0)
-    for seed in range(5):
-        assembly = method.mixing(torch.ones(6, 8, 8), seeded(seed))
-        assert len(set(assembly.chosen.flatten().tolist())) == 1
+    for largest in range(6):
+        with pytest.MonkeyPatch.context() as patch:
+            prior = torch.eye(6)[largest] * 0.3 + 0.1
+            patch.setattr("multimix.methods.comixup.dirichlet", lambda *_, prior=prior, **__: prior[None] / prior.sum())
+            assembly = method.mixing(torch.ones(6, 8, 8), seeded(largest))
+        assert (assembly.chosen == largest).all()
     firsts = {int(method.mixing(torch.ones(6, 8, 8), seeded(s)).chosen[0, 0, 0, 0]) for s in range(12)}
     assert len(firsts) > 2
 
 
-def test_saliency_that_is_not_finite_ends_all_the_same():
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_saliency_that_is_not_finite_counts_as_none(value):
     saliency = torch.rand(5, 8, 8, generator=seeded())
-    saliency[2, 3, 3], saliency[3, 0, 0] = float("nan"), float("inf")
-    assert CoMixup().mixing(saliency, seeded()).mix_targets(torch.eye(5)).isfinite().all()
+    saliency[2, 3, 3], saliency[3, 0, 0] = value, value
+    expected = CoMixup().mixing(saliency.where(saliency.isfinite(), 0), seeded())
+    assert torch.equal(CoMixup().mixing(saliency, seeded()).chosen, expected.chosen)
+
+
+def test_outputs_take_their_turns_and_blend_what_they_use():
+    """No blend in the first of four rounds; twins are pushed apart before the last; each round visits every output."""
+    costs, affinity, _ = problem(4, 2)
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Search, "push_apart", lambda self: said.append("apart"))
+        patch.setattr(_Search, "_descend", lambda self, z, costs, pairs: said.append(pairs) or True)
+        start = torch.tensor([[[0, 0], [0, 0]], [[2, 2], [1, 2]], [[3, 1], [1, 0]], [[3, 1], [2, 0]]])
+        _Search(costs, affinity, start, **SETTINGS).run(4)
+    blends = [[], [(2, 1)], [(1, 0), (1, 3), (0, 3)], [(0, 1), (0, 2), (1, 2)]]
+    assert said == [[]] * 4 + blends * 2 + ["apart"] + blends
+
+
+def test_a_search_moves_as_often_as_it_may():
+    costs = torch.tensor([[[0.0, 0.0]], [[-1.0, 0.0]], [[0.0, -2.0]]], dtype=torch.float64)
+    for most, reached in ((0, [[1, 0, 0], [1, 0, 0]]), (1, [[0, 1, 0], [0, 0, 1]])):
+        search = _Search(costs, torch.eye(3).double(), torch.zeros(1, 1, 2).long(), 0.0, 0.0, 0.83)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("multimix.ops._grids._MOVES_PER_CELL", most)
+            search.turn(0, blend=False)
+        assert search.masks[0].tolist() == reached
+
+
+@pytest.mark.parametrize("side", [1, 3, 4, 5, 6, 9])
+def test_rectangles_are_short_or_as_long_as_the_side(side):
+    runs = [(a, b) for a in range(side) for b in range(a, side) if b - a + 1 <= 4 or b - a + 1 == side]
+    wanted = torch.tensor([[float(a <= cell <= b) for cell in range(side)] for a, b in runs], dtype=torch.float64)
+    assert torch.equal(_segments(side), wanted)
