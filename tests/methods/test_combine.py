@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import toy
-from multimix.methods import ERM, AlignMix, Alternate, Chain, CutMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.methods import ERM, AlignMix, Alternate, AutoMix, Chain, CutMix, ManifoldMixup, Mixup, MultiMix, Until
 from multimix.protocols import Losses, Method, Teacher, declares, stateful, submethods
 from toy import seeded
 
@@ -128,6 +128,7 @@ SUM = "probabilities must be 2 numbers that sum to 1"
         (lambda: Until(Mixup(), then="erm"), TypeError, "then must be a method such as MultiMix"),
         (lambda: Until(Mixup(), 1.1), ValueError, r"fraction must lie in \[0, 1\], got 1.1"),
         (lambda: Chain(AlignMix(), ERM()), TypeError, "first must be a method that mixes inputs, such as Mixup"),
+        (lambda: Chain(AutoMix(), ERM()), TypeError, "first must be trained by no loss of its own, which Chain would"),
         (lambda: Chain(Mixup(), MultiMix), TypeError, "then must be a method"),
     ],
 )

@@ -77,7 +77,7 @@ class Chain(Checked):
 
     ``Chain(Mixup(), MultiMix())`` interpolates the embeddings of mixed images, with their mixed labels: input mixing
     and embedding mixing in every step, where ``Alternate`` has one of them in each. A teacher sees its own view, mixed
-    by the same draw.
+    by the same draw. Of the first method there is the mixing only, and no further term of its loss, such as ``clean``.
 
     Source: our own; findings of it are in the studies.
     """
@@ -93,6 +93,10 @@ class Chain(Checked):
         super().__post_init__()
         if not isinstance(self.first, MixesInputs):
             raise TypeError(f"first must be a method that mixes inputs, such as Mixup(), got {self.first!r}")
+        if getattr(self.first, "trains_modules", False):
+            raise TypeError(
+                f"first must be trained by no loss of its own, which Chain would leave out, got {self.first!r}"
+            )
         check_method("then", self.then)
 
     def __call__(self, network: Network, inputs: Tensor, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
