@@ -141,9 +141,9 @@ def _named(arrays: Arrays, classes: tuple[str, ...], origin: str) -> tuple[str, 
 def _classes(labels: torch.Tensor, origin: str, ignored: int | None) -> tuple[str, ...]:
     """Return the names 0..k-1 of the classes; each must have an image, which finds labels that count from 1."""
     if labels.ndim == 2:
-        if missing := (labels.sum(0) == 0).nonzero().flatten().tolist():
+        if without := (labels.sum(0) == 0).nonzero().flatten().tolist():
             raise ValueError(
-                f"{origin}: train_labels must have an image of each label, but label {missing[0]} has none"
+                f"{origin}: train_labels must have an image of each label, but label {without[0]} has none"
             )
         return tuple(map(str, range(labels.shape[1])))
     present = torch.unique(labels if ignored is None else labels[labels != UNLABELLED]).tolist()

@@ -82,7 +82,7 @@ def load(
     """
     check(Annotated[float, Interval(ge=0, lt=1)], validation=validation)
     check(Count | None, image_size=image_size)
-    reading = {"split_seed": split_seed, "download": download, "skip_unreadable": skip_unreadable}
+    reading: dict[str, Any] = {"split_seed": split_seed, "download": download, "skip_unreadable": skip_unreadable}
     parts = parts_of(name, root, **reading, ignore_index=ignore_index)
     if parts.validation is None and validation > 0:
         complaint = f"validation={validation} leaves too few training images"
