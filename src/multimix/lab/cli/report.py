@@ -1,5 +1,6 @@
 """``multimix report``."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,12 @@ def report(folders: list[Path], out: Path, wanted: Tables, *, keep: Path | None 
     """Print the tables of the runs in ``folders`` and write the page, and the records to ``keep`` if asked to."""
     runs = [read_run(folder) for folder in folders]
     rows = records(runs)
+    if rows and (unfinished := [str(run.folder) for run in runs if not run.finished]):
+        more = ", ..." * (len(unfinished) > 5)
+        said = (
+            f"{len(unfinished)} of {len(runs)} runs are unfinished, and in no table: {', '.join(unfinished[:5])}{more}"
+        )
+        warnings.warn(said, stacklevel=2)
     words = wanted.of(rows) if rows else "no run has finished yet: there is no table"
     paired: dict[str, Any] = {} if wanted.any_length else {"paired": wanted.paired, "metrics": wanted.metrics}
     written = page(runs, out, **paired)
