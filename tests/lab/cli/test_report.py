@@ -104,6 +104,7 @@ def test_methods_are_compared_with_erm_else_with_the_first(seeds):
         assert reference(folders) is None
 
 
+@pytest.mark.filterwarnings("default:1 of 6 runs")
 def test_unfinished_runs_are_named_where_tables_are_printed(multimix, seeds):
     (seeds[0] / "metrics.jsonl").unlink()
     said = f"multimix: warning: 1 of 6 runs are unfinished, and in no table: {seeds[0]}\n"
