@@ -287,6 +287,8 @@ def test_values_of_an_epoch_are_those_of_one_pass(toy, objective, targets, loss,
     for stage, measure in (("val", trainer.validate), ("test", trainer.test)):
         [found] = measure(module, data, verbose=False)
         assert found == pytest.approx({f"{stage}_{name}": value for name, value in expected.items()}, abs=1e-5)
+    one, two = trainer.test(module, [data, data], verbose=False)
+    assert one["test_loss/dataloader_idx_0"] == two["test_loss/dataloader_idx_1"] == found["test_loss"]
 
 
 def test_label_maps_are_judged_by_their_known_positions(toy):
@@ -433,9 +435,11 @@ def test_objects_serve_twice(toy):
     fit(twice, loader(toy), epochs=1)
     assert twice.method.ema.updates == 12
     callback, start = MultiMixCallback(method, seed=3, **SPLIT), copy.deepcopy(other)
-    for model in (other, start):
-        assert fit(Own(model), loader(toy), callback)[0] == pytest.approx(expected, abs=1e-6)
+    for module in (Own(other), Own(start)):
+        assert fit(module, loader(toy), callback)[0] == pytest.approx(expected, abs=1e-6)
         assert callback.state_dict()["learners"][0]["ema.updates"] == 8
+    fit(module, loader(toy), callback, epochs=1)
+    assert callback.state_dict()["learners"][0]["ema.updates"] == 12
     trainer_of(callback).test(MultiMixModule(toy.adapt(other)), loader(toy), verbose=False)
     assert callback.state_dict() == {}
 

@@ -125,11 +125,11 @@ class MultiMixModule(pl.LightningModule):
         super().optimizer_step(*arguments, **options)
         self._training.after_step()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss and the accuracy of clean inputs."""
         self._judge("val", batch)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the loss and the accuracy of clean inputs."""
         self._judge("test", batch)
 
@@ -262,7 +262,9 @@ class MultiMixCallback(pl.Callback):
         except AttributeError as error:
             modules = f"{type(pl_module).__name__} ({', '.join(name for name, _ in pl_module.named_children())})"
             raise ValueError(f"model must name a module of {modules}, got {self.model!r}") from error
-        training = TrainingMethod(self.method, adapted(model, **self._split))
+        training = self._training
+        if training is None or getattr(training.network, "model", training.network) is not model:
+            training = TrainingMethod(self.method, adapted(model, **self._split))
         if training.parameters():
             raise ValueError(
                 f"method {self.method.name} learns parameters of its own, which the module's optimiser does not know;"
