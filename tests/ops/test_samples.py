@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import cases
 import toy
 from multimix.distill import SelfDistilled
-from multimix.methods import METHODS
+from multimix.methods import METHODS, StyleCutMix
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, LossOptions, SampleWeighted, SquaredError, mixed_losses
 from toy import seeded
 
@@ -84,9 +85,10 @@ def test_a_mixed_row_weighs_its_loss_with_its_mixed_weight(objective, targets):
 @pytest.mark.parametrize(
     "inner", [CrossEntropy(label_smoothing=0.1), CrossEntropy(CLASS_WEIGHTS), SquaredError()], ids=str
 )
-@pytest.mark.parametrize("method", [cls for cls in METHODS if cls.name not in ("automix", "stylecutmix")])
+@pytest.mark.parametrize("method", [cls for cls in METHODS if cls.name != "automix"])
 def test_every_method_takes_them_and_equal_weights_change_nothing(method, inner, taught):
-    method = method(**({"tuples": 20} if hasattr(method, "tuples") else {}))
+    compares_classes = method is StyleCutMix and isinstance(inner, CrossEntropy)
+    method = method(**cases.settings_of(method), **({"gamma": "auto"} if compares_classes else {}))
     inputs, labels = toy.batch(7, 3, 6, 6)
     targets = toy.one_hot(labels) if isinstance(inner, SquaredError) else labels
     totals = []

@@ -11,7 +11,7 @@ from multimix._declared import Checked, Count, Fraction, Ge, Positive
 from multimix.methods._adain import ClassStyles, SmallAutoencoder, VGGAutoencoder
 from multimix.methods._images import Weight, uniform
 from multimix.methods._predict import MixesInputs, Mixing, PairMixing
-from multimix.ops import beta, draw_box, draw_partners, exchange_styles, mix_styles, paste_styles
+from multimix.ops import beta, draw_box, draw_partners, exchange_styles, mix_styles, objective_of, paste_styles
 from multimix.protocols import Network, Stateful
 
 
@@ -80,6 +80,8 @@ class _Styles(Stateful, MixesInputs, Checked):
             self.to(inputs.device)
         if float(uniform(generator=generator)) >= self.prob:
             return Mixing()
+        if targets.ndim == 2:
+            targets = targets[:, objective_of(network).before(targets) :]
         if self.training and not torch.is_inference_mode_enabled():
             self._learn(inputs, targets)
         return self._draw(inputs, targets, generator)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from multimix import _declared
-from multimix._declared import Checked, Count, Ge
+from multimix._declared import Checked, Count, Ge, Interval
 
 _ROW_SUM_TOLERANCE = 1e-2  # loose enough for weights in bfloat16, tight enough for what was never normalised
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -22,6 +22,7 @@ INTEGER_ROWS = f"integers (b, k) are taken where each row is one-hot, else give 
 Device = torch.device | str | None
 Natural = Annotated[int, Ge(0)]
 NotNegative = Annotated[float, Ge(0)]
+Finite = Annotated[float, Interval(gt=-math.inf, lt=math.inf)]
 
 
 def check(annotation: Any, **values: object) -> None:

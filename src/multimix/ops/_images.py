@@ -2,15 +2,16 @@
 
 import math
 from collections import Counter
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from multimix._declared import Count, Fraction, Interval
+from multimix._declared import Count, Fraction
 from multimix.ops._checks import (
     Device,
+    Finite,
     accurate,
     check,
     check_floating,
@@ -157,7 +158,7 @@ def draw_mask(
     home = home_of(generator, device)
     check(Count, height=height, width=width)
     check(Fraction, lam=lam)
-    check(Annotated[float, Interval(gt=-math.inf, lt=math.inf)], decay=decay)
+    check(Finite, decay=decay)
     down, along = torch.fft.fftfreq(height, device=home), torch.fft.fftfreq(width, device=home)
     frequencies = torch.hypot(down.unsqueeze(1), along).clamp_(min=1 / max(height, width))
     normal = torch.randn(height, width, 2, generator=generator, device=home)

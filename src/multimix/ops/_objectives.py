@@ -86,6 +86,10 @@ class Objective(ABC):
         """Return :meth:`predictions` of a teacher as rows in place of the given ones, not smoothed."""
         return self.predictions(outputs)
 
+    def before(self, targets: Tensor) -> int:
+        """Return how many columns stand before the numbers of targets, if these are rows."""
+        return self.beside[-1 if isinstance(targets, Rows) else 0]
+
     def is_map(self, targets: Tensor) -> bool:
         """Return whether every position has a target of its own."""
         return targets.ndim > 2
