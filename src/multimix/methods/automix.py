@@ -86,7 +86,7 @@ class AutoMix(LearnsBeside, MixesInputs):
                 network's objective is not cross-entropy.
             TypeError: If the network is not a torch module.
         """
-        check_objective(network)
+        cross_entropy_of(network)
         self.meet(network, anew=True)
         if self.unet is None:
             convolutions = (m for m in network_module(network, "AutoMix").modules() if isinstance(m, nn.Conv2d))
@@ -99,7 +99,7 @@ class AutoMix(LearnsBeside, MixesInputs):
     def losses(self, step: Step) -> Losses:
         """Return the classification losses plus the weighted distance of the mixed images to their two."""
         self.look_for_an_optimiser(step.network)
-        check_objective(step.network)
+        objective = cross_entropy_of(step.network)
         drawn = self.draw(*step[:4])
         mixed = drawn.mix(step.inputs)
         logits = step.network(mixed)
@@ -209,8 +209,9 @@ def _convolutions(inside: int, outside: int) -> list[nn.Module]:
     return layers
 
 
-def check_objective(network: Network) -> None:
-    """Raise ValueError unless a network is trained by cross-entropy."""
+def cross_entropy_of(network: Network) -> CrossEntropy:
+    """Return the objective of a network that is trained by cross-entropy; of any other, raise ValueError."""
     objective = objective_of(network)
     if not isinstance(objective, CrossEntropy):
         raise ValueError(f"objective must be CrossEntropy for AutoMix, a divergence of classes, got {objective!r}")
+    return objective
