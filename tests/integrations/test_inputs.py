@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 import multimix as mm
 from multimix.integrations.timm import MultiMixLoss, TimmMixup
 from multimix.integrations.torchvision import MixCollate, MixTransform
-from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
+from multimix.ops import BinaryCrossEntropy, CrossEntropy, SampleWeighted, SquaredError
 
 MIXES = {
     "mixup": mm.Mixup,
@@ -195,7 +195,7 @@ def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
             for name, objective in {
                 "class_weights": CrossEntropy(class_weights=(1, 2, 1, 1)),
                 "positive_weights": BinaryCrossEntropy(positive_weights=(2.0,) * 4),
-                "label_smoothing": BinaryCrossEntropy(label_smoothing=0.1),
+                "label_smoothing": SampleWeighted(BinaryCrossEntropy(label_smoothing=0.1)),
             }.items()
         ),
         ({"num_classes": 0}, ValueError, "num_classes must be at least 1, got 0"),

@@ -60,8 +60,11 @@ def test_one_output_and_labels_left_out():
         _, rows = Mixup().mix(IMAGES, targets, objective=BinaryCrossEntropy(), generator=seeded())
         torch.testing.assert_close(rows, weights @ binary.float().unsqueeze(1))
     known = LABELS.where(torch.arange(7) > 2, -100)
-    _, rows = Mixup().mix(IMAGES, known, num_classes=5, objective=CrossEntropy(ignore_index=-100), generator=seeded())
-    torch.testing.assert_close(rows, weights[:, 3:] @ toy.one_hot(LABELS)[3:])
+    expected = weights[:, 3:] @ toy.one_hot(LABELS)[3:]
+    for objective in (CrossEntropy(ignore_index=-100), CrossEntropy((1.0,) * 5, 0.1, -100)):
+        for targets in (known, toy.one_hot(LABELS) * (known >= 0).unsqueeze(1)):
+            _, rows = Mixup().mix(IMAGES, targets, num_classes=5, objective=objective, generator=seeded())
+            torch.testing.assert_close(rows, expected)
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,8 @@ def _form_of_targets(objective: Objective | None) -> Objective | None:
                 f"objective must say what targets are only, got {objective!r}: {name} is for the loss that is given"
                 " the mixed targets"
             )
+    if "objective" in settings:  # of SampleWeighted
+        _form_of_targets(settings["objective"])
     return objective
 
 

@@ -180,8 +180,8 @@ class MixesInputs(Predicts):
             num_classes: How many classes, or outputs, there are, k; needed for class indices.
             objective: What kind of targets they are: ``BinaryCrossEntropy()`` for several labels an example (b, k),
                 ``SquaredError()`` for values, ``CrossEntropy(ignore_index=...)`` where some labels are to be left out,
-                as rows of zeros. By default the network's own, or cross-entropy. ``objective(network(mixed), rows)``
-                is the loss.
+                as rows of zeros. By default the network's own, or cross-entropy. Weights and smoothing are left to the
+                loss; of class indices, labels and values ``objective(network(mixed), rows)`` is the method's own.
             network: Needed by the methods whose mixing depends on it.
             generator: Source of randomness.
 
@@ -215,6 +215,7 @@ def _rows(targets: Tensor, num_classes: int | None, objective: Objective) -> Ten
         k = targets.shape[-1] if num_classes is None else num_classes
         if objective.ignore_index is None:
             return as_probabilities(targets, k)
+        objective = CrossEntropy(ignore_index=objective.ignore_index)
     else:
         k = num_classes or (targets.shape[-1] if targets.ndim > 1 else 1)
     rows = objective.targets(targets, k)
