@@ -130,6 +130,16 @@ def test_a_data_set_is_told_of_by_label(several):
     assert found == {"all": 40, **dict(zip(NAMES, given.tolist(), strict=True))}
 
 
+def test_images_without_a_class_are_told_of(multimix):
+    labels = np.array([0, 1, -1, 0, 1, 0] * 3)
+    images = np.zeros((18, 4, 4), dtype=np.uint8)
+    np.savez("set.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    out = multimix.succeeds("data npz:set.npz --validation 0 --ignore-index -1")
+    rows = {line[:8].strip(): line.split()[-2:] for line in out.splitlines()[2:]}
+    assert rows == {"all": ["18", "15"], "no class": ["3", "0"], "0": ["9", "9"], "1": ["6", "6"]}
+    assert "ignore_index=-1 of the objective" in multimix.complains("data npz:set.npz")
+
+
 def test_sgd_keeps_what_the_recipe_says_of_it():
     assert isinstance(digits().optimizer, SGD)
     assert digits().optimizer != SGD()

@@ -61,6 +61,12 @@ def test_a_label_may_be_ruled_out():
     assert dict(label_metrics(logits, torch.eye(2)))["bce"] == math.inf
 
 
+def test_what_needs_a_label_is_left_out_where_there_is_none():
+    found = dict(label_metrics(torch.tensor([[-1.0, 1.0], [-1.0, -1.0]]), torch.zeros(2, 2)))
+    assert found.keys() == {"exact_match", "bce"}
+    assert found["exact_match"] == 0.5
+
+
 def test_accuracy_is_measured_of_whichever_labels_there_are():
     logits, labels = torch.randn(6, 3), torch.tensor([[1.0, 0, 1], [0, 1, 0]] * 3)
     batches = [(logits[:4], labels[:4]), (logits[4:], labels[4:])]
@@ -73,7 +79,6 @@ def test_accuracy_is_measured_of_whichever_labels_there_are():
     [
         (torch.zeros(4, 3), torch.ones(4, 2), r"labels must be 0 or 1 for each of logits \(4, 3\), got \(4, 2\)"),
         (torch.zeros(4, 3), torch.full((4, 3), 0.5), "labels must be 0 or 1 for each"),
-        (torch.zeros(4, 3), torch.zeros(4, 3), "labels must have an example of any label"),
         (torch.full((4, 3), math.nan), torch.ones(4, 3), r"logits must be \(n, k\) and not NaN"),
     ],
 )

@@ -120,6 +120,8 @@ def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
     run_all({folders[key]: config for key, config in trials.items()}, launch)
     ends = {key: RunFolder(folder).metrics.read("epoch")[-1] for key, folder in folders.items()}
     judges = [f"validation_{judge.name}" for judge in judged_by(next(iter(ends.values())), "validation_")]
+    if not judges:
+        raise ValueError("validation must hold an image of any label where candidates are chosen by it, got none")
     ranked = sorted(ends, key=lambda key: ends[key][judges[0]], reverse=True)  # of equal ones, the first
     best = dict(reversed(ranked))
     lines = []

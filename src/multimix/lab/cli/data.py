@@ -14,6 +14,7 @@ OPTIONS: Options = {
     "--validation": {"type": float, "default": 0.1, "metavar": "SHARE", "help": "held out of training (default: 0.1)"},
     "--split-seed": {"type": int, "default": 0, "metavar": "N", "help": "which images are held out (default: 0)"},
     "--image-size": {"type": int, "metavar": "N", "help": "height and width to bring images to"},
+    "--ignore-index": {"type": int, "metavar": "LABEL", "help": "label of images that have no class"},
     "--skip-unreadable": {"action": "store_true", "help": "leave out files that cannot be read"},
 }
 _MOST = 30
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 def _counts(labels: Tensor, classes: int) -> Tensor:
     """Return the images of each class, or with each label."""
-    return labels.sum(0).long() if labels.ndim == 2 else bincount(labels, minlength=classes)
+    return labels.sum(0).long() if labels.ndim == 2 else bincount(labels[labels >= 0], minlength=classes)
 
 
 def table(splits: Splits) -> list[str]:
@@ -55,6 +56,9 @@ def table(splits: Splits) -> list[str]:
     counts = {name: _counts(part.labels.cpu(), len(classes)).tolist() for name, part in found.items()}
     width = max(map(len, ("all", *classes[:_MOST])))
     rows = [("", *found), ("all", *(len(part) for part in found.values()))]
+    if any(unknown := [int((part.labels < 0).sum()) for part in found.values()]):
+        rows.append(("no class", *unknown))
+        width = max(width, len("no class"))
     if len(classes) <= _MOST:
         rows += [(name, *(counts[split][i] for split in found)) for i, name in enumerate(classes)]
     else:

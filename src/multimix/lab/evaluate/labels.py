@@ -15,11 +15,12 @@ def label_metrics(logits: Float[Tensor, "n k"], labels: Float[Tensor, "n k"]) ->
     """Yield mean average precision, macro F1, exact match and binary cross-entropy of logits against labels 0 and 1.
 
     A label counts as predicted where its probability is above 1/2. The first two are means over labels that any example
-    has: of average precision, the sum of precision times gain in recall over all thresholds, and of F1. Exact match is
-    the share of examples whose labels are all right; binary cross-entropy (nats) is the mean over examples and labels.
+    has, and left out where no example has any: of average precision, the sum of precision times gain in recall over all
+    thresholds, and of F1. Exact match is the share of examples whose labels are all right; binary cross-entropy (nats)
+    is the mean over examples and labels.
 
     Raises:
-        ValueError: If logits are NaN, labels are not 0 or 1 for each of them, or no example has any label.
+        ValueError: If logits are NaN, or labels are not 0 or 1 for each of them.
     """
     from sklearn.metrics import average_precision_score
 
@@ -27,14 +28,14 @@ def label_metrics(logits: Float[Tensor, "n k"], labels: Float[Tensor, "n k"]) ->
         raise ValueError(f"logits must be (n, k) and not NaN, got {tuple(logits.shape)}")
     if logits.shape != labels.shape or not ((labels == 0) | (labels == 1)).all():
         raise ValueError(f"labels must be 0 or 1 for each of logits {tuple(logits.shape)}, got {tuple(labels.shape)}")
-    had = labels.sum(0) > 0
-    if not had.any():
-        raise ValueError("labels must have an example of any label to measure average precision and F1, got none")
     scores, predicted, truth = logits.double(), logits > 0, labels > 0
-    # A threshold below all finite scores for a label that is ruled out, as scikit-learn takes finite ones only.
-    ranked = np.nan_to_num(scores[:, had].numpy(), neginf=np.finfo(np.float64).min)
-    yield "mean_average_precision", float(np.mean(average_precision_score(truth[:, had].numpy(), ranked, average=None)))
-    both, either = (predicted & truth).sum(0), predicted.sum(0) + truth.sum(0)
-    yield "macro_f1", mean(2 * both[had].double() / either[had])
+    had = truth.any(0)
+    if had.any():
+        # A threshold below all finite scores for a label that is ruled out, as scikit-learn takes finite ones only.
+        ranked = np.nan_to_num(scores[:, had].numpy(), neginf=np.finfo(np.float64).min)
+        precision = average_precision_score(truth[:, had].numpy(), ranked, average=None)
+        yield "mean_average_precision", float(np.mean(precision))
+        both, either = (predicted & truth).sum(0), predicted.sum(0) + truth.sum(0)
+        yield "macro_f1", mean(2 * both[had].double() / either[had])
     yield "exact_match", mean((predicted == truth).all(1))
     yield "bce", mean(torch.where(truth, softplus(-scores), softplus(scores)))
