@@ -73,10 +73,11 @@ def test_fields_of_the_methods_inside_a_method_can_be_overridden(multimix):
     assert (method.gamma, method.method) == (0.25, MultiMix(tuples=7, alpha=0.1))
     fields = "--method.methods.0.tuples 5 --method.methods.1.alpha 0.5 --method.methods.0.no-shared"
     multimix.succeeds(f"{line} dense-multimix-paper {fields} --method.probabilities 0.25 0.75 --name b")
-    inside = DenseMultiMix(alpha=(0.5, 2.0), tuples=5), Mixup(alpha=0.5)
+    paper = {"alpha": (0.5, 2.0), "tuples": 5, "tuples_over": "device"}
+    inside = DenseMultiMix(**paper), Mixup(alpha=0.5)
     assert configuration(Path("runs/b")).method == Alternate(inside, (0.25, 0.75))
     multimix.succeeds(f"{line} distilled-multimix-paper --method.method.methods.0.tuples=5 --name c")
-    assert configuration(Path("runs/c")).method.method.methods[0] == MultiMix(alpha=(0.5, 2.0), tuples=5)
+    assert configuration(Path("runs/c")).method.method.methods[0] == MultiMix(**paper)
 
 
 def test_a_run_that_stopped_is_resumed(multimix):
