@@ -173,16 +173,15 @@ class MultiMixTrainer(hf.Trainer):
         """Whether the Trainer has no loss of its own for a batch, or another than the method trains for."""
         if self._split["objective"] is not None or parts.weights is not None:
             return True
-        if not isinstance(self.model, hf.PreTrainedModel):
+        if not type(self.model).__module__.startswith("transformers."):
             return self.args.label_smoothing_factor > 0 or not self._has_own(batch, labelled=parts.targets is not None)
         are_rows = isinstance(parts.targets, Tensor) and parts.targets.is_floating_point()
-        return are_rows and isinstance(
-            objective_of(self._prepare().network), CrossEntropy
-        )  # else labels, each by itself
+        # What are classes' probabilities to the method are labels, each by itself, to these models.
+        return are_rows and isinstance(objective_of(self._prepare().network), CrossEntropy)
 
     def _has_own(self, batch: Mapping[str, Any], *, labelled: bool) -> bool:
         """Whether a model that is not of transformers takes a batch and returns its loss, or without labels names."""
-        if not set(inspect.signature(self.model.forward).parameters).issuperset(batch):
+        if not _parameters(self.model).issuperset(batch):
             return False
         if labelled not in self._returned:
             with evaluating(self.model), torch.no_grad():
@@ -232,12 +231,12 @@ class MultiMixTrainer(hf.Trainer):
     def _inputs(self) -> set[str]:
         """Names of what the model, or the one inside a network, is called with."""
         model = getattr(self.model, "model", None) if isinstance(self.model, Network) else None
-        return set(inspect.signature((model or self.model).forward).parameters) - {*self.label_names}
+        return _parameters(model or self.model) - {*self.label_names}
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
-        return (
-            super()._remove_unused_columns(dataset, description) if self._inputs & {*dataset.column_names} else dataset
-        )
+        """Return a data set without columns to remove, unless the model's only input has another name than all."""
+        known = not self._inputs.isdisjoint(dataset.column_names)
+        return super()._remove_unused_columns(dataset, description) if known else dataset
 
     def _get_collator_with_removed_columns(self, data_collator: Callable, description: str | None = None) -> Callable:
         """Return a collator that removes columns, unless the model's only input has another name than all of them."""
@@ -262,6 +261,10 @@ class MultiMixTrainer(hf.Trainer):
                 f"args.label_smoothing_factor must be 0 for {own!r}, got {share}: it smooths classes, and does so alone"
             )
         return replace(own, label_smoothing=share)
+
+
+def _parameters(model: nn.Module) -> set[str]:
+    return set(inspect.signature(type(model).forward).parameters)  # the instance's own may be wrapped by accelerate
 
 
 def _collate(inputs: Collection[str], removing: Callable, keeping: Callable, rows: list[Any]) -> Any:
