@@ -80,7 +80,7 @@ class _Styles(Stateful, MixesInputs, Checked):
             self.to(inputs.device)
         if float(uniform(generator=generator)) >= self.prob:
             return Mixing()
-        if targets.ndim == 2:
+        if isinstance(targets, Tensor) and targets.ndim == 2:
             targets = targets[:, objective_of(network).before(targets) :]
         if self.training and not torch.is_inference_mode_enabled():
             self._learn(inputs, targets)
