@@ -119,7 +119,7 @@ def _looked(image: Image.Image, *, whole: bool) -> Look:
 
 def _is_wide(image: Image.Image) -> bool:
     """Return whether an image that is not loaded yet has more than 8 bits in a channel."""
-    return image.mode[0] in "IF" or ";16" in str(image.tile)
+    return image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", ""))
 
 
 def _upright_rgb(image: Image.Image, *, upright: bool) -> Image.Image:
