@@ -107,7 +107,7 @@ class Chain(Checked):
         mixing = self.first.draw(network, inputs, targets, generator)
         objective, k = objective_of(network), None
         if targets.is_floating_point() and targets.ndim > 1:
-            k = targets.shape[-1] - objective.beside[-1 if isinstance(targets, Rows) else 0]
+            k = targets.shape[-1] - objective.before(targets)
         if k is None and network.head is None:
             raise ValueError(
                 "targets must be class probabilities (b, k) where the network's head is not affine (head is None):"
