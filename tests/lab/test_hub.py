@@ -3,6 +3,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -113,6 +114,23 @@ def test_card_holds_the_runs_own_record(run, tmp_path):
     written = (folder / "config.json").read_text() + body
     assert "somebody" not in written
     assert str(Path.cwd()) not in written
+
+
+def test_card_of_several_labels_is_in_percent_and_says_so(tmp_path):
+    rng, parts = np.random.default_rng(0), {}
+    for part in ("train", "test"):
+        parts[f"{part}_images"] = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
+        parts[f"{part}_labels"] = rng.integers(0, 2, (40, 3))
+    np.savez(tmp_path / "set.npz", **parts)
+    run = train(tiny(data=f"npz:{tmp_path / 'set.npz'}", train_size=None, epochs=1), tmp_path / "run", quiet=True).path
+    _, metrics, body = card_of(save_pretrained(run, tmp_path / "out"))
+    [event] = events(run, "test")
+    for name in ("mean_average_precision", "macro_f1", "exact_match"):
+        assert f"| {name} | {100 * event[name]:.2f} % |" in body
+        assert {"type": name, "value": event[name]} in metrics
+    assert f"| bce | {event['bce']:.4g} |" in body
+    assert "| labels, of which an image may have any number | 3 |" in body
+    assert "classes" not in body
 
 
 def test_card_says_so_where_nothing_was_measured(tmp_path):

@@ -16,14 +16,14 @@ from torch import nn
 from multimix import __version__
 from multimix._declared import check
 from multimix._optional import require
-from multimix.lab.about import metrics_of
+from multimix.lab.about import SUITES, metrics_of
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights
 from multimix.lab.runs.codec import from_json, register, to_json
 from multimix.lab.train import load_trained
 from multimix.lab.train.folder import Facts, RunFolder
 from multimix.lab.train.objective import OBJECTIVES, in_numbers
 from multimix.models import build
-from multimix.ops import Objective, SquaredError, objective_of
+from multimix.ops import BinaryCrossEntropy, Objective, SquaredError, objective_of
 from multimix.protocols import Network
 
 Record = dict[str, Any]
@@ -150,11 +150,12 @@ def _save_run(run: RunFolder, target: Path, records: list[Record]) -> Path:
     found.pop("data", None)
     found["config"] |= {"data": data, "root": "data"}  # where data lay on this machine is nobody's business
     found["trained_on"] = {name: list(value) for name, value in vars(facts).items()}
+    several = isinstance(run.read_objective(), BinaryCrossEntropy)
     rows = {
         "network": settings.model,
         "method": settings.title,
         "data": data,
-        "classes": len(facts.classes),
+        ("labels, of which an image may have any number" if several else "classes"): len(facts.classes),
         "images (c, h, w)": "x".join(map(str, facts.shape)),
         "normalised by mean": ", ".join(f"{value:.4g}" for value in facts.mean),
         "and standard deviation": ", ".join(f"{value:.4g}" for value in facts.std),
@@ -304,6 +305,7 @@ def _records(record: Any) -> list[Record]:
 
 _SHOWN = ("seed", "n", "examples", "epoch", "device", "torch", "commit", "date")
 """What a measurement depends on: a column of the card for each."""
+_PERCENT = {metric.name for suite in SUITES.values() for metric in suite.metrics if metric.unit == "%"}
 _TEMPLATE = """\
 ---
 library_name: multimix
@@ -380,5 +382,5 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float, metric: str) -> str:
-    percent = metric.rpartition("/")[2] in ("accuracy", "ece") and 0 <= value <= 1
+    percent = metric.rpartition("/")[2] in _PERCENT and 0 <= value <= 1
     return f"{100 * value:.2f} %" if percent else f"{value:.4g}"

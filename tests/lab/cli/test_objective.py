@@ -73,7 +73,14 @@ def test_help_says_which_classes_there_are(multimix):
         ("--objective hinge", "--objective must be CrossEntropy or BinaryCrossEntropy, got hinge"),
         ("--objective", "--objective must be CrossEntropy or BinaryCrossEntropy, got nothing"),
         ("--optimizer adam", "--optimizer must be SGD or AdamW, got adam"),
-        ("--objective.weights 1", "Unrecognized options: --objective.weights"),
+        (
+            "--objective.weights 1",
+            "Unrecognized options: --objective.weights, 1; did you mean --objective.class-weights",
+        ),
+        (
+            "--objective.class-weights balance",
+            "{[FLOAT [FLOAT ...]]}|{balanced} could be instantiated from ['balance']",
+        ),
         ("--objective cross-entropy --objective.positive-weights 1 1 1", "Unrecognized options: --objective.positive"),
         ("--objective.label-smoothing 1.5", "label_smoothing must lie in [0, 1]"),
         ("--objective cross-entropy", "objective must be BinaryCrossEntropy for data npz:set.npz, whose images have"),

@@ -106,6 +106,20 @@ def test_a_finished_run_is_evaluated(multimix, finished):
     lines = [f"run: accuracy: {numbers}  (359 images)", "report: run/report.html"]
     assert multimix.succeeds("evaluate run run --suites accuracy").splitlines() == lines * 2
     assert len(events(Path("run"), "test")) == 1
+    multimix.succeeds("evaluate run --quiet")
+    tests = [line for line in multimix.succeeds("train --resume run").splitlines() if line.startswith("test")]
+    assert [line[:15] for line in tests] == ["test: accuracy "]
+
+
+def test_the_home_folder_is_meant_wherever_a_path_is_given(multimix, finished, monkeypatch):
+    shutil.copytree(finished, Path("home/runs/a"))
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    multimix.succeeds("evaluate ~/runs/a --quiet --suites accuracy")
+    multimix.succeeds("report ~/runs --out=~/page.html --records=~/records.jsonl")
+    multimix.succeeds("report ~/records.jsonl")
+    multimix.succeeds(f"compare digits --methods erm {TINY} --seeds 1 --out=~/compare --quiet")
+    assert {path.name for path in Path("home").iterdir()} >= {"runs", "page.html", "records.jsonl", "compare"}
+    assert [path.name for path in Path().iterdir()] == ["home"]
 
 
 def test_boxes_of_dashes_are_read_too():
@@ -114,3 +128,11 @@ def test_boxes_of_dashes_are_read_too():
         assert main(["train", "digits", "--epoch", "3"]) == 2
     err.flush()
     assert err.buffer.getvalue() == b"multimix: Unrecognized options: --epoch, 3; did you mean --epochs?\n"
+
+
+def test_what_a_terminal_cannot_show_is_shown_otherwise(multimix, finished):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with contextlib.redirect_stdout(out):
+        assert main(["report", str(finished)]) == 0
+    out.flush()
+    assert rb"Accuracy (%) \u2191" in out.buffer.getvalue()

@@ -9,7 +9,7 @@ import torch
 
 from data.awkward import sixty
 from data.trees import write_image
-from multimix.lab.data import load
+from multimix.lab.data import identity, load
 from multimix.lab.data._pixels import UnreadableError
 
 
@@ -32,6 +32,7 @@ def everything(splits):
         ("Train", "Valid", "Test"),
         ("training", "validation", "testing"),
         ("TRAIN", "dev", "TEST"),
+        ("seg_train", "seg-val", "Test_Set"),
     ],
 )
 def test_splits_are_known_by_their_usual_names(tree, train, validation, test):
@@ -69,11 +70,74 @@ def test_splits_that_cannot_be_told_are_refused(tree, folders, message):
         split_of(tree(*folders))
 
 
-def test_splits_without_class_folders_are_no_classes(tmp_path):
-    for name in ("train", "test"):
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ("train", "test"),
+            "train must hold at least two class folders, got 0; 1 images lie in no class folder: a.png",
+        ),
+        (("train_images", "test_images"), "train_images must hold at least two class folders, got 0; 1 images lie in"),
+        (("train",), "holds train, a name of a split, .* and there is no class folder in it"),
+    ],
+)
+def test_splits_without_class_folders_are_no_classes(tmp_path, folders, message):
+    for name in folders:
         write_image(tmp_path / name / "a.png", (9, 9), 0)
-    with pytest.raises(ValueError, match="train must hold at least two class folders, got 0"):
+    with pytest.raises(ValueError, match=message):
         split_of(tmp_path)
+
+
+def test_classes_may_have_a_word_of_a_split_in_their_names(tree):
+    names = ("bee", "test tube", "train station")
+    assert split_of(tree(classes=names)).classes == names
+
+
+def test_names_may_be_in_any_spelling(tree):
+    root = tree("train", "test", classes=("caf\u00e9", "b"))
+    (root / "test" / "caf\u00e9").rename(root / "test" / "cafe\u0301")
+    assert split_of(root).classes == ("b", "caf\u00e9")
+    (root / "train" / "b").rename(root / "train" / "cafe\u0301")
+    with pytest.raises(ValueError, match="two class folders of one name in different spellings of Unicode: caf\u00e9"):
+        split_of(root)
+
+
+def test_names_that_are_not_utf_8_are_read_and_shown(tree):
+    root = tree(classes=("a", "b"))
+    latin = os.fsdecode(b"caf\xe9")
+    (root / "b").rename(root / latin)
+    (root / latin / "0.png").rename(root / latin / f"{latin}.png")
+    (root / latin / f"{latin}.txt").write_text("x")
+    found = split_of(root)
+    assert found.classes == ("a", r"caf\xe9")
+    assert r"left out, no image by its name: 1: caf\xe9/caf\xe9.txt" in found.notes
+    assert all(note.encode() for note in found.notes)
+    assert identity(found)
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tree, monkeypatch):
+    root, scandir = tree(), os.scandir
+    (root / "ant" / "locked").mkdir()
+
+    def guarded(path):
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="ant/locked"):
+        split_of(root)
+
+
+def test_copies_are_said(tree):
+    root = tree("train", "test")
+    assert not any("byte for byte" in note for note in split_of(root).notes)
+    for copy in ("train/cat/1 (1).png", "test/bee/copy.png"):
+        shutil.copy(root / "train" / "ant" / "0.png", root / copy)
+    [said] = [note for note in split_of(root).notes if "byte for byte" in note]
+    pairs = "train/cat/1 (1).png = train/ant/0.png, test/bee/copy.png = train/ant/0.png"
+    assert said.endswith(f"classes: 2: {pairs}")
 
 
 def test_what_is_left_out_is_said(tree):
@@ -81,6 +145,7 @@ def test_what_is_left_out_is_said(tree):
     write_image(root / "ant" / ".ipynb_checkpoints" / "0.png", (9, 9), 0)
     write_image(root / "__MACOSX" / "ant" / "0.png", (9, 9), 0)
     write_image(root / "loose.png", (9, 9), 0)
+    (root / "labels.csv").write_text("x")
     (root / "ant" / "notes.txt").write_text("x")
     (root / "ant" / "self").symlink_to(root / "ant")
     (root / "bee" / "up").symlink_to(root)
@@ -91,7 +156,7 @@ def test_what_is_left_out_is_said(tree):
         "left out, hidden: 2: __MACOSX, ant/.ipynb_checkpoints",
         "left out, no image by its name: 1: ant/notes.txt",
         "left out, a link to a folder above it: 2: ant/self, bee/up",
-        "left out, in no class folder: 1: loose.png",
+        "left out, in no class folder: 2: labels.csv, loose.png",
         "left out, a link to an image that is read already: 1: cat/again.png",
     }
     assert any(
@@ -124,12 +189,14 @@ def test_all_unreadable_files_are_listed_before_anything_else_or_left_out(tree):
     bad = [root / "train" / "ant" / "1.png", root / "test" / "cat" / "2.png"]
     bad[0].write_text("no image")
     bad[1].write_bytes(bad[1].read_bytes()[:100])
-    with pytest.raises(UnreadableError, match=r"2 of 36 files cannot be read .*--skip-unreadable") as caught:
+    bad.append(root / "test" / "cat" / "gone.png")
+    bad[2].symlink_to(root / "nowhere.png")
+    with pytest.raises(UnreadableError, match=r"3 of 37 files cannot be read .*--skip-unreadable") as caught:
         split_of(root)
     assert all(str(path) in str(caught.value) for path in bad)
     found = split_of(root, skip_unreadable=True)
     assert len(everything(found)) == 34
-    assert "left out, cannot be read: 2: train/ant/1.png, test/cat/2.png" in found.notes
+    assert "left out, cannot be read: 3: train/ant/1.png, test/cat/2.png, test/cat/gone.png" in found.notes
     for path in (root / "train" / "ant").iterdir():
         path.write_text("no image")
     with pytest.raises(ValueError, match="train images that can be read has none for the class: ant"):

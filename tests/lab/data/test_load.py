@@ -85,9 +85,14 @@ NAMES = "digits, cifar10, cifar100, svhn, fashion-mnist, tiny-imagenet, imagenet
         ("zebra", f"unknown data set 'zebra'; known are {NAMES}, folder:PATH, npz:PATH$"),
         ("zip:x", "unknown data set 'zip:x'"),
         ("npz:", "'npz:' lacks its path: npz:PATH"),
+        ("../here", r"unknown data set '../here'; did you mean folder:\.\./here\? known"),
+        ("set.npz", r"did you mean npz:set\.npz\?"),
     ],
 )
-def test_unknown_names_get_near_ones(name, message):
+def test_unknown_names_get_near_ones(name, message, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "set.npz").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(ValueError, match=message):
         load(name)
 
@@ -99,13 +104,16 @@ def test_unknown_names_get_near_ones(name, message):
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1.0"),
         ({"validation": -0.1}, "got -0.1"),
         ({"validation": 0.98}, "validation=0.98 leaves too few training images: 2 of 100 .* 3 classes"),
-        ({"train_size": 91}, "train_size=91 does not fit: 91 of 90 images"),
+        ({"train_size": 91}, "train_size=91 does not fit: there are 90 images"),
         ({"train_size": 2}, "train_size=2 does not fit: 2 of 90 .* 3 classes"),
-        ({"image_size": 0}, "image_size must be at least 1, got 0"),
+        ({"image_size": 1}, "image_size must be at least 2, got 1"),
+        ({"split_seed": 1.5}, "split_seed must be an integer, got 1.5"),
+        ({"train_size": 9.0}, "train_size must be an integer or None, got 9.0"),
+        ({"ignore_index": "-1"}, "ignore_index must be an integer or None, got '-1'"),
     ],
 )
 def test_bad_settings_are_named(uneven, settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         load(uneven, **settings)
 
 

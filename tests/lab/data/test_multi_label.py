@@ -36,6 +36,8 @@ def test_labels_may_have_names(archive, arrays, several, one_class):
         several["train_labels"][:3] = np.arange(3)
     names = np.array(["cat", "dog", "né"])
     assert load(archive({**several, "label_names": names})).classes == tuple(names)
+    written = np.array([name.encode() for name in names])  # as HDF5 has them
+    assert load(archive({**several, "label_names": written})).classes == tuple(names)
 
 
 def test_rows_that_may_be_classes_are_told_of(archive, several):
@@ -87,7 +89,7 @@ def test_bad_labels_are_named(archive, several, key, value, message):
     ("settings", "message"),
     [
         ({"validation": 0.97}, "validation=0.97 leaves too few .* 1 of 30 images cannot hold each of the 3 labels"),
-        ({"validation": 0, "train_size": 31}, "train_size=31 does not fit: 31 of 30 images"),
+        ({"validation": 0, "train_size": 31}, "train_size=31 does not fit: there are 30 images"),
     ],
 )
 def test_splits_that_cannot_be_are_named(archive, several, settings, message):

@@ -32,6 +32,20 @@ def test_sixteen_bits_are_scaled_to_eight(read, name, dtype):
     assert (found == found[..., :1]).all()
 
 
+@pytest.mark.parametrize(
+    "values", [(RAMP * 255).astype(np.uint8), (RAMP * 65535).round().astype(np.uint16)], ids=["8 bits", "16 bits"]
+)
+def test_a_tiff_whose_zero_is_white_is_shown_so(tmp_path, values):
+    photometric, path = 262, tmp_path / "image.tif"
+    Image.fromarray(values).save(path, compression="raw", tiffinfo={photometric: 0})
+    with Image.open(path) as image:
+        [offset] = image.tag_v2[273]
+        assert image.tag_v2[photometric] == 0
+    stored = np.frombuffer(path.read_bytes()[offset:], values.dtype, count=60).reshape(6, 10)
+    found = np.asarray(read_image(str(path))).astype(int)[..., 0]
+    assert np.abs(found - (255 - stored / (np.iinfo(values.dtype).max / 255))).max() <= 0.51
+
+
 def test_floats_between_0_and_1_are_scaled(read):
     found = read(RAMP.astype(np.float32), "image.tif")
     assert np.abs(found - (RAMP * 255)[..., None]).max() <= 0.51

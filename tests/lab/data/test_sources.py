@@ -289,7 +289,9 @@ def test_unfit_trees_are_named(tree):
             load(f"folder:{folder}", validation=0.0)
 
     assert_refused(tree(classes=("ant",), name="one"), "one must hold at least two class folders, got 1: ant")
-    assert_refused(tree(each=1, name="few"), "few: a test set needs a class of two images, got 3 images of 3 classes")
+    assert_refused(
+        tree(each=1, name="few"), "few: no folder of test images: a class of two images is needed, got 3 of 3 classes"
+    )
     path = root / "train" / "bee" / "1.png"
     path.write_bytes(path.read_bytes()[:60])
     assert_refused(root, f"1 of 36 files cannot be read as images; .*{path}: image file is truncated")

@@ -90,7 +90,7 @@ def test_fewer_examples_keep_the_shares_of_the_classes():
     run = source(30)
     assert torch.bincount(run.test(10).labels).tolist() == [2] * 5
     assert len(run.test(30)) == len(run.test()) == 30
-    with pytest.raises(ValueError, match="examples=31 does not fit: 31 of 30 images cannot hold"):
+    with pytest.raises(ValueError, match="examples=31 does not fit: there are 30 images"):
         run.test(31)
 
 

@@ -223,10 +223,24 @@ def test_many_runs_are_taken_further_if_asked_to_and_find_moved_data(noise, tmp_
     moved = f"folder:{tmp_path / 'moved'}"
     assert compare(3, moved, extend=True) == [1, 2, 3]
     assert RunFolder(tmp_path / "out").read_config().data == moved
+    both = {tmp_path / name: small(epochs=3, data=moved, seed=i) for i, name in enumerate(("out", "more"))}
     add_one(tmp_path / "moved")
+    run_all({tmp_path / "out": both[tmp_path / "out"]}, Launch(quiet=True))  # there is nothing to train
+    with pytest.raises(ValueError, match=r"are not those that run .*out was trained on"):
+        run_all(both, Launch(quiet=True))
+    assert not (tmp_path / "more").exists()
     (tmp_path / "moved").rename(tmp_path / "again")
     with pytest.raises(ValueError, match="are not those that run"):
         compare(3, f"folder:{tmp_path / 'again'}")
+
+
+def test_runs_whose_data_moved_stand_in_one_table_with_new_ones(noise, tmp_path):
+    run_all({tmp_path / "first": small()}, Launch(quiet=True))
+    noise.rename(tmp_path / "moved")
+    both = {tmp_path / name: small(seed=i, data="folder:moved") for i, name in enumerate(("first", "second"))}
+    run_all(both, Launch(quiet=True))
+    [one] = {read_run(folder).setting for folder in both}
+    assert "folder:moved" in str(one)
 
 
 def test_runs_that_were_taken_further_are_a_kind_of_their_own(tmp_path):

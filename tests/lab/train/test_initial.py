@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from multimix.lab.train import Engine, train
+from multimix.lab.train import Engine, resume, train
 from multimix.lab.train.engine import build_network
 from multimix.lab.train.network import initialise
-from train.tiny import splits_of, tiny
+from train.tiny import splits_of, stopped_after, tiny, weights
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,18 @@ def test_every_weight_is_the_runs_but_for_the_classifier_where_classes_differ(ru
     assert set(begun) == set(there)
     assert {name for name in begun if not torch.equal(begun[name], there[name])} == new
     assert all(torch.equal(begun[name], plain[name]) for name in new), "as the seed draws them"
+
+
+def test_the_home_folder_is_meant_and_a_run_goes_on_without_the_first_one(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(run, tmp_path / "first")
+    config = tiny(init="~/first", seed=1, checkpoint_steps=1)
+    whole = train(config, Path("~/whole"), quiet=True).path
+    assert whole == tmp_path / "whole"
+    with stopped_after(2):
+        train(config, tmp_path / "part", quiet=True)
+    shutil.rmtree(tmp_path / "first")
+    assert weights(resume("~/part", quiet=True).path) == weights(whole)
 
 
 @pytest.mark.bad_input

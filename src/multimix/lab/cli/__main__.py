@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 from multimix import __version__
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def guarded(command: str, call: Callable[[], None]) -> int:
     """Call and return the exit code; what goes wrong is one line, with MULTIMIX_DEBUG set it keeps its traceback."""
     goes_on = _GOES_ON.get(command, _GOES_ON["train"])
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as of the error stream: names and arrows go everywhere
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn

@@ -81,8 +81,9 @@ def _choose(value: T, arguments: list[str]) -> tuple[T, list[str]]:
                 raise ValueError(f"--{field} must be {names}, got {text}")
         else:
             rest.append(argument)
-            if classes and getattr(value, field) is None:  # the first that has such a field
-                chosen = next((cls for cls in classes.values() if hasattr(cls, inside.replace("-", "_"))), None)
+            if classes and getattr(value, field) is None:  # the first that has such a field, or is told what it has
+                having = (cls for cls in classes.values() if hasattr(cls, inside.replace("-", "_")))
+                chosen = next(having, next(iter(classes.values())))
         if chosen and not isinstance(getattr(value, field), chosen):
             value = replace(cast("Any", value), **{field: chosen()})
     return value, rest
@@ -122,7 +123,7 @@ def _one_line(box: str) -> str:
             blocks[-1].append(row)
     texts = [" ".join(block) for block in blocks if block]
     message, *rest = texts if box.startswith("╭") else texts[1:]  # with Unicode, the title is part of a rule
-    message = message.rstrip(".")
+    message = message.partition(". Got errors:")[0].rstrip(".")
     hint = next((text for text in rest if text.startswith("Perhaps")), "")
     close = re.search(r" (--[\w.-]+)", hint) if message.startswith("Unrecognized") else None
     return f"{message}; did you mean {close[1]}?" if close else message

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     name = given.pop("data")
     if split_reference(name):
         name = own_data(name)
-    elif Path(name).is_dir() and name not in DATASETS:
+    elif Path(name).expanduser().is_dir() and name not in DATASETS:
         name = f"folder:{name}"
     try:
         splits = load(name, **given)

@@ -7,7 +7,7 @@ from typing import Any
 
 from multimix.lab.about import metrics_of
 from multimix.lab.cli._arguments import override
-from multimix.lab.cli._parser import Options, Parser, at_least
+from multimix.lab.cli._parser import Options, Parser, a_path, at_least
 from multimix.lab.evaluate import SUITES
 from multimix.lab.report import page, read_run
 from multimix.lab.runs.display import Display
@@ -15,7 +15,7 @@ from multimix.lab.train.evaluation import evaluations, suites_named
 
 _NAMES = [suite.name for suite in SUITES]
 OPTIONS: Options = {
-    "runs": {"nargs": "+", "type": Path, "metavar": "RUN", "help": "run folder"},
+    "runs": {"nargs": "+", "type": a_path, "metavar": "RUN", "help": "run folder"},
     "--suites": {
         "nargs": "+",
         "metavar": "NAME",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from multimix.lab.about import judged_by
-from multimix.lab.cli._parser import Options, Parser, output_file
+from multimix.lab.cli._parser import Options, Parser, a_path, output_file
 from multimix.lab.report import (
     Format,
     Record,
@@ -25,11 +25,11 @@ from multimix.lab.report import (
 OPTIONS: Options = {
     "runs": {
         "nargs": "+",
-        "type": Path,
+        "type": a_path,
         "metavar": "RUN",
         "help": "run folder, folder of these, or one file of records",
     },
-    "--out": {"type": Path, "default": Path("report.html"), "help": "where the page goes"},
+    "--out": {"type": a_path, "default": Path("report.html"), "help": "where the page goes"},
     "--format": {"choices": get_args(Format), "default": "plain", "help": "of the tables"},
     "--suite": {"metavar": "NAME", "help": "print only this suite's tables, and all it has measured"},
     "--records": {"type": output_file, "metavar": "FILE", "help": "also write the records (JSON lines)"},

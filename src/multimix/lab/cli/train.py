@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> None:
     if not is_main_process():
         return
     for test in run.metrics.read("test"):
+        if test["suite"] != "accuracy":  # of a run that was evaluated, too
+            continue
         which = f" ({test['network']})" if "network" in test else ""
         found = "  ".join(known.of(test[known.name]) for known in SUITES["accuracy"].metrics if known.name in test)
         print(f"test{which}: {found}  ({test['examples']} images, epoch {test['epoch']})")

@@ -132,7 +132,8 @@ def _named(arrays: Arrays, classes: tuple[str, ...], origin: str) -> tuple[str, 
     """Return the names of classes, or labels, where arrays hold some."""
     if "label_names" not in arrays:
         return classes
-    names = tuple(map(str, _array(arrays, origin, "label_names").ravel()))
+    given = _array(arrays, origin, "label_names").ravel()
+    names = tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in given)
     if len(set(names)) < len(names) or len(names) != len(classes):
         raise ValueError(f"{origin}: label_names must be {len(classes)} different names, got {', '.join(names)}")
     return names

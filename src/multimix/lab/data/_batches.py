@@ -248,7 +248,8 @@ def _views(size: int, augment: Augment, views: int, seed: tuple[Any, ...], job: 
         image = read_image(path)
         made = (augmented(image, size, augment, seed_of(*seed, index, view)) for view in range(views))
         samples.append([np.asarray(view).transpose(2, 0, 1) for view in made])
-    return [torch.from_numpy(np.stack(view)) for view in zip(*samples, strict=True)]
+    # In C order, which stack would not make: networks would get images with channels last, which they did not ask for.
+    return [torch.from_numpy(np.ascontiguousarray(np.stack(view))) for view in zip(*samples, strict=True)]
 
 
 def augmented(image: Image.Image, size: int, augment: Augment, seed: int) -> Image.Image:

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from multimix.lab.data._identity import file_digest
 from multimix.lab.data._pixels import Look, UnreadableError, look_at, suffixes
 from multimix.lab.data._sets import Files, Parts
 
@@ -21,11 +24,11 @@ _LISTED = 20
 TEST_SHARE = 0.2
 """Of a folder that is not split, the share of its images that become the test set."""
 _ROLES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "valset"), "val"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
 }
-"""What a folder's name, in lower case, says that it holds."""
+"""What a folder's name, or a word of it, in lower case, says that it holds."""
 _CLUTTER = {"__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"}
 """What systems leave behind, in lower case."""
 
@@ -42,7 +45,7 @@ class Survey:
 
     def leave_out(self, why: str, path: str | Path) -> None:
         """Note a path that is not read."""
-        self.left_out.setdefault(why, []).append(os.path.relpath(path, self.root))
+        self.left_out.setdefault(why, []).append(_text(os.path.relpath(path, self.root)))
 
     def lines(self) -> list[str]:
         """Return the notes and what was left out, a line each."""
@@ -68,7 +71,7 @@ def read_folder(path: str, split_seed: int, *, skip_unreadable: bool = False) ->
     _check_apart(trees)
     trees = _readable(trees, survey, skip_unreadable=skip_unreadable)
     if len(trees) == 1:
-        train, test = by_name(trees["train"], TEST_SHARE, split_seed, f"{root}: a test set")
+        train, test = by_name(trees["train"], TEST_SHARE, split_seed, f"{root}: no folder of test images")
         survey.notes.append(
             f"no folder of test images: {TEST_SHARE:.0%} of the images, by their names, are the test set"
         )
@@ -100,6 +103,10 @@ def _readable(trees: dict[str, Files], survey: Survey, *, skip_unreadable: bool)
         f" {'{} x {}'.format(*sizes[0])} and the largest {'{} x {}'.format(*sizes[-1])} pixels"
         + ("" if whole else "; too many bytes to decode all beforehand, so that headers were looked at")
     )
+    if whole and (copies := _copies([path for path in paths if path not in bad], survey.root)):
+        survey.notes.append(
+            f"byte for byte the same images, which may lie in several splits or classes: {len(copies)}{after(copies)}"
+        )
     kept = {
         role: files.subset([i for i, path in enumerate(files.paths) if path not in bad])
         for role, files in trees.items()
@@ -111,10 +118,19 @@ def _readable(trees: dict[str, Files], survey: Survey, *, skip_unreadable: bool)
 
 def look_over(paths: Sequence[str]) -> tuple[dict[str, Look], bool]:
     """Look at all of each file, or if they are too many bytes at the headers; return that, and whether it was all."""
-    whole = sum(map(os.path.getsize, paths)) <= _DECODED
+    whole = sum(os.path.getsize(path) for path in paths if os.path.exists(path)) <= _DECODED  # links may lead nowhere
     console = Console(stderr=True)
     bar: Any = {"total": len(paths), "console": console, "transient": True, "disable": not console.is_terminal}
     return dict(zip(paths, track(look_at(paths, whole=whole), "looking at the images", **bar), strict=True)), whole
+
+
+def _copies(paths: Sequence[str], root: Path) -> list[str]:
+    """Return the files that have the content of one before them, each with that one."""
+    sizes = Counter(map(os.path.getsize, paths))
+    seen: dict[str, str] = {}
+    first = {p: seen.setdefault(file_digest(p), p) for p in paths if sizes[os.path.getsize(p)] > 1}
+    below = partial(os.path.relpath, start=root)
+    return [f"{_text(below(p))} = {_text(below(other))}" for p, other in first.items() if other != p]
 
 
 def unreadable(problems: Sequence[str], of: int, advice: str, where: str = "not listed here") -> UnreadableError:
@@ -145,24 +161,36 @@ def _content(folder: Path) -> tuple[list[Path], list[Path]]:
 def _splits(root: Path, survey: Survey) -> dict[str, Path]:
     """Return the folders of a root that hold its splits, by role; none if it is one tree of classes."""
     folders, images = _content(root)
-    found: dict[str, Path] = {}
-    for folder in folders:
-        role = _ROLES.get(folder.name.lower())
-        if role in found:
-            raise ValueError(f"{root} holds {found[role].name} and {folder.name}, which are both the {role} images")
-        if role is not None:
-            found[role] = folder
-    nested = [folder.name for folder in found.values() if _content(folder)[0]]
+    found = _roles(root, folders, survey)
     if "train" in found and len(found) > 1:
         for path in (*images, *(folder for folder in folders if folder not in found.values())):
             survey.leave_out("beside the splits", path)
         return found
+    nested = [folder.name for folder in found.values() if _content(folder)[0]]
     if nested or (found and len(found) == len(folders)):
-        missing = "no folder named train" if "train" not in found else "classes beside it, and neither val nor test"
-        raise ValueError(
-            f"{root} holds {next(iter(found.values())).name}, a name of a split, and {missing}{after(_names(folders))}"
-        )
+        missing = "no folder named train" if "train" not in found else "neither val nor test beside it"
+        flat = "" if nested else "; and there is no class folder in it"
+        name = next(iter(found.values())).name
+        raise ValueError(f"{root} holds {name}, a name of a split, and {missing}{after(_names(folders))}{flat}")
     return {}
+
+
+def _roles(root: Path, folders: list[Path], survey: Survey) -> dict[str, Path]:
+    """Return folders by what their names say; where none is a usual one, what a word says, as in seg_train."""
+    named = {folder: _ROLES.get(folder.name.lower()) for folder in folders}
+    if not any(named.values()):
+        words = {folder: {_ROLES.get(word) for word in re.findall("[a-z]+", folder.name.lower())} for folder in folders}
+        worded = {folder: found.pop() for folder in folders if len(found := words[folder] - {None}) == 1}
+        if {"train"} < set(worded.values()) and (len(worded) == len(folders) or all(_content(f)[0] for f in worded)):
+            named = worded
+            survey.notes.append("by their names, " + ", ".join(f"{f.name} is {role}" for f, role in worded.items()))
+    found: dict[str, Path] = {}
+    for folder, role in named.items():
+        if role in found:
+            raise ValueError(f"{root} holds {found[role].name} and {folder.name}, which are both the {role} images")
+        if role is not None:
+            found[role] = folder
+    return found
 
 
 def class_tree(root: Path, classes: tuple[str, ...] | None = None, survey: Survey | None = None) -> Files:
@@ -176,12 +204,15 @@ def class_tree(root: Path, classes: tuple[str, ...] | None = None, survey: Surve
     folders, loose = _content(root)
     names = _names(folders)
     if len(names) < 2:
-        raise ValueError(f"{root} must hold at least two class folders, got {len(names)}{after(names)}")
+        flat = f"; {len(loose)} images lie in no class folder{after([p.name for p in loose])}" if loose else ""
+        raise ValueError(f"{root} must hold at least two class folders, got {len(names)}{after(names)}{flat}")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{root} holds two class folders of one name in different spellings of Unicode{after(twice)}")
     if classes is not None and names != classes:
         apart = sorted(set(names) ^ set(classes))
         raise ValueError(f"{root} must have the class folders of the training set; they differ in{after(apart)}")
     for path in sorted(root.iterdir()):
-        if path in loose or _is_hidden(path.name):
+        if path not in folders:
             survey.leave_out("hidden" if _is_hidden(path.name) else "in no class folder", path)
     pairs = []
     for label, folder in enumerate(folders):
@@ -202,7 +233,7 @@ def images_under(folder: Path, survey: Survey | None = None) -> list[str]:
     """Return the image files below ``folder``, in ImageFolder's order; a link to a folder above it is not followed."""
     survey = Survey(folder) if survey is None else survey
     found = []
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         followed = []
         for name in folders:
             place = os.path.join(here, name)
@@ -239,13 +270,14 @@ def by_name(files: Files, fraction: float, seed: int, what: str) -> tuple[Files,
         if len(order) > 1:
             held[order[0]] = True
     if not held.any():
-        raise ValueError(f"{what} needs a class of two images, got {len(files)} images of {len(files.classes)} classes")
+        raise ValueError(f"{what}: a class of two images is needed, got {len(files)} of {len(files.classes)} classes")
     return files.subset((~held).nonzero().flatten()), files.subset(held.nonzero().flatten())
 
 
 def _place(name: str, seed: int) -> float:
     """Return a number in [0, 1) that a file's name and a seed fix."""
-    digest = hashlib.blake2b(f"{seed}/{unicodedata.normalize('NFC', name)}".encode(), digest_size=8).digest()
+    text = f"{seed}/{unicodedata.normalize('NFC', name)}"
+    digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64
 
 
@@ -294,7 +326,16 @@ def _is_above(folder: str, other: str) -> bool:
 
 
 def _names(folders: Iterable[Path]) -> tuple[str, ...]:
-    return tuple(unicodedata.normalize("NFC", folder.name) for folder in folders)
+    return tuple(_text(folder.name) for folder in folders)
+
+
+def _text(name: str) -> str:
+    """Return a file's name as any text can hold it, even if it is not UTF-8, as in old archives."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def named(names: Sequence[str]) -> str:

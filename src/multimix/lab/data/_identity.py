@@ -40,14 +40,15 @@ def digest(part: ImageSet) -> str:
 
 def content_digest(files: Files) -> str:
     """Return a digest of labels, names and all that is in the files."""
-    return digest_of(files.labels, *(f"{name}\0{_file_digest(path)}" for name, path in _named(files)))
+    return digest_of(files.labels, *(f"{name}\0{file_digest(path)}" for name, path in _named(files)))
 
 
 def _named(files: Files) -> Iterable[tuple[str, str]]:
     return zip(files.names or map(os.path.basename, files.paths), files.paths, strict=True)
 
 
-def _file_digest(path: str) -> str:
+def file_digest(path: str) -> str:
+    """Return a digest of what is in a file."""
     with open(path, "rb") as file:
         return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
@@ -57,7 +58,7 @@ def digest_of(*content: Tensor | str) -> str:
     state = hashlib.blake2b(digest_size=16)
     for part in content:
         if isinstance(part, str):
-            state.update(f"{part}\n".encode())
+            state.update(f"{part}\n".encode(errors="surrogateescape"))  # of names that are not UTF-8
         else:
             state.update(repr(tuple(part.shape)).encode())
             state.update(part.cpu().contiguous().numpy().data)

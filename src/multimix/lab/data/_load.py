@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from multimix._declared import Count, Interval, check
+from multimix._declared import Ge, Interval, check
 from multimix.lab._code import Reference, split_reference
 from multimix.lab.data._arrays import read_archive, read_own
 from multimix.lab.data._files import small_or_files
@@ -81,7 +81,9 @@ def load(
         TypeError: The name is no text, or the root no path.
     """
     check(Annotated[float, Interval(ge=0, lt=1)], validation=validation)
-    check(Count | None, image_size=image_size)
+    check(Annotated[int, Ge(2)] | None, image_size=image_size)
+    check(int | None, train_size=train_size, ignore_index=ignore_index)
+    check(int, split_seed=split_seed)
     reading: dict[str, Any] = {"split_seed": split_seed, "download": download, "skip_unreadable": skip_unreadable}
     parts = parts_of(name, root, **reading, ignore_index=ignore_index)
     if parts.validation is None and validation > 0:
@@ -132,9 +134,16 @@ def parts_of(
         return _tree(name, root)
     if split_reference(name):
         raise ValueError(f"data {name!r} is code, which is not run because a text names it; see own_data")
-    near = " or ".join(difflib.get_close_matches(name.lower(), DATASETS, n=2))
-    hint = f"did you mean {near}? " if near else ""
-    raise ValueError(f"unknown data set {name!r}; {hint}known are {', '.join(DATASETS)}")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ValueError:
+    near = difflib.get_close_matches(name.lower(), DATASETS, n=2)
+    there = Path(name).expanduser()
+    if there.is_dir() or (there.is_file() and there.suffix == ".npz"):
+        near = [f"{'folder' if there.is_dir() else 'npz'}:{name}"]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return ValueError(f"unknown data set {name!r}; {hint}known are {', '.join(DATASETS)}")
 
 
 def _digits() -> Parts:

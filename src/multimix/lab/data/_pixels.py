@@ -30,7 +30,7 @@ _TURNED = {
 }
 """How an image is brought upright, by the orientation in its EXIF data."""
 _AT_ONCE = 1024
-_ORIENTATION, _BITS = 274, 258  # tags of EXIF and TIFF
+_ORIENTATION, _BITS, _PHOTOMETRIC = 274, 258, 262  # tags of EXIF and TIFF
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -133,7 +133,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode[0] in "IF":
         if image.has_transparency_data:
             raise UnreadableError(f"transparency in mode {image.mode} is not understood; save it with 8 bits")
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+        grey = _eight_bits(image)
+        inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # of which Pillow minds those of 8 bits or fewer
+        return Image.fromarray(255 - grey if inverted else grey).convert("RGB")
     if wide and 0 < max(high for _, high in _extrema(image)[:3]) < _CAMERA // 256:
         raise UnreadableError(_no_white(16, _CAMERA - 1))
     if not image.has_transparency_data:

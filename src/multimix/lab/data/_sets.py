@@ -224,7 +224,9 @@ def _of_each_label(labels: Float32[Tensor, "size k"], chosen: int, what: str) ->
 
 
 def _check_chosen(least: int, chosen: int, size: int, complaint: str) -> None:
-    if not least <= chosen <= size:
+    if chosen > size:
+        raise ValueError(complaint.partition("{}")[0] + f"there are {size} images")
+    if chosen < least:
         raise ValueError(complaint.format(f"{chosen} of {size} images cannot hold"))
 
 

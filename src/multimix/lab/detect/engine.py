@@ -232,6 +232,6 @@ def load_backbone(config: DetectConfig) -> tuple[Network, Origin]:
     """Return the network of the run that a configuration names, on the CPU, and where it is from."""
     if not config.backbone:
         raise ValueError("backbone must be the folder of a finished training run: --backbone RUN")
-    run = RunFolder(Path(config.backbone))
+    run = RunFolder(config.backbone)
     network, facts = load_trained(run.path, device="cpu")
     return network, Origin(run.read_config(), facts, digest(run.weights))

@@ -80,7 +80,7 @@ def page(
     """
     if not runs:
         raise ValueError("runs: expected at least one run, got none")
-    out = Path(out)
+    out = Path(out).expanduser()
     runs = list({run.folder.resolve(): run for run in runs}.values())
     kept = _kept(runs)
     rows = records(kept)

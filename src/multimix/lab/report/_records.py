@@ -44,7 +44,7 @@ def records(runs: Iterable[Run]) -> list[Record]:
 
 def write_records(path: str | Path, runs: Iterable[Run]) -> None:
     """Write the records of runs as JSON lines, whole or not at all."""
-    write_whole(Path(path), as_lines(records(runs)))
+    write_whole(Path(path).expanduser(), as_lines(records(runs)))
 
 
 def as_lines(rows: Iterable[Record]) -> str:
@@ -59,7 +59,7 @@ def read_records(path: str | Path) -> list[Record]:
         FileNotFoundError: There is no such file.
         ValueError: A line is no record; the message names file, line and field.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"records file {str(path)!r} does not exist")
     lines, cut = json_lines(path)

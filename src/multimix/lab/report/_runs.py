@@ -135,7 +135,7 @@ def read_run(folder: str | Path) -> Run:
         FileNotFoundError: There is no such folder.
         ValueError: The folder is no run, or a file in it is broken; the message names the file, and the line.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.exists():
         raise FileNotFoundError(f"run folder {str(folder)!r} does not exist")
     if not folder.is_dir():

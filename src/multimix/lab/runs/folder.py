@@ -61,8 +61,8 @@ class Metrics:
 class Folder:
     """The files of one run of any kind."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = path = Path(path).expanduser()
         self.config_file = path / "config.json"
         self.environment_file = path / "environment.json"
         self.checkpoint = path / "last.ckpt"
@@ -118,7 +118,7 @@ class Folder:
     def reading(self) -> Iterator[dict[str, Any]]:
         """Give what :meth:`create` wrote, and say of which file it is that something in it cannot be read."""
         if not self.path.is_dir():
-            raise FileNotFoundError(f"there is no run folder {self.path}")
+            raise FileNotFoundError(f"there is no run folder {self.path}{', but a file' * self.path.exists()}")
         if not self.config_file.is_file():
             raise FileNotFoundError(f"{self.path} is not a run folder: it has no config.json")
         try:

@@ -345,7 +345,8 @@ def resume(
     start_processes(config)
 
     def build(saved: dict[str, Any] | None) -> Engine:
-        engine = Engine(config, load_again(config))
+        fetched: Any = {} if saved is None else {"init": None, "pretrained": False}  # a checkpoint has all weights
+        engine = Engine(replace(config, **fetched), load_again(config))
         if saved is not None:
             engine.load(saved)
         elif run.finished:
@@ -378,7 +379,7 @@ def _notes(config: TrainConfig, splits: Splits) -> Iterator[str]:
     if code_of(config.method) and objective_for(config.objective, splits) != CrossEntropy():
         yield f"method {config.method.name} is your own code, which has to ask for network.objective to follow it"
     if config.init is not None:
-        run = RunFolder(Path(config.init))
+        run = RunFolder(config.init)
         if changes := run.changes_of_data(splits):
             yield (
                 f"init: {run.path} was trained on other data than these ({changes}), and may have seen images that are"

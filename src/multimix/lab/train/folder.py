@@ -52,11 +52,11 @@ def described(splits: Splits) -> dict[str, Any]:
 class RunFolder(Folder):
     """The files of one training run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        self.averaged = path / "ema.safetensors"
-        self.evaluation = path / "evaluation"
-        self.figures = path / "pictures"
+        self.averaged = self.path / "ema.safetensors"
+        self.evaluation = self.path / "evaluation"
+        self.figures = self.path / "pictures"
 
     def read_config(self, code: Code | None = None) -> TrainConfig:
         """Return the configuration of the run; without its code, a method of a user's own stands for itself, unrun."""
@@ -119,7 +119,8 @@ class RunFolder(Folder):
     def check_same(self, config: TrainConfig, load: Callable[[TrainConfig], Splits], *, extend: bool = False) -> None:
         """Raise ValueError if the folder holds a run with another configuration, or made by another user's file.
 
-        The same data may lie elsewhere, for which they are loaded, and with ``extend`` the run may have fewer epochs.
+        The same data may lie elsewhere, for which they are loaded and where the run finds them from now on; with
+        ``extend`` the run may have fewer epochs.
         """
         if not self.config_file.is_file():
             return
@@ -131,6 +132,7 @@ class RunFolder(Folder):
         places = ("data", "root")
         if not files and any(there[n] != wanted[n] for n in places) and self.read_data():
             self.check_data(load(config), "give another --out")
+            self.move_data(config)
             there |= {n: wanted[n] for n in places}
         changed = [f"with another {n} ({there.get(n)!r}, not {w!r})" for n, w in wanted.items() if there.get(n) != w]
         changed += [f"of another {n} (sha256 {known.get(n)}, not {d})" for n, d in files.items() if known.get(n) != d]

@@ -35,7 +35,7 @@ def initialise(network: nn.Module, config: TrainConfig, splits: Splits) -> None:
         return
     if config.pretrained:
         raise ValueError("init does not go with pretrained=True: training begins from one or from the other")
-    run = RunFolder(Path(config.init))
+    run = RunFolder(config.init)
     try:
         there = run.read_config()
         architecture = ("model", "width", "strides", "final_norm")
@@ -95,12 +95,14 @@ def found_again(run: RunFolder, config: TrainConfig, data: str | None = None, ro
     if data is not None or root is not None:
         return with_own_data(replace(config, data=data or config.data, root=root or config.root))
     home = Path(run.read_data().get("from", "."))
+
+    def now(path: str) -> str:
+        return str(home / path) if not Path(path).expanduser().exists() and (home / path).exists() else path
+
     kind, _, path = config.data.partition(":")
-    if kind in ("folder", "npz") and not Path(path).expanduser().exists() and (home / path).exists():
-        config = replace(config, data=f"{kind}:{home / path}")
-    if not Path(config.root).expanduser().exists() and (home / config.root).exists():
-        config = replace(config, root=str(home / config.root))
-    return config
+    if kind in ("folder", "npz") and now(path) != path:
+        config = replace(config, data=f"{kind}:{now(path)}")
+    return replace(config, root=now(config.root), init=config.init and now(config.init))
 
 
 def load_again(config: TrainConfig) -> Splits:

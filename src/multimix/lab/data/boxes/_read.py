@@ -42,8 +42,8 @@ def load_boxes(spec: str, split: str, *, classes: tuple[str, ...] | None = None)
     if kind not in ("coco", "voc") or not rest:
         raise ValueError(f"data must be coco:PATH or voc:PATH[,PATH...], got {spec!r}")
     if kind == "voc":
-        return _read_voc([Path(path) for path in rest.split(",")], split, classes)
-    boxes = _read_coco(Path(rest), split)
+        return _read_voc([Path(path).expanduser() for path in rest.split(",")], split, classes)
+    boxes = _read_coco(Path(rest).expanduser(), split)
     if classes is not None and boxes.classes != classes:
         there, known = (
             f"{len(names)} classes ({', '.join(names[:4])}{', ...' * (len(names) > 4)})"

@@ -6,7 +6,7 @@ A launcher only starts jobs and says which have ended. What runs have reached is
 import os
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -25,6 +25,7 @@ from multimix.lab.runs.codec import with_own_data
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.folder import RunFolder
 from multimix.lab.train.launch.job import Here, Job, Launcher, Loaded, Pool, State
+from multimix.lab.train.network import data_settings
 
 Name = Literal["local", "ray", "slurm"]
 
@@ -175,6 +176,10 @@ def run_all(runs: Mapping[Path, TrainConfig], launch: Launch) -> None:
     waiting = [job for job in jobs if job.state == "waiting"]
     if not waiting:
         return
+    for job in sorted(jobs, key=lambda job: str(data_settings(job.config))):
+        if job.state == "done":  # others look themselves as they go on
+            with suppress(FileNotFoundError):  # data may lie where the runs go, and not here
+                RunFolder(job.folder).check_data(load(job.config), "give another --out")
     with (
         closing(_launcher(launch, waiting)) as launcher,
         LiveTable(jobs, quiet=launch.quiet, brief=launcher.speaks) as board,
