@@ -238,6 +238,39 @@ def maximum(m, x):
     return m.fc(m.body(m.stem(x)).amax((2, 3)))
 
 
+class Cosines(nn.Module):
+    """Compares directions, as face recognition does."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(u.CLASSES, 8))
+
+    def forward(self, x):
+        return 30 * F.linear(F.normalize(x), F.normalize(self.weight))
+
+
+class SequenceFirst(nn.Module):
+    """Patches before examples, as torch's layers for sequences have them unless they are told."""
+
+    def __init__(self, side):
+        super().__init__()
+        self.stem, self.body, self.fc = nn.Conv2d(3, 8, side, side), nn.Linear(8, 8), nn.Linear(8, u.CLASSES)
+
+    def forward(self, x):
+        return self.fc(self.body(self.stem(x).flatten(2).permute(2, 0, 1)).mean(0))
+
+
+def softened(last):
+    """Return what makes a body whose head, with small weights, ends in a layer."""
+
+    def make():
+        model = u.Body(nn.Sequential(nn.Linear(8, u.CLASSES), last))
+        nn.init.normal_(model.fc[0].weight, std=0.01)
+        return model
+
+    return make
+
+
 def zeroed():
     model = written(maximum)
     nn.init.zeros_(model.fc.weight)
@@ -275,6 +308,25 @@ SPLITS = [
     (lambda: written(u.Body.forward), BODY | {"encoder": "other"}, "encoder: Body never runs 'other' in its forward"),
     (u.Segmenter, DENSE | {"encoder": "body.0"}, "pool(embed(inputs)) is not what enters the head"),
     (u.Segmenter, DENSE | {"head": "aside"}, f"{CALLS} what leaves its head (it is never called"),
+    (softened(nn.Softmax(1)), {}, "ends in Softmax ('fc.1') after its head 'fc.0'"),
+    (softened(nn.Softmax(1)), {"head": "fc"}, "head: what 'fc' of Body gives are probabilities, while methods need"),
+    (softened(nn.Softmin(1)), {"head": "fc"}, "head: what 'fc' of Body gives are probabilities, while methods need"),
+    (softened(nn.Sigmoid()), {"head": "fc", "objective": mm.BinaryCrossEntropy()}, "gives are probabilities"),
+    (softened(nn.Softmax(1)), BODY, "head: what 'fc' of Body gives are probabilities, while methods need"),
+    (lambda: u.Body(Cosines()), {}, "Body returns what 'fc' gives, a Cosines, which is not affine; pass head='fc'"),
+    (lambda: u.Temperature(nn.Sequential(nn.Linear(8, 3), nn.Identity())), {}, "makes a multiple of what its head"),
+    (
+        lambda: SequenceFirst(4),
+        BODY,
+        "is read as (b, r, d), (16, 4, 8), for 4 examples; the batch must be its first ax",
+    ),
+    (
+        lambda: SequenceFirst(8),
+        BODY | {"pool": lambda x: x.mean(0)},
+        "each example by itself; of (1, 4, 8) it makes (4, 8)",
+    ),
+    (u.Body, BODY | {"pool": lambda x: x.mean((2, 3))}, "features (b, r, d) of 'body', (4, 16, 8), do not reach the"),
+    (u.Body, BODY | {"pool": nn.AdaptiveAvgPool2d(1)}, "(4, 16, 8), do not reach the head 'fc': mat1 and mat2 shapes"),
     (lambda: u.Segmenter(nn.Conv2d(6, 4, 3, padding=1)), DENSE, f"{CALLS} what leaves its head (it gets (4, 6, 8, 8)"),
 ]
 HEADS = [  # what the model does in its forward pass, how it is adapted, what the error says

@@ -69,6 +69,15 @@ def test_steps_on_label_maps(method):
     assert all(torch.isfinite(g).all() and g.abs().max() > 0 for g in gradients if g.ndim > 1)
 
 
+@pytest.mark.bad_input
+def test_label_maps_smaller_than_the_outputs():
+    network = adapt(Segmenter(), encoder="body", head="out", dense=True)
+    with pytest.raises(
+        ValueError, match=r"targets, \(2, 2, 9\), must be no smaller than the grid of the outputs, \(4, 6\)"
+    ):
+        mm.ERM()(network, IMAGES, torch.zeros(2, 2, 9).long())
+
+
 def test_labels_of_tokens_with_a_mask():
     model = nn.Sequential(nn.Embedding(9, 6), nn.Dropout(0.5), nn.Linear(6, 4))
     plain = model.forward

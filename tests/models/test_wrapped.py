@@ -155,3 +155,21 @@ def test_a_quantised_head_is_named():
     members = {"__module__": "torch.ao.nn.quantized.modules.linear", "forward": lambda self, x: x[:, :3]}
     with pytest.raises(ValueError, match="'fc' are quantised and take no gradient: adapt the model before that"):
         adapt(Body(type("Linear", (nn.Module,), members)()))(IMAGES)  # torch's own is on its way out
+
+
+@pytest.mark.bad_input
+def test_the_first_batch_inside_a_transform_finds_no_head_and_compares_nothing():
+    model, net = plain()[0].eval(), None
+
+    def loss(parameters):
+        return torch.func.functional_call(Step(net), parameters, (IMAGES, LABELS))
+
+    net = adapt(model)
+    start = {name: parameter.detach() for name, parameter in Step(net).named_parameters()}
+    with pytest.raises(ValueError, match=r"run one before compiling or torch.func, or pass head="):
+        torch.func.grad(loss)(start)
+    net = adapt(model, head="fc")
+    gradients = torch.func.grad(loss)(start)
+    Step(net)(IMAGES, LABELS).backward()
+    for name, parameter in Step(net).named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad)

@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from multimix._modules import evaluating
 from multimix.models._modules import acts_affine, apart, can_be_apart, first_of, listed, random_states
 from multimix.models._network import AdaptedNetwork
 from multimix.models._values import Layout, detached, logits_of
+from multimix.ops import BinaryCrossEntropy, CrossEntropy
 
 
 def check_first_batch(network: AdaptedNetwork, inputs: Any) -> Any:
@@ -30,6 +31,7 @@ def _check_split(network: AdaptedNetwork, inputs: Any) -> None:
     with evaluating(network), torch.no_grad():
         ours = _ours(network, inputs)
         theirs = _theirs(network, inputs, ours)
+    _check_rows(network, ours, len(theirs.logits))
     subject = "pool(embed(inputs)) is not what enters the head"
     found = _difference(ours.embeddings, theirs.embeddings)
     if not found:
@@ -50,15 +52,51 @@ def _check_split(network: AdaptedNetwork, inputs: Any) -> None:
             f"itself: {subject}; {found}. Pass as head= the layer that gives the logits, as encoder= the module "
             "whose output is to be mixed, as pool= a function (b, r, d) -> (b, e) of all that the model does in between"
         )
+    _check_logits(network, ours.logits)
     head, embeddings = network.head_module, cast("Tensor", ours.embeddings)
     if network.head is None or not (head._forward_hooks or head._forward_pre_hooks):
         return
     with evaluating(network):
-        if not acts_affine(network.classify, 10 * embeddings):
+        if not acts_affine(network.classify, embeddings):
             raise ValueError(
                 f"head: a hook on {network.head_name!r} of {type(network.model).__name__} makes it no affine layer; do "
                 "what the hook does in a module of its own, and pass that one as head="
             )
+
+
+def _check_rows(network: AdaptedNetwork, ours: "_Pass", examples: int) -> None:
+    """Raise unless embeddings and what a given function pools them to have a row for each example."""
+    output, name = ours.output, network.encoder_name
+    shape = tuple(output.features.shape)
+    if examples and len(output.features) != examples:
+        raise ValueError(
+            f"encoder: what {name!r} gives is read as (b, r, d), {shape}, for {examples} examples; the batch must be "
+            "its first axis, as with batch_first=True"
+        )
+    if name is None or network.pools_by_mean:
+        return
+    mask = None if output.mask is None else output.mask[:1]
+    with evaluating(network), torch.no_grad(), apart(network):
+        alone = network.pool(replace(output, features=output.features[:1], mask=mask))
+    if len(alone) != 1:
+        raise ValueError(
+            f"pool must take (b, r, d) to (b, e), each example by itself; of {(1, *shape[1:])} it makes "
+            f"{tuple(alone.shape)}"
+        )
+
+
+def _check_logits(network: AdaptedNetwork, logits: Tensor) -> None:
+    """Raise if the head gives probabilities where logits are compared with targets."""
+    objective = getattr(network.objective, "objective", network.objective)
+    if not isinstance(objective, CrossEntropy | BinaryCrossEntropy):
+        return
+    *_, last = network.head_module.modules()
+    shares = logits.shape[-1] > 1 and logits.numel() and logits.amin() >= 0
+    if isinstance(last, nn.Softmax | nn.Sigmoid) or (shares and bool(((logits.sum(-1) - 1).abs() < 0.01).all())):
+        raise ValueError(
+            f"head: what {network.head_name!r} of {type(network.model).__name__} gives are probabilities, while methods"
+            " need the logits themselves; put nn.Identity() in the place of the softmax or sigmoid"
+        )
 
 
 def _difference(ours: Tensor | None, expected: Tensor | None) -> str:
@@ -87,7 +125,7 @@ class _Pass:
     states: list[Tensor]
     gradients: dict[str, Tensor | None]
     has_graph: bool = True  # whether gradients reach further than the embeddings
-    has_mask: bool = False
+    output: Any = None  # an EncoderOutput, of the network alone
 
     def differs(self, other: "_Pass") -> bool:
         """Whether two passes of the same model are not alike, as of one that seeds its own randomness."""
@@ -130,12 +168,20 @@ def _check_training(network: AdaptedNetwork, inputs: Any) -> Any:
 def _ours(network: AdaptedNetwork, inputs: Any, *, embeddings_count: bool = True) -> _Pass:
     with apart(network) as parameters:
         output = network.embed(inputs)
-        embeddings = network.pool(output)
-        states = random_states(network)
-        logits = network.classify(embeddings)
+        try:
+            embeddings = network.pool(output)
+            states = random_states(network)
+            logits = network.classify(embeddings)
+        except (IndexError, RuntimeError, TypeError) as error:
+            if network.encoder_name is None:
+                raise
+            raise ValueError(
+                f"encoder, pool: features (b, r, d) of {network.encoder_name!r}, {tuple(output.features.shape)}, do not"
+                f" reach the head {network.head_name!r}: {error}"
+            ) from error
         gradients = _gradients([embeddings, logits] if embeddings_count else [logits], parameters)
-    shape, has_graph, has_mask = tuple(embeddings.shape), embeddings.requires_grad, output.mask is not None
-    return _Pass(embeddings.detach(), logits.detach(), shape, states, gradients, has_graph, has_mask)
+    shape, has_graph = tuple(embeddings.shape), embeddings.requires_grad
+    return _Pass(embeddings.detach(), logits.detach(), shape, states, gradients, has_graph, output)
 
 
 def _theirs(network: AdaptedNetwork, inputs: Any, ours: _Pass) -> _Pass:
@@ -208,7 +254,7 @@ def _problem(network: AdaptedNetwork, inputs: Any, ours: _Pass, theirs: _Pass) -
         return (
             f"encoder, pool: in training mode {model} does more between {encoder!r} and its head {head!r} than the "
             f"network ({found}): {named or 'something random or of the batch, F.dropout for one'}; leave encoder= out, "
-            f"adapt(model, head={head!r}), or {_instead(network, {} if ours.has_mask else layers)}"
+            f"adapt(model, head={head!r}), or {_instead(network, {} if ours.output.mask is not None else layers)}"
         )
     if found:
         return (

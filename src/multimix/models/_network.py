@@ -149,7 +149,7 @@ class AdaptedNetwork(StagedNetwork):
 
     def embed(self, inputs: Any) -> EncoderOutput:
         """Return the encoder's output, a row for each position or token (prefix tokens, too), one row for a vector."""
-        if not torch.compiler.is_compiling():
+        if not (torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack()):
             self.run_check(inputs)
         encoded, seen = self._encode(self.inputs(inputs))
         raw, mask = padded(encoded)

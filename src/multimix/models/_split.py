@@ -115,7 +115,9 @@ class SplitNetwork(AdaptedNetwork):
     def _entering_head(self, inputs: Any) -> Tensor:
         name, model = self.head_name, type(self.model).__name__
         if not self._is_found:
-            raise ValueError(f"head: {model}'s is found on the first batch; run one before compiling, or pass head=")
+            raise ValueError(
+                f"head: {model}'s is found on the first batch; run one before compiling or torch.func, or pass head="
+            )
         never = f"head: {model} never runs {name!r} in its forward pass"
         entered = run_to(self.head_module, lambda: self.run(inputs), before=True, otherwise=never)
         if not isinstance(entered, Tensor):
@@ -190,6 +192,11 @@ class _Call:
         return isinstance(self.module, nn.Linear) or axes_of(self.module) > 0
 
     @property
+    def is_leaf(self) -> bool:
+        """Whether this layer does something itself."""
+        return not (isinstance(self.module, nn.Identity) or any(True for _ in self.module.children()))
+
+    @property
     def is_changed(self) -> bool:
         """Whether what this call gave was changed in place."""
         return self.left is not None and _version(self.left) != self.version
@@ -245,7 +252,7 @@ class _Trace:
                 "embedding; call it once, or pass encoder= and pool="
             )
         left = calls[0].left
-        given = [value for value in outputs_of(self.output) if left is not None and same(value, left)]
+        given = [] if left is None else self._returns(left)
         if left is None or not given or calls[0].is_changed:
             raise ValueError(self._ending(calls[0]))
         if given[0].ndim == 1:
@@ -266,6 +273,10 @@ class _Trace:
             f"no hook sees what is inside {parts}, which is compiled: compile what comes before the head, or it alone"
         )
 
+    def _returns(self, left: Tensor) -> list[Tensor]:
+        """Return the outputs of the model that are what left a layer."""
+        return [output for output in outputs_of(self.output) if same(output, left)]
+
     def _final(self) -> list[str]:
         """Return the innermost layers that give outputs of the model; an output itself before one of equal values."""
         found = set()
@@ -283,11 +294,15 @@ class _Trace:
             return f"head: {self.kind} returns what {listed(final)} gives, not {name!r}"
         if head.is_changed:
             return f"{subject} changes in place what its head {name!r} gives, {_NEEDS}; leave that out"
+        given = [call for call in self.calls if call.left is not None and self._returns(call.left)]
+        if bent := [call for call in given if any(p.ndim > 1 for p in call.module.parameters(recurse=False))]:
+            kind, name = type(bent[0].module).__name__, bent[0].name
+            return f"{subject} returns what {name!r} gives, a {kind}, which is not affine; pass head={name!r}"
         output = first_output(self.output)
         if head.left is None and isinstance(output, Tensor):
             return f"{subject} {_of_positions(head, output) or f'makes its logits in no layer; {self._advice()}'}"
         after = self.calls[self.calls.index(head) + 1 :]
-        if leaves := [call for call in after if not any(True for _ in call.module.children())]:
+        if leaves := [call for call in after if call.is_leaf]:
             layers = ", ".join(f"{type(call.module).__name__} ({call.name!r})" for call in leaves[:3])
             advice = f"put nn.Identity() in the place of {listed([call.name for call in leaves], 3)}"
             return f"{subject} ends in {layers} after its head {name!r}, {_NEEDS}; {advice}"
