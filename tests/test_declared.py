@@ -50,6 +50,7 @@ REFUSED = [
     ("share", 1.5, ValueError, "must lie in [0, 1], got 1.5"),
     ("share", nan, ValueError, "must lie in [0, 1], got nan"),
     ("share", "x", TypeError, "must be a number, got 'x'"),
+    ("sides", "x" * 300, TypeError, "must be a tuple of integers, got a value of type str"),
     ("name", b"x", TypeError, "must be a text, got b'x'"),
     ("on", 1, TypeError, "must be True or False, got 1"),
     ("most", 10, ValueError, "must be at most 9, got 10"),

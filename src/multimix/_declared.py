@@ -27,6 +27,7 @@ __all__ = [
     "Positive",
     "check",
     "check_fields",
+    "shown",
 ]
 
 Count = Annotated[int, Ge(1)]
@@ -73,6 +74,15 @@ def check(annotation: Any, **values: object) -> None:
     kinds = _kinds(annotation)
     for name, value in values.items():
         _check(name, value, kinds)
+
+
+def shown(value: object) -> str:
+    """Return a value as a message of one line shows it: its type alone where its text is long."""
+    text = repr(value)
+    return text if len(text) <= _LONG and "\n" not in text else f"a value of type {type(value).__name__}"
+
+
+_LONG = 200
 
 
 @dataclass(frozen=True)
@@ -140,8 +150,8 @@ def _check(name: str, value: object, kinds: tuple[_Kind, ...]) -> None:
     if not kinds or any(kind.holds(value) for kind in fitting):
         return
     if not fitting:
-        raise TypeError(f"{name} must be {' or '.join(dict.fromkeys(k.words for k in kinds))}, got {value!r}")
-    raise ValueError(f"{name} must {' or '.join(dict.fromkeys(k.asks(value) for k in fitting))}, got {value!r}")
+        raise TypeError(f"{name} must be {' or '.join(dict.fromkeys(k.words for k in kinds))}, got {shown(value)}")
+    raise ValueError(f"{name} must {' or '.join(dict.fromkeys(k.asks(value) for k in fitting))}, got {shown(value)}")
 
 
 @cache

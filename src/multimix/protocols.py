@@ -24,6 +24,8 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 from typing_extensions import Self, TypedDict
 
+from multimix._declared import shown
+
 _T = TypeVar("_T")
 
 
@@ -272,6 +274,7 @@ _INSTEAD = {
         ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"),
         "wrap a module of your own that holds net and calls the method on it in its forward pass",
     ),
+    "AveragedModel": "give the network inside it, averaged.module",
     _COMPILED: "give net as it is and compile its encoder: net.embed = torch.compile(net.embed)",
 }
 """What to write in place of a wrapper around a network, by the wrapper's name."""
@@ -317,8 +320,9 @@ def pool(network: Network, output: EncoderOutput) -> Float[Tensor, "b *r e"]:
 
 def check_method(name: str, method: object) -> None:
     """Raise TypeError unless ``method``, the argument of this name, is an instance of a method."""
-    if isinstance(method, type) or not callable(method):
-        raise TypeError(f"{name} must be a method such as MultiMix(), got {method!r}")
+    no_method = isinstance(method, nn.Module) and not hasattr(type(method), "name")  # a network, for one
+    if isinstance(method, type) or not callable(method) or no_method:
+        raise TypeError(f"{name} must be a method such as MultiMix(), got {shown(method)}")
 
 
 def require_part(network: object, part: str) -> None:

@@ -127,6 +127,8 @@ SUM = "probabilities must be 2 numbers that sum to 1"
         (lambda: Until(Mixup), TypeError, "method must be a method such as MultiMix"),
         (lambda: Until(Mixup(), then="erm"), TypeError, "then must be a method such as MultiMix"),
         (lambda: Until(Mixup(), 1.1), ValueError, r"fraction must lie in \[0, 1\], got 1.1"),
+        (lambda: Until(Mixup()).at(30), ValueError, r"progress must lie in \[0, 1\], got 30"),
+        (lambda: Alternate((toy.images(), Mixup())), TypeError, "methods must .* got a value of type Toy$"),
         (lambda: Chain(AlignMix(), ERM()), TypeError, "first must be a method that mixes inputs, such as Mixup"),
         (lambda: Chain(AutoMix(), ERM()), TypeError, "first must be trained by no loss of its own, which Chain would"),
         (lambda: Chain(Mixup(), MultiMix), TypeError, "then must be a method"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 import cases
 import laws
@@ -78,6 +79,7 @@ WRONG = {
     "a plain model": (lambda: nn.Linear(3, 5), "got Linear, which has no embed, pool, classify, head"),
     "a function": (lambda: lambda x: x, "got function, which has no embed"),
     "nothing": (lambda: None, "got NoneType, which has no embed"),
+    "an average": (lambda: AveragedModel(toy.vectors()), "got AveragedModel; give the network inside it"),
     "a class": (lambda: toy.Toy, "got the class Toy$"),
     **{  # known by their names: without a process group they cannot be built
         name: (type(name, (nn.Module,), {}), f"got {name}; wrap a module of your own that holds net")

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import Unpack
 
-from multimix._declared import Checked, Fraction
+from multimix._declared import Checked, Fraction, check
 from multimix.methods._predict import MixesInputs, begin
 from multimix.methods.mixup import ERM
 from multimix.ops import Rows, accurate, check_generator, objective_of
@@ -149,7 +149,8 @@ class Until(Checked, Stateful):
         self._progress = 0.0
 
     def at(self, progress: float) -> None:
-        """Hear how much of training is done, from 0 to 1."""
+        """Hear how much of training is done, from 0 to 1; raise ValueError if that is an epoch, say."""
+        check(Fraction, progress=progress)
         self._progress = progress
 
     def forward(self, network: Network, inputs: Any, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
