@@ -205,6 +205,18 @@ WRONG_VALUES = [
     (lambda: ops.as_probabilities(torch.zeros(3, 5).long(), 5), INTEGER_ROWS),
     (lambda: ops.as_probabilities(torch.tensor([[2, -1, 0, 0, 0]] * 3), 5), INTEGER_ROWS),
     (lambda: ops.as_probabilities(torch.rand(6, 1), 5), "targets … (b, 5), got (6, 1); values to predict"),
+    (
+        lambda: CrossEntropy().targets(torch.rand(6, 8, 8), 5),
+        "targets … got (6, 8, 8); label maps (b, h, w) are integers",
+    ),
+    (
+        lambda: CrossEntropy().targets(torch.rand(6, 5, 8, 8), 5),
+        "targets … got (6, 5, 8, 8); label maps … position (b, r, 5)",
+    ),
+    (
+        lambda: BinaryCrossEntropy().targets(torch.rand(6, 1, 8, 8), 1),
+        "targets … got (6, 1, 8, 8); at every position (b, r, 1), of",
+    ),
     (lambda: ops.as_probabilities(SEVERAL, 3), "targets must have rows that … off by 1; several labels"),
     (lambda: ops.as_probabilities(LABELS - 100, 5), "targets must … got -100; CrossEntropy(ignore_index=-100)"),
     (lambda: CrossEntropy().targets(LABELS + 253, 5), "targets … got 255; CrossEntropy(ignore_index=255)"),

@@ -280,7 +280,9 @@ def on_grid(grid: tuple[int, ...] | None, targets: Tensor, outputs: Tensor) -> T
     """Return label maps (b, h, w) at the positions of a grid that have outputs (b, r, k); others as they are."""
     if outputs.ndim != 3 or not is_label_map(targets) or not grid or len(grid) != 2:
         return targets
-    sides = zip(grid, targets.shape[1:], strict=True)
+    sides = list(zip(grid, targets.shape[1:], strict=True))
+    if any(full < n for n, full in sides):
+        raise ValueError(f"targets, {tuple(targets.shape)}, must be no smaller than the grid of the outputs, {grid}")
     centres = ((torch.arange(n, device=targets.device) + 0.5) * (full / n) for n, full in sides)
     rows, columns = (centre.long() for centre in centres)
     return targets[:, rows][:, :, columns]

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from multimix import _declared
-from multimix._declared import Checked, Count, Ge, Interval
+from multimix._declared import Checked, Count, Ge, Interval, shown
 
 _ROW_SUM_TOLERANCE = 1e-2  # loose enough for weights in bfloat16, tight enough for what was never normalised
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -85,7 +85,7 @@ def check_generator(generator: object) -> None:
     if generator is None or isinstance(generator, Generator):
         return
     seeded = f"; take torch.Generator().manual_seed({generator})" if isinstance(generator, Integral) else ""
-    raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}{seeded}")
+    raise TypeError(f"generator must be a torch.Generator or None, got {shown(generator)}{seeded}")
 
 
 def home_of(generator: Generator | None, device: Device) -> Device:
@@ -233,8 +233,11 @@ def check_target_form(targets: Tensor, num_classes: int, *, partial: bool = Fals
     Where ``partial``, probabilities may sum to less than 1: labels that are ignored, and what was mixed of such.
     """
     if targets.is_floating_point():
-        values = "; values to predict are for SquaredError, class indices are integers"
-        hint = values if targets.shape[1:].numel() == 1 else ""
+        hint = ""
+        if targets.ndim > 2:
+            hint = f"; label maps (b, h, w) are integers, probabilities at every position (b, r, {num_classes})"
+        elif targets.shape[1:].numel() == 1:
+            hint = "; values to predict are for SquaredError, class indices are integers"
         check_shape("targets that are probabilities", targets, "b", num_classes, hint=hint)
         check_simplex("targets", targets, hint=f"; {_SEVERAL_LABELS}", partial=partial)
     elif targets.is_complex() or targets.dtype == torch.bool:

@@ -204,7 +204,8 @@ class CrossEntropy(_Weighted):
             return targets.to(dtype)
         check_tensor("targets", targets)
         if targets.is_floating_point():
-            rows = targets.flatten(0, 1) if targets.ndim == 3 else targets
+            by_position = targets.ndim == 3 and targets.shape[-1] == outputs
+            rows = targets.flatten(0, 1) if by_position else targets
             check_target_form(rows, outputs, partial=self.ignore_index is not None)
             rows = targets.to(dtype)
             if len(self.beside) == 1:
@@ -343,7 +344,11 @@ def _values(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
         raise TypeError(f"targets must be real numbers, got {targets.dtype}")
     values = targets.unsqueeze(-1) if targets.ndim == 1 and outputs == 1 else targets
     if values.ndim not in (2, 3) or values.shape[-1] != outputs:
-        hint = "" if targets.is_floating_point() or targets.ndim > 1 else "; class indices are for CrossEntropy"
+        hint = ""
+        if targets.ndim > 2:
+            hint = f"; at every position (b, r, {outputs}), of maps (b, k, h, w) maps.flatten(2).transpose(1, 2)"
+        elif targets.ndim == 1 and not targets.is_floating_point():
+            hint = "; class indices are for CrossEntropy"
         raise ValueError(f"targets must have one number an output, (b, {outputs}), got {tuple(targets.shape)}{hint}")
     return values.to(dtype)
 
