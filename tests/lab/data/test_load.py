@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import resize
 
 from data.trees import nhwc
 from multimix.lab.data import Files, Images, load
+from multimix.lab.data._arrays import read_own
 from multimix.lab.data._sets import shares, stratified
 
 
@@ -136,6 +137,18 @@ def test_grey_images_and_flat_labels(archive, arrays, dtype):
     splits = load(archive(arrays), validation=0.0)
     assert splits.shape == (1, 5, 4)
     assert np.array_equal(nhwc(splits.train)[..., 0], arrays["train_images"])
+
+
+def test_tensors_of_a_users_own_are_arrays_and_other_names_are_said(arrays, monkeypatch):
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    tensors["train_images"] = (tensors["train_images"] / 255).requires_grad_()
+    monkeypatch.setattr("multimix.lab.data._arrays.called", lambda _: tensors | {"valid_images": [1]})
+    parts = read_own("own.py:load")
+    assert np.array_equal(nhwc(parts.train), arrays["train_images"])
+    assert parts.notes == ["left out, arrays of other names than those that are read: valid_images"]
+    monkeypatch.setattr("multimix.lab.data._arrays.called", lambda _: {"train_images": [[1], [2, 3]]})
+    with pytest.raises(ValueError, match=r"own\.py:load: train_images must be an array, which it cannot be made: "):
+        read_own("own.py:load")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

@@ -10,7 +10,17 @@ from multimix.lab.data._batches import Augment, Batches, Crops, normalise
 from multimix.lab.data._identity import difference, identity
 from multimix.lab.data._load import DATASETS, load
 from multimix.lab.data._pixels import UnreadableError
-from multimix.lab.data._sets import Files, Images, ImageSet, Splits, first_of, ignoring, labelled, seed_of
+from multimix.lab.data._sets import (
+    Files,
+    Images,
+    ImageSet,
+    Splits,
+    classes_told,
+    first_of,
+    ignoring,
+    labelled,
+    seed_of,
+)
 
 __all__ = [
     "DATASETS",
@@ -22,6 +32,7 @@ __all__ = [
     "Images",
     "Splits",
     "UnreadableError",
+    "classes_told",
     "difference",
     "first_of",
     "identity",

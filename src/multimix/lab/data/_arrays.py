@@ -65,7 +65,15 @@ def read_own(reference: Reference, ignore_index: int | None = None) -> Parts:
         return Parts(found.train, found.test, found.validation, (found.mean, found.std))
     if not isinstance(found, Mapping):
         raise ValueError(f"{reference} must return {_CONTRACT}; got {type(found).__name__}")
-    return _parts({str(key): np.asarray(value) for key, value in found.items()}, str(reference), ignore_index)
+    arrays = {str(key): _as_array(value, f"{reference}: {key}") for key, value in found.items()}
+    return _parts(arrays, str(reference), ignore_index)
+
+
+def _as_array(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value.numpy(force=True) if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array, which it cannot be made: {one_line(error)}") from error
 
 
 def _parts(arrays: Arrays, origin: str, ignored: int | None) -> Parts:
@@ -73,7 +81,10 @@ def _parts(arrays: Arrays, origin: str, ignored: int | None) -> Parts:
     own_validation = any(key.startswith("val_") for key in arrays)
     validation = _split(arrays, origin, "val", ignored, train) if own_validation else None
     one_each = train.labels.ndim == 2 and bool((train.labels.sum(1) == 1).all())
-    notes = (_ONE_EACH,) * one_each
+    notes = [_ONE_EACH] * one_each
+    known = {f"{split}_{what}" for split in ("train", "val", "test") for what in ("images", "labels")}
+    if others := [key for key in arrays if key not in known | {"label_names"}]:
+        notes.append(f"left out, arrays of other names than those that are read: {', '.join(others)}")
     return Parts(train, _split(arrays, origin, "test", ignored, train), validation, notes=notes)
 
 

@@ -177,10 +177,10 @@ def _splits(root: Path, survey: Survey) -> dict[str, Path]:
 
 def _roles(root: Path, folders: list[Path], survey: Survey) -> dict[str, Path]:
     """Return folders by what their names say; where none is a usual one, what a word says, as in seg_train."""
-    named = {folder: _ROLES.get(folder.name.lower()) for folder in folders}
-    if not any(named.values()):
+    named = {folder: _ROLES[folder.name.lower()] for folder in folders if folder.name.lower() in _ROLES}
+    if not named:
         words = {folder: {_ROLES.get(word) for word in re.findall("[a-z]+", folder.name.lower())} for folder in folders}
-        worded = {folder: found.pop() for folder in folders if len(found := words[folder] - {None}) == 1}
+        worded = {folder: role for folder, roles in words.items() if len(roles - {None}) == 1 for role in roles if role}
         if {"train"} < set(worded.values()) and (len(worded) == len(folders) or all(_content(f)[0] for f in worded)):
             named = worded
             survey.notes.append("by their names, " + ", ".join(f"{f.name} is {role}" for f, role in worded.items()))
@@ -188,8 +188,7 @@ def _roles(root: Path, folders: list[Path], survey: Survey) -> dict[str, Path]:
     for folder, role in named.items():
         if role in found:
             raise ValueError(f"{root} holds {found[role].name} and {folder.name}, which are both the {role} images")
-        if role is not None:
-            found[role] = folder
+        found[role] = folder
     return found
 
 

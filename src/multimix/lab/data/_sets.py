@@ -119,6 +119,16 @@ class Splits:
     notes: tuple[str, ...] = ()
     """What a source was found to hold, how it was understood and what was left out, a line each."""
 
+    def __post_init__(self) -> None:
+        for name, part in (("validation", self.validation), ("test", self.test)):
+            if part is not None and part.labels.ndim != self.train.labels.ndim:
+                kinds = {1: "one class an image", 2: "several labels an image"}
+                ours, theirs = kinds[part.labels.ndim], kinds[self.train.labels.ndim]
+                raise ValueError(f"the {name} set must be as the training set, of {theirs}, got one of {ours}")
+            if part is not None and part.classes != self.classes:
+                ours, theirs = classes_told(part.classes), classes_told(self.classes)
+                raise ValueError(f"the {name} set must have the classes of the training set, {theirs}, got {ours}")
+
     @property
     def multi_label(self) -> bool:
         """Whether an image may have several labels, or none, instead of one class."""
@@ -133,6 +143,11 @@ class Splits:
     def shape(self) -> tuple[int, int, int]:
         """Shape (c, h, w) of one image."""
         return self.train.shape
+
+
+def classes_told(classes: tuple[str, ...]) -> str:
+    """Return how many classes there are and the first few, for a message."""
+    return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' * (len(classes) > 4)})"
 
 
 def labelled(part: ImageSet) -> ImageSet:
@@ -168,13 +183,6 @@ class Parts:
     validation: ImageSet | None = None
     statistics: Statistics | None = None  # those the field uses, where it agrees on some
     notes: Sequence[str] = ()  # what was found and left out, a line each
-
-    def __post_init__(self) -> None:
-        for name, part in (("validation", self.validation), ("test", self.test)):
-            if part is not None and part.labels.ndim != self.train.labels.ndim:
-                kinds = {1: "one class an image", 2: "several labels an image"}
-                ours, theirs = kinds[part.labels.ndim], kinds[self.train.labels.ndim]
-                raise ValueError(f"the {name} set must be as the training set, of {theirs}, got one of {ours}")
 
     def mapped(self, change: Callable[[ImageSet], ImageSet]) -> "Parts":
         """Return the parts with ``change`` made to each set, the training set first."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from multimix import ops
 from multimix.lab._code import Code, digests
-from multimix.lab.data import Splits, difference, identity
+from multimix.lab.data import Splits, classes_told, difference, identity
 from multimix.lab.runs.codec import code_of, from_json
 from multimix.lab.runs.folder import Folder, describe_config
 from multimix.lab.train.config import TrainConfig
@@ -32,10 +32,7 @@ class Facts:
     def check(self, splits: Splits) -> None:
         """Raise ValueError unless a data set has the classes and the images that the network was trained for."""
         if splits.classes != self.classes:
-            ours, theirs = (
-                f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' * (len(classes) > 4)})"
-                for classes in (self.classes, splits.classes)
-            )
+            ours, theirs = classes_told(self.classes), classes_told(splits.classes)
             raise ValueError(f"the run was trained on {ours}, but data {splits.name} has {theirs}")
         if splits.shape != self.shape:
             raise ValueError(

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 from multimix._declared import Count, Ge, check
 from multimix.lab.data._folder import after
 from multimix.lab.data._pixels import suffixes
+from multimix.lab.data._sets import classes_told
 from multimix.lab.data.boxes._sets import BoxSet, Draft, Photo
 
 Entry = dict[str, Any]
@@ -45,11 +46,8 @@ def load_boxes(spec: str, split: str, *, classes: tuple[str, ...] | None = None)
         return _read_voc([Path(path).expanduser() for path in rest.split(",")], split, classes)
     boxes = _read_coco(Path(rest).expanduser(), split)
     if classes is not None and boxes.classes != classes:
-        there, known = (
-            f"{len(names)} classes ({', '.join(names[:4])}{', ...' * (len(names) > 4)})"
-            for names in (boxes.classes, classes)
-        )
-        raise ValueError(f"{boxes.name} has {there}, but {known} in the same order were expected")
+        known = f"{classes_told(classes)} in the same order"
+        raise ValueError(f"{boxes.name} has {classes_told(boxes.classes)}, but {known} were expected")
     return boxes
 
 
