@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
@@ -73,6 +73,18 @@ def test_methods_that_want_images_say_so():
         if not case.vectors:
             with pytest.raises(ValueError, match=r"inputs must be images of shape \(b, c, h, w\)"):
                 cases.run(case.make(), toy.vectors(), *toy.batch(7, 8))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("method", [Mixup(), CutMix(), PuzzleMix()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "spoil", [Tensor.to_sparse, lambda x: torch.nested.nested_tensor(list(x))], ids=["sparse", "nested"]
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_inputs_that_cannot_be_mixed_are_named(method, spoil):
+    network, inputs, targets = cases.images()
+    with pytest.raises(TypeError, match=rf"inputs must be a dense tensor for {type(method).__name__}, got one that is"):
+        method(network, spoil(inputs), targets)
 
 
 WRONG = {

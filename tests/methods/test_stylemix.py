@@ -311,6 +311,21 @@ def test_official_taps_are_those_after_the_first_relu_of_each_block(files):
             torch.testing.assert_close(tap, encoder[:end](inputs), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("cls", BOTH)
+def test_hosts_may_convert_it_or_have_another_default_precision(cls):
+    inputs, targets = toy.batch(4, 3, 8, 8, dtype=torch.float64)
+    torch.set_default_dtype(torch.float64)
+    try:
+        built = cls(prob=1.0)
+        built.prepare(None)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for method in (built, built.double()):
+        mixed, _ = method.mix(inputs, targets, num_classes=5, generator=seeded())
+        assert mixed.dtype == torch.float64
+        assert mixed.isfinite().all()
+
+
 @pytest.mark.bad_input
 def test_other_files_are_refused(files, tmp_path):
     paths = files[0]

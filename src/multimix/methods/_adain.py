@@ -75,7 +75,7 @@ class Autoencoder(nn.Module):
 
     def _enter(self, images: Tensor) -> Tensor:
         """Return images of three channels, of the working size, in the precision of the weights."""
-        images = images.float()
+        images = images.to(next(self.buffers()).dtype)
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         if self.size is None:
@@ -103,7 +103,7 @@ class SmallAutoencoder(Autoencoder):
         # at last the three colours of 2 x 2 pixels
         layers = [_initial(after, before, generator) for after, before in ((32, 48), (12, 32))]
         self.shapes = [weight.shape for weight, _ in layers]
-        weights = torch.cat([part.flatten() for layer in layers for part in layer])
+        weights = torch.cat([part.flatten() for layer in layers for part in layer]).float()
         # The decoder's are one vector, which a step replaces: a graph that holds the old one stays valid.
         self.register_buffer("weights", weights)
         self.register_buffer("first", torch.zeros_like(weights))

@@ -147,6 +147,10 @@ class MixesInputs(Predicts):
 
     def check(self, inputs: Any, targets: Tensor) -> None:
         """Raise unless this is a mini-batch of numbers, and of images if it has to be, that can be mixed."""
+        if isinstance(inputs, Tensor) and (inputs.is_nested or inputs.layout != torch.strided):
+            raise TypeError(
+                f"inputs must be a dense tensor for {type(self).__name__}, got one that is nested or sparse"
+            )
         check_batch(inputs, targets)
         if getattr(self, "needs_gradients", False) and torch.is_inference_mode_enabled():
             raise RuntimeError(
