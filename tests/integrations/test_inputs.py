@@ -218,6 +218,8 @@ def test_bad_arguments_are_named(toy):
         TimmMixup(num_classes=4, objective=SquaredError())(toy.images, torch.randn(36, 4))
     with pytest.raises(ValueError, match="inputs must be images and labels of a mini-batch, got dict"):
         MixCollate(num_classes=4)([{"image": toy.images[0], "label": 1}])
+    with pytest.raises(ValueError, match="a mini-batch, got Tensor, Tensor, Tensor"):
+        MixCollate(num_classes=4)([(image, 1, 7) for image in toy.images])
     for given, got in (((toy.images,), "Tensor"), ((), "nothing")):
         with pytest.raises(ValueError, match=f"inputs must be images and labels of a mini-batch, got {got}"):
             MixTransform(num_classes=4)(*given)

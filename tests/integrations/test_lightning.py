@@ -220,6 +220,8 @@ def test_bad_arguments_are_named(toy):
         (ValueError, "weight_decay must be left out with an optimizer", {"optimizer": sgd, "weight_decay": 0.1}),
         (ValueError, "learning_rate must be at least 0, got -1", {"learning_rate": -1}),
         (TypeError, "seed must be an integer or None, got 0.5", {"seed": 0.5}),
+        (TypeError, r"optimizer must be a function or None, got SGD", {"optimizer": sgd(toy.model.parameters())}),
+        (TypeError, "scheduler must be a function or None, got 'cosine'", {"scheduler": "cosine"}),
     ):
         with pytest.raises(kind, match=said):
             MultiMixModule(several, **options)
@@ -228,17 +230,22 @@ def test_bad_arguments_are_named(toy):
     mapping = loader(toy, StackDataset(image=toy.images, label=toy.labels))
     with pytest.raises(ValueError, match="a mapping with 'labels', got dict of image, label; pass unpack="):
         fit(MultiMixModule(several), mapping)
+    with pytest.raises(TypeError, match="weights must be a tensor, got list"):
+        fit(MultiMixModule(toy.adapt(toy.model), unpack=lambda batch: (*batch, [1.0] * 9)), loader(toy))
     own, manual = Own(toy.model), Own(toy.model)
     manual.automatic_optimization = False
     for module, callback, said in (
         (own, MultiMixCallback(mm.Mixup(), model="net"), r"model must name a module of Own \(model\), got 'net'"),
         (own, MultiMixCallback(mm.methods.AdaMixUp(), **SPLIT), "method adamixup learns parameters of its own"),
         (manual, MultiMixCallback(mm.Mixup(), **SPLIT), "automatic_optimization"),
+        (MultiMixModule(several, "cutmix"), MultiMixCallback(), r"got MultiMixModule with CutMix\("),
     ):
         with pytest.raises(ValueError, match=said):
             fit(module, loader(toy), callback)
     unlabelled = DataLoader(TensorDataset(toy.images), batch_size=9)
-    with pytest.raises(ValueError, match=r"batch must be a pair .* or a mapping with 'labels', got list; pass unpack="):
+    with pytest.raises(
+        ValueError, match=r"batch must be a pair .* or a mapping with 'labels', got list of Tensor; pass unpack="
+    ):
         fit(MultiMixModule(toy.adapt(toy.model)), unlabelled)
 
 
@@ -362,6 +369,41 @@ def test_predicts_with_and_without_targets(toy):
     ):
         found = trainer_of().predict(module_, DataLoader(data, batch_size=7))
         torch.testing.assert_close(torch.cat(found), toy.twin(toy.images))
+
+
+@ways
+@pytest.mark.parametrize(
+    ("precision", "dtype", "close"), [("64-true", torch.float64, 1e-7), ("bf16-true", torch.bfloat16, 1e-4)]
+)
+def test_a_teacher_has_the_precision_of_the_trainer(toy, way, precision, dtype, close):
+    twin = toy.adapt(toy.twin.to(dtype))
+    batches = [(images.to(dtype), labels) for images, labels in toy.batches]
+    expected = toy.own_loop(twin, toy.methods["distilled"](), batches)
+    losses, _ = way(toy, toy.methods["distilled"](), epochs=1, precision=precision)
+    assert losses == pytest.approx(expected, rel=close)
+
+
+def test_layers_that_are_unfrozen_later_follow_the_schedule(toy):
+    class Unfreeze(pl.callbacks.BaseFinetuning):
+        def freeze_before_training(self, module):
+            self.freeze(module.model.body)
+
+        def finetune_function(self, module, epoch, optimizer):
+            if epoch == 1:
+                self.unfreeze_and_add_param_group(module.model.body, optimizer, lr=0.5)
+
+    module = MultiMixModule(toy.adapt(toy.model), mm.Mixup(), learning_rate=0.1)
+    rates = []
+    optimizer_step = MultiMixModule.optimizer_step
+    module.optimizer_step = lambda *given, **options: (
+        rates.append([group["lr"] for group in trainer.optimizers[0].param_groups]),
+        optimizer_step(module, *given, **options),
+    )
+    trainer = trainer_of(Unfreeze(), epochs=2)
+    trainer.fit(module, loader(toy))
+    share = [0.5 * (1 + torch.tensor(torch.pi * step / 8).cos().item()) for step in range(8)]
+    assert [rate[0] for rate in rates] == pytest.approx([0.1 * s for s in share])
+    assert [rate[1] for rate in rates[5:]] == pytest.approx([0.5 * s for s in share[5:]])
 
 
 @pytest.mark.parametrize("optimizer", [None, sgd], ids=["adamw", "own"])

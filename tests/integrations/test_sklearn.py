@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_blobs
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.class_weight import compute_class_weight
@@ -225,6 +225,9 @@ def test_labels_of_which_several_hold(form, dtype):
     assert fitted.predict(x).dtype == dtype
     assert fitted.score(x, y) > 0.9
     assert cross_val_score(fitted, x, y, cv=2, scoring="roc_auc").min() > 0.9  # MLPClassifier has NaN for two labels
+    assert fitted.classes_.tolist() == [[0, 1], [0, 1]]
+    apart = cross_val_predict(fitted, x, y, cv=KFold(2), method="predict_proba")
+    assert np.array_equal(apart[45:], clone(fitted).fit(x[:45], y[:45]).predict_proba(x[45:]))
 
 
 def test_settings_of_the_method_are_parameters():
@@ -354,6 +357,16 @@ MultiMixClassifier(network=lambda f, c: ONCE, epochs=1).fit(*blobs())
             ValueError,
             "class_weight must be None for a network that is trained for",
         ),
+        (
+            {"network": lambda f, c: perceptron(7, 3, (4,))},
+            ValueError,
+            r"network must take rows \(90, 5\) in float32: mat1",
+        ),
+        (
+            {"network": lambda f, c: nn.Sequential(nn.BatchNorm1d(f), nn.Linear(f, c)), "batch_size": 89},
+            ValueError,
+            "batch_size=89 of 90 samples leaves a mini-batch of a single one, of which batch normalisation",
+        ),
         ({"network": lambda f, c: 1}, TypeError, r"network must return a torch\.nn\.Module, got int"),
         ({"method": mm.CutMix()}, ValueError, "inputs must be"),
     ],
@@ -379,6 +392,17 @@ LABELS = several(blobs()[1])
         (MultiMixClassifier(class_weight="balanced"), {"y": LABELS}, "class_weight must be None where y has several"),
         (MultiMixClassifier(method="multimix-recommended"), {"y": LABELS}, "confidence must be None for BinaryCrossEn"),
         (MultiMixRegressor(method="multimix-recommended"), {"y": LABELS}, "confidence must be None for SquaredErr"),
+        (
+            MultiMixClassifier(),
+            {"y": np.where(LABELS[:, 0], "a", None)},
+            "y must have all its values, got 60 that are missing",
+        ),
+        (
+            MultiMixClassifier(),
+            {"y": np.array(["a", 1] * 45, object)},
+            "y must hold classes of one kind, got int, str",
+        ),
+        (MultiMixRegressor(), {"y": ["a"] * 90}, "y must hold numbers: could not convert string to float: .*'a'"),
         (MultiMixClassifier(), {"x": 1e200 * blobs()[0]}, "X must have columns whose variance float64 can hold"),
         (MultiMixRegressor(), {"x": 1e-200 * blobs()[0]}, "X must have columns whose variance float64 can hold"),
         (MultiMixRegressor(), {"y": 1e200 * blobs()[0]}, "y must have columns whose variance float64 can hold"),

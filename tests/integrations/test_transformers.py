@@ -210,6 +210,26 @@ def test_objective_is_trained_and_judged_by(toy, tmp_path, wrap, objective, targ
     assert trainer.evaluate(data)["eval_loss"] == pytest.approx(whole, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "rows", "loss"),
+    [
+        (None, torch.eye(4)[torch.arange(36) % 4].long(), lambda x, y: F.cross_entropy(x, y.double())),
+        ("multi_label_classification", SEVERAL.long(), lambda x, y: F.binary_cross_entropy_with_logits(x, y.double())),
+    ],
+    ids=["one-hot", "labels"],
+)
+@pytest.mark.parametrize("name", ["labels", "target"])
+def test_integers_and_labels_by_another_name_are_judged_as_they_are_trained_on(toy, tmp_path, kind, rows, loss, name):
+    model = vit()
+    model.config.problem_type = kind
+    data = [{"pixel_values": x, name: y} for x, y in zip(toy.images, rows, strict=True)]
+    args = settings(tmp_path, label_names=[name], per_device_eval_batch_size=7, num_train_epochs=1)
+    trainer = MultiMixTrainer(model, args, method=mm.MultiMix(tuples=8), train_dataset=data, **VIT)
+    trainer.train()
+    found = trainer.evaluate(data)["eval_loss"]
+    assert found == pytest.approx(loss(model.eval()(toy.images).logits.double(), rows).item(), abs=1e-6)
+
+
 class Logits(nn.Module):
     def __init__(self, model):
         super().__init__()

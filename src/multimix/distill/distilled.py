@@ -11,9 +11,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import Self
 
 from multimix._declared import Checked, Fraction, Interval, check
-from multimix._modules import copied, fingerprint
+from multimix._modules import as_module, copied, fingerprint
 from multimix.ops import CrossEntropy, Rows, accurate, batch_size, check_examples, check_fit, objective_of, rows_of
-from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method, check_network
+from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method, check_network, submethods
 
 BufferRule = Literal["copy", "average"]
 Momentum = Annotated[float, Interval(ge=0, lt=1)]
@@ -88,13 +88,6 @@ class EMATeacher(nn.Module):
             return self.network(inputs)
 
 
-def as_module(network: object) -> nn.Module:
-    """Return ``network`` as the torch module that it must be to be averaged, or raise TypeError."""
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"network must be a torch module, got {type(network).__name__}")
-    return network
-
-
 @dataclass(eq=False)
 class SelfDistilled(Checked, Stateful):
     r"""Interpolate a teacher's soft predictions as the labels are: ``gamma * labels + (1 - gamma) * teacher``.
@@ -102,7 +95,8 @@ class SelfDistilled(Checked, Stateful):
     The teacher is a moving average of the network. Give two views of each mini-batch, ``inputs = (view_1, view_2)``:
     the student sees the first, the teacher the second; a single tensor serves both. In a loop of your own the teacher
     follows by itself: at each call it first absorbs what the optimiser has done since the last one. A loop that calls
-    ``after_step`` does so after every step; it saves the look at the parameters, for which a GPU has to be waited for.
+    ``after_step`` does so after every step; it saves the look at the parameters, for which a GPU has to be waited for,
+    and an optimiser that moves them for another look in between, as SAM's does, needs it.
 
     Reference:
         Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", section 3.3, equation (9). The
@@ -131,6 +125,8 @@ class SelfDistilled(Checked, Stateful):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_method("method", self.method)
+        if any(isinstance(inner, SelfDistilled) for inner in submethods(self.method)):
+            raise ValueError("method must have no teacher of its own, got another SelfDistilled in it")
         self.ema: EMATeacher | None = None
         self.register_buffer("_seen", None)
 
@@ -142,6 +138,17 @@ class SelfDistilled(Checked, Stateful):
             self.ema = EMATeacher(network, momentum=self.momentum, buffer_rule=self.buffer_rule, warmup=self.warmup)
             self._seen = fingerprint(as_module(network))
         self.met(network)
+
+    def ready(self, network: Network) -> None:
+        """Follow the network to its precision, too: hosts may convert it once the teacher is there."""
+        super().ready(network)
+        models = (cast("EMATeacher", self.ema).network, as_module(network))
+        pairs = zip(*((*model.parameters(), *model.buffers()) for model in models), strict=False)
+        converted = [(mine, theirs) for mine, theirs in pairs if mine.dtype != theirs.dtype]
+        for mine, theirs in converted:
+            mine.data = mine.data.to(theirs.dtype)
+        if converted and not self._seen.isnan().all():
+            self._seen = fingerprint(models[1])  # no step of the optimiser
 
     def after_step(self, network: Network) -> None:
         """Let the teacher follow the network's last step; from now on it waits to be told."""

@@ -27,7 +27,7 @@ class Parts(NamedTuple):
     """What a mini-batch consists of."""
 
     inputs: Any
-    targets: Any
+    targets: Any = None
     weights: Tensor | None = None
     """How much each example counts, (b,)."""
 
@@ -43,9 +43,9 @@ def parts_of(batch: Mapping[str, Any], label: str = "labels") -> Parts:
 def weighted(own: Objective, targets: Tensor, weights: Tensor, outputs: int) -> tuple[Objective, Tensor]:
     """Return the objective of examples that have weights, and their rows; all weights may be 0."""
     objective = SampleWeighted(own)
-    counts = isinstance(weights, Tensor) and weights.any()
-    rows = objective.join(targets, weights if counts else torch.ones_like(weights), outputs)
-    return objective, rows if counts else torch.zeros_like(rows)
+    none = isinstance(weights, Tensor) and not weights.any()
+    rows = objective.join(targets, torch.ones_like(weights) if none else weights, outputs)
+    return objective, torch.zeros_like(rows) if none else rows
 
 
 class Mean(NamedTuple):

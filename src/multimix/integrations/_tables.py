@@ -103,8 +103,9 @@ def require_new(module: nn.Module) -> None:
 
 
 def require_values(y: Any) -> None:
-    """Raise ValueError if a series or frame of pandas lacks values, in whatever form it marks them."""
-    if hasattr(y, "isna") and (lacking := int(np.sum(np.asarray(y.isna())))):
+    """Raise ValueError if targets lack values: None, or what pandas marks as missing in a series or frame."""
+    missing = y.isna() if hasattr(y, "isna") else [value is None for value in np.asarray(y).flat]
+    if y is not None and (lacking := int(np.sum(np.asarray(missing)))):
         raise ValueError(f"y must have all its values, got {lacking} that are missing")
 
 

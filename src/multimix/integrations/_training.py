@@ -17,7 +17,6 @@ from multimix._declared import Count, check
 from multimix._modules import evaluating
 from multimix.integrations._batches import weighted
 from multimix.methods import ERM, Mixup, MultiMix
-from multimix.methods._predict import check_objective
 from multimix.models import adapt
 from multimix.names import method_named
 from multimix.ops import CROSS_ENTROPY, Objective, objective_of
@@ -38,9 +37,19 @@ def as_method(method: MethodLike, default: type = MultiMix) -> Any:
     return copy.deepcopy(method)
 
 
+class _AlsoLater(LambdaLR):
+    """A schedule of all groups of an optimiser, those that are added later, too."""
+
+    def get_lr(self) -> list[Any]:
+        groups = self.optimizer.param_groups
+        self.base_lrs += [group["lr"] for group in groups[len(self.base_lrs) :]]
+        self.lr_lambdas = self.lr_lambdas[:1] * len(groups)
+        return super().get_lr()
+
+
 def cosine_schedule(optimizer: Optimizer, steps: float) -> LambdaLR:
     """Return a schedule that lowers the learning rate to 0 along half a cosine."""
-    return LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    return _AlsoLater(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def adapted(model: nn.Module, objective: Objective | None, **split: Any) -> Any:

@@ -82,6 +82,9 @@ class MultiMixModule(pl.LightningModule):
         super().__init__()
         check(Annotated[float, Ge(0)] | None, learning_rate=learning_rate, weight_decay=weight_decay)
         check(int | None, seed=seed)
+        for name, function in (("optimizer", optimizer), ("scheduler", scheduler), ("unpack", unpack)):
+            if not (function is None or callable(function)):
+                raise TypeError(f"{name} must be a function or None, got {function!r}")
         if optimizer is not None and weight_decay is not None:
             raise ValueError("weight_decay must be left out with an optimizer of your own, which has its own")
         self._training = TrainingMethod(method, adapted(model, objective))
@@ -135,7 +138,7 @@ class MultiMixModule(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the logits of a batch's inputs; a batch that is no pair is the inputs alone."""
-        return self.network(self._clean(_inputs_of(batch, self._unpack)))
+        return self.network(self._clean(_unpacked(batch, self._unpack, labelled=False).inputs))
 
     def configure_optimizers(self) -> Any:
         """Return optimiser and schedule over all that is trained."""
@@ -189,8 +192,7 @@ class MultiMixModule(pl.LightningModule):
 
     def _clean(self, inputs: Any) -> Any:
         """Return the student's view where a method trains on two of them."""
-        views = isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence)
-        return inputs[0] if views and declares(self.method, "views") else inputs
+        return inputs[0] if _is_list(inputs) and declares(self.method, "views") else inputs
 
 
 class MultiMixCallback(pl.Callback):
@@ -252,9 +254,11 @@ class MultiMixCallback(pl.Callback):
         """Adapt the model and take the place of ``training_step``.
 
         Raises:
-            ValueError: If there is no such model, it cannot be split, the module optimises by hand, or the method
-                learns parameters of its own, which the module's optimiser does not know.
+            ValueError: If there is no such model, it cannot be split, the module optimises by hand or has a method
+                already, or the method learns parameters of its own, which the module's optimiser does not know.
         """
+        if isinstance(pl_module, MultiMixModule):
+            raise ValueError(f"module must be one without a method, got MultiMixModule with {pl_module.method!r}")
         if not pl_module.automatic_optimization:
             raise ValueError("module must leave optimisation to Lightning (automatic_optimization), or call the method")
         try:
@@ -332,30 +336,30 @@ def _step(module: Any, training: TrainingMethod, batch: Parts) -> Tensor:
     return losses.total
 
 
-def _unpacked(batch: Any, unpack: Unpack | None) -> Parts:
-    """Return the parts of a batch, by a function of the user's if there is one."""
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and not isinstance(value, PackedSequence)
+
+
+def _unpacked(batch: Any, unpack: Unpack | None, *, labelled: bool = True) -> Parts:
+    """Return the parts of a batch, by a function of the user's if there is one; to predict, it may have no targets."""
     if unpack is not None:
         parts = unpack(batch)
         if not isinstance(parts, (tuple, list)) or len(parts) not in (2, 3) or not isinstance(parts[1], Tensor):
             kind = type(parts).__name__
             raise ValueError(f"unpack must return (inputs, targets), perhaps with weights, and tensors, got {kind}")
         return Parts(*parts)
-    if isinstance(batch, Mapping) and isinstance(batch.get("labels"), Tensor):
-        return parts_of(batch)
-    if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        return Parts(*batch)
-    held = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
+    found: Parts | None
+    held: Iterable[Any] = ()
+    if isinstance(batch, Mapping):
+        found, held = parts_of(batch), batch
+    elif _is_list(batch):
+        held = [type(part).__name__ for part in batch]
+        found = Parts(*batch) if len(held) in (1, 2) else None
+    else:
+        found = Parts(batch)
+    if found is not None and (isinstance(found.targets, Tensor) or not labelled):
+        return found
     raise ValueError(
-        f"batch must be a pair (inputs, targets) or a mapping with 'labels', got {type(batch).__name__}{held}; pass"
-        " unpack=, a function that makes one"
+        f"batch must be a pair (inputs, targets) or a mapping with 'labels', got {type(batch).__name__}"
+        f"{' of ' * bool(held)}{', '.join(map(str, held))}; pass unpack=, a function that makes one"
     )
-
-
-def _inputs_of(batch: Any, unpack: Unpack | None) -> Any:
-    """Return the inputs of a batch that may be without targets."""
-    if unpack is None and isinstance(batch, Mapping):
-        return parts_of(batch).inputs
-    if unpack is None and isinstance(batch, (Tensor, PackedSequence)):
-        return batch
-    alone = unpack is None and isinstance(batch, (tuple, list)) and len(batch) == 1
-    return batch[0] if alone else _unpacked(batch, unpack).inputs

@@ -124,6 +124,12 @@ class _Estimator(BaseEstimator):
                 amounts = torch.from_numpy(weights.astype(np.float32))
                 network.objective = SampleWeighted(objective)
                 targets = network.objective.join(targets, amounts, outputs)
+            alone = (len(rows) - held.sum() - 1) % self.batch_size == 0
+            if alone and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules()):
+                raise ValueError(
+                    f"batch_size={self.batch_size} of {len(rows) - held.sum()} samples leaves a mini-batch of a single"
+                    " one, of which batch normalisation knows no variance"
+                )
             training = TrainingMethod(as_new(self.method), network)
             training.start(seed, device)
             held_out, trained_on = ((rows[part].to(device), targets[part].to(device)) for part in (held, ~held))
@@ -195,7 +201,10 @@ class _Estimator(BaseEstimator):
         network = adapt(module).to(rows.device)
         devices = [rows.device] if rows.is_cuda else []
         with torch.random.fork_rng(devices), evaluating(network), torch.no_grad():
-            found = tuple(network(rows).shape)
+            try:
+                found = tuple(network(rows).shape)
+            except RuntimeError as error:
+                raise ValueError(f"network must take rows {tuple(rows.shape)} in float32: {error}") from error
         if found != (len(rows), outputs):
             raise ValueError(f"network must return {outputs} outputs a row, {(len(rows), outputs)}, got {found}")
         require_new(module)
@@ -255,7 +264,7 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
             count alike. It is multiplied with ``sample_weight``, and not for several labels.
 
     Attributes:
-        classes_: The classes, in the order of ``predict_proba``'s columns; of several labels a list, 0 and 1 for each.
+        classes_: The classes, in the order of ``predict_proba``'s columns; of several labels 0 and 1 for each, (k, 2).
         network_: The trained network, on the CPU.
         scaler_: What standardises the columns.
         loss_curve_: Mean training loss of every epoch.
@@ -281,7 +290,11 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
             several = len(shape) == 2 and shape[1] > 1
             x, y = validate_data(self, X, y, dtype=np.float64, multi_output=several)
             if not several:
-                check_classification_targets(y)
+                try:
+                    check_classification_targets(y)
+                except TypeError as error:  # of kinds that have no order
+                    kinds = ", ".join(sorted({type(label).__name__ for label in np.ravel(y)}))
+                    raise ValueError(f"y must hold classes of one kind, got {kinds}") from error
                 y = column_or_1d(y, warn=True)
             x, y, weights = self._counted(x, y, sample_weight)
             targets, default = self._labels(y) if several else self._classes(y, weights)
@@ -327,7 +340,7 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
                 " or a network adapted with objective=BinaryCrossEntropy(positive_weights=...)"
             )
         self._labels_dtype = y.dtype if y.dtype.kind in "biuf" else np.dtype(np.int64)
-        self.classes_ = [np.array([0, 1])] * y.shape[1]
+        self.classes_ = np.tile([0, 1], (y.shape[1], 1))
         return y, BinaryCrossEntropy()
 
     def _class_weights(self, indices: NDArray, weights: NDArray | None) -> tuple[float, ...] | None:
@@ -381,7 +394,10 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
             x, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
             x, y, weights = self._counted(x, y, sample_weight)
             self._single_ = y.ndim == 1
-            values = y.astype(np.float64).reshape(len(y), -1)
+            try:
+                values = y.astype(np.float64).reshape(len(y), -1)
+            except ValueError as error:
+                raise ValueError(f"y must hold numbers: {error}") from error
             self.y_scaler_ = standardiser("y", values, weights)
             targets = torch.from_numpy(self.y_scaler_.transform(values).astype(np.float32))
             self._train(x, targets, values.shape[1], SquaredError(), weights)

@@ -55,7 +55,8 @@ class MixTransform(nn.Module):
         """
         pair = inputs[0] if len(inputs) == 1 else inputs
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(v, Tensor) for v in pair):
-            kinds = ", ".join(type(value).__name__ for value in inputs)
+            held = pair if isinstance(pair, (tuple, list)) else inputs
+            kinds = ", ".join(type(value).__name__ for value in held)
             raise ValueError(f"inputs must be images and labels of a mini-batch, got {kinds or 'nothing'}")
         images, labels = (value.as_subclass(Tensor) for value in pair)
         return self._mixer(images, labels)

@@ -175,9 +175,13 @@ class MultiMixTrainer(hf.Trainer):
             return True
         if not type(self.model).__module__.startswith("transformers."):
             return self.args.label_smoothing_factor > 0 or not self._has_own(batch, labelled=parts.targets is not None)
-        are_rows = isinstance(parts.targets, Tensor) and parts.targets.is_floating_point()
-        # What are classes' probabilities to the method are labels, each by itself, to these models.
-        return are_rows and isinstance(objective_of(self._prepare().network), CrossEntropy)
+        if not isinstance(parts.targets, Tensor):
+            return False
+        # These models know class indices by themselves, take rows for labels of which each may hold, and those as
+        # floating-point numbers only.
+        classes = isinstance(objective_of(self._prepare().network), CrossEntropy)
+        own = parts.targets.is_floating_point() != classes and not (classes and parts.targets.ndim == 2)
+        return not own or self._label(batch) not in _parameters(self.model)
 
     def _has_own(self, batch: Mapping[str, Any], *, labelled: bool) -> bool:
         """Whether a model that is not of transformers takes a batch and returns its loss, or without labels names."""
