@@ -30,6 +30,13 @@ def leaves_of(module: nn.Module) -> dict[int, Any]:
     return {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
 
 
+def as_module(network: object, by: str = "") -> nn.Module:
+    """Return ``network`` as the torch module that it must be, or raise TypeError."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch module{by and f' for {by}'}, got {type(network).__name__}")
+    return network
+
+
 def fingerprint(module: nn.Module) -> Tensor:
     """Return a number for each parameter that tells whether an optimiser has stepped, as version counters would not."""
     parameters = [parameter.detach() for parameter in module.parameters()]

@@ -19,7 +19,7 @@ from multimix.integrations._batches import weighted
 from multimix.methods import ERM, Mixup, MultiMix
 from multimix.models import adapt
 from multimix.names import method_named
-from multimix.ops import CROSS_ENTROPY, Objective, objective_of
+from multimix.ops import CROSS_ENTROPY, Objective, check_objective, objective_of
 from multimix.protocols import Losses, Method, Network, stateful, submethods
 
 MethodLike = Method | str | None
@@ -214,7 +214,7 @@ class InputMixer:
 
 def _form_of_targets(objective: Objective | None) -> Objective | None:
     """Return an objective that says what targets are, and nothing of a loss that is somebody else's."""
-    settings = vars(objective) if is_dataclass(check_objective(objective)) else {}
+    settings = vars(objective) if objective is not None and is_dataclass(check_objective(objective)) else {}
     for name in ("class_weights", "positive_weights", "label_smoothing"):
         if settings.get(name):
             raise ValueError(
@@ -224,8 +224,3 @@ def _form_of_targets(objective: Objective | None) -> Objective | None:
     if "objective" in settings:  # of SampleWeighted
         _form_of_targets(settings["objective"])
     return objective
-
-
-def smooth(probabilities: Tensor, share: float) -> Tensor:
-    """Return class probabilities of which a share is spread over all classes, as timm spreads it."""
-    return (1 - share) * probabilities + share / probabilities.shape[-1] if share else probabilities

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multimix._declared import Checked
-from multimix._modules import fingerprint
+from multimix._modules import as_module, fingerprint
 from multimix.methods._predict import Predicts
 from multimix.protocols import Network, Stateful
 
@@ -38,13 +38,13 @@ class LearnsBeside(Stateful, Checked, Predicts):
 
     def build(self, network: Network, make: Callable[[], Module]) -> Module:
         """Return a new module where the network is and in its precision; torch's global random state stays as it is."""
-        like = next(network_module(network, type(self).__name__).parameters())
+        like = next(as_module(network, type(self).__name__).parameters())
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             return make().to(like.device, like.dtype)
 
     def look_for_an_optimiser(self, network: Network) -> None:
         """Warn once if the network is trained and what is learned beside it is not; a loop that has led is trusted."""
-        module = network_module(network, type(self).__name__)
+        module = as_module(network, type(self).__name__)
         if not torch.is_grad_enabled() or self._settled or self.led or torch.compiler.is_compiling():
             return
         own = [p.detach().clone() for p in self.parameters() if p.requires_grad]
@@ -69,10 +69,3 @@ class LearnsBeside(Stateful, Checked, Predicts):
 
 def _same(before: Tensor, now: Tensor) -> bool:
     return before.shape == now.shape and before.device == now.device and torch.equal(before, now)
-
-
-def network_module(network: object, name: str) -> nn.Module:
-    """Return ``network`` as the torch module that it must be, or raise TypeError."""
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"network must be a torch module for {name}, got {type(network).__name__}")
-    return network

@@ -16,6 +16,7 @@ from multimix.ops import (
     check_examples,
     check_fit,
     check_generator,
+    check_objective,
     mix_pairs,
     objective_of,
     rows_of,
@@ -197,18 +198,11 @@ class MixesInputs(Predicts):
         self.check(inputs, targets)
         if self.needs_network and network is None:
             raise ValueError(f"network must be given: {type(self).__name__} mixes by what it makes of the inputs")
-        objective = check_objective(objective) or objective_of(network)
+        objective = objective_of(network) if objective is None else check_objective(objective)
         targets = rows_of(targets, num_classes) if isinstance(objective, CrossEntropy) else targets
         rows = _rows(targets, num_classes, objective)
         mixing = self.draw(network, inputs, targets, generator)
         return mixing.mix(inputs), mixing.mix_targets(rows)
-
-
-def check_objective(objective: Objective | None) -> Objective | None:
-    """Return an objective, or None; raise TypeError if it is anything else, such as a loss of torch's."""
-    if objective is not None and not isinstance(objective, Objective):
-        raise TypeError(f"objective must be an Objective such as BinaryCrossEntropy(), got {objective!r}")
-    return objective
 
 
 def _rows(targets: Tensor, num_classes: int | None, objective: Objective) -> Tensor:

@@ -8,9 +8,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from multimix._declared import Count, Interval
-from multimix._modules import copied
+from multimix._modules import as_module, copied
 from multimix.methods._images import uniform
-from multimix.methods._learned import LearnsBeside, network_module
+from multimix.methods._learned import LearnsBeside
 from multimix.methods._predict import Mixing, Step
 from multimix.ops import accurate, check_batch, draw_partners
 from multimix.protocols import Losses, Network
@@ -120,7 +120,7 @@ class Policy(nn.Module):
         """Copy the network; its own head stays behind and is not trained."""
         super().__init__()
         self.width = width
-        self.trunk = copied(network_module(network, "AdaMixUp")).train()
+        self.trunk = copied(as_module(network, "AdaMixUp")).train()
         head = cast("Network", self.trunk).head
         if head is not None:
             head.requires_grad_(False)
@@ -142,7 +142,7 @@ def _check_width(embeddings: Tensor, width: int) -> None:
 
 
 def _embedding_width(network: Network) -> int:
-    modules, head = network_module(network, "AdaMixUp").modules(), network.head
+    modules, head = as_module(network, "AdaMixUp").modules(), network.head
     if isinstance(head, nn.Conv2d):
         return head.in_channels
     linear = [head] if isinstance(head, nn.Linear) else [m for m in modules if isinstance(m, nn.Linear)]

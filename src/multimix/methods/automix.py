@@ -9,8 +9,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
 from multimix._declared import Count, Interval, Positive
+from multimix._modules import as_module
 from multimix.methods._images import Weight
-from multimix.methods._learned import LearnsBeside, network_module
+from multimix.methods._learned import LearnsBeside
 from multimix.methods._predict import MixesInputs, PairMixing, Step, wanted_of
 from multimix.ops import CrossEntropy, accurate, beta, draw_partners, objective_of
 from multimix.protocols import Losses, Network
@@ -89,7 +90,7 @@ class AutoMix(LearnsBeside, MixesInputs):
         cross_entropy_of(network)
         self.meet(network, anew=True)
         if self.unet is None:
-            convolutions = (m for m in network_module(network, "AutoMix").modules() if isinstance(m, nn.Conv2d))
+            convolutions = (m for m in as_module(network, "AutoMix").modules() if isinstance(m, nn.Conv2d))
             channels = self.channels or next((convolution.in_channels for convolution in convolutions), None)
             if channels is None:
                 raise ValueError("channels must be given to AutoMix: the network has no convolution to read them from")

@@ -18,7 +18,7 @@ from multimix.models._preact import preact_resnet18, wide_resnet16_8
 from multimix.models._split import SplitNetwork
 from multimix.models._transformers import TransformersNetwork, derives, objective_from_config
 from multimix.models._vision import TimmNetwork, TorchvisionNetwork, family_of, is_timm
-from multimix.ops import Gather, Objective
+from multimix.ops import Gather, Objective, check_objective
 from multimix.protocols import Network
 
 
@@ -100,8 +100,8 @@ def adapt(
         _refuse(why, encoder=encoder, head=head, pool=pool, stages=stages or None, mask=mask)
         _refuse(why, objective=objective, dense=dense or None, gather=gather or None)
         return cast(StagedNetwork, model)
-    if objective is not None and not isinstance(objective, Objective):
-        raise TypeError(f"objective must be an Objective such as CrossEntropy(), got {objective!r}")
+    if objective is not None:
+        check_objective(objective)
     _refuse_unready(model)
     if isinstance(stages, str):
         raise TypeError(f"stages must be a sequence of names, got the string {stages!r}")

@@ -46,6 +46,7 @@ __all__ = [
     "check_examples",
     "check_fit",
     "check_generator",
+    "check_objective",
     "comix_masks",
     "dense_mixed_cross_entropy",
     "dirichlet",

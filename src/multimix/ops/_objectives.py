@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from multimix._declared import Checked, Fraction, Interval, MinLen
+from multimix._declared import Checked, Fraction, Interval, MinLen, shown
 from multimix.ops._checks import (
     INTEGER_ROWS,
     accurate,
@@ -390,7 +390,11 @@ def objective_of(network: object) -> Objective:
         TypeError: If it is no objective.
     """
     own = getattr(network, "objective", None)
-    objective = CROSS_ENTROPY if own is None else own
+    return CROSS_ENTROPY if own is None else check_objective(own, "objective of the network")
+
+
+def check_objective(objective: object, name: str = "objective") -> Objective:
+    """Return an objective; raise TypeError if it is anything else, such as a loss of torch's."""
     if not isinstance(objective, Objective):
-        raise TypeError(f"objective of the network must be an Objective such as CrossEntropy(), got {objective!r}")
+        raise TypeError(f"{name} must be an Objective such as CrossEntropy(), got {shown(objective)}")
     return objective

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from multimix._declared import Count, Fraction
 from multimix.ops._checks import Options
-from multimix.ops._objectives import CROSS_ENTROPY, Objective
+from multimix.ops._objectives import CROSS_ENTROPY, Objective, check_objective
 
 Impl = Literal["auto", "plain", "commuted", "fused"]
 Classifier = Callable[[Tensor], Tensor]
@@ -53,5 +53,4 @@ class LossOptions(Options):
     def __post_init__(self) -> None:
         """Refuse what the annotations rule out, and what is no objective."""
         super().__post_init__()
-        if not isinstance(self.objective, Objective):
-            raise TypeError(f"objective must be an Objective such as CrossEntropy(), got {self.objective!r}")
+        check_objective(self.objective)

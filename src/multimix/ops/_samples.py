@@ -8,7 +8,7 @@ from torch import Tensor
 
 from multimix._declared import Checked
 from multimix.ops._checks import check_tensor
-from multimix.ops._objectives import Objective
+from multimix.ops._objectives import Objective, check_objective
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class SampleWeighted(Checked, Objective):
 
     def __post_init__(self) -> None:
         """Refuse what is no objective."""
-        if not isinstance(self.objective, Objective):
-            raise TypeError(f"objective must be an Objective such as CrossEntropy(), got {self.objective!r}")
+        check_objective(self.objective)
 
     def join(
         self, targets: Tensor, weights: Tensor, outputs: int, *, dtype: torch.dtype = torch.float32

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from multimix._modules import as_module
 from multimix.distill import EMATeacher, SelfDistilled
-from multimix.distill.distilled import as_module
 from multimix.lab import evaluate
 from multimix.lab.bench.timing import Case, Comparison
 from multimix.lab.data import Augment, Batches, Images, Splits
