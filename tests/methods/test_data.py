@@ -81,21 +81,6 @@ def test_every_frame_of_a_video_is_mixed_alike(method):
         torch.testing.assert_close((mixed[:, frame], shares), (alone, expected), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(
-    "method", [make() for make in (Mixup, CutMix, FMix, ResizeMix, ZetaMixup)], ids=lambda m: m.name
-)
-def test_half_precision_is_that_of_the_images(method, dtype):
-    given = {"num_classes": 5}
-    mixed, rows = method.mix(IMAGES.to(dtype), LABELS, generator=seeded(), **given)
-    expected, shares = method.mix(IMAGES.to(dtype).float(), LABELS, generator=seeded(), **given)
-    assert (mixed.dtype, rows.dtype) == (dtype, torch.float32)
-    torch.testing.assert_close(
-        mixed.float(), expected, rtol=2 * torch.finfo(dtype).eps, atol=2 * torch.finfo(dtype).eps
-    )
-    torch.testing.assert_close(rows, shares)
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("targets", "given", "error", "message"),
@@ -113,7 +98,7 @@ def test_half_precision_is_that_of_the_images(method, dtype):
             SEVERAL,
             {"objective": torch.nn.BCELoss()},
             TypeError,
-            r"objective must be an Objective such as Binary.*BCELoss",
+            "objective must be an Objective such as .*BCELoss",
         ),
     ],
 )
@@ -153,8 +138,6 @@ def test_methods_that_take_gradients_say_so_in_inference_mode(name):
         pytest.raises(RuntimeError, match=r"takes a gradient .*: use torch.no_grad, which lets"),
     ):
         MIXERS[name]()(network(), IMAGES, LABELS)
-    with torch.no_grad():
-        assert MIXERS[name]()(network(), IMAGES, LABELS).total.isfinite()
 
 
 @pytest.mark.parametrize("seen", [0, 2])

@@ -52,13 +52,6 @@ OBJECTIVES = {
     "labels": (BinaryCrossEntropy(), lambda y: (torch.arange(5) >= y.unsqueeze(1)).float()),
     "values": (SquaredError(), lambda y: y.unsqueeze(1) - torch.arange(5.0)),
 }
-TORCHS = {
-    "weights": nn.CrossEntropyLoss(torch.tensor((1.0, 2.0, 0.5, 3.0, 1.0))),
-    "smooth": nn.CrossEntropyLoss(label_smoothing=0.1),
-    "ignoring": nn.CrossEntropyLoss(),
-    "labels": nn.BCEWithLogitsLoss(),
-    "values": nn.MSELoss(),
-}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -72,14 +65,6 @@ def test_every_method_trains_for_every_objective(method, name, taught):
     losses.total.backward()
     assert losses.total.isfinite()
     assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in network.parameters())
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_plain_training_is_torchs(name):
-    objective, targets_of = OBJECTIVES[name]
-    network, inputs, targets = images(objective)
-    expected = TORCHS[name](network(inputs), targets_of(targets))
-    torch.testing.assert_close(ERM()(network, inputs, targets_of(targets)).total, expected)
 
 
 @pytest.mark.parametrize(

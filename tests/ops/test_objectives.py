@@ -4,8 +4,6 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from multimix import ops
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, LossOptions, SquaredError, mixed_losses
@@ -24,47 +22,6 @@ def rows(*shape, seed=0):
 
 def indices(*shape, classes=5, seed=0):
     return torch.randint(classes, shape, generator=torch.Generator().manual_seed(seed))
-
-
-CLASSES = [
-    ({}, indices(23)),
-    ({"class_weights": list(WEIGHTS)}, indices(23)),
-    ({"ignore_index": 2}, indices(23)),
-    ({"ignore_index": -100, "class_weights": WEIGHTS}, indices(23).index_fill(0, torch.arange(0, 23, 3), -100)),
-    ({"label_smoothing": 0.2}, indices(23)),
-    ({"ignore_index": 255, "class_weights": WEIGHTS}, indices(3, 3, 4).index_fill(1, torch.tensor([0]), 255)),
-]
-
-
-@pytest.mark.parametrize(("settings", "targets"), CLASSES)
-def test_cross_entropy_is_torchs(settings, targets):
-    objective = CrossEntropy(**settings)
-    flat = targets.flatten(1) if targets.ndim > 1 else targets
-    logits = draw(*flat.shape, 5)
-    ours = objective(logits, objective.targets(targets, 5, dtype=torch.float64))
-    weight = {"weight": torch.tensor(WEIGHTS, dtype=torch.float64)} if "class_weights" in settings else {}
-    others = {name: value for name, value in settings.items() if name != "class_weights"}
-    torch.testing.assert_close(ours, F.cross_entropy(logits.flatten(0, -2), flat.flatten(), **weight, **others))
-
-
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_binary_cross_entropy_is_torchs(weights):
-    logits, targets = draw(9, 5), indices(9, 5, classes=2)
-    objective = BinaryCrossEntropy(positive_weights=weights)
-    ours = objective(logits, objective.targets(targets, 5, dtype=torch.float64))
-    weight = None if weights is None else torch.tensor(weights, dtype=torch.float64)
-    torch.testing.assert_close(ours, nn.BCEWithLogitsLoss(pos_weight=weight)(logits, targets.double()))
-    smooth = BinaryCrossEntropy(label_smoothing=0.2).targets(targets, 5)
-    torch.testing.assert_close(smooth, 0.8 * targets + 0.1)
-
-
-def test_a_mean_over_nothing_is_zero():
-    objective = CrossEntropy(ignore_index=0)
-    logits = draw(4, 5).requires_grad_()
-    loss = objective(logits, objective.targets(torch.zeros(4, dtype=torch.long), 5))
-    loss.backward()
-    assert loss == 0
-    assert torch.equal(logits.grad, torch.zeros(4, 5, dtype=torch.float64))
 
 
 def loop(objective, outputs, wanted, weights, attention, mask):
