@@ -230,10 +230,12 @@ def test_the_last_to_be_written_need_not_be_the_last_to_run():
     assert model[1].weight.grad.abs().max() > 0
 
 
-def test_a_head_whose_output_is_zero_everywhere():
+@pytest.mark.parametrize("logit", [0, 1 / 3])
+def test_a_head_whose_output_is_the_same_everywhere(logit):
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
+    nn.init.constant_(model[2].bias, logit)
     network = adapt(model)
     network(torch.randn(4, 5))
     assert network.head is model[2]

@@ -88,7 +88,7 @@ def _check_rows(network: AdaptedNetwork, ours: "_Pass", examples: int) -> None:
 def _check_logits(network: AdaptedNetwork, logits: Tensor) -> None:
     """Raise if the head gives probabilities where logits are compared with targets."""
     objective = getattr(network.objective, "objective", network.objective)
-    if not isinstance(objective, CrossEntropy | BinaryCrossEntropy):
+    if network.head is not None or not isinstance(objective, CrossEntropy | BinaryCrossEntropy):
         return
     *_, last = network.head_module.modules()
     shares = logits.shape[-1] > 1 and logits.numel() and logits.amin() >= 0
