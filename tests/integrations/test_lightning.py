@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, StackDataset, TensorDataset
 
 import multimix as mm
+from integrations.judged import SEVERAL, objectives, of_weighted, right
 from multimix.integrations._training import TrainingMethod
 
 with warnings.catch_warnings():
@@ -24,6 +25,7 @@ HINTS += (
 )
 pytestmark = [pytest.mark.filterwarnings(f"ignore:.*{hint}") for hint in HINTS]
 
+F = nn.functional
 SPLIT = {"encoder": "body", "head": "out"}
 
 
@@ -145,16 +147,6 @@ def test_schedule_of_ones_own_is_given_the_steps_and_stepped_after_each(toy):
     assert (group["initial_lr"], group["lr"], group["weight_decay"]) == (0.5, 0.1, 0.3)
 
 
-def test_module_validates_and_tests_clean_inputs(toy):
-    module, trainer = MultiMixModule(toy.adapt(toy.model), mm.Mixup()), trainer_of()
-    logits = toy.twin(toy.images)
-    accuracy = (logits.argmax(-1) == toy.labels).float().mean().item()
-    loss = nn.functional.cross_entropy(logits, toy.labels).item()
-    for name, measure in (("val", trainer.validate), ("test", trainer.test)):
-        [found] = measure(module, loader(toy), verbose=False)
-        assert found == pytest.approx({f"{name}_accuracy": accuracy, f"{name}_loss": loss}, abs=1e-5)
-
-
 def test_generator_follows_the_seed_of_the_trainer(toy, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "1")
     monkeypatch.setattr(pl.LightningModule, "global_rank", 2)  # which is added, for a seed of 3
@@ -174,13 +166,6 @@ def test_generator_of_another_kind_of_device_starts_from_the_seed(toy):
     assert losses[0] == losses[1]
 
 
-def test_learned_method_is_trained_with_the_model(toy):
-    module = MultiMixModule(toy.adapt(toy.model), mm.methods.AdaMixUp(), learning_rate=0.01)
-    before = [p.clone() for p in module.learners.parameters()]
-    fit(module, loader(toy), epochs=1)
-    assert any(not torch.equal(a, b) for a, b in zip(before, module.learners.parameters(), strict=True))
-
-
 def test_callback_gives_training_step_back_after_an_error_too(toy):
     module = Own(toy.model)
     mixup = MultiMixCallback(mm.Mixup(), **SPLIT)
@@ -193,16 +178,6 @@ def test_callback_gives_training_step_back_after_an_error_too(toy):
     assert module.training_step is own
 
 
-def test_unpacks_other_batches(toy):
-    data = DataLoader(StackDataset(image=toy.images, label=toy.labels), batch_size=9)
-    options = {"unpack": lambda batch: (batch["image"], batch["label"]), "seed": 3}
-    expected = toy.own_loop(toy.adapt(toy.twin), mm.Mixup(), toy.batches)
-    net = toy.adapt(copy.deepcopy(toy.model))
-    assert fit(MultiMixModule(net, mm.Mixup(), optimizer=sgd, **options), data, epochs=1)[0] == pytest.approx(expected)
-    callback = MultiMixCallback(mm.Mixup(), **SPLIT, **options)
-    assert fit(Own(toy.model), data, callback, epochs=1)[0] == pytest.approx(expected)
-
-
 @pytest.mark.bad_input
 def test_bad_arguments_are_named(toy):
     with pytest.raises(TypeError, match=r"method must be a method .* got 3"):
@@ -210,13 +185,10 @@ def test_bad_arguments_are_named(toy):
     with pytest.raises(ValueError, match="unknown method 'mixupp'; did you mean"):
         MultiMixCallback("mixupp")
     several = mm.adapt(copy.deepcopy(toy.model), **SPLIT, objective=mm.BinaryCrossEntropy())
+    smoothed = mm.CrossEntropy(label_smoothing=0.2)
     for kind, said, options in (
         (TypeError, r"objective must be an Objective .*, got CrossEntropyLoss", {"objective": nn.CrossEntropyLoss()}),
-        (
-            ValueError,
-            r"objective CrossEntropy.* contradicts that of the network, Bin",
-            {"objective": OBJECTIVES["all"][0]},
-        ),
+        (ValueError, r"objective CrossEntropy.* contradicts that of the network, Bin", {"objective": smoothed}),
         (ValueError, "weight_decay must be left out with an optimizer", {"optimizer": sgd, "weight_decay": 0.1}),
         (ValueError, "learning_rate must be at least 0, got -1", {"learning_rate": -1}),
         (TypeError, "seed must be an integer or None, got 0.5", {"seed": 0.5}),
@@ -225,13 +197,15 @@ def test_bad_arguments_are_named(toy):
     ):
         with pytest.raises(kind, match=said):
             MultiMixModule(several, **options)
-    with pytest.raises(ValueError, match=r"unpack must return \(inputs, targets\), .*, got Tensor"):
-        fit(MultiMixModule(several, unpack=lambda batch: batch[0]), loader(toy))
-    mapping = loader(toy, StackDataset(image=toy.images, label=toy.labels))
-    with pytest.raises(ValueError, match="a mapping with 'labels', got dict of image, label; pass unpack="):
-        fit(MultiMixModule(several), mapping)
-    with pytest.raises(TypeError, match="weights must be a tensor, got list"):
-        fit(MultiMixModule(toy.adapt(toy.model), unpack=lambda batch: (*batch, [1.0] * 9)), loader(toy))
+    form = r"batch must be a pair .* or a mapping with 'labels', got"
+    for kind, said, data, unpack in (
+        (ValueError, r"unpack must return \(inputs, targets\), .*, got Tensor", None, lambda batch: batch[0]),
+        (TypeError, "weights must be a tensor, got list", None, lambda batch: (batch[0], SEVERAL[:9], [1.0] * 9)),
+        (ValueError, f"{form} dict of x, label; pass unpack=", StackDataset(x=toy.images, label=toy.labels), None),
+        (ValueError, f"{form} list of Tensor; pass unpack=", TensorDataset(toy.images), None),
+    ):
+        with pytest.raises(kind, match=said):
+            fit(MultiMixModule(several, unpack=unpack), loader(toy, data))
     own, manual = Own(toy.model), Own(toy.model)
     manual.automatic_optimization = False
     for module, callback, said in (
@@ -242,44 +216,6 @@ def test_bad_arguments_are_named(toy):
     ):
         with pytest.raises(ValueError, match=said):
             fit(module, loader(toy), callback)
-    unlabelled = DataLoader(TensorDataset(toy.images), batch_size=9)
-    with pytest.raises(
-        ValueError, match=r"batch must be a pair .* or a mapping with 'labels', got list of Tensor; pass unpack="
-    ):
-        fit(MultiMixModule(toy.adapt(toy.model)), unlabelled)
-
-
-CLASSES = torch.arange(36) % 4
-SOME = CLASSES.clone().index_fill_(0, torch.tensor([*range(9), 10, 35]), -100)  # a batch of 9 without any label
-SEVERAL = torch.rand(36, 4, generator=torch.Generator().manual_seed(0)).round()
-AMOUNTS = (0.5, 1.0, 4.0, 0.1)
-W = {"weight": torch.tensor(AMOUNTS)}
-F = nn.functional
-
-
-def right(logits, labels):
-    return (logits.argmax(1) == labels)[labels >= 0]
-
-
-def held(logits, labels):
-    return (logits > 0) == labels.bool()
-
-
-OBJECTIVES = {  # an objective, targets, torch's own loss, and what is predicted right among all that counts
-    "ignored": (mm.CrossEntropy(ignore_index=-100), SOME, F.cross_entropy, right),
-    "weighted": (mm.CrossEntropy(AMOUNTS), CLASSES, lambda x, y: F.cross_entropy(x, y, **W), right),
-    "all": (
-        mm.CrossEntropy(AMOUNTS, label_smoothing=0.2, ignore_index=-100),
-        SOME,
-        lambda x, y: F.cross_entropy(x, y, label_smoothing=0.2, **W),
-        right,
-    ),
-    "labels": (mm.BinaryCrossEntropy(), SEVERAL, F.binary_cross_entropy_with_logits, held),
-    "values": (mm.SquaredError(), SEVERAL, F.mse_loss, None),
-}
-objectives = pytest.mark.parametrize(
-    ("objective", "targets", "loss", "hits"), OBJECTIVES.values(), ids=OBJECTIVES.keys()
-)
 
 
 @objectives
@@ -329,31 +265,30 @@ def test_objective_is_trained_for(toy, way, objective, targets, loss, hits):
 @ways
 def test_weights_of_examples(toy, way):
     weights = torch.rand(36).index_fill_(0, torch.arange(9), 0)  # none of the first batch counts
-    toy.labels = torch.stack([toy.labels.double(), weights.double()], 1)
+    toy.labels = torch.stack([toy.labels.float(), weights], 1)
 
     def unpack(batch):
-        return batch[0], batch[1][:, 0].long(), batch[1][:, 1].float()
-
-    def loss(logits, both):
-        losses, weights = F.cross_entropy(logits, both[:, 0].long(), reduction="none"), both[:, 1].float()
-        return (losses * weights).sum() / weights.sum().clamp_min(1e-9)
+        return batch[0], batch[1][:, 0].long(), batch[1][:, 1]
 
     batches = list(zip(toy.images.split(9), toy.labels.split(9), strict=True))
-    whole = loss(toy.twin(toy.images), toy.labels).item()
+    whole = of_weighted(toy.twin(toy.images), toy.labels).item()
     module = MultiMixModule(toy.adapt(toy.model), mm.ERM(), unpack=unpack)
     [found] = trainer_of().test(module, loader(toy), verbose=False)
     assert found["test_loss"] == pytest.approx(whole, abs=1e-6)
     hits = (toy.twin(toy.images).argmax(1) == toy.labels[:, 0]) * weights
     assert found["test_accuracy"] == pytest.approx((hits.sum() / weights.sum()).item(), abs=1e-6)
-    expected = toy.train(toy.twin, batches, loss)
+    expected = toy.train(toy.twin, batches, of_weighted)
     assert way(toy, mm.ERM(), epochs=1, unpack=unpack)[0] == pytest.approx(expected, abs=1e-6)
 
 
 @ways
-def test_mappings_hold_inputs_labels_and_weights(toy, way):
+@pytest.mark.parametrize(
+    ("name", "unpack"), [("labels", None), ("label", lambda batch: (batch["image"], batch["label"]))], ids=str
+)
+def test_mappings_are_batches(toy, way, name, unpack):
     expected = toy.own_loop(toy.adapt(toy.twin), mm.Mixup(), toy.batches)
-    data = StackDataset(image=toy.images, labels=toy.labels)
-    assert way(toy, mm.Mixup(), epochs=1, data=data)[0] == pytest.approx(expected, abs=1e-6)
+    data = StackDataset(**{"image": toy.images, name: toy.labels})
+    assert way(toy, mm.Mixup(), epochs=1, data=data, unpack=unpack)[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_predicts_with_and_without_targets(toy):
@@ -439,7 +374,10 @@ def test_learning_rate_is_found_by_the_callback(toy, tmp_path):
 
 @pytest.mark.parametrize("learned", [mm.methods.AdaMixUp, lambda: mm.SelfDistilled(mm.MultiMix())])
 def test_checkpoint_serves_all_but_training_with_any_method(toy, tmp_path, learned):
-    _, trainer = fit(MultiMixModule(toy.adapt(toy.model), learned(), learning_rate=0.01), loader(toy), epochs=1)
+    module = MultiMixModule(toy.adapt(toy.model), learned(), learning_rate=0.01)
+    before = [p.clone() for p in module.learners.parameters()]
+    _, trainer = fit(module, loader(toy), epochs=1)
+    assert not before or any(map(torch.Tensor.any, map(torch.sub, before, module.learners.parameters())))
     trainer.save_checkpoint(file := tmp_path / "last.ckpt")
     expected = toy.model(toy.images)
     said = "checkpoint is of another method: of .*, not of Mixup; the model is loaded"
@@ -455,13 +393,15 @@ def test_checkpoint_serves_all_but_training_with_any_method(toy, tmp_path, learn
         fit(loaded, loader(toy), ckpt_path=file)
 
 
-def test_checkpoint_without_the_methods_state_is_said_to_be(toy, tmp_path):
-    _, trainer = fit(Own(toy.model), loader(toy), epochs=1)
-    trainer.save_checkpoint(file := tmp_path / "own.ckpt")
+def test_checkpoint_of_another_method_is_refused_or_said_to_be(toy, tmp_path):
+    file = tmp_path / "last.ckpt"
+    with_callback(toy, toy.methods["distilled"](), epochs=1)[1].save_checkpoint(file)
+    with pytest.raises(ValueError, match="checkpoint is of another method"):
+        with_callback(toy, mm.Mixup(), ckpt_path=file)
+    fit(Own(toy.model), loader(toy), epochs=1)[1].save_checkpoint(file)
     with pytest.warns(UserWarning, match="the checkpoint has no state of MultiMixCallback"):
         with_callback(toy, toy.methods["distilled"](), ckpt_path=file)
-    _, trainer = with_module(toy, mm.Mixup(), epochs=1)
-    trainer.save_checkpoint(file)
+    with_module(toy, mm.Mixup(), epochs=1)[1].save_checkpoint(file)
     with pytest.warns(UserWarning, match="the checkpoint is of Mixup, and training goes on with CutMix"):
         with_module(toy, mm.CutMix(), ckpt_path=file)
 
@@ -484,11 +424,3 @@ def test_objects_serve_twice(toy):
     assert callback.state_dict()["learners"][0]["ema.updates"] == 12
     trainer_of(callback).test(MultiMixModule(toy.adapt(other)), loader(toy), verbose=False)
     assert callback.state_dict() == {}
-
-
-@pytest.mark.bad_input
-def test_checkpoint_of_another_method_is_refused(toy, tmp_path):
-    _, trainer = with_callback(toy, toy.methods["distilled"](), epochs=1)
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="checkpoint is of another method"):
-        with_callback(toy, mm.Mixup(), epochs=2, ckpt_path=tmp_path / "last.ckpt")

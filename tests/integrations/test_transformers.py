@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 
 import multimix as mm
+from integrations.judged import SEVERAL, objectives, of_weighted
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the host's own imports
@@ -179,32 +180,17 @@ def test_models_without_labels_train_evaluate_and_predict(toy, images, tmp_path,
     assert "test_loss" not in unlabelled.metrics
 
 
-AMOUNTS = (0.5, 1.0, 4.0, 0.1)
-SOME = (torch.arange(36) % 4).index_fill_(0, torch.tensor([0, 1, 2, 3, 10, 35]), -100)
-SEVERAL = torch.rand(36, 4, generator=torch.Generator().manual_seed(0)).round()
-OBJECTIVES = {
-    "ignored": (
-        mm.CrossEntropy(AMOUNTS, ignore_index=-100, label_smoothing=0.1),
-        SOME,
-        lambda x, y: F.cross_entropy(x, y, torch.tensor(AMOUNTS), label_smoothing=0.1),
-    ),
-    "labels": (mm.BinaryCrossEntropy(), SEVERAL, F.binary_cross_entropy_with_logits),
-    "values": (mm.SquaredError(), SEVERAL, F.mse_loss),
-    "probabilities": (None, SEVERAL.softmax(1), F.cross_entropy),
-}
-
-
 @pytest.mark.parametrize("wrap", [Other, Own, lambda _: vit()], ids=["no labels", "labels", "known"])
-@pytest.mark.parametrize(("objective", "targets", "loss"), OBJECTIVES.values(), ids=OBJECTIVES.keys())
-def test_objective_is_trained_and_judged_by(toy, tmp_path, wrap, objective, targets, loss):
+@objectives
+def test_objective_is_trained_and_judged_by(toy, tmp_path, wrap, objective, targets, loss, hits):
     model = wrap(toy.model)
     twin = copy.deepcopy(model)
     plain = twin.inner if isinstance(twin, Own) else Logits(twin)
     data = [{"pixel_values": x, "labels": y} for x, y in zip(toy.images, targets, strict=True)]
-    batches = list(zip(toy.images.split(9), targets.split(9), strict=True))
-    expected = toy.train(plain, batches * 2, loss)
-    options = {"objective": objective, "per_device_eval_batch_size": 7}
-    losses, trainer = fit(model, data, mm.ERM(), tmp_path, **options)
+    batches = list(zip(toy.images.split(9), targets.split(9), strict=True))[1:]
+    expected = toy.train(plain, batches, loss)
+    options = {"objective": objective, "per_device_eval_batch_size": 7, "num_train_epochs": 1}
+    losses, trainer = fit(model, data[9:], mm.ERM(), tmp_path, **options)
     assert losses == pytest.approx(expected, abs=1e-6)
     whole = loss(plain(toy.images), targets).item()
     assert trainer.evaluate(data)["eval_loss"] == pytest.approx(whole, abs=1e-6)
@@ -246,15 +232,11 @@ def test_weights_of_examples(toy, images, tmp_path, wrap):
     weights = torch.rand(36).index_fill_(0, torch.arange(9), 0)  # none of the first batch counts
     data = [{**row, "sample_weight": float(weight)} for row, weight in zip(images, weights, strict=True)]
 
-    def loss(logits, both):
-        losses = F.cross_entropy(logits, both[:, 0].long(), reduction="none")
-        return (losses * both[:, 1]).sum() / both[:, 1].sum().clamp_min(1e-9)
-
     both = torch.stack([toy.labels.float(), weights], 1)
-    expected = toy.train(plain, list(zip(toy.images.split(9), both.split(9), strict=True)) * 2, loss)
+    expected = toy.train(plain, list(zip(toy.images.split(9), both.split(9), strict=True)) * 2, of_weighted)
     losses, trainer = fit(model, data, mm.ERM(), tmp_path)
     assert losses == pytest.approx(expected, abs=1e-6)
-    assert trainer.evaluate(data)["eval_loss"] == pytest.approx(loss(plain(toy.images), both).item(), abs=1e-6)
+    assert trainer.evaluate(data)["eval_loss"] == pytest.approx(of_weighted(plain(toy.images), both).item(), abs=1e-6)
 
 
 def test_trains_twice(toy, images, tmp_path):

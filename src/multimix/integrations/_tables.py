@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from multimix.integrations._training import MethodLike, as_method
 from multimix.models import adapt
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, Objective, SquaredError
 from multimix.protocols import Method, Network
@@ -51,11 +50,6 @@ def settings_of(method: object) -> dict[str, Any]:
     own = {f.name: getattr(method, f.name) for f in fields(method) if f.init}  # type: ignore[arg-type]
     inner = {f"{name}__{key}": v for name, value in own.items() for key, v in settings_of(value).items()}
     return own | inner
-
-
-def resolved(method: MethodLike) -> Any:
-    """Return the method that None or a name stands for; a method as it is."""
-    return as_method(method) if method is None or isinstance(method, str) else method
 
 
 def with_settings(method: Any, settings: dict[str, Any]) -> Any:

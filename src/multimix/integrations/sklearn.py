@@ -16,7 +16,7 @@ from typing_extensions import Self
 from multimix._declared import Count, Ge, Interval, Positive, check, check_fields
 from multimix._modules import copied, evaluating
 from multimix._optional import require
-from multimix.integrations._training import MethodLike, TrainingMethod, cosine_schedule
+from multimix.integrations._training import MethodLike, TrainingMethod, as_method, cosine_schedule
 from multimix.methods import ERM
 from multimix.models import adapt
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, Objective, SampleWeighted, SquaredError, objective_of
@@ -35,20 +35,7 @@ from sklearn.utils.validation import (  # noqa: E402
     validate_data,
 )
 
-from multimix.integrations._tables import (  # noqa: E402
-    all_or_nothing,
-    as_new,
-    by_class,
-    by_label,
-    perceptron,
-    require_new,
-    require_values,
-    resolved,
-    settings_of,
-    standardiser,
-    suited,
-    with_settings,
-)
+from multimix.integrations import _tables  # noqa: E402
 
 _FAR = 1e6
 """Standard deviations beyond which a number is taken for this one, so that float32 holds its square."""
@@ -76,10 +63,10 @@ class _Estimator(BaseEstimator):
         """Return the settings by name and, if ``deep``, those of the method as ``method__name``."""
         params = super().get_params(deep)
         try:
-            method = resolved(self.method) if deep else None
-        except ValueError:  # an unknown name, which is for fit to refuse
+            method = as_method(self.method) if deep else None
+        except (TypeError, ValueError):  # for fit to refuse
             method = None
-        return params | {f"method__{name}": value for name, value in settings_of(method).items()}
+        return params | {f"method__{name}": value for name, value in _tables.settings_of(method).items()}
 
     def set_params(self, **params: Any) -> Self:
         """Change settings, also those of the method, ``method__name``: that it is then another method.
@@ -91,7 +78,7 @@ class _Estimator(BaseEstimator):
         super().set_params(**{name: value for name, value in params.items() if name not in inner})
         if inner:
             inner = {name.removeprefix("method__"): value for name, value in inner.items()}
-            self.method = with_settings(resolved(self.method), inner)
+            self.method = _tables.with_settings(as_method(self.method), inner)
         return self
 
     def _counted(self, x: NDArray, y: Any, sample_weight: ArrayLike | None) -> tuple[NDArray, NDArray, Any]:
@@ -109,13 +96,13 @@ class _Estimator(BaseEstimator):
         check_fields(copy.copy(self))  # a copy, as a list of widths would become a tuple
         device = self._device()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.scaler_ = standardiser("X", x, weights)
+        self.scaler_ = _tables.standardiser("X", x, weights)
         rows = self._rows(x)
         # Initial weights and dropout know no other randomness than the global one, which is the caller's.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             network: Any = self._network(rows[: self.batch_size].to(device), outputs)
-            network.objective = objective = suited(objective_of(network), default)
+            network.objective = objective = _tables.suited(objective_of(network), default)
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).numpy()
             held = np.isin(np.arange(len(rows)), self._held_out(order, targets.numpy()))
             if self.validation and held.all() == held.any():
@@ -130,7 +117,7 @@ class _Estimator(BaseEstimator):
                     f"batch_size={self.batch_size} of {len(rows) - held.sum()} samples leaves a mini-batch of a single"
                     " one, of which batch normalisation knows no variance"
                 )
-            training = TrainingMethod(as_new(self.method), network)
+            training = TrainingMethod(_tables.as_new(self.method), network)
             training.start(seed, device)
             held_out, trained_on = ((rows[part].to(device), targets[part].to(device)) for part in (held, ~held))
             self.loss_curve_ = list(self._epochs(training, *trained_on, held_out))
@@ -191,7 +178,7 @@ class _Estimator(BaseEstimator):
     def _network(self, rows: Tensor, outputs: int) -> Network:
         """Return a new network on the device of some rows, which it has been tried on."""
         if self.network is None:
-            return cast("Any", perceptron(rows.shape[1], outputs, self.hidden)).to(rows.device)
+            return cast("Any", _tables.perceptron(rows.shape[1], outputs, self.hidden)).to(rows.device)
         if isinstance(self.network, nn.Module) or not callable(self.network):
             kind = type(self.network).__name__
             raise TypeError(f"network must be a function (features, outputs) -> torch.nn.Module, got {kind}")
@@ -207,7 +194,7 @@ class _Estimator(BaseEstimator):
                 raise ValueError(f"network must take rows {tuple(rows.shape)} in float32: {error}") from error
         if found != (len(rows), outputs):
             raise ValueError(f"network must return {outputs} outputs a row, {(len(rows), outputs)}, got {found}")
-        require_new(module)
+        _tables.require_new(module)
         return network
 
     def _rows(self, x: NDArray) -> Tensor:
@@ -284,8 +271,8 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
             ValueError: If data or settings cannot be used, or there is a single class.
             TypeError: If a setting is of another kind.
         """
-        with all_or_nothing(self):
-            require_values(y)
+        with _tables.all_or_nothing(self):
+            _tables.require_values(y)
             shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
             several = len(shape) == 2 and shape[1] > 1
             x, y = validate_data(self, X, y, dtype=np.float64, multi_output=several)
@@ -362,7 +349,7 @@ class MultiMixClassifier(ClassifierMixin, _Estimator):
         return None if min(amounts) == max(amounts) else tuple(amount / max(amounts) for amount in amounts)
 
     def _held_out(self, order: NDArray, targets: NDArray) -> NDArray:
-        return (by_class if targets.ndim == 1 else by_label)(order, self.validation, targets)
+        return (_tables.by_class if targets.ndim == 1 else _tables.by_label)(order, self.validation, targets)
 
 
 class MultiMixRegressor(RegressorMixin, _Estimator):
@@ -389,8 +376,8 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
             ValueError: If data or settings cannot be used.
             TypeError: If a setting is of another kind.
         """
-        with all_or_nothing(self):
-            require_values(y)
+        with _tables.all_or_nothing(self):
+            _tables.require_values(y)
             x, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
             x, y, weights = self._counted(x, y, sample_weight)
             self._single_ = y.ndim == 1
@@ -398,7 +385,7 @@ class MultiMixRegressor(RegressorMixin, _Estimator):
                 values = y.astype(np.float64).reshape(len(y), -1)
             except ValueError as error:
                 raise ValueError(f"y must hold numbers: {error}") from error
-            self.y_scaler_ = standardiser("y", values, weights)
+            self.y_scaler_ = _tables.standardiser("y", values, weights)
             targets = torch.from_numpy(self.y_scaler_.transform(values).astype(np.float32))
             self._train(x, targets, values.shape[1], SquaredError(), weights)
         return self
