@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from multimix.lab._paths import expanded
+
 T = TypeVar("T")
 
 Sources = Mapping[str, bytes]
@@ -160,7 +162,7 @@ class Reference(str):
 def find(text: str, what: str, fits: Fits) -> Reference:
     """Return what ``FILE.py:NAME`` refers to, or ``FILE.py`` with the only object there that fits, and run the file."""
     file, name = split_reference(text) or (text, None)
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
 

@@ -16,6 +16,7 @@ from torch import nn
 from multimix import __version__
 from multimix._declared import check
 from multimix._optional import require
+from multimix.lab._paths import expanded
 from multimix.lab.about import SUITES, metrics_of
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights
 from multimix.lab.runs.codec import from_json, register, to_json
@@ -55,13 +56,13 @@ def save_pretrained(
         ValueError: If ``config`` builds another network, or a record has no finite metric.
         TypeError: If an argument is of another kind.
     """
-    target, records = Path(folder).expanduser(), _records(record)
+    target, records = expanded(folder), _records(record)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"folder {target} exists and is not empty")
     if isinstance(source, (str, Path)):
         if config is not None:
             raise ValueError("config must be left out: a run has its own")
-        return _save_run(RunFolder(Path(source).expanduser()), target, records)
+        return _save_run(RunFolder(expanded(source)), target, records)
     if not isinstance(source, nn.Module):
         raise TypeError(f"source must be a network or the folder of a run, got {type(source).__name__}")
     return _save_network(source, target, records, config)
@@ -217,7 +218,7 @@ def _folder(source: Path | str, revision: str | None) -> Path:
     if not isinstance(source, (str, Path)):
         raise TypeError(f"source must be a folder or owner/name on the hub, got {source!r}")
     check(str | None, revision=revision)
-    name, folder = str(source), Path(source).expanduser()
+    name, folder = str(source), expanded(source)
     if name and folder.is_dir():
         if revision is not None:
             raise ValueError(f"revision must be left out for {name!r}, which is a folder here, got {revision!r}")

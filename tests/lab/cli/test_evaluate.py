@@ -106,6 +106,7 @@ def test_a_stop_says_how_it_goes_on(multimix, run, monkeypatch):
         ("--suites ood --ood.set digits", "Unrecognized options: --ood.set, digits; did you mean --ood.sets?"),
         ("--suites localisation", "localisation needs images from files, with a box for each:"),
         ("--suites ood --ood.sets nowhere", "sets: unknown set 'nowhere'; known are gaussian-noise, "),
+        ("--ood.scores msp", "--ood.FIELD: ood is not measured here: expected it among --suites"),
         ("--suites accuracy --examples 400", "examples=400 does not fit: there are 359 images"),
     ],
 )  # fmt: skip

@@ -101,6 +101,8 @@ SWEEP = f"compare {STUDIES}/sweeps.py:effective"
         ("train --resume . --width 3", "--resume takes the run's own configuration, and beside it --quiet, --data, --root,"),
         ("train --resume .", ". is not a run folder: it has no config.json"),
         ("evaluate nowhere", "there is no run folder nowhere"),
+        ("evaluate ~nosuchuser/x", "there is no run folder ~nosuchuser/x"),
+        ("data folder:~nosuchuser/x", "folder:~nosuchuser/x is not a folder"),
         ("report nowhere", "run folder 'nowhere' does not exist"),
         ("bench opps", "invalid choice: 'opps'"),
         ("detect coco-minni --backbone x", "unknown recipe of detection 'coco-minni'; did you mean coco-mini"),

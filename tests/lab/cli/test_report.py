@@ -80,6 +80,13 @@ def test_the_columns_of_the_differences_may_be_of_any_suite(multimix, seeds):
 
 
 @pytest.mark.bad_input
+@pytest.mark.parametrize("option", ["--out page.html", "--records again.jsonl"])
+def test_records_in_a_file_make_no_page(multimix, seeds, option):
+    write_records("r.jsonl", [read_run(run) for run in seeds])
+    assert "--out and --records are of run folders" in multimix.complains(f"report r.jsonl {option}")
+
+
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -19,23 +19,8 @@ def sixty(root: Path) -> tuple[set[str], set[str], set[str]]:
         good[f"turned-{orientation}.jpg"] = colour, {"exif": exif}
     for mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr"):
         good[f"mode-{mode}.tif"] = colour.convert(mode), {}
-    for end in (
-        "BMP",
-        "gif",
-        "jfif",
-        "JPEG",
-        "jpg",
-        "pgm",
-        "PNG",
-        "ppm",
-        "tga",
-        "tif",
-        "tiff",
-        "webp",
-        "ico",
-        "avif",
-        "jp2",
-    ):
+    ends = "BMP gif jfif JPEG jpg pgm PNG ppm tga tif tiff webp ico avif jp2"
+    for end in ends.split():
         good[f"suffix.{end}"] = colour.convert("L") if end == "pgm" else colour, {}
     rgba = colour.copy()
     rgba.putalpha(alpha)
@@ -48,11 +33,8 @@ def sixty(root: Path) -> tuple[set[str], set[str], set[str]]:
     good["float.tif"] = Image.fromarray(ramp.astype(np.float32)), {}
     for end in ("gif", "webp", "png", "tif"):
         good[f"moving.{end}"] = colour, {"save_all": True, "append_images": [colour.rotate(180)]}
-    good |= {
-        "tall.png": (colour.resize((3, 90)), {}),
-        "one.png": (colour.resize((1, 1)), {}),
-        "wide.jpg": (colour.resize((90, 3)), {}),
-    }
+    for name, size in {"tall.png": (3, 90), "one.png": (1, 1), "wide.jpg": (90, 3)}.items():
+        good[name] = colour.resize(size), {}
     good |= {"é数 name.png": (colour, {}), "inner/deep/one.png": (colour, {})}
     bad: dict[str, tuple[Image.Image, dict]] = {
         "twelve.png": (Image.fromarray((ramp * 4095).astype(np.uint16)), {}),

@@ -101,7 +101,10 @@ def test_boxes_at_the_edge_are_clipped_and_those_without_an_area_left_out(tmp_pa
         (first(bbox=[1, 2, float("nan"), 20]), "is no box"),
         (first(bbox=[1, 2, 3]), "annotations[0]: bbox must hold 4 values, got [1, 2, 3]"),
         (first(bbox=[1, 2, 3, "4"]), "annotations[0]: bbox must be a tuple of numbers, got [1, 2, 3, '4']"),
-        (first(area=-1), "annotations[0]: area must be at least 0, got -1"),
+        (first(bbox=[1, 10**400, 3, 4]), "annotation 1 of image 7: int too large to convert to float"),
+        (first(area=-1), "annotations[0]: area must be at least 0 and finite, got -1"),
+        (first(area=float("inf")), "annotations[0]: area must be at least 0 and finite, got inf"),
+        (lambda c: c["images"][2].update(file_name="7.png"), "image 12: file_name: 7.png is that of image 7 too"),
         (first(iscrowd=2), "annotation 1 of image 7: iscrowd must be 0 or 1, got 2"),
         (first(category_id=4), "annotation 1: there is no category_id 4"),
         (first(image_id=8), "annotation 1: there is no image_id 8"),
@@ -114,13 +117,17 @@ def test_boxes_at_the_edge_are_clipped_and_those_without_an_area_left_out(tmp_pa
         (lambda c: c["categories"][1].pop("name"), "categories[1]: name must be a text, got None"),
         (lambda c: c.pop("categories"), "a list of objects was expected under 'categories'"),
         (lambda c: c.update(images=[], annotations=[]), "has no image"),
+        (
+            lambda c: [entry.update(bbox=[0.1, 0.2, 0.8, 0.8]) for entry in c["annotations"]],
+            "must have boxes in pixels, and none of its 3 ends beyond 1",
+        ),
     ],
 )
 def test_a_wrong_entry_of_coco_is_named(tmp_path, change, said):
     content = coco_content()
     change(content)
     coco_folder(tmp_path, content)
-    with pytest.raises(ValueError, match=r"instances_train\.json|has no image") as caught:
+    with pytest.raises(ValueError, match=r"instances_train\.json|has no image|in pixels") as caught:
         coco(tmp_path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -219,6 +226,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;">]>' + voc_xml([("&
         (voc_xml([("&b;", (1, 1, 2, 2), 0)]), "is damaged: undefined entity"),
         (BOMB, "is damaged: an annotation needs no document type, and this one has one"),
         (BOMB.encode("utf-16"), "needs no document type"),
+        ('<?xml version="1.0" encoding="foo"?><annotation/>', "is damaged: unknown encoding: foo"),
     ],
 )
 def test_a_wrong_annotation_of_voc_is_named(tmp_path, text, said):
@@ -238,11 +246,13 @@ def test_a_wrong_annotation_of_voc_is_named(tmp_path, text, said):
         ("000012 -1\n", "line 1: the name of one image was expected, got '000012 -1'"),
         ("../x\n", "line 1: the name of a file in its folder was expected, got '../x'"),
         ("\n \n", "names no image"),
+        (b"\xe4\n", "trainval.txt: 'utf-8' codec can't decode"),
+        ("\ufeff000012\n000012\n", "line 2: image 000012 comes twice"),
     ],
 )
 def test_a_wrong_list_of_voc_is_named(tmp_path, text, said):
     voc_folder(tmp_path, IMAGES)
-    (tmp_path / "ImageSets/Main/trainval.txt").write_text(text)
+    (tmp_path / "ImageSets/Main/trainval.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=r"trainval\.txt") as caught:
         voc(tmp_path)
     assert said in str(caught.value)

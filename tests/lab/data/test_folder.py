@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.awkward import sixty
 from data.trees import write_image
 from multimix.lab.data import identity, load
 from multimix.lab.data._pixels import UnreadableError
@@ -234,13 +233,3 @@ def test_shares_are_right_on_average_and_every_class_has_images_on_both_sides(tr
     for seed in range(10):
         tiny = split_of(root.parent / tree(each=2, name=f"tiny{seed}").name, split_seed=seed)
         assert tiny.train.labels.tolist() == tiny.test.labels.tolist() == [0, 1, 2]
-
-
-def test_sixty_awkward_pictures(tmp_path):
-    good, bad, others = sixty(tmp_path)
-    assert len(good) + len(bad) + len(others) >= 60
-    with pytest.raises(UnreadableError, match=f"{len(bad)} of {len(good) + len(bad)} files cannot be read") as caught:
-        split_of(tmp_path)
-    assert all(name in str(caught.value) for name in bad)
-    found = split_of(tmp_path, skip_unreadable=True)
-    assert {Path(path).relative_to(tmp_path).as_posix().split("/", 1)[1] for path in everything(found)} == good

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from multimix.lab._paths import expanded
+
 Options = Mapping[str, Mapping[str, Any]]
 """What argparse's ``add_argument`` takes, by the name of the argument."""
 
@@ -44,14 +46,9 @@ def at_least(least: int) -> Callable[[str], int]:
     return parsed
 
 
-def a_path(text: str) -> Path:
-    """Return a path, the type of an argument; shells let ``~`` stand in ``--NAME=~/PATH``."""
-    return Path(text).expanduser()
-
-
 def output_file(text: str) -> Path:
     """Return the path of a file that can be written, the type of an argument: hours of work go into it at the end."""
-    path = a_path(text)
+    path = expanded(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"expected a file to write, got the folder {path}")
     nearest = next((folder for folder in path.absolute().parents if folder.exists()), Path())
@@ -71,8 +68,8 @@ def run_arguments(
     common: Options = {
         "recipe": {"nargs": "?", "help": ", ".join(recipes)},
         "--name": {"help": "of the run folder; by default of what is trained, seed and time"},
-        "--out": {"type": a_path, "help": "where run folders go"},
-        "--resume": {"type": a_path, "metavar": "RUN", "help": "continue a run where its last checkpoint left it"},
+        "--out": {"type": expanded, "help": "where run folders go"},
+        "--resume": {"type": expanded, "metavar": "RUN", "help": "continue a run where its last checkpoint left it"},
         "--quiet": {"action": "store_true", "help": "print nothing but the result"},
     }
     parser = Parser({**common, **options}, prog=f"multimix {command}", usage=usage, add_help=False)

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from multimix.lab._code import Reference, find_made, split_reference
+from multimix.lab._paths import expanded
 from multimix.lab.about import judged_by
 from multimix.lab.cli._arguments import configured, override
-from multimix.lab.cli._parser import Options, Parser, a_path, at_least
+from multimix.lab.cli._parser import Options, Parser, at_least
 from multimix.lab.cli.report import Tables, reference, report
 from multimix.lab.recipes import RECIPES, Study, recipe_named
 from multimix.lab.runs.files import replacing
@@ -39,7 +40,7 @@ OPTIONS: Options = {
     "--retries": {"type": at_least(0), "default": 1, "help": "how often a run that ends early is resumed (default: 1)"},
     "--extend": {"action": "store_true", "help": "take runs of --out that have fewer epochs than --epochs further"},
     "--slurm": {"default": "", "metavar": "OPTIONS", "help": "more options of sbatch: 'partition=gpu time=4:00:00'"},
-    "--out": {"type": a_path, "help": "folder of the runs and report.html (default: runs/compare/STUDY)"},
+    "--out": {"type": expanded, "help": "folder of the runs and report.html (default: runs/compare/STUDY)"},
     "--quiet": {"action": "store_true", "help": "print only the tables"},
 }
 

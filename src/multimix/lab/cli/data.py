@@ -1,10 +1,9 @@
 """``multimix data``."""
 
-from pathlib import Path
-
 from torch import Tensor, bincount
 
 from multimix.lab._code import split_reference
+from multimix.lab._paths import expanded
 from multimix.lab.cli._parser import Options, Parser
 from multimix.lab.data import DATASETS, Splits, UnreadableError, load, own_data
 
@@ -31,7 +30,7 @@ def main(arguments: list[str]) -> None:
     name = given.pop("data")
     if split_reference(name):
         name = own_data(name)
-    elif Path(name).expanduser().is_dir() and name not in DATASETS:
+    elif expanded(name).is_dir() and name not in DATASETS:
         name = f"folder:{name}"
     try:
         splits = load(name, **given)

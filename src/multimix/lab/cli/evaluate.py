@@ -5,17 +5,18 @@ from dataclasses import field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from multimix.lab._paths import expanded
 from multimix.lab.about import metrics_of
 from multimix.lab.cli._arguments import override
-from multimix.lab.cli._parser import Options, Parser, a_path, at_least
+from multimix.lab.cli._parser import Options, Parser, at_least
 from multimix.lab.evaluate import SUITES
 from multimix.lab.report import page, read_run
 from multimix.lab.runs.display import Display
-from multimix.lab.train.evaluation import evaluations, suites_named
+from multimix.lab.train.evaluation import USUAL, evaluations, suites_named
 
 _NAMES = [suite.name for suite in SUITES]
 OPTIONS: Options = {
-    "runs": {"nargs": "+", "type": a_path, "metavar": "RUN", "help": "run folder"},
+    "runs": {"nargs": "+", "type": expanded, "metavar": "RUN", "help": "run folder"},
     "--suites": {
         "nargs": "+",
         "metavar": "NAME",
@@ -46,10 +47,13 @@ def main(arguments: list[str]) -> None:
         override(settings, ["--help"], prog="multimix evaluate RUN ...")
     given, rest = parser.parse_known_args(arguments)
     chosen = vars(override(settings, rest, prog="multimix evaluate"))
+    set_here = [name for name, of in chosen.items() if of != type(of)()]
     if given.examples is not None:
         chosen = {name: replace(of, examples=of.examples or given.examples) for name, of in chosen.items()}
     everything = given.suites == ["all"]  # then a suite that a run's data do not suit is left out, else an error
     suites = _NAMES if everything else given.suites and [suite.name for suite in suites_named(given.suites)]
+    if unread := [name for name in set_here if name not in (suites or USUAL)]:
+        raise ValueError(f"--{unread[0]}.FIELD: {unread[0]} is not measured here: expected it among --suites")
     passed = {
         "settings": chosen,
         **{name: vars(given)[name] for name in ("again", "batch_size", "data", "root", "trust_code")},

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from multimix.lab._paths import expanded
 from multimix.lab.about import judged_by
-from multimix.lab.cli._parser import Options, Parser, a_path, output_file
+from multimix.lab.cli._parser import Options, Parser, output_file
 from multimix.lab.report import (
     Format,
     Record,
@@ -25,11 +26,11 @@ from multimix.lab.report import (
 OPTIONS: Options = {
     "runs": {
         "nargs": "+",
-        "type": a_path,
+        "type": expanded,
         "metavar": "RUN",
         "help": "run folder, folder of these, or one file of records",
     },
-    "--out": {"type": a_path, "default": Path("report.html"), "help": "where the page goes"},
+    "--out": {"type": expanded, "help": "where the page of runs goes (default: report.html)"},
     "--format": {"choices": get_args(Format), "default": "plain", "help": "of the tables"},
     "--suite": {"metavar": "NAME", "help": "print only this suite's tables, and all it has measured"},
     "--records": {"type": output_file, "metavar": "FILE", "help": "also write the records (JSON lines)"},
@@ -47,9 +48,11 @@ def main(arguments: list[str]) -> None:
         raise ValueError("--metrics are the columns of the paired table: expected --paired LABEL too, got none")
     wanted = Tables(given.format, given.suite, given.paired, given.metrics, given.any_length)
     if len(given.runs) == 1 and given.runs[0].is_file():
+        if given.out or given.records:
+            raise ValueError("--out and --records are of run folders: records in a file make tables alone")
         print(wanted.of(read_records(given.runs[0])))
     else:
-        report(find_runs(given.runs), given.out, wanted, keep=given.records)
+        report(find_runs(given.runs), given.out or Path("report.html"), wanted, keep=given.records)
 
 
 @dataclass(frozen=True)

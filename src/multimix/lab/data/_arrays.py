@@ -3,13 +3,13 @@
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from multimix.lab._code import Reference, called, find, takes_nothing
+from multimix.lab._paths import expanded
 from multimix.lab.data._sets import UNLABELLED, Images, Parts, Splits, one_line
 
 Arrays = Mapping[str, np.ndarray]
@@ -27,7 +27,7 @@ _USUALLY_NONE = (UNLABELLED, -1, 255)
 
 def read_archive(path: str, ignore_index: int | None = None) -> Parts:
     """Return the sets of an archive with train_, test_ and perhaps val_ images and labels; nothing is unpickled."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not file.is_file():
         raise FileNotFoundError(f"npz:{path} is not a file")
     with file.open("rb") as stream:  # opened here, as numpy leaves a file that it cannot read open

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from multimix.lab._paths import expanded
 from multimix.lab.data._identity import file_digest
 from multimix.lab.data._pixels import Look, UnreadableError, look_at, suffixes
 from multimix.lab.data._sets import Files, Parts
@@ -60,7 +61,7 @@ def read_folder(path: str, split_seed: int, *, skip_unreadable: bool = False) ->
     set. Of one tree of classes a fifth becomes the test set, chosen by the names of the files. All files are looked at
     first: those that cannot be read are left out, or an UnreadableError lists them.
     """
-    top = Path(path).expanduser()
+    top = expanded(path)
     if not top.is_dir():
         raise FileNotFoundError(f"folder:{path} is not a folder")
     survey = Survey(top)

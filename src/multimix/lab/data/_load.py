@@ -12,6 +12,7 @@ import torch
 
 from multimix._declared import Ge, Interval, check
 from multimix.lab._code import Reference, split_reference
+from multimix.lab._paths import expanded
 from multimix.lab.data._arrays import read_archive, read_own
 from multimix.lab.data._files import small_or_files
 from multimix.lab.data._folder import by_name, check_classes, class_tree, read_folder
@@ -118,7 +119,7 @@ def parts_of(
         raise TypeError(f"root must be a path, got {root!r}")
     if isinstance(name, Reference):
         return read_own(name, ignore_index)
-    root = Path(root).expanduser()
+    root = expanded(root)
     kind, colon, path = name.partition(":")
     if colon and kind in _KINDS:
         if not path:
@@ -139,7 +140,7 @@ def parts_of(
 
 def _unknown(name: str) -> ValueError:
     near = difflib.get_close_matches(name.lower(), DATASETS, n=2)
-    there = Path(name).expanduser()
+    there = expanded(name)
     if there.is_dir() or (there.is_file() and there.suffix == ".npz"):
         near = [f"{'folder' if there.is_dir() else 'npz'}:{name}"]
     hint = f"did you mean {' or '.join(near)}? " if near else ""

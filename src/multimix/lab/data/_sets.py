@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from jaxtyping import Float32, Int64, UInt8
@@ -119,16 +120,6 @@ class Splits:
     notes: tuple[str, ...] = ()
     """What a source was found to hold, how it was understood and what was left out, a line each."""
 
-    def __post_init__(self) -> None:
-        for name, part in (("validation", self.validation), ("test", self.test)):
-            if part is not None and part.labels.ndim != self.train.labels.ndim:
-                kinds = {1: "one class an image", 2: "several labels an image"}
-                ours, theirs = kinds[part.labels.ndim], kinds[self.train.labels.ndim]
-                raise ValueError(f"the {name} set must be as the training set, of {theirs}, got one of {ours}")
-            if part is not None and part.classes != self.classes:
-                ours, theirs = classes_told(part.classes), classes_told(self.classes)
-                raise ValueError(f"the {name} set must have the classes of the training set, {theirs}, got {ours}")
-
     @property
     def multi_label(self) -> bool:
         """Whether an image may have several labels, or none, instead of one class."""
@@ -183,6 +174,18 @@ class Parts:
     validation: ImageSet | None = None
     statistics: Statistics | None = None  # those the field uses, where it agrees on some
     notes: Sequence[str] = ()  # what was found and left out, a line each
+
+    def __post_init__(self) -> None:
+        for name, part in (("validation", self.validation), ("test", self.test)):
+            if part is not None and part.labels.ndim != self.train.labels.ndim:
+                kinds = {1: "one class an image", 2: "several labels an image"}
+                ours, theirs = kinds[part.labels.ndim], kinds[self.train.labels.ndim]
+                raise ValueError(f"the {name} set must be as the training set, of {theirs}, got one of {ours}")
+            if part is not None and part.classes != self.train.classes:
+                pairs = zip_longest(self.train.classes, part.classes)
+                ours, theirs = next((here, there) for here, there in pairs if here != there)
+                said = "must have the classes of the training set in their order"
+                raise ValueError(f"the {name} set {said}, but has {theirs!r} in place of {ours!r}")
 
     def mapped(self, change: Callable[[ImageSet], ImageSet]) -> "Parts":
         """Return the parts with ``change`` made to each set, the training set first."""

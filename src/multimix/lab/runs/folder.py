@@ -13,6 +13,7 @@ import torch
 
 from multimix import __version__
 from multimix.lab._code import Code, Sources, digests, split_reference
+from multimix.lab._paths import expanded
 from multimix.lab.runs.codec import code_of, from_json, named_files, to_json
 from multimix.lab.runs.environment import describe
 from multimix.lab.runs.files import json_lines, replacing, unwritable
@@ -62,7 +63,7 @@ class Folder:
     """The files of one run of any kind."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = path = Path(path).expanduser()
+        self.path = path = expanded(path)
         self.config_file = path / "config.json"
         self.environment_file = path / "environment.json"
         self.checkpoint = path / "last.ckpt"
@@ -160,11 +161,11 @@ class Folder:
         found = [named for text in references if text and (named := split_reference(text))]
         with self.reading() as whole:
             kept, written = dict(whole.get("code") or {}), json.dumps(whole["config"])
-        places = [Path(file).expanduser().parent for file, _ in found]
+        places = [expanded(file).parent for file, _ in found]
         for file, own in found:
             if Path(file).name not in kept or (own and json.dumps(f"{Path(file).name}:{own}") not in written):
                 raise ValueError(f"run {self.path} was not made of {file}{f':{own}' if own else ''}")
-            if not Path(file).expanduser().is_file():
+            if not expanded(file).is_file():
                 raise FileNotFoundError(f"there is no file {file}")
         for name, digest in kept.items() if found else ():
             there = [place / name for place in places if (place / name).is_file()]

@@ -26,7 +26,7 @@ from multimix.protocols import SILENT, Monitor, Network
 T = TypeVar("T")
 
 
-_USUAL = ("accuracy", "calibration")
+USUAL = ("accuracy", "calibration")
 """Suites that are measured where none is named."""
 
 
@@ -93,7 +93,7 @@ def evaluations(
     if unknown := options.keys() - EvaluationOptions.__annotations__.keys():
         raise TypeError(f"evaluations takes no option {', '.join(sorted(unknown))}")
     given, trust_code = options.get("settings") or {}, options.get("trust_code", False)
-    wanted = suites_named(_USUAL if suites is None else suites)
+    wanted = suites_named(USUAL if suites is None else suites)
     run = RunFolder(folder)
     config = run.read_trusted(trust_code=trust_code)
     places: dict[str, Any] = {name: options.get(name) for name in ("splits", "data", "root")}

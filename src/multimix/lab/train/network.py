@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from multimix.lab._paths import expanded
 from multimix.lab.data import Splits, ignoring, load
 from multimix.lab.runs.checkpoint import load_weights, read_weights
 from multimix.lab.runs.codec import with_own_data
@@ -97,7 +98,7 @@ def found_again(run: RunFolder, config: TrainConfig, data: str | None = None, ro
     home = Path(run.read_data().get("from", "."))
 
     def now(path: str) -> str:
-        return str(home / path) if not Path(path).expanduser().exists() and (home / path).exists() else path
+        return str(home / path) if not expanded(path).exists() and (home / path).exists() else path
 
     kind, _, path = config.data.partition(":")
     if kind in ("folder", "npz") and now(path) != path:

@@ -5,11 +5,13 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from multimix._declared import Count, Ge, check
+from multimix._declared import Count, Interval, check
+from multimix.lab._paths import expanded
 from multimix.lab.data._folder import after
 from multimix.lab.data._pixels import suffixes
 from multimix.lab.data._sets import classes_told
@@ -43,8 +45,8 @@ def load_boxes(spec: str, split: str, *, classes: tuple[str, ...] | None = None)
     if kind not in ("coco", "voc") or not rest:
         raise ValueError(f"data must be coco:PATH or voc:PATH[,PATH...], got {spec!r}")
     if kind == "voc":
-        return _read_voc([Path(path).expanduser() for path in rest.split(",")], split, classes)
-    boxes = _read_coco(Path(rest).expanduser(), split)
+        return _read_voc([expanded(path) for path in rest.split(",")], split, classes)
+    boxes = _read_coco(expanded(rest), split)
     if classes is not None and boxes.classes != classes:
         known = f"{classes_told(classes)} in the same order"
         raise ValueError(f"{boxes.name} has {classes_told(boxes.classes)}, but {known} were expected")
@@ -56,7 +58,7 @@ def _at(where: str) -> Iterator[None]:
     """Say of what is refused inside where it stands."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 
@@ -87,7 +89,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "image_id": int,
         "category_id": int,
         "bbox": tuple[float, float, float, float],
-        "area": Annotated[float, Ge(0)] | None,
+        "area": Annotated[float, Interval(ge=0, lt=inf)] | None,
     },
 }
 """What is read of each kind of entry in a COCO-format file, and what it has to be."""
@@ -109,11 +111,13 @@ def _read_coco(folder: Path, split: str) -> BoxSet:
         if twice := [name for name, number in Counter(classes.values()).items() if number > 1]:
             raise ValueError(f"two categories have the name {twice[0]!r}")
         grouped = _by_image(annotations, images, classes)
-        draft = Draft(f"coco:{folder} {split}", "coco", tuple(classes.values()))
+        draft, named = Draft(f"coco:{folder} {split}", "coco", tuple(classes.values())), dict[str, int]()
         for key, entry in images.items():
             name = entry["file_name"]
             with draft.entry(f"image {key}: file_name"):
                 _refuse_outside(name)
+                if (first := named.setdefault(name, key)) != key:
+                    raise ValueError(f"{name} is that of image {first} too")
             if name not in present and not (place / name).is_file():
                 draft.missing.append(f"image {key}: there is no file {place / name}")
             draft.begin(Photo(str(place / name), str(key), entry["height"], entry["width"]))
@@ -186,7 +190,9 @@ def _read_voc(folders: Sequence[Path], split: str, classes: tuple[str, ...] | No
 def _listed(file: Path) -> list[str]:
     """Return the images that a split names."""
     names: dict[str, None] = {}
-    for number, line in enumerate(_content(file).decode("utf-8").splitlines(), 1):
+    with _at(str(file)):
+        lines = _content(file).decode("utf-8-sig").splitlines()
+    for number, line in enumerate(lines, 1):
         if not (words := line.split()):
             continue
         with _at(f"{file}, line {number}"):
@@ -213,7 +219,7 @@ def _parsed(file: Path) -> Element:
     try:
         parser.feed(_content(file))
         return parser.close()
-    except (ParseError, ValueError) as error:
+    except (ParseError, ValueError, LookupError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
 
 

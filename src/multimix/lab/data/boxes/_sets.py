@@ -158,7 +158,7 @@ class Draft:
         """Keep what is refused inside for :meth:`finish`, which lists it."""
         try:
             yield
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             self.wrong.append(f"{where}: {error}")
 
     def begin(self, photo: Photo) -> None:
@@ -188,6 +188,8 @@ class Draft:
                 )
         if not self.photos:
             raise ValueError(f"{self.name} has no image")
+        if self.rows and max(max(box) for box, *_ in self.rows) <= 1:
+            raise ValueError(f"{self.name} must have boxes in pixels, and none of its {len(self.rows)} ends beyond 1")
         clipped = f"that left their image by at most {TOLERANCE:g} px clipped"
         mended = {"without an area left out": self.empty, clipped: self.clipped}
         notes = tuple(f"{self.name}: {count} boxes {what}" for what, count in mended.items() if count)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Generator, Tensor
 
+from multimix.lab._paths import expanded
 from multimix.lab.data import DATASETS, Files, Images, load, normalise, seed_of
 from multimix.lab.data._arrays import DAMAGED, as_bytes
 from multimix.lab.data._batches import decoded
@@ -92,7 +93,7 @@ def _label(name: str) -> str:
     kind, colon, rest = SHORT.get(name, name).partition(":")
     if colon and kind in ("crop", "resize"):
         return f"{_label(rest)}-{kind}"
-    last = Path(rest).expanduser().resolve().name.removesuffix(".npz") if colon else kind
+    last = expanded(rest).resolve().name.removesuffix(".npz") if colon else kind
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "set"
 
 
@@ -119,9 +120,9 @@ def _found(base: str, root: str | Path, download: bool) -> Tensor | list[str]:  
     """Return a set's images, uint8 (n, c, h, w), or the paths of its image files."""
     kind, colon, path = base.partition(":")
     if colon:
-        return (_folder if kind == "folder" else _archive)(Path(path).expanduser())
+        return (_folder if kind == "folder" else _archive)(expanded(path))
     if base in TREES:
-        return _folder(Path(root).expanduser() / TREES[base])
+        return _folder(expanded(root) / TREES[base])
     test = load(base, root=root, validation=0, download=download).test
     return test.images if isinstance(test, Images) else list(test.paths)
 
