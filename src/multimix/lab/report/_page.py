@@ -10,6 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from multimix.lab._paths import expanded
 from multimix.lab.about import SUITES, judged_by
 from multimix.lab.report._figures import Drawn, Figure, learning_curves, seed_dots
 from multimix.lab.report._paired import paired_grids
@@ -80,7 +81,7 @@ def page(
     """
     if not runs:
         raise ValueError("runs: expected at least one run, got none")
-    out = Path(out).expanduser()
+    out = expanded(out)
     runs = list({run.folder.resolve(): run for run in runs}.values())
     kept = _kept(runs)
     rows = records(kept)
