@@ -34,7 +34,7 @@ def dots_of(runs, name="accuracy"):
 
 
 def test_curves_tell_the_mean_in_words(make_run):
-    runs = [make_run(seed=seed, events=curve(0.5, last)) for seed, last in enumerate((0.7, 0.8))]
+    runs = [make_run(seed=seed, epochs=3, events=curve(0.5, last)) for seed, last in enumerate((0.7, 0.8))]
     figure = learning_curves(runs)
     assert figure.alt == (
         "Line chart: Validation accuracy (%) over epochs, one line a method. Mean at the last epoch drawn: mixup 75.0."
@@ -44,7 +44,7 @@ def test_curves_tell_the_mean_in_words(make_run):
     )
     assert ElementTree.fromstring(figure.svg).get("aria-label") == figure.alt
     assert {"Epoch", "Validation accuracy (%)", "mixup"} <= set(texts(figure))
-    longer = make_run(seed=2, events=curve(0.5, 0.9, 0.1))
+    longer = make_run(seed=2, epochs=3, events=curve(0.5, 0.9, 0.1))
     assert "mixup 80.0" in learning_curves([*runs, longer]).alt  # a mean never changes its seeds along the way
 
 
@@ -57,7 +57,9 @@ def test_the_axis_leaves_a_steep_beginning_and_says_so(make_run):
     assert [bool({"80", "60"} & set(texts(figure))) for figure in figures] == [False, True]
 
 
-@pytest.mark.parametrize("values", [(math.nan, 0.5), (0.5, math.inf), (math.nan, math.nan), (0.5,) * 9])
+@pytest.mark.parametrize(
+    "values", [(math.nan, 0.5), (0.5, math.inf), (math.nan, math.nan), (0.5,) * 9, (0.5, 1e308), (0.5, 10**400)]
+)
 def test_curves_of_odd_values_are_drawn(make_run, values):
     assert learning_curves([make_run(epochs=len(values), events=curve(*values))]).svg.startswith("<svg")
 
@@ -120,7 +122,7 @@ def test_labels_are_drawn_to_the_letter_and_cut(make_run, label):
 
 @pytest.mark.bad_input
 def test_curves_of_different_experiments_are_refused(make_run):
-    runs = [make_run(epochs=2), make_run(epochs=1)]
+    runs = [make_run(epochs=2), make_run(data="other")]
     with pytest.raises(ValueError, match="runs: expected one data set, model and number of epochs, got"):
         learning_curves(runs)
 
@@ -357,6 +359,9 @@ def test_figures_of_another_form_never_stop_the_page(make_run, suite, value):
         ({"corruptions": ["a"], "severities": [1], "accuracy": []}, "accuracy: expected 1 x 1 numbers, got 0"),
         ({"corruptions": "a", "severities": [], "accuracy": []}, "corruptions: expected a list of texts, got 'a'"),
         ({"edges": [0, 2, 1], "own": [1, 1]}, "edges: expected ascending edges of bins, got [0.0, 2.0, 1.0]"),
+        ({"edges": [0, 1, 2], "own": [1, None]}, "own: expected numbers of at least 0, got [1.0, nan]"),
+        ({"edges": [0, 1, 2], "own": [1, -1]}, "own: expected numbers of at least 0, got [1.0, -1.0]"),
+        ({"scores": 3}, "scores: expected data by score, got 3"),
         ({"x": [0], "y": [0], "label": [0.5]}, "label: expected numbers of classes, got [0.5]"),
     ],
 )

@@ -58,6 +58,9 @@ ERM = {"weights": "a", "accuracy": 0.5, "event": "test", "suite": "accuracy"}
         ([epoch(1), outcome(0.9, epoch=1)], "", "line 2: a test of epoch 1 is left out: .* those of the last, 2"),
         ([epoch(1), outcome("0.9")], "", "line 2: accuracy: expected a number, got '0.9', and is left out"),
         ([epoch(1), outcome(None)], "", "line 2: accuracy: expected a number, got None, and is left out"),
+        ([epoch(1), outcome(10**400)], "", "line 2: accuracy: expected a number, got 1000.*0, and is left out"),
+        ([epoch(1), outcome(97.5)], "", "line 2: accuracy: expected a share from 0 to 1, got 97.5, which tables show"),
+        ([epoch(1), epoch(9)], "", "line 2: epoch 9 is none of the 2, and left out"),
         ([epoch(1), {"event": "test"}], "", "line 2: a test without any metric is left out"),
         (
             [epoch(1), ERM, ERM | {"suite": "occlusion", "weights": "b"}, ERM | {"suite": "calibration"}],
@@ -80,7 +83,7 @@ def test_nothing_is_said_of_a_whole_run(make_run):
 @pytest.mark.filterwarnings(LEFT_OUT)
 def test_events_are_taken_as_they_came(make_run):
     again = epoch(2, validation_accuracy=0.7)
-    run = make_run(events=[epoch(1), epoch(2, validation_accuracy=0.6), epoch(3), {"event": "resume"}, again])
+    run = make_run(events=[epoch(1), epoch(2, validation_accuracy=0.6), epoch(3), {"event": "resume"}, again], epochs=3)
     assert [event["epoch"] for event in run.epochs] == [1, 2, 3]
     assert run.epochs[1] == again
     assert make_run(events=[epoch(1), outcome(0.5)], tail=json.dumps(ended())).finished
@@ -144,6 +147,9 @@ def test_a_folder_that_is_no_run(tmp_path: Path):
         ("metrics.jsonl", '{"event": "end"}\n{"ev\n\n7\nx', "line 2: not valid JSON .*; nor are lines 4, 5"),
         ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl, line 1: event: expected str, got None"),
         ("metrics.jsonl", '{"event": "epoch", "epoch": true}\n', "line 1: epoch: expected int, got True"),
+        ("metrics.jsonl", '{"event": "test", "epoch": "1"}\n', r"line 1: epoch: expected int \| None, got '1'"),
+        ("metrics.jsonl", '{"event": "test", "suite": [1]}\n', r"line 1: suite: expected str \| None, got \[1\]"),
+        ("metrics.jsonl", '{"event": "test", "settings": 3}\n', r"line 1: settings: expected dict \| None, got 3"),
         ("pictures/mixed.png", "<svg>", "mixed.png: not a PNG picture"),
         ("evaluation/ood.json", '{"suite": 1, "figures": {}}', "ood.json: suite: expected str, got 1"),
         ("evaluation/ood.json", '{"suite": "ood"}', "ood.json: figures: expected dict, got None"),
@@ -173,6 +179,8 @@ def test_every_number_is_one_flat_record(make_run):
         json.dumps({"config": run.config, "data": {"splits": {"test": {"images": 9, "digest": "ab"}}}})
     )
     assert records([read_run(run.folder)])[0]["images"] == {"test": '{"digest": "ab", "images": 9}'}
+    (run.folder / "config.json").write_text(json.dumps({"config": run.config, "data": {"splits": [1]}}))
+    assert records([read_run(run.folder)])[0]["images"] is None
     assert {record["suite"] for record in found[2:]} == {"cost"}
 
 
@@ -254,6 +262,8 @@ def test_labels_choose_and_order_rows():
         (None, "cut short"),
         ({"value": "0.9"}, r"value: expected int \| float, got '0.9'"),
         ({"seed": True}, "seed: expected int, got True"),
+        ({"value": 10**400}, "value: expected a number that a float holds, got 1000"),
+        ({"suite": [1]}, r"suite: expected str \| None, got \[1\]"),
         ({"settings": [1]}, r"settings: expected dict \| None, got \[1\]"),
     ],
 )

@@ -124,6 +124,11 @@ def test_best_is_marked_by_direction_and_only_where_rows_differ_as_shown():
     assert table(summarise([*rows, record(0.5, label="c")])).count("**90.0**") == 2  # equally good, as shown
 
 
+@pytest.mark.parametrize(("value", "shown"), [(1e300, "1e+300"), (-2.5e15, "-2.5e+15"), (1.5, "1.500")])
+def test_huge_numbers_take_no_more_room_than_others(value, shown):
+    assert f"| {shown} |" in table(summarise([record(value, "nll"), record(value, "")]), "markdown")
+
+
 def test_html_and_markdown_show_strings_as_text():
     html = table(summarise([record(0.9, label=NASTY), record(0.8, "<img src=x onerror=y>", label=NASTY)]), "html")
     assert cells_of(html) == [["Method", "n", "Accuracy (%) ↑", "<img src=x onerror=y>"], [NASTY, "1", "90.0", "0.800"]]

@@ -3,7 +3,8 @@
 from collections.abc import Container, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from sys import float_info
+from typing import Any, TypeGuard
 
 from multimix.lab.about.kinds import Description, Metric
 
@@ -40,6 +41,6 @@ def metrics_of(record: Mapping[str, Any], *besides: str) -> dict[str, float]:
     }
 
 
-def is_number(value: object) -> bool:
-    """Return whether a value of a record is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value of a record is a number, which no whole number beyond the largest float is here."""
+    return isinstance(value, float) or (type(value) is int and abs(value) <= float_info.max)

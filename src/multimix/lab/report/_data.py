@@ -25,6 +25,14 @@ def numbers(data: Data, key: str, *shape: int) -> np.ndarray:
     return found
 
 
+def counts(data: Data, key: str, size: int) -> np.ndarray:
+    """Return numbers that say how often each of so many things occurs."""
+    found = numbers(data, key, size)
+    if not (np.isfinite(found) & (found >= 0)).all():
+        raise ValueError(f"{key}: expected numbers of at least 0, got {found.tolist()!r:.60}")
+    return found
+
+
 def texts(data: Data, key: str) -> list[str]:
     """Return a list of texts, clean."""
     values = data.get(key)

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 from xml.etree import ElementTree
 
+from multimix.lab.about import is_number
 from multimix.lab.report._records import Cell, Comparison, row_names
 from multimix.lab.report._runs import Run
 from multimix.lab.report._words import clean, decimals, metric, shortened, spanned
@@ -23,6 +24,7 @@ THIN = {"markersize": 4.5, "linewidth": 1.6}
 COLORS = ("#3b7dd8", "#d9771e", "#2e9e6b", "#c8435a", "#8b6fd6", "#94733f", "#1b98aa", "#7a8594")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LARGEST = 1e100  # axes have no room for what is larger, and show it as not finite
 _LETTERS = 38  # what a line of the legend holds
 _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -166,9 +168,9 @@ def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure |
 
 def _series(run: Run, name: str, factor: float) -> dict[float, float]:
     return {
-        event["epoch"]: value * factor if math.isfinite(value) else math.nan
+        event["epoch"]: value * factor if abs(value) < _LARGEST else math.nan
         for event in run.epochs
-        if isinstance(value := event.get(name), int | float) and not isinstance(value, bool)
+        if is_number(value := event.get(name))
     }
 
 

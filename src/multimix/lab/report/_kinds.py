@@ -11,7 +11,7 @@ import numpy as np
 from multimix.lab.about import SUITES
 from multimix.lab.about.kinds import Curve, HeatMap, Histogram, Reliability, Scatter, Scores
 from multimix.lab.about.kinds import Figure as Kind
-from multimix.lab.report._data import Data, alike, bins, mean, numbers, shares, texts
+from multimix.lab.report._data import Data, alike, bins, counts, mean, numbers, shares, texts
 from multimix.lab.report._figures import (
     COLORS,
     INK,
@@ -94,18 +94,18 @@ def _common(every: Sequence[Data], key: str) -> Any:
 
 def _heat_maps(kind: HeatMap, rows: Sequence[Drawn]) -> list[Figure]:
     """Draw accuracy by line and column, one figure a method, all with the same shades."""
-    cells, counts = [], []  # in percent, mean over the seeds that have the lines and columns of the lowest
+    cells, used = [], []  # in percent, mean over the seeds that have the lines and columns of the lowest
     for row in rows:
         names = [(texts(data, kind.lines), texts(data, kind.columns)) for data in row.data]
         size = tuple(map(len, names[0]))
         same = [data for data, own in zip(row.data, names, strict=True) if own == names[0]]
-        counts.append(len(same))
+        used.append(len(same))
         cells.append(100 * mean([numbers(data, "accuracy", *size) for data in same], axis=0))
     finite = [value for one in cells for value in one[np.isfinite(one)]]
     if not finite:
         return []
     limits = (10 * math.floor(min(finite) / 10), max(10 * math.ceil(max(finite) / 10), 10))
-    return [_heat_map(kind, *of_row, limits) for of_row in zip(rows, cells, counts, strict=True)]
+    return [_heat_map(kind, *of_row, limits) for of_row in zip(rows, cells, used, strict=True)]
 
 
 def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, seeds: int, limits: tuple[float, float]) -> Figure:
@@ -152,7 +152,7 @@ def _bare(axes: Axes, **settings: Any) -> None:
 def _reliability(kind: Reliability, row: Drawn) -> Figure:
     """Draw accuracy beside confidence in every bin, and how many examples it holds."""
     edges, same = alike(row)
-    count = np.array([numbers(data, "count", len(edges) - 1) for data in same])
+    count = np.array([counts(data, "count", len(edges) - 1) for data in same])
     total = count.sum(0)
     means = np.array([[numbers(data, key, len(edges) - 1) for data in same] for key in ("confidence", "accuracy")])
     weighted = (np.where((count != 0) & np.isfinite(means), means, 0.0) * count).sum(1)
@@ -259,7 +259,7 @@ def _histogram(kind: Histogram, row: Drawn, rows: Sequence[Drawn]) -> list[Figur
     lines = []
     for key, values in row.data[0].items():
         if key != "edges" and isinstance(values, list) and len(values) == size:
-            pooled = np.mean([shares(numbers(data, key, size)) for data in same if key in data], axis=0)
+            pooled = np.mean([shares(counts(data, key, size)) for data in same if key in data], axis=0)
             lines.append(Line(in_words(key), keys.index(key), middles, tuple((part,) for part in pooled.tolist())))
     if not lines:
         return []
@@ -274,9 +274,10 @@ def _scores(kind: Scores, name: str, rows: Sequence[Drawn], comparison: Comparis
     best = _best_score(kind, comparison)
     chosen: list[tuple[Drawn, str, Data]] = []
     for row in rows:
-        scores: dict[str, Data] = {
-            score: data for score, data in row.data[0]["scores"].items() if isinstance(data, dict)
-        }
+        given = row.data[0]["scores"]
+        if not isinstance(given, dict):
+            raise ValueError(f"scores: expected data by score, got {given!r:.60}")
+        scores: dict[str, Data] = {score: data for score, data in given.items() if isinstance(data, dict)}
         if scores:
             score = best if best in scores else next(iter(scores))
             chosen.append((row, score, scores[score]))
@@ -330,7 +331,7 @@ def _roc(chosen: Sequence[tuple[Drawn, str, Data]], other: str, why: str) -> Fig
 
 def _overlap(row: Drawn, score: str, data: Data, other: str) -> Figure:
     edges, word = bins(data), in_words(score)
-    inside, outside = (shares(numbers(data, key, len(edges) - 1)) for key in ("in", "out"))
+    inside, outside = (shares(counts(data, key, len(edges) - 1)) for key in ("in", "out"))
 
     def paint(axes: Axes) -> None:
         fill = {"facecolor": COLORS[0], "alpha": 0.45, "edgecolor": INK, "linewidth": 0.7}

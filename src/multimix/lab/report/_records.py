@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from multimix.lab.about import SUITES, metrics_of
+from multimix.lab._paths import expanded
+from multimix.lab.about import SUITES, is_number, metrics_of
 from multimix.lab.report._runs import Run, check_types
 from multimix.lab.report._words import clean, counted, in_order, listed, unknown
 from multimix.lab.runs.files import json_lines, replacing
@@ -23,8 +24,8 @@ _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("metric", "label", "data", "model", "config"), str),
     **dict.fromkeys(("seed", "epochs"), int),
     "value": int | float,
-    "settings": dict | None,
-    "images": dict | None,
+    **dict.fromkeys(("settings", "images"), dict | None),
+    **dict.fromkeys(("suite", "date"), str | None),
 }
 
 
@@ -44,7 +45,7 @@ def records(runs: Iterable[Run]) -> list[Record]:
 
 def write_records(path: str | Path, runs: Iterable[Run]) -> None:
     """Write the records of runs as JSON lines, whole or not at all."""
-    write_whole(Path(path).expanduser(), as_lines(records(runs)))
+    write_whole(expanded(path), as_lines(records(runs)))
 
 
 def as_lines(rows: Iterable[Record]) -> str:
@@ -59,13 +60,17 @@ def read_records(path: str | Path) -> list[Record]:
         FileNotFoundError: There is no such file.
         ValueError: A line is no record; the message names file, line and field.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"records file {str(path)!r} does not exist")
     lines, cut = json_lines(path)
     if cut:
         raise ValueError(cut)
-    return [check_types(row, _FIELDS, f"{where}: ") for where, row in lines]
+    for where, row in lines:
+        check_types(row, _FIELDS, f"{where}: ")
+        if not is_number(row["value"]):
+            raise ValueError(f"{where}: value: expected a number that a float holds, got {row['value']!r:.60}")
+    return [row for _, row in lines]
 
 
 def with_labels(records: Iterable[Record], labels: Sequence[str]) -> list[Record]:
@@ -339,13 +344,13 @@ def _variants(rows: Sequence[Record]) -> list[str]:
 def _unequal(rows: Iterable[Record]) -> tuple[str, ...]:
     """Return the names of settings that are not the same for all records of one suite, and of images likewise."""
     suites: dict[Any, list[str]] = {}
-    measured: dict[tuple[str, str], set[Any]] = {}
+    measured: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         if row.get("suite") != "cost":
             suites.setdefault(row.get("suite"), []).append(variant(row.get("settings")))
             images = {f"{split} images": known for split, known in (row.get("images") or {}).items()}
             for name, value in {**images, "examples": row.get("examples")}.items():
-                measured.setdefault((row["metric"], name), set()).update({value} - {None})
+                measured.setdefault((row["metric"], name), set()).update({str(value)} - {"None"})
     apart = {name for (_, name), values in measured.items() if len(values) > 1}
     return tuple(sorted(apart.union(*map(_differing, suites.values()))))
 

@@ -5,10 +5,13 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from multimix.lab._paths import expanded
 from multimix.lab.about import NOT_METRICS, is_number, metrics_of
+from multimix.lab.report._words import metric
 from multimix.lab.runs.files import json_lines, parsed
 
 Events = tuple[dict[str, Any], ...]
@@ -22,6 +25,10 @@ _LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False, "fsdp
 """Settings that came after runs had been recorded, with what those runs did: a run that does the same is no other."""
 _CONFIG = {"label": str, "data": str, "model": str, "seed": int, "epochs": int, "method": dict}
 _EVALUATION = {"suite": str, "weights": str | None, "settings": dict | None, "figures": dict}
+_TEST = {
+    **dict.fromkeys(("suite", "network", "split", "weights", "date"), str | None),
+    **{"epoch": int | None, "settings": dict | None},
+}
 _NOT_SHOWN = {"resume", "other_test"}  # events of old runs that say nothing, and what was measured on other data
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -135,7 +142,7 @@ def read_run(folder: str | Path) -> Run:
         FileNotFoundError: There is no such folder.
         ValueError: The folder is no run, or a file in it is broken; the message names the file, and the line.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if not folder.exists():
         raise FileNotFoundError(f"run folder {str(folder)!r} does not exist")
     if not folder.is_dir():
@@ -176,7 +183,9 @@ def read_run(folder: str | Path) -> Run:
 def _splits_of(data: Any) -> dict[str, str]:
     """Return what identifies each split of the data that a run wrote down, as text."""
     splits = data.get("splits") if isinstance(data, dict) else None
-    return {name: json.dumps(known, sort_keys=True) for name, known in (splits or {}).items()}
+    return (
+        {name: json.dumps(known, sort_keys=True) for name, known in splits.items()} if isinstance(splits, dict) else {}
+    )
 
 
 def check_types(values: dict[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -209,11 +218,15 @@ def _read_events(path: Path, length: int) -> tuple[Events, Events, dict[str, Any
         check_types(event, {"event": str}, f"{where}: ")
         if event["event"] == "epoch":
             check_types(event, {"epoch": int}, f"{where}: ")
+            if not 1 <= event["epoch"] <= length:
+                notes.append(f"{where}: epoch {event['epoch']} is none of the {length}, and left out")
+                continue
             if event["epoch"] in epochs:
                 notes.append(f"{where}: epoch {event['epoch']} comes again, and counts in place of the one before")
             epochs[event["epoch"]] = event
             end = None  # a finished run that was taken further is unfinished again
         elif event["event"] == "test":
+            check_types(event, _TEST, f"{where}: ")
             tests.append(event)
             notes += [f"{where}: {doubt}" for doubt in _doubts(event, length)]
         elif event["event"] == "end":
@@ -221,8 +234,9 @@ def _read_events(path: Path, length: int) -> tuple[Events, Events, dict[str, Any
         elif event["event"] not in _NOT_SHOWN:
             notes.append(f"{where}: an event {event['event']!r:.40} is not known, and left out")
     last = length if end else max(epochs, default=0)
-    if missing := [number for number in range(1, last + 1) if number not in epochs]:
-        notes.append(f"{path}: {len(missing)} of {last} epochs have no record, the first of them epoch {missing[0]}")
+    if missing := last - len(epochs):
+        first = next(number for number in count(1) if number not in epochs)
+        notes.append(f"{path}: {missing} of {last} epochs have no record, the first of them epoch {first}")
     return tuple(epochs[key] for key in sorted(epochs)), tuple(tests), end, notes
 
 
@@ -232,8 +246,10 @@ def _doubts(test: dict[str, Any], length: int) -> Iterator[str]:
         yield f"a test of epoch {test['epoch']} is left out: numbers are those of the last, {length}"
     if texts := [name for name, value in test.items() if name not in NOT_METRICS and not is_number(value)]:
         yield f"{texts[0]}: expected a number, got {test[texts[0]]!r:.40}, and is left out"
-    elif not metrics_of(test):
+    elif not (found := metrics_of(test)):
         yield "a test without any metric is left out"
+    elif high := [name for name, value in found.items() if metric(name).unit == "%" and (value < 0 or value > 1)]:
+        yield f"{high[0]}: expected a share from 0 to 1, got {found[high[0]]:g}, which tables show as it is"
 
 
 def _read_pictures(folder: Path) -> tuple[Picture, ...]:

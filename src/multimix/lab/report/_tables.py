@@ -174,7 +174,10 @@ def _grid(comparison: Comparison, plan: Plan) -> Grid:
         for row in comparison.rows
         if not plan.key or any(name in row.cells for name in names)
     ]
-    shown = [next(filter(None, names)) for names in zip(*(line for _, line in plan.lines), strict=True)]
+    shown = [
+        next(name for name in names if name is not None)
+        for names in zip(*(line for _, line in plan.lines), strict=True)
+    ]
     columns = [_column(lines, index, name) for index, name in enumerate(shown)]
     rows = []
     for at, (row, words, _) in enumerate(lines):
@@ -238,7 +241,7 @@ def _cell_text(row: Row, cell: Cell | None, factor: float, digits: int, best: st
 
 def number(value: float, digits: int, sign: str = "") -> str:
     """Return a number as text; 0 and NaN have no sign."""
-    text = f"{value:{sign}.{digits}f}"
+    text = f"{value:{sign}.{digits}f}" if not abs(value) >= 1e15 else f"{value:{sign}.3g}"
     return text.lstrip("+-") if float(text) == 0 or math.isnan(value) else text
 
 
