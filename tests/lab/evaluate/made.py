@@ -1,5 +1,6 @@
 """Runs that are made up for the suites to measure: random images in batches; and natural images."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,7 @@ def source(test: Images | int = 40, *, method: Any = None, batch_size: int = 7, 
     """A run on random images; ``train``, ``validation`` and ``name`` of its splits, and its root, may be given."""
     test = images(test, seed=1) if isinstance(test, int) else test
     train, name = options.pop("train", images(60)), options.pop("name", "made")
+    test = replace(test, classes=train.classes)
     splits = Splits(name, train, options.pop("validation", None), test, MEAN, STD)
     return Source(splits, method or ERM(), torch.device("cpu"), batch_size=batch_size, **options)
 

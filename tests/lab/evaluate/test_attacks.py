@@ -160,7 +160,7 @@ def length(change: Tensor, norm: str) -> Tensor:
     seed=st.integers(0, 1000),
 )
 def test_images_stay_in_the_ball_and_in_0_to_1(norm, epsilon, share, steps, restarts, dtype, seed):
-    generator = torch.Generator().manual_seed(seed)
+    generator, epsilon = torch.Generator().manual_seed(seed), epsilon / 3 if norm == "linf" else epsilon
     pixels = (torch.rand(3, 3, 6, 6, generator=generator, dtype=dtype) * 1.5 - 0.25).clamp(0, 1)
     before, labels = pixels.clone(), torch.randint(5, (3,), generator=generator)
     attacked, ulp = (toy.images().eval().to(dtype), pixels, labels), torch.finfo(dtype).eps
@@ -194,6 +194,7 @@ def test_it_works_whether_gradients_are_on_or_off(context):
 BAD = {
     "epsilon must be at least 0 and finite, got -1": {"epsilon": -1},
     "epsilon must be at least 0 and finite, got nan": {"epsilon": float("nan")},
+    "epsilon must lie in \\[0, 1\\], as pixels do \\(8/255 is eight grey levels\\), got 8": {"epsilon": 8},
     "step must be above 0, got 0": {"step": 0},
     "steps must be at least 1, got 0": {"steps": 0},
     "restarts must be at least 1, got 0": {"restarts": 0},

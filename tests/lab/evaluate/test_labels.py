@@ -79,7 +79,8 @@ def test_accuracy_is_measured_of_whichever_labels_there_are():
     [
         (torch.zeros(4, 3), torch.ones(4, 2), r"labels must be 0 or 1 for each of logits \(4, 3\), got \(4, 2\)"),
         (torch.zeros(4, 3), torch.full((4, 3), 0.5), "labels must be 0 or 1 for each"),
-        (torch.full((4, 3), math.nan), torch.ones(4, 3), r"logits must be \(n, k\) and not NaN"),
+        (torch.full((4, 3), math.nan), torch.ones(4, 3), r"logits must be \(n, k\) with n and k .* not NaN"),
+        (torch.zeros(0, 3), torch.ones(0, 3), r"at least 1, and not NaN, got \(0, 3\)"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(logits, labels, message):

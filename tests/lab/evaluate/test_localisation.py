@@ -112,7 +112,7 @@ def test_networks_without_a_map_are_refused():
 def test_the_three_kinds_of_file_say_the_same(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"a.png": [0, 1, 2, 3], "c/b.png": [[1, 1, 4, 5], [0, 0, 1, 1]]}))
     (tmp_path / "b.csv").write_text("file,x0,y0,x1,y1\na.png,0,1,2,3\nc/b.png,1,1,4,5\nc/b.png,0,0,1,1\n\n")
-    (tmp_path / "b.txt").write_text("a.png\tn1\t0\t1\t1\t2\nc/b.png\tn2\t1\t1\t3\t4\nc/b.png\tn2\t0\t0\t0\t0\n")
+    (tmp_path / "b.txt").write_text("\ufeffa.png\tn1\t0\t1\t1\t2\nc/b.png\tn2\t1\t1\t3\t4\nc/b.png\tn2\t0\t0\t0\t0\n")
     wanted = {"a.png": [(0, 1, 2, 3)], "c/b.png": [(1, 1, 4, 5), (0, 0, 1, 1)]}
     for kind in ("json", "csv", "txt"):
         assert read_boxes(str(tmp_path / f"b.{kind}")) == wanted
@@ -129,6 +129,14 @@ def test_the_three_kinds_of_file_say_the_same(tmp_path):
         ("b.json", '{"a": [1, 2, 3]}', r"b.json, a must have x0, y0, x1, y1 .* got \[1, 2, 3\]"),
         ("b.json", '{"a": [3, 0, 2, 5]}', "0 <= x0 < x1"),
         ("b.json", '{"a": 7}', "got 7"),
+        ("b.json", '{"a": "2299"}', "got 2299"),
+        ("b.json", '{"a": [false, false, true, true]}', r"got \[False, False, True, True\]"),
+        pytest.param("b.json", f'{{"a": [0, 0, 1{"0" * 400}, 1]}}', "b.json, a must have", id="huge"),
+        ("b.json", '{"a": [0.1, 0.2, 0.8, 0.9]}', "must be in pixels, and none of them ends beyond 1"),
+        pytest.param("b.json", "[" * 100_000, "b.json is damaged: ", id="deep"),
+        pytest.param("b.csv", "file,x0,y0,x1,y1\n" + "a" * 200_000, "b.csv is damaged: field larger", id="long"),
+        ("b.csv", b"file,x0,y0,x1,y1\n\xe4,1,2,3,4", "b.csv is damaged: 'utf-8' codec"),
+        ("b.txt", b"\xe4\tn1\t5\t5\t6\t6\n", "b.txt is damaged: 'utf-8' codec"),
         ("b.csv", "name,x,y\n", "must begin with file,x0,y0,x1,y1, got name,x,y"),
         ("b.csv", "file,x0,y0,x1,y1\na,1,2,x,4\n", "b.csv, a must have"),
         ("b.txt", "a\tn1\t5\t5\n", "b.txt, a must have"),
@@ -137,7 +145,7 @@ def test_the_three_kinds_of_file_say_the_same(tmp_path):
     ],
 )
 def test_what_is_no_file_of_boxes_is_refused(tmp_path, name, text, says):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=says):
         read_boxes(str(tmp_path / name))
     with pytest.raises(ValueError, match="there is no file"):
@@ -335,7 +343,7 @@ def test_data_without_boxes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"tiny-imagenet, imagenet or folder:PATH have them, cifar10 has none"):
         Localisation.of(nameless, settings)
     with pytest.raises(ValueError, match=r"none of the 12 test images has a box .* names other.png"):
-        Localisation.of(data, write(tmp_path, {"other.png": [0, 0, 1, 1]}))
+        Localisation.of(data, write(tmp_path, {"other.png": [0, 0, 2, 2]}))
     for name in ("a/test0.png", "a/zzz.png"):  # the files have changed since
         rectangle(tmp_path / "test" / name, (32, 32), (0, 0, 32, 32))
         with pytest.raises(ValueError, match="are not the files found there now"):

@@ -92,12 +92,13 @@ def test_a_seed_changes_noise_and_not_the_test_images():
     assert metrics[0] == metrics[1] != metrics[2]
 
 
-def test_a_set_that_shares_images_with_the_test_set_is_named(tmp_path):
+@pytest.mark.parametrize(("part", "where"), [("test", "test set"), ("train", "training images")])
+def test_a_set_that_shares_images_with_the_run_is_named(tmp_path, part, where):
     run = source()
-    mixed = torch.cat([run.splits.test.images[3:6], made.images(7, seed=9).images])
+    mixed = torch.cat([getattr(run.splits, part).images[3:6], made.images(7, seed=9).images])
     np.savez(tmp_path / "leaky.npz", images=mixed.permute(0, 2, 3, 1).numpy())
-    suite = OOD.of(run, settings(sets=(f"npz:{tmp_path / 'leaky.npz'}",), scores=("msp",)))
-    with pytest.warns(UserWarning, match="ood: 3 of the 10 images of leaky are in the test set too"):
+    suite = OOD.of(run, settings(sets=(f"npz:{tmp_path / 'leaky.npz'}",), scores=("msp", "knn")))
+    with pytest.warns(UserWarning, match=f"ood: 3 of the 10 images of leaky are in the {where} too"):
         dict(suite(toy.images()))
 
 
@@ -134,7 +135,7 @@ def test_one_pass_gives_what_the_scores_say_one_by_one():
     inputs, _ = toy.batch(9, 3, 8, 8)
     chosen = {"energy_temperature": 1.5, "odin_temperature": 100.0, "odin_epsilon": 0.01}
     suite = suite_of(inputs, **chosen, mahalanobis_shrinkage=0.01, size=9)
-    fitted = suite._fitted(network, Monitor())
+    fitted, _ = suite._fitted(network, Monitor())
     network.seen.clear()
     found = suite._seen(network, suite.test, fitted)[0]
     assert len(network.seen) == 2  # an image passes no more often than needed

@@ -94,6 +94,10 @@ def test_edges_are_not_moved_by_far_scores_and_stay_apart_where_scores_hardly_di
     assert (edges[0], edges[-1]) == (pytest.approx(-1, abs=0.02), pytest.approx(1, abs=0.02))
     scores = torch.linspace(0.1000001, 0.1000002, 99, dtype=torch.float64)
     assert len(set(histograms(scores, scores)["edges"])) == 51
+    for scores in (torch.full((4,), 1e17), 1 + torch.arange(4.0) * 1e-13):
+        found = histograms(scores.double(), scores.double())
+        assert len(set(found["edges"])) == 51
+        assert sum(found["in"]) == pytest.approx(1)
     found = histograms(torch.ones(4, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     assert (found["edges"][0], found["edges"][-1], max(found["in"]), max(found["out"])) == (0.5, 1.5, 1.0, 1.0)
 

@@ -10,6 +10,7 @@ from torch import nn
 from multimix.lab.data.boxes import Objects
 from multimix.lab.detect.model import detect_boxes
 from multimix.lab.evaluate.adversarial import autoattack
+from multimix.lab.evaluate.calibration import brier_score, expected_calibration_error, fit_temperature
 from multimix.lab.evaluate.detection import Detections, coco_metrics, voc_average_precision, voc_metrics
 from multimix.lab.evaluate.embedding import (
     alignment,
@@ -20,6 +21,7 @@ from multimix.lab.evaluate.embedding import (
     uniformity,
     vote,
 )
+from multimix.lab.evaluate.labels import label_metrics
 from multimix.lab.evaluate.occlusion import hidden
 from multimix.lab.evaluate.ood import scores
 from multimix.lab.evaluate.passes import NonFiniteError, accuracy
@@ -40,6 +42,7 @@ BAD = POINTS.clone().index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(
         (lambda: nearest(POINTS, BAD), "references must be"),
         (lambda: nearest(BAD, POINTS), "queries must be"),
         (lambda: uniformity(POINTS * 100), "must be scaled to length 1"),
+        (lambda: in_plane(BAD, "tsne", seed=0), "embeddings must be .* with 1 NaN"),
         (lambda: in_plane(POINTS, "pca", seed=0), "method must be one of tsne, umap"),
         (lambda: alignment(POINTS, LABELS[:3]), "labels must be 4 class indices"),
         (lambda: alignment(POINTS, LABELS - 1), "labels must be 4 class indices from 0, got -1 to 0"),
@@ -62,6 +65,28 @@ BAD = POINTS.clone().index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(
 )
 def test_embeddings_and_scores(compute, message):
     with pytest.raises(ValueError, match=message):
+        compute()
+
+
+ROWS = POINTS.numpy()
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        (lambda: expected_calibration_error(ROWS, LABELS.numpy()), "probabilities must be a tensor, got ndarray"),
+        (lambda: brier_score(POINTS, [0, 0, 1, 1]), "labels must be a tensor, got list"),
+        (lambda: fit_temperature(ROWS, LABELS), "logits must be a tensor, got ndarray"),
+        (lambda: brier_score(POINTS * 1j, LABELS), "probabilities must be real numbers, got complex ones"),
+        (lambda: [*label_metrics(ROWS, POINTS)], "logits must be a tensor, got ndarray"),
+        (lambda: accuracy(POINTS, [0, 0, 1, 1]), "labels must be a tensor, got list"),
+        (lambda: uniformity(ROWS), "embeddings must be a tensor, got ndarray"),
+        (lambda: scores.auroc([1.0, 2.0], [0.0]), "in_scores must be a tensor, got list"),
+        (lambda: scores.energy(ROWS), "values must be a tensor, got ndarray"),
+    ],
+)
+def test_what_is_no_tensor(compute, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
         compute()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import exp, log
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from typing_extensions import Self
 
-from multimix._declared import Count, check
+from multimix._declared import Count, Interval, check
 from multimix.lab.data import first_of
 from multimix.lab.evaluate.labels import label_metrics
-from multimix.lab.evaluate.passes import LabelledBatches, accuracy, class_indices, predict
+from multimix.lab.evaluate.passes import LabelledBatches, accuracy, check_tensors, class_indices, predict
 from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
 from multimix.protocols import SILENT, Monitor, Network
 
@@ -168,7 +168,7 @@ class Accuracy:
 class CalibrationSettings(SuiteSettings):
     """What can be set of the calibration suite."""
 
-    bins: Count = BINS
+    bins: Annotated[int, Interval(ge=1, le=1000)] = BINS
     """Bins of equal width that confidence is sorted into."""
     scaling: bool = True
     """Fit a temperature on the run's validation split, if it has one, and measure again with it."""
@@ -241,6 +241,7 @@ def _bin(values: Tensor, bins: int) -> Tensor:
 def _checked(name: str, values: Tensor, labels: Tensor, bins: int = BINS) -> Int[Tensor, " n"]:
     """Return the labels as int64, unless they or the values are not what they are called."""
     check(Count, bins=bins)
+    check_tensors(**{name: values, "labels": labels})
     if values.ndim != 2 or labels.shape != values.shape[:1] or not values.numel():
         raise ValueError(
             f"{name} must be (n, k) and labels (n,) with n and k at least 1, got {tuple(values.shape)} and "

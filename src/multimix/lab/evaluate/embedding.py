@@ -17,7 +17,7 @@ from typing_extensions import Self
 from multimix._declared import Count, Ge, check
 from multimix.lab.data import ImageSet
 from multimix.lab.data._sets import stratified
-from multimix.lab.evaluate.passes import LabelledBatches, class_indices, embed, mean
+from multimix.lab.evaluate.passes import LabelledBatches, check_tensors, class_indices, embed, mean
 from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
 from multimix.protocols import SILENT, Monitor, Network
 
@@ -119,6 +119,7 @@ def vote(labels: Int[Tensor, "n count"], classes: int) -> Int[Tensor, " n"]:
 
 def _finite(name: str, values: Tensor) -> Float[Tensor, "n d"]:
     """Return embeddings in float64, unless they are no vectors of finite numbers."""
+    check_tensors(**{name: values})
     if values.ndim != 2 or not values.isfinite().all():
         wrong = int((~values.isfinite()).sum())
         raise ValueError(f"{name} must be (n, d) and finite, got {tuple(values.shape)} with {wrong} NaN or infinite")
@@ -140,7 +141,7 @@ def _squared_distances(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]
 def in_plane(embeddings: Float[Tensor, "n d"], method: str, *, seed: int) -> Float[np.ndarray, "n 2"] | None:
     """Return where ``tsne`` or ``umap`` puts each embedding; None of fewer than four, or where all are the same."""
     check(Literal["tsne", "umap"], method=method)
-    values = embeddings.cpu().double().numpy()
+    values = _finite("embeddings", embeddings).cpu().numpy()
     n, d = values.shape
     if n < 4 or np.ptp(values, axis=0).max() < 1e-12:
         return None

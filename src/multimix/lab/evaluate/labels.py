@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from multimix.lab.evaluate.passes import mean
+from multimix.lab.evaluate.passes import check_tensors, mean
 
 
 def label_metrics(logits: Float[Tensor, "n k"], labels: Float[Tensor, "n k"]) -> Iterator[tuple[str, float]]:
@@ -24,11 +24,12 @@ def label_metrics(logits: Float[Tensor, "n k"], labels: Float[Tensor, "n k"]) ->
     """
     from sklearn.metrics import average_precision_score
 
-    if logits.ndim != 2 or logits.isnan().any():
-        raise ValueError(f"logits must be (n, k) and not NaN, got {tuple(logits.shape)}")
+    check_tensors(logits=logits, labels=labels)
+    if logits.ndim != 2 or not logits.numel() or logits.isnan().any():
+        raise ValueError(f"logits must be (n, k) with n and k at least 1, and not NaN, got {tuple(logits.shape)}")
     if logits.shape != labels.shape or not ((labels == 0) | (labels == 1)).all():
         raise ValueError(f"labels must be 0 or 1 for each of logits {tuple(logits.shape)}, got {tuple(labels.shape)}")
-    scores, predicted, truth = logits.double(), logits > 0, labels > 0
+    scores, predicted, truth = logits.detach().double(), logits > 0, labels > 0
     had = truth.any(0)
     if had.any():
         # A threshold below all finite scores for a label that is ruled out, as scikit-learn takes finite ones only.

@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from typing_extensions import Self
 
 from multimix._declared import Fraction, Interval
+from multimix.lab._paths import expanded
 from multimix.lab.data import Files, ImageSet, first_of
 from multimix.lab.data._files import EVALUATION_RATIO, pixels_of
 from multimix.lab.data._folder import named
@@ -135,7 +136,7 @@ class Localisation:
 
 def _annotations(source: Source) -> str:
     """Return TinyImageNet's own file of boxes."""
-    annotations = Path(source.root).expanduser() / "tiny-imagenet-200" / "val" / "val_annotations.txt"
+    annotations = expanded(source.root) / "tiny-imagenet-200" / "val" / "val_annotations.txt"
     if source.splits.name == "tiny-imagenet" and annotations.is_file():
         return str(annotations)
     raise ValueError(
@@ -201,17 +202,22 @@ def overlap(box: Float[np.ndarray, " 4"], boxes: Float[np.ndarray, "count 4"]) -
 
 def read_boxes(path: str) -> Boxes:
     """Return the boxes of a file."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     reader = _READERS.get(file.suffix)
     if reader is None:
         raise ValueError(f"boxes must be a file that ends in {', '.join(_READERS)}, got {path}")
     if not file.is_file():
         raise ValueError(f"boxes: there is no file {path}")
     found: Boxes = {}
-    for name, values in reader(file):
-        found.setdefault(name, []).append(_checked(values, f"{path}, {name}"))
+    try:
+        for name, values in reader(file):
+            found.setdefault(name, []).append(_checked(values, f"{path}, {name}"))
+    except (UnicodeDecodeError, RecursionError, csv.Error) as error:
+        raise ValueError(f"boxes: {path} is damaged: {error}") from error
     if not found:
         raise ValueError(f"boxes: there is no box in {path}")
+    if max(max(box) for several in found.values() for box in several) <= 1:
+        raise ValueError(f"boxes: those of {path} must be in pixels, and none of them ends beyond 1")
     return found
 
 
@@ -246,7 +252,7 @@ def _of_csv(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _of_annotations(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield from TinyImageNet's file, whose boxes name their first and last pixels."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8-sig").splitlines():
         name, *box = line.split("\t")
         x0, y0, x1, y1 = _checked(box[1:], f"{file}, {name}", least=0)
         yield name, (x0, y0, x1 + 1, y1 + 1)
@@ -258,9 +264,11 @@ _READERS = {".json": _of_json, ".csv": _of_csv, ".txt": _of_annotations}
 def _checked(values: Any, where: str, *, least: float = 1e-9) -> Box:
     try:
         x0, y0, x1, y1 = (float(value) for value in values)
+        if isinstance(values, str) or bool in map(type, values):
+            raise ValueError
         if not (x0 >= 0 and y0 >= 0 and x1 - x0 >= least and y1 - y0 >= least):  # NaN lands here too
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"boxes: {where} must have x0, y0, x1, y1 with 0 <= x0 < x1, 0 <= y0 < y1, got {values}"
         ) from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from torch import Generator, Tensor
 from multimix._modules import evaluating as evaluating
 from multimix._modules import not_alone as not_alone
 from multimix.lab.data import seed_of
+from multimix.ops._checks import check_tensor
 from multimix.protocols import EncoderOutput, Network, pool
 
 LabelledBatches = Iterable[tuple[Tensor, Tensor]]
@@ -73,9 +75,18 @@ def check_finite(values: Tensor, verb: str, *, ruled_out: bool = False) -> None:
         )
 
 
+def check_tensors(**values: object) -> None:
+    """Raise TypeError unless all values, given by name, are tensors of real numbers."""
+    for name, value in values.items():
+        check_tensor(name, value)
+        if cast("Tensor", value).is_complex():
+            raise TypeError(f"{name} must be real numbers, got complex ones")
+
+
 def class_indices(labels: Tensor, count: int, classes: int | None = None) -> Int[Tensor, " n"]:
     """Return labels as int64; ValueError unless they are ``count`` class indices, below ``classes`` if known."""
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    check_tensors(labels=labels)
+    whole = not (labels.is_floating_point() or labels.dtype == torch.bool)
     if labels.shape != (count,) or not whole:
         raise ValueError(f"labels must be {count} class indices, got {labels.dtype} {tuple(labels.shape)}")
     low, high = (int(labels.min()), int(labels.max())) if count else (0, -1)

@@ -121,6 +121,10 @@ class Attack(Checked):
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         super().__post_init__()
+        if self.norm == "linf" and self.epsilon > 1:
+            raise ValueError(
+                f"epsilon must lie in [0, 1], as pixels do (8/255 is eight grey levels), got {self.epsilon}"
+            )
         if self.step == 0 and self.epsilon > 0:
             raise ValueError(f"step must be above 0, got {self.step}")
         if self.restarts > 1 and not self.random_start:

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from multimix._declared import Count, Positive, check
+from multimix._declared import Count, Fraction, Interval, Positive, check
 from multimix.lab.data import first_of
 from multimix.lab.evaluate.adversarial import attacks
 from multimix.lab.evaluate.adversarial.attacks import Attack, Classifier, Distance, Norm
@@ -20,6 +20,7 @@ from multimix.lab.evaluate.passes import LabelledBatches, concatenated, evaluati
 from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
+Pixels = Annotated[float, Interval(gt=0, le=1)]
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")  # AutoAttack's standard version (Croce and Hein, ICML 2020)
 
 
@@ -29,9 +30,9 @@ class AdversarialSettings(SuiteSettings):
 
     norms: tuple[Norm, ...] = ("linf", "l2")
     """Which balls to attack in; without linf there is no curve, check or AutoAttack."""
-    fgsm_epsilon: Positive = 8 / 255
+    fgsm_epsilon: Pixels = 8 / 255
     """How far FGSM moves each pixel."""
-    pgd_epsilon: Positive = 4 / 255
+    pgd_epsilon: Pixels = 4 / 255
     """How far PGD and AutoAttack may move each pixel."""
     pgd_step: Positive = 2 / 255
     """How far one step of PGD moves each pixel."""
@@ -47,7 +48,7 @@ class AdversarialSettings(SuiteSettings):
     """Start PGD at a random point of the ball rather than at the image."""
     seed: int = 0
     """Fixes the random starts."""
-    curve: tuple[Distance, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)
+    curve: tuple[Fraction, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)
     """How far l-inf PGD may go at each point of the curve; its step keeps its share of that. Empty: no curve."""
     curve_examples: Count = 500
     """Images behind the curve and the checks for masked gradients, the same share of each class; at most all."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multimix._declared import Count, Fraction, Positive, check
 from multimix.lab.evaluate.embedding import by_class, nearest, normalised
-from multimix.lab.evaluate.passes import with_float64
+from multimix.lab.evaluate.passes import check_tensors, with_float64
 
 ScoreName = Literal["msp", "max_logit", "energy", "odin", "knn", "mahalanobis"]
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
@@ -102,6 +102,7 @@ class Mahalanobis:
 
 
 def _double(values: Tensor) -> Float64[Tensor, "*any"]:
+    check_tensors(values=values)
     if values.ndim != 2:
         raise ValueError(f"logits and embeddings must be (b, k), got shape {tuple(values.shape)}")
     return with_float64(values.detach()).double()
@@ -166,8 +167,8 @@ def histograms(in_scores: Float64[Tensor, " n"], out_scores: Float64[Tensor, " m
     share = np.array([0.005, 0.995])  # what lies beyond these quantiles counts in the outer bins
     ends = np.array([np.sort(s)[(share * (len(s) - 1)).round().astype(int)] for s in (inside, outside)])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
-    if not low < high:
-        low, high = low - 0.5, high + 0.5
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # edges would not differ in the digits that are kept
+        low, high = (low + side * max(0.5, 0.01 * abs(low)) for side in (-1, 1))
     edges = np.linspace(low, high, BINS + 1)
     shares = [np.bincount(np.digitize(s, edges[1:-1]), minlength=BINS) / len(s) for s in (inside, outside)]
     # At ODIN's temperature scores differ in their sixth digit only.
@@ -184,6 +185,7 @@ def _rates(in_scores: Tensor, out_scores: Tensor) -> tuple[np.ndarray, np.ndarra
 def _known(in_scores: Tensor, out_scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return which of all images are in the distribution, and their scores."""
     for name, scores in (("in_scores", in_scores), ("out_scores", out_scores)):
+        check_tensors(**{name: scores})
         if scores.ndim != 1 or len(scores) == 0:
             raise ValueError(f"{name} must be a vector of at least one score, got shape {tuple(scores.shape)}")
         if not scores.isfinite().all():

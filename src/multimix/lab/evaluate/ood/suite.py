@@ -92,32 +92,39 @@ class OOD:
         return cls(train, test, sets, source.splits.std, settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
-        """Yield the metrics of each set as soon as it is done, then their means; warn of images of the test set."""
-        fitted = self._fitted(network, monitor)
+        """Yield the metrics of each set as soon as it is done, then their means; warn of images that are the run's."""
+        fitted, trained_on = self._fitted(network, monitor)
         inside = self._seen(network, monitor.track("test", self.test), fitted)
         found: dict[str, list[float]] = {}
         for name, batches in self.sets.items():
             outside = self._seen(network, monitor.track(name, batches), fitted)
-            if shared := int(torch.isin(outside[1], inside[1]).sum()):
-                size = len(outside[1])
-                warn("ood", f"{shared} of the {size} images of {name} are in the test set too; its metrics mean little")
+            for where, known in (("test set", inside[1]), ("training images", trained_on)):
+                if shared := int(torch.isin(outside[1], known).sum()):
+                    of = f"{shared} of the {len(outside[1])} images of {name}"
+                    warn("ood", f"{of} are in the {where} too; its metrics mean little")
             for metric, value in _compared(name, inside, outside, monitor):
                 found.setdefault(metric, []).append(value)
                 yield f"{name}/{metric}", value
         for metric, values in found.items():
             yield f"mean/{metric}", sum(values) / len(values)
 
-    def _fitted(self, network: Network, monitor: Monitor) -> Fitted:
-        """Return the scores that know training embeddings."""
-        wanted = self.settings
+    def _fitted(self, network: Network, monitor: Monitor) -> tuple[Fitted, Int64[Tensor, " n"]]:
+        """Return the scores that know training embeddings, and fingerprints of the training images."""
+        wanted, prints = self.settings, [torch.empty(0, dtype=torch.int64)]
         if self.train is None:
-            return {}
-        embeddings, labels = embed(network, monitor.track("training images", self.train))
+            return {}, prints[0]
+
+        def taken(batches: LabelledBatches) -> LabelledBatches:
+            for inputs, labels in batches:
+                prints.append(fingerprints(inputs).cpu())
+                yield inputs, labels
+
+        embeddings, labels = embed(network, taken(monitor.track("training images", self.train)))
         fits: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
             "knn": lambda: KNN(embeddings, wanted.knn_neighbours),
             "mahalanobis": lambda: Mahalanobis(embeddings, labels, shrinkage=wanted.mahalanobis_shrinkage),
         }
-        return {name: fit() for name, fit in fits.items() if name in wanted.scores}
+        return {name: fit() for name, fit in fits.items() if name in wanted.scores}, torch.cat(prints)
 
     def _seen(self, network: Network, batches: LabelledBatches, fitted: Fitted) -> Seen:
         rows = []
