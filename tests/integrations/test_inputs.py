@@ -189,7 +189,7 @@ def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
         ({"seed": "7"}, TypeError, "seed must be an integer or None, got '7'"),
         ({"method": mm.AutoMix()}, ValueError, "method must have been trained, got a new AutoMix"),
         ({"method": mm.Alternate([mm.Mixup(), mm.AutoMix()])}, ValueError, "got a new AutoMix"),
-        ({"objective": nn.BCEWithLogitsLoss()}, TypeError, "objective must be an Objective such as Binary"),
+        ({"objective": nn.BCEWithLogitsLoss()}, TypeError, "objective must be an Objective such as Cross"),
         *(
             ({"objective": objective}, ValueError, f"objective must say what targets are only, .*: {name} is for the")
             for name, objective in {

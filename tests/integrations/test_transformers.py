@@ -14,6 +14,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the host's own imports
     import transformers as hf
 
+    from multimix.integrations._training import TrainingMethod
     from multimix.integrations.transformers import STATE_FILE, MultiMixTrainer
 
 HINTS = ("ignore:.*pin_memory.*", "ignore::DeprecationWarning:transformers", "ignore::DeprecationWarning:accelerate")
@@ -253,6 +254,17 @@ def test_evaluation_and_prediction_are_the_hosts_own(sentences, tmp_path):
     ours, theirs = MultiMixTrainer(method=mm.MultiMix(tuples=64), **given), hf.Trainer(**given)
     assert ours.evaluate()["eval_loss"] == pytest.approx(theirs.evaluate()["eval_loss"], abs=1e-6)
     np.testing.assert_array_equal(ours.predict(sentences).predictions, theirs.predict(sentences).predictions)
+
+
+def test_generator_of_another_kind_of_device_starts_from_the_seed(toy):
+    training, losses = TrainingMethod("mixup", toy.adapt(toy.model)), []
+    for _ in range(2):
+        training.start(3, "cpu")
+        losses.append(training(*toy.batches[0]).total)
+        state = training.state_dict()
+        state["generator"]["device"] = "cuda"
+        training.load_state_dict(state)
+    assert losses[0] == losses[1]
 
 
 def test_resumes_where_it_was_with_its_teacher(toy, images, tmp_path):
