@@ -139,10 +139,8 @@ def test_module_follows_logs_and_loads_from_a_checkpoint_with_its_teacher(toy, t
 
 
 def test_schedule_of_ones_own_is_given_the_steps_and_stepped_after_each(toy):
-    def scheduler(optimizer, steps):
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-
-    module = MultiMixModule(toy.adapt(toy.model), mm.Mixup(), scheduler=scheduler, learning_rate=0.4, weight_decay=0.3)
+    given = {"scheduler": lambda optimizer, steps: torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, steps)}
+    module = MultiMixModule(toy.adapt(toy.model), mm.Mixup(), learning_rate=0.4, weight_decay=0.3, **given)
     _, trainer = fit(module, loader(toy), seen := Recorder(), epochs=1)
     assert seen.rates == pytest.approx(np.array([[0.3], [0.2], [0.1], [0.0]]))
     assert trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.3

@@ -96,6 +96,16 @@ def require_new(module: nn.Module) -> None:
     _TRAINED.update(parts)
 
 
+def require_variance(network: Any, samples: int, batch_size: int) -> None:
+    """Raise ValueError if a single sample is left for the last mini-batch of a network that normalises over it."""
+    normalises = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules())
+    if normalises and (samples - 1) % batch_size == 0:
+        raise ValueError(
+            f"batch_size={batch_size} of {samples} samples leaves a mini-batch of a single one, of which batch"
+            " normalisation knows no variance"
+        )
+
+
 def require_values(y: Any) -> None:
     """Raise ValueError if targets lack values: None, or what pandas marks as missing in a series or frame."""
     missing = y.isna() if hasattr(y, "isna") else [value is None for value in np.asarray(y).flat]

@@ -111,12 +111,7 @@ class _Estimator(BaseEstimator):
                 amounts = torch.from_numpy(weights.astype(np.float32))
                 network.objective = SampleWeighted(objective)
                 targets = network.objective.join(targets, amounts, outputs)
-            alone = (len(rows) - held.sum() - 1) % self.batch_size == 0
-            if alone and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules()):
-                raise ValueError(
-                    f"batch_size={self.batch_size} of {len(rows) - held.sum()} samples leaves a mini-batch of a single"
-                    " one, of which batch normalisation knows no variance"
-                )
+            _tables.require_variance(network, len(rows) - held.sum(), self.batch_size)
             training = TrainingMethod(_tables.as_new(self.method), network)
             training.start(seed, device)
             held_out, trained_on = ((rows[part].to(device), targets[part].to(device)) for part in (held, ~held))
