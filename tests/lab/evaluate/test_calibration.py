@@ -1,7 +1,6 @@
-"""Accuracy and calibration against loops in NumPy, torchmetrics, netcal, scikit-learn and SciPy, and the suites."""
+"""Accuracy and calibration against loops in NumPy, scikit-learn and SciPy, and the suites."""
 
 import math
-import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -11,7 +10,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 import toy
 from evaluate.made import batches, images, normalised, source
@@ -69,23 +67,6 @@ def test_the_binned_errors_are_their_definitions(case, bins):
     assert reliability(probabilities, labels, bins).errors() == pytest.approx(wanted, abs=1e-12)
     each = [sum(s * abs(a - c) for s, a, c in gaps(p[:, j], (y == j).astype(float), bins)) for j in range(p.shape[1])]
     assert classwise_calibration_error(probabilities, labels, bins) == pytest.approx(np.mean(each), abs=1e-12)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_they_are_what_torchmetrics_and_netcal_compute(case):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what netcal imports
-        from netcal.metrics import ECE, MCE
-    probabilities, labels = predictions(*case)
-    found = reliability(probabilities, labels).errors()
-    for norm, name in {"l1": "ece", "max": "mce", "l2": "rms_calibration_error"}.items():
-        how = {"num_classes": probabilities.shape[1], "n_bins": 15, "norm": norm}
-        theirs = float(multiclass_calibration_error(probabilities, labels, **how))
-        assert found[name] == pytest.approx(theirs, abs=2e-6)  # which is summed in float32
-    confidence, right = probabilities.max(1).values.numpy(), (probabilities.argmax(1) == labels).numpy().astype(int)
-    if len(set(right)) == 2:  # netcal wants both
-        for metric, name in ((ECE, "ece"), (MCE, "mce")):
-            assert found[name] == pytest.approx(metric(15).measure(confidence, right), abs=1e-9)
 
 
 @pytest.mark.parametrize("case", CASES)

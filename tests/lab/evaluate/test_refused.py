@@ -29,6 +29,7 @@ from multimix.lab.evaluate.passes import NonFiniteError, accuracy
 pytestmark = pytest.mark.bad_input
 
 POINTS, LABELS = torch.eye(4), torch.tensor([0, 0, 1, 1])
+ROWS = POINTS.numpy()
 BAD = POINTS.clone().index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(nan))
 
 
@@ -60,20 +61,6 @@ BAD = POINTS.clone().index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(
         (lambda: scores.KNN(POINTS, 0), "neighbours must be at least 1"),
         (lambda: scores.KNN(BAD, 1)(POINTS), "references must be"),
         (lambda: scores.Mahalanobis(POINTS, LABELS, shrinkage=2), "shrinkage must lie in"),
-        (lambda: scores.histograms(BAD[2].double(), POINTS[0].double()), "in_scores must be finite, got 1"),
-    ],
-)
-def test_embeddings_and_scores(compute, message):
-    with pytest.raises(ValueError, match=message):
-        compute()
-
-
-ROWS = POINTS.numpy()
-
-
-@pytest.mark.parametrize(
-    ("compute", "message"),
-    [
         (lambda: expected_calibration_error(ROWS, LABELS.numpy()), "probabilities must be a tensor, got ndarray"),
         (lambda: brier_score(POINTS, [0, 0, 1, 1]), "labels must be a tensor, got list"),
         (lambda: fit_temperature(ROWS, LABELS), "logits must be a tensor, got ndarray"),
@@ -83,10 +70,11 @@ ROWS = POINTS.numpy()
         (lambda: uniformity(ROWS), "embeddings must be a tensor, got ndarray"),
         (lambda: scores.auroc([1.0, 2.0], [0.0]), "in_scores must be a tensor, got list"),
         (lambda: scores.energy(ROWS), "values must be a tensor, got ndarray"),
+        (lambda: scores.histograms(BAD[2].double(), POINTS[0].double()), "in_scores must be finite, got 1"),
     ],
 )
-def test_what_is_no_tensor(compute, message):
-    with pytest.raises(TypeError, match=f"^{message}$"):
+def test_embeddings_and_scores(compute, message):
+    with pytest.raises((TypeError, ValueError), match=message):
         compute()
 
 

@@ -67,6 +67,8 @@ def test_curves_of_odd_values_are_drawn(make_run, values):
 def test_one_seed_has_no_band_and_training_losses_are_not_compared(make_run):
     run = make_run()
     assert learning_curves([run]).caption == "Validation accuracy over epochs, one seed."
+    short = learning_curves([make_run(epochs=1, events=curve(0.5))])
+    assert [text for text in texts(short) if text.startswith(("0.9", "1"))] == ["1"]  # there is no epoch 0.98
     assert "compare shapes, not levels" in learning_curves([run], "train_loss").caption
     assert dots_of([run]).caption == "Accuracy on the test split at the last epoch: a dot a seed."
 

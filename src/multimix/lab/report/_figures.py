@@ -25,6 +25,7 @@ COLORS = ("#3b7dd8", "#d9771e", "#2e9e6b", "#c8435a", "#8b6fd6", "#94733f", "#1b
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LARGEST = 1e100  # axes have no room for what is larger, and show it as not finite
+_WHOLE = {"integer": True, "min_n_ticks": 1}
 _LETTERS = 38  # what a line of the legend holds
 _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -133,7 +134,7 @@ def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy
         caption += " Each method minimises a loss of its own: compare shapes, not levels."
     elif limits := _focus(lines):
         caption += " The axis spans the last two thirds; earlier values may lie beyond it."
-    return draw_lines(lines, "Epoch", shown.quantity, alt=alt, caption=caption, limits=limits, ticks={"integer": True})
+    return draw_lines(lines, "Epoch", shown.quantity, alt=alt, caption=caption, limits=limits, ticks=_WHOLE)
 
 
 def seed_dots(comparison: Comparison, metric_name: str = "accuracy") -> Figure | None:

@@ -183,9 +183,8 @@ def read_run(folder: str | Path) -> Run:
 def _splits_of(data: Any) -> dict[str, str]:
     """Return what identifies each split of the data that a run wrote down, as text."""
     splits = data.get("splits") if isinstance(data, dict) else None
-    return (
-        {name: json.dumps(known, sort_keys=True) for name, known in splits.items()} if isinstance(splits, dict) else {}
-    )
+    pairs = splits.items() if isinstance(splits, dict) else ()
+    return {name: json.dumps(known, sort_keys=True) for name, known in pairs}
 
 
 def check_types(values: dict[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
