@@ -68,10 +68,10 @@ def pgd(
         pixels: Images, in [0, 1]; float32 or float64.
         labels: Class indices.
         examples: Each image's number in its set, which fixes its starts in any batch; by default 0 to b - 1.
-        **options: ``epsilon``, radius of the ball, in pixels: 4/255 is four grey levels. ``step``, length of a step,
-            likewise, and ``steps``, how many. ``restarts`` (1), how often to try, each time from another start.
-            ``norm``, ``linf`` (the default) or ``l2``. ``random_start`` (True), whether to start at a random point of
-            the ball, uniformly, rather than at the image. ``seed`` (0) of the starts.
+        **options: ``epsilon``, radius of the ball, in pixels: 4/255 is four grey levels, and ``linf`` takes at most 1.
+            ``step``, length of a step, likewise, and ``steps``, how many. ``restarts`` (1), how often to try, each time
+            from another start. ``norm``, ``linf`` (the default) or ``l2``. ``random_start`` (True), whether to start at
+            a random point of the ball, uniformly, rather than at the image. ``seed`` (0) of the starts.
 
     Returns:
         Images within epsilon of the given ones and in [0, 1].
