@@ -76,7 +76,7 @@ def test_a_comparison_that_stopped_half_way_is_finished_and_no_more(multimix, co
 def test_runs_with_other_settings_are_refused_and_left(multimix, compared):
     shutil.copytree(compared, "out")
     before = files(Path("out"))
-    said = "run folder out/erm-0 holds a run with another epochs (1, not 2); give another --out, or take it further with --extend"
+    said = "holds a run with another epochs (1, not 2); give another --out, or take it further with --extend"
     assert said in multimix.complains(f"{LINE} --epochs 2")
     assert files(Path("out")) == before
 

@@ -98,7 +98,7 @@ SWEEP = f"compare {STUDIES}/sweeps.py:effective"
          "--method.methods.2 does not exist: there are 2 methods, counted from 0"),
         ("train --resume nowhere", "there is no run folder nowhere"),
         ("train --resume", "argument --resume: expected one argument"),
-        ("train --resume . --width 3", "--resume takes the run's own configuration, and beside it --quiet, --data, --root,"),
+        ("train --resume . --width 3", "--resume takes the run's own configuration, and beside it --quiet, --data,"),
         ("train --resume .", ". is not a run folder: it has no config.json"),
         ("evaluate nowhere", "there is no run folder nowhere"),
         ("evaluate ~nosuchuser/x", "there is no run folder ~nosuchuser/x"),
