@@ -285,3 +285,13 @@ def test_one_process_gathers_its_own_examples(b, d, own, data):
     assert ops.gathered(object(), values) is values
     assert host.gather.size(b, torch.device("cpu")) == b
     assert [ops.widest(torch.device(kind)) for kind in ("mps", "cpu")] == [torch.float32, torch.float64]
+
+
+WRONG = st.sampled_from([None, 1.0, "mse", torch.nn.CrossEntropyLoss()])
+
+
+@law("check_objective", objective=st.sampled_from(OBJECTIVES), wrong=WRONG)
+def test_what_is_no_objective_is_named(objective, wrong):
+    assert ops.check_objective(objective) is objective
+    with pytest.raises(TypeError, match=r"^mine must be an Objective such as CrossEntropy\(\), got"):
+        ops.check_objective(wrong, "mine")

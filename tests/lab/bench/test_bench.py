@@ -184,6 +184,7 @@ def test_a_part_of_a_pass_takes_that_part_of_each_batch():
     assert network.with_gradient == 12 + 2  # two images at least
 
 
+@pytest.mark.filterwarnings("ignore:calibration. no temperature is fitted")
 def test_every_suite_that_needs_no_files_or_method_of_its_own_is_compared(monkeypatch):
     monkeypatch.setattr(steps, "IMAGES", 60)
     makers = steps.suite_comparisons(CPU)
