@@ -153,11 +153,17 @@ def test_a_run_that_is_resumed_keeps_where_its_data_went(noise, tmp_path):
     assert evaluate_run(tmp_path / "run", again=True)
 
 
-def test_runs_of_before_know_no_data(run):
-    config = json.loads((run / "config.json").read_text())
-    del config["data"]
-    (run / "config.json").write_text(json.dumps(config))
-    assert evaluate_run(run, again=True)
+def test_runs_of_before_know_no_data_and_had_other_images_held_out(run, tmp_path):
+    digits = train(tiny(epochs=1), tmp_path / "digits", quiet=True).path
+    for folder in (run, digits):
+        config = json.loads((folder / "config.json").read_text())
+        del config["data"]
+        (folder / "config.json").write_text(json.dumps(config))
+    assert evaluate_run(digits, again=True)
+    for use in (evaluate_run, lambda folder: resume(folder, epochs=2, quiet=True)):
+        with pytest.raises(ValueError, match="held out by their places, now by their names; "):
+            use(run)
+    assert "other_data" in evaluate_run(run, data="folder:pics")[0]
 
 
 def test_what_reading_found_is_said_and_kept(noise, capfd):

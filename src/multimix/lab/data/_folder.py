@@ -76,7 +76,7 @@ def read_folder(path: str, split_seed: int, *, skip_unreadable: bool = False) ->
         survey.notes.append(
             f"no folder of test images: {TEST_SHARE:.0%} of the images, by their names, are the test set"
         )
-        return Parts(train, test, notes=survey.lines())
+        return Parts(train, test, notes=survey.lines(), by_name=True)
     if "test" not in trees:
         survey.notes.append(f"no folder of test images: {folders['val'].name} is the test set")
         trees["test"] = trees.pop("val")

@@ -90,17 +90,17 @@ def load(
     if parts.validation is None and validation > 0:
         complaint = f"validation={validation} leaves too few training images"
         seed = seed_of("validation", split_seed)
-        named = isinstance(parts.train, Files) and parts.train.names and parts.train.labels.ndim == 1
+        named = isinstance(parts.train, Files) and len(parts.train.names) > 0 and parts.train.labels.ndim == 1
         hold_out: Any = by_name if named else held_out
         train, held = hold_out(parts.train, validation, seed, complaint)
-        parts = replace(parts, train=train, validation=held)
+        parts = replace(parts, train=train, validation=held, by_name=parts.by_name or named)
     parts = replace(parts, train=first_of(parts.train, train_size, what="train_size", split_seed=split_seed))
     # Chosen first and decoded after, so that memory holds no image that is left out, nor any image twice.
     parts = small_or_files(parts, image_size)
     if image_size is not None:
         parts = parts.mapped(lambda part: _resized(part, image_size))
     mean, std = parts.statistics or _statistics(parts.train)
-    splits = Splits(name, parts.train, parts.validation, parts.test, mean, std, tuple(parts.notes))
+    splits = Splits(name, parts.train, parts.validation, parts.test, mean, std, tuple(parts.notes), parts.by_name)
     return ignoring(splits, ignore_index)
 
 

@@ -119,6 +119,8 @@ class Splits:
     """Standard deviation of each channel, likewise; 1 for a channel that never varies."""
     notes: tuple[str, ...] = ()
     """What a source was found to hold, how it was understood and what was left out, a line each."""
+    by_name: bool = False
+    """Whether each file's own name decided what is held out."""
 
     @property
     def multi_label(self) -> bool:
@@ -174,6 +176,7 @@ class Parts:
     validation: ImageSet | None = None
     statistics: Statistics | None = None  # those the field uses, where it agrees on some
     notes: Sequence[str] = ()  # what was found and left out, a line each
+    by_name: bool = False  # whether each file's name decided what is held out
 
     def __post_init__(self) -> None:
         for name, part in (("validation", self.validation), ("test", self.test)):

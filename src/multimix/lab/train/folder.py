@@ -81,8 +81,9 @@ class RunFolder(Folder):
 
     def changes_of_data(self, splits: Splits) -> str | None:
         """Return how data differ from those of the run, in one line; None where they do not or it is not known."""
-        known = self.read_data().get("splits")
-        return known and difference(known, identity(splits))
+        if known := self.read_data().get("splits"):
+            return difference(known, identity(splits))
+        return "when it began, images were held out by their places, now by their names" if splits.by_name else None
 
     def check_data(self, splits: Splits, advice: str) -> None:
         """Raise ValueError unless data are those that the run has had from its beginning."""
