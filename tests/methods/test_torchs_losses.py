@@ -223,6 +223,7 @@ def _unmixed():
         yield
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(("shape", "name", "way"), WAYS, ids=[f"{shape}-{name}" for shape, name, _ in WAYS])
 def test_without_mixing_it_is_torchs_loss(shape, name, way):
     counted = Counter()

@@ -68,7 +68,7 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def terms(self, outputs: Float[Tensor, "*n k"], targets: Float[Tensor, "*n k"]) -> tuple[Tensor, Tensor]:
+    def terms(self, outputs: Float[Tensor, "*n k"], targets: Float[Tensor, "*n j"]) -> tuple[Tensor, Tensor]:
         """Return the loss of every row, and how much of a target there is in it: what its mean is taken over."""
 
     @abstractmethod
@@ -94,18 +94,18 @@ class Objective(ABC):
         """Return whether every position has a target of its own."""
         return targets.ndim > 2
 
-    def known(self, targets: Float[Tensor, "*n k"]) -> Tensor | None:
+    def known(self, targets: Float[Tensor, "*n j"]) -> Tensor | None:
         """Return which rows of targets say anything, (b,) or (b, r); None for all of them."""
         return None
 
-    def __call__(self, outputs: Float[Tensor, "*n k"], targets: Float[Tensor, "*n k"]) -> Float[Tensor, ""]:
+    def __call__(self, outputs: Float[Tensor, "*n k"], targets: Float[Tensor, "*n j"]) -> Float[Tensor, ""]:
         """Return the mean loss of rows against interpolated targets, as :meth:`losses` has it without a teacher."""
         return self.losses(outputs, targets).total
 
     def losses(
         self,
         outputs: Float[Tensor, "*n k"],
-        targets: Float[Tensor, "*n k"],
+        targets: Float[Tensor, "*n j"],
         taught: tuple[Float[Tensor, "*n k"], float] | None = None,
         present: Float[Tensor, "*n"] | None = None,
     ) -> Losses:
