@@ -59,16 +59,19 @@ def mixed_cross_entropy(
         targets: Class indices (b,) or class probabilities (b, k).
         weights: Interpolation weights, each row on the simplex, as drawn by :func:`dirichlet`; or how to draw them,
             for more tuples than fit into memory.
-        teacher_logits: The teacher's predictions for its view of the same mini-batch; it receives no gradient.
-        gamma: Weight of the labels against the teacher; without a teacher it has no effect.
-        balanced: Rescale the batch-centred part of the gradient on ``logits``, and not the loss, to the size it has in
-            plain training, by :func:`balance_gain`; a number in [0, 1] is the power of that gain, True being 1.
-        impl: ``plain`` leaves interpolated logits and targets to autograd; ``commuted`` never forms the targets;
+        **options: Those below.
+
+    Keyword Args:
+        teacher_logits (Tensor, optional): The teacher's predictions for its view of the same mini-batch; it receives no
+            gradient.
+        gamma (float): Weight of the labels against the teacher; without a teacher it has no effect.
+        balanced (bool or float): Rescale the batch-centred part of the gradient on ``logits``, and not the loss, to the
+            size it has in plain training, by :func:`balance_gain`; a number in [0, 1] is the power of that gain, True being 1.
+        impl (str): ``plain`` leaves interpolated logits and targets to autograd; ``commuted`` never forms the targets;
             ``fused`` sums the gradient up while it computes the loss, in memory that does not grow with n. ``auto``
             takes ``fused``, but ``plain`` where weights or targets need a gradient or the problem is so small that
             nothing is gained, and ``commuted`` inside ``torch.compile``.
-        chunk: Tuples that ``fused`` computes at a time; by default as many as suit the device.
-        **options: The five above, from ``teacher_logits`` on.
+        chunk (int, optional): Tuples that ``fused`` computes at a time; by default as many as suit the device.
 
     Raises:
         ValueError: If an argument has another shape or device, weights or targets leave the simplex, labels are out of
