@@ -66,7 +66,8 @@ def mixed_cross_entropy(
             gradient.
         gamma (float): Weight of the labels against the teacher; without a teacher it has no effect.
         balanced (bool or float): Rescale the batch-centred part of the gradient on ``logits``, and not the loss, to the
-            size it has in plain training, by :func:`balance_gain`; a number in [0, 1] is the power of that gain, True being 1.
+            size it has in plain training, by :func:`balance_gain`; a number in [0, 1] is the power of that gain,
+            True being 1.
         impl (str): ``plain`` leaves interpolated logits and targets to autograd; ``commuted`` never forms the targets;
             ``fused`` sums the gradient up while it computes the loss, in memory that does not grow with n. ``auto``
             takes ``fused``, but ``plain`` where weights or targets need a gradient or the problem is so small that
