@@ -37,6 +37,35 @@ def test_marginals_are_beta(n, m, alphas):
             assert stats.kstest(weights[:, column].numpy(), marginal.cdf).pvalue > 1e-3, alpha
 
 
+@pytest.mark.parametrize("effective", [1.02, 1.5, 2.0, (1.5, 3.0)])
+def test_sticks_draw_what_gamma_variates_do(effective, monkeypatch):
+    n, m = 40_000, 128
+    ends = effective if isinstance(effective, tuple) else (effective, effective)
+    alpha = torch.linspace(*(ops.alpha_for(end, m) for end in ends), n, dtype=torch.float64)
+    few = ops.dirichlet(n, m, alpha, generator=seeded(20), dtype=torch.float64)
+    assert _simplex._pieces(m * float(alpha.amax()), few.dtype) < m
+    monkeypatch.setattr(_simplex, "_pieces", lambda *_: math.inf)
+    many = ops.dirichlet(n, m, alpha, generator=seeded(21), dtype=torch.float64)
+    torch.testing.assert_close(few.sum(1), torch.ones(n, dtype=torch.float64))
+    for of in (
+        lambda w: w.amax(1),
+        lambda w: w.square().sum(1),
+        lambda w: (w > 0.01).double().sum(1) + w[:, 3],
+        lambda w: (w[:, 5] + w[:, 77]).clamp_min(1e-9),
+        lambda w: (w.topk(3).values[:, 2] + 1e-6).log(),
+    ):
+        assert stats.ks_2samp(of(few).numpy(), of(many).numpy()).pvalue > 1e-3
+    halves = few[: n // 2], many[: n // 2]  # each row keeps to its own concentration
+    assert stats.ks_2samp(*(w.square().sum(1).numpy() for w in halves)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("dtype", "theta"), [(torch.float32, 0.02), (torch.float32, 3.0), (torch.float64, 2.0)])
+def test_what_a_broken_stick_leaves_is_less_than_rounding(dtype, theta):
+    pieces = _simplex._pieces(theta, dtype)
+    left = (theta / (1 + theta)) ** (pieces - 1)  # mean of a product of Beta(theta, 1)
+    assert left < torch.finfo(dtype).eps
+
+
 def test_a_range_across_all_ways_of_the_sampler_keeps_every_row_to_its_own():
     alpha = torch.tensor([0.1, 0.5, 1.0, 2.5]).repeat(10_000)
     for few in (alpha, alpha.clamp_min(0.3)):  # in logarithms, and not

@@ -183,13 +183,18 @@ class TupleMethod(Checked, Steps):
     ) -> Tensor:
         """Return interpolation vectors over a mini-batch of b, where ``like`` lies: (rows, b), n rows if not said."""
         m = min(self.tuple_length or b, b)
-        alpha = self._concentrations(self.tuples if rows is None else rows, m, generator, like.device)
-        weights = dirichlet(len(alpha), m, alpha, generator=generator, device=like.device)
+        n = self.tuples if rows is None else rows
+        alpha = self._concentrations(n, m, generator, like.device)
+        weights = dirichlet(n, m, alpha, generator=generator, device=like.device)
         return weights if m == b else scatter_tuples(weights, b, generator=generator)
 
-    def _concentrations(self, n: int, m: int, generator: Generator | None, device: torch.device) -> Tensor:
-        def draw(values: float | tuple[float, float]) -> Tensor:
-            if self.spread == "uniform" or isinstance(values, float | int):
+    def _concentrations(self, n: int, m: int, generator: Generator | None, device: torch.device) -> float | Tensor:
+        """Return the concentration of n tuples of m, a number if they have one, or each one's own, (n,)."""
+
+        def draw(values: float | tuple[float, float]) -> float | Tensor:
+            if not isinstance(values, tuple):
+                return values
+            if self.spread == "uniform":
                 return draw_between(values, n, generator=generator, device=device)
             low, high = (math.log(value) for value in values)
             return draw_between((low, high), n, generator=generator, device=device).exp()
@@ -198,7 +203,9 @@ class TupleMethod(Checked, Steps):
             return draw(self.alpha)
         effective = draw(2.0 if self.effective is None else self.effective)
         # a tuple of no more images than that is drawn from the flat distribution
-        return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
+        if isinstance(effective, Tensor):
+            return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
+        return (effective - 1) / (m - effective) if effective < m else 1.0
 
 
 def _own_generator(generator: Generator | None, device: torch.device) -> Generator:

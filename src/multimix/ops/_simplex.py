@@ -127,8 +127,10 @@ def dirichlet(
 ) -> Float[Tensor, "n m"]:
     r"""Return n interpolation vectors over m examples, each drawn from a symmetric Dirichlet distribution.
 
-    No row underflows: where variates of the gamma distribution would, the vectors are a softmax of their logarithms,
-    :math:`\log \mathrm{Gamma}(\alpha + 1) + \log(U) / \alpha`.
+    A low concentration is drawn by breaking a stick: pieces :math:`V_i \prod_{j<i} (1 - V_j)`, :math:`V_i` of
+    Beta(1, :math:`m \alpha`), each for an example at random, until what is left is less than rounding, on average, and
+    goes to the last; smaller weights are 0. Else the vectors are variates of the gamma distribution, normalised; where
+    these would underflow, a softmax of their logarithms, :math:`\log \mathrm{Gamma}(\alpha + 1) + \log(U) / \alpha`.
 
     Args:
         n: How many vectors.
@@ -144,7 +146,8 @@ def dirichlet(
         TypeError: If an argument is of another type, or ``dtype`` not floating-point.
 
     Reference:
-        Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", section 3.2.
+        Venkataramanan et al., "Teach me how to interpolate a myriad of embeddings", section 3.2. Sethuraman, "A
+        constructive definition of Dirichlet priors", Statistica Sinica 1994, for a base measure of m equal atoms.
     """
     check(Count, n=n, m=m)
     home = home_of(generator, device)
@@ -155,10 +158,14 @@ def dirichlet(
         check_shape("alpha", alpha, n)
         if looks_are_free(alpha) and len(wrong := alpha[~(alpha.isfinite() & (alpha > 0))]):
             raise ValueError(f"alpha must be above 0 and finite, got a tensor with {float(wrong[0]):.4g}")
+        most = float(alpha.amax()) if looks_are_free(alpha) else math.inf
     else:
         check_concentration("alpha", alpha)
+        most = max(alpha) if isinstance(alpha, (tuple, list)) else alpha
         alpha = draw_between(alpha, n, generator=generator, device=device)
-    return _dirichlet(alpha.to(home, drawn).unsqueeze(1), m, generator).to(device=device, dtype=dtype or drawn)
+    alpha, pieces = alpha.to(home, drawn).unsqueeze(1), _pieces(m * most, drawn)
+    rows = _sticks(alpha, m, pieces, generator) if pieces < m else _dirichlet(alpha, m, generator)
+    return rows.to(device=device, dtype=dtype or drawn)
 
 
 def beta(n: int, alpha: float, *, generator: Generator | None = None, device: Device = None) -> Float[Tensor, " n"]:
@@ -280,6 +287,29 @@ def zeta_weights(
     series = torch.arange(1, b + 1, dtype=torch.float32, device=home).pow_(-gamma)
     rows = (series / series.sum()).expand(b, b)
     return torch.empty_like(ranked, dtype=rows.dtype).scatter_(1, ranked, rows).to(device)
+
+
+def _pieces(theta: float, dtype: torch.dtype) -> float:
+    """Return into how many pieces a stick is broken, each Beta(1, theta) of the rest, so that nothing is left."""
+    left = theta / (1 + theta)  # of the rest, on average, after each piece
+    return max(2, math.ceil(math.log(torch.finfo(dtype).eps / 64) / math.log(left))) if left < 1 else math.inf
+
+
+def _sticks(alpha: Tensor, m: int, pieces: int, generator: Generator | None) -> Tensor:
+    """Return one vector over m examples for each concentration (n, 1), none above what ``pieces`` is made for."""
+    size = len(alpha), pieces
+    logs = torch.empty(size, dtype=alpha.dtype, device=alpha.device).exponential_(generator=generator)
+    rest = logs.div_(alpha * -m).cumsum(1).exp_()  # what each piece leaves
+    sizes = logs.expm1_().neg_()
+    sizes[:, 1:].mul_(rest[:, :-1])
+    sizes[:, -1] = rest[:, -2]
+    atoms = torch.randint(m, size, generator=generator, device=alpha.device)
+    if alpha.device.type == "cpu":
+        return alpha.new_zeros(len(alpha), m).scatter_add_(1, atoms, sizes)
+    # Elsewhere additions come in any order, which does not matter to integers.
+    scale = 2.0**52
+    whole = torch.zeros(len(alpha), m, dtype=torch.int64, device=alpha.device)
+    return whole.scatter_add_(1, atoms, sizes.double().mul_(scale).long()).double().div_(scale).to(alpha.dtype)
 
 
 def _dirichlet(alpha: Tensor, m: int, generator: Generator | None) -> Tensor:
