@@ -14,9 +14,10 @@ CHUNKS = [1, 7, N, N + 1]
 KINDS = [(None, False), (3, False), (3, True)]
 
 
-@pytest.fixture(params=["added", "multiplied"])
+@pytest.fixture(params=["added", "multiplied", "by gram"])
 def labels_are(request, monkeypatch) -> str:
-    """Both ways of class indices into the error, of which the number of classes decides."""
+    """All ways of targets into the gradient, of which sizes decide."""
+    monkeypatch.setattr(_fused, "gram_pays", lambda b, k: request.param == "by gram")
     monkeypatch.setattr(_fused, "_FEW_CLASSES", 0 if request.param == "added" else 10**9)
     return request.param
 

@@ -6,9 +6,10 @@ The fused form goes over chunks of tuples. For one position and a chunk of weigh
 .. math:: \frac{\partial \ell}{\partial L} = \frac1n W^\top (\mathrm{softmax}(W L) - \gamma W Y - (1 - \gamma)\, Q),
    \qquad Q = \mathrm{softmax}(W L')
 
-so that the gradient is summed up in (b, k) during the forward pass and nothing of size n outlives its chunk. Class
-indices are inherited by adding columns of weights to the columns of their classes: n b additions instead of the n b k
-of a product with one-hot labels.
+so that the gradient is summed up in (b, k) during the forward pass and nothing of size n outlives its chunk. What the
+labels have in it, :math:`W^\top W Y`, comes in the cheapest of three ways: by the Gram product :math:`W^\top W`, (b, b),
+summed over chunks, when no interpolated target is formed and softmax is normalised on the side of the weights; by the
+product :math:`W Y`; or, of class indices, by adding columns of weights to the columns of their classes.
 """
 
 import math
@@ -27,6 +28,7 @@ from multimix.ops._simplex import LazyWeights
 
 _NUMBERS = {"cpu": 2**18, "cuda": 2**24}  # logits of a chunk: what a CPU's cache holds, what keeps a GPU busy
 _FEW_CLASSES = 128  # up to here, on a CPU, the product is cheaper than adding at about a nanosecond a weight
+_PASSES = 100  # multiplications that cost what the passes over interpolated logits cost which the Gram product saves
 
 Weights = Tensor | LazyWeights
 Problem = tuple[Tensor, Weights, Tensor | None, Tensor | None, LossOptions]
@@ -46,10 +48,7 @@ def commuted(logits: Tensor, *problem: Unpack[Problem]) -> Parts:
     n, positions, whole = rows.shape[-2], rows.shape[:-2].numel(), _whole(targets, rows.dtype)
     with torch.no_grad():
         gram = rows.mT @ rows / n
-        if targets.is_floating_point():
-            inherited = gram @ targets.to(gram.dtype)
-        else:  # without the one-hot matrix
-            inherited = torch.zeros_like(logits).index_add_(-1, targets.long(), gram)
+        inherited = _inherited(gram, targets, logits)
         taught = None if teacher is None else rows.mT @ (rows @ teacher).softmax(-1) / n
     mixed = (rows @ logits).logsumexp(-1)
     weighed = mixed if whole is None else mixed * (rows @ whole)[..., 0]
@@ -67,6 +66,7 @@ class Fused(Function):
     def forward(ctx: Any, logits: Tensor, *problem: Unpack[Problem]) -> Parts:
         targets, weights, attention, teacher, options = problem
         ctx.problem, ctx.count = problem, count_of(weights) * logits.shape[:-2].numel()
+        by_gram = gram_pays(*logits.shape[-2:])
         if not targets.is_floating_point() and (logits.device.type != "cpu" or logits.shape[-1] <= _FEW_CLASSES):
             # A product with (b, k) one-hot labels is cheaper than adding columns, and on a GPU it repeats bit for bit.
             targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
@@ -74,17 +74,27 @@ class Fused(Function):
         gradient = torch.empty_like(shifted, memory_format=torch.contiguous_format)
         uneven = logits.new_zeros(logits.shape[:-2]) if options.balanced else None
         centre = shares_of(attention) if options.balanced else None
-        sums, wanted = [], (targets, _whole(targets, logits.dtype))
+        gram = logits.new_zeros(*logits.shape[:-1], logits.shape[-2]) if by_gram else None
+        sums, whole = [], _whole(targets, logits.dtype)
         for at, rows, first in _chunks(logits, weights, attention, options.chunk):
-            theirs = None if teacher is None else teacher[at]
-            terms, error = _compare(rows @ shifted[at], *wanted, rows, theirs, options.gamma)
+            theirs, mixed = None if teacher is None else teacher[at], rows @ shifted[at]
+            if gram is None:
+                terms, error = _compare(mixed, targets, whole, rows, theirs, options.gamma)
+                left = rows
+            else:
+                terms, left, error = _compare_by_gram(mixed, whole, rows, theirs, options.gamma)
+                gram[at] += rows.mT @ rows
             sums.append(terms)
             if first:
-                torch.matmul(rows.mT, error, out=gradient[at])
+                torch.matmul(left.mT, error, out=gradient[at])
             else:
-                gradient[at] += rows.mT @ error
+                gradient[at] += left.mT @ error
             if uneven is not None:
                 uneven[at] += spread(rows, None if centre is None else centre[at])
+        if gram is not None:
+            inherited = _inherited(gram, targets, shifted)
+            gradient.sub_(inherited, alpha=1.0 if teacher is None else options.gamma)
+            sums.append((-(inherited * shifted).sum(), *(logits.new_zeros(()) for _ in sums[0][1:])))
         if uneven is not None:
             gradient = balance(gradient, gain_of(uneven / count_of(weights)) ** float(options.balanced), centre)
         ctx.save_for_backward(logits, gradient)
@@ -111,6 +121,13 @@ class Fused(Function):
 def count_of(weights: Weights) -> int:
     """Return how many tuples there are at a position."""
     return weights.n if isinstance(weights, LazyWeights) else weights.shape[-2]
+
+
+def _inherited(gram: Tensor, targets: Tensor, like: Tensor) -> Tensor:
+    """Return the product of W'W and targets, without a one-hot matrix of class indices."""
+    if targets.is_floating_point():
+        return gram @ targets.to(gram.dtype)
+    return torch.zeros_like(like).index_add_(-1, targets.long(), gram)
 
 
 def _whole(targets: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -147,6 +164,28 @@ def _compare(
     if predicted is not None:
         error.sub_(predicted, alpha=1 - gamma)
     return terms, error
+
+
+def gram_pays(b: int, k: int) -> bool:
+    """Return whether b^2 multiplications a tuple are cheaper than those by targets, and passes over logits."""
+    return b * b < k * (b + _PASSES)
+
+
+def _compare_by_gram(
+    mixed: Tensor, whole: Tensor | None, weights: Tensor, teacher: Tensor | None, gamma: float
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """Return the sums of the label term, but for the labels, and the teacher term, and two factors of the gradient."""
+    top = mixed.amax(-1, keepdim=True)
+    exponentials = (mixed - top).exp_()
+    sums = exponentials.sum(-1, keepdim=True)
+    normalisers, factor = sums.log() + top, 1.0
+    labels = normalisers if whole is None else normalisers * (factor := weights @ whole)
+    if teacher is None:
+        return (labels.sum(),), weights * (factor / sums), exponentials
+    predicted = (weights @ teacher).softmax(-1)
+    term = normalisers.sum() - (predicted * mixed).sum()
+    error = exponentials.mul_((gamma * factor + (1 - gamma)) / sums).sub_(predicted, alpha=1 - gamma)
+    return (labels.sum(), term), weights, error
 
 
 def _chunks(
