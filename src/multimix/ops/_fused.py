@@ -7,9 +7,9 @@ The fused form goes over chunks of tuples. For one position and a chunk of weigh
    \qquad Q = \mathrm{softmax}(W L')
 
 so that the gradient is summed up in (b, k) during the forward pass and nothing of size n outlives its chunk. What the
-labels have in it, :math:`W^\top W Y`, comes in the cheapest of three ways: by the Gram product :math:`W^\top W`, (b, b),
-summed over chunks, when no interpolated target is formed and softmax is normalised on the side of the weights; by the
-product :math:`W Y`; or, of class indices, by adding columns of weights to the columns of their classes.
+labels have in it, :math:`W^\top W Y`, comes in the cheapest of three ways: by the Gram product :math:`W^\top W`,
+(b, b), summed over chunks, when no interpolated target is formed and softmax is normalised on the side of the weights;
+by the product :math:`W Y`; or, of class indices, by adding columns of weights to the columns of their classes.
 """
 
 import math
