@@ -6,10 +6,11 @@ The fused form goes over chunks of tuples. For one position and a chunk of weigh
 .. math:: \frac{\partial \ell}{\partial L} = \frac1n W^\top (\mathrm{softmax}(W L) - \gamma W Y - (1 - \gamma)\, Q),
    \qquad Q = \mathrm{softmax}(W L')
 
-so that the gradient is summed up in (b, k) during the forward pass and nothing of size n outlives its chunk. What the
-labels have in it, :math:`W^\top W Y`, comes in the cheapest of three ways: by the Gram product :math:`W^\top W`,
-(b, b), summed over chunks, when no interpolated target is formed and softmax is normalised on the side of the weights;
-by the product :math:`W Y`; or, of class indices, by adding columns of weights to the columns of their classes.
+so that the gradient is summed up in (b, k) during the forward pass and nothing of size n outlives its chunk. Tuples are
+columns there, as the weights are drawn: sums over classes then add whole rows. What the labels have in the gradient,
+:math:`W^\top W Y`, comes in the cheapest of three ways: of class indices, by adding rows of weights to the rows of
+their classes; of probabilities, by the product :math:`W Y`, or by the Gram product :math:`W^\top W`, (b, b), summed
+over chunks.
 """
 
 import math
@@ -27,7 +28,6 @@ from multimix.ops._options import LossOptions
 from multimix.ops._simplex import LazyWeights
 
 _NUMBERS = {"cpu": 2**18, "cuda": 2**24}  # logits of a chunk: what a CPU's cache holds, what keeps a GPU busy
-_FEW_CLASSES = 128  # up to here, on a CPU, the product is cheaper than adding at about a nanosecond a weight
 _PASSES = 100  # multiplications that cost what the passes over interpolated logits cost which the Gram product saves
 
 Weights = Tensor | LazyWeights
@@ -66,29 +66,27 @@ class Fused(Function):
     def forward(ctx: Any, logits: Tensor, *problem: Unpack[Problem]) -> Parts:
         targets, weights, attention, teacher, options = problem
         ctx.problem, ctx.count = problem, count_of(weights) * logits.shape[:-2].numel()
-        by_gram = gram_pays(*logits.shape[-2:])
-        if not targets.is_floating_point() and (logits.device.type != "cpu" or logits.shape[-1] <= _FEW_CLASSES):
-            # A product with (b, k) one-hot labels is cheaper than adding columns, and on a GPU it repeats bit for bit.
-            targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
+        if not targets.is_floating_point() and logits.device.type != "cpu":
+            targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)  # a product repeats bit for bit
         shifted = logits - logits.amax(-1, keepdim=True)  # as in the commuted form
         gradient = torch.empty_like(shifted, memory_format=torch.contiguous_format)
         uneven = logits.new_zeros(logits.shape[:-2]) if options.balanced else None
         centre = shares_of(attention) if options.balanced else None
+        by_gram = targets.is_floating_point() and gram_pays(*logits.shape[-2:])
         gram = logits.new_zeros(*logits.shape[:-1], logits.shape[-2]) if by_gram else None
         sums, whole = [], _whole(targets, logits.dtype)
         for at, rows, first in _chunks(logits, weights, attention, options.chunk):
-            theirs, mixed = None if teacher is None else teacher[at], rows @ shifted[at]
-            if gram is None:
-                terms, error = _compare(mixed, targets, whole, rows, theirs, options.gamma)
-                left = rows
-            else:
-                terms, left, error = _compare_by_gram(mixed, whole, rows, theirs, options.gamma)
-                gram[at] += rows.mT @ rows
+            columns = rows.mT.contiguous()
+            theirs = None if teacher is None else (teacher[at].mT @ columns).softmax(-2)
+            wanted = None if gram is not None else targets
+            terms, error = _compare(shifted[at].mT @ columns, wanted, whole, columns, theirs, options.gamma)
             sums.append(terms)
+            if gram is not None:
+                gram[at] += columns @ columns.mT
             if first:
-                torch.matmul(left.mT, error, out=gradient[at])
+                torch.matmul(columns, error.mT, out=gradient[at])
             else:
-                gradient[at] += left.mT @ error
+                gradient[at] += columns @ error.mT
             if uneven is not None:
                 uneven[at] += spread(rows, None if centre is None else centre[at])
         if gram is not None:
@@ -140,52 +138,40 @@ def _whole(targets: Tensor, dtype: torch.dtype) -> Tensor | None:
 
 
 def _compare(
-    mixed: Tensor, targets: Tensor, whole: Tensor | None, weights: Tensor, teacher: Tensor | None, gamma: float
+    mixed: Tensor, targets: Tensor | None, whole: Tensor | None, columns: Tensor, taught: Tensor | None, gamma: float
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return the sums of the label and of the teacher term over a chunk, and the predictions' error (..., c, k)."""
-    log_probabilities = mixed.log_softmax(-1)
-    share, predicted, wanted = 1.0, None, None
-    if targets.is_floating_point():
-        wanted = weights @ targets.to(weights.dtype)
-        labels = -(wanted * log_probabilities).sum()
+    """Return the sums of the label and of the teacher term over a chunk, and the predictions' error (..., k, c).
+
+    Both leave out what targets add if there are none.
+    """
+    log_probabilities = mixed.log_softmax(-2)
+    share = 1.0 if taught is None else gamma
+    factor = None if whole is None else whole.mT @ columns
+    inherited = None
+    if targets is None:
+        normalisers = mixed[..., :1, :] - log_probabilities[..., :1, :]
+        labels = (normalisers if factor is None else normalisers * factor).sum()
+    elif targets.is_floating_point():
+        inherited = targets.to(columns.dtype).mT @ columns
+        labels = -(inherited * log_probabilities).sum()
     else:
-        labels = -log_probabilities.gather(-1, targets.expand_as(weights)).mul_(weights).sum()
-    terms: tuple[Tensor, ...] = (labels,)
-    if teacher is not None:
-        share, predicted = gamma, (weights @ teacher).softmax(-1)
-        terms = (labels, -(predicted * log_probabilities).sum())
+        labels = -log_probabilities.index_select(-2, targets).mul_(columns).sum()
+    terms = (labels,) if taught is None else (labels, -(taught * log_probabilities).sum())
     error = log_probabilities.exp_()
-    if whole is not None:
-        error.mul_(share * (weights @ whole) + (1 - share))
-    if wanted is None:
-        error.index_add_(-1, targets, weights * -share)  # its own factor would make it several times slower
-    else:
-        error.sub_(wanted, alpha=share)
-    if predicted is not None:
-        error.sub_(predicted, alpha=1 - gamma)
+    if factor is not None:
+        error.mul_(share * factor + (1 - share))
+    if inherited is not None:
+        error.sub_(inherited, alpha=share)
+    elif targets is not None:
+        error.index_add_(-2, targets, columns.expand(*error.shape[:-2], *columns.shape[-2:]), alpha=-share)
+    if taught is not None:
+        error.sub_(taught, alpha=1 - gamma)
     return terms, error
 
 
 def gram_pays(b: int, k: int) -> bool:
     """Return whether b^2 multiplications a tuple are cheaper than those by targets, and passes over logits."""
     return b * b < k * (b + _PASSES)
-
-
-def _compare_by_gram(
-    mixed: Tensor, whole: Tensor | None, weights: Tensor, teacher: Tensor | None, gamma: float
-) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-    """Return the sums of the label term, but for the labels, and the teacher term, and two factors of the gradient."""
-    top = mixed.amax(-1, keepdim=True)
-    exponentials = (mixed - top).exp_()
-    sums = exponentials.sum(-1, keepdim=True)
-    normalisers, factor = sums.log() + top, 1.0
-    labels = normalisers if whole is None else normalisers * (factor := weights @ whole)
-    if teacher is None:
-        return (labels.sum(),), weights * (factor / sums), exponentials
-    predicted = (weights @ teacher).softmax(-1)
-    term = normalisers.sum() - (predicted * mixed).sum()
-    error = exponentials.mul_((gamma * factor + (1 - gamma)) / sums).sub_(predicted, alpha=1 - gamma)
-    return (labels.sum(), term), weights, error
 
 
 def _chunks(
