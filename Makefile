@@ -73,7 +73,7 @@ rest: $(READY) ## Run the tests that need no shape checks
 	@$(BIN)/python scripts/count_tests.py tests $(REPORTS)/tests.xml
 
 shapes: $(READY) ## Run the core's tests with every shape in a signature checked
-	PYTHONPATH=scripts $(PYTEST) $(CHOICE) --shapes only --jaxtyping-packages=multimix,shape_checker.check --junitxml=$(REPORTS)/shapes.xml
+	PYTHONPATH=scripts $(PYTEST) $(CHOICE) --shapes only -p shape_checker --jaxtyping-packages=multimix,shape_checker.check --junitxml=$(REPORTS)/shapes.xml
 	@$(BIN)/python scripts/count_tests.py 'with shape checks' $(REPORTS)/shapes.xml
 
 processors: $(READY) ## Run the tests as other processors would: five settings, a line of counts each (an hour on two cores)
