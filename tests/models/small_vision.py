@@ -6,6 +6,7 @@ torchvision is a class that a builder returns. What follows a slash is a variant
 
 import importlib
 from functools import partial
+from unittest.mock import patch
 
 import timm
 import torch
@@ -146,8 +147,17 @@ GOOGLENET = partial(tv.googlenet, aux_logits=False, init_weights=False)
 SWIN = ([4, 4], 16, [2, 2], [2, 4], [4, 4])
 SWIN_V2 = {"block": swin_transformer.SwinTransformerBlockV2, "downsample_layer": swin_transformer.PatchMergingV2}
 TORCH_VIT = partial(vision_transformer.VisionTransformer, 32, 8, 2, 2, 24, 48)
+
+
+def narrow(make, **settings):
+    """A model with 16 features where its builder has 4096 in linear layers and lets nobody set it."""
+    linear = nn.Linear
+    with patch.object(nn, "Linear", lambda *sizes: linear(*(16 if size == 4096 else size for size in sizes))):
+        return make(**settings)
+
+
 TORCHVISION = {  # what makes it, settings, image size
-    "AlexNet": (tv.alexnet, {}, 64),
+    "AlexNet": (partial(narrow, tv.alexnet), {}, 64),
     "ConvNeXt": (partial(convnext.ConvNeXt, [CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)]), {}, 64),
     "DenseNet": (partial(densenet.DenseNet, 4, (1, 2, 1), 8), {}, 64),
     "EfficientNet": (partial(EfficientNet, [MBConv(1, 3, 1, 8, 8, 1), MBConv(4, 3, 2, 8, 16, 2)], 0.2), {}, 64),
@@ -166,7 +176,7 @@ TORCHVISION = {  # what makes it, settings, image size
     "ShuffleNetV2": (tv.shufflenet_v2_x0_5, {}, 64),
     "SwinTransformer": (partial(swin_transformer.SwinTransformer, *SWIN), {}, 64),
     "SwinTransformer/v2": (partial(swin_transformer.SwinTransformer, *SWIN, **SWIN_V2), {}, 64),
-    "VGG": (tv.vgg11_bn, {}, 32),
+    "VGG": (partial(narrow, tv.vgg11_bn, init_weights=False), {}, 32),
     "VisionTransformer": (TORCH_VIT, {}, 32),
     "VisionTransformer/pre-logits": (partial(TORCH_VIT, representation_size=10), {}, 32),
 }
@@ -174,7 +184,7 @@ USUAL = ["cait", "convnext", "deit", "densenet", "efficientnet", "mlp_mixer", "m
 USUAL += ["resnetv2", "swin_transformer", "AlexNet", "ConvNeXt", "DenseNet", "EfficientNet", "MNASNet", "MaxVit"]
 USUAL += ["MobileNetV2", "MobileNetV3", "RegNet", "ResNet", "ShuffleNetV2", "SwinTransformer", "VGG"]
 USUAL += ["VisionTransformer", "VisionTransformer/pre-logits", "resnet", *(name for name in TIMM if "/" in name)]
-SLOW = {"inception_resnet_v2", "inception_v4", "pnasnet", "selecsls", "xception", "AlexNet", "VGG"}
+SLOW = {"inception_resnet_v2", "inception_v4", "pnasnet", "selecsls", "xception"}
 
 
 def create(family, factory, settings, size):

@@ -75,6 +75,7 @@ def test_the_advice_about_sharded_training_works():
         torch.testing.assert_close([parameter.grad.full_tensor() for parameter in model.parameters()], expected)
 
 
+@pytest.mark.compiles
 def test_the_advice_about_compiling_works():
     model, expected = plain()
     with pytest.raises(ValueError, match=r"compile its parts, model.body = torch.compile\(model.body\), before or aft"):
@@ -91,6 +92,7 @@ def test_the_advice_about_compiling_works():
 
 
 @pytest.mark.filterwarnings("ignore:Graph break due to unsupported builtin:UserWarning")  # torch below 2.7, first batch
+@pytest.mark.compiles
 @pytest.mark.parametrize("names", [{}, {"head": "fc"}, {"encoder": "body", "head": "fc"}])
 def test_embed_may_be_compiled(names):
     torch._dynamo.reset()
@@ -142,7 +144,9 @@ def test_a_compiled_head_is_found_and_one_inside_a_compiled_part_is_not():
     model.fc = torch.compile(model.fc, backend="eager")
     Step(adapt(model))(IMAGES, LABELS).backward()
     torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected)
-    whole = nn.Sequential(nn.Flatten(), torch.compile(nn.Sequential(nn.Linear(768, 5), nn.ReLU(), nn.Linear(5, 3))))
+    whole = nn.Sequential(
+        nn.Flatten(), torch.compile(nn.Sequential(nn.Linear(768, 5), nn.ReLU(), nn.Linear(5, 3)), backend="eager")
+    )
     for names in ({}, {"head": "1._orig_mod.2"}):
         with pytest.raises(
             ValueError, match="no hook sees what is inside '1', which is compiled: compile what comes be"
