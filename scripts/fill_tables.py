@@ -15,6 +15,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from multimix.lab.bench import HEADINGS, grouped
 from multimix.lab.report import paired_table, read_records, summarise, table, with_labels
 from multimix.lab.train import from_json
 
@@ -42,7 +43,7 @@ def rendered(records: Path, words: dict[str, str]) -> str:
         ValueError: If the records have nothing of the kind.
     """
     first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
-    kind = {"ratio": speed_table, "theirs": agreement_table, "candidate": trials_table}
+    kind = {"ratio": speed_table, "wall_seconds": costs_table, "theirs": agreement_table, "candidate": trials_table}
     for key, made in kind.items():
         if key in first:
             if words:
@@ -94,30 +95,30 @@ def words_of(mark: str) -> dict[str, str]:
 def speed_table(records: Path) -> str:
     """Return the table of benchmark records."""
     rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
-    headings = ("what", "case", "ms p50 (p20–p80)", "ratio", "bar", "× floor", "peak MiB", "ratio", "bar", "")
-    lines = [f"| {' | '.join(headings)} |", "| :--- | :--- |" + " ---: |" * 7 + " :--- |"]
-    for row in rows:
-        shape = ", ".join(f"{name} {value}" for name, value in row["shape"].items())
-        p20, p50, p80 = (1e3 * row[f"seconds_{p}"] for p in ("p20", "p50", "p80"))
-        cells = (
-            f"{row['comparison']} ({shape})",
-            row["case"],
-            f"{p50:.4g} ({p20:.4g}–{p80:.4g})",
-            f"{row['ratio']:.3f}",
-            most(row["ratio_most"]),
-            "" if row["seconds_floor"] is None else f"{row['seconds_p50'] / row['seconds_floor']:.2f}",
-            f"{row['peak_bytes'] / 2**20:.4g}",
-            "" if row["peak_ratio"] is None else f"{row['peak_ratio']:.3f}",
-            most(row["peak_ratio_most"]),
-            {None: "", True: "met", False: "**missed**"}[row["met"]],
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    where = {
-        f"{r['device_name']}, {r['threads']} threads, {r['flops_per_second'] / 1e9:.0f} GFLOP/s in products,"
-        f" {r['bytes_per_second'] / 1e9:.1f} GB/s copying, torch {r['torch']}, commit {r['commit']}"
-        for r in rows
+    lines = [f"| what | {' | '.join(HEADINGS)} |", "| :--- | :--- |" + " ---: |" * (len(HEADINGS) - 2) + " :--- |"]
+    for what, found in grouped(rows):
+        for number, cells in enumerate(found):
+            lines.append(f"| {' | '.join(('' if number else what, *cells))} |")
+    where = {f"{r['device_name']}, torch {r['torch']}, commit {r['commit']}" for r in rows}
+    machine = {r["threads"]: (r["flops_per_second"] / 1e9, r["bytes_per_second"] / 1e9) for r in rows}
+    where |= {
+        f"threads {number}: {flops:.0f} GFLOP/s in products, {moved:.1f} GB/s copying"
+        for number, (flops, moved) in machine.items()
     }
     return "\n".join([*lines, "", f"Medians of interleaved rounds; {'; '.join(sorted(where))}."]) + "\n"
+
+
+def costs_table(records: Path) -> str:
+    """Return the table of what commands of the project cost."""
+    rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    lines = ["| command | wall s | CPU s | bar | met |", "| :--- | ---: | ---: | ---: | :--- |"]
+    for row in rows:
+        kind, most = row["bar"]
+        met = "met" if row[f"{kind}_seconds"] <= most else "**missed**"
+        bar = f"≤ {most} s, {kind}"
+        lines.append(f"| `{row['command']}` | {row['wall_seconds']:.0f} | {row['cpu_seconds']:.0f} | {bar} | {met} |")
+    where = {f"{row['device_name']}, {row['cpus']} cores, torch {row['torch']}, commit {row['commit']}" for row in rows}
+    return "\n".join([*lines, "", f"Of {'; '.join(sorted(where))}."]) + "\n"
 
 
 def agreement_table(records: Path) -> str:
@@ -191,11 +192,6 @@ def settings_of(row: dict[str, Any]) -> dict[str, Any]:
         else:
             found[place] = value
     return found
-
-
-def most(bar: float | None) -> str:
-    """Return a bar as a table shows it."""
-    return "" if bar is None else f"≤ {bar:.3f}"
 
 
 def filled(text: str) -> str:

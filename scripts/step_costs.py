@@ -56,7 +56,7 @@ def main() -> None:
         found = measure(asked, device)
         show(asked, found)
         results += found
-        write(given.out, results, device, machine)
+        write(given.out, results, device, {1: machine})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Ops against other ways: the loss against the naive form, the Dirichlet draw against torch's, pairs against timm's."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
 from multimix.lab.bench.timing import Case, Comparison
-from multimix.methods import METHODS, CutMix, MixesInputs, Mixup
+from multimix.methods import CutMix, FMix, MixesInputs, Mixup, ResizeMix, ZetaMixup
 from multimix.ops import (
     Impl,
     LazyWeights,
@@ -25,6 +25,8 @@ from multimix.ops import (
 
 MODES_MOST: dict[Mode, float] = {"batch": 1.0, "pair": 1.5, "elem": 1.5}
 """The bars of the modes, in parts of the time of timm's batch mode."""
+OTHERS: tuple[type[MixesInputs], ...] = (ZetaMixup, FMix, ResizeMix)
+"""Methods that timm does not have; their bar is three times its mixup."""
 PAIR_SIZES = ((128, 32, 100, 401), (32, 224, 1000, 61))
 """Mini-batch, side of an image, classes, rounds."""
 
@@ -55,14 +57,17 @@ class Problem:
 
     def gradients(self, loss: Callable[[], Tensor]) -> Callable[[], None]:
         """Return a call that computes a loss and its gradients, made anew as in a loop that sets them to None."""
-        leaves = (self.features, *self.head.parameters())
 
         def call() -> None:
             loss().backward()
-            for leaf in leaves:
-                leaf.grad = None
+            self.forget()
 
         return call
+
+    def forget(self) -> None:
+        """Set every gradient to None."""
+        for leaf in (self.features, *self.head.parameters()):
+            leaf.grad = None
 
     @property
     def shape(self) -> dict[str, int]:
@@ -73,11 +78,17 @@ class Problem:
 
     @property
     def least(self) -> tuple[float, float]:
-        """Return the products of the head, three, and of the clean logits, two; inputs read, gradients written."""
-        b, d, k, n = (self.shape[name] for name in "bdkn")
+        """Return the products of the head, three, and of the clean logits; inputs read, gradients written."""
+        b, d, k = (self.shape[name] for name in "bdk")
         r = self.shape.get("r", 1)
-        multiply_adds = 3 * r * b * d * k + 2 * r * n * b * k
-        return 2 * multiply_adds, 4 * (2 * self.features.numel() + 2 * d * k + n * b)
+        products, moved = self.least_of_loss
+        return products + 2 * 3 * r * b * d * k, moved + 4 * (2 * self.features.numel() + 2 * d * k)
+
+    @property
+    def least_of_loss(self) -> tuple[float, float]:
+        """Return the same without the head: two products of the clean logits, and the weights read."""
+        b, k, n = (self.shape[name] for name in "bkn")
+        return 2 * 2 * self.shape.get("r", 1) * n * b * k, 4 * n * b
 
 
 def problem(b: int, d: int, k: int, n: int, device: torch.device, *, r: int | None = None) -> Problem:
@@ -99,16 +110,19 @@ def problem(b: int, d: int, k: int, n: int, device: torch.device, *, r: int | No
 
 def op_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     """Return the comparisons of the core op and of the draw, each to be made when its turn comes."""
-    sizes = ((16, 64, 10, 100), (128, 512, 10, 1000), (128, 512, 100, 1000), (128, 512, 100, 20_000))
+    small, large = (128, 512, 100, 1000), (128, 2048, 1000, 1000)
+    sizes = (((16, 64, 10, 100), 51), ((128, 512, 10, 1000), 51), (small, 51), ((128, 512, 100, 20_000), 15))
     make = partial(problem, device=device)
     return [
-        lambda: against_naive(make(128, 512, 100, 1000), most=1 / 4, rounds=101),
-        lambda: against_naive(make(128, 2048, 1000, 1000), most=1 / 5, rounds=21),
-        lambda: against_naive(make(128, 2048, 1000, 1000, r=49), most=1 / 5, memory_most=1 / 10, rounds=3),
+        lambda: loss_part(make(*small), most=1 / 4, rounds=101),
+        lambda: loss_part(make(*large), most=1 / 10, rounds=21),
+        lambda: against_naive(make(*small), most=1 / 3, rounds=101),
+        lambda: against_naive(make(*large), most=1 / 4.5, rounds=21),
+        lambda: against_naive(make(*large, r=49), most=1 / 5, memory_most=1 / 10, rounds=3),
         lambda: many_tuples(make(128, 512, 100, 1), (10_000, 1_000_000)),
+        lambda: draw(1000, 128, 1 / 126, device, most=1 / 6),
         lambda: draw(1000, 128, (0.5, 2.0), device, most=1 / 3),
-        lambda: draw(1000, 128, 1 / 126, device),
-        *(lambda size=size: implementations(make(*size)) for size in sizes),
+        *(lambda size=size, rounds=rounds: implementations(make(*size), rounds=rounds) for size, rounds in sizes),
         lambda: implementations(make(128, 512, 10, 1000, r=16), rounds=21),
         lambda: implementations(make(128, 512, 1000, 1000), rounds=21),
     ]
@@ -120,6 +134,18 @@ def against_naive(p: Problem, *, most: float, memory_most: float | None = None, 
     cases = (Case("auto", p.gradients(p.loss), most, memory_most),)
     naive = Case("naive", p.gradients(p.naive))
     return Comparison(f"{name}, forward and backward", p.shape, naive, cases, rounds, p.least)
+
+
+def loss_part(p: Problem, *, most: float, rounds: int) -> Comparison:
+    """Compare them without what both cannot do without: classifying the clean embeddings, forward and backward."""
+    ones = torch.ones(len(p.labels), p.head.out_features, device=p.labels.device)
+
+    def classify() -> None:
+        p.head(p.features).backward(ones)
+        p.forget()
+
+    whole, classifier = against_naive(p, most=most, rounds=rounds), Case("classifier, taken off both", classify)
+    return replace(whole, name="loss part of the same", least=p.least_of_loss, less=classifier)
 
 
 def many_tuples(p: Problem, counts: tuple[int, int]) -> Comparison:
@@ -136,7 +162,7 @@ def many_tuples(p: Problem, counts: tuple[int, int]) -> Comparison:
     return Comparison("tuples drawn inside the loss, forward and backward", shape, case(few), (case(many, 1.1),), 2)
 
 
-def implementations(p: Problem, *, rounds: int = 51) -> Comparison:
+def implementations(p: Problem, *, rounds: int) -> Comparison:
     """Compare what ``impl`` can be."""
     plain, *cases = [Case(impl, p.gradients(partial(p.loss, impl))) for impl in ("plain", "commuted", "fused")]
     if p.labels.device.type == "cuda":
@@ -179,15 +205,10 @@ def _graphed(p: Problem) -> Callable[[], None]:
 
 
 def pair_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
-    """Return the comparisons with timm of every method that mixes inputs and asks for no network."""
-    mixing = (cls for cls in METHODS if issubclass(cls, MixesInputs) and cls.mixes and not cls.needs_network)
+    """Return the comparisons with timm of the methods that mix whole mini-batches at once, and look for nothing."""
     makers = [
         *(partial(against_timm, cls, mode) for cls in (Mixup, CutMix) for mode in MODES_MOST),
-        *(
-            partial(against_timm, cls, None)
-            for cls in mixing
-            if not (cls in (Mixup, CutMix) or hasattr(cls, "prepare"))
-        ),
+        *(partial(against_timm, cls, None) for cls in OTHERS),
     ]
     return [partial(make, *size, device) for size in PAIR_SIZES for make in makers]
 
@@ -197,7 +218,7 @@ def against_timm(
 ) -> Comparison:
     """Compare a method with timm's in batch mode; one that timm does not have (mode None) with timm's mixup.
 
-    A mode has its bar as the op alone, since timm checks no argument, and mixes in place.
+    The bars are for the op alone, since timm checks no argument, and mixes in place.
     """
     generator = Generator(device).manual_seed(0)
     images = torch.randn(b, 3, side, side, generator=generator, device=device)
@@ -205,10 +226,10 @@ def against_timm(
     method: Any = cls() if mode is None else cls(mode=mode)  # type: ignore[call-arg]
     name, theirs = f"{method.name} and soft targets", Mixup if mode is None else cls
     op, checked = _ours(method, *batch)
-    cases = [Case(method.name if mode is None else f"{mode}, checked", checked)]
+    label, most = (method.name, 3.0) if mode is None else (mode, MODES_MOST[mode])
+    cases = [Case(label, op, most), Case(f"{label}, checked", checked)]
     if mode is not None:
         name += f", {mode}"
-        cases.insert(0, Case(mode, op, MODES_MOST[mode]))
         if mode != "batch":
             cases.append(Case(f"timm, {mode}", _timm(cls, *batch, mode)))
     baseline = Case(f"timm, {'mixup' if mode is None else 'batch'}", _timm(theirs, *batch, "batch"))

@@ -13,14 +13,31 @@ from multimix._modules import as_module
 from multimix.distill import EMATeacher, SelfDistilled
 from multimix.lab import evaluate
 from multimix.lab.bench.timing import Case, Comparison
-from multimix.lab.data import Augment, Batches, Images, Splits
+from multimix.lab.data import Augment, Batches, Images, Splits, load
 from multimix.lab.evaluate import AdversarialSettings, CorruptionSettings, OODSettings, Source, Suite
 from multimix.lab.train import SGD, Engine, TrainConfig
-from multimix.methods import ERM, METHODS, DenseMultiMix, MultiMix
+from multimix.methods import ERM, METHODS, AlignMix, DenseMultiMix, MultiMix
 from multimix.models import build
 from multimix.protocols import Method, Network
 
-_BARS = {"alignmix": 1.05, "multimix": 1.02, "dense-multimix": 1.06}
+_BARS: tuple[tuple[Method, float | None], ...] = (
+    (ERM(), None),
+    (AlignMix(), 1.05),
+    (MultiMix(), 1.02),
+    (DenseMultiMix(), 1.06),
+    (SelfDistilled(MultiMix()), 1.37),
+    (SelfDistilled(DenseMultiMix()), 1.37),
+)
+DIGITS: dict[str, Any] = {
+    "data": "digits",
+    "crop_padding": 1,
+    "flip": False,
+    "model": "preact_resnet18",
+    "width": 8,
+    "strides": (1, 2, 1, 1),
+    "batch_size": 128,
+}
+"""What a step of the recipe of digits depends on."""
 _GPU_BARS: tuple[tuple[Method, float | None], ...] = (
     (ERM(), None),
     (MultiMix(1000), 1.01),
@@ -28,7 +45,7 @@ _GPU_BARS: tuple[tuple[Method, float | None], ...] = (
     (MultiMix(1_000_000), None),
     (DenseMultiMix(1000), 1.05),
 )
-IMAGES = 256
+IMAGES = 128
 _ATTACKED = AdversarialSettings(steps=4, curve=(), curve_examples=10)
 """What a step of PGD costs does not depend on their number."""
 _OUT = OODSettings(
@@ -41,8 +58,10 @@ _OUT = OODSettings(
 def step_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     """Return the comparisons of training steps, 128 images each; on a GPU, of large images in bfloat16 too."""
     splits = random_images(1024, 32, classes=100)
+    made = (_engine_comparison, _average_comparison, _bar_comparison, _method_comparison)
     makers: list[Callable[[], Comparison]] = [
-        partial(make, splits, device) for make in (_engine_comparison, _average_comparison, _method_comparison)
+        *(partial(make, splits, device) for make in made),
+        partial(_digits_comparison, device),
     ]
     return [*makers, partial(_large_comparison, device)] if device.type == "cuda" else makers
 
@@ -51,39 +70,55 @@ def _engine_comparison(splits: Splits, device: torch.device) -> Comparison:
     """A narrow network, since what the engine adds to a step does not grow with it."""
     engine = Case("engine", engine_step(_engine(ERM(), splits, device, width=16)), 1.03)
     bare = Case("bare loop", bare_step(splits, device, width=16))
-    return Comparison("training step, engine against a bare loop", _shape(16), bare, (engine,), rounds=41)
+    return _training("training step, engine against a bare loop", _shape(16), bare, (engine,), rounds=101)
 
 
 def _average_comparison(splits: Splits, device: torch.device) -> Comparison:
     engine = _engine(ERM(), splits, device)
     teacher = EMATeacher(cast("Network", engine.network))
     update = Case("update of the moving average", lambda: teacher.update_(as_module(engine.network)), 0.01)
-    erm = Case("erm", engine_step(engine))
-    return Comparison("the teacher against a training step", _shape(64), erm, (update,), 11)
+    return _training("the teacher against a training step", _shape(64), Case("erm", engine_step(engine)), (update,), 3)
+
+
+def _bar_comparison(splits: Splits, device: torch.device) -> Comparison:
+    """The methods that have a bar, at full width."""
+    erm, *cases = [_case(method, splits, device, most) for method, most in _BARS]
+    rounds = 7 if device.type == "cpu" else 51
+    return _training("training step against ERM", _shape(64), erm, tuple(cases), rounds)
 
 
 def _method_comparison(splits: Splits, device: torch.device) -> Comparison:
-    """Every method, and the two forms of MultiMix distilled, against plain training."""
-    erm, *cases = [Case(cls.name, engine_step(_engine(cls(), splits, device)), _BARS.get(cls.name)) for cls in METHODS]
-    for method in (MultiMix(), DenseMultiMix()):
-        distilled = engine_step(_engine(SelfDistilled(method), splits, device))
-        cases.append(Case(f"{SelfDistilled.name} {method.name}", distilled, 1.37))
-    rounds = 7 if device.type == "cpu" else 51
-    return Comparison("training step against ERM", _shape(64), erm, tuple(cases), rounds)
+    """Every method, at a quarter of the width on a CPU."""
+    width = 16 if device.type == "cpu" else 64
+    erm, *cases = [_case(cls(), splits, device, width=width) for cls in METHODS]
+    return _training("training step against ERM", _shape(width), erm, tuple(cases), rounds=3)
+
+
+def _digits_comparison(device: torch.device) -> Comparison:
+    """Dense MultiMix where the network costs next to nothing."""
+    splits = load("digits")
+    erm, dense = (_case(m, splits, device, most, **DIGITS) for m, most in ((ERM(), None), (DenseMultiMix(), 1.8)))
+    shape = {"recipe": "digits", **{name: DIGITS[name] for name in ("model", "width")}, "b": 128, "px": 8, "k": 10}
+    return _training("training step against ERM", shape, erm, (dense,), rounds=201)
 
 
 def _large_comparison(device: torch.device) -> Comparison:
     splits = random_images(256, 224, classes=1000)
     settings: dict[str, Any] = {"model": "torchvision:resnet50", "precision": "bf16-mixed", "width": None}
-
-    def case(method: Method, most: float | None) -> Case:
-        tuples = getattr(method, "tuples", None)
-        name = method.name if tuples is None else f"{method.name} n {tuples}"
-        return Case(name, engine_step(_engine(method, splits, device, **settings)), most)
-
-    erm, *cases = [case(method, most) for method, most in _GPU_BARS]
+    erm, *cases = [_case(method, splits, device, most, **settings) for method, most in _GPU_BARS]
     shape = {"model": "resnet50", "b": 128, "px": 224, "k": 1000, "precision": "bf16"}
-    return Comparison("training step against ERM", shape, erm, tuple(cases), rounds=21)
+    return _training("training step against ERM", shape, erm, tuple(cases), rounds=21)
+
+
+_training = partial(Comparison, decides="cpu")
+
+
+def _case(method: Method, splits: Splits, device: torch.device, most: float | None = None, **settings: Any) -> Case:
+    """Return a step of a method, whose name says what is distilled, and how many tuples if not as many as usual."""
+    tuples, inner = getattr(method, "tuples", 1000), getattr(method, "method", None)
+    name = f"{method.name} {inner.name}" if inner else method.name
+    name += f" n {tuples}" * (tuples != 1000)
+    return Case(name, engine_step(_engine(method, splits, device, **settings)), most)
 
 
 def _shape(width: int) -> dict[str, Any]:
@@ -128,9 +163,9 @@ def bare_step(splits: Splits, device: torch.device, *, width: int = 64) -> Calla
     return call
 
 
-def _engine(method: Any, splits: Splits, device: torch.device, *, width: int | None = 64, **settings: Any) -> Engine:
-    settings |= {"optimizer": SGD(learning_rate=0.1), "device": device.type, "width": width}
-    return Engine(TrainConfig(data="noise", method=method, **settings), splits)
+def _engine(method: Any, splits: Splits, device: torch.device, **settings: Any) -> Engine:
+    settings = {"data": "noise", "width": 64, **settings}
+    return Engine(TrainConfig(method=method, optimizer=SGD(learning_rate=0.1), device=device.type, **settings), splits)
 
 
 def _endless(batches: Batches) -> Iterator[Any]:
@@ -175,7 +210,8 @@ def _comparison(
         {**shape, "forward": round(forward, 3), "gradient": round(gradient, 3)},
         Case("bare passes", lambda: bare_passes(network, batches, forward=forward, gradient=gradient)),
         (Case(what, lambda: dict(suite(network)), 1.1),),
-        rounds=5,
+        rounds=3,
+        decides="cpu",
     )
 
 
