@@ -146,9 +146,9 @@ _TYPES: dict[Any, tuple[Any, str]] = {
 
 
 def _check(name: str, value: object, kinds: tuple[_Kind, ...]) -> None:
-    fitting = [kind for kind in kinds if kind.takes(value)]
-    if not kinds or any(kind.holds(value) for kind in fitting):
+    if not kinds or any(kind.takes(value) and kind.holds(value) for kind in kinds):
         return
+    fitting = [kind for kind in kinds if kind.takes(value)]
     if not fitting:
         raise TypeError(f"{name} must be {' or '.join(dict.fromkeys(k.words for k in kinds))}, got {shown(value)}")
     raise ValueError(f"{name} must {' or '.join(dict.fromkeys(k.asks(value) for k in fitting))}, got {shown(value)}")

@@ -61,7 +61,7 @@ class CutMix(Checked, MixesInputs):
         partners, shared, n = draw_sharing(len(inputs), self.mode, inputs, generator)
         if self.mode == "batch":
             box = draw_box(height, width, float(beta(1, self.alpha, generator=generator)), generator=generator)
-            if float(uniform(generator=generator)) >= self.prob:
+            if self.prob < 1 and float(uniform(generator=generator)) >= self.prob:
                 box = Box(0, 0, 0, 0)
             return PairMixing(partners, 1 - box.area / (height * width), paste_box, box=box)
         lam = beta(n, self.alpha, generator=generator, device=inputs.device)
@@ -69,7 +69,7 @@ class CutMix(Checked, MixesInputs):
             lam = lam.masked_fill(uniform(n, generator=generator, like=inputs) >= self.prob, 1)  # whose box is empty
         boxes = draw_boxes(height, width, lam, generator=generator)
         if shared is not None:
-            boxes = Boxes(boxes.start[:, shared], boxes.end[:, shared])
+            boxes = Boxes(*(corner.index_select(1, shared) for corner in boxes))
         return PairMixing(partners, 1 - boxes.area / (height * width), paste_boxes, boxes=boxes)
 
 

@@ -80,6 +80,14 @@ def check_pairs(name: str, values: Tensor, partners: Tensor, *shape: int | str) 
         raise TypeError(f"partners must be indices, int64 or int32, got {partners.dtype}")
 
 
+def check_fractions(name: str, values: Tensor) -> None:
+    """Raise ValueError if numbers leave [0, 1]."""
+    if looks_are_free(values) and values.numel():
+        low, high = values.aminmax() if values.ndim else (values, values)
+        if not (low.item() >= 0 and high.item() <= 1):
+            raise ValueError(f"{name} must lie in [0, 1], got {values.tolist()}")
+
+
 def check_generator(generator: object) -> None:
     """Raise TypeError unless ``generator`` is a torch.Generator, or None for torch's global one."""
     if generator is None or isinstance(generator, Generator):
@@ -220,7 +228,7 @@ def check_class_indices(targets: Tensor, num_classes: int) -> None:
     """Raise if an integer target is no index of a class."""
     if targets.is_floating_point() or not looks_are_free(targets) or not targets.numel():
         return
-    low, high = (int(edge) for edge in targets.aminmax())
+    low, high = (edge.item() for edge in targets.aminmax())
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
         hint = f"; CrossEntropy(ignore_index={wrong}) leaves such labels out" if wrong in _UNLABELLED else ""
