@@ -29,11 +29,18 @@ PINS_3.12 := torch==2.6.0 numpy==1.26.4
 PINS_3.13 := torch numpy
 CORE := tests/ops tests/methods tests/distill tests/models tests/integrations
 
+BENCHES := ops pairs step evaluation data start compile
+
+# CIFAR-10 for make gpu, as multimix train --data has it; without, npz:data/cifar10.npz if that is there.
+DATA ?=
+DEVICE ?= cuda
+GPU_PYTHON ?= $(BIN)/python
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all processors floors check bench chaos tables architecture docs lint format types layers \
+.PHONY: help setup demo test test-all processors floors check bench costs gpu chaos tables architecture docs lint format types layers \
   rest shapes \
   cov wheel lock clean
 
@@ -132,12 +139,17 @@ wheel: $(READY) ## Build the wheel and use it from an empty folder
 
 check: lint types layers test docs wheel ## Everything that has to pass
 
-bench: $(READY) ## Measure the core op, pairwise mixing, training steps and suites (half an hour on two quiet cores)
+bench: $(READY) ## Measure all that design and docs have a bar for (25 minutes on two quiet cores; make costs has the rest)
 	@mkdir -p benchmarks
-	$(BIN)/multimix bench ops --out benchmarks/ops-cpu.jsonl
-	$(BIN)/multimix bench pairs --out benchmarks/pairs-cpu.jsonl
-	$(BIN)/multimix bench step --out benchmarks/step-cpu.jsonl
-	$(BIN)/multimix bench evaluation --out benchmarks/evaluation-cpu.jsonl
+	@for suite in $(BENCHES); do $(BIN)/multimix bench $$suite --out benchmarks/$$suite-cpu.jsonl || exit 1; done
+
+costs: $(READY) ## Run demo and test once each and write what they cost (15 minutes on two quiet cores)
+	$(BIN)/python scripts/costs.py --out benchmarks/commands.jsonl
+
+gpu: ## Tests, benches and five methods on a GPU, at most 8 minutes (DATA=npz:FILE; DEVICE=cpu SMALL=1: a try)
+	@command -v $(GPU_PYTHON) > /dev/null || { \
+	  echo "run make setup first, or name an interpreter that has the packages: make gpu GPU_PYTHON=python3" >&2; exit 1; }
+	$(GPU_PYTHON) scripts/gpu.py --device $(DEVICE) $(if $(SMALL),--small --out $(REPORTS)/gpu) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 chaos: $(READY) ## Kill 50 runs, compare processes, 300 wrong inputs, a soak; records in benchmarks/chaos.jsonl (minutes)
 	@rm -f benchmarks/chaos.jsonl

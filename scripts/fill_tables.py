@@ -35,6 +35,8 @@ FEW = 2
 def rendered(records: Path, words: dict[str, str]) -> str:
     """Return the table of a file of records: of speed, of agreement with other libraries, or of runs.
 
+    Where those of a GPU are not there yet, it says so.
+
     Args:
         records: The file.
         words: What the mark says besides; only of runs.
@@ -42,6 +44,8 @@ def rendered(records: Path, words: dict[str, str]) -> str:
     Raises:
         ValueError: If the records have nothing of the kind.
     """
+    if records.name.endswith("-cuda.jsonl") and not records.exists():
+        return "No record yet; `make gpu` writes one on one H200.\n"
     first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
     kind = {"ratio": speed_table, "wall_seconds": costs_table, "theirs": agreement_table, "candidate": trials_table}
     for key, made in kind.items():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ OPTIONS: Options = {
         **{"type": at_least(1), "nargs": "+", "metavar": "N"},
         "help": "torch's threads, one table each (default: 1 and as many as there are; on a GPU these alone)",
     },
+    "--rounds": {"type": at_least(1), "metavar": "N", "help": "at most so many rounds, for a try"},
     "--device": {"default": "cuda" if torch.cuda.is_available() else "cpu", "choices": ("cpu", "cuda")},
 }
 
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> None:
     try:
         for make in BENCHES[given.suite](device):
             comparison, costs = make(), None
+            comparison = replace(comparison, rounds=min(comparison.rounds, given.rounds or comparison.rounds))
             for number in [usual] if comparison.apart else threads:
                 torch.set_num_threads(number)
                 machines[number] = machines.get(number) or rates(device)
