@@ -28,6 +28,12 @@ BLOCK = re.compile(r"(<!-- records: (\S+)((?: (?!-->)\S+)*) -->\n).*?(<!-- end -
 WORDS = ("suite", "paired", "metrics", "labels", "lengths")
 ANATOMY = re.compile(r"(<!-- anatomy: (\S+) table=(\S+)(?: labels=(\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = ("README.md", "docs", "studies")
+WRITERS = {
+    "-cuda.jsonl": "`make gpu`, on one H200,",
+    "-cpu.jsonl": "`make bench`",
+    "commands.jsonl": "`make costs`",
+}
+"""What writes records, by the end of their name."""
 FEW = 2
 """Settings that differ, up to which a candidate is told by them, else by its method as a whole."""
 
@@ -35,7 +41,7 @@ FEW = 2
 def rendered(records: Path, words: dict[str, str]) -> str:
     """Return the table of a file of records: of speed, of agreement with other libraries, or of runs.
 
-    Where those of a GPU are not there yet, it says so.
+    Where those of a bench are not there yet, it says so.
 
     Args:
         records: The file.
@@ -44,8 +50,9 @@ def rendered(records: Path, words: dict[str, str]) -> str:
     Raises:
         ValueError: If the records have nothing of the kind.
     """
-    if records.name.endswith("-cuda.jsonl") and not records.exists():
-        return "No record yet; `make gpu` writes one on one H200.\n"
+    if not records.exists():
+        writer = next(command for end, command in WRITERS.items() if records.name.endswith(end))
+        return f"No record yet; {writer} writes one.\n"
     first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
     kind = {"ratio": speed_table, "wall_seconds": costs_table, "theirs": agreement_table, "candidate": trials_table}
     for key, made in kind.items():
