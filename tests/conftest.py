@@ -1,6 +1,7 @@
 """What every test may ask for, which tests run with shape checks, and which are skipped for want of a host."""
 
 import ast
+import gc
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--shapes", choices=("only", "without"), help="only the tests that run with shape checks, or all but those"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Let no garbage collection look at what imports have made: hosts ask for one after every training of theirs."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -31,21 +31,15 @@ def test_a_host_is_imported_by_its_own_module_only():
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def test_the_loss_needs_the_core_alone():
-    done = run("""
+@pytest.mark.bad_input
+def test_the_loss_needs_the_core_alone_and_missing_hosts_are_named_with_what_installs_them():
+    done = run(f"""
 import sys, torch, jaxtyping, annotated_types
-before = {name.partition(".")[0] for name in sys.modules}
+before = {{name.partition(".")[0] for name in sys.modules}}
 import multimix as mm
 mm.MultiMixLoss()(torch.randn(3, 4), torch.arange(3))
-print(sorted({name.partition(".")[0] for name in sys.modules} - before - {"multimix"} - set(sys.stdlib_module_names)))
-""")
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
-
-
-@pytest.mark.bad_input
-def test_missing_hosts_are_named_with_what_installs_them():
-    done = run(f"""
-import sys
+now = {{name.partition(".")[0] for name in sys.modules}}
+print(sorted(now - before - {{"multimix"}} - set(sys.stdlib_module_names)))
 from importlib import import_module
 sys.modules |= dict.fromkeys({HOSTS.split()!r})  # None: as if it were not there
 for module in ("lightning", "transformers", "timm", "torchvision", "sklearn"):
@@ -60,7 +54,7 @@ for module in ("lightning", "transformers", "timm", "torchvision", "sklearn"):
         "torchvision": "torchvision, which is not installed: pip install torchvision",
         "sklearn": "sklearn, which is not installed: pip install scikit-learn",
     }
-    said = [f"multimix.integrations.{module} needs {what}" for module, what in needed.items()]
+    said = ["[]", *(f"multimix.integrations.{module} needs {what}" for module, what in needed.items())]
     assert done.stdout.splitlines() == said, done.stderr
 
 

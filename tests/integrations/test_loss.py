@@ -4,8 +4,6 @@ import copy
 import inspect
 import itertools
 import pickle
-import subprocess
-import sys
 from dataclasses import dataclass, fields
 from typing import get_type_hints
 
@@ -15,10 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import multimix as mm
+from integrations.drawn import begun_and_resumed
 from multimix.integrations.loss import Settings
+from parallel.together import together
 
 K = 4
 SHAPES = [(), (3,), (2, 3)]
+CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 2.5, 0.7])
+BALANCED = {"clean": 0.5, "balanced": True, "confidence": 0.9}
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,10 @@ def test_under_autocast_the_loss_is_computed_in_full_precision(device):
 
 @pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch 2.4's own tracing
-@pytest.mark.parametrize("weight", [None, torch.tensor([0.2, 1.0, 2.5, 0.7])])
-@pytest.mark.parametrize("shape", [(), (3,)])
-@pytest.mark.parametrize("form", [{}, {"clean": 0.5, "balanced": True, "confidence": 0.9}], ids=["default", "balanced"])
+@pytest.mark.parametrize(
+    ("weight", "shape", "form"),
+    [(None, (), {}), (CLASS_WEIGHTS, (3,), {}), (None, (3,), BALANCED), (CLASS_WEIGHTS, (), BALANCED)],
+)
 def test_a_compiled_step_is_the_step(weight, shape, form):
     torch.compiler.reset()
     logits, targets = sample(shape, soft=False, ignored=-100)
@@ -237,45 +240,10 @@ def test_a_seeded_stream_goes_on_where_it_was(way, begun, tmp_path):
         assert [other(logits, labels).item() for _ in range(2)] == [loss_of(logits, labels).item() for _ in range(2)]
 
 
-PROCESS = """
-import sys, torch, torch.distributed as dist
-import multimix as mm
-rank, store = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-torch.manual_seed(0)
-layer = torch.nn.Linear(6, 4)
-inputs, labels = torch.randn(2, 5, 6)[rank], torch.arange(5) % 4
-losses = {}
-for name in ("begun", "resumed"):
-    loss_of = mm.MultiMixLoss(seed=3, tuples=20)
-    if name == "resumed":
-        loss_of.load_state_dict(state)
-    losses[name] = [loss_of(torch.eye(4), torch.arange(4)).item() for _ in range(2)]
-    state = loss_of.state_dict()
-    shared = [state]
-    dist.broadcast_object_list(shared)  # rank 0 writes the checkpoint, all read it
-    state = shared[0]
-wrapped = torch.nn.parallel.DistributedDataParallel(layer)
-alone = torch.autograd.grad(mm.MultiMixLoss(seed=3)(layer(inputs), labels), layer.weight)[0]
-mm.MultiMixLoss(seed=3)(wrapped(inputs), labels).backward()
-dist.all_reduce(alone)
-torch.testing.assert_close(layer.weight.grad, alone / 2)
-every = [None, None]
-dist.all_gather_object(every, losses)
-for name in losses:
-    drawn = every[0][name] + every[1][name]
-    assert len(set(drawn)) == 4, (name, drawn)
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_each_process_draws_its_own(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-c", PROCESS]
-    commands = [[*command, str(rank), str(tmp_path / "store")] for rank in range(2)]
-    for process in [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]:
-        _, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error
+def test_each_process_draws_its_own():
+    one, two = together(2, begun_and_resumed)
+    for name in one:
+        assert len({*one[name].tolist(), *two[name].tolist()}) == 4
 
 
 def test_settings_are_multimixs_own():

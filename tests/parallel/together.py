@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["multimix.lab.train"])  # imports once, not once a process
+HEAVY = ["multimix.lab.train", "sklearn.datasets", "timm", "torchvision", "lightning_fabric", "torch.distributed.fsdp"]
+SERVER.set_forkserver_preload([*HEAVY, "pytest", "PIL.Image"])  # imports once, not once a process
 
 
 def together(world: int, function: Callable[..., Any], *arguments: Any, seconds: float = 240) -> list[Any]:

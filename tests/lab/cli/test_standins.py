@@ -6,9 +6,8 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 TELL = ["list", "train --help", "train digits --help", "compare --help", "evaluate --help", "detect coco --help"]
+WRONG = "train digitz --help"
 HEAVY = ["torch", "numpy", "torchvision", "timm", "sklearn", "scipy", "lightning_fabric", "matplotlib"]
 CALL = """
 import json, sys
@@ -20,37 +19,25 @@ for line in sys.argv[1:]:
 
 
 def call(*lines, first=""):
-    """What a process prints for command lines, each followed by its exit code and what it has imported."""
+    """What a process prints for each command line, its exit code and what it has imported by then."""
     code = f"{first}\nHEAVY = {HEAVY}\n{CALL}"
     environment = {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-c", code, *lines]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
-    return done.stdout.splitlines()
-
-
-@pytest.fixture(scope="module")
-def real():
-    """What each line says where torch is there already, and nothing stands in for it."""
     told: list[list[str]] = [[]]
-    for row in call(*TELL, first="import torch"):
+    for row in done.stdout.splitlines():
+        told[-1].append(row)
         if re.match(r"\[\d, \[", row):
             told.append([])
-        else:
-            told[-1].append(row)
-    return dict(zip(TELL, told, strict=False))
+    return {line: (rows[:-1], *json.loads(rows[-1])) for line, rows in zip(lines, told, strict=False)}
 
 
-@pytest.mark.parametrize("line", TELL)
-def test_help_needs_no_torch_and_is_that_of_the_real_classes(line, real):
-    *told, end = call(line)
-    assert json.loads(end) == [0, []]
-    assert told == real[line]
-    assert len(told) > 10
-
-
-def test_a_wrong_name_is_an_error_of_the_real_classes():
-    *told, end = call("train digitz --help")
-    code, imported = json.loads(end)
+def test_help_needs_no_torch_and_is_that_of_the_real_classes():
+    light, real = call(*TELL, WRONG), call(*TELL, first="import torch")
+    for line in TELL:
+        assert light[line] == (real[line][0], 0, [])
+        assert len(light[line][0]) > 10
+    told, code, imported = light[WRONG]  # an error of the real classes
     assert (told, code) == ([], 2)
     assert "torch" in imported
 
