@@ -14,14 +14,15 @@ CHUNKS = [1, 7, N, N + 1]
 KINDS = [(None, False), (3, False), (3, True)]
 
 
-@pytest.fixture(params=["multiplied", "by gram"])
-def labels_are(request, monkeypatch) -> str:
-    """Both ways of probabilities into the gradient, between which sizes decide."""
-    monkeypatch.setattr(_fused, "gram_pays", lambda b, k: request.param == "by gram")
+@pytest.fixture(params=["many tuples", "many classes"])
+def sizes_of(request, monkeypatch) -> str:
+    """Both ways of attention and of probabilities into the loss, between which sizes decide."""
+    monkeypatch.setattr(_fused, "scaling_pays", lambda b, k: request.param == "many tuples")
+    monkeypatch.setattr(_fused, "gram_pays", lambda b, k: request.param == "many classes")
     return request.param
 
 
-@pytest.mark.usefixtures("labels_are")
+@pytest.mark.usefixtures("sizes_of")
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
@@ -32,6 +33,17 @@ def test_chunks_of_any_size_add_up_to_the_loop(r, shared, soft, taught, balanced
     assert float(s.loss(impl="fused", chunk=chunk)) == pytest.approx(truth(s), rel=1e-10)
     ours = s.gradient(-1.7, impl="fused", chunk=chunk, balanced=balanced)
     torch.testing.assert_close(ours, -1.7 * true_gradient(s, balanced=balanced), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.usefixtures("sizes_of")
+@pytest.mark.parametrize("chunk", [4, N])
+def test_tuples_without_attention_keep_their_weights(chunk):
+    s = sample(11, N, 5, r=3, taught=True)
+    s.attention[1:, 1] = 0
+    s.weights[1, :3, 0] = 0
+    s.weights.div_(s.weights.sum(-1, keepdim=True))
+    assert float(s.loss(impl="fused", chunk=chunk)) == pytest.approx(truth(s), rel=1e-10)
+    torch.testing.assert_close(s.gradient(impl="fused", chunk=chunk), true_gradient(s), rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("numbers", [1, 40, 10**6])

@@ -7,7 +7,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd import Function
 
-from multimix.ops._checks import accurate, check, check_attention, check_floating, check_mask, check_shape
+from multimix.ops._checks import (
+    accurate,
+    check,
+    check_attention,
+    check_floating,
+    check_mask,
+    check_shape,
+    looks_are_free,
+)
 
 Query = Literal["gap", "cam", "uniform"]
 Activation = Literal["relu", "softmax"]
@@ -107,15 +115,20 @@ def reweight(
         attention = attention * counting
     b, r = attention.shape
     check_shape("weights", weights, *((r, "n", b) if weights.ndim == 3 else ("n", b)))
-    # Only ratios between the images of a position count; the largest is made 1, so that products do not underflow.
-    ratios = attention / attention.detach().amax(0, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
-    return _normalised(weights * ratios.T.unsqueeze(1), weights)
+    return _normalised(weights * ratios_of(attention).T.unsqueeze(1), weights)
+
+
+def ratios_of(attention: Float[Tensor, "b r"]) -> Float[Tensor, "b r"]:
+    """Return attention as parts of the largest at each position, by which products do not underflow."""
+    return attention / attention.detach().amax(0, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
 
 
 def _normalised(rows: Tensor, otherwise: Tensor | float) -> Tensor:
     """Return rows divided by their sum; where that vanishes, what there is otherwise."""
     sums = rows.sum(-1, keepdim=True)
     usable = sums > torch.finfo(sums.dtype).tiny
+    if looks_are_free(usable) and usable.all():
+        return rows / sums
     return torch.where(usable, rows / torch.where(usable, sums, 1), otherwise)
 
 

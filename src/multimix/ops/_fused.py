@@ -22,7 +22,17 @@ from torch import Tensor
 from torch.autograd import Function
 from typing_extensions import Unpack
 
-from multimix.ops._attention import balance, balance_gain, balance_gradient, gain_of, reweight, shares_of, spread, weigh
+from multimix.ops._attention import (
+    balance,
+    balance_gain,
+    balance_gradient,
+    gain_of,
+    ratios_of,
+    reweight,
+    shares_of,
+    spread,
+    weigh,
+)
 from multimix.ops._checks import as_probabilities, looks_are_free
 from multimix.ops._options import LossOptions
 from multimix.ops._simplex import LazyWeights
@@ -69,24 +79,30 @@ class Fused(Function):
         if not targets.is_floating_point() and logits.device.type != "cpu":
             targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)  # a product repeats bit for bit
         shifted = logits - logits.amax(-1, keepdim=True)  # as in the commuted form
-        gradient = torch.empty_like(shifted, memory_format=torch.contiguous_format)
+        gradient = torch.zeros_like(shifted, memory_format=torch.contiguous_format)
         uneven = logits.new_zeros(logits.shape[:-2]) if options.balanced else None
         centre = shares_of(attention) if options.balanced else None
-        by_gram = targets.is_floating_point() and gram_pays(*logits.shape[-2:])
+        scaled = (
+            attention is not None and uneven is None and looks_are_free(logits) and scaling_pays(*logits.shape[-2:])
+        )
+        if scaled:
+            targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)
+        by_gram = not scaled and targets.is_floating_point() and gram_pays(*logits.shape[-2:])
         gram = logits.new_zeros(*logits.shape[:-1], logits.shape[-2]) if by_gram else None
         sums, whole = [], _whole(targets, logits.dtype)
-        for at, rows, first in _chunks(logits, weights, attention, options.chunk):
-            columns = rows.mT.contiguous()
-            theirs = None if teacher is None else (teacher[at].mT @ columns).softmax(-2)
-            wanted = None if gram is not None else targets
-            terms, error = _compare(shifted[at].mT @ columns, wanted, whole, columns, theirs, options.gamma)
+        for at, rows in _chunks(logits, weights, None if scaled else attention, options.chunk):
+            tuples = _Tuples(rows, attention[:, at] if scaled and attention is not None else None)
+            taught = None if teacher is None else tuples.mix(teacher[at]).softmax(-2)
+            factor = None if whole is None else tuples.mix(whole)
+            inherited = tuples.mix(targets) if targets.is_floating_point() and gram is None else None
+            labels = None if targets.is_floating_point() else (targets, tuples.columns)
+            terms, error = _compare(
+                tuples.mix(shifted[at]), labels if inherited is None else inherited, factor, taught, options.gamma
+            )
             sums.append(terms)
+            gradient[at] += tuples.mix_back(error)
             if gram is not None:
-                gram[at] += columns @ columns.mT
-            if first:
-                torch.matmul(columns, error.mT, out=gradient[at])
-            else:
-                gradient[at] += columns @ error.mT
+                gram[at] += tuples.columns @ tuples.columns.mT
             if uneven is not None:
                 uneven[at] += spread(rows, None if centre is None else centre[at])
         if gram is not None:
@@ -96,13 +112,13 @@ class Fused(Function):
         if uneven is not None:
             gradient = balance(gradient, gain_of(uneven / count_of(weights)) ** float(options.balanced), centre)
         ctx.save_for_backward(logits, gradient)
-        labels, *taught = (
+        labels, *others = (
             (torch.stack(term).sum() if len(term) > 1 else term[0]) / ctx.count for term in zip(*sums, strict=True)
         )
-        ctx.mark_non_differentiable(labels, *taught)
-        if not taught:
+        ctx.mark_non_differentiable(labels, *others)
+        if not others:
             return labels.clone(), labels, None
-        return options.gamma * labels + (1 - options.gamma) * taught[0], labels, taught[0]
+        return options.gamma * labels + (1 - options.gamma) * others[0], labels, others[0]
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -137,36 +153,76 @@ def _whole(targets: Tensor, dtype: torch.dtype) -> Tensor | None:
     return None if exact else whole
 
 
+class _Tuples:
+    """Interpolation with a chunk of weights, (c, b) or (p, c, b), which may be scaled by attention (b, p).
+
+    Attention then multiplies the few values, and the sums that normalise divide the results: the weights stay as they
+    are, but where a tuple has no attention at all.
+    """
+
+    def __init__(self, rows: Tensor, attention: Tensor | None) -> None:
+        self.scale: tuple[Tensor, Tensor] | None = None
+        if attention is not None:
+            ratios = ratios_of(attention).mT.unsqueeze(-2)
+            sums = ratios @ rows.mT
+            if sums.amin() > torch.finfo(sums.dtype).tiny:
+                self.scale = ratios.mT, sums
+            else:
+                rows = reweight(rows, attention)
+        self.columns = rows.mT if rows.stride(-2) == 1 else rows.mT.contiguous()
+
+    def mix(self, values: Tensor) -> Tensor:
+        """Return interpolated values, (b, k) or (p, b, k), with tuples as columns: (k, c) or (p, k, c)."""
+        if self.scale is None:
+            return values.mT @ self.columns
+        ratios, sums = self.scale
+        return ((values * ratios).mT @ self.columns).div_(sums)
+
+    def mix_back(self, gradient: Tensor) -> Tensor:
+        """Return the gradient on values, of one on what :meth:`mix` returned."""
+        if self.scale is None:
+            return self.columns @ gradient.mT
+        ratios, sums = self.scale
+        return (self.columns @ gradient.div_(sums).mT).mul_(ratios)
+
+
 def _compare(
-    mixed: Tensor, targets: Tensor | None, whole: Tensor | None, columns: Tensor, taught: Tensor | None, gamma: float
+    mixed: Tensor,
+    inherited: Tensor | tuple[Tensor, Tensor] | None,
+    factor: Tensor | None,
+    taught: Tensor | None,
+    gamma: float,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the sums of the label and of the teacher term over a chunk, and the predictions' error (..., k, c).
 
-    Both leave out what targets add if there are none.
+    Without inherited targets, which may be class indices and weights, both leave out what they add.
     """
     log_probabilities = mixed.log_softmax(-2)
     share = 1.0 if taught is None else gamma
-    factor = None if whole is None else whole.mT @ columns
-    inherited = None
-    if targets is None:
+    if inherited is None:
         normalisers = mixed[..., :1, :] - log_probabilities[..., :1, :]
         labels = (normalisers if factor is None else normalisers * factor).sum()
-    elif targets.is_floating_point():
-        inherited = targets.to(columns.dtype).mT @ columns
+    elif isinstance(inherited, Tensor):
         labels = -(inherited * log_probabilities).sum()
     else:
-        labels = -log_probabilities.index_select(-2, targets).mul_(columns).sum()
+        classes, columns = inherited
+        labels = -log_probabilities.index_select(-2, classes).mul_(columns).sum()
     terms = (labels,) if taught is None else (labels, -(taught * log_probabilities).sum())
     error = log_probabilities.exp_()
     if factor is not None:
         error.mul_(share * factor + (1 - share))
-    if inherited is not None:
+    if isinstance(inherited, Tensor):
         error.sub_(inherited, alpha=share)
-    elif targets is not None:
-        error.index_add_(-2, targets, columns.expand(*error.shape[:-2], *columns.shape[-2:]), alpha=-share)
+    elif inherited is not None:
+        error.index_add_(-2, classes, columns.expand(*error.shape[:-2], *columns.shape[-2:]), alpha=-share)
     if taught is not None:
         error.sub_(taught, alpha=1 - gamma)
     return terms, error
+
+
+def scaling_pays(b: int, k: int) -> bool:
+    """Return whether it is cheaper to scale logits and targets by attention than the weights."""
+    return 2 * k <= b
 
 
 def gram_pays(b: int, k: int) -> bool:
@@ -176,8 +232,8 @@ def gram_pays(b: int, k: int) -> bool:
 
 def _chunks(
     logits: Tensor, weights: Weights, attention: Tensor | None, chunk: int | None
-) -> Iterator[tuple[Any, Tensor, bool]]:
-    """Yield positions, weights (c, b) or (p, c, b) for them, and whether they are the first for these positions."""
+) -> Iterator[tuple[Any, Tensor]]:
+    """Yield positions, and weights for a chunk of tuples there, (c, b) or (p, c, b)."""
     b, k = logits.shape[-2:]
     n, own = count_of(weights), weights.sets is not None if isinstance(weights, LazyWeights) else weights.ndim == 3
     numbers = _NUMBERS.get(logits.device.type, _NUMBERS["cuda"])
@@ -193,7 +249,7 @@ def _chunks(
         for at in positions:
             rows = _rows(weights, (at.stop - at.start, count, b), (at, tuples)) if shared is None else shared
             rows = rows.to(logits.dtype)
-            yield at, rows if attention is None else reweight(rows, attention[:, at]), start == 0
+            yield at, rows if attention is None else reweight(rows, attention[:, at])
 
 
 def _rows(weights: Weights, size: tuple[int, ...], where: Any) -> Tensor:

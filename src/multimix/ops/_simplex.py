@@ -1,6 +1,7 @@
 """Interpolation: weights, drawn from a symmetric Dirichlet distribution, partners, and convex combinations."""
 
 import math
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -308,27 +309,30 @@ def _in_order(rows: Int[Tensor, "n m"]) -> Int[Tensor, "n m"]:
     return rows.sort().values
 
 
-def _pieces(theta: float, dtype: torch.dtype) -> float:
+def _pieces(theta: float, dtype: torch.dtype) -> int:
     """Return into how many pieces a stick is broken, each Beta(1, theta) of the rest, so that nothing is left."""
     left = theta / (1 + theta)  # of the rest, on average, after each piece
-    return max(2, math.ceil(math.log(torch.finfo(dtype).eps / 64) / math.log(left))) if left < 1 else math.inf
+    return max(2, math.ceil(math.log(torch.finfo(dtype).eps / 64) / math.log(left))) if left < 1 else sys.maxsize
 
 
 def _sticks(alpha: Tensor, m: int, pieces: int, generator: Generator | None) -> Tensor:
-    """Return one vector over m examples for each concentration (n, 1), none above what ``pieces`` is made for."""
-    size = len(alpha), pieces
-    logs = torch.empty(size, dtype=alpha.dtype, device=alpha.device).exponential_(generator=generator)
-    rest = logs.div_(alpha * -m).cumsum(1).exp_()  # what each piece leaves
+    """Return one vector over m examples for each concentration (n, 1), none above what ``pieces`` is made for.
+
+    Vectors are columns in memory, which is how the fused loss takes them.
+    """
+    n, size = len(alpha), (pieces, len(alpha))
+    logs = _log_uniform(size, alpha, generator).div_(alpha.T * m)
+    rest = logs.cumsum(0).exp_()  # what each piece leaves
     sizes = logs.expm1_().neg_()
-    sizes[:, 1:].mul_(rest[:, :-1])
-    sizes[:, -1] = rest[:, -2]
+    sizes[1:].mul_(rest[:-1])
+    sizes[-1] = rest[-2]
     atoms = torch.randint(m, size, generator=generator, device=alpha.device)
     if alpha.device.type == "cpu":
-        return alpha.new_zeros(len(alpha), m).scatter_add_(1, atoms, sizes)
+        return alpha.new_zeros(m, n).scatter_add_(0, atoms, sizes).T
     # Elsewhere additions come in any order, which does not matter to integers.
     scale = 2.0**52
-    whole = torch.zeros(len(alpha), m, dtype=torch.int64, device=alpha.device)
-    return whole.scatter_add_(1, atoms, sizes.double().mul_(scale).long()).double().div_(scale).to(alpha.dtype)
+    whole = torch.zeros(m, n, dtype=torch.int64, device=alpha.device)
+    return whole.scatter_add_(0, atoms, sizes.double().mul_(scale).long()).double().div_(scale).to(alpha.dtype).T
 
 
 def _dirichlet(alpha: Tensor, m: int, generator: Generator | None) -> Tensor:
