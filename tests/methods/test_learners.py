@@ -360,7 +360,7 @@ def test_a_loop_that_trains_the_network_alone_is_told_once(make, wrap):
     method = wrap(make())
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01)
     with pytest.warns(UserWarning, match=WARNING) as told:
-        loop(method, network, optimiser, *batch, steps=30)
+        loop(method, network, optimiser, *batch, steps=14)
     assert len(told) == 1
 
 
@@ -381,7 +381,7 @@ def test_nor_is_one_that_trains_both_or_nothing_or_knows_what_it_does(make, case
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         if case != "no gradient":
-            loop(method, network, optimiser, *batch, accumulate=2, steps=20)
+            loop(method, network, optimiser, *batch, accumulate=2, steps=14)
             return
         with torch.no_grad():
             for _ in range(8):

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from cli.command import TINY
 from multimix.lab.cli.__main__ import main
@@ -79,14 +78,6 @@ def test_runs_with_other_settings_are_refused_and_left(multimix, compared):
     said = "holds a run with another epochs (1, not 2); give another --out, or take it further with --extend"
     assert said in multimix.complains(f"{LINE} --epochs 2")
     assert files(Path("out")) == before
-
-
-@pytest.mark.slow
-def test_runs_in_several_processes_end_like_runs_in_one(multimix, compared, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 2 * torch.get_num_threads())  # so that each has as many as here
-    out = multimix.succeeds(f"{LINE} --jobs 2")
-    assert runs_in(Path("out")) == runs_in(compared)
-    assert len([line for line in out.splitlines() if line.startswith(("erm", "distilled"))]) == 3
 
 
 def test_a_run_that_fails_is_reported_and_the_same_command_goes_on(multimix, compared):
