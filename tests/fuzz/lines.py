@@ -99,7 +99,7 @@ def options(rng: Random, _: Ground) -> Iterator[Wrong]:
     of: dict[tuple[str, ...], list[str]] = {
         TRAIN: [*(f.name.replace("_", "-") for f in fields(TrainConfig)), "method", "resume", "optimizer.momentum"],
         COMPARE: ["seeds", "jobs", "out", "epochs", "label"],
-        OPS: ["out", "device"],
+        OPS: ["out", "device", "rounds", "threads"],
         DETECT: ["backbone", "records", "resume", "epochs", "min-size", "norm"],
         REPORT: ["out", "format", "suite", "records", "paired", "metrics"],
         EVALUATE: ["suites", "examples", "batch-size", "ood.sets", "occlusion.grid"],
@@ -169,6 +169,7 @@ def numbers(rng: Random, _: Ground) -> Iterator[Wrong]:
         (EVALUATE, ("examples", "batch-size"), counts),
         (REPORT, ("format",), ("htm", "", "CSV", FOX)),
         (OPS, ("device",), ("gpu", "", "CPU", FOX)),
+        (OPS, ("rounds", "threads"), counts),
     ):
         yield from (Wrong((*line, f"--{name}={value}"), (name,)) for name in names for value in values)
 

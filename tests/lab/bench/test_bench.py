@@ -265,7 +265,8 @@ def test_every_method_has_its_turn_and_those_with_bars_at_full_width(asked):
     assert comparison.decides == "cpu"
 
 
-def test_the_narrow_step_is_that_of_the_recipe(asked):
+def test_the_narrow_step_is_that_of_the_recipe(asked, monkeypatch):
+    monkeypatch.setattr(steps, "load", str)
     comparison = steps._digits_comparison(CPU)
     assert [case.most for case in comparison.cases] == [1.8]
     recipe = digits()
