@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from multimix._declared import Checked, Fraction, Ge, Interval, Positive
@@ -87,6 +88,8 @@ def check_optimizer(optimizer: object, schedule: object) -> None:
 def make_optimizer(config: SGD | AdamW, parameters: Iterable[Tensor]) -> Optimizer:
     """Return the optimiser over the ``parameters`` that are trained."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    # In one pass over all weights, which torch takes by itself neither on a CPU nor for shards.
+    fused = all(p.device.type == "cpu" and not isinstance(p, DTensor) for p in trained) or None
     if isinstance(config, SGD):
         return torch.optim.SGD(
             trained,
@@ -94,12 +97,14 @@ def make_optimizer(config: SGD | AdamW, parameters: Iterable[Tensor]) -> Optimiz
             momentum=config.momentum,
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
+            fused=fused,
         )
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
 
 
 def learning_rate(config: Any, step: int, *, steps_per_epoch: int) -> float:

@@ -61,8 +61,9 @@ def entered_by_main(context: AbstractContextManager[None]) -> Iterator[None]:
 
 def average_buffers(network: nn.Module) -> None:
     """Give all processes the mean of their running statistics, which each takes from its own part of a mini-batch."""
-    floating = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-    if processes() == 1 or not floating:
+    if processes() == 1:
+        return
+    if not (floating := [buffer for buffer in network.buffers() if buffer.is_floating_point()]):
         return
     together = all_mean(torch.cat([buffer.flatten().float() for buffer in floating]))
     for buffer, mean in zip(floating, together.split([buffer.numel() for buffer in floating]), strict=True):
