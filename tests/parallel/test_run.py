@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from multimix.lab.cli.__main__ import main
 from multimix.lab.train.folder import RunFolder
 from parallel.jobs import whole
 from parallel.together import together
@@ -43,9 +42,7 @@ def wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_it_goes_on_to_the_same_weights(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_killed_and_stopped_it_goes_on_to_the_same_weights(tmp_path):
     newest = tmp_path / "run" / "last.ckpt"
     process = begin(tmp_path, *SETTINGS, "--out", ".", "--name", "run")
     wait_for(newest.exists, process)
@@ -64,10 +61,8 @@ def test_killed_and_stopped_it_goes_on_to_the_same_weights(tmp_path, monkeypatch
     assert "stopped by SIGTERM at mini-batch" in complained
     assert "a run goes on with: multimix train --resume RUN" in complained
 
-    capfd.readouterr()
-    assert main(["train", "--resume", "run", "--quiet"]) == 0
-    said, complained = capfd.readouterr()
-    assert complained == ""
+    code, said, complained = ended(begin(tmp_path, "train", "--resume", "run", "--quiet"))
+    assert (code, complained) == (0, "")
     assert said.count("test: accuracy") == 1  # the first process speaks, the others do not
     together(2, whole, RunFolder(tmp_path / "run").read_config(), tmp_path / "whole")
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
