@@ -19,7 +19,7 @@ from multimix.lab.data import Files, Images, load
 from multimix.lab.data._files import EVALUATION_RATIO, fitted
 from multimix.lab.evaluate import Localisation, LocalisationSettings, Source
 from multimix.lab.evaluate.localisation import (
-    box_above,
+    boxes_above,
     fitted_boxes,
     grid_of,
     overlap,
@@ -36,14 +36,39 @@ def bright(patch: int = 4) -> toy.Toy:
     return toy.Toy(nn.AvgPool2d(patch), nn.ReLU(), width=3, classes=2)
 
 
+def walked(scores: np.ndarray, threshold: float) -> list[int]:
+    """The box around the largest part of a map, the first of several, walked from pixel to pixel."""
+    left, largest = {(int(y), int(x)) for y, x in np.argwhere(scores >= threshold)}, []
+    for start in sorted(left):
+        part = [start] if start in left else []
+        left.discard(start)
+        for y, x in part:  # which grows
+            near = {(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
+            left -= near
+            part.extend(near)
+        largest = max(largest, part, key=len)
+    if not largest:
+        return [0, 0, 0, 0]
+    (top, first), (bottom, last) = np.min(largest, 0), np.max(largest, 0)
+    return [first, top, last + 1, bottom + 1]
+
+
 def test_boxes_by_hand():
     scores = np.zeros((4, 5))
     scores[1, 1] = scores[2, 2] = 1.0  # touch at a corner
     scores[0, 4] = 0.7
-    for threshold, box in {1.0: [1, 1, 3, 3], 0.7: [1, 1, 3, 3], 0.0: [0, 0, 5, 4], 1.1: [0, 0, 0, 0]}.items():
-        assert box_above(scores, threshold).tolist() == box
+    boxes = [[1, 1, 3, 3], [0, 0, 0, 0], [1, 1, 3, 3], [0, 0, 5, 4]]
+    assert boxes_above(scores, np.array([0.7, 1.1, 1.0, 0.0])).tolist() == boxes
     scores[2, 2] = 0  # of two parts of one pixel, the upper one
-    assert box_above(scores, 0.7).tolist() == [4, 0, 5, 1]
+    assert boxes_above(scores, np.array([0.7])).tolist() == [[4, 0, 5, 1]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 5), (16, 16)])
+def test_boxes_are_those_of_a_walk(shape):
+    for seed in range(20):
+        scores = np.random.default_rng(seed).random(shape)
+        thresholds = np.linspace(0.1, 1, 10)
+        assert boxes_above(scores, thresholds).tolist() == [walked(scores, threshold) for threshold in thresholds]
 
 
 def test_overlap_is_torchvisions():
@@ -63,8 +88,8 @@ def test_maps_are_attention_scaled_to_the_image():
     maps = score_maps(bright(), images, torch.zeros(2, dtype=torch.int64))
     assert maps.amin((1, 2)).tolist() == [0, 0]
     assert maps.amax((1, 2)).tolist() == pytest.approx([1, 1])
-    assert box_above(maps[0].numpy(), 0.5).tolist() == [4, 8, 16, 16]
-    assert box_above(maps[1].numpy(), 0.5).tolist() == [24, 20, 32, 28]
+    for scores, box in zip(maps.numpy(), ([4, 8, 16, 16], [24, 20, 32, 28]), strict=True):
+        assert boxes_above(scores, np.array([0.5])).tolist() == [box]
     for flat in (0.0, 0.1):
         assert (score_maps(bright(), torch.full((1, 3, 8, 8), flat), torch.zeros(1).long()) == 1).all()
 
@@ -289,7 +314,7 @@ def test_metrics_are_those_of_a_loop():
     assert other == pytest.approx(first)
     maps = score_maps(bright(), inputs, labels).numpy()
     levels = sorted([i / 7 for i in range(7)] + [0.33])
-    shared = np.array([[overlap(box_above(m, t), b) for t in levels] for m, b in zip(maps, boxes, strict=True)])
+    shared = np.array([[overlap(np.array(walked(m, t)), b) for t in levels] for m, b in zip(maps, boxes, strict=True)])
     right = {least: (shared >= least).mean(0) for least in (0.3, 0.5, 0.7)}
     for words, least in {"": 0.5, "iou30/": 0.3, "iou70/": 0.7}.items():
         assert first[f"best/{words}localisation_accuracy"] == pytest.approx(max(right[least]))

@@ -124,7 +124,7 @@ class Localisation:
                 for scores, boxes in zip(maps, left, strict=False):
                     if boxes is None:
                         raise ValueError(f"boxes must be those of every image, got those of {len(self.boxes)} only")
-                    overlaps.append([overlap(box_above(scores, threshold), boxes) for threshold in thresholds])
+                    overlaps.append(overlap(boxes_above(scores, thresholds), boxes))
                     whole.append(overlap(np.array([0, 0, *scores.shape[::-1]], dtype=float), boxes))
                     y, x = np.unravel_index(scores.argmax(), scores.shape)
                     centre = np.array([x + 0.5, y + 0.5])  # of the largest pixel, the first if there are several
@@ -180,24 +180,33 @@ def grid_of(positions: int, height: int, width: int) -> tuple[int, int, int]:
     )
 
 
-def box_above(scores: Float[np.ndarray, "h w"], threshold: float) -> Float[np.ndarray, " 4"]:
-    """Return the box around the largest part, the first of several, of a map at or above a threshold; empty if none."""
+def boxes_above(scores: Float[np.ndarray, "h w"], thresholds: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t 4"]:
+    """Return the box around the largest part, the first of several, of a map at or above each threshold; 0 if none."""
     from scipy import ndimage
 
-    parts, count = ndimage.label(scores >= threshold, np.ones((3, 3)))  # pixels that touch at a corner are connected
-    if count == 0:
-        return np.zeros(4)
-    largest = int(np.bincount(parts.ravel())[1:].argmax()) if count > 1 else 0
-    rows, columns = ndimage.find_objects(parts)[largest]
-    return np.array([columns.start, rows.start, columns.stop, rows.stop], dtype=float)
+    touching = np.zeros((3, 3, 3), bool)
+    touching[1] = True  # pixels that touch at a corner are connected; those at different thresholds are not
+    above = scores >= thresholds[:, None, None]
+    parts, _ = ndimage.label(above, touching)  # numbered threshold by threshold
+    found, before = np.zeros((len(thresholds), 4)), 0
+    for box, part, pixels in zip(found, parts, above, strict=True):
+        last = int(part.max())
+        if last > before + 1:
+            pixels = part == before + 1 + np.bincount(part.ravel())[before + 1 :].argmax()
+        if last:
+            rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+            before = last
+    return found
 
 
-def overlap(box: Float[np.ndarray, " 4"], boxes: Float[np.ndarray, "count 4"]) -> float:
+def overlap(box: Float[np.ndarray, "*any 4"], boxes: Float[np.ndarray, "count 4"]) -> Float[np.ndarray, "*any"]:
     """Return the largest intersection over union of a box with any of several, in [0, 1]."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = (high - low).clip(0).prod(1)
-    both = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared
-    return float((shared / both).max())
+    box = box[..., None, :]
+    low, high = np.maximum(box[..., :2], boxes[:, :2]), np.minimum(box[..., 2:], boxes[:, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    both = (box[..., 2:] - box[..., :2]).prod(-1) + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared
+    return (shared / both).max(-1)
 
 
 def read_boxes(path: str) -> Boxes:
