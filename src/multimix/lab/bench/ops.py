@@ -145,7 +145,7 @@ def loss_part(p: Problem, *, most: float, rounds: int) -> Comparison:
         p.forget()
 
     whole, classifier = against_naive(p, most=most, rounds=rounds), Case("classifier, taken off both", classify)
-    return replace(whole, name="loss part of the same", least=p.least_of_loss, less=classifier)
+    return replace(whole, name=f"{whole.name}, loss part", least=p.least_of_loss, less=classifier)
 
 
 def many_tuples(p: Problem, counts: tuple[int, int]) -> Comparison:

@@ -27,12 +27,12 @@ def grouped(records: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, list[tu
 
 def cells(record: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a record's cells beneath ``HEADINGS``; records from before CPU time was measured have none of it."""
-    p20, p50, p80 = (f"{1e3 * record[f'seconds_{p}']:.4g}" for p in ("p20", "p50", "p80"))
+    p20, p50, p80 = (_ms(record[f"seconds_{p}"]) for p in ("p20", "p50", "p80"))
     floor, cpu, peak = record["seconds_floor"], record.get("cpu_ratio"), record["peak_bytes"]
     return (
         record["case"],
         str(record["threads"]),
-        f"{1e3 * base['seconds_p50']:.4g}, {p50} ({p20} to {p80})",
+        f"{_ms(base['seconds_p50'])}, {p50} ({p20} to {p80})",
         f"{record['ratio']:.3f}",
         "" if cpu is None else f"{cpu:.3f} ({record['cpu_ratio_p20']:.3f} to {record['cpu_ratio_p80']:.3f})",
         _bar(record),
@@ -42,6 +42,10 @@ def cells(record: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[str, ...]
         _most(record["peak_ratio_most"]),
         {None: "", True: "met", False: "**missed**"}[record["met"]],
     )
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.4g}" if seconds < 10 else f"{1e3 * seconds:.0f}"
 
 
 def _bar(record: Mapping[str, Any]) -> str:
