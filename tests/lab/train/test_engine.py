@@ -42,7 +42,7 @@ def by_hand(config: TrainConfig, splits, losses_of: Callable[..., Tensor]) -> tu
     """Train in plain PyTorch with SGD and a cosine from the first step to the last."""
     torch.manual_seed(config.seed)
     network = build("preact_resnet18", num_classes=10, in_channels=1, width=2, strides=(1, 2, 2, 2))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
     generator = Generator().manual_seed(config.seed)
     batches = Batches(
         splits.train,
