@@ -38,6 +38,7 @@ from multimix.ops._options import LossOptions
 from multimix.ops._simplex import LazyWeights
 
 _NUMBERS = {"cpu": 2**18, "cuda": 2**24}  # logits of a chunk: what a CPU's cache holds, what keeps a GPU busy
+_KEPT = 2**18  # as many weights are drawn at once and kept, for second derivatives
 _PASSES = 100  # multiplications that cost what the passes over interpolated logits cost which the Gram product saves
 
 Weights = Tensor | LazyWeights
@@ -75,7 +76,10 @@ class Fused(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *problem: Unpack[Problem]) -> Parts:
         targets, weights, attention, teacher, options = problem
-        ctx.problem, ctx.count = problem, count_of(weights) * logits.shape[:-2].numel()
+        ctx.count = count_of(weights) * logits.shape[:-2].numel()
+        if isinstance(weights, LazyWeights) and ctx.count * max(logits.shape[-2:]) <= _KEPT and not options.chunk:
+            weights = weights.all()
+        ctx.problem = targets, weights, attention, teacher, options
         if not targets.is_floating_point() and logits.device.type != "cpu":
             targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)  # a product repeats bit for bit
         shifted = logits - logits.amax(-1, keepdim=True)  # as in the commuted form
@@ -169,7 +173,7 @@ class _Tuples:
                 self.scale = ratios.mT, sums
             else:
                 rows = reweight(rows, attention)
-        self.columns = rows.mT if rows.stride(-2) == 1 else rows.mT.contiguous()
+        self.columns = rows.mT
 
     def mix(self, values: Tensor) -> Tensor:
         """Return interpolated values, (b, k) or (p, b, k), with tuples as columns: (k, c) or (p, k, c)."""
@@ -245,16 +249,17 @@ def _chunks(
     for start in range(0, n, step):
         count = min(step, n - start)
         tuples = slice(start, start + count)
-        shared = None if own else _rows(weights, (count, b), tuples)
+        shared = None if own else _rows(weights, (count, b), tuples, logits.dtype)
         for at in positions:
-            rows = _rows(weights, (at.stop - at.start, count, b), (at, tuples)) if shared is None else shared
-            rows = rows.to(logits.dtype)
+            rows = shared
+            if rows is None:
+                rows = _rows(weights, (at.stop - at.start, count, b), (at, tuples), logits.dtype)
             yield at, rows if attention is None else reweight(rows, attention[:, at])
 
 
-def _rows(weights: Weights, size: tuple[int, ...], where: Any) -> Tensor:
-    if isinstance(weights, Tensor):
-        return weights[where]
+def _rows(weights: Weights, size: tuple[int, ...], where: Any, dtype: torch.dtype) -> Tensor:
+    """Return given or drawn weights, one after another in memory those of an example."""
     *sets, b = size
-    count = math.prod(sets)
-    return weights.rows(count, b).unflatten(0, sets)
+    drawn = weights[where] if isinstance(weights, Tensor) else weights.rows(math.prod(sets), b).unflatten(0, sets)
+    columns = drawn.to(dtype).mT
+    return (columns if columns.stride(-1) == 1 else columns.contiguous()).mT

@@ -33,13 +33,11 @@ from multimix.ops._checks import (
     no_autocast,
     rows_of,
 )
-from multimix.ops._fused import Fused, Weights, commuted, count_of
+from multimix.ops._fused import Fused, Weights, commuted
 from multimix.ops._objectives import CrossEntropy, Rows, check_fit
 from multimix.ops._options import Classifier, LossKeywords, LossOptions
 from multimix.ops._simplex import LazyWeights
 from multimix.protocols import Losses
-
-_SMALL = 2**17  # numbers of interpolated logits, or of weights, below which the plain form is faster (`bench ops`)
 
 
 def mixed_cross_entropy(
@@ -70,8 +68,8 @@ def mixed_cross_entropy(
             True being 1.
         impl (str): ``plain`` leaves interpolated logits and targets to autograd; ``commuted`` never forms the targets;
             ``fused`` sums the gradient up while it computes the loss, in memory that does not grow with n. ``auto``
-            takes ``fused``, but ``plain`` where weights or targets need a gradient or the problem is so small that
-            nothing is gained, and ``commuted`` inside ``torch.compile``.
+            takes ``fused``, but ``plain`` where weights or targets need a gradient, and ``commuted`` inside
+            ``torch.compile``.
         chunk (int, optional): Tuples that ``fused`` computes at a time; by default as many as suit the device.
 
     Raises:
@@ -246,11 +244,7 @@ def _form(values: Tensor, targets: Tensor, weights: Weights, options: LossOption
         raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
     if learned or impl != "auto":
         return "plain" if learned else impl
-    if torch.compiler.is_compiling():
-        return "commuted"
-    positions = values.shape[1] if values.ndim == 3 else 1
-    numbers = positions * count_of(weights) * max(values.shape[0], values.shape[-1])
-    return "plain" if values.device.type == "cpu" and numbers < _SMALL else "fused"
+    return "commuted" if torch.compiler.is_compiling() else "fused"
 
 
 def _options(keywords: Mapping[str, Any], **others: Any) -> LossOptions:
