@@ -24,7 +24,7 @@ REPEATED = "mini-batches are random: a row that counts twice is mixed otherwise 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks(
-    [MultiMixClassifier((64,), epochs=6, learning_rate=0.03), MultiMixRegressor(epochs=15)],
+    [MultiMixClassifier((64,), epochs=3, learning_rate=0.1), MultiMixRegressor((32,), epochs=5, learning_rate=0.05)],
     expected_failed_checks=lambda estimator: {"check_sample_weight_equivalence_on_dense_data": REPEATED},
 )
 def test_scikit_learns_own_checks(estimator, check):
