@@ -1,5 +1,8 @@
 """Boxes, styles, transport, barycentres, saliency and cuts: against loops, brute force, or what must not change."""
 
+import math
+from unittest import mock
+
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,9 +21,11 @@ def test_boxes_are_pasted_pixel_by_pixel(b, c, h, w, seed, data):
     assert torch.equal(ops.paste_box(images, partners, box), references.cutmix(images, partners, tuple(box)))
     lam = ops.beta(b, 1.0, generator=generator(seed))
     boxes = ops.draw_boxes(h, w, lam, generator=generator(seed))
-    found = ops.paste_boxes(images, partners, boxes)
-    for i in range(b):
-        assert torch.equal(found[i], references.cutmix(images, partners, tuple(boxes.of(i)))[i])
+    for large in (1, math.inf):  # box by box, and by one mask
+        with mock.patch("multimix.ops._images._LARGE", large):
+            found = ops.paste_boxes(images, partners, boxes)
+        for i in range(b):
+            assert torch.equal(found[i], references.cutmix(images, partners, tuple(boxes.of(i)))[i])
     kept = ops.draw_mask(h, w, 0.5, 2.0, generator=generator(seed))
     where = ops.paste_where(images, partners, kept)
     assert torch.equal(where, torch.where(kept.bool(), images, images[partners]))

@@ -76,6 +76,7 @@ HALVES, QUARTERS = torch.full((4,), 0.5), torch.full((2, 4), 0.25)
 OTHER = nn.ParameterDict({"objective": HALVES})
 FEATURES, LOGITS, LABELS = torch.ones(2, 3, 4), torch.zeros(3, 5), torch.arange(3)
 MAPS, WEIGHTED = torch.zeros(3, 2, 4, 4), SampleWeighted(CrossEntropy())
+LARGE = torch.zeros(2, 2, 100, 100)
 OBJECTIVES = [CrossEntropy(), BinaryCrossEntropy(), SquaredError()]
 SEVERAL = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 UNARY, PAIRS = torch.tensor([0.0, 1, 3]).view(1, 3, 1, 1).expand(1, 3, 2, 2), torch.ones(1, 1, 2)
@@ -185,6 +186,10 @@ WRONG_VALUES = [
     (lambda: ops.mix_pairs(LOGITS, LABELS, HALVES), "lam must be one number, or one an example, (3,), got (4,)"),
     (lambda: ops.mix_pairs(LOGITS, LABELS + 1, HALVES[0]), "partners must lie in 0..2, got [1, 2, 3]"),
     (lambda: ops.mix_pairs(LOGITS, LABELS[:2], HALVES[0]), "partners must have shape (3,), got (2,)"),
+    (
+        lambda: ops.paste_boxes(LARGE, LABELS[:2] - 1, ops.Boxes(LARGE[0, 0, :2, :2], LARGE[0, 0, :2, :2])),
+        "partners must",
+    ),
     (lambda: ops.paste_box(MAPS, LABELS, (0, 9, 0, 1)), "box must lie within images of 4 x 4 pixels, got (0, 9, 0, 1)"),
     (lambda: ops.paste_box(MAPS[0], LABELS, (0, 1, 0, 1)), "images must have shape (b, c, h, w), got (2, 4, 4)"),
     (lambda: ops.paste_box(MAPS, LABELS[:0], (0, 1, 0, 1)), "partners must have shape (3,), got (0,)"),

@@ -120,7 +120,9 @@ class ResizeMix(MixesInputs, Checked):
         rows, columns = (corner.unsqueeze(1) + torch.arange(side, device=images.device) for corner, side in sides)
         pixels = (rows * width).unsqueeze(2) + columns.unsqueeze(1)
         if self.interpolation == "nearest":
-            small = interpolate(images, size, mode="nearest")
+            down, along = (_nearest(*side, images.device) for side in zip(images.shape[2:], size, strict=True))
+            taken = ((down * width).unsqueeze(1) + along).view(1, 1, -1)
+            small = images.flatten(2).gather(2, taken.expand(b, c, -1))  # faster than to interpolate the images
         else:
             # In float32 at least, as torch has no such filter in half precision on a CPU, and not channels last, where
             # torch 2.14 gets images that become one pixel wide wrong.
@@ -128,6 +130,12 @@ class ResizeMix(MixesInputs, Checked):
             small = interpolate(wide, size, mode="bilinear", antialias=True).to(images.dtype)
         small = small.index_select(0, partners).flatten(2)
         return images.flatten(2).scatter(2, pixels.view(b, 1, -1).expand(-1, c, -1), small).view(images.shape)
+
+
+def _nearest(size: int, new: int, device: torch.device) -> Tensor:
+    """Return which of the pixels of a side are left when it is made smaller."""
+    places = torch.arange(size, dtype=torch.float32, device=device)
+    return interpolate(places.view(1, 1, size), new, mode="nearest").view(new).long()
 
 
 @dataclass(frozen=True)
