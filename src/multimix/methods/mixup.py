@@ -68,7 +68,7 @@ def draw_pairing(b: int, alpha: float, like: Tensor, generator: Generator | None
     """Return a random pairing of b examples on the device of ``like``, its lambdas shared by ``mode``."""
     partners, shared, n = draw_sharing(b, mode, like, generator)
     lam = beta(n, alpha, generator=generator, device=like.device)
-    return PairMixing(partners, lam[0] if mode == "batch" else lam if shared is None else lam[shared])
+    return PairMixing(partners, lam[0] if mode == "batch" else lam if shared is None else lam.index_select(0, shared))
 
 
 def draw_sharing(b: int, mode: Mode, like: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None, int]:
