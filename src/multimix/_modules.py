@@ -1,7 +1,7 @@
 """Modules as methods and metrics need them: copied, told apart from what they were, in eval mode for a while."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from multimix.ops import widest
 
 M = TypeVar("M", bound=nn.Module)
+R = TypeVar("R")
 
 
 def copied(module: M) -> M:
@@ -28,6 +29,15 @@ def leaves_of(module: nn.Module) -> dict[int, Any]:
     """Return copies of what autograd has computed in a module, by id, for ``deepcopy``, which copies leaves only."""
     held = (value for part in module.modules() for value in tree_leaves(vars(part)))
     return {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+
+
+def outside(function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function; of a step that torch.compile compiles, the graph breaks here, and nothing of it is compiled."""
+    if not torch.compiler.is_compiling():
+        return function(*arguments)
+    from multimix._eager import call
+
+    return call(function, *arguments)
 
 
 def as_module(network: object, by: str = "") -> nn.Module:

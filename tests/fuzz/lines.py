@@ -185,7 +185,6 @@ CONFLICTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("detect", "--quiet"), "recipe"),
     ((*DETECT, "--init", "random"), "trainable-stages"),
     ((*DETECT, "--min-size", "300", "--max-size", "200"), "max-size"),
-    ((*TRAIN, "--compile", "--method", "manifold-mixup"), "compile"),
     ((*TRAIN, "--optimizer.nesterov", "--optimizer.momentum", "0"), "nesterov"),
     ((*TRAIN, "--method", "multimix", "--method.alpha", "1", "--method.effective", "3"), "effective"),
     ((*TRAIN, "--method", "multimix", "--method.alpha", "2", "1"), "alpha"),

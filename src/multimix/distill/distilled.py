@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import Self
 
 from multimix._declared import Checked, Fraction, Interval, check
-from multimix._modules import as_module, copied, fingerprint
+from multimix._modules import as_module, copied, fingerprint, outside
 from multimix.ops import CrossEntropy, Rows, accurate, batch_size, check_examples, check_fit, objective_of, rows_of
 from multimix.protocols import Losses, Method, Network, Stateful, Teacher, check_method, check_network, submethods
 
@@ -162,16 +162,21 @@ class SelfDistilled(Checked, Stateful):
         check_network(network)
         view, other = _two_views(inputs)
         check_examples(other, targets)
+        ema = outside(self._following, network)
+        if self.teacher == "mix":
+            return self.method(network, view, self._blend(network, targets, ema(other)), generator=generator)
+        taught = Teacher(cast("Network", ema.network), other, self.gamma)
+        return self.method(network, view, targets, generator=generator, teacher=taught)
+
+    def _following(self, network: Network) -> EMATeacher:
+        """Return the average, which has followed the network if nobody else tells it to."""
         self.ready(network)
         ema = cast("EMATeacher", self.ema)
         if not self.led and not torch.equal(self._seen, now := fingerprint(as_module(network))):
             if not self._seen.isnan().all():
                 ema.update_(as_module(network))  # the optimiser's step since the last call
             self._seen = now
-        if self.teacher == "mix":
-            return self.method(network, view, self._blend(network, targets, ema(other)), generator=generator)
-        taught = Teacher(cast("Network", ema.network), other, self.gamma)
-        return self.method(network, view, targets, generator=generator, teacher=taught)
+        return ema
 
     def _blend(self, network: Network, targets: Tensor, teacher_logits: Tensor) -> Tensor:
         """Blend labels and predictions: the losses are linear in targets, so that mixing may come after it."""

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor
 
+from multimix._modules import outside
 from multimix.ops import (
     CrossEntropy,
     Objective,
@@ -50,7 +52,8 @@ class PairMixing(Mixing):
         self, partners: Tensor, lam: float | Tensor, how: Callable[..., Tensor] | None = None, **given: Any
     ) -> None:
         """Take partners (b,) and the weight of the first of each pair: one for all, or one a pair (b,)."""
-        self.partners, self.lam, self.how, self.given = partners, lam, how, given
+        self.partners, self.how, self.given = partners, how, given
+        self.lam = lam if isinstance(lam, Tensor) else torch.tensor(lam, dtype=torch.float64)
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the mixed inputs."""
@@ -61,7 +64,15 @@ class PairMixing(Mixing):
 
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the class probabilities, or other values, of pairs mixed linearly."""
-        return mix_pairs(targets, self.partners, torch.as_tensor(self.lam, dtype=targets.dtype, device=targets.device))
+        return mix_pairs(targets, self.partners, self.lam.to(targets.device, targets.dtype))
+
+
+class Mixed(Mixing):
+    """A mixing of inputs that took place already; only the targets are still to be mixed."""
+
+    def __init__(self, mixing: Mixing) -> None:
+        """Take what the inputs were mixed by."""
+        self.mix_targets = mixing.mix_targets  # type: ignore[method-assign]
 
 
 class Step(NamedTuple):
@@ -110,6 +121,8 @@ class Predicts(Steps):
 
     label_maps: ClassVar[bool] = False
     """Whether targets may differ from position to position: what mixes them mixes the positions alike."""
+    traced: ClassVar[bool] = False
+    """Whether torch.compile follows the draw, as long as it is from torch's global generator."""
 
     @abstractmethod
     def draw(self, network: Network, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
@@ -117,12 +130,22 @@ class Predicts(Steps):
 
     def losses(self, step: Step) -> Losses:
         """Return the losses of the mixed mini-batch against mixed targets and a teacher's predictions."""
-        mixing = self.draw(*step[:4])
+        step, mixing = self.drawn(step)
         if not is_label_map(step.targets):
             return self.compare(step, mixing, mixing.predict(step.network, step.inputs))
         observed = _Observed(step.network)
         logits = mixing.predict(cast("Network", observed), step.inputs)
         return self.compare(step, mixing, logits, observed.grid)
+
+    def drawn(self, step: Step) -> tuple[Step, Mixing]:
+        """Return a step and its mixing; in compiled code that does not follow the draw, inputs are mixed already."""
+        if torch.compiler.is_compiling() and not (self.traced and step.generator is None):
+            return outside(self.mix_ahead, step)
+        return step, self.draw(*step[:4])
+
+    def mix_ahead(self, step: Step) -> tuple[Step, Mixing]:
+        """Return a step of which all is drawn, and its mixing."""
+        return step, self.draw(*step[:4])
 
     def compare(self, step: Step, mixing: Mixing, logits: Tensor, grid: tuple[int, ...] | None = None) -> Losses:
         """Return the losses of logits against the targets and a teacher's predictions, mixed by the same draw."""
@@ -153,7 +176,8 @@ class MixesInputs(Predicts):
                 f"inputs must be a dense tensor for {type(self).__name__}, got one that is nested or sparse"
             )
         check_batch(inputs, targets)
-        if getattr(self, "needs_gradients", False) and torch.is_inference_mode_enabled():
+        gradients = getattr(self, "needs_gradients", False) and not torch.compiler.is_compiling()
+        if gradients and torch.is_inference_mode_enabled():
             raise RuntimeError(
                 f"{type(self).__name__} takes a gradient to find out where to mix: use torch.no_grad, which lets it,"
                 " in place of torch.inference_mode"
@@ -166,6 +190,13 @@ class MixesInputs(Predicts):
     @abstractmethod
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw this step's mixing; targets are class indices or probabilities."""
+
+    def mix_ahead(self, step: Step) -> tuple[Step, Mixing]:
+        """Return a step whose inputs are mixed, a teacher's too, and the mixing of its targets."""
+        mixing, teacher = self.draw(*step[:4]), step.teacher
+        if teacher is not None:
+            teacher = replace(teacher, inputs=mixing.mix(teacher.inputs))
+        return step._replace(inputs=mixing.mix(step.inputs), teacher=teacher), Mixed(mixing)
 
     def mix(
         self,

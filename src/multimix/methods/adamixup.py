@@ -70,7 +70,7 @@ class AdaMixUp(LearnsBeside):
         """Return the classification losses of mixed and clean inputs plus the discriminator's."""
         network, inputs = step.network, step.inputs
         self.look_for_an_optimiser(network)
-        drawn = self.draw(*step[:4])
+        step, drawn = cast("tuple[Step, PolicyMixing]", self.drawn(step))
         n = len(drawn.partners)
         embeddings = network.pool(network.embed(torch.cat([drawn.mix(inputs), inputs[n:]])))
         _check_width(embeddings, cast("nn.Linear", self.discriminator).in_features)

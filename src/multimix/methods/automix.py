@@ -12,7 +12,7 @@ from multimix._declared import Count, Interval, Positive
 from multimix._modules import as_module
 from multimix.methods._images import Weight
 from multimix.methods._learned import LearnsBeside
-from multimix.methods._predict import MixesInputs, PairMixing, Step, wanted_of
+from multimix.methods._predict import MixesInputs, PairMixing, Predicts, Step, wanted_of
 from multimix.ops import CrossEntropy, accurate, beta, draw_partners, objective_of
 from multimix.protocols import Losses, Network
 
@@ -97,11 +97,13 @@ class AutoMix(LearnsBeside, MixesInputs):
             self.unet = self.build(network, lambda: MixingUNet(channels, self.width))
         self.met(network)
 
+    mix_ahead = Predicts.mix_ahead  # the loss takes the clean images, too
+
     def losses(self, step: Step) -> Losses:
         """Return the classification losses plus the weighted distance of the mixed images to their two."""
         self.look_for_an_optimiser(step.network)
         objective = cross_entropy_of(step.network)
-        drawn = self.draw(*step[:4])
+        step, drawn = cast("tuple[Step, Generating]", self.drawn(step))
         mixed = drawn.mix(step.inputs)
         logits = step.network(mixed)
         losses = self.compare(step, drawn, logits)

@@ -8,7 +8,8 @@ from torch import Generator, Tensor
 from typing_extensions import Unpack
 
 from multimix._declared import Checked, Fraction, check
-from multimix.methods._predict import MixesInputs, begin
+from multimix._modules import outside
+from multimix.methods._predict import MixesInputs, Step, begin
 from multimix.methods.mixup import ERM
 from multimix.ops import Rows, accurate, check_generator, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, StepOptions, check_method
@@ -43,10 +44,14 @@ class Alternate(Checked):
 
     def __call__(self, network: Network, inputs: Any, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
         """Return the losses of the method drawn, the same in all processes if their examples are gathered."""
-        coin = self._coin(options.get("generator"))
+        method = outside(self._agreed, network, targets, options.get("generator"))
+        return method(network, inputs, targets, **options)
+
+    def _agreed(self, network: Network, targets: Tensor, generator: Generator | None) -> Method:
+        coin = self._coin(generator)
         if (gather := getattr(network, "gather", None)) is not None:
             coin = gather.agree(coin.to(targets.device)).cpu()
-        return self._chosen(coin)(network, inputs, targets, **options)
+        return self._chosen(coin)
 
     @property
     def mixes_inputs(self) -> bool:
@@ -104,7 +109,7 @@ class Chain(Checked):
         generator, teacher = options.get("generator"), options.get("teacher")
         targets = begin(network, targets, generator, called=True)
         self.first.check(inputs, targets)
-        mixing = self.first.draw(network, inputs, targets, generator)
+        step, mixing = self.first.drawn(Step(network, inputs, targets, generator, teacher))
         objective, k = objective_of(network), None
         if targets.is_floating_point() and targets.ndim > 1:
             k = targets.shape[-1] - objective.before(targets)
@@ -116,9 +121,9 @@ class Chain(Checked):
         k = len(cast("Any", network.head).weight) if k is None else k
         rows = objective.settled(objective.targets(targets, k, dtype=accurate(inputs[:0]).dtype), k)
         mixed = mixing.mix_targets(rows).as_subclass(Rows)
-        if teacher is not None:
-            options["teacher"] = replace(teacher, inputs=mixing.mix(teacher.inputs))
-        return self.then(network, mixing.mix(inputs), mixed, **options)
+        if step.teacher is not None:
+            options["teacher"] = replace(step.teacher, inputs=mixing.mix(step.teacher.inputs))
+        return self.then(network, mixing.mix(step.inputs), mixed, **options)
 
 
 @dataclass(eq=False)
@@ -141,19 +146,19 @@ class Until(Checked, Stateful):
         super().__post_init__()
         check_method("method", self.method)
         check_method("then", self.then)
-        self._progress = 0.0
+        self.at(0.0)
 
     def prepare(self, network: Network) -> None:
         """Begin with the first method."""
         super().prepare(network)
-        self._progress = 0.0
+        self.at(0.0)
 
     def at(self, progress: float) -> None:
         """Hear how much of training is done, from 0 to 1; raise ValueError if that is an epoch, say."""
         check(Fraction, progress=progress)
-        self._progress = progress
+        self._gives_way = progress >= self.fraction  # in compiled code, a number would be another graph each time
 
     def forward(self, network: Network, inputs: Any, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
         """Return the losses of the method in force."""
-        method = self.method if self._progress < self.fraction else self.then
+        method = self.then if self._gives_way else self.method
         return method(network, inputs, targets, **options)

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from multimix._declared import Checked, Count, Fraction, Positive
+from multimix._modules import outside
 from multimix.methods._images import Weight, input_gradient, kept_statistics, saliency_of
 from multimix.methods._predict import MixesInputs, Mixing, Step, wanted_of
 from multimix.ops import comix_masks, dirichlet, no_autocast, objective_of
@@ -65,15 +66,19 @@ class CoMixup(MixesInputs, Checked):
         """Return the losses of the mixed and the plain mini-batch; a teacher's predictions join the former."""
         if self.clean == 0:
             return super().losses(step)
+        loss, mixing = outside(self._look, step)
+        mixed = self.compare(step, mixing, mixing.predict(step.network, step.inputs))
+        return Losses(mixed.total + self.clean * loss, {**mixed.terms, "clean": loss.detach()})
+
+    def _look(self, step: Step) -> tuple[Tensor, "Assembly"]:
+        """Return the loss of the plain mini-batch, and the mixing by its gradient on the inputs."""
         network, inputs = step.network, step.inputs
         pixels = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
         with kept_statistics(network), torch.enable_grad():  # the saliency is a gradient, wanted or not
             plain = network(pixels)
             loss = objective_of(network)(plain, wanted_of(network, step.targets, plain))
             (gradient,) = torch.autograd.grad(loss * len(inputs), pixels, retain_graph=True)
-        mixing = self.mixing(saliency_of(gradient), step.generator)
-        mixed = self.compare(step, mixing, mixing.predict(network, inputs))
-        return Losses(mixed.total + self.clean * loss, {**mixed.terms, "clean": loss.detach()})
+        return loss, self.mixing(saliency_of(gradient), step.generator)
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> "Assembly":
         """Draw the prior and a start, and choose the inputs of all cells."""

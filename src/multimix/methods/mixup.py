@@ -27,6 +27,7 @@ class ERM(MixesInputs):
     """Empirical risk minimisation: nothing is mixed (equation (2) of the MultiMix paper)."""
 
     name: ClassVar[str] = "erm"
+    traced: ClassVar[bool] = True
     label_maps: ClassVar[bool] = True
     mixes: ClassVar[bool] = False
 
@@ -52,6 +53,7 @@ class Mixup(Checked, MixesInputs):
     """
 
     name: ClassVar[str] = "mixup"
+    traced: ClassVar[bool] = True
     label_maps: ClassVar[bool] = True
 
     alpha: Positive = 1.0
@@ -126,7 +128,12 @@ class AtStage(PairMixing):
 
     def __init__(self, pairing: PairMixing, stage: int) -> None:
         super().__init__(pairing.partners, pairing.lam)
-        self.stage = stage
+        self._stage = str(stage)  # a constant of compiled code, in which numbers that change become variables
+
+    @property
+    def stage(self) -> int:
+        """Where to mix."""
+        return int(self._stage)
 
     def predict(self, network: Network, inputs: Tensor) -> Tensor:
         """Return the logits of the mixed mini-batch."""
@@ -163,6 +170,7 @@ class ZetaMixup(MixesInputs, Checked):
     """
 
     name: ClassVar[str] = "zeta-mixup"
+    traced: ClassVar[bool] = True
 
     gamma: Positive = 2.8
     """How fast the weights fall off; from 1.73 on an input weighs at least as much as all others together."""

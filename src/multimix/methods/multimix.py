@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from typing_extensions import Self
 
 from multimix._declared import Checked, Count, Fraction, Interval
+from multimix._modules import outside
 from multimix.methods._predict import Step, Steps, on_grid, wanted_of
 from multimix.ops import (
     CrossEntropy,
@@ -119,7 +120,7 @@ class TupleMethod(Checked, Steps):
 
     def _interpolated(
         self, step: Step, own: Encoded, taught: Tensor | None
-    ) -> tuple[Tensor, Tensor, LazyWeights, LossOptions]:
+    ) -> tuple[Tensor, Tensor, LazyWeights | Tensor, LossOptions]:
         """Return the arguments of a mixed loss, of the examples of all processes if the network gathers them."""
         network, teacher, targets = step.network, step.teacher, step.targets
         objective, generator = objective_of(network), step.generator
@@ -133,7 +134,11 @@ class TupleMethod(Checked, Steps):
         b = b if gather is None else gather.size(b, values.device)
         if over is None and processes() > 1:
             generator = _own_generator(generator, values.device)
-        weights = self.weights(b, like=values, generator=generator, sets=own.sets)
+        weights: LazyWeights | Tensor
+        if generator is not None and torch.compiler.is_compiling():  # no graph holds a generator
+            weights = outside(self._all_weights, b, values, generator, own.sets)
+        else:
+            weights = self.weights(b, like=values, generator=generator, sets=own.sets)
         attention = self.attend(network, own, targets)
         supervisor, gamma = (network, 1.0) if teacher is None else (teacher.network, teacher.gamma)
         classify = partial(self._classify, network)
@@ -177,6 +182,9 @@ class TupleMethod(Checked, Steps):
     ) -> LazyWeights:
         """Return the weights of a step over a mini-batch of b, drawn by the loss: one set, or ``sets`` of them."""
         return LazyWeights(self.tuples, partial(self.draw_weights, b, like=like.detach(), generator=generator), sets)
+
+    def _all_weights(self, b: int, like: Tensor, generator: Generator, sets: int | None) -> Tensor:
+        return self.weights(b, like=like, generator=generator, sets=sets).all()
 
     def draw_weights(
         self, b: int, rows: int | None = None, *, like: Tensor, generator: Generator | None = None

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, one_hot
 
 from multimix._declared import Checked, Count, Fraction, Ge, Positive, check
-from multimix._modules import copied, evaluating, not_alone
+from multimix._modules import copied, evaluating, not_alone, outside
 from multimix.methods._images import Weight
 from multimix.methods._predict import MixesInputs, Mixing, Step
 from multimix.ops import accurate, as_probabilities, dirichlet, draw_partners, no_autocast
@@ -106,7 +106,7 @@ class SuperMix(Stateful, MixesInputs, Checked):
     def losses(self, step: Step) -> Losses:
         """Return the losses of the mixed mini-batch; a teacher of the step supervises the mixing."""
         network = step.network if step.teacher is None else step.teacher.network
-        mixing = self.draw(network, *step[1:4])
+        mixing = outside(self.draw, network, *step[1:4])
         return self.compare(step, mixing, mixing.predict(step.network, step.inputs))
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> MaskedSets:

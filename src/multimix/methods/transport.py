@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from multimix._declared import Checked, Count, Fraction, Ge, Positive
+from multimix._modules import outside
 from multimix.methods._images import uniform
 from multimix.methods._predict import MixesInputs, PairMixing, Predicts
 from multimix.methods.mixup import draw_pairing
@@ -78,13 +79,13 @@ class Aligning(PairMixing):
     def mix(self, features: Float[Tensor, "b r d"]) -> Float[Tensor, "b r d"]:
         """Return aligned feature maps mixed; a row is a position here, where the paper has columns."""
         first, second = features, features[self.partners]
-        assignment = (self.settings.plan(first, second) * features.shape[1]).to(features.dtype)
+        assignment = (outside(self.settings.plan, first, second) * features.shape[1]).to(features.dtype)
         with no_autocast(features.device.type):
             if self.onto_first:
                 second = assignment @ second
             else:
                 first = assignment.mT @ first
-        return torch.lerp(second, first, torch.as_tensor(self.lam, dtype=features.dtype, device=features.device))
+        return torch.lerp(second, first, self.lam.to(features.device, features.dtype))
 
 
 def squared_distances(first: Float[Tensor, "b r d"], second: Float[Tensor, "b s d"]) -> Float[Tensor, "b r s"]:

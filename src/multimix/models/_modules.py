@@ -82,13 +82,25 @@ def linear_layers(model: nn.Module) -> list[str]:
 def run_to(module: nn.Module, run: Callable[[], Any], *, otherwise: str, before: bool = False) -> Any:
     """Return the output of a module inside ``run()``, or what it is called with (``before``); the run ends there."""
     require_hooks(module)
+    if torch.compiler.is_compiling() and not (module._forward_hooks or module._forward_pre_hooks):
+        own = module.forward  # a hook would break the graph
+
+        def forward(*arguments: Any, **keywords: Any) -> None:
+            raise _ReachedError(first_of(arguments, keywords) if before else own(*arguments, **keywords))
+
+        with replaced(module, forward):
+            return _reached(run, otherwise)
     # Hooks that change what enters the module run again when it is called on its own: ours comes before them.
     register = module.register_forward_pre_hook if before else module.register_forward_hook
     with register(_stop, with_kwargs=True, prepend=before):
-        try:
-            run()
-        except _ReachedError as reached:
-            return reached.args[0]
+        return _reached(run, otherwise)
+
+
+def _reached(run: Callable[[], Any], otherwise: str) -> Any:
+    try:
+        run()
+    except _ReachedError as reached:
+        return reached.args[0]
     raise ValueError(otherwise)
 
 

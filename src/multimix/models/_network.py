@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self
 
 from multimix._modules import leaves_of
-from multimix.models._modules import axes_of, in_checkpoint, is_affine, require_hooks
+from multimix.models._modules import axes_of, in_checkpoint, is_affine, replaced, require_hooks
 from multimix.models._values import Layout, innermost, keywords, mask_of_lengths, padded, with_innermost
 from multimix.ops import CROSS_ENTROPY, Gather, Objective
 from multimix.protocols import EncoderOutput
@@ -82,8 +82,8 @@ class StagedNetwork(nn.Module):
         def hook(module: nn.Module, arguments: object, output: Any) -> Any:
             nonlocal ran
             if not self.mixes:
-                return None
-            if trains and in_checkpoint():
+                return output
+            if trains and not torch.compiler.is_compiling() and in_checkpoint():
                 raise RuntimeError(
                     f"stage {stage} ({name}) runs inside torch.utils.checkpoint, which would run it again without "
                     "mixing; switch checkpointing off, or mix at a stage that is not inside (0, the inputs)"
@@ -96,8 +96,13 @@ class StagedNetwork(nn.Module):
 
         module = self.get_submodule(name)
         require_hooks(module)
-        with module.register_forward_hook(hook):
-            yield
+        if torch.compiler.is_compiling():  # a hook would break the graph
+            own = module.forward
+            with replaced(module, lambda *given, **named: hook(module, given, own(*given, **named))):
+                yield
+        else:
+            with module.register_forward_hook(hook):
+                yield
         if not ran:
             raise RuntimeError(f"stage {stage} ({name}) did not run as a module; was the model compiled?")
 
@@ -144,6 +149,9 @@ class AdaptedNetwork(StagedNetwork):
     @property
     def missing(self) -> dict[str, str]:
         """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
+        return self._missing()
+
+    def _missing(self) -> dict[str, str]:
         advice = "name the modules to mix at, in the order in which they run: adapt(model, ..., stages=[NAME, ...])"
         return {} if len(self.stages) > 1 else {"stages": f"network: it has no stages but its inputs; {advice}"}
 

@@ -54,14 +54,12 @@ class SplitNetwork(AdaptedNetwork):
         else:
             self._pooling = pool
 
-    @property
-    def missing(self) -> dict[str, str]:
-        """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
+    def _missing(self) -> dict[str, str]:
         advice = (
             "network: it has one embedding an example and no positions to mix; name the module whose output has some, "
             "adapt(model, encoder=NAME, head=NAME), and pass pool= unless the model pools it by its mean"
         )
-        return ({} if self._has_positions else {"positions": advice}) | super().missing
+        return ({} if self._has_positions else {"positions": advice}) | super()._missing()
 
     @property
     def _has_positions(self) -> bool:

@@ -37,7 +37,7 @@ def test_a_compiled_network_learns_what_the_plain_one_does_and_its_teachers_are_
         engine.network.head.bias.sub_(1.0)
     compiled = train_all(engine)
     assert not any(torch.equal(teacher(view), said) for teacher, said in zip(teachers, start, strict=True))
-    assert compiled == pytest.approx(train_all(plain), rel=1e-10)
+    assert compiled == pytest.approx(train_all(plain), rel=1e-7)  # forms of the loss round apart
 
 
 def test_a_compiled_run_ends_in_a_folder_like_any_other(tmp_path, monkeypatch):

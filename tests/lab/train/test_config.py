@@ -8,7 +8,7 @@ from fuzz.ranges import COUNT, NATURAL, range_of
 from multimix.distill import SelfDistilled
 from multimix.lab.detect import DetectConfig
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig
-from multimix.methods import ERM, Alternate, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.methods import ERM, Alternate, Mixup, MultiMix, Until
 
 
 @pytest.mark.bad_input
@@ -16,8 +16,6 @@ from multimix.methods import ERM, Alternate, ManifoldMixup, Mixup, MultiMix, Unt
     ("cls", "settings", "message"),
     [
         (SGD, {"momentum": 0.0, "nesterov": True}, "nesterov needs a momentum above 0"),
-        *((TrainConfig, {"compile": True, "method": method}, "compile=True does not go with ManifoldMixup")
-          for method in (ManifoldMixup(), SelfDistilled(Until(Alternate((ERM(), ManifoldMixup())))))),
     ],
 )  # fmt: skip
 def test_values_that_do_not_go_together_are_refused(cls, settings, message):

@@ -9,7 +9,7 @@ from multimix.lab.runs.codec import register
 from multimix.lab.runs.optim import SGD, AdamW, BelowOne, Cosine, Step, check_optimizer
 from multimix.lab.train.objective import BinaryCrossEntropy, CrossEntropy, as_settings
 from multimix.methods import Alternate, AnyMethod, Chain, MultiMix, Until
-from multimix.protocols import Method, declares, submethods
+from multimix.protocols import Method, submethods
 
 NotNegative = Annotated[int, Ge(0)]
 TrainingMethod = AnyMethod | Alternate | Chain | Until | SelfDistilled
@@ -92,7 +92,7 @@ class TrainConfig(Checked):
     """Shard weights, gradients and the optimiser's state over all devices (fully sharded data parallel), for networks
     that are too large for one."""
     compile: bool = False
-    """Compile the encoder with torch.compile."""
+    """Compile network, loss and teacher with torch.compile; draws and the mixing of inputs stay as they are."""
     channels_last: bool = False
     """Keep the network's filters with channels last, which is faster for narrow networks on a CPU and on GPUs in half
     precision."""
@@ -120,10 +120,6 @@ class TrainConfig(Checked):
             raise ValueError(
                 "SelfDistilled takes two views of a mini-batch and other methods one: put it around all of them,"
                 " as in SelfDistilled(Until(...)), not into a part"
-            )
-        if self.compile and declares(self.method, "needs_stages"):
-            raise ValueError(
-                "compile=True does not go with ManifoldMixup, which mixes inside the network through hooks"
             )
         if self.fsdp:
             self._check_fsdp()

@@ -100,7 +100,10 @@ class Engine(Task):
             workers=config.workers,
             shard=(rank, self.world),
         )
-        self.module = self.fabric.setup_module(TrainStep(self.network, self.method, self.stateful).train())
+        step = TrainStep(self.network, self.method, self.stateful).train()
+        if config.compile:
+            step.forward = torch.compile(step.forward, dynamic=False)  # type: ignore[method-assign]
+        self.module = self.fabric.setup_module(step)
         if config.fsdp and self.ema is not None:
             self.fabric.strategy.setup_module(self.ema)
         # Parameters that are sharded are others than before.
@@ -130,8 +133,6 @@ class Engine(Task):
             part.led = True
             part.to(home)
         self.ema = None if config.ema is None else EMATeacher(network, momentum=config.ema)
-        if config.compile:  # after the teachers took their copies, which would otherwise share the student's code
-            self.network.embed = torch.compile(network.embed)  # type: ignore[assignment]
 
     @property
     def steps(self) -> int:
