@@ -76,15 +76,11 @@ class Augment(Checked):
 
     def apply(self, images: UInt8[Tensor, "b c h w"], crops: Crops) -> UInt8[Tensor, "b c h w"]:
         """Return each image padded, cropped at its own corner and mirrored where its crop says so."""
-        b, c, h, w = images.shape
-        padded = F.pad(images, (self.crop_padding,) * 4)
-        rows = crops.top[:, None] + torch.arange(h, device=images.device)
-        columns = crops.left[:, None] + torch.arange(w, device=images.device)
-        columns = torch.where(crops.mirrored[:, None], columns.flip(1), columns)
-        # One gather with the pixel index shared by the channels: on bytes, a tenth of the time of the same on floats.
-        pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
-        index = pixels.view(b, 1, h * w).expand(b, c, h * w)
-        return padded.view(b, c, -1).gather(2, index).view(b, c, h, w)
+        b, _, h, w = images.shape
+        windows = F.pad(images, (self.crop_padding,) * 4).unfold(2, h, 1).unfold(3, w, 1)
+        # On bytes: a fraction of the time of the same on floats.
+        crop = windows[torch.arange(b, device=images.device), :, crops.top, crops.left]
+        return torch.where(crops.mirrored.view(-1, 1, 1, 1), crop.flip(3), crop)
 
 
 def normalise(
