@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 SERVER = get_context("forkserver")
-HEAVY = ["multimix.lab.train", "sklearn.datasets", "timm", "torchvision", "lightning_fabric", "torch.distributed.fsdp"]
+HEAVY = ["multimix.lab.train", "sklearn.datasets", "timm", "torchvision", "lightning_fabric"]
 SERVER.set_forkserver_preload([*HEAVY, "pytest", "PIL.Image"])  # imports once, not once a process
 
 
