@@ -1,5 +1,6 @@
 """Speed as ratios within one run: interleaved, after warm-up, medians with spread, one record a case."""
 
+from multimix.lab.bench.compiled import compile_comparisons
 from multimix.lab.bench.data import data_comparisons
 from multimix.lab.bench.ops import op_comparisons, pair_comparisons
 from multimix.lab.bench.start import start_comparisons
@@ -14,6 +15,7 @@ BENCHES = {
     "evaluation": suite_comparisons,
     "data": data_comparisons,
     "start": start_comparisons,
+    "compile": compile_comparisons,
 }
 """Every bench: a function from the device to makers of its comparisons, one at a time to spare memory."""
 
