@@ -69,7 +69,7 @@ def mixed_cross_entropy(
         impl (str): ``plain`` leaves interpolated logits and targets to autograd; ``commuted`` never forms the targets;
             ``fused`` sums the gradient up while it computes the loss, in memory that does not grow with n. ``auto``
             takes ``fused``, but ``plain`` where weights or targets need a gradient, and ``commuted`` inside
-            ``torch.compile``.
+            ``torch.compile`` and transforms of ``torch.func``.
         chunk (int, optional): Tuples that ``fused`` computes at a time; by default as many as suit the device.
 
     Raises:
@@ -244,7 +244,8 @@ def _form(values: Tensor, targets: Tensor, weights: Weights, options: LossOption
         raise ValueError(f"impl={impl!r} gives no gradient to {' and '.join(learned)}; use impl='plain' or detach")
     if learned or impl != "auto":
         return "plain" if learned else impl
-    return "commuted" if torch.compiler.is_compiling() else "fused"
+    traced = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack()
+    return "commuted" if traced else "fused"
 
 
 def _options(keywords: Mapping[str, Any], **others: Any) -> LossOptions:
