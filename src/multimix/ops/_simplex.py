@@ -300,7 +300,7 @@ def zeta_weights(
 
 
 def _in_order(rows: Int[Tensor, "n m"]) -> Int[Tensor, "n m"]:
-    """Return the rows, sorted in place: by numpy where there is one, which on a CPU is several times as fast as torch."""
+    """Return the rows, sorted in place: on a CPU by numpy if it is there, several times as fast as torch."""
     if looks_are_free(rows):
         with suppress(RuntimeError):
             rows.numpy().sort()
