@@ -7,6 +7,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 REPORTS := .stamps
 DEMO_METHODS := erm mixup cutmix manifold-mixup multimix dense-multimix distilled-multimix
+# Its last two stages have 2 x 2 positions, not 4 x 4: a fraction of the arithmetic, and in 16 epochs no less accuracy.
+DEMO_NETWORK := --strides 1 2 2 1 --channels-last
 
 # One thread a worker: tests are small, and threads of several workers only get in each other's way.
 # A file's tests stay on one worker: what a file has trained or started for all of them is made once.
@@ -61,7 +63,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## Train every method on digits with three seeds, print the table, leave report.html (ARGS="--epochs 1")
 	@rm -rf demo report.html
-	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --jobs 2 --out demo $(ARGS)
+	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --jobs 2 --out demo $(DEMO_NETWORK) $(ARGS)
 	@cp demo/report.html report.html
 	@echo "report: $(CURDIR)/report.html"
 
