@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 REPORTS := .stamps
 DEMO_METHODS := erm mixup cutmix manifold-mixup multimix dense-multimix distilled-multimix
-# 2 x 2 positions in the last two stages, not 4 x 4: two thirds of a step's time, and the methods differ as they do with more.
+# 2 x 2 positions in the last two stages, not 4 x 4: about two thirds of a step's time.
 DEMO_NETWORK := --strides 1 2 2 1 --channels-last
 
 # One thread a worker: tests are small, and threads of several workers only get in each other's way.
