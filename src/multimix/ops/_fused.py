@@ -78,7 +78,7 @@ class Fused(Function):
         targets, weights, attention, teacher, options = problem
         ctx.count = count_of(weights) * logits.shape[:-2].numel()
         if isinstance(weights, LazyWeights) and ctx.count * max(logits.shape[-2:]) <= _KEPT and not options.chunk:
-            weights = weights.all()
+            weights = weights.all(logits.shape[-2])
         ctx.problem = targets, weights, attention, teacher, options
         if not targets.is_floating_point() and logits.device.type != "cpu":
             targets = as_probabilities(targets, logits.shape[-1], dtype=logits.dtype)  # a product repeats bit for bit

@@ -78,11 +78,11 @@ class LazyWeights(Options):
         if not callable(self.draw):
             raise TypeError(f"draw must be a function of a number of rows, got {self.draw!r}")
 
-    def all(self) -> Tensor:
+    def all(self, b: int | str = "b") -> Tensor:
         """Return all of them after all: (n, b), or (sets, n, b)."""
         if self.sets is None:
-            return self.rows(self.n)
-        return self.rows(self.sets * self.n).unflatten(0, (self.sets, self.n))
+            return self.rows(self.n, b)
+        return self.rows(self.sets * self.n, b).unflatten(0, (self.sets, self.n))
 
     def rows(self, count: int, b: int | str = "b") -> Tensor:
         """Return so many vectors over b examples that are drawn now, (count, b), the first few of them checked."""
