@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::torch")  # the compiler's own 
 def _traced(monkeypatch) -> None:
     """Trace the network as the compiler does, but leave out the minutes of making machine code."""
     torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
 def test_a_compiled_network_learns_what_the_plain_one_does_and_its_teachers_are_their_own():
