@@ -11,7 +11,7 @@ from rich.table import Table
 
 from multimix.lab.bench import BENCHES, HEADINGS, Comparison, Rates, Result, counted, grouped, measure, rates
 from multimix.lab.cli._parser import Options, Parser, at_least, output_file
-from multimix.lab.runs.environment import describe
+from multimix.lab.runs.environment import describe, keep_freed_memory
 
 OPTIONS: Options = {
     "suite": {"choices": list(BENCHES), "help": "what to measure"},
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> None:
     given = Parser(OPTIONS, prog="multimix bench", description=about).parse_args(arguments)
     device, usual = torch.device(given.device), torch.get_num_threads()
     threads = given.threads or sorted({1, usual} if given.device == "cpu" else {usual})
+    keep_freed_memory()  # as training does; the largest case would make every other one pay for fresh pages
     results: list[Result] = []
     machines: dict[int, Rates] = {}
     try:
