@@ -193,8 +193,8 @@ def test_several_labels_in_integers_are_refused_with_what_they_may_be(method):
 
 
 NEEDS = {
-    PuzzleMix: "^PuzzleMix's graph cut needs scipy, which is not installed: pip install scipy$",
-    CoMixup: "^Co-Mixup's search needs numpy, which is not installed: pip install numpy$",
+    PuzzleMix: "^PuzzleMix's graph cut needs scipy, which is not installed: pip install scipy(\n|$)",
+    CoMixup: "^Co-Mixup's search needs numpy, which is not installed: pip install numpy(\n|$)",
 }
 
 

@@ -25,7 +25,7 @@ class Without64(TorchDispatchMode):
 @pytest.fixture
 def narrow(monkeypatch):
     """Let the CPU pass for such a device."""
-    for module in ("_modules", "ops._transport"):
+    for module in ("_modules", "ops._transport", "methods._predict"):
         monkeypatch.setattr(f"multimix.{module}.widest", lambda device: ops.widest(torch.device("mps")))
 
 

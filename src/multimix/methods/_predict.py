@@ -22,6 +22,7 @@ from multimix.ops import (
     mix_pairs,
     objective_of,
     rows_of,
+    widest,
 )
 from multimix.protocols import Losses, Network, Teacher, check_network, encode, pool
 
@@ -53,7 +54,7 @@ class PairMixing(Mixing):
     ) -> None:
         """Take partners (b,) and the weight of the first of each pair: one for all, or one a pair (b,)."""
         self.partners, self.how, self.given = partners, how, given
-        self.lam = lam if isinstance(lam, Tensor) else torch.tensor(lam, dtype=torch.float64)
+        self.lam = lam if isinstance(lam, Tensor) else torch.tensor(lam, dtype=widest(partners.device))
 
     def mix(self, inputs: Tensor) -> Tensor:
         """Return the mixed inputs."""
