@@ -7,8 +7,6 @@ BIN := .venv/bin
 READY := .venv/.ready
 REPORTS := .stamps
 DEMO_METHODS := erm mixup cutmix manifold-mixup multimix dense-multimix distilled-multimix
-# 2 x 2 positions in the last two stages, not 4 x 4: about two thirds of a step's time.
-DEMO_NETWORK := --strides 1 2 2 1 --channels-last
 
 # One thread a worker: tests are small, and threads of several workers only get in each other's way.
 # A file's tests stay on one worker: what a file has trained or started for all of them is made once.
@@ -63,7 +61,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## Train every method on digits with three seeds, print the table, leave report.html (ARGS="--epochs 1")
 	@rm -rf demo report.html
-	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --jobs 2 --out demo $(DEMO_NETWORK) $(ARGS)
+	$(BIN)/multimix compare digits --methods $(DEMO_METHODS) --seeds 3 --jobs 2 --out demo $(ARGS)
 	@cp demo/report.html report.html
 	@echo "report: $(CURDIR)/report.html"
 
@@ -141,11 +139,11 @@ wheel: $(READY) ## Build the wheel and use it from an empty folder
 
 check: lint types layers test docs wheel ## Everything that has to pass
 
-bench: $(READY) ## Measure all that design and docs have a bar for (25 minutes on two quiet cores; make costs has the rest)
+bench: $(READY) ## Measure all that design and docs have a bar for (make costs has the rest)
 	@mkdir -p benchmarks
 	@for suite in $(BENCHES); do $(BIN)/multimix bench $$suite --out benchmarks/$$suite-cpu.jsonl || exit 1; done
 
-costs: $(READY) ## Run demo and test once each and write what they cost (15 minutes on two quiet cores)
+costs: $(READY) ## Run demo and test once each and write what they cost
 	$(BIN)/python scripts/costs.py --out benchmarks/commands.jsonl
 
 gpu: ## Tests, benches and five methods on a GPU, at most 8 minutes (DATA=npz:FILE; DEVICE=cpu SMALL=1: a try)

@@ -34,7 +34,7 @@ def cost(target: str) -> dict[str, float | int]:
 
 
 def main() -> int:
-    """Measure and write; a target that fails is said to have failed, and not written."""
+    """Measure and write; a target that fails is said to have failed, and only it is not written."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="file of records (JSON lines) to write")
     parser.add_argument("--targets", nargs="+", choices=BARS, default=list(BARS))
@@ -48,11 +48,11 @@ def main() -> int:
         if spent["exit_code"] == 0
     ]
     for target, spent in found.items():
-        print(f"make {target}: {spent['wall_seconds']:.0f} s, CPU {spent['cpu_seconds']:.0f} s, {spent['exit_code']=}")
-    if len(done) < len(found):
-        return 1
-    given.out.write_text("\n".join(done) + "\n", encoding="utf-8")
-    return 0
+        how = "done" if spent["exit_code"] == 0 else f"failed with {spent['exit_code']}"
+        print(f"make {target}: {how} in {spent['wall_seconds']:.0f} s, CPU {spent['cpu_seconds']:.0f} s")
+    if done:
+        given.out.write_text("\n".join(done) + "\n", encoding="utf-8")
+    return int(len(done) < len(found))
 
 
 if __name__ == "__main__":

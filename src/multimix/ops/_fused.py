@@ -98,11 +98,8 @@ class Fused(Function):
             tuples = _Tuples(rows, attention[:, at] if scaled and attention is not None else None)
             taught = None if teacher is None else tuples.mix(teacher[at]).softmax(-2)
             factor = None if whole is None else tuples.mix(whole)
-            inherited = tuples.mix(targets) if targets.is_floating_point() and gram is None else None
-            labels = None if targets.is_floating_point() else (targets, tuples.columns)
-            terms, error = _compare(
-                tuples.mix(shifted[at]), labels if inherited is None else inherited, factor, taught, options.gamma
-            )
+            inherited = None if by_gram else tuples.inherit(targets)
+            terms, error = _compare(tuples.mix(shifted[at]), inherited, factor, taught, options.gamma)
             sums.append(terms)
             gradient[at] += tuples.mix_back(error)
             if gram is not None:
@@ -110,9 +107,9 @@ class Fused(Function):
             if uneven is not None:
                 uneven[at] += spread(rows, None if centre is None else centre[at])
         if gram is not None:
-            inherited = _inherited(gram, targets, shifted)
-            gradient.sub_(inherited, alpha=1.0 if teacher is None else options.gamma)
-            sums.append((-(inherited * shifted).sum(), *(logits.new_zeros(()) for _ in sums[0][1:])))
+            together = _inherited(gram, targets, shifted)
+            gradient.sub_(together, alpha=1.0 if teacher is None else options.gamma)
+            sums.append((-(together * shifted).sum(), *(logits.new_zeros(()) for _ in sums[0][1:])))
         if uneven is not None:
             gradient = balance(gradient, gain_of(uneven / count_of(weights)) ** float(options.balanced), centre)
         ctx.save_for_backward(logits, gradient)
@@ -181,6 +178,10 @@ class _Tuples:
             return values.mT @ self.columns
         ratios, sums = self.scale
         return ((values * ratios).mT @ self.columns).div_(sums)
+
+    def inherit(self, targets: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return interpolated probabilities, (..., k, c), or class indices with the weights that they have."""
+        return self.mix(targets.to(self.columns.dtype)) if targets.is_floating_point() else (targets, self.columns)
 
     def mix_back(self, gradient: Tensor) -> Tensor:
         """Return the gradient on values, of one on what :meth:`mix` returned."""

@@ -24,7 +24,12 @@ def _traced(monkeypatch) -> None:
 
 def test_a_compiled_network_learns_what_the_plain_one_does_and_its_teachers_are_their_own():
     """A teacher copied after compiling would run the code, and so the weights, of the student."""
-    settings = {"method": SelfDistilled(MultiMix(tuples=20), momentum=0.5), "ema": 0.9, "train_size": 64, "epochs": 1}
+    settings = {
+        "method": SelfDistilled(MultiMix(tuples=20, impl="commuted"), momentum=0.5),
+        "ema": 0.9,
+        "train_size": 64,
+        "epochs": 1,
+    }
     splits = splits_of(tiny(**settings))
     with in_double():
         engine, plain = (Engine(tiny(compile=value, **settings), splits) for value in (True, False))
@@ -37,7 +42,7 @@ def test_a_compiled_network_learns_what_the_plain_one_does_and_its_teachers_are_
         engine.network.head.bias.sub_(1.0)
     compiled = train_all(engine)
     assert not any(torch.equal(teacher(view), said) for teacher, said in zip(teachers, start, strict=True))
-    assert compiled == pytest.approx(train_all(plain), rel=1e-7)  # forms of the loss round apart
+    assert compiled == pytest.approx(train_all(plain), rel=1e-10)
 
 
 def test_a_compiled_run_ends_in_a_folder_like_any_other(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from multimix.lab.detect.model import build_detector, detect_boxes, losses_of
 from multimix.lab.evaluate.detection import coco_metrics, require_coco, voc_metrics
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights, seed_everything
 from multimix.lab.runs.display import Display
-from multimix.lab.runs.environment import device_named
+from multimix.lab.runs.environment import device_named, keep_freed_memory
 from multimix.lab.runs.loop import Loop, Position, Task, go_on
 from multimix.lab.runs.optim import make_optimizer
 from multimix.lab.train import load_trained
@@ -58,6 +58,8 @@ class DetectEngine(Task):
     ) -> None:
         self.config, self.splits, self.at = config, splits, Position()
         self.device = device_named(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         seed_everything(config.seed)
         if network is None or config.init == "random":
             network = fresh_network(origin)

@@ -71,17 +71,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def device_named(name: str) -> torch.device:
-    """Return the device that a configuration names: auto, cpu, cuda or cuda:N; a CPU then keeps freed memory."""
+    """Return the device that a configuration names: auto, cpu, cuda or cuda:N."""
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
     there = torch.cuda.device_count()
     if kind == "cuda" and int(index or 0) >= there:
         raise ValueError(f"device {name!r} is not there: torch sees {there} CUDA device{'s' * (there != 1)}")
-    if kind == "cuda" or (kind == "auto" and there > 0):
-        return torch.device("cuda", int(index or 0))
-    keep_freed_memory()
-    return torch.device("cpu")
+    on_gpu = kind == "cuda" or (kind == "auto" and there > 0)
+    return torch.device("cuda", int(index or 0)) if on_gpu else torch.device("cpu")
 
 
 def keep_freed_memory() -> None:

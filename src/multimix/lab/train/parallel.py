@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
-from multimix.lab.runs.environment import device_named
+from multimix.lab.runs.environment import device_named, keep_freed_memory
 from multimix.lab.train.config import TrainConfig
 from multimix.protocols import Stateful
 
@@ -55,6 +55,8 @@ def make_fabric(config: TrainConfig, *, unused: bool = False) -> "Fabric":
     device = device_named(config.device)
     if config.precision == "16-mixed" and device.type == "cpu":
         raise ValueError("precision '16-mixed' needs a CUDA device; on a CPU use '32-true' or 'bf16-mixed'")
+    if device.type == "cpu":
+        keep_freed_memory()
     devices: Any = [device.index] if device.type == "cuda" else 1
     strategy: Strategy | str = "auto"
     if config.world_size > 1:
