@@ -34,7 +34,7 @@ def cost(target: str) -> dict[str, float | int]:
 
 
 def main() -> int:
-    """Measure and write; a target that fails is said to have failed, and only it is not written."""
+    """Measure and write, and keep the records of other targets; one that fails is said to have failed, and has none."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="file of records (JSON lines) to write")
     parser.add_argument("--targets", nargs="+", choices=BARS, default=list(BARS))
@@ -50,8 +50,9 @@ def main() -> int:
     for target, spent in found.items():
         how = "done" if spent["exit_code"] == 0 else f"failed with {spent['exit_code']}"
         print(f"make {target}: {how} in {spent['wall_seconds']:.0f} s, CPU {spent['cpu_seconds']:.0f} s")
-    if done:
-        given.out.write_text("\n".join(done) + "\n", encoding="utf-8")
+    before = given.out.read_text(encoding="utf-8").splitlines() if given.out.exists() else []
+    others = [line for line in before if json.loads(line)["command"].removeprefix("make ") not in found]
+    given.out.write_text("".join(f"{line}\n" for line in (*others, *done)), encoding="utf-8")
     return int(len(done) < len(found))
 
 

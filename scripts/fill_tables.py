@@ -54,7 +54,10 @@ def rendered(records: Path, words: dict[str, str]) -> str:
         writer = next(command for end, command in WRITERS.items() if records.name.endswith(end))
         return f"No record yet; {writer} writes one.\n"
     first = json.loads(records.read_text(encoding="utf-8").splitlines()[0])
-    kind = {"ratio": speed_table, "wall_seconds": costs_table, "theirs": agreement_table, "candidate": trials_table}
+    kind = {
+        **{"ratio": speed_table, "wall_seconds": costs_table, "parts": parts_table},
+        **{"theirs": agreement_table, "candidate": trials_table},
+    }
     for key, made in kind.items():
         if key in first:
             if words:
@@ -130,6 +133,23 @@ def costs_table(records: Path) -> str:
         lines.append(f"| `{row['command']}` | {row['wall_seconds']:.0f} | {row['cpu_seconds']:.0f} | {bar} | {met} |")
     where = {f"{row['device_name']}, {row['cpus']} cores, torch {row['torch']}, commit {row['commit']}" for row in rows}
     return "\n".join([*lines, "", f"Of {'; '.join(sorted(where))}."]) + "\n"
+
+
+def parts_table(records: Path) -> str:
+    """Return the shares of a step's CPU time that its parts take."""
+    rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    parts = list(rows[0]["parts"])
+    lines = [f"| what | step | CPU ms | {' | '.join(parts)} |", "| :--- | :--- | ---: |" + " ---: |" * len(parts)]
+    for row in rows:
+        what = ", ".join(f"{name} {value}" for name, value in row["shape"].items())
+        shares = (f"{share / row['cpu_seconds']:.1%}" if share else "" for share in row["parts"].values())
+        lines.append(f"| {what} | {row['case']} | {1e3 * row['cpu_seconds']:.0f} | {' | '.join(shares)} |")
+    where = {f"{row['device_name']}, torch {row['torch']}, commit {row['commit']}" for row in rows}
+    rounds = sorted({row["rounds"] for row in rows})
+    return (
+        "\n".join([*lines, "", f"Medians of {' and '.join(map(str, rounds))} steps, one thread; {'; '.join(where)}."])
+        + "\n"
+    )
 
 
 def agreement_table(records: Path) -> str:

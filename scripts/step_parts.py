@@ -1,9 +1,8 @@
-"""Measure where the CPU time of a training step goes, part by part, and print it as a table.
+"""Measure where the CPU time of a training step goes, part by part; ``make tables`` has the table.
 
 One thread, steps of every case in turn, medians; images are noise but for those of the digits. Run::
 
     python scripts/step_parts.py --out benchmarks/step-parts-cpu.jsonl
-    python scripts/step_parts.py --show benchmarks/step-parts-cpu.jsonl
 """
 
 import argparse
@@ -118,39 +117,19 @@ def measured(base: TrainConfig, rounds: int) -> Iterator[dict[str, Any]]:
         yield {"case": name, "shape": shape, "rounds": rounds, "cpu_seconds": total, "parts": parts}
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """Return records as tables in Markdown, one a shape: CPU milliseconds a step and the share of each part."""
-    lines: list[str] = []
-    for shape in {json.dumps(record["shape"]): None for record in records}:
-        rows = [record for record in records if json.dumps(record["shape"]) == shape]
-        parts = [part for part in PARTS if any(row["parts"][part] > 0 for row in rows)]
-        about = ", ".join(f"{name} {value}" for name, value in rows[0]["shape"].items())
-        lines += [f"CPU time of a step, {about}; medians of {rows[0]['rounds']} steps on one thread.", ""]
-        lines += [f"| step | ms | {' | '.join(parts)} |", "|---|---:|" + "---:|" * len(parts)]
-        for row in rows:
-            shares = (f"{row['parts'][part] / row['cpu_seconds']:.1%}" if row["parts"][part] else "–" for part in parts)
-            lines.append(f"| {row['case']} | {1e3 * row['cpu_seconds']:.0f} | {' | '.join(shares)} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    """Measure and write, or read; then show."""
+    """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--out", type=Path, help="file of records (JSON lines) to write")
-    what.add_argument("--show", type=Path, help="file of records to print")
+    parser.add_argument("--out", type=Path, required=True, help="file of records (JSON lines) to write")
     parser.add_argument("--rounds", type=int, default=7, help="steps at full width that count (default: 7)")
     given = parser.parse_args()
-    if given.out is not None:
-        torch.set_num_threads(1)
-        wide = TrainConfig(data="noise", width=64, optimizer=SGD(learning_rate=0.1), device="cpu")
-        narrow = replace(recipe_named("digits"), device="cpu")
-        where = describe(torch.device("cpu"))
-        about = {key: where[key] for key in ("device_name", "torch", "multimix", "commit", "date")}
-        found = [*measured(wide, given.rounds), *measured(narrow, 6 * given.rounds)]
-        given.out.write_text("".join(json.dumps({**record, **about}) + "\n" for record in found), encoding="utf-8")
-    print(table([json.loads(line) for line in (given.out or given.show).read_text(encoding="utf-8").splitlines()]))
+    torch.set_num_threads(1)
+    wide = TrainConfig(data="noise", width=64, optimizer=SGD(learning_rate=0.1), device="cpu")
+    narrow = replace(recipe_named("digits"), device="cpu")
+    where = describe(torch.device("cpu"))
+    about = {key: where[key] for key in ("device_name", "torch", "multimix", "commit", "date")}
+    found = [*measured(wide, given.rounds), *measured(narrow, 6 * given.rounds)]
+    given.out.write_text("".join(json.dumps({**record, **about}) + "\n" for record in found), encoding="utf-8")
 
 
 if __name__ == "__main__":
