@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multimix.distill import EMATeacher as EMATeacher
     from multimix.distill import SelfDistilled as SelfDistilled
     from multimix.integrations.loss import MultiMixLoss as MultiMixLoss
+    from multimix.lab.inference import load as load
     from multimix.methods import *  # noqa: F403
     from multimix.models import adapt as adapt
     from multimix.names import method_named as method_named
@@ -35,6 +36,7 @@ _ROOMS = ("distill", "integrations", "lab", "methods", "models", "names", "ops",
 _HOMES = {
     "MultiMixLoss": "integrations.loss",
     "adapt": "models",
+    "load": "lab.inference",
     "method_named": "names",
     **dict.fromkeys(("EMATeacher", "SelfDistilled"), "distill"),
     **dict.fromkeys(("Losses", "Method", "Network"), "protocols"),

@@ -23,6 +23,8 @@ COMMANDS = {
     "compare": "train several methods with several seeds and report",
     "report": "make one self-contained page of runs",
     "bench": "measure speed and memory",
+    "predict": "say what a finished run sees in images",
+    "export": "write a finished run for other programs: ONNX, torch.export, safetensors",
     "data": "say what a data set holds and how a folder is understood",
     "list": "name methods, recipes, data sets, models and suites",
 }

@@ -3,18 +3,22 @@
 import contextlib
 import io
 import re
+from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass, replace
 from typing import Any, TypeVar, cast
 
 import tyro
 
 from multimix.lab._code import find_made, program_of, split_reference
+from multimix.lab.cli.data import table
 from multimix.lab.recipes import recipe_named
+from multimix.lab.recipes._folder import for_data, is_own
 from multimix.lab.runs.codec import code_of, method_from
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig
 from multimix.lab.train.objective import OBJECTIVES
 
 T = TypeVar("T")
+Say = Callable[..., None]
 
 _CLASSES: dict[str, dict[str, Any]] = {
     field: {cls.__name__.lower(): cls for cls in classes}
@@ -29,11 +33,22 @@ _INSIDE = r"(?:method|first|then|methods\.\d+)"
 """Where the methods inside a method are: in its fields of these names."""
 
 
-def configured(recipe: str, method: str | None, arguments: list[str], *, prog: str) -> TrainConfig:
-    """Return a recipe's configuration with another method, if named, and its fields overridden by arguments."""
+def configured(
+    recipe: str, method: str | None, arguments: list[str], *, prog: str, say: Say = lambda *_: None
+) -> TrainConfig:
+    """Return a recipe's configuration with another method, if named, and its fields overridden by arguments.
+
+    ``say`` hears what a recipe that looks at data chose, and what the data hold.
+    """
     if split_reference(recipe):
         config, file = find_made(recipe, "recipe", TrainConfig)
         config = replace(config, recipe=file)
+    elif is_own(recipe):
+        config = TrainConfig(recipe="folder", data=recipe)
+        if not {"-h", "--help"} & set(arguments):
+            chosen = for_data(override(config, _without_method(arguments), prog=prog))
+            config = chosen.config
+            say(*(f"{recipe}: {reason}" for reason in chosen.reasons), *table(chosen.splits))
     else:
         config = recipe_named(recipe)
     if method is not None:
@@ -45,6 +60,11 @@ def configured(recipe: str, method: str | None, arguments: list[str], *, prog: s
     if inner:
         config = replace(config, method=_override_inside(config.method, inner["method"], prog=prog))
     return override(config, outer, prog=prog)
+
+
+def _without_method(arguments: list[str]) -> list[str]:
+    """Return arguments without those of fields of the method, which is not chosen yet."""
+    return _parted(arguments, r"--(method)\.(.+)")[0]
 
 
 def override(value: T, arguments: list[str], *, prog: str) -> T:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -88,6 +89,12 @@ def run_arguments(
     if given.recipe is None:
         raise ValueError(f"which recipe? {', '.join(recipes)}, or --resume RUN")
     return given, rest
+
+
+def told(*lines: str, quiet: bool = False) -> None:
+    """Print lines beside the result, to the error stream, unless they are not wanted."""
+    if lines and not quiet:
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 def run_folder(given: Any, default: str, recipe: str, config: Any) -> Path:

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from multimix.lab._code import Reference, find_made, split_reference
 from multimix.lab._paths import expanded
 from multimix.lab.about import judged_by
-from multimix.lab.cli._arguments import configured, override
-from multimix.lab.cli._parser import Options, Parser, at_least
+from multimix.lab.cli._arguments import Say, configured, override
+from multimix.lab.cli._parser import Options, Parser, at_least, told
 from multimix.lab.cli.report import Tables, reference, report
 from multimix.lab.recipes import RECIPES, Study, recipe_named
+from multimix.lab.recipes._folder import is_own
 from multimix.lab.runs.files import replacing
 from multimix.lab.runs.folder import keep_code
 from multimix.lab.train import TrainConfig, to_json
@@ -23,7 +25,10 @@ _JOBS_ON_SLURM = 16
 USAGE = """multimix compare RECIPE --methods NAME ... [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]
        multimix compare STUDY.py[:NAME] [--arms NAME ...] [--seeds N] [--jobs N] [--out FOLDER] [--FIELD VALUE ...]"""
 OPTIONS: Options = {
-    "recipe": {"help": f"{', '.join(RECIPES)}; or FILE.py[:NAME], which with --methods holds a recipe, else a study"},
+    "recipe": {
+        "help": f"{', '.join(RECIPES)}, folder:PATH, npz:PATH;"
+        " or FILE.py[:NAME], which with --methods holds a recipe, else a study"
+    },
     "--methods": {"nargs": "+", "metavar": "NAME", "help": "see multimix list, or all; or FILE.py[:CLASS]"},
     "--arms": {"nargs": "+", "metavar": "NAME", "help": "arms of a study (default: all of them)"},
     "--seeds": {"type": at_least(1), "help": "runs a method, with seeds 0, 1, ... (default: 3, or the study's)"},
@@ -63,7 +68,7 @@ def main(arguments: list[str]) -> None:
     elif given.arms is not None:
         raise ValueError("--arms names arms of a study, which is a file: multimix compare STUDY.py --arms NAME ...")
     else:
-        study = _of_recipe(given.recipe, given.methods, rest)
+        study = _of_recipe(given.recipe, given.methods, rest, say=partial(told, quiet=given.quiet))
     out = given.out or out
     jobs = given.jobs or (_JOBS_ON_SLURM if given.launcher == "slurm" else jobs)
     passed = {name: vars(given)[name] for name in ("launcher", "retries", "extend", "quiet", "slurm")}
@@ -97,13 +102,17 @@ def _of_study(text: str, labels: list[str] | None, rest: list[str]) -> tuple[Stu
     return replace(study, arms={label: study.arms[label] for label in labels}, against=against), file
 
 
-def _of_recipe(name: str, methods: list[str] | None, rest: list[str]) -> Study:
+def _of_recipe(name: str, methods: list[str] | None, rest: list[str], *, say: Say) -> Study:
     """Return methods by one recipe as a study without candidates."""
     if methods is None:
-        recipe_named(name)  # who forgot the options of a recipe hears of that, who mistook its name of its name
+        if not is_own(name):
+            recipe_named(name)  # who forgot the options of a recipe hears of that, who mistook its name of its name
         raise ValueError("the following arguments are required: --methods; see multimix compare --help")
     names = dict.fromkeys(METHOD_NAMES if methods == ["all"] else methods)
-    plans = [configured(name, method, rest, prog=f"multimix compare {name}") for method in names]
+    prog = f"multimix compare {name}"
+    first, *others = names
+    plans = [configured(name, first, rest, prog=prog, say=say)]
+    plans += [configured(name, method, rest, prog=prog) for method in others]
     arms: dict[str, tuple[TrainConfig, ...]] = {plan.title: (plan,) for plan in plans}
     if len(arms) < len(plans):
         raise ValueError("methods are told apart by their labels, so --label does not go with several of them")

@@ -15,7 +15,10 @@ def main(arguments: list[str]) -> None:
     parser.parse_args(arguments)
     tables = {
         "methods (each also as distilled-NAME; or FILE.py:CLASS)": {name: about_method(name) for name in METHOD_NAMES},
-        "recipes (or FILE.py:FUNCTION)": {name: _first_line(recipe) for name, recipe in RECIPES.items()},
+        "recipes (or FILE.py:FUNCTION)": {
+            **{name: _first_line(recipe) for name, recipe in RECIPES.items()},
+            "folder:PATH, npz:PATH": "images of your own: looks at them and says what it chooses.",
+        },
         "detection recipes": {name: _first_line(recipe) for name, recipe in DETECTION_RECIPES.items()},
         "data sets (or FILE.py:FUNCTION)": dict.fromkeys(DATASETS, ""),
         "models": dict.fromkeys((*MODELS, "timm:NAME", "torchvision:NAME"), ""),

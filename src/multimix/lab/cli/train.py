@@ -1,12 +1,15 @@
 """``multimix train``."""
 
 import re
+from functools import partial
+from pathlib import Path
 
 from multimix.lab._code import split_reference
 from multimix.lab.about import SUITES
 from multimix.lab.cli._arguments import configured
-from multimix.lab.cli._parser import Options, at_least, run_arguments, run_folder
+from multimix.lab.cli._parser import Options, at_least, run_arguments, run_folder, told
 from multimix.lab.recipes import RECIPES
+from multimix.lab.recipes._folder import is_own
 from multimix.lab.report import page, read_run
 from multimix.lab.runs.processes import is_main_process
 from multimix.lab.train import resume, train
@@ -15,8 +18,9 @@ from multimix.lab.train.folder import RunFolder
 USAGE = """multimix train RECIPE [--method NAME] [--name RUN] [--out FOLDER] [--FIELD VALUE ...]
        multimix train --resume RUN [--data DATA] [--root FOLDER] [--epochs N] [--trust-code | --method FILE.py]
 
-RECIPE and NAME may be FILE.py or FILE.py:NAME, a file of your own; so may --data. With --resume, --data says where the
-run's data are now, --epochs takes it further, and --trust-code runs the Python files that it keeps."""
+RECIPE may be folder:PATH or npz:PATH: images of your own are looked at, and what is chosen for them is said. RECIPE and
+NAME may be FILE.py or FILE.py:NAME, a file of your own; so may --data. With --resume, --data says where the run's data
+are now, --epochs takes it further, and --trust-code runs the Python files that it keeps."""
 OPTIONS: Options = {"--method": {"help": "another method than the recipe's (see multimix list)"}}
 RESUMED: Options = {
     "--data": {"help": "where the run's data are now"},
@@ -39,8 +43,10 @@ def main(arguments: list[str]) -> None:
         trusted = given.trust_code or RunFolder(given.resume).holds_code(given.method)
         run = resume(given.resume, trust_code=trusted, **passed)
     else:
-        config = configured(given.recipe, given.method, rest, prog=f"multimix train {given.recipe}")
-        recipe = re.sub(r"\.py:?", "-", config.recipe).strip("-")
+        say = partial(told, quiet=given.quiet or not is_main_process())
+        config = configured(given.recipe, given.method, rest, prog=f"multimix train {given.recipe}", say=say)
+        own = Path(config.data.partition(":")[2]).stem or "folder"
+        recipe = own if is_own(given.recipe) else re.sub(r"\.py:?", "-", config.recipe).strip("-")
         run = train(config, run_folder(given, "runs", recipe, config), quiet=given.quiet)
     if not is_main_process():
         return

@@ -52,6 +52,18 @@ def read_image(path: str, *, upright: bool = True) -> Image.Image:
     return _opened(path, partial(_upright_rgb, upright=upright))
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image that is open already as :func:`read_image` does.
+
+    Raises:
+        UnreadableError: Likewise.
+    """
+    try:
+        return _upright_rgb(image, upright=True)
+    except _DAMAGED as error:
+        raise UnreadableError(f"the image cannot be read: {one_line(error)}") from error
+
+
 def upright_size(path: str) -> tuple[int, int]:
     """Return an image's width and height as :func:`read_image` gives them, of which only the header is read."""
 

@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 from multimix.lab.recipes.study import Study as Study
@@ -40,7 +41,8 @@ class Recipes(dict[str, Callable[[], T]]):
         plain = name.lower().replace("_", "-")
         if plain in self:
             return self[plain]()
-        near = difflib.get_close_matches(plain, self, n=2)
+        own = ["folder:PATH"] if plain == "folder" else [f"folder:{name}"] if Path(name).is_dir() else []
+        near = own or difflib.get_close_matches(plain, self, n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ";"
         raise ValueError(f"unknown {self.what} {name!r}{hint} known are {', '.join(self)}")
 

@@ -1,14 +1,15 @@
 """The folder of a training run, and what its network knows of the data."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multimix import ops
 from multimix.lab._code import Code, digests
-from multimix.lab.data import Splits, classes_told, difference, identity
+from multimix.lab.data import Files, Splits, classes_told, difference, identity
+from multimix.lab.data._files import EVALUATION_RATIO, SMALL_SIDE
 from multimix.lab.runs.codec import code_of, from_json
 from multimix.lab.runs.folder import Folder, describe_config
 from multimix.lab.train.config import TrainConfig
@@ -23,11 +24,21 @@ class Facts:
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    ratio: float = 1.0
+    """Of the scaled shorter side of an image to the centre square that is cut out of it."""
 
     @classmethod
     def of(cls, splits: Splits) -> "Facts":
         """Return those of a data set."""
-        return cls(splits.classes, splits.shape, splits.mean, splits.std)
+        ratio = EVALUATION_RATIO if isinstance(splits.train, Files) else 1.0
+        return cls(splits.classes, splits.shape, splits.mean, splits.std, ratio)
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any]) -> "Facts":
+        """Return those that a run wrote down; an old one did so without the ratio, which its size tells as a rule."""
+        ratio = EVALUATION_RATIO if max(written["shape"][1:]) > SMALL_SIDE else 1.0
+        rows = {name: tuple(value) for name, value in written.items() if name != "ratio"}
+        return cls(**rows, ratio=written.get("ratio", ratio))
 
     def check(self, splits: Splits) -> None:
         """Raise ValueError unless a data set has the classes and the images that the network was trained for."""
@@ -67,7 +78,7 @@ class RunFolder(Folder):
         """Return what the run's network knows of its data; None of a run that did not write it down."""
         with self.reading() as whole:
             given = whole.get("trained_on")
-            return None if given is None else Facts(**{name: tuple(value) for name, value in given.items()})
+            return None if given is None else Facts.read(given)
 
     def read_objective(self) -> ops.CrossEntropy | ops.BinaryCrossEntropy:
         """Return what the run's network is trained for; cross-entropy of a run that did not write it down."""

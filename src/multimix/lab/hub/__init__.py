@@ -1,7 +1,6 @@
 """Trained networks in folders that Hugging Face's hub understands: safetensors, a JSON file and a model card."""
 
 import json
-import math
 import re
 import shutil
 import warnings
@@ -10,14 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import jinja2
 from torch import nn
 
 from multimix import __version__
 from multimix._declared import check
 from multimix._optional import require
 from multimix.lab._paths import expanded
-from multimix.lab.about import SUITES, metrics_of
+from multimix.lab.hub._card import Record, card_of, records_of
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights
 from multimix.lab.runs.codec import from_json, register, to_json
 from multimix.lab.train import load_trained
@@ -26,8 +24,6 @@ from multimix.lab.train.objective import OBJECTIVES, in_numbers
 from multimix.models import build
 from multimix.ops import BinaryCrossEntropy, Objective, SquaredError, objective_of
 from multimix.protocols import Network
-
-Record = dict[str, Any]
 
 register(SquaredError)
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
@@ -56,16 +52,21 @@ def save_pretrained(
         ValueError: If ``config`` builds another network, or a record has no finite metric.
         TypeError: If an argument is of another kind.
     """
-    target, records = expanded(folder), _records(record)
+    return _save(source, expanded(folder), record, config, ".")
+
+
+def _save(source: Any, target: Path, record: Any, config: Mapping[str, Any] | None, place: str) -> Path:
+    """Write a network to a folder, which the model card calls ``place``."""
+    records = records_of(record)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"folder {target} exists and is not empty")
     if isinstance(source, (str, Path)):
         if config is not None:
             raise ValueError("config must be left out: a run has its own")
-        return _save_run(RunFolder(expanded(source)), target, records)
+        return _save_run(RunFolder(expanded(source)), target, records, place)
     if not isinstance(source, nn.Module):
         raise TypeError(f"source must be a network or the folder of a run, got {type(source).__name__}")
-    return _save_network(source, target, records, config)
+    return _save_network(source, target, records, config, place)
 
 
 def push_to_hub(
@@ -100,7 +101,7 @@ def push_to_hub(
     if api is None:
         api = require("huggingface_hub", by="the hub").HfApi()
     with TemporaryDirectory() as place:
-        folder = save_pretrained(source, Path(place) / "model", record=record, config=config)
+        folder = _save(source, Path(place) / "model", record, config, repo_id)
         api.create_repo(repo_id, private=private, exist_ok=True)
         return api.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message=message)
 
@@ -126,7 +127,7 @@ def load_pretrained(
     folder = _folder(source, revision)
     weights, found = _own_file(folder, _WEIGHTS), _read(folder)
     trained_on, config = found.get("trained_on"), found.get("network")
-    facts = Facts(**{name: tuple(value) for name, value in trained_on.items()}) if trained_on else None
+    facts = Facts.read(trained_on) if trained_on else None
     if network is None and "config" in found:
         if facts is None:
             raise ValueError(f"{folder / _CONFIG} must say what the run was trained on, and has no trained_on")
@@ -142,7 +143,7 @@ def load_pretrained(
     return cast("Network", module.to(device)), facts
 
 
-def _save_run(run: RunFolder, target: Path, records: list[Record]) -> Path:
+def _save_run(run: RunFolder, target: Path, records: list[Record], place: str) -> Path:
     network, facts = load_trained(run.path, device="cpu")
     settings = run.read_config()
     found = json.loads(run.config_file.read_text(encoding="utf-8"))
@@ -150,7 +151,7 @@ def _save_run(run: RunFolder, target: Path, records: list[Record]) -> Path:
     data = f"{kind}:{Path(path).name}" if path else kind
     found.pop("data", None)
     found["config"] |= {"data": data, "root": "data"}  # where data lay on this machine is nobody's business
-    found["trained_on"] = {name: list(value) for name, value in vars(facts).items()}
+    found["trained_on"] = vars(facts)
     several = isinstance(run.read_objective(), BinaryCrossEntropy)
     rows = {
         "network": settings.model,
@@ -166,11 +167,13 @@ def _save_run(run: RunFolder, target: Path, records: list[Record]) -> Path:
     tested = {"weights": digest(run.weights), "suite": "accuracy"}
     own = [event for event in run.metrics.read("test") if tested.items() <= event.items()]
     name = f"{settings.model} trained with {settings.title}"
-    card = _card(name, records or _records(own), rows=rows, result="network, facts", network=False, data=data)
+    card = card_of(name, records or records_of(own), data=data, rows=rows, facts=facts, network=False, place=place)
     return _write(cast("nn.Module", network), target, found, card)
 
 
-def _save_network(network: nn.Module, target: Path, records: list[Record], config: Mapping[str, Any] | None) -> Path:
+def _save_network(
+    network: nn.Module, target: Path, records: list[Record], config: Mapping[str, Any] | None, place: str
+) -> Path:
     if config is None:
         rows = {"network": type(getattr(network, "model", network)).__name__}
     else:
@@ -181,7 +184,7 @@ def _save_network(network: nn.Module, target: Path, records: list[Record], confi
         rows = {"network": config["name"], **{key: value for key, value in config.items() if key != "name"}}
     data = next((str(record["data"]) for record in records if record.get("data")), None)
     name = f"{rows['network']} trained with MultiMix"
-    card = _card(name, records, rows=rows, result="network, _", network=config is None, data=data)
+    card = card_of(name, records, data=data, rows=rows, facts=None, network=config is None, place=place)
     found = {"multimix": __version__, "network": config and dict(config), "objective": _written(objective_of(network))}
     return _write(network, target, found, card)
 
@@ -282,106 +285,3 @@ def _check_model_name(name: object) -> None:
     """Refuse names that would make a library fetch or open something by them."""
     if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
         raise ValueError(f"the model's name must be a plain one, timm:NAME or torchvision:NAME, got {name!r}")
-
-
-def _records(record: Any) -> list[Record]:
-    """Return one or several records as a list; those of the form (metric, value) by the metric's name."""
-    if record is None:
-        return []
-    several = [record] if isinstance(record, Mapping) else record
-    if not isinstance(several, list | tuple) or not all(isinstance(item, Mapping) for item in several):
-        raise TypeError(f"record must be a mapping or a list of them, got {type(record).__name__}")
-    found = []
-    for item in map(dict, several):
-        if "metric" in item and "value" in item:
-            item = {str(item.pop("metric")): item.pop("value"), **item}
-        found.append(item)
-        if not metrics_of(item):
-            raise ValueError(f"record must hold a metric such as accuracy, got only {', '.join(item) or 'nothing'}")
-        for name, value in metrics_of(item).items():
-            if not math.isfinite(value):
-                raise ValueError(f"record must hold finite numbers, got {name} = {value}")
-    return found
-
-
-_SHOWN = ("seed", "n", "examples", "epoch", "device", "torch", "commit", "date")
-"""What a measurement depends on: a column of the card for each."""
-_PERCENT = {metric.name for suite in SUITES.values() for metric in suite.metrics if metric.unit == "%"}
-_TEMPLATE = """\
----
-library_name: multimix
-pipeline_tag: image-classification
-tags: [multimix, mixup, pytorch, image-classification]
-{% if measured %}
-model-index:
-- name: {{ name | tojson }}
-  results:
-{% for metric, value, record, about in measured %}
-  - task: {type: image-classification}
-    dataset:
-      name: {{ data | tojson }}
-      type: {{ data | tojson }}
-      split: {{ record.split | default("test") | tojson }}
-    metrics: [{type: {{ metric | tojson }}, value: {{ value | tojson }}}]
-{% endfor %}
-{% endif %}
----
-
-# {{ name | cell }}
-
-Weights of a network trained with MultiMix, a library of mixup methods for PyTorch.
-
-| | |
-| :--- | :--- |
-{% for key, value in rows.items() if value is not none %}
-| {{ key }} | {{ value | cell }} |
-{% endfor %}
-
-## Measured
-
-{% if measured %}
-| Metric | Value | {{ shown | join(" | ") }} |
-| :--- | ---: |{{ " :--- |" * shown | length }}
-{% for metric, value, record, about in measured %}
-| {{ metric | cell }} | {{ value | number(metric) }} | {{ about | join(" | ") }} |
-{% endfor %}
-{% else %}
-No record of a measurement came with these weights, so there are no numbers here.
-{% endif %}
-
-## Use
-
-```python
-from multimix.integrations import load_pretrained
-{% if network %}
-
-net = ...  # the same network, with any weights
-{% endif %}
-{{ result }} = load_pretrained("owner/name"{{ ", network=net" if network }})
-logits = network(images)
-```
-
-The weights are in safetensors; nothing in this repository is a pickle or is run when they are loaded.
-"""
-
-
-def _card(name: str, records: list[Record], *, rows: Record, result: str, network: bool, data: str | None) -> str:
-    """Return the text of a README.md, after metadata for the hub, of which JSON's texts are YAML's, too."""
-    measured = []
-    for record in records:
-        known = {"n": 1 if "seed" in record else None, "epoch": record.get("epochs"), **record}
-        about = ["not recorded" if known.get(name) is None else _cell(known[name]) for name in _SHOWN]
-        measured += [(metric, value, record, about) for metric, value in metrics_of(record).items()]
-    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"cell": _cell, "number": _number}
-    fields = {"measured": measured, "rows": rows, "shown": _SHOWN, "result": result, "network": network}
-    return environment.from_string(_TEMPLATE).render(name=name, data=data or "unknown", **fields)
-
-
-def _cell(value: Any) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _number(value: float, metric: str) -> str:
-    percent = metric.rpartition("/")[2] in _PERCENT and 0 <= value <= 1
-    return f"{100 * value:.2f} %" if percent else f"{value:.4g}"

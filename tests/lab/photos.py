@@ -1,0 +1,26 @@
+"""Photos of three colours, in many shapes and formats, for who has a folder of images."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLOURS = {"blue": (30, 40, 200), "green": (20, 170, 60), "red": (210, 30, 40)}
+
+
+def photos(folder: Path, each: int = 12, side: int = 40) -> Path:
+    """Write photos of every colour, noisy, of many shapes, as JPEG and PNG, one of them lying on its side."""
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            height, width = rng.integers(side, 2 * side, 2)
+            pixels = np.clip(rng.normal(colour, 30, (height, width, 3)), 0, 255).astype(np.uint8)
+            image = Image.fromarray(pixels)
+            if number % 3:
+                exif = Image.Exif()
+                exif[274] = 6 if number == 1 else 1
+                image.save(folder / name / f"{number}.jpg", exif=exif)
+            else:
+                image.save(folder / name / f"{number}.png")
+    return folder
