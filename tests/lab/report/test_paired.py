@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from multimix.lab.report import paired, paired_table, summarise
+from multimix.lab.report._paired import verdict
 from report.test_tables import cells_of, record, three
 
 
@@ -191,3 +192,58 @@ def test_runs_of_different_length_are_paired_where_asked_for():
     text = paired_table(summarise(rows, any_length=True), "erm")
     assert "9 to 20 epochs: difference to erm (20 epochs) with the same seed" in text
     assert "| puzzlemix (9 epochs) |" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "against", "said"),
+    [
+        (
+            FOUR,
+            None,
+            [
+                "up is 2.00 points above erm (95 % interval +1.75 to +2.25 over 3 paired seeds).",
+                "down is 2.00 points below erm (95 % interval -2.25 to -1.75 over 3 paired seeds).",
+                "either is not told apart from erm (0.00 points, 95 % interval -9.94 to +9.94 over 3 paired seeds).",
+                "Accuracy on the test split, seed by seed; intervals are Student's t, not corrected for the 3 "
+                "comparisons, and speak of other seeds, not of other images or settings.",
+            ],
+        ),
+        (FOUR[:6], "up", ["erm is 2.00 points below up (95 % interval -2.25 to -1.75 over 3 paired seeds)."]),
+        (
+            [*three(0.9, 0.8, label="b"), *three(0.95, 0.85, label="a")],
+            None,
+            ["a differs from b by +5.00 points in each of 2 seeds alike, which makes no interval."],
+        ),
+        (
+            [*FOUR[:6], *three(0.9, label="one"), *three(0.9, math.nan, label="bad")],
+            "erm",
+            [
+                "up is 2.00 points above erm (95 % interval +1.75 to +2.25 over 3 paired seeds).",
+                "one cannot be compared with erm: they share 1 seed.",
+                "bad cannot be compared with erm: a value is not finite.",
+            ],
+        ),
+        (
+            [*three(0.9, label="a"), *three(0.8, label="b")],
+            None,
+            ["No verdict: one seed a method says nothing of how much results vary from seed to seed."],
+        ),
+        (
+            [*three(0.9, 0.8, label="a"), *three(0.9, label="b")],
+            None,
+            ["No verdict: no other method shares two seeds with a."],
+        ),
+        (
+            [*three(0.9, 0.8, label="a"), *three(0.9, 0.8, label="b", settings={"examples": 9})],
+            None,
+            ["No verdict, as methods were not measured alike: rows differ in examples."],
+        ),
+        (FOUR[:3], None, []),
+        (FOUR[-6:], None, []),
+    ],
+    ids=["three", "against", "equal", "few", "one seed", "unshared", "unlike", "alone", "unjudged"],
+)
+def test_a_verdict_in_words_claims_no_more_than_the_intervals(rows, against, said):
+    found = verdict(compared(rows), against)
+    assert found[: len(said)] == said
+    assert len(found) <= len(said) + 1

@@ -1,6 +1,6 @@
 """What is said of clean accuracy."""
 
-from multimix.lab.about.kinds import Description, Metric, percent
+from multimix.lab.about.kinds import Confusion, Description, Gallery, Metric, PerClass, percent
 
 ABOUT = Description(
     title="Accuracy",
@@ -30,6 +30,12 @@ ABOUT = Description(
         ),
         percent("exact_match", "Exact match", "Share of images of which every label is right.", "higher"),
         Metric("bce", "BCE", "Binary cross-entropy (in nats), mean over images and labels.", "lower", 3),
+    ),
+    figures=(
+        PerClass("accuracy", "Accuracy"),
+        PerClass("average_precision", "Average precision", "Of several labels an image there is no confusion matrix."),
+        Confusion(),
+        Gallery("the most confident mistakes"),
     ),
     words={"erm": "ERM"},
 )

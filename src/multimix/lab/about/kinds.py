@@ -145,6 +145,31 @@ class Histogram(Figure):
 
 
 @dataclass(frozen=True)
+class PerClass(Figure):
+    """A share of every class under ``key``, a line a class and a mark a method; ``note`` is said below."""
+
+    key: str
+    title: str
+    note: str = ""
+    _keys = "classes {key}"
+
+
+@dataclass(frozen=True)
+class Confusion(Figure):
+    """How often images of one class are taken for another, as counts of pairs, one figure a method."""
+
+    _keys = "classes true predicted count"
+
+
+@dataclass(frozen=True)
+class Gallery(Figure):
+    """PNG pictures as base64 text with true class, predicted class and its probability, one figure a method."""
+
+    title: str
+    _keys = "pictures names true predicted probability"
+
+
+@dataclass(frozen=True)
 class Description:
     """Everything that is said of a suite, in any place: command line, records and report take it from here."""
 

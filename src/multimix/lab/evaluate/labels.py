@@ -1,6 +1,7 @@
 """What is measured where an image may have several labels, or none."""
 
 from collections.abc import Iterator
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -22,8 +23,6 @@ def label_metrics(logits: Float[Tensor, "n k"], labels: Float[Tensor, "n k"]) ->
     Raises:
         ValueError: If logits are NaN, or labels are not 0 or 1 for each of them.
     """
-    from sklearn.metrics import average_precision_score
-
     check_tensors(logits=logits, labels=labels)
     if logits.ndim != 2 or not logits.numel() or logits.isnan().any():
         raise ValueError(f"logits must be (n, k) with n and k at least 1, and not NaN, got {tuple(logits.shape)}")
@@ -32,11 +31,18 @@ def label_metrics(logits: Float[Tensor, "n k"], labels: Float[Tensor, "n k"]) ->
     scores, predicted, truth = logits.detach().double(), logits > 0, labels > 0
     had = truth.any(0)
     if had.any():
-        # A threshold below all finite scores for a label that is ruled out, as scikit-learn takes finite ones only.
-        ranked = np.nan_to_num(scores[:, had].numpy(), neginf=np.finfo(np.float64).min)
-        precision = average_precision_score(truth[:, had].numpy(), ranked, average=None)
-        yield "mean_average_precision", float(np.mean(precision))
+        yield "mean_average_precision", fmean(value for value in label_precision(logits, labels) if value is not None)
         both, either = (predicted & truth).sum(0), predicted.sum(0) + truth.sum(0)
         yield "macro_f1", mean(2 * both[had].double() / either[had])
     yield "exact_match", mean((predicted == truth).all(1))
     yield "bce", mean(torch.where(truth, softplus(-scores), softplus(scores)))
+
+
+def label_precision(logits: Float[Tensor, "n k"], labels: Float[Tensor, "n k"]) -> list[float | None]:
+    """Return the average precision of each label; None of one that no example has."""
+    from sklearn.metrics import average_precision_score
+
+    # A threshold below all finite scores for a label that is ruled out, as scikit-learn takes finite ones only.
+    ranked = np.nan_to_num(logits.detach().double().numpy(), neginf=np.finfo(np.float64).min)
+    pairs = zip((labels > 0).numpy().T, ranked.T, strict=True)
+    return [float(average_precision_score(truth, own)) if truth.any() else None for truth, own in pairs]

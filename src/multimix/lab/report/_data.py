@@ -1,5 +1,6 @@
 """What suites left for their figures, read with care: it may be of another version, or damaged."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ def counts(data: Data, key: str, size: int) -> np.ndarray:
     if not (np.isfinite(found) & (found >= 0)).all():
         raise ValueError(f"{key}: expected numbers of at least 0, got {found.tolist()!r:.60}")
     return found
+
+
+def class_numbers(data: Data, key: str, *shape: int, below: float = math.inf) -> np.ndarray:
+    """Return numbers of classes."""
+    found = numbers(data, key, *shape)
+    if not all(own.is_integer() and 0 <= own < below for own in found.tolist()):
+        raise ValueError(f"{key}: expected numbers of classes, got {found.tolist()!r:.60}")
+    return found.astype(int)
 
 
 def texts(data: Data, key: str) -> list[str]:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from multimix.lab.about import is_number
 from multimix.lab.report._records import Cell, Comparison, row_names
 from multimix.lab.report._runs import Run
-from multimix.lab.report._words import clean, decimals, metric, shortened, spanned
+from multimix.lab.report._words import clean, counted, decimals, metric, shortened, spanned
 
 Axes = Any  # matplotlib's, which loads only when something is drawn
 
@@ -67,6 +67,26 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Shot:
+    """One picture, and its words."""
+
+    source: str  # a data URI
+    width: int
+    height: int
+    alt: str
+    words: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Pictures side by side, and their words."""
+
+    pictures: tuple[Shot, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
 class Line:
     """One method's values at the ascending places that all of its seeds have, one value a seed."""
 
@@ -99,6 +119,14 @@ class Drawn:
     def one_of(self) -> str:
         """Say in a caption that the lowest seed is shown, where there are several."""
         return f" Seed {self.seeds[0][0]} of {len(self.seeds)} seeds." if len(self.seeds) > 1 else ""
+
+    def pooled(self, seeds: int) -> str:
+        """Say in a caption how many seeds are drawn as one, where there are several."""
+        return f", {counted(seeds, 'seed')} pooled{self.of_all(seeds)}" if len(self.seeds) > 1 else ""
+
+    def of_all(self, seeds: int) -> str:
+        """Say behind a number of seeds that others are left out, where they are."""
+        return f" of {len(self.seeds)}, as the others were measured otherwise" if seeds < len(self.seeds) else ""
 
 
 def learning_curves(runs: Sequence[Run], metric_name: str = "validation_accuracy") -> Figure | None:
@@ -199,12 +227,17 @@ def _paint_dots(axes: Axes, rows: Sequence[tuple[str, Cell]], quantity: str) -> 
         axes.plot([cell.mean], [index], color=INK, marker="|", markersize=13, markeredgewidth=1.8, linestyle="none")
         dots = {**style, "linestyle": "none", "markersize": 5.5, "alpha": 0.85}
         axes.plot(cell.values, [index] * cell.n, **dots, **edge)
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=shortened(quantity, 40))
-    axes.locator_params(axis="x", nbins=5)
     axes.grid(visible=False, axis="y")
+    name_lines(axes, [name for name, _ in rows], quantity)
+
+
+def name_lines(axes: Axes, names: Sequence[str], quantity: str) -> None:
+    """Let every line from the top have a name, and values lie along it."""
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=shortened(quantity, 40))
+    axes.locator_params(axis="x", nbins=5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_yticks(range(len(rows)), [shortened(name, 24) for name, _ in rows])
+    axes.set_yticks(range(len(names)), [shortened(name, 24) for name in names])
 
 
 def look(index: int) -> dict[str, Any]:
@@ -247,7 +280,12 @@ def seeds_in_words(lines: Sequence[Line]) -> str:
 
 def legend_height(names: Sequence[str]) -> float:
     """Return the inches that lines with a legend of these names need."""
-    return 3.2 + 0.22 * math.ceil(len(names) / _columns(names))
+    return 3.2 + 0.22 * legend_lines(names)
+
+
+def legend_lines(names: Sequence[str]) -> int:
+    """Return how many lines a legend of names takes."""
+    return math.ceil(len(names) / _columns(names))
 
 
 def _columns(names: Sequence[str]) -> int:

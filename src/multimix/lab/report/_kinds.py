@@ -9,9 +9,20 @@ from typing import Any
 import numpy as np
 
 from multimix.lab.about import SUITES
-from multimix.lab.about.kinds import Curve, HeatMap, Histogram, Reliability, Scatter, Scores
+from multimix.lab.about.kinds import (
+    Confusion,
+    Curve,
+    Gallery,
+    HeatMap,
+    Histogram,
+    PerClass,
+    Reliability,
+    Scatter,
+    Scores,
+)
 from multimix.lab.about.kinds import Figure as Kind
-from multimix.lab.report._data import Data, alike, bins, counts, mean, numbers, shares, texts
+from multimix.lab.report._classes import confusions, galleries, per_class
+from multimix.lab.report._data import Data, alike, bins, class_numbers, counts, mean, numbers, shares, texts
 from multimix.lab.report._figures import (
     COLORS,
     INK,
@@ -21,6 +32,7 @@ from multimix.lab.report._figures import (
     Drawn,
     Figure,
     Line,
+    Shots,
     add_legend,
     draw,
     draw_lines,
@@ -32,7 +44,7 @@ from multimix.lab.report._figures import (
 from multimix.lab.report._records import Comparison
 from multimix.lab.report._words import capital, counted, in_words, listed, metric, shortened, suite_named
 
-Drawings = tuple[list[Figure], list[Figure]]  # open and folded
+Drawings = tuple[list[Figure | Shots], list[Figure | Shots]]  # open and folded
 _VISIBLE = 6  # figures of one kind that stand open
 _MOST_POINTS = 1500  # more make the page heavy and the figure a stain
 _MOST_NAMES = 10  # classes that a legend can tell apart
@@ -51,7 +63,7 @@ def figures(suite: str, name: str, rows: Sequence[Drawn], comparison: Comparison
             if isinstance(kind, Scores):
                 return _scores(kind, name, rows, comparison)
             drawn = _RENDERERS[type(kind)](kind, rows)
-            return drawn[:_VISIBLE], drawn[_VISIBLE:]
+            return list(drawn[:_VISIBLE]), list(drawn[_VISIBLE:])
     return [], []
 
 
@@ -117,7 +129,7 @@ def _heat_map(kind: HeatMap, row: Drawn, cells: np.ndarray, seeds: int, limits: 
     steps = "; ".join(f"{kind.column} {name} {value:.1f}" for name, value in zip(columns, over_lines, strict=True))
     worst = int(np.nan_to_num(means, nan=np.inf).argmin())
     reference = 100 * mean([value for data in row.data if isinstance(value := data.get(kind.reference), float)])
-    several = f", mean of {counted(seeds, 'seed')}{_of_all(seeds, row)}" if len(row.seeds) > 1 else ""
+    several = f", mean of {counted(seeds, 'seed')}{row.of_all(seeds)}" if len(row.seeds) > 1 else ""
     without = f" Without {kind.line} {reference:.1f} %." if math.isfinite(reference) else ""
     what = f"accuracy (%) by {kind.line} and {kind.column}"
 
@@ -164,7 +176,7 @@ def _reliability(kind: Reliability, row: Drawn) -> Figure:
         height=4.6,
         panels={"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": [3.2, 1]}},
         alt=f"Reliability diagram of {row.name}, {kind.when}: accuracy by confidence. {listing or 'No examples'}.",
-        caption=f"{row.name}, {kind.when}{_pooled(same, row)}: a bar is as high as the accuracy of the examples "
+        caption=f"{row.name}, {kind.when}{row.pooled(len(same))}: a bar is as high as the accuracy of the examples "
         "in its bin of confidence; hatched is its gap to their mean confidence, and on the dashed line there is none. "
         f"Mean gap {gap:.1f} %, bins weighted by their examples, whose shares stand below.",
     )
@@ -184,26 +196,14 @@ def _paint_bins(panels: Any, edges: np.ndarray, inside: tuple[np.ndarray, ...], 
     below.set(xlabel="Confidence (%)", ylabel="Examples (%)")
 
 
-def _pooled(seeds: Sequence[Any], row: Drawn) -> str:
-    """Say in a caption how many seeds are drawn as one, where there are several."""
-    return f", {counted(len(seeds), 'seed')} pooled{_of_all(len(seeds), row)}" if len(row.seeds) > 1 else ""
-
-
-def _of_all(seeds: int, row: Drawn) -> str:
-    """Say behind a number of seeds that others are left out, where they are."""
-    return f" of {len(row.seeds)}, as the others were measured otherwise" if seeds < len(row.seeds) else ""
-
-
 def _scatter(kind: Scatter, row: Drawn) -> Figure:
     """Draw the points of a method's lowest seed in the plane."""
     data = row.data[0]
     x = numbers(data, "x")
-    y, label = (numbers(data, key, len(x)) for key in ("y", "label"))
-    if not all(own.is_integer() and own >= 0 for own in label.tolist()):
-        raise ValueError(f"label: expected numbers of classes, got {label.tolist()!r:.60}")
+    y, label = numbers(data, "y", len(x)), class_numbers(data, "label", len(x))
     classes = texts(data, "classes") if "classes" in data else []
     kept = _of_every_class(label, _MOST_POINTS)
-    points, labels = np.stack([x, y])[:, kept], label[kept].astype(int)
+    points, labels = np.stack([x, y])[:, kept], label[kept]
     present, named = sorted(set(labels.tolist())), len(classes) <= _MOST_NAMES
     names = [classes[own] if own < len(classes) else str(own) for own in present]
     method = data.get("method")
@@ -265,7 +265,7 @@ def _histogram(kind: Histogram, row: Drawn, rows: Sequence[Drawn]) -> list[Figur
         return []
     listing = "; ".join(f"{line.name} {middles[line.mean.index(max(line.mean))]:.3g}" for line in lines)
     alt = f"Histogram of {row.name}: {kind.axis}. Most frequent: {listing}."
-    caption = f"{row.name}{_pooled(same, row)}: {kind.title}"
+    caption = f"{row.name}{row.pooled(len(same))}: {kind.title}"
     return [draw_lines(lines, kind.axis, "Share (%)", alt=alt, caption=caption)]
 
 
@@ -356,10 +356,13 @@ def _median(edges: np.ndarray, parts: np.ndarray) -> float:
     return float(edges[passed[0] : passed[0] + 2].mean() if len(passed) else edges[-1])
 
 
-_RENDERERS: dict[type[Kind], Callable[[Any, Sequence[Drawn]], list[Figure]]] = {
+_RENDERERS: dict[type[Kind], Callable[[Any, Sequence[Drawn]], Sequence[Figure | Shots]]] = {
+    Confusion: lambda _, rows: confusions(rows),
     Curve: _curve,
+    Gallery: galleries,
     HeatMap: _heat_maps,
     Histogram: lambda kind, rows: [figure for row in rows for figure in _histogram(kind, row, rows)],
+    PerClass: per_class,
     Reliability: lambda kind, rows: [_reliability(kind, row) for row in rows],
     Scatter: lambda kind, rows: [_scatter(kind, row) for row in rows],
 }

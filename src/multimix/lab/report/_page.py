@@ -12,13 +12,14 @@ from typing import Any
 
 from multimix.lab._paths import expanded
 from multimix.lab.about import SUITES, judged_by
-from multimix.lab.report._figures import Drawn, Figure, learning_curves, seed_dots
-from multimix.lab.report._paired import paired_grids
+from multimix.lab.report._figures import Drawn, Figure, Shots, learning_curves, seed_dots
+from multimix.lab.report._paired import paired_grids, verdict
 from multimix.lab.report._records import (
     MAIN,
     Comparison,
     Kind,
     Record,
+    Setting,
     Summary,
     as_lines,
     kind_of,
@@ -60,16 +61,18 @@ def page(
 ) -> Path:
     """Write a report of runs as one HTML file that fetches nothing.
 
-    The page holds a table of means and spreads for every data set, model and length of training, learning curves, where
-    every seed ended, the pictures that the runs left, a section of tables and figures for every suite that measured
-    something, what each metric means, all settings, the environment, the commands, and every run with its state.
+    The page holds, for every data set, model and length of training, a verdict in words, a table of means and spreads,
+    learning curves, where every seed ended, how right each class is, which is taken for which, and the pictures that
+    the runs left; a section of tables and figures for every suite that measured something; what each metric means, all
+    settings, the environment, the commands, and every run with its state.
     Unfinished runs are listed, and left out of every mean. The same runs give the same page, byte for byte.
 
     Args:
         runs: What ``read_run`` returned.
         out: The file to write; its folder is made where it is missing.
         title: The page's title; says methods and data by default.
-        paired: The label that the others are compared with seed by seed, in a table of its own; None for no such table.
+        paired: The label that the others are compared with seed by seed, in a table of its own; None for no such table,
+            and a verdict against ``erm`` where it is among them, else against the first.
         metrics: The columns of that table; accuracy, NLL and ECE by default.
 
     Returns:
@@ -96,7 +99,10 @@ def page(
         "title": title or f"{methods} on {listed(data)}",
         "several": any(len(row.seeds) > 1 for comparison in summary.comparisons for row in comparison.rows),
         "facts": _facts(runs, [row for row in rows if suite_of(row) in MAIN]),
-        "parts": [_part(group, kept, summary, rows) | {"paired": beside.get(key)} for key, group in parts.items()],
+        "parts": [
+            {**_part(group, kept, rows), **_compared(summary, key, kept, paired), "paired": beside.get(key)}
+            for key, group in parts.items()
+        ],
         "sections": sections(measured, kept),
         "metrics": _described([summary, *measured.values()]),
         "environment": _environment(runs),
@@ -120,8 +126,8 @@ class Article:
     tables: list[Grid]
     more_tables: list[Grid]
     note: str
-    figures: list[Figure] = field(default_factory=list)
-    more_figures: list[Figure] = field(default_factory=list)
+    figures: list[Figure | Shots] = field(default_factory=list)
+    more_figures: list[Figure | Shots] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
@@ -183,27 +189,37 @@ def _kept(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if any(run is one for one in latest.values())]
 
 
-def _part(group: list[Run], kept: list[Run], summary: Summary, rows: Sequence[Record]) -> dict[str, Any]:
-    """Return everything the page shows of one comparison."""
+def _compared(summary: Summary, setting: Setting, kept: Sequence[Run], against: str | None) -> dict[str, Any]:
+    """Return what the page shows of clean accuracy in one comparison; nothing but the names where none is measured."""
+    comparison = next((one for one in summary.comparisons if one.setting == setting), None)
+    if comparison is None:
+        return {"verdict": [], "dots": [], "accuracy": None}
+    several = sum(len(row.seeds) for row in comparison.rows) > 1
+    dots = [seed_dots(comparison, judge.name) for judge in judged_by(comparison.metrics)[:1] if several]
+    return {
+        "verdict": verdict(comparison, against),
+        "dots": list(filter(None, dots)),
+        "accuracy": _article(comparison, "accuracy", kept),
+    }
+
+
+def _part(group: list[Run], kept: list[Run], rows: Sequence[Record]) -> dict[str, Any]:
+    """Return everything else the page shows of one comparison."""
     finished = [run for run in group if run in kept]
     drawn = finished or group
     setting = group[0].setting
     seeds = sorted({run.config["seed"] for run in drawn})
     in_a_row = len(seeds) > 4 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    comparison = next((one for one in summary.comparisons if one.setting == setting), None)
     measured = {name for run in drawn for event in run.epochs for name in event}
     names = [f"validation_{judge.name}" for judge in judged_by(measured, "validation_")]
     figures = [learning_curves(drawn, name) for name in (*names, "train_loss")]
-    if comparison and sum(len(row.seeds) for row in comparison.rows) > 1:
-        figures[:0] = [seed_dots(comparison, judge.name) for judge in judged_by(comparison.metrics)[:1]]
     return {
         "setting": setting,
         "title": Comparison(*setting, (), ()).title,
         "labels": list(dict.fromkeys(run.label for run in group)),
         "seeds": spanned(seeds) if in_a_row else listed(list(map(str, seeds))),
         "several": len(seeds) > 1,
-        "results": grids(comparison)[0][0] if comparison else None,
-        "figures": list(filter(None, figures)),
+        "curves": list(filter(None, figures)),
         "pictures": _pictures(drawn),
         "settings": _settings_of(drawn),
         "evaluations": _evaluations_of([row for row in rows if (row["data"], row["model"], row["epochs"]) == setting]),

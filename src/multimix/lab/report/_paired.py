@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimix._declared import check
+from multimix.lab.about import judged_by
 from multimix.lab.about.kinds import Metric
 from multimix.lab.report._records import Cell, Comparison, Row, Setting, Summary
 from multimix.lab.report._tables import Format, Grid, Text, csv_text, named, number, rendered, unlike
-from multimix.lab.report._words import QUALITY, clean, decimals, listed, unknown
+from multimix.lab.report._words import QUALITY, clean, counted, decimals, listed, unknown
 from multimix.lab.report._words import metric as described
 
 _USUAL = tuple(known.name for known in QUALITY)
@@ -85,6 +86,53 @@ def paired_table(
     if fmt == "csv":
         return _csv(summary, against, metrics)
     return rendered(paired_grids(summary, against, metrics).values(), fmt)
+
+
+def verdict(comparison: Comparison, against: str | None = None) -> list[str]:
+    """Return in words how every method differs from one in what they are judged by, and what that rests on.
+
+    Args:
+        comparison: Methods that trained alike.
+        against: The label of the method to compare with; by default ``erm`` if it is one row, else the first.
+
+    Returns:
+        A sentence a method, and what holds for all of them last; nothing where there is nothing to compare. A method is
+        said to be above or below only where the 95 % interval of ``paired`` leaves 0 out.
+    """
+    shown = next(iter(judged_by(comparison.metrics)), None)
+    if shown is None or len(comparison.rows) < 2:
+        return []
+    if comparison.unequal:
+        return [f"No verdict, as methods were not measured alike: rows differ in {listed(comparison.unequal)}."]
+    bases = [row for label in (against, "erm") for row in comparison.rows if label in (row.name, row.label)]
+    base = (bases or comparison.rows)[0]
+    found = paired(comparison, shown.name, base.name)
+    judged = [one for one in found if one.n > 1]
+    if not judged:
+        if max(len(row.seeds) for row in comparison.rows) < 2:
+            return ["No verdict: one seed a method says nothing of how much results vary from seed to seed."]
+        return [f"No verdict: no other method shares two seeds with {clean(base.name)}."]
+    uncorrected = f", not corrected for the {len(judged)} comparisons" if len(judged) > 1 else ""
+    return [
+        *(_in_words(one, clean(base.name), shown) for one in found),
+        f"{shown.title} on the test split, seed by seed; intervals are Student's t{uncorrected}, and speak of other "
+        "seeds, not of other images or settings.",
+    ]
+
+
+def _in_words(one: Difference, base: str, shown: Metric) -> str:
+    name, unit = clean(one.label), _unit(shown)
+    if one.low is None or one.high is None or not math.isfinite(one.mean):
+        why = "a value is not finite" if one.n > 1 else f"they share {counted(one.n, 'seed')}"
+        return f"{name} cannot be compared with {base}: {why}."
+    digits = decimals(shown, [one.mean * shown.factor]) + (shown.digits is not None)
+    mean, low, high = (number(value * shown.factor, digits, "+") for value in (one.mean, one.low, one.high))
+    if one.high - one.low < 1e-9:
+        return f"{name} differs from {base} by {mean}{unit} in each of {one.n} seeds alike, which makes no interval."
+    interval = f"95 % interval {low} to {high} over {one.n} paired seeds"
+    if one.low <= 0 <= one.high:
+        return f"{name} is not told apart from {base} ({mean}{unit}, {interval})."
+    return f"{name} is {mean[1:]}{unit} {'above' if one.low > 0 else 'below'} {base} ({interval})."
 
 
 def _row(comparison: Comparison, against: str) -> Row:
@@ -169,9 +217,14 @@ def _grid(comparison: Comparison, base: Row, columns: Differences) -> Grid:
 
 def _title(shown: Metric) -> str:
     """Return a column's heading; a difference of percentages is one of points, not a percentage of anything."""
+    unit, arrow = _unit(shown), shown.heading.removeprefix(shown.quantity)
+    return f"Δ {shown.spoken}{f' ({unit[1:]})' if unit else ''}{arrow}"
+
+
+def _unit(shown: Metric) -> str:
+    """Return the unit of a difference with a space in front."""
     unit = "points" if shown.unit == "%" else shown.unit
-    arrow = shown.heading.removeprefix(shown.quantity)
-    return f"Δ {shown.spoken}{f' ({unit})' if unit else ''}{arrow}"
+    return f" {unit}" if unit else ""
 
 
 def _column(shown: Metric, column: Sequence[Difference], shared: Sequence[int]) -> list[Text]:

@@ -19,7 +19,7 @@ Events = tuple[dict[str, Any], ...]
 # The seed, names, and where or how often things are read and written do not make a run another experiment.
 _NOT_SETTINGS = frozenset(
     {"seed", "label", "type", "recipe", "name", "folder", "out", "resume"}
-    | {"root", "download", "workers", "checkpoint_steps", "tensorboard"}
+    | {"root", "download", "workers", "checkpoint_steps", "logger", "tensorboard"}
 )
 _LATER = {"init": None, "devices": 1, "nodes": 1, "sync_batchnorm": False, "fsdp": False, "objective": None}
 """Settings that came after runs had been recorded, with what those runs did: a run that does the same is no other."""
@@ -256,12 +256,18 @@ def _read_pictures(folder: Path) -> tuple[Picture, ...]:
     found = []
     for path in sorted(folder.glob("*.png")):
         with path.open("rb") as file:
-            head = file.read(24)
-        if len(head) < 24 or not head.startswith(_PNG):
+            size = png_size(file.read(24))
+        if size is None:
             raise ValueError(f"{path}: not a PNG picture")
-        width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-        found.append(Picture(path, str(captions.get(path.name, path.stem)), width, height))
+        found.append(Picture(path, str(captions.get(path.name, path.stem)), *size))
     return tuple(found)
+
+
+def png_size(head: bytes) -> tuple[int, int] | None:
+    """Return width and height of a PNG picture from its first 24 bytes; None of anything else."""
+    if len(head) < 24 or not head.startswith(_PNG):
+        return None
+    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
 
 
 def _read_evaluations(folder: Path, tests: Sequence[dict[str, Any]]) -> tuple[dict[str, Evaluation], list[str]]:

@@ -10,9 +10,12 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate, pad
 
 from multimix.lab.data import Batches, Splits
+from multimix.lab.evaluate.outcomes import of_size, picture_of
 from multimix.lab.evaluate.passes import evaluating
 from multimix.ops import attention
 from multimix.protocols import Method, Network, encode, submethods
+
+_SHOWN = 5  # images side by side, which have room for what is to be seen in them
 
 
 def save_figures(folder: Path, method: Method, network: Network, splits: Splits, device: torch.device) -> None:
@@ -67,13 +70,7 @@ def _denormalise(images: Tensor, splits: Splits) -> Tensor:
 
 
 def _sheet(rows: list[Tensor]) -> Image.Image:
-    """Return rows of images as one, each enlarged to at least 64 pixels without smoothing."""
-    stacked = torch.stack(rows).cpu()  # (rows, n, c, h, w)
-    if stacked.shape[2] == 1:
-        stacked = stacked.expand(-1, -1, 3, -1, -1)
-    framed = pad(stacked, (1, 1, 1, 1), value=1.0)
-    r, n, c, h, w = framed.shape
-    grid = framed.permute(0, 3, 1, 4, 2).reshape(r * h, n * w, c)
-    image = Image.fromarray((grid * 255).round().byte().numpy())
-    scale = max(1, -(-64 // h))
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    """Return the first few of rows of images as one picture, each of 128 to 160 pixels."""
+    framed = pad(torch.stack([row[:_SHOWN] for row in rows]), (1, 1, 1, 1), value=1.0)
+    whole = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # (c, rows * h, n * w)
+    return of_size(picture_of(whole), len(rows) * 128, len(rows) * 160)
