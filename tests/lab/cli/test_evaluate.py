@@ -39,8 +39,9 @@ def test_every_suite_that_suits_the_data(multimix, run):
     lines = [line for line in out.splitlines() if re.match(r"run: \w+: ", line)]
     assert lines[0].startswith("run: localisation: left out: localisation needs images from files")
     measured = [suite.name for suite in SUITES if suite.name != "localisation"]
-    assert [line.split(": ")[1] for line in lines[1:]] == measured
-    assert all(line.endswith("(40 images)") for line in lines[1:])
+    shown = [line for line in lines[1:] if ": note: " not in line]
+    assert [line.split(": ")[1] for line in shown] == measured
+    assert all(line.endswith("(40 images)") for line in shown)
     assert out.splitlines()[-1] == "report: run/report.html"
     records = records_of(run)
     assert set(records) == set(measured)
@@ -68,6 +69,20 @@ def test_a_suite_keeps_its_own_number_of_examples(multimix, run):
     assert {suite: record["examples"] for suite, record in records_of(run).items()} == {"accuracy": 50, "occlusion": 20}
 
 
+def test_what_a_small_set_changes_is_said_and_kept_and_what_is_given_stays(multimix, run):
+    few = "evaluate run --suites embedding intrusion --examples 12 --intrusion.mixing-batches 1"
+    out = multimix.succeeds(few)
+    notes = [line for line in out.splitlines() if ": note: " in line]
+    assert "run: intrusion: note: --intrusion.mixing-batch is 12 in place of 128, as there are only 12" in notes[-1]
+    records = records_of(run)
+    assert [record["settings"]["neighbours"] for record in records.values() if "knn_accuracy" in record] == [1]
+    assert len(notes) == sum(len(records[suite]["notes"]) for suite in ("embedding", "intrusion"))
+    assert multimix.succeeds(few) == out
+    assert records_of(run) == records
+    said = multimix.complains(f"{few} --embedding.neighbours 20")
+    assert said.startswith("--embedding.neighbours=20 must be from 1 to 11, as there are only 11 images")
+
+
 def test_help_names_every_suite_and_setting(multimix):
     out = multimix.succeeds("evaluate --help")
     for suite in SUITES:
@@ -75,13 +90,13 @@ def test_help_names_every_suite_and_setting(multimix):
         assert all(f"--{suite.name}.{name.replace('_', '-')}" in out for name in vars(suite.Settings()))
 
 
-@pytest.mark.filterwarnings("default")
 def test_a_set_that_is_the_test_set_is_measured_and_warned_of(multimix, run):
     code, out, err = multimix("evaluate run --suites ood --ood.sets digits --ood.scores msp --quiet")
     assert (code, "ood: " in out) == (0, True)
-    said = [line.removeprefix("multimix: warning: ood: ") for line in err.splitlines()]
-    assert said[0] == "digits is the data set of the run itself"
-    assert said[1].startswith("359 of the 359 images of digits are in the test set too; ")
+    said = [line.removeprefix("run: ood: note: ") for line in out.splitlines()]
+    assert (err, said[1]) == ("", "digits is the data set of the run itself")
+    assert said[2].startswith("359 of the 359 images of digits are in the test set too; ")
+    assert records_of(run)["ood"]["notes"] == said[1:3]
     assert records_of(run)["ood"]["digits/msp/auroc"] == pytest.approx(0.5)
 
 
@@ -105,9 +120,9 @@ def test_a_stop_says_how_it_goes_on(multimix, run, monkeypatch):
         ("--suites acuracy", f"unknown suite acuracy; known are {KNOWN}; did you mean accuracy?"),
         ("--suites ood --ood.set digits", "Unrecognized options: --ood.set, digits; did you mean --ood.sets?"),
         ("--suites localisation", "localisation needs images from files, with a box for each:"),
-        ("--suites ood --ood.sets nowhere", "sets: unknown set 'nowhere'; known are gaussian-noise, "),
+        ("--suites ood --ood.sets nowhere", "--ood.sets: unknown set 'nowhere'; known are gaussian-noise, "),
         ("--ood.scores msp", "--ood.FIELD: ood is not measured here: expected it among --suites"),
-        ("--suites accuracy --examples 400", "examples=400 does not fit: there are 359 images"),
+        ("--suites accuracy --examples 400", "--accuracy.examples=400 does not fit: there are 359 images"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_one_line_and_change_nothing(multimix, run, arguments, said):

@@ -80,7 +80,7 @@ def test_it_is_made_of_a_runs_test_set():
     # There are not five hundred images, and fewer still are wanted.
     few = Adversarial.of(run, AdversarialSettings(examples=15))
     assert [sum(len(labels) for _, labels in batches) for batches in (few.batches, few.few)] == [15, 15]
-    with pytest.raises(ValueError, match="curve_examples=3 does not fit"):
+    with pytest.raises(ValueError, match="curve_examples=3 must be at least 5, one for each class"):
         Adversarial.of(run, AdversarialSettings(curve_examples=3))
 
 

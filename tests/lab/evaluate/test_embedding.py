@@ -13,7 +13,6 @@ from torch.nn.functional import normalize
 import toy
 from evaluate.made import batches, source
 from listening import Kept
-from multimix.lab.data import Images
 from multimix.lab.evaluate import Embedding, EmbeddingSettings
 from multimix.lab.evaluate import embedding as module
 from multimix.lab.evaluate.embedding import (
@@ -26,6 +25,8 @@ from multimix.lab.evaluate.embedding import (
     vote,
 )
 from multimix.lab.evaluate.passes import embed
+
+pytestmark = pytest.mark.filterwarnings("ignore:embedding. ")  # of what few images do to picture and neighbours
 
 
 def sample(n: int, d: int, classes: int, *, seed: int = 0, spread: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -189,13 +190,12 @@ def test_no_picture_where_none_is_wanted_or_there_is_nothing_to_see():
 
 @pytest.mark.bad_input
 def test_data_that_do_not_fit_and_a_missing_package_are_refused(monkeypatch):
-    alone = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long(), ("a", "b"))
     for test, given, message in (
-        (60, {"neighbours": 60}, "neighbours=60 must be at most 59"),
-        (60, {"neighbours": 61, "reference": "train"}, "neighbours=61 must be at most 60"),
-        (60, {"picture_examples": 4}, "picture_examples=4 must be at least 5"),
-        (alone, {"neighbours": 2}, "of at least two classes for distances between them"),
-        (5, {"neighbours": 2}, "a class with two images for alignment"),
+        (60, {"neighbours": 60}, "neighbours=60 must be from 1 to 59, as there are only 59 images to look for them in"),
+        (60, {"neighbours": 61, "reference": "train"}, "neighbours=61 must be from 1 to 60"),
+        (60, {"picture_examples": 4}, "picture_examples=4 must be at least 5, one for each class"),
+        (1, {"neighbours": 1}, "neighbours=1 must be from 1 to 0"),
+        (1, {"reference": "train"}, "at least two test images are needed for distances, got one"),
     ):
         with pytest.raises(ValueError, match=message):
             Embedding.of(source(test), EmbeddingSettings(**given))

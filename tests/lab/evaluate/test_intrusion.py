@@ -206,8 +206,8 @@ def test_the_mini_batches_are_those_of_the_settings():
     assert len(first[:20].unique(dim=0)) == 20  # no image twice in one
     assert torch.equal(first, again)
     assert not torch.equal(first[:20], other[:20])
-    with pytest.raises(ValueError, match="mixing_batch=128 must be at most 60"):
-        Intrusion.of(source(60, method=Mixup()), IntrusionSettings())
+    with pytest.raises(ValueError, match="mixing_batch=61 must be from 2 to 60, as there are only 60 test images"):
+        Intrusion.of(source(60, method=Mixup()), IntrusionSettings(mixing_batch=61))
 
 
 @pytest.mark.parametrize("method", [MultiMix(), StyleMix(prob=1.0)], ids=lambda m: m.name)

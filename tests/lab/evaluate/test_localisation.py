@@ -362,7 +362,7 @@ def test_tiny_imagenet_brings_its_boxes_in_its_own_layout(tmp_path):
 def test_data_without_boxes_are_refused(tmp_path):
     settings = write(tmp_path, tree(tmp_path))
     data = source(tmp_path)
-    with pytest.raises(ValueError, match=r"needs boxes, and folder:.* brings none: give boxes=FILE"):
+    with pytest.raises(ValueError, match=r"boxes=FILE is needed, as folder:.* brings none"):
         Localisation.of(data, LocalisationSettings())
     nameless = replace(data, splits=replace(data.splits, name="cifar10"))
     with pytest.raises(ValueError, match=r"tiny-imagenet, imagenet or folder:PATH have them, cifar10 has none"):

@@ -67,5 +67,5 @@ def test_its_accuracies_are_those_of_images_with_mean_colour_in_patches():
 
 @pytest.mark.bad_input
 def test_a_grid_finer_than_the_image_is_refused():
-    with pytest.raises(ValueError, match="grid must be at most the images' 8 pixels a side, got 9"):
+    with pytest.raises(ValueError, match="grid=9 must be from 1 to 8, as the images have only 8 pixels a side"):
         Occlusion.of(source(), OcclusionSettings(grid=9))

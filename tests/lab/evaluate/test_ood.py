@@ -113,9 +113,9 @@ def test_the_run_s_own_data_set_is_named_at_once():
 @pytest.mark.bad_input
 def test_settings_that_do_not_fit_the_run_are_refused_before_it_is_measured():
     for given, says in (
-        ({"knn_neighbours": 61}, "knn_neighbours=61 must be at most the 60 training images that are used"),
-        ({"knn_neighbours": 21, "train_examples": 20}, "knn_neighbours=21 must be at most the 20"),
-        ({"train_examples": 3}, "train_examples=3 does not fit"),
+        ({"knn_neighbours": 61}, "knn_neighbours=61 must be from 1 to 60, as there are only 60 training images"),
+        ({"knn_neighbours": 21, "train_examples": 20}, "knn_neighbours=21 must be from 1 to 20"),
+        ({"train_examples": 3, "knn_neighbours": 1}, "train_examples=3 does not fit"),
         ({"sets": ("digit",)}, "unknown set 'digit'; did you mean digits"),
     ):
         with pytest.raises(ValueError, match=says):

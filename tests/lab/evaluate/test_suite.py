@@ -121,6 +121,8 @@ QUICK = {
 }
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:(embedding|calibration). ")  # of what few images do
+
 every_suite = pytest.mark.parametrize(
     "suite", [s for s in SUITES if s is not evaluate.Localisation], ids=lambda suite: suite.name
 )

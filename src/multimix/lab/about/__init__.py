@@ -17,7 +17,7 @@ SUITES: dict[str, Description] = {name: import_module(f"{__name__}.{name}").ABOU
 NOT_METRICS = frozenset(
     {"event", "suite", "split", "network", "epoch", "epochs", "step", "examples", "seed", "n", "label", "method"}
     | {"data", "model", "config", "settings", "weights", "batch_size", "seconds", "date", "commit"}
-    | {"device", "threads", "python", "torch", "multimix"}
+    | {"device", "threads", "python", "torch", "multimix", "notes"}
 )
 """What a record says of a measurement; every other number in it is a metric."""
 

@@ -1,5 +1,6 @@
 """``multimix evaluate``."""
 
+import re
 from collections.abc import Callable
 from dataclasses import field, make_dataclass, replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from multimix.lab.report import page, read_run
 from multimix.lab.runs.display import Display
 from multimix.lab.train.evaluation import USUAL, evaluations, suites_named
 
-_NAMES = [suite.name for suite in SUITES]
+_SETTINGS = {suite.name: suite.Settings for suite in SUITES}
+_NAMES = [*_SETTINGS]
 OPTIONS: Options = {
     "runs": {"nargs": "+", "type": expanded, "metavar": "RUN", "help": "run folder"},
     "--suites": {
@@ -62,11 +64,22 @@ def main(arguments: list[str]) -> None:
         with Display(str(run), quiet=given.quiet) as display:
 
             def unfit(suite: str, reason: str, say: Callable = display.say, run: Path = run) -> None:
+                reason = _with_option(suite, reason)
+                if not everything:
+                    raise ValueError(reason)
                 say(f"{run}: {suite}: left out: {reason}")
 
-            for result in evaluations(run, suites, monitor=display, unfit=unfit if everything else None, **passed):
+            for result in evaluations(run, suites, monitor=display, unfit=unfit, **passed):
                 display.say(f"{run}: {result['suite']}: {line_of(result)}")
+                for note in result.get("notes", ()):
+                    display.say(f"{run}: {result['suite']}: note: {_with_option(result['suite'], note)}")
         print(f"report: {page([read_run(run)], run / 'report.html')}")
+
+
+def _with_option(suite: str, text: str) -> str:
+    """Return a line that begins with one of a suite's settings as one that begins with its option."""
+    name = next((each for each in vars(_SETTINGS[suite]()) if re.match(rf"{each}\b", text)), None)
+    return text if name is None else f"--{suite}.{name.replace('_', '-')}{text.removeprefix(name)}"
 
 
 def line_of(result: dict[str, Any]) -> str:

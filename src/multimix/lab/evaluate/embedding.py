@@ -15,13 +15,14 @@ from torch.nn.functional import normalize, pdist
 from typing_extensions import Self
 
 from multimix._declared import Count, Ge, check
-from multimix.lab.data import ImageSet
 from multimix.lab.data._sets import stratified
 from multimix.lab.evaluate.passes import LabelledBatches, check_tensors, class_indices, embed, mean
-from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
+from multimix.lab.evaluate.suite import Limit, Source, SuiteSettings, Usual, adjusted, warn
 from multimix.protocols import SILENT, Monitor, Network
 
 _BLOCK = 1 << 23  # distances held at a time: 64 MiB
+_REACH = {"tsne": ("perplexity", 30, 3), "umap": ("n_neighbors", 15, 1)}
+"""What each way of drawing calls how far it looks, how far that is, and what part of the other images it is at most."""
 
 
 def normalised(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -150,28 +151,42 @@ def in_plane(embeddings: Float[Tensor, "n d"], method: str, *, seed: int) -> Flo
         if method == "umap":
             from umap import UMAP
 
-            reducer: Any = UMAP(n_neighbors=min(15, n - 1), random_state=seed, n_jobs=1)
+            reducer: Any = UMAP(n_neighbors=int(_reach(method, n)), random_state=seed, n_jobs=1)
             return reducer.fit_transform(values)
         from sklearn.manifold import TSNE
 
-        tsne = TSNE(perplexity=min(30, (n - 1) / 3), init="pca" if d > 1 else "random", random_state=seed)
+        tsne = TSNE(perplexity=_reach(method, n), init="pca" if d > 1 else "random", random_state=seed)
         return tsne.fit_transform(values.astype(np.float32))
+
+
+def _reach(method: str, n: int) -> float:
+    _, usual, part = _REACH[method]
+    return min(usual, (n - 1) / part)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSettings(SuiteSettings):
     """What can be set of the embedding suite."""
 
-    neighbours: Count = 20
+    neighbours: Count = field(default=Usual(20))
     """Nearest examples that vote on a class, k of the kNN accuracy."""
     reference: Literal["test", "train"] = "test"
     """Among whom an example's neighbours are looked for: test, the other test images; train, the training images."""
     picture: Literal["tsne", "umap", "none"] = "tsne"
     """How the embeddings are drawn: tsne, umap (pip install umap-learn) or none."""
-    picture_examples: Count = 1000
+    picture_examples: Count = field(default=Usual(1000))
     """Draw at most so many test images, the same share of each class."""
     seed: Annotated[int, Ge(0)] = 0
     """Fixes which images are drawn and where."""
+
+    def limits(self, source: Source) -> Iterator[Limit]:
+        """Yield what the numbers of images and classes allow."""
+        test, of_train = source.test(self.examples), self.reference == "train"
+        others, classes = len(source.splits.train) if of_train else len(test) - 1, len(test.labels.unique())
+        why = f"as there are only {others} images to look for them in"
+        yield Limit("neighbours", 1, others, max(1, others // classes), why)
+        if self.picture != "none":
+            yield Limit("picture_examples", classes, math.inf, classes, "one for each class")
 
 
 @dataclass(frozen=True)
@@ -182,7 +197,8 @@ class Embedding:
     ``alignment`` (mean squared distance of two examples of a class, 0 to 4; the lower, the tighter), ``uniformity``
     (nats, -8 to 0; the lower, the more evenly spread), ``intra_distance``, ``inter_distance``, ``min_inter_distance``
     (0 to 2), ``separation`` (inter / intra; left out where intra is 0), ``effective_rank`` (directions, at most the
-    embedding's size; of centred embeddings as they are), ``knn_accuracy`` (fraction).
+    embedding's size; of centred embeddings as they are), ``knn_accuracy`` (fraction). What takes two images of a class,
+    or two classes, is left out where there are none.
     """
 
     name: ClassVar[str] = "embedding"
@@ -199,31 +215,46 @@ class Embedding:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
-        test, train = source.test(settings.examples), source.splits.train
-        references = train if settings.reference == "train" else None
-        _check(test, len(test) - 1 if references is None else len(train), settings)
-        served = None if references is None else source.batches(references)
+        settings = adjusted(cls.name, settings, source)
+        if settings.picture == "umap" and "umap-learn" not in packages_distributions().get("umap", ()):
+            raise ValueError("picture=umap needs the package umap-learn: pip install umap-learn, or picture=tsne")
+        test = source.test(settings.examples)
+        if len(test) < 2:
+            raise ValueError("at least two test images are needed for distances, got one: give more with --data")
+        served = source.batches(source.splits.train) if settings.reference == "train" else None
         return cls(source.batches(test), source.splits.classes, served, settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the metrics, and keep a picture."""
         raw, labels = embed(network, monitor.track("test", self.batches))
         embeddings = normalised(raw)
-        yield "alignment", alignment(embeddings, labels)
+        sizes, apart = labels.unique(return_counts=True)[1].tolist(), self.train is None
+        paired = max(sizes) > 1
+        if paired:
+            yield "alignment", alignment(embeddings, labels)
+        else:
+            kinds = "alignment and kNN accuracy are" if apart else "alignment is"
+            warn("embedding", f"{kinds} left out, as no class has two test images")
         yield "uniformity", uniformity(embeddings)
-        intra, inter, least = class_distances(embeddings, labels)
-        yield "intra_distance", intra
-        yield "inter_distance", inter
-        yield "min_inter_distance", least
-        if intra > 1e-12:
-            yield "separation", inter / intra
+        if len(sizes) > 1:
+            yield from _distances(embeddings, labels)
+        else:
+            warn("embedding", "distances of classes are left out, as all test images are of one")
         yield "effective_rank", effective_rank(raw)
-        apart, references, theirs = self.train is None, raw, labels
-        if self.train is not None:
-            references, theirs = embed(network, monitor.track("train", self.train))
-        _, places = nearest(embeddings, normalised(references), self.settings.neighbours, apart=apart)
-        yield "knn_accuracy", mean(vote(theirs[places], len(self.classes)) == labels)
+        if paired or not apart:
+            yield "knn_accuracy", self._knn_accuracy(network, embeddings, labels, monitor)
         self._draw(embeddings, labels, monitor)
+
+    def _knn_accuracy(self, network: Network, embeddings: Tensor, labels: Tensor, monitor: Monitor) -> float:
+        references, theirs, apart = embeddings, labels, self.train is None
+        if self.train is not None:
+            raw, theirs = embed(network, monitor.track("train", self.train))
+            references = normalised(raw)
+        most, neighbours = int(theirs.unique(return_counts=True)[1].max()) - apart, self.settings.neighbours
+        if neighbours > most:
+            warn("embedding", f"neighbours={neighbours} is more than any class has, {most}: fewer tell more")
+        _, places = nearest(embeddings, references, neighbours, apart=apart)
+        return mean(vote(theirs[places], len(self.classes)) == labels)
 
     def _draw(self, embeddings: Tensor, labels: Tensor, monitor: Monitor) -> None:
         method, most, seed = self.settings.picture, self.settings.picture_examples, self.settings.seed
@@ -231,29 +262,22 @@ class Embedding:
             return
         kept = torch.arange(len(labels)) if len(labels) <= most else stratified(labels.cpu(), most, seed)[0]
         kept = kept.to(labels.device)
+        word, usual, _ = _REACH[method]
         points = in_plane(embeddings[kept], method, seed=seed)
         if points is None:
             warn("embedding", f"no picture of {len(kept)} embeddings, which are fewer than four or all the same")
         else:
+            if (reach := _reach(method, len(kept))) < usual:
+                warn("embedding", f"the picture's {word} is {reach:.3g} in place of {usual}, for {len(kept)} images")
             x, y = (column.round(3).tolist() for column in points.T.astype(float))
             about = {"label": labels[kept].tolist(), "classes": list(self.classes), "examples": len(labels)}
             monitor.record("picture", {"method": method, "x": x, "y": y, **about})
 
 
-def _check(test: ImageSet, others: int, settings: EmbeddingSettings) -> None:
-    """Raise ValueError where a metric or the picture would lack images, or the picture its package."""
-    if settings.picture == "umap" and "umap-learn" not in packages_distributions().get("umap", ()):
-        raise ValueError("picture=umap needs the package umap-learn: pip install umap-learn, or picture=tsne")
-    occurring = len(test.labels.unique())
-    if occurring < 2:
-        raise ValueError("the test set must have images of at least two classes for distances between them, got one")
-    if len(test) <= occurring:
-        raise ValueError("the test set must have a class with two images for alignment, got one image for each class")
-    if settings.neighbours > others:
-        raise ValueError(
-            f"neighbours={settings.neighbours} must be at most {others}, the images they are looked for in"
-        )
-    if settings.picture != "none" and settings.picture_examples < occurring:
-        raise ValueError(
-            f"picture_examples={settings.picture_examples} must be at least {occurring}, one for each class"
-        )
+def _distances(embeddings: Tensor, labels: Tensor) -> Iterator[tuple[str, float]]:
+    intra, inter, least = class_distances(embeddings, labels)
+    yield "intra_distance", intra
+    yield "inter_distance", inter
+    yield "min_inter_distance", least
+    if intra > 1e-12:
+        yield "separation", inter / intra

@@ -14,7 +14,7 @@ from multimix._declared import Count, Ge, Interval
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.embedding import nearest
 from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, each_position, evaluating, mean
-from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
+from multimix.lab.evaluate.suite import Limit, Source, SuiteSettings, Usual, adjusted, warn
 from multimix.methods import ManifoldMixup, Mixup, MultiMix
 from multimix.methods._predict import Mixing, Predicts
 from multimix.methods.mixup import AtStage, draw_pairing
@@ -145,7 +145,7 @@ class IntrusionSettings(SuiteSettings):
 
     mixing_batches: Count = 32
     """Mini-batches that each method mixes, each into at most as many interpolated embeddings as it has examples."""
-    mixing_batch: Annotated[int, Ge(2)] = 128
+    mixing_batch: Annotated[int, Ge(2)] = field(default=Usual(128))
     """Examples in a mini-batch that is mixed; it is part of what is measured."""
     threshold: Annotated[float, Interval(gt=0, le=1)] = 0.01
     """Share of an interpolated embedding from which on a class counts as mixed in."""
@@ -153,6 +153,11 @@ class IntrusionSettings(SuiteSettings):
     """Most positions of the map that are looked at, evenly over it, of a method that interpolates at each."""
     seed: Annotated[int, Ge(0)] = 0
     """Fixes the mini-batches and how they are mixed."""
+
+    def limits(self, source: Source) -> Iterator[Limit]:
+        """Yield what the number of test images allows."""
+        count = self.examples or len(source.splits.test)
+        yield Limit("mixing_batch", 2, count, count, f"as there are only {count} test images")
 
 
 @dataclass(frozen=True)
@@ -183,9 +188,8 @@ class Intrusion:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
+        settings = adjusted(cls.name, settings, source)
         test, size = source.test(settings.examples), settings.mixing_batch
-        if len(test) < size:
-            raise ValueError(f"mixing_batch={size} must be at most {len(test)}, the test images there are")
         each = (_generator(settings.seed, "batch", i) for i in range(settings.mixing_batches))
         chosen = torch.cat([torch.randperm(len(test), generator=generator)[:size] for generator in each])
         mixing = replace(source, batch_size=size).batches(test.subset(chosen))

@@ -140,8 +140,8 @@ def _annotations(source: Source) -> str:
     if source.splits.name == "tiny-imagenet" and annotations.is_file():
         return str(annotations)
     raise ValueError(
-        f"localisation needs boxes, and {source.splits.name} brings none: give boxes=FILE (.json or .csv with a box "
-        "for each test image, or TinyImageNet's val_annotations.txt)"
+        f"boxes=FILE is needed, as {source.splits.name} brings none: .json or .csv with a box for each test image, or "
+        "TinyImageNet's val_annotations.txt"
     )
 
 
@@ -292,7 +292,7 @@ def files_of(source: Source) -> Files:
     if not (name.startswith("folder:") or name == "tiny-imagenet"):
         raise ValueError(
             "localisation needs images from files, with a box for each: runs on tiny-imagenet, imagenet or "
-            f"folder:PATH have them, {name} has none"
+            f"folder:PATH have them, {name} has none: give them with --data"
         )
     found = parts_of(name, source.root, skip_unreadable=True).test
     if not isinstance(found, Files) or not _same(found, test):

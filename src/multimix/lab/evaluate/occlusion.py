@@ -13,7 +13,7 @@ from typing_extensions import Self
 from multimix._declared import Count, Fraction, Interval, MinLen, check
 from multimix.lab.data import seed_of
 from multimix.lab.evaluate.passes import LabelledBatches, accuracy, numbered, per_example, predict
-from multimix.lab.evaluate.suite import Source, SuiteSettings
+from multimix.lab.evaluate.suite import Limit, Source, SuiteSettings, Usual, adjusted
 from multimix.protocols import SILENT, Monitor, Network
 
 
@@ -25,7 +25,7 @@ class OcclusionSettings(SuiteSettings):
         eighths / 8 for eighths in range(7)
     )
     """Fractions of each image that are hidden, ascending, below 1."""
-    grid: Count = 8
+    grid: Count = field(default=Usual(8))
     """Patches along each side of an image."""
     seed: int = 0
     """Of the order in which each image's patches are hidden."""
@@ -37,6 +37,11 @@ class OcclusionSettings(SuiteSettings):
             raise ValueError(f"fractions must ascend, got {self.fractions}")
         if len({_patches(fraction, self.grid) for fraction in self.fractions}) < len(self.fractions):
             raise ValueError(f"fractions must differ by a patch of {self.grid} x {self.grid}, got {self.fractions}")
+
+    def limits(self, source: Source) -> Iterator[Limit]:
+        """Yield what the size of the images allows."""
+        side = min(source.splits.shape[1:])
+        yield Limit("grid", 1, side, side, f"as the images have only {side} pixels a side")
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,8 @@ class Occlusion:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
-        test = source.test(settings.examples)
-        _check_grid(settings.grid, *test.shape[1:])
-        return cls(source.batches(test), settings)
+        settings = adjusted(cls.name, settings, source)
+        return cls(source.batches(source.test(settings.examples)), settings)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
         """Yield the accuracy at each fraction, and the mean of the curve."""

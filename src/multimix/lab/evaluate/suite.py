@@ -2,8 +2,11 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -61,6 +64,47 @@ class SuiteSettings(Checked):
     examples: Count | None = None
     """Measure only so many test images, the same share of each class; by default all."""
 
+    def limits(self, source: Source) -> Iterator["Limit"]:
+        """Yield what a run's data allow of single settings."""
+        yield from ()
+
+
+class Usual(int):
+    """The default of a setting that gives way where the data do not allow it; a number that is given does not."""
+
+
+class Limit(NamedTuple):
+    """What data allow of a setting."""
+
+    setting: str
+    least: int
+    most: float
+    instead: int
+    """What a default outside becomes."""
+    why: str
+    """As a sentence ends that names the setting."""
+
+
+S = TypeVar("S", bound=SuiteSettings)
+
+
+def adjusted(suite: str, settings: S, source: Source) -> S:
+    """Return settings as a run's data allow them: a default gives way, and the suite says so.
+
+    Raises:
+        ValueError: If a setting that was given does not fit, or none would.
+    """
+    for name, least, most, instead, why in settings.limits(source):
+        value = getattr(settings, name)
+        if least <= value <= most:
+            continue
+        if not isinstance(value, Usual) or most < least:
+            range_ = f"at least {least}" if most == inf else f"from {least} to {most}"
+            raise ValueError(f"{name}={value} must be {range_}, {why}")
+        warn(suite, f"{name} is {instead} in place of {value}, {why}")
+        settings = replace(settings, **{name: instead})
+    return settings
+
 
 def check_each_once(**choices: Sequence[object]) -> None:
     """Raise ValueError unless at least one thing is chosen, and none twice."""
@@ -69,9 +113,26 @@ def check_each_once(**choices: Sequence[object]) -> None:
             raise ValueError(f"{name} must be at least one, each once, got {', '.join(map(str, chosen)) or 'none'}")
 
 
+_NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+
+
+@contextmanager
+def heard(notes: list[str]) -> Iterator[None]:
+    """Write down what suites say meanwhile, in place of warnings."""
+    before = _NOTES.set(notes)
+    try:
+        yield
+    finally:
+        _NOTES.reset(before)
+
+
 def warn(suite: str, message: str) -> None:
-    """Say what a suite leaves out or doubts."""
-    warnings.warn(f"{suite}: {message}", UserWarning, stacklevel=3)
+    """Say what a suite leaves out, doubts or does in another way than usual."""
+    notes = _NOTES.get()
+    if notes is None:
+        warnings.warn(f"{suite}: {message}", UserWarning, stacklevel=3)
+    else:
+        notes.append(message)
 
 
 class Suite(Protocol):

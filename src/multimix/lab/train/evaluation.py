@@ -4,6 +4,7 @@ import difflib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
@@ -15,7 +16,8 @@ from typing_extensions import Unpack
 from multimix.lab.data import Splits, identity, labelled
 from multimix.lab.evaluate import SUITES
 from multimix.lab.evaluate.calibration import Accuracy
-from multimix.lab.evaluate.suite import Source, Suite, SuiteSettings
+from multimix.lab.evaluate.passes import NonFiniteError
+from multimix.lab.evaluate.suite import Source, Suite, SuiteSettings, adjusted, heard
 from multimix.lab.runs.checkpoint import digest
 from multimix.lab.runs.environment import commit, now
 from multimix.lab.train.config import TrainConfig
@@ -70,7 +72,8 @@ def evaluate_run(
         options: See :class:`EvaluationOptions`.
 
     A suite whose record is there already, with the same settings and of the same weights, is not run again. Each record
-    is on disk before the next suite begins, so that a stop loses only the suite under way.
+    is on disk before the next suite begins, so that a stop loses only the suite under way. What a suite left out,
+    doubts or had to do in another way than usual stands under ``notes``, a line each, if there is any.
 
     Raises:
         FileNotFoundError: If there is no finished run.
@@ -89,7 +92,7 @@ def evaluations(
     unfit: Callable[[str, str], None] | None = None,
     **options: Unpack[EvaluationOptions],
 ) -> Iterator[dict[str, Any]]:
-    """Yield each suite's record once it is on disk; ``unfit`` hears of those that the data do not suit, and why."""
+    """Yield each suite's record once it is on disk; ``unfit`` hears of those that cannot be measured here, and why."""
     if unknown := options.keys() - EvaluationOptions.__annotations__.keys():
         raise TypeError(f"evaluations takes no option {', '.join(sorted(unknown))}")
     given, trust_code = options.get("settings") or {}, options.get("trust_code", False)
@@ -104,33 +107,46 @@ def evaluations(
     if suites is None:
         wanted = [suite for suite in wanted if not _unsuited(suite, splits)]
     chosen = {suite: given.get(suite.name) or suite.Settings() for suite in wanted}
-    made: list[Suite | dict[str, Any]] = []  # before any runs: what does not fit is said at once
+    made: list[tuple[Suite | dict[str, Any], list[str]]] = []  # before any runs: what does not fit is said at once
     for suite, own in chosen.items():
-        try:
+        notes: list[str] = []
+        with heard(notes), _telling(unfit, suite):
             if _unsuited(suite, splits):
                 raise ValueError(
-                    f"{suite.name} is measured of one class an image, and {splits.name} has several labels"
+                    f"{suite.name} is measured of one class an image, and {splits.name} has several labels, which"
+                    " --suites accuracy measures"
                 )
-            kept = None if options.get("again") else _kept(run, suite.name, own, weights, other)
-            made.append(kept or suite.of(source, own))
-        except ValueError as error:
-            if unfit is None:
-                raise
-            unfit(suite.name, str(error))
-    for found in made:
+            fitting = adjusted(suite.name, own, source)
+            kept = None if options.get("again") else _kept(run, suite.name, fitting, weights, other)
+            made.append((kept or suite.of(source, fitting), notes))
+    for found, notes in made:
         if isinstance(found, dict):
             yield found
-        else:
-            figures = Figures(monitor)
+            continue
+        figures, result = Figures(monitor), dict[str, Any]()
+        with heard(notes), _telling(unfit, found):
             result = suite_record(config, found, network, examples=len(splits.test), weights=weights, monitor=figures)
-            _write(run, {**result, **other}, figures.data)
-            yield {**result, **other}
+        if result:
+            result |= {"notes": notes, **other} if notes else other
+            _write(run, result, figures.data)
+            yield result
+
+
+@contextmanager
+def _telling(unfit: Callable[[str, str], None] | None, suite: Any) -> Iterator[None]:
+    """Let ``unfit`` hear why a suite cannot be measured; an error where nobody hears, or weights are no numbers."""
+    try:
+        yield
+    except ValueError as error:
+        if unfit is None or isinstance(error, NonFiniteError):
+            raise
+        unfit(suite.name, str(error))
 
 
 class Figures(Monitor):
     """Keeps the data of figures, and lets another monitor hear the rest."""
 
-    def __init__(self, other: Monitor) -> None:
+    def __init__(self, other: Monitor = SILENT) -> None:
         self.data: dict[str, dict[str, Any]] = {}
         self._other = other
 
@@ -159,12 +175,18 @@ def _other_data(run: RunFolder, splits: Splits) -> dict[str, Any]:
 def _write(run: RunFolder, result: dict[str, Any], figures: dict[str, dict[str, Any]]) -> None:
     """Write a suite's figures and then its record, each whole, in the place of older ones."""
     name, other = result["suite"], result.get("other_data")
-    if figures and other is None:
-        run.evaluation.mkdir(exist_ok=True)
-        described = {key: result[key] for key in ("suite", "settings", "weights", "date")}
-        run.write_json(run.evaluation / f"{name}.json", {**described, "figures": figures})
+    if other is None:
+        write_figures(run, result, figures)
     run.metrics.keep(lambda event: not _is_of(event, name, other))
     run.metrics.write("test" if other is None else "other_test", **result)
+
+
+def write_figures(run: RunFolder, result: dict[str, Any], figures: dict[str, dict[str, Any]]) -> None:
+    """Write the data of a suite's figures, if it has any, with what its record says of them."""
+    if figures:
+        run.evaluation.mkdir(exist_ok=True)
+        described = {key: result[key] for key in ("suite", "settings", "weights", "date")}
+        run.write_json(run.evaluation / f"{result['suite']}.json", {**described, "figures": figures})
 
 
 def _kept(

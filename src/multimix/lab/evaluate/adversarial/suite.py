@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -17,7 +18,7 @@ from multimix.lab.data import first_of
 from multimix.lab.evaluate.adversarial import attacks
 from multimix.lab.evaluate.adversarial.attacks import Attack, Classifier, Distance, Norm
 from multimix.lab.evaluate.passes import LabelledBatches, concatenated, evaluating, mean, numbered
-from multimix.lab.evaluate.suite import Normalised, Source, SuiteSettings, check_each_once
+from multimix.lab.evaluate.suite import Limit, Normalised, Source, SuiteSettings, Usual, adjusted, check_each_once
 from multimix.protocols import SILENT, Monitor, Network
 
 Pixels = Annotated[float, Interval(gt=0, le=1)]
@@ -50,11 +51,11 @@ class AdversarialSettings(SuiteSettings):
     """Fixes the random starts."""
     curve: tuple[Fraction, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255)
     """How far l-inf PGD may go at each point of the curve; its step keeps its share of that. Empty: no curve."""
-    curve_examples: Count = 500
+    curve_examples: Count = field(default=Usual(500))
     """Images behind the curve and the checks for masked gradients, the same share of each class; at most all."""
     autoattack: bool = False
     """Run AutoAttack as well (pip install pyautoattack); far slower than all else together."""
-    autoattack_examples: Count = 1000
+    autoattack_examples: Count = field(default=Usual(1000))
     """Images for AutoAttack, the same share of each class; at most all."""
     autoattack_batch_size: Count = 100
     """Images that AutoAttack takes at a time, which its random numbers depend on."""
@@ -66,6 +67,12 @@ class AdversarialSettings(SuiteSettings):
         if self.autoattack and "linf" not in self.norms:
             raise ValueError(f"autoattack needs linf among norms, got {self.norms}")
         self.pgd()
+
+    def limits(self, source: Source) -> Iterator[Limit]:
+        """Yield what the number of classes asks for."""
+        classes = len(source.splits.test.labels.unique())
+        for name in ("curve_examples", "autoattack_examples"):
+            yield Limit(name, classes, inf, classes, "one for each class")
 
     def pgd(self) -> Attack:
         """Return PGD in the l-inf ball."""
@@ -103,6 +110,7 @@ class Adversarial:
         """Return the suite over a run's test set."""
         if settings.autoattack:
             require_autoattack(len(source.splits.classes))
+        settings = adjusted(cls.name, settings, source)
         test, mean, std = source.test(settings.examples), source.splits.mean, source.splits.std
         few, fewest = (
             source.pixels(first_of(test, min(getattr(settings, what), len(test)), what=what)) if wanted else None

@@ -192,6 +192,9 @@ class Corruption:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
+        if (side := min(source.splits.shape[1:])) < _SMALLEST:
+            size = f"{_SMALLEST} x {_SMALLEST}"
+            raise ValueError(f"images of at least {size} pixels are needed, got {side} a side: train with --image-size")
         pixels = source.pixels(source.test(settings.examples))
         return cls(pixels, source.splits.mean, source.splits.std, settings)
 

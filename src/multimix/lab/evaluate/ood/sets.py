@@ -75,7 +75,8 @@ def open_set(name: str, source: Source, *, limit: int, download: bool = False, s
         fitting = Fitting(images, test.shape, crop, seed_of("ood", seed, "cut", base), ratio)
         fitting([0])
     except (OSError, ValueError) as error:
-        raise ValueError(f"sets: {name!r}: {error}") from error
+        reason = str(error).replace("--download (download=True)", "--ood.download")
+        raise ValueError(f"sets: {name!r}: {reason}") from error
     return Outside(source, len(taken), fitting, in_files)
 
 

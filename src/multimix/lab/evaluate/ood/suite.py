@@ -15,10 +15,11 @@ from multimix.lab.evaluate.ood import scores as score
 from multimix.lab.evaluate.ood.scores import KNN, METRICS, SCORES, Mahalanobis, ScoreName, histograms, roc
 from multimix.lab.evaluate.ood.sets import BUILT_IN, labels_of, open_set, taken_apart
 from multimix.lab.evaluate.passes import LabelledBatches, check_finite, concatenated, embed, evaluating, not_alone
-from multimix.lab.evaluate.suite import Source, SuiteSettings, check_each_once, warn
+from multimix.lab.evaluate.suite import Limit, Source, SuiteSettings, Usual, adjusted, check_each_once, warn
 from multimix.protocols import SILENT, Monitor, Network
 
 Fitted = dict[str, Callable[[Tensor], Tensor]]  # from embeddings (b, d) to scores (b,)
+_FITTED = {"knn", "mahalanobis"}  # scores that know the embeddings of training images
 Seen = tuple[dict[str, Float64[Tensor, " n"]], Int64[Tensor, " n"]]  # each score of every image, and fingerprints
 
 
@@ -41,7 +42,7 @@ class OODSettings(SuiteSettings):
     """Divides the logits of odin."""
     odin_epsilon: Fraction = 0.0014
     """How far odin moves every pixel, of a range from 0 to 1; 0 leaves the pixels where they are."""
-    knn_neighbours: Count = 50
+    knn_neighbours: Count = field(default=Usual(50))
     """Which nearest training embedding's distance knn takes."""
     mahalanobis_shrinkage: Fraction = 0.0
     """How much of the identity is in mahalanobis's covariance, from 0 to 1."""
@@ -54,6 +55,14 @@ class OODSettings(SuiteSettings):
         """Refuse impossible settings."""
         super().__post_init__()
         check_each_once(scores=self.scores, **({} if self.sets is None else {"sets": self.sets}))
+
+    def limits(self, source: Source) -> Iterator[Limit]:
+        """Yield what the number of training images allows."""
+        if "knn" in self.scores:
+            count = len(source.splits.train)
+            used = min(self.train_examples or count, count)
+            share = max(1, used // len(source.splits.classes))
+            yield Limit("knn_neighbours", 1, used, share, f"as there are only {used} training images to look in")
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class OOD:
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set and the sets of the settings."""
+        settings = adjusted(cls.name, settings, source)
         train, test = _training(source, settings), source.batches(source.test(settings.examples))
         own = source.splits.name
         names = tuple(name for name in BUILT_IN if name != own) if settings.sets is None else settings.sets
@@ -124,17 +134,25 @@ class OOD:
             "knn": lambda: KNN(embeddings, wanted.knn_neighbours),
             "mahalanobis": lambda: Mahalanobis(embeddings, labels, shrinkage=wanted.mahalanobis_shrinkage),
         }
-        return {name: fit() for name, fit in fits.items() if name in wanted.scores}, torch.cat(prints)
+        fitted: Fitted = {}
+        for name in (name for name in fits if name in wanted.scores):
+            try:
+                fitted[name] = fits[name]()
+            except ValueError as error:  # there are too few images, or all embeddings are one
+                if len(wanted.scores) == 1:
+                    raise
+                warn("ood", f"{name} is left out: {error}")
+        return fitted, torch.cat(prints)
 
     def _seen(self, network: Network, batches: LabelledBatches, fitted: Fitted) -> Seen:
-        rows = []
+        rows, names = [], [name for name in self.settings.scores if name in fitted or name not in _FITTED]
         with evaluating(network):
             for inputs, _ in batches:
                 scores = self._scores(network, inputs, fitted)
-                values = torch.stack([scores[name][: len(inputs)].cpu() for name in self.settings.scores], 1)
+                values = torch.stack([scores[name][: len(inputs)].cpu() for name in names], 1)
                 rows.append((values, fingerprints(inputs).cpu()))
         values, prints = concatenated(rows)
-        return dict(zip(self.settings.scores, values.T.contiguous(), strict=True)), prints
+        return dict(zip(names, values.T.contiguous(), strict=True)), prints
 
     def _scores(self, network: Network, inputs: Tensor, fitted: Fitted) -> dict[str, Tensor]:
         """Return all scores: of a forward pass, and for ODIN a backward and another forward pass."""
@@ -184,12 +202,8 @@ def fingerprints(images: Tensor) -> Int64[Tensor, " n"]:
 
 def _training(source: Source, settings: OODSettings) -> LabelledBatches | None:
     """Return the training images to fit on, as they are tested: without augmentation."""
-    if not {"knn", "mahalanobis"} & set(settings.scores):
+    if not _FITTED & set(settings.scores):
         return None
     train = source.splits.train
-    used = first_of(train, min(settings.train_examples or len(train), len(train)), what="train_examples")
-    if "knn" in settings.scores and settings.knn_neighbours > len(used):
-        raise ValueError(
-            f"knn_neighbours={settings.knn_neighbours} must be at most the {len(used)} training images that are used"
-        )
-    return source.batches(used)
+    used = min(settings.train_examples or len(train), len(train))
+    return source.batches(first_of(train, used, what="train_examples"))
