@@ -104,7 +104,10 @@ def test_unknown_names_get_near_ones(name, message, tmp_path, monkeypatch):
     [
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1.0"),
         ({"validation": -0.1}, "got -0.1"),
-        ({"validation": 0.98}, "validation=0.98 leaves too few training images: 2 of 100 .* 3 classes"),
+        (
+            {"validation": 0.98},
+            "validation=0.98 leaves too few training images: 2 of 100 .* 3 classes; --validation 0 holds none out",
+        ),
         ({"train_size": 91}, "train_size=91 does not fit: there are 90 images"),
         ({"train_size": 2}, "train_size=2 does not fit: 2 of 90 .* 3 classes"),
         ({"image_size": 1}, "image_size must be at least 2, got 1"),

@@ -267,6 +267,17 @@ def test_a_set_too_large_for_memory_stays_on_the_disk(tree, monkeypatch, limit, 
     assert isinstance(load(f"folder:{root}", validation=0.0).train, Images)
 
 
+def test_what_too_few_images_do_not_allow_is_noted(tree):
+    root = tree(each=2)
+    found = load(f"folder:{root}")
+    assert (found.validation, len(found.train), len(found.test)) == (None, 3, 3)
+    assert found.notes[-1].startswith("there is no validation set: validation=0.1 leaves too few training images: ")
+    with pytest.raises(ValueError, match=r"validation=0\.2 leaves too few .* --validation 0 holds none out"):
+        load(f"folder:{root}", validation=0.2)
+    next((root / "cat").iterdir()).unlink()
+    assert "classes of one image, which is for training and not in the test set: cat" in load(f"folder:{root}").notes
+
+
 @pytest.mark.bad_input
 def test_unfit_trees_are_named(tree):
     root = tree("train", "val")

@@ -76,6 +76,9 @@ def read_folder(path: str, split_seed: int, *, skip_unreadable: bool = False) ->
         survey.notes.append(
             f"no folder of test images: {TEST_SHARE:.0%} of the images, by their names, are the test set"
         )
+        seen = set(test.labels.tolist())
+        if alone := [name for label, name in enumerate(test.classes) if label not in seen]:
+            survey.notes.append(f"classes of one image, which is for training and not in the test set{after(alone)}")
         return Parts(train, test, notes=survey.lines(), by_name=True)
     if "test" not in trees:
         survey.notes.append(f"no folder of test images: {folders['val'].name} is the test set")

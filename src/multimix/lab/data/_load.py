@@ -50,11 +50,14 @@ DATASETS: tuple[str, ...] = ("digits", *_TORCHVISION, *_TREES, *(f"{kind}:PATH" 
 """Everything ``load`` takes; of the last two, PATH stands for a path."""
 
 
+_VALIDATION = 0.1  # what is usually held out, and may be left out where it leaves too few
+
+
 def load(
     name: str,
     *,
     root: str | Path = "data",
-    validation: float = 0.1,
+    validation: float = _VALIDATION,
     split_seed: int = 0,
     download: bool = False,
     train_size: int | None = None,
@@ -68,7 +71,8 @@ def load(
         name: Which data set.
         root: Folder that holds, or will hold, the named data sets.
         validation: Fraction of the training set to hold out, class by class; a source's own validation set goes first.
-            Of several labels an image it is drawn at random, and an image of each label stays in training.
+            Of several labels an image it is drawn at random, and an image of each label stays in training. Where 0.1
+            leaves too few for that, there is no validation set, which is noted.
         split_seed: Fixes which images are held out or kept, apart from any seed of training.
         download: Fetch cifar10, cifar100, svhn or fashion-mnist where they are absent.
         train_size: Keep only that many training images, likewise, after validation is held out.
@@ -92,8 +96,13 @@ def load(
         seed = seed_of("validation", split_seed)
         named = isinstance(parts.train, Files) and len(parts.train.names) > 0 and parts.train.labels.ndim == 1
         hold_out: Any = by_name if named else held_out
-        train, held = hold_out(parts.train, validation, seed, complaint)
-        parts = replace(parts, train=train, validation=held, by_name=parts.by_name or named)
+        try:
+            train, held = hold_out(parts.train, validation, seed, complaint)
+            parts = replace(parts, train=train, validation=held, by_name=parts.by_name or named)
+        except ValueError as error:
+            if validation != _VALIDATION:
+                raise ValueError(f"{error}; --validation 0 holds none out") from None
+            parts = replace(parts, notes=[*parts.notes, f"there is no validation set: {error}"])
     parts = replace(parts, train=first_of(parts.train, train_size, what="train_size", split_seed=split_seed))
     # Chosen first and decoded after, so that memory holds no image that is left out, nor any image twice.
     parts = small_or_files(parts, image_size)
