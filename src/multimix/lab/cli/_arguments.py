@@ -46,9 +46,9 @@ def configured(
     elif is_own(recipe):
         config = TrainConfig(recipe="folder", data=recipe)
         if not {"-h", "--help"} & set(arguments):
-            chosen = for_data(override(config, _without_method(arguments), prog=prog))
-            config = chosen.config
-            say(*(f"{recipe}: {reason}" for reason in chosen.reasons), *table(chosen.splits))
+            made = for_data(override(config, _without_method(arguments), prog=prog))
+            config = made.config
+            say(*(f"{recipe}: {reason}" for reason in made.reasons), *table(made.splits)[1:])
     else:
         config = recipe_named(recipe)
     if method is not None:

@@ -1,9 +1,12 @@
 """``multimix list``."""
 
+import re
+
 from multimix.lab.cli._parser import Parser
 from multimix.lab.data import DATASETS
 from multimix.lab.evaluate import SUITES
 from multimix.lab.recipes import RECIPES
+from multimix.lab.recipes._folder import KINDS
 from multimix.lab.recipes.detection import DETECTION_RECIPES
 from multimix.models import MODELS
 from multimix.names import METHOD_NAMES, about_method
@@ -17,7 +20,7 @@ def main(arguments: list[str]) -> None:
         "methods (each also as distilled-NAME; or FILE.py:CLASS)": {name: about_method(name) for name in METHOD_NAMES},
         "recipes (or FILE.py:FUNCTION)": {
             **{name: _first_line(recipe) for name, recipe in RECIPES.items()},
-            "folder:PATH, npz:PATH": "images of your own: looks at them and says what it chooses.",
+            **{f"{kind}:PATH": "images of your own: looks at them and says what it chooses." for kind in KINDS},
         },
         "detection recipes": {name: _first_line(recipe) for name, recipe in DETECTION_RECIPES.items()},
         "data sets (or FILE.py:FUNCTION)": dict.fromkeys(DATASETS, ""),
@@ -31,4 +34,5 @@ def main(arguments: list[str]) -> None:
 
 
 def _first_line(thing: object) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
+    line = (thing.__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
+    return re.sub(r":\w+:`(.+?)`", r"\1", line)

@@ -55,6 +55,9 @@ class Exported:
 class _Served(nn.Module):
     """A network that takes pixels in [0, 1] and gives logits and probabilities."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.network, self.several = model.network, model.several
