@@ -3,7 +3,13 @@
 from importlib import import_module
 from types import ModuleType
 
-PACKAGES = {"PIL": "pillow", "faster_coco_eval": "faster-coco-eval", "sklearn": "scikit-learn", "umap": "umap-learn"}
+PACKAGES = {
+    "PIL": "pillow",
+    "faster_coco_eval": "faster-coco-eval",
+    "mlflow": "mlflow-skinny",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+}
 """What pip calls the packages whose modules have another name."""
 
 

@@ -80,6 +80,12 @@ def test_names_of_earlier_records_are_read_where_the_class_has_the_new_one():
         from_json({"type": "Mixup", "probability": 0.25})
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_earlier_records_wrote_for_tensorboard_or_for_nobody(on):
+    written = {"type": "TrainConfig", "tensorboard": on}
+    assert from_json(written) == TrainConfig(logger=("tensorboard",) * on)
+
+
 def test_published_methods_of_earlier_records_drew_their_tuples_over_all_devices():
     written = to_json(method_named("multimix-paper"))
     assert written["methods"][0].pop("tuples_over") == "device"

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 from datetime import datetime
 
 import numpy as np
@@ -23,7 +22,7 @@ from train.tiny import BATCHES, events, files, splits_of, tiny, train_all
 def test_the_folder_holds_what_the_design_lists(finished):
     assert {path.name for path in finished.iterdir()} == {
         "config.json", "metrics.jsonl", "environment.json", "last.ckpt", "model.safetensors", "ema.safetensors",
-        "pictures",
+        "pictures", "evaluation",
     }  # fmt: skip
 
 
@@ -112,7 +111,7 @@ def test_the_environment_is_described(finished):
 
 
 def test_a_quiet_run_prints_nothing(tmp_path, capfd):
-    train(tiny(precision="bf16-mixed", tensorboard=False), tmp_path / "run", quiet=True)
+    train(tiny(precision="bf16-mixed"), tmp_path / "run", quiet=True)
     assert capfd.readouterr() == ("", "")
 
 
@@ -140,24 +139,6 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(tmp_path, capfd, monkeypatc
     assert "8/8" in said or "/8" in said
 
 
-def test_tensorboard_files_hold_the_numbers_of_the_epochs(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(tiny(tensorboard=True), tmp_path / "run", quiet=True)
-    board = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
-    records = events(tmp_path / "run", "epoch")
-    for name in ("train_loss", "validation_accuracy", "learning_rate"):
-        shown = [(event.step, event.value) for event in board.Scalars(name)]
-        assert shown == [(record["epoch"], pytest.approx(record[name], rel=1e-6)) for record in records]
-
-
-@pytest.mark.bad_input
-def test_without_tensorboard_nothing_is_begun(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match=r"tensorboard=True needs the package: pip install tensorboard"):
-        train(tiny(tensorboard=True), tmp_path / "run", quiet=True)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_pictures_show_what_methods_that_mix_inputs_feed_the_network(tmp_path):
     method = Alternate((Mixup(), MultiMix(tuples=5), DenseMultiMix(tuples=5), CutMix()))
     # A map of 2 x 2 positions is left of 8 x 8 pixels by one stride less.
@@ -170,7 +151,7 @@ def test_pictures_show_what_methods_that_mix_inputs_feed_the_network(tmp_path):
     for name in shown:
         pixels = np.asarray(Image.open(run.figures / name))
         height, width = pixels.shape[:2]
-        assert (height * 4, pixels.ndim) == (width, 3)  # two rows of eight
+        assert (height * 5, pixels.ndim) == (width * 2, 3)  # two rows of five
         assert pixels.std() > 10
         assert not np.array_equal(pixels[: height // 2], pixels[height // 2 :])
 

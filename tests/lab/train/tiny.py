@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, is_dataclass
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from multimix.lab.data import Splits
-from multimix.lab.train import SGD, Engine, TrainConfig
+from multimix.lab.train import SGD, Engine, TrainConfig, train
 from multimix.lab.train.engine import build_network
 from multimix.lab.train.network import load_data
 from multimix.methods import ERM
@@ -111,6 +112,14 @@ def stopped_after(batches: int, engine: type = Engine) -> Iterator[None]:
     """Stop what trains inside after so many mini-batches."""
     with pytest.raises(Stopped), before_step(batches + 1, raising(Stopped()), engine):
         yield
+
+
+def killed_after(batches: int, config: TrainConfig, folder: Path, environment: dict[str, str]) -> None:
+    """Train in a process that ends after so many mini-batches as a kill ends it."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with before_step(batches + 1, lambda _: os._exit(9)):
+        train(config, folder, quiet=True)
 
 
 def same(a: Any, b: Any) -> bool:

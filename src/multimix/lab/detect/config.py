@@ -17,7 +17,7 @@ from multimix.lab.train.folder import Facts
 
 NotNegative = Annotated[int, Ge(0)]
 _METRIC = re.compile(r"(\w+/)?a[pr]\d*")
-_NOT_SETTINGS = frozenset({"seed", "label", "recipe", "workers", "checkpoint_steps"})
+_NOT_SETTINGS = frozenset({"seed", "label", "recipe", "workers", "checkpoint_steps", "logger"})
 
 
 @register
@@ -92,6 +92,8 @@ class DetectConfig(Checked):
     """Of initial weights, order, mirroring and sampled regions."""
     checkpoint_steps: Count | None = None
     """Write a checkpoint every so many steps, besides after every epoch."""
+    logger: tuple[str, ...] = ()
+    """Where settings and numbers go besides the run folder: any of tensorboard, wandb and mlflow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,6 +19,7 @@ from multimix.lab.evaluate.detection import coco_metrics, require_coco, voc_metr
 from multimix.lab.runs.checkpoint import digest, load_weights, save_weights, seed_everything
 from multimix.lab.runs.display import Display
 from multimix.lab.runs.environment import device_named, keep_freed_memory
+from multimix.lab.runs.loggers import require_loggers
 from multimix.lab.runs.loop import Loop, Position, Task, go_on
 from multimix.lab.runs.optim import make_optimizer
 from multimix.lab.train import load_trained
@@ -167,6 +168,7 @@ def detect(config: DetectConfig, folder: Path, *, quiet: bool = False) -> Detect
     """
     run = DetectFolder(folder)
     run.check_free()
+    require_loggers(config.logger)
     network, origin = load_backbone(config)
     splits = load_splits(config)
     engine = DetectEngine(config, origin, splits, network)

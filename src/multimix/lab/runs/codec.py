@@ -23,8 +23,8 @@ C = TypeVar("C")
 _CLASSES: dict[str, type] = {
     cls.__name__: cls for cls in (*METHODS, Alternate, Chain, Until, SelfDistilled, SGD, AdamW, Step, Cosine)
 }
-_RENAMED = {"probability": "prob"}
-"""Fields of methods by the name that earlier records have, with the name of today."""
+_RENAMED = {"probability": "prob", "tensorboard": "logger"}
+"""Fields by the name that earlier records have, with the name of today."""
 
 
 def register(cls: type[C]) -> type[C]:
@@ -91,6 +91,7 @@ def from_json(value: Any, code: Code | None = None) -> Any:
     given: dict[str, Any] = {}
     for key, item in value.items():
         today = _RENAMED.get(key)
+        item = ["tensorboard"] * item if key == "tensorboard" else item  # True or False in older records
         given[today if today in known and key not in known else key] = from_json(item, code)
     del given["type"]
     if unknown := sorted(set(given) - set(known)):

@@ -1,9 +1,8 @@
-"""What a run shows while it goes: progress bars, lines, and TensorBoard's files."""
+"""What a run shows while it goes: progress bars and lines."""
 
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -20,18 +19,15 @@ _LONG_PASS = 5.0
 
 
 class Display(Monitor, AbstractContextManager["Display"]):
-    """Progress bars on a terminal, plain lines elsewhere, nothing when quiet; ``board`` is for TensorBoard's files.
+    """Progress bars on a terminal, plain lines elsewhere, nothing when quiet.
 
     Training accuracy is not shown: against mixed targets it means nothing.
     """
 
-    def __init__(
-        self, title: str, *, steps: int | None = None, done: int = 0, quiet: bool = False, board: Path | None = None
-    ) -> None:
+    def __init__(self, title: str, *, steps: int | None = None, done: int = 0, quiet: bool = False) -> None:
         self._console = Console(highlight=False, quiet=quiet)
         self._live = self._console.is_terminal and not quiet
         self._title, self._steps, self._done, self._shown = title, steps, done, 0.0
-        self._board = board_writer()(str(board / "tensorboard")) if board else None
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -52,8 +48,6 @@ class Display(Monitor, AbstractContextManager["Display"]):
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        if self._board:
-            self._board.close()
 
     def batch(self, *, loss: float | None, images_per_second: float) -> None:
         """Advance training by one mini-batch."""
@@ -73,11 +67,6 @@ class Display(Monitor, AbstractContextManager["Display"]):
                 f"{self._title}: epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4f}{seen}"
                 f"  {record['images_per_second']:,.0f} images/s  {record['seconds']:.1f} s"
             )
-        if self._board:
-            for name, value in record.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, record["epoch"])
-            self._board.flush()
 
     def track(self, what: str, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches of a pass, and show how many have been taken."""
@@ -98,12 +87,3 @@ class Display(Monitor, AbstractContextManager["Display"]):
         """Print a line above the bar, quiet or not."""
         console = Console(highlight=False) if self._console.quiet else self._console
         console.print(line, markup=False, soft_wrap=True)
-
-
-def board_writer() -> Any:
-    """Return the class that writes TensorBoard's files."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("tensorboard=True needs the package: pip install tensorboard") from error
-    return SummaryWriter

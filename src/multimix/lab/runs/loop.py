@@ -19,6 +19,7 @@ from multimix.lab.runs.checkpoint import load_newest, previous, random_states, r
 from multimix.lab.runs.display import Display
 from multimix.lab.runs.environment import Terminated, describe, is_out_of_memory, peak_mib, sigterm_noted
 from multimix.lab.runs.folder import Folder
+from multimix.lab.runs.loggers import Loggers
 from multimix.lab.runs.optim import learning_rate
 
 F = TypeVar("F", bound=Folder)
@@ -207,11 +208,25 @@ class Loop:
 
     def finish(self) -> None:
         """Train to the end, measure and save."""
+        with Loggers(self.run, self.config) as loggers:
+            self.task.begin(self.run, quiet=self.quiet)
+            loggers.tell()
+            self._train(loggers)
+            with self._explained():  # a signal ends this at once: only a measurement is lost
+                self.task.conclude(self.run, quiet=self.quiet)
+            loggers.tell()
+        if processes.is_main_process():
+            timed = [event["seconds"] for event in self.run.metrics.read("epoch") if "seconds" in event]
+            cost = {"seconds": sum(timed)} if len(timed) == self.config.epochs else {}
+            cost |= {"step_seconds": sum(timed) / (len(self.task.batches) * len(timed))} if timed else {}
+            self.run.metrics.write("end", **cost, peak_mib=peak_mib(self.task.device))
+            previous(self.run.checkpoint).unlink(missing_ok=True)
+
+    def _train(self, loggers: Loggers) -> None:
+        """Go through the epochs that are left."""
         task, batches, epochs = self.task, len(self.task.batches), self.config.epochs
-        task.begin(self.run, quiet=self.quiet)
         title, done = f"{self.config.title}, seed {self.config.seed}", task.at.epoch * batches + task.at.batch
-        board = self.run.path if getattr(self.config, "tensorboard", False) and processes.is_main_process() else None
-        display = Display(title, steps=epochs * batches, done=done, quiet=self.quiet, board=board)
+        display = Display(title, steps=epochs * batches, done=done, quiet=self.quiet)
         with sigterm_noted() as self._stop, display as shown:
             while task.at.epoch < epochs:
                 started, before = time.perf_counter(), self.log.seconds
@@ -225,14 +240,7 @@ class Loop:
                 self._look()
                 self.log.seconds = before + time.perf_counter() - started
                 shown.epoch(self._end_epoch(), epochs=epochs)
-        with self._explained():  # a signal ends this at once: only a measurement is lost
-            task.conclude(self.run, quiet=self.quiet)
-        if processes.is_main_process():
-            timed = [event["seconds"] for event in self.run.metrics.read("epoch") if "seconds" in event]
-            cost = {"seconds": sum(timed)} if len(timed) == epochs else {}
-            cost |= {"step_seconds": sum(timed) / (batches * len(timed))} if timed else {}
-            self.run.metrics.write("end", **cost, peak_mib=peak_mib(task.device))
-            previous(self.run.checkpoint).unlink(missing_ok=True)
+                loggers.tell()
 
     def _after_batch(self, shown: Display, *, stepped: bool) -> None:
         """Look at losses and write a checkpoint where it is time, or end behind one where that is asked for."""

@@ -107,8 +107,8 @@ class TrainConfig(Checked):
     validation alone."""
     checkpoint_steps: Count | None = None
     """Write a checkpoint every so many optimiser steps, besides after every epoch."""
-    tensorboard: bool = False
-    """Write TensorBoard event files too."""
+    logger: tuple[str, ...] = ()
+    """Where settings and numbers go besides the run folder: any of tensorboard, wandb and mlflow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,14 +16,15 @@ from multimix._declared import Count, check
 from multimix.distill import EMATeacher
 from multimix.lab._code import Reference
 from multimix.lab.data import Augment, Batches, Splits, ignoring
+from multimix.lab.evaluate import Accuracy
 from multimix.lab.runs.checkpoint import digest, save_weights, seed_everything
 from multimix.lab.runs.codec import code_of, to_json, with_own_data
-from multimix.lab.runs.display import board_writer
+from multimix.lab.runs.loggers import require_loggers
 from multimix.lab.runs.loop import Loop, Position, Task, go_on
 from multimix.lab.runs.optim import learning_rate, make_optimizer
 from multimix.lab.runs.processes import average_buffers, broadcast, entered_by_main, is_main_process, rank_and_world
 from multimix.lab.train.config import TrainConfig
-from multimix.lab.train.evaluation import clean_accuracy, suite_record
+from multimix.lab.train.evaluation import Figures, clean_accuracy, source_of, suite_record, write_figures
 from multimix.lab.train.figures import save_figures
 from multimix.lab.train.folder import Facts, RunFolder, described
 from multimix.lab.train.network import (
@@ -229,10 +230,12 @@ class Engine(Task):
         save_figures(run.figures, self.method, cast("Network", self.network), self.splits, self.device)
 
     def _test(self, run: RunFolder, network: nn.Module, name: str, weights: Path | None) -> None:
-        suite = clean_accuracy(self.config, self.splits, self.splits.test, self.device)
+        suite = Accuracy.of(source_of(self.config, self.splits, self.device), Accuracy.Settings())
         sha = None if weights is None else digest(weights)
-        of, examples = cast("Network", network), len(self.splits.test)
-        record = suite_record(self.config, suite, of, examples=examples, weights=sha)
+        of, examples, figures = cast("Network", network), len(self.splits.test), Figures()
+        record = suite_record(self.config, suite, of, examples=examples, weights=sha, monitor=figures)
+        if not name:
+            write_figures(run, record, figures.data)
         run.metrics.write("test", **record, **({"network": name} if name else {}))
 
     def _part(self) -> None:
@@ -289,8 +292,7 @@ def train(config: TrainConfig, folder: Path, *, quiet: bool = False, splits: Spl
         Terminated: After SIGTERM, behind a checkpoint.
     """
     RunFolder(folder).check_free()
-    if config.tensorboard:
-        board_writer()
+    require_loggers(config.logger)
     config = with_own_data(config)
     start_processes(config)
     run = RunFolder(broadcast(folder))  # whose name may hold the time
