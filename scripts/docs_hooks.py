@@ -2,8 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from pathlib import Path
 from typing import Any
+
+from docs_methods import classes, uri
+
+from multimix.methods import METHODS
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -13,14 +17,24 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def methods() -> Iterator[str]:
     """Yield the lines of the table of methods."""
-    from multimix.methods import METHODS  # heavy: only where the table stands
+    yield "| command line | class | what it does |"
+    yield "|---|---|---|"
+    yield from (f"| `{cls.name}` | [`{cls.__name__}`]({uri(cls)}) | {summary(cls)} |" for cls in METHODS)
 
-    yield "| command line | class | what it does | settings and defaults |"
-    yield "|---|---|---|---|"
-    for method in METHODS:
-        settings = ", ".join(f"`{f.name}={f.default!r}`" for f in fields(method))
-        link = f"[`{method.__name__}`][multimix.methods.{method.__name__}]"
-        yield f"| `{method.name}` | {link} | {summary(method)} | {settings or 'none'} |"
+
+def combinations() -> Iterator[str]:
+    """Yield the lines of the table of what is made of methods."""
+    yield "| class | what it does |"
+    yield "|---|---|"
+    made = [cls for cls in classes() if cls not in METHODS]
+    yield from (f"| [`{cls.__name__}`]({uri(cls)}) | {summary(cls)} |" for cls in made)
+
+
+def gallery() -> Iterator[str]:
+    """Yield the picture of each method that has one."""
+    for cls in METHODS:
+        if Path(picture := f"docs/gallery/{cls.name}.webp").exists():
+            yield f"**[`{cls.__name__}`]({uri(cls)})**\n\n![{cls.__name__}, drawn]({picture.removeprefix('docs/')})\n"
 
 
 def recipes() -> Iterator[str]:
@@ -51,4 +65,6 @@ def summary(thing: object) -> str:
     return " ".join((thing.__doc__ or "").split("\n\n")[0].split()).replace(":func:", "")
 
 
-TABLES: dict[str, Callable[[], Iterator[str]]] = {"methods": methods, "recipes": recipes, "suites": suites}
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    table.__name__: table for table in (methods, combinations, gallery, recipes, suites)
+}

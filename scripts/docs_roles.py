@@ -1,11 +1,12 @@
-"""Extension of griffe: docstrings say :func:`name`, as editors know it; the pages show the name as code."""
+"""Extension of griffe: docstrings say :func:`name` and :math:`x`, as editors know it; pages show code and formulas."""
 
 import re
 from typing import Any
 
+from docs_formulas import with_formulas
 from griffe import Extension, Object
 
-ROLE = re.compile(r":(?:attr|class|func|math|meth|mod):(?=`)")
+ROLE = re.compile(r":(?:attr|class|func|meth|mod):(?=`)")
 
 
 class Roles(Extension):
@@ -14,4 +15,4 @@ class Roles(Extension):
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Rewrite the docstring of one object."""
         if obj.docstring:
-            obj.docstring.value = ROLE.sub("", obj.docstring.value)
+            obj.docstring.value = ROLE.sub("", with_formulas(obj.docstring.value))

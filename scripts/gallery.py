@@ -1,4 +1,4 @@
-"""Draw docs/gallery: what each method makes of the same two images, and of embeddings in the plane.
+"""Draw docs/gallery, a picture a method: what it makes of the same two images, or of embeddings in the plane.
 
 The images are the two that come with scikit-learn. What needs a network gets a small one, trained for a minute to tell
 crops of one from crops of the other.
@@ -7,16 +7,18 @@ crops of one from crops of the other.
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_sample_image
 from torch import Generator, Tensor, nn
+from torch.nn.functional import interpolate, one_hot
 
 from multimix import ops
-from multimix.methods import ERM, METHODS, MixesInputs, MultiMix, ZetaMixup
+from multimix.methods import ERM, METHODS, AlignMix, ManifoldMixup, MultiMix, ZetaMixup
 from multimix.models import preact_resnet18
-from multimix.protocols import Method, Stateful
+from multimix.protocols import Method, Stateful, encode
 
 NAMES = ("china", "flower")
 SIDE = 64
@@ -36,7 +38,7 @@ def pictures() -> Tensor:
     """Return the two images, whole, (2, 3, side, side) in [0, 1]."""
     images = [torch.from_numpy(load_sample_image(f"{name}.jpg").copy()) for name in NAMES]
     squares = [image[:, 106:533].permute(2, 0, 1).float() / 255 for image in images]
-    return torch.stack([nn.functional.interpolate(s[None], (SIDE, SIDE), mode="area")[0] for s in squares])
+    return torch.stack([interpolate(s[None], (SIDE, SIDE), mode="area")[0] for s in squares])
 
 
 def crops(images: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -47,7 +49,7 @@ def crops(images: Tensor, count: int, generator: Generator) -> tuple[Tensor, Ten
         size = int(torch.randint(SIDE // 2, SIDE + 1, (), generator=generator))
         top, left = (int(torch.randint(SIDE - size + 1, (), generator=generator)) for _ in range(2))
         piece = images[label, :, top : top + size, left : left + size]
-        found.append(nn.functional.interpolate(piece[None], (SIDE, SIDE), mode="bilinear")[0])
+        found.append(interpolate(piece[None], (SIDE, SIDE), mode="bilinear")[0])
     return (torch.stack(found) - 0.5) / 0.25, labels
 
 
@@ -68,46 +70,72 @@ def trained(images: Tensor, method: Method, steps: int) -> nn.Module:
     return network.eval()
 
 
-def mixed(method: MixesInputs, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, of a few draws, the example whose label is nearest to half of each image, and its probabilities."""
+def mixed(method: Any, network: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
+    """Return three examples with their labels, of a few draws those nearest to half of each image."""
     # Several times each, since some methods choose among many, or mix a part of the mini-batch only.
     inputs, targets = ((images - 0.5) / 0.25).repeat(3, 1, 1, 1), torch.tensor([0, 1]).repeat(3)
-    best: tuple[Tensor, Tensor] | None = None
+    found = []
     for seed in range(DRAWS):
-        made, labels = method.mix(
-            inputs, targets, num_classes=2, network=network, generator=Generator().manual_seed(seed)
-        )
-        for picture, label in zip(made, labels, strict=True):
-            if best is None or (label[0] - 0.5).abs() < (best[1][0] - 0.5).abs():
-                best = picture, label
-    assert best is not None
-    return (best[0] * 0.25 + 0.5).clamp(0, 1), best[1]
+        mixing = method.draw(network, inputs, targets, Generator().manual_seed(seed))
+        labels = mixing.mix_targets(one_hot(targets, 2).float())
+        pairs = zip(mixing.mix(inputs), labels.tolist(), strict=False)
+        found.append(min(pairs, key=lambda pair: abs(pair[1][0] - 0.5)))
+    found.sort(key=lambda pair: abs(pair[1][0] - 0.5))
+    return [(f"{a:.2f} {NAMES[0]}\n{b:.2f} {NAMES[1]}", picture * 0.25 + 0.5) for picture, (a, b) in found[:3]]
 
 
-def draw_images(path: Path) -> None:
-    """Draw the two images and what every method that mixes inputs makes of them."""
+def attended(network: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
+    """Return the images as dark as a trained network's attention to their positions is low."""
+    attention = ops.attention(encode(network, (images - 0.5) / 0.25).features)
+    side = int(attention.shape[1] ** 0.5)
+    light = interpolate((attention / attention.amax(1, keepdim=True)).reshape(-1, 1, side, side), (SIDE, SIDE))
+    return [(f"attention\nto {name}", image) for name, image in zip(NAMES, images * (0.1 + 0.9 * light), strict=True)]
+
+
+def aligned(method: AlignMix, network: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
+    """Return the second image with its parts where the plan moves their features, and half of it with the first."""
+    features = encode(network, (images - 0.5) / 0.25).features
+    plan = method.plan(features[:1], features[1:])[0] * features.shape[1]
+    cell = SIDE // int(features.shape[1] ** 0.5)
+    parts = nn.functional.unfold(images[1:], cell, stride=cell)[0]
+    moved = nn.functional.fold((parts @ plan.mT)[None], (SIDE, SIDE), cell, stride=cell)[0]
+    return [("flower,\naligned", moved), ("0.50 china\n0.50 flower", (images[0] + moved) / 2)]
+
+
+def draw_images(folder: Path) -> None:
+    """Draw the two images and what every method that mixes inputs or maps makes of them."""
     images = pictures()
     plain = trained(images, ERM(), STEPS)
-    cells = [(name, image, "") for name, image in zip(NAMES, images, strict=True)]
     for cls in METHODS:
-        if cls is ERM or not getattr(cls, "mixes_inputs", False):
-            continue
         method = cls(**SETTINGS.get(cls.name, {}))
         network = trained(images, method, STEPS) if isinstance(method, Stateful) else plain
         with torch.no_grad():
-            picture, label = mixed(method, network, images)
-        cells.append((cls.name, picture, f"{label[0]:.2f} china, {label[1]:.2f} flower"))
+            if cls is not ERM and (getattr(cls, "mixes_inputs", False) or getattr(cls, "trains_modules", False)):
+                made = mixed(method, network, images)
+            elif cls.name in ("alignmix", "dense-multimix"):
+                made = aligned(method, network, images) if cls is AlignMix else attended(network, images)
+            else:
+                continue
+        strip(folder / f"{cls.name}.webp", [*zip(NAMES, images, strict=True), *made])
         print(cls.name, flush=True)
-    columns = 4
-    rows = -(-len(cells) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.5 * rows))
-    for axis in axes.flat:
+
+
+def strip(path: Path, cells: list[tuple[str, Tensor]]) -> None:
+    """Draw images in a row, their captions above them."""
+    figure, axes = plt.subplots(1, 5, figsize=(8, 2.1))
+    for axis in axes:
         axis.axis("off")
-    for axis, (name, picture, label) in zip(axes.flat, cells, strict=False):
-        axis.imshow(picture.permute(1, 2, 0).detach().numpy())
-        axis.set_title(f"{name}\n{label}", fontsize=8)
+    for axis, (title, picture) in zip(axes, cells, strict=False):
+        axis.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy())
+        axis.set_title(title, fontsize=9)
+    keep(figure, path)
+
+
+def keep(figure: plt.Figure, path: Path) -> None:
+    """Write a picture that is as good on a dark page as on a light one."""
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, transparent=True, pil_kwargs={"quality": 85} if path.suffix == ".webp" else {})
+    plt.close(figure)
 
 
 def plane() -> tuple[Tensor, Tensor]:
@@ -115,7 +143,7 @@ def plane() -> tuple[Tensor, Tensor]:
     generator = Generator().manual_seed(3)
     centres = torch.tensor([[0.0, 1.0], [-0.9, -0.6], [0.9, -0.6]])
     labels = torch.arange(3).repeat_interleave(8)
-    return centres[labels] + 0.16 * torch.randn(24, 2, generator=generator), nn.functional.one_hot(labels, 3).float()
+    return centres[labels] + 0.16 * torch.randn(24, 2, generator=generator), one_hot(labels, 3).float()
 
 
 def draw_planes(folder: Path) -> None:
@@ -123,10 +151,14 @@ def draw_planes(folder: Path) -> None:
     points, labels = plane()
     generator = Generator().manual_seed(0)
     b = len(points)
-    lam = ops.beta(40 * b, 1.0, generator=generator)
-    pairs = torch.zeros(40 * b, b)
-    pairs[torch.arange(40 * b), torch.arange(b).repeat(40)] += lam
-    pairs[torch.arange(40 * b), torch.randint(b, (40 * b,), generator=generator)] += 1 - lam
+
+    def pairs(alpha: float) -> Tensor:
+        lam = ops.beta(40 * b, alpha, generator=generator)
+        weights = torch.zeros(40 * b, b)
+        weights[torch.arange(40 * b), torch.arange(b).repeat(40)] += lam
+        weights[torch.arange(40 * b), torch.randint(b, (40 * b,), generator=generator)] += 1 - lam
+        return weights
+
     like = torch.zeros(1)
 
     def tuples(method: MultiMix) -> Tensor:
@@ -135,24 +167,27 @@ def draw_planes(folder: Path) -> None:
     zeta = [ZetaMixup().draw(None, points, labels.argmax(1), generator).weights for _ in range(40)]
     panels = {
         "the mini-batch: 24 examples": torch.eye(b),
-        "pairs (mixup, 40 steps: 960 examples)": pairs,
+        "pairs (mixup, 40 steps: 960 examples)": pairs(1.0),
         "zeta-mixup (40 steps: 960 examples)": torch.cat(zeta),
         "MultiMix, 1000 tuples of one step, effective 2": tuples(MultiMix()),
         "MultiMix, alpha in (0.5, 2) as published": tuples(MultiMix(alpha=(0.5, 2.0))),
         "MultiMix, tuples of 3 examples, alpha 1": tuples(MultiMix(tuple_length=3, alpha=1.0)),
     }
-    _scatter(folder / "plane.png", panels, rows=2)
+    _scatter(folder / "plane.webp", panels, rows=2)
     front = {
         "a mini-batch": torch.eye(b),
-        "mixup: one partner each": pairs,
+        "mixup: one partner each": pairs(1.0),
         "MultiMix: tuples of the whole mini-batch": tuples(MultiMix()),
     }
     _scatter(folder / "hull.png", front, rows=1)
+    _scatter(folder / "multimix.webp", {name: front[name] for name in [*front][::2]}, rows=1)
+    _scatter(folder / "manifold-mixup.webp", {"a mini-batch": torch.eye(b), "pairs, 40 steps": pairs(ManifoldMixup().alpha)}, rows=1)
 
 
 def _scatter(path: Path, panels: Mapping[str, Tensor], *, rows: int) -> None:
     points, labels = plane()
-    figure, axes = plt.subplots(rows, 3, figsize=(11, 3.7 * rows))
+    columns = len(panels) // rows
+    figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 3.7 * rows))
     for axis, (title, weights) in zip(axes.flat, panels.items(), strict=True):
         places = weights @ points
         colours = (weights @ labels @ COLOURS).clamp(0, 1)
@@ -160,8 +195,7 @@ def _scatter(path: Path, panels: Mapping[str, Tensor], *, rows: int) -> None:
         axis.scatter(*places.T, c=colours.numpy(), s=5 if len(weights) > len(points) else 30)
         axis.set(title=title, xticks=[], yticks=[], aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.3, 1.6))
         axis.title.set_fontsize(9)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    keep(figure, path)
 
 
 def main() -> None:
@@ -169,8 +203,9 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/gallery")
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
+    plt.rcParams.update({"text.color": "0.5", "axes.edgecolor": "0.5", "axes.titlecolor": "0.5"})
     draw_planes(folder)
-    draw_images(folder / "images.png")
+    draw_images(folder)
 
 
 if __name__ == "__main__":
