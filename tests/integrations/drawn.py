@@ -1,10 +1,13 @@
 """What two processes draw; in a module of its own, so that they can import it."""
 
+import copy
 import os
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 import multimix as mm
 
@@ -32,3 +35,17 @@ def begun_and_resumed() -> dict[str, Tensor]:
     dist.all_reduce(alone)
     torch.testing.assert_close(layer.weight.grad, alone / 2)
     return losses
+
+
+def of_two_processes(model: nn.Module, images: list[Any], method: Any, folder: Path) -> dict[str, Any]:
+    """Return the losses and weights of a training by transformers, and the weights of one resumed half-way."""
+    from integrations import test_transformers as own
+
+    def fit(name: str, resume: str | None = None) -> tuple[list[float], list[Tensor]]:
+        fresh, given = own.Own(copy.deepcopy(model)), copy.deepcopy(method)
+        options = {"ddp_backend": "gloo", "save_strategy": "epoch", "resume": resume}
+        losses, _ = own.fit(fresh, images, given, folder / name, **options)
+        return losses, [p.detach() for p in fresh.parameters()]
+
+    losses, weights = fit("whole")
+    return {"losses": losses, "weights": weights, "resumed": fit("rest", str(folder / "whole" / "checkpoint-2"))[1]}

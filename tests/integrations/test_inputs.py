@@ -3,11 +3,14 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 from timm.data.mixup import Mixup as TimmOwn
 from timm.data.mixup import mixup_target
 from torch import nn
+from torch.utils._pytree import tree_flatten
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -173,8 +176,119 @@ def test_goes_with_torchvisions_transforms_pairs_and_images(toy):
     mix = MixTransform(mm.Mixup(), num_classes=4, seed=0)
     assert repr(mix) == f"MixTransform({mm.Mixup()!r}, num_classes=4)"
     mixed, soft = mix((tv_tensors.Image(toy.images), toy.labels))
-    assert type(mixed) is torch.Tensor
+    assert type(mixed) is tv_tensors.Image
+    mixed = mixed.as_subclass(torch.Tensor)
     torch.testing.assert_close((mixed, soft), plain_timm(mm.Mixup(), num_classes=4, seed=0)(toy.images, toy.labels))
+
+
+def test_everything_beside_images_and_labels_comes_back_as_it_is(toy):
+    plain = plain_timm(mm.Mixup(), num_classes=4, seed=0)(toy.images, toy.labels)
+    image, extra, name = tv_tensors.Image(toy.images), torch.arange(36.0), ["a"]
+    for given, getter in (
+        ((toy.images, toy.labels, extra, name), "default"),
+        ({"name": name, "pixels": toy.images, "a_label": extra, "LABELS": toy.labels}, "default"),
+        ([extra, {"Label": toy.labels, "image": image}], "default"),
+        ({"extra": extra, "image": image, "y": toy.labels}, "y"),
+        ((toy.images, {"y": toy.labels, "extra": extra}), "y"),
+        ({"image": toy.images, "more": [{"y": toy.labels}]}, lambda inputs: inputs["more"][0]["y"]),
+    ):
+        found = MixTransform(num_classes=4, seed=0, labels_getter=getter)(given)
+        (before, structure), (after, same) = tree_flatten(given), tree_flatten(found)
+        assert same == structure
+        for old, new in zip(before, after, strict=True):
+            assert type(old) is type(new)
+            if old is toy.images or old is image:
+                assert torch.equal(new, plain[0])
+            elif old is toy.labels:
+                assert torch.equal(new, plain[1])
+            else:
+                assert new is old
+    rows = [{"image": x, "label": int(y), "id": i} for i, (x, y) in enumerate(zip(toy.images, toy.labels, strict=True))]
+    found = MixCollate(num_classes=4, seed=0)(rows)
+    assert torch.equal(found["image"], plain[0])
+    assert torch.equal(found["id"], torch.arange(36))
+
+
+@pytest.mark.parametrize("name", ["cutmix", "fmix", "resizemix", "saliencymix", "erm"])
+def test_bytes_are_pasted_as_bytes(toy, name):
+    pixels = (40 * toy.images + 128).clamp(0, 255).byte()
+    found, soft = MixTransform(name, num_classes=4, seed=1)(pixels, toy.labels)
+    assert found.dtype == torch.uint8
+    expected = MixTransform(name, num_classes=4, seed=1)(pixels.float(), toy.labels)
+    torch.testing.assert_close((found.float(), soft), expected, atol=0, rtol=0)
+
+
+def test_alpha_is_that_of_the_method_by_name(toy):
+    for name, method in ((None, mm.Mixup(alpha=0.3)), ("cutmix", mm.CutMix(alpha=0.3))):
+        ours = MixTransform(name, num_classes=4, seed=0, alpha=0.3)(toy.images, toy.labels)
+        torch.testing.assert_close(ours, MixTransform(method, num_classes=4, seed=0)(toy.images, toy.labels))
+
+
+TIMMS = {
+    "mixup": {"mixup_alpha": 0.4},
+    "both": {"cutmix_alpha": 1.0},
+    "cutmix as drawn": {"mixup_alpha": 0.0, "cutmix_alpha": 0.3, "correct_lam": False},
+    "minmax": {"cutmix_minmax": (0.2, 0.8), "switch_prob": 0.7, "correct_lam": False},
+    "minmax alone": {"mixup_alpha": 0.0, "cutmix_minmax": (0.35, 0.6), "prob": 0.5, "mode": "elem"},
+    "all, a batch": {"mixup_alpha": 0.4, "cutmix_alpha": 2.0, "switch_prob": 0.2, "prob": 0.6},
+    "all, a pair": {"mixup_alpha": 0.4, "cutmix_alpha": 2.0, "switch_prob": 0.2, "prob": 0.6, "mode": "pair"},
+    "all, an example": {"mixup_alpha": 0.4, "cutmix_alpha": 2.0, "switch_prob": 0.2, "prob": 0.6, "mode": "elem"},
+}
+
+
+def observed(mix, draws=800):
+    """Of a black image with a white partner: whether it is mixed or pasted into, its label's weight, and the box."""
+    found = []
+    for _ in range(draws):
+        mixed, soft = mix(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).repeat(1, 1, 10, 17), torch.tensor([0, 1]))
+        white = mixed[0, 0].nonzero()
+        blends = bool(mixed[0].max() < 1) and len(white) > 0
+        box = [0, 0, 0, 0] if blends or not len(white) else [*white.amin(0).tolist(), *white.amax(0).tolist()]
+        found.append([blends, sum(box) > 0, soft[0, 0].item(), *box, box[2] - box[0], box[3] - box[1]])
+    return np.array(found, dtype=float)
+
+
+@pytest.mark.parametrize("settings", TIMMS.values(), ids=TIMMS)
+def test_timms_arguments_mean_what_they_mean_there(settings, monkeypatch):
+    monkeypatch.setattr("multimix.methods.mixup.draw_partners", lambda b, **_: torch.arange(b).flip(0))
+    np.random.seed(0)  # noqa: NPY002 (what timm draws from)
+    given = {**settings, "num_classes": 2, "label_smoothing": 0.0}
+    for ours, theirs in zip(observed(TimmMixup(**given, seed=0)).T, observed(TimmOwn(**given)).T, strict=True):
+        assert ks_2samp(ours, theirs, method="asymp").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_timms_modes_say_who_shares_what(toy, mode):
+    mix = TimmMixup(1.0, 1.0, None, 0.8, 0.5, mode, True, 0.0, 4, seed=2)
+    images, labels = toy.images[:15], toy.labels[:15]
+    mixed, soft = mix(images, labels)
+    again = TimmMixup(1.0, 1.0, None, 0.8, 0.5, mode, seed=2)._mixer
+    mixing = again.method.draw(None, images, labels, again.generator(images.device))
+    one_hot = torch.eye(4)[labels]
+    lam, cut, boxes = (mixing.given[name] for name in ("own", "cut", "boxes"))
+    for i, partner in enumerate(mixing.partners.tolist()):
+        expected = lam[i] * images[i] + (1 - lam[i]) * images[partner]
+        if cut[i]:
+            top, bottom, left, right = boxes.of(i)
+            expected = images[i].clone()
+            expected[:, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+            assert lam[i] == pytest.approx(1 - (bottom - top) * (right - left) / 144)
+        torch.testing.assert_close(mixed[i], expected)
+        torch.testing.assert_close(soft[i], lam[i] * one_hot[i] + (1 - lam[i]) * one_hot[partner])
+        assert mode == "elem" or lam[partner] == lam[i]
+    assert (len(cut.unique()), len(lam.unique()) > 8) == {"batch": (1, False), "pair": (2, False), "elem": (2, True)}[
+        mode
+    ]
+
+
+def test_timms_probability_is_set_later_and_mixing_switched_off(toy):
+    mix = TimmMixup(cutmix_alpha=1.0, mode="elem", num_classes=4)
+    mix.mixup_enabled = False
+    assert torch.equal(mix(toy.images, toy.labels)[0], toy.images)
+    mix.mixup_enabled, mix.mix_prob = True, 0.0
+    assert torch.equal(mix(toy.images, toy.labels)[0], toy.images)
+    several = TimmMixup(0.5, num_classes=5, multi_label=True, prob=0.0)(toy.images, torch.ones(36, 5))[1]
+    torch.testing.assert_close(several, torch.full((36, 5), 0.95))
 
 
 @pytest.mark.bad_input
@@ -216,12 +330,37 @@ def test_bad_arguments_are_named(toy):
         TimmMixup(num_classes=2)(toy.images, toy.labels)
     with pytest.raises(ValueError, match=r"label_smoothing must be 0 for SquaredError\(\), .*, got 0\.1"):
         TimmMixup(num_classes=4, objective=SquaredError())(toy.images, torch.randn(36, 4))
-    with pytest.raises(ValueError, match="inputs must be images and labels of a mini-batch, got dict"):
-        MixCollate(num_classes=4)([{"image": toy.images[0], "label": 1}])
-    with pytest.raises(ValueError, match="a mini-batch, got Tensor, Tensor, Tensor"):
-        MixCollate(num_classes=4)([(image, 1, 7) for image in toy.images])
-    for given, got in (((toy.images,), "Tensor"), ((), "nothing")):
-        with pytest.raises(ValueError, match=f"inputs must be images and labels of a mini-batch, got {got}"):
+    both, image = (toy.images, toy.labels), tv_tensors.Image(toy.images)
+    for given, said in (
+        ((toy.images,), "be images and labels of a mini-batch, got Tensor; labels_getter says where"),
+        ((), "be images and labels of a mini-batch, got nothing"),
+        (({"image": toy.images, "target": toy.labels},), "be images and labels of a mini-batch, got Tensor, Tensor"),
+        ((image, toy.labels, image), "hold one tensor of images beside the labels, got Image, Tensor, Image"),
+        (({"labels": toy.labels},), "hold one tensor of images beside the labels, got Tensor$"),
+        ((*both, tv_tensors.Mask(toy.labels)), "hold nothing that would be left unmixed beside the images, got Mask"),
+    ):
+        with pytest.raises(ValueError, match=f"inputs must {said}"):
             MixTransform(num_classes=4)(*given)
-    with pytest.raises(TypeError, match=r"inputs must be floating-point, got torch\.uint8"):
-        MixTransform(num_classes=4)((255 * toy.images).byte(), toy.labels)
+    for method in (None, mm.Alternate((mm.CutMix(), mm.Mixup())), mm.methods.ResizeMix(interpolation="bilinear")):
+        with pytest.raises(TypeError, match=r"inputs must be floating-point for \w+, got torch\.uint8"):
+            MixTransform(method, num_classes=4)((255 * toy.images).byte(), toy.labels)
+    for method in (mm.CutMix(), "resizemix"):
+        with pytest.raises(ValueError, match=r"alpha must be left out beside .*Mix"):
+            MixTransform(method, num_classes=4, alpha=0.2)
+    with pytest.raises(TypeError, match="labels_getter must be a function, a key or 'default', got 3"):
+        MixTransform(num_classes=4, labels_getter=3)
+    for given, said in (
+        ({"method": mm.CutMix(), "switch_prob": 0.3}, r"method must be left out beside switch_prob, got CutMix"),
+        ({"method": "cutmix", "mixup_alpha": 0.3}, r"method must be left out beside mixup_alpha, got 'cutmix'"),
+        ({"mixup_alpha": 0.0}, "mixup_alpha or cutmix_alpha must be above 0, or cutmix_minmax be given"),
+        ({"mixup_alpha": -1.0}, "mixup_alpha must be at least 0"),
+        ({"cutmix_minmax": (0.5, 0.2)}, r"cutmix_minmax must be \(low, high\) with low < high"),
+        ({"mode": "half"}, "mode must be one of batch, pair, elem, got 'half'"),
+        ({"multi_label": True, "objective": CrossEntropy()}, "multi_label=True contradicts objective Cross"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            TimmMixup(**given)
+    with pytest.raises(
+        ValueError, match=r"cutmix_minmax must leave boxes in images of \(12, 12\) pixels to choose from"
+    ):
+        TimmMixup(cutmix_minmax=(0.1, 0.15), num_classes=4)(toy.images, toy.labels)

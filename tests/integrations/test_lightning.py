@@ -136,6 +136,15 @@ def test_module_follows_logs_and_loads_from_a_checkpoint_with_its_teacher(toy, t
     torch.testing.assert_close(loaded.state_dict(), module.state_dict())
     torch.testing.assert_close(loaded.method.ema.state_dict(), module.method.ema.state_dict())
     assert torch.equal(loaded(toy.images), module(toy.images))
+    assert loaded.learning_rate == 0.01
+
+
+def test_loads_its_numbers_and_a_methods_name_with_the_model(toy, tmp_path):
+    module = MultiMixModule(toy.adapt(toy.model), "cutmix", learning_rate=0.02, weight_decay=0.3, seed=5)
+    fit(module, loader(toy), epochs=1)[1].save_checkpoint(file := tmp_path / "last.ckpt")
+    loaded = MultiMixModule.load_from_checkpoint(file, model=toy.adapt(toy.twin), weights_only=True)
+    assert (loaded.method, loaded.learning_rate, loaded._weight_decay, loaded._seed) == (mm.CutMix(), 0.02, 0.3, 5)
+    assert torch.equal(loaded(toy.images), module(toy.images))
 
 
 def test_schedule_of_ones_own_is_given_the_steps_and_stepped_after_each(toy):

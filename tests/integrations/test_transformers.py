@@ -8,7 +8,9 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 
 import multimix as mm
+from integrations.drawn import of_two_processes
 from integrations.judged import SEVERAL, objectives, of_weighted
+from parallel.together import together
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the host's own imports
@@ -256,6 +258,26 @@ def test_evaluation_and_prediction_are_the_hosts_own(sentences, tmp_path):
     np.testing.assert_array_equal(ours.predict(sentences).predictions, theirs.predict(sentences).predictions)
 
 
+@pytest.mark.parametrize("method", ["mixup", "multimix"])
+def test_two_processes_average_their_gradients_and_resume(toy, images, tmp_path, method):
+    """Each mixes every other batch, with a generator of its own."""
+    found = together(2, of_two_processes, toy.model, images, toy.methods[method](), tmp_path)
+    model, mixing, losses = Own(toy.twin), toy.methods[method](), []
+    net, generators = mm.adapt(model, **names(model)), [torch.Generator().manual_seed(3 + rank) for rank in range(2)]
+    optimizer, batches = torch.optim.SGD(model.parameters(), lr=0.05), list(batches_of(images)) * 2
+    for at in range(0, len(batches), 2):
+        pairs = zip(batches[at : at + 2], generators, strict=True)
+        loss = torch.stack([mixing(net, *batch, generator=own).total for batch, own in pairs]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    for answer in found:
+        torch.testing.assert_close(answer["weights"], list(model.parameters()), atol=1e-6, rtol=0)
+        torch.testing.assert_close(answer["resumed"], list(model.parameters()), atol=1e-6, rtol=0)
+        assert answer["losses"] in ([], pytest.approx(losses, abs=1e-6))  # which the main process alone logs
+
+
 def test_generator_of_another_kind_of_device_starts_from_the_seed(toy):
     training, losses = TrainingMethod("mixup", toy.adapt(toy.model)), []
     for _ in range(2):
@@ -344,6 +366,10 @@ def test_bad_arguments_are_named(images, tmp_path, monkeypatch):
     trainer = MultiMixTrainer(model=model, args=options, method=mm.methods.AdaMixUp(), **given, **VIT)
     with pytest.raises(ValueError, match="optimizers must be left out: method adamixup learns parameters"):
         trainer.train()
-    monkeypatch.setattr(type(options), "world_size", property(lambda self: 2))
-    with pytest.raises(ValueError, match=r"args must train in one process on one device .* got 2 processes"):
+    with monkeypatch.context() as several:
+        several.setattr(type(options), "world_size", property(lambda self: 2))
+        with pytest.raises(ValueError, match="args must train in one process: method adamixup learns parameters"):
+            MultiMixTrainer(model=vit(), args=options, **VIT, method=mm.methods.AdaMixUp())
+    monkeypatch.setattr(type(options), "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match=r"args must give each process one device .* got 2 GPUs; start a process for"):
         MultiMixTrainer(model=vit(), args=options, **VIT, method=mm.Mixup())

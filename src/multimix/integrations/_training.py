@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from multimix._declared import Count, check
 from multimix._modules import evaluating
 from multimix.integrations._batches import weighted
-from multimix.methods import ERM, Mixup, MultiMix
+from multimix.methods import ERM, CutMix, FMix, Mixup, MultiMix, ResizeMix, SaliencyMix
 from multimix.models import adapt
 from multimix.names import method_named
 from multimix.ops import CROSS_ENTROPY, Objective, check_objective, objective_of
@@ -200,7 +200,13 @@ class InputMixer:
         options: dict[str, Any] = {"num_classes": self.num_classes, "network": self.network, "generator": generator}
         if self.objective is not None:
             options["objective"] = self.objective
-        return method.mix(inputs, targets, **options)
+        if inputs.dtype != torch.uint8:
+            return method.mix(inputs, targets, **options)
+        if blending := [part for part in submethods(self.method) if not (_pastes(part) or hasattr(part, "choose"))]:
+            name = type(blending[0]).__name__
+            raise TypeError(f"inputs must be floating-point for {name}, got torch.uint8: only what pastes takes bytes")
+        mixed, rows = method.mix(inputs.float(), targets, **options)
+        return mixed.to(torch.uint8), rows
 
     def generator(self, device: torch.device) -> Generator:
         """Return the source of randomness on a device, in this process; torch's own is asked for its seed only."""
@@ -210,6 +216,12 @@ class InputMixer:
             seed = (self.seed or 0) + own if worker else torch.initial_seed() if self.seed is None else self.seed
             self._generators[own, device] = Generator(device).manual_seed(seed % 2**63)
         return self._generators[own, device]
+
+
+def _pastes(method: Method) -> bool:
+    """Return whether every pixel that a method makes is one of a given image."""
+    pasting = isinstance(method, (ERM, CutMix, FMix, ResizeMix, SaliencyMix))
+    return pasting and getattr(method, "interpolation", "nearest") == "nearest"
 
 
 def _form_of_targets(objective: Objective | None) -> Objective | None:

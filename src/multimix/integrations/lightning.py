@@ -32,8 +32,9 @@ class MultiMixModule(pl.LightningModule):
     others. To predict, they may also be inputs alone.
 
     Every checkpoint holds what the method knows, such as a teacher, and the state of its generator; it may be
-    validated, tested and predicted with by a module of any method, and goes on training with the same one. Override
-    ``configure_optimizers`` for any other optimiser.
+    validated, tested and predicted with by a module of any method, and goes on training with the same one. It also has
+    ``learning_rate``, ``weight_decay``, ``seed`` and a method given by name, so that ``load_from_checkpoint(file,
+    model=...)`` is to be told the rest. Override ``configure_optimizers`` for any other optimiser.
 
     Logs ``train_loss`` and the terms of the loss, ``val_loss``, ``val_accuracy``, ``test_loss``, ``test_accuracy``
     (of classes, or the share of all labels where several may hold). Means over an epoch are those of one pass over all
@@ -87,6 +88,7 @@ class MultiMixModule(pl.LightningModule):
                 raise TypeError(f"{name} must be a function or None, got {function!r}")
         if optimizer is not None and weight_decay is not None:
             raise ValueError("weight_decay must be left out with an optimizer of your own, which has its own")
+        self.save_hyperparameters("learning_rate", "weight_decay", "seed", *["method"] * isinstance(method, str))
         self._training = TrainingMethod(method, adapted(model, objective))
         self.network: nn.Module = self._training.network
         self.learners = _trained(self._training)

@@ -33,13 +33,13 @@ class MultiMixTrainer(hf.Trainer):
     whatever its name is where the model takes a single argument. A column ``sample_weight`` says how much each example
     counts. The method's randomness follows ``args.seed``. A teacher follows the optimiser's steps; it is written beside
     every checkpoint and read again by ``train(resume_from_checkpoint=...)``. ``args.label_smoothing_factor`` smooths
-    classes as the Trainer would. One process on one device: ``multimix.adapt`` calls the model's parts, which wrappers
-    such as DistributedDataParallel would not notice.
+    classes as the Trainer would. Several processes, as torchrun or accelerate start them, mix their own mini-batches
+    with a device each, and average gradients; DataParallel, FSDP and DeepSpeed are refused.
 
     Evaluation and prediction are the Trainer's own where the model returns a loss of its labels and nothing else is
     asked for. Of a model that returns none, and where there are ``objective``, weights or class probabilities,
     predictions are logits, and the loss is that of clean inputs by what the method trains for, over all examples in one
-    pass.
+    pass; of several processes, a mean over their mini-batches.
 
     Attributes:
         method: The method in use, a copy of the one given.
@@ -55,8 +55,8 @@ class MultiMixTrainer(hf.Trainer):
     Raises:
         TypeError: If ``method`` or ``objective`` is none.
         ValueError: If ``compute_loss_func`` is given too, the model cannot be split, the objectives of model and
-            trainer contradict each other, labels are to be smoothed that are no classes, or training would be spread
-            over devices.
+            trainer contradict each other, labels are to be smoothed that are no classes, a process would have several
+            devices, or processes would share what a method learns.
     """
 
     label_smoother: Any
@@ -92,12 +92,10 @@ class MultiMixTrainer(hf.Trainer):
         self.args.label_smoothing_factor = share
         if share and isinstance(self.model, hf.PreTrainedModel):
             self.label_smoother = hf.trainer_pt_utils.LabelSmoother(epsilon=share)
-        spread = self.args.world_size > 1 or self.args.n_gpu > 1
-        if spread or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+        if self.args.n_gpu > 1 or self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise ValueError(
-                "args must train in one process on one device (no DDP, DataParallel, FSDP or DeepSpeed), got"
-                f" {self.args.world_size} processes with {self.args.n_gpu} GPUs; set CUDA_VISIBLE_DEVICES, or call the"
-                " method in a loop of your own"
+                "args must give each process one device and a whole model (no DataParallel, FSDP or DeepSpeed), got"
+                f" {self.args.n_gpu} GPUs; start a process for each with torchrun, or set CUDA_VISIBLE_DEVICES"
             )
         self.model_accepts_loss_kwargs = False  # or older Trainers would take the loss for a sum over the step
         if self.model_init is None:
@@ -151,7 +149,7 @@ class MultiMixTrainer(hf.Trainer):
             )
         # Autocast as accelerate puts it around the model's own forward, which is not called.
         with self.accelerator.autocast(), trained_for(training.network, self._objective):
-            loss = training(*parts).total
+            loss = _within(model, self.accelerator.unwrap_model(model), lambda: training(*parts).total)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def prediction_step(
@@ -209,7 +207,7 @@ class MultiMixTrainer(hf.Trainer):
         """Return what the Trainer finds; a loss that is not its own is a mean over all that counts, in one pass."""
         self._judged = []
         output = super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **options)
-        if self._judged:
+        if self._judged and self.args.world_size == 1:
             values, masses = (torch.stack(column).double().cpu() for column in zip(*self._judged, strict=True))
             output.metrics[f"{metric_key_prefix}_loss"] = float((values * masses).sum() / masses.sum())
         return output
@@ -252,7 +250,11 @@ class MultiMixTrainer(hf.Trainer):
         if self._training is None or self._trained is not self.model:
             self._training = TrainingMethod(self._given, adapted(self.model, **self._split))
             self._trained = self.model
-            self._training.start(self.args.seed, self.args.device)
+            if self.args.world_size > 1 and self._training.parameters():
+                raise ValueError(
+                    f"args must train in one process: method {self.method.name} learns parameters of its own"
+                )
+            self._training.start(self.args.seed + self.args.process_index, self.args.device)
             self._objective = self._smoothed(objective_of(self._training.network))
         return self._training
 
@@ -265,6 +267,21 @@ class MultiMixTrainer(hf.Trainer):
                 f"args.label_smoothing_factor must be 0 for {own!r}, got {share}: it smooths classes, and does so alone"
             )
         return replace(own, label_smoothing=share)
+
+
+def _within(wrapper: nn.Module, model: nn.Module, function: Callable[[], Tensor]) -> Tensor:
+    """Call a function as the forward pass of a wrapped model, so that DistributedDataParallel averages gradients."""
+    if wrapper is model:
+        return function()
+    own = {name: value for name, value in vars(model).items() if name == "forward"}  # accelerate's, if any
+
+    def forward(_: None) -> Tensor:
+        vars(model).pop("forward")
+        vars(model).update(own)
+        return function()
+
+    vars(model)["forward"] = forward
+    return wrapper(None)
 
 
 def _parameters(model: nn.Module) -> set[str]:
@@ -287,14 +304,25 @@ class _Follow(hf.TrainerCallback):
         if (folder := self.trainer._checkpoint) is not None:
             if not (folder / STATE_FILE).is_file():
                 raise FileNotFoundError(f"there is no {STATE_FILE} in {folder}: MultiMixTrainer did not write it")
-            training.load_state_dict(torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True))
+            saved, own = (_read(folder / name) for name in (STATE_FILE, _state_file(args)))
+            training.load_state_dict(saved if args.process_index == 0 else {**saved, "generator": own})
             self.trainer._checkpoint = None
-        training.start(args.seed, args.device)
+        training.start(args.seed + args.process_index, args.device)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._prepare().after_step()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            torch.save(self.trainer._prepare().state_dict(), folder / STATE_FILE)
+        if folder.is_dir():
+            saved = self.trainer._prepare().state_dict()
+            torch.save(saved if args.process_index == 0 else saved["generator"], folder / _state_file(args))
+
+
+def _state_file(args: Any) -> str:
+    """Return the file of a process: of the first one all, of others the state of their generator."""
+    return STATE_FILE if args.process_index == 0 else f"multimix-{args.process_index}.pt"
+
+
+def _read(file: Path) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else None
