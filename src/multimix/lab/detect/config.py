@@ -133,8 +133,7 @@ class DetectFolder(Folder):
             trained = from_json(given["config"])
             if not isinstance(trained, TrainConfig):
                 raise ValueError("its backbone has no training configuration")
-            facts = Facts(**{name: tuple(value) for name, value in given["trained_on"].items()})
-            return config, Origin(trained, facts, str(given["weights"])), tuple(whole["classes"])
+            return config, Origin(trained, Facts.read(given["trained_on"]), str(given["weights"])), tuple(whole["classes"])
 
 
 def detection_records(run: DetectFolder) -> Iterator[dict[str, Any]]:

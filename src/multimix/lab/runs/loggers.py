@@ -54,7 +54,7 @@ class TensorBoard:
         """Open a file of events."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
         if known is None:
             self._writer.add_text("settings", "\n".join(f"    {name}: {value}" for name, value in settings.items()))
         return "tensorboard"
