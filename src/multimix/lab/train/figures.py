@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 from multimix.lab.data import Batches, Splits
 from multimix.lab.evaluate.outcomes import of_size, picture_of
@@ -16,6 +16,7 @@ from multimix.ops import attention
 from multimix.protocols import Method, Network, encode, submethods
 
 _SHOWN = 5  # images side by side, which have room for what is to be seen in them
+_GAP = 4  # pixels between them, through which the page is seen
 
 
 def save_figures(folder: Path, method: Method, network: Network, splits: Splits, device: torch.device) -> None:
@@ -70,7 +71,11 @@ def _denormalise(images: Tensor, splits: Splits) -> Tensor:
 
 
 def _sheet(rows: list[Tensor]) -> Image.Image:
-    """Return the first few of rows of images as one picture, each of 128 to 160 pixels."""
-    framed = pad(torch.stack([row[:_SHOWN] for row in rows]), (1, 1, 1, 1), value=1.0)
-    whole = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # (c, rows * h, n * w)
-    return of_size(picture_of(whole), len(rows) * 128, len(rows) * 160)
+    """Return the first few of rows of images as one picture, each of 128 to 160 pixels, with nothing between them."""
+    pictures = [[of_size(picture_of(image), 128, 160) for image in row[:_SHOWN]] for row in rows]
+    width, height = (side + _GAP for side in pictures[0][0].size)
+    sheet = Image.new("RGBA", (width * len(pictures[0]) - _GAP, height * len(rows) - _GAP))
+    for y, row in enumerate(pictures):
+        for x, picture in enumerate(row):
+            sheet.paste(picture, (x * width, y * height))
+    return sheet
