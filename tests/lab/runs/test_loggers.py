@@ -187,17 +187,22 @@ def test_loggers_hear_how_a_run_ends(told, tmp_path, error, status):
     assert told.said[6:] == ["finished"]
 
 
-def test_a_detector_is_told_before_and_after(told, tmp_path):
+def test_every_measurement_is_told_with_what_it_is_of(told, tmp_path):
     run = Folder(tmp_path)
     for when, ap in (("before", 0.1), ("after", 0.5)):
         run.metrics.write(
             "detection", when=when, split="train", ap=ap, classes={"cat": ap}, step=9, seed=1, seconds=2.0
         )
+    run.metrics.write("test", suite="accuracy", split="test", epoch=7, accuracy=0.9)
+    run.metrics.write("test", suite="calibration", split="test", epoch=7, ece=0.1, seed=1)
     with Loggers(run, DetectConfig(epochs=7, logger=("told",))) as found:
         found.tell()
         found.tell()
     assert told.said[1:-1] == [
-        (epoch, f"train_{when}_ap", f"train_{when}_seconds") for epoch, when in ((0, "before"), (7, "after"))
+        (0, "train_before_ap", "train_before_seconds"),
+        (7, "train_after_ap", "train_after_seconds"),
+        (7, "test_accuracy"),
+        (7, "test_ece"),
     ]
 
 

@@ -192,7 +192,7 @@ class Loggers(AbstractContextManager["Loggers"]):
                 continue
             of = "".join(f"{event[part]}_" for part in ("split", "when", "network") if event.get(part))
             epoch = event.get("epoch", 0 if event.get("when") == "before" else self._config.epochs)
-            key = f"{event['event']} {of}{epoch}"
+            key = f"{event['event']} {event.get('suite', '')} {of}{epoch}"
             values = {f"{of}{name}": float(value) for name, value in metrics_of(event, "seconds").items()}
             for name in [name for name in self._used if key not in self._kept[name]["told"]]:
                 with self._or_left_out(name):
