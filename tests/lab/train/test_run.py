@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, log_loss
 
 from multimix.lab.data import Batches
-from multimix.lab.train import Engine, from_json, load_network, to_json, train
+from multimix.lab.report import read_run
+from multimix.lab.train import Engine, evaluate_run, from_json, load_network, to_json, train
 from multimix.methods import Alternate, CutMix, DenseMultiMix, Mixup, MultiMix
 from train.tiny import BATCHES, events, files, splits_of, tiny, train_all
 
@@ -150,10 +151,23 @@ def test_pictures_show_what_methods_that_mix_inputs_feed_the_network(tmp_path):
     assert not {"multimix.png", "dense-multimix.png"} & shown
     for name in shown:
         pixels = np.asarray(Image.open(run.figures / name))
-        height, width = pixels.shape[:2]
-        assert (height * 5, pixels.ndim) == (width * 2, 3)  # two rows of five
-        assert pixels.std() > 10
-        assert not np.array_equal(pixels[: height // 2], pixels[height // 2 :])
+        assert pixels.shape == (2 * 128 + 4, 5 * 128 + 4 * 4, 4)  # two rows of five, gaps between them
+        assert pixels[..., :3].std() > 10
+        assert not np.array_equal(pixels[:128], pixels[-128:])
+        assert [pixels[place].tolist() for place in ((0, 130, 3), (130, 0, 3), (0, 0, 3))] == [0, 0, 255]
+
+
+def test_what_became_of_each_class_is_kept_for_the_report(finished, tmp_path):
+    kept = read_run(finished)  # whose warnings are errors here
+    (test,) = [event for event in kept.tests if event.get("network") is None]
+    figures = kept.evaluations["accuracy"].figures
+    pairs = [figures["confusion"][key] for key in ("true", "predicted", "count")]
+    right = sum(count for true, predicted, count in zip(*pairs, strict=True) if true == predicted)
+    assert (right / 359, sum(pairs[2])) == (pytest.approx(test["accuracy"]), 359)
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "evaluation")
+    evaluate_run(tmp_path / "run", again=True)
+    assert read_run(tmp_path / "run").evaluations["accuracy"].figures == figures
 
 
 def test_of_a_run_killed_while_its_configuration_was_written_the_same_command_begins_anew(finished, tmp_path):

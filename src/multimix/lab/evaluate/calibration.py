@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 from typing_extensions import Self
 
 from multimix._declared import Count, Interval, check
-from multimix.lab.data import first_of
-from multimix.lab.evaluate.labels import label_metrics
+from multimix.lab.data import ImageSet, first_of
+from multimix.lab.evaluate.labels import label_metrics, label_precision
+from multimix.lab.evaluate.outcomes import outcomes
 from multimix.lab.evaluate.passes import LabelledBatches, accuracy, check_tensors, class_indices, predict
 from multimix.lab.evaluate.suite import Source, SuiteSettings, warn
 from multimix.protocols import SILENT, Monitor, Network
@@ -147,21 +148,30 @@ class Accuracy:
     batches: LabelledBatches
     """Inputs and class indices, or labels 0 and 1, in any number of batches."""
     settings: SuiteSettings = field(default_factory=SuiteSettings)
+    images: ImageSet | None = None
+    """The set that the batches serve, for figures; None: no figures."""
 
     @classmethod
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
-        return cls(source.batches(source.test(settings.examples)), settings)
+        test = source.test(settings.examples)
+        return cls(source.batches(test), settings, test)
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
-        """Yield accuracy, nll and ece, or the metrics of several labels."""
+        """Yield accuracy, nll and ece, or the metrics of several labels; keep what became of each class."""
         logits, labels = predict(network, monitor.track("test", self.batches))
         if labels.ndim == 2:
             yield from label_metrics(logits, labels)
+            if self.images is not None:
+                precision = label_precision(logits, labels)
+                about = {"classes": list(self.images.classes), "count": labels.sum(0).int().tolist()}
+                monitor.record("labels", {**about, "average_precision": precision})
             return
         yield "accuracy", accuracy(logits, labels)
         yield "nll", negative_log_likelihood(logits, labels)
         yield "ece", expected_calibration_error(logits.double().softmax(1), labels)
+        for name, data in () if self.images is None else outcomes(logits, labels, self.images):
+            monitor.record(name, data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +210,9 @@ class Calibration:
         """Return the suite over a run's test set and, if it has one, its validation split."""
         test, split = source.batches(source.test(settings.examples)), source.splits.validation
         if split is None and settings.scaling:
-            warn("calibration", "no temperature is fitted and nothing scaled measured, as there is no validation split")
+            warn(
+                "calibration", "no temperature is fitted, as there is no validation split (--validation of train)"
+            )
         if split is None or not settings.scaling:
             return cls(test, None, settings)
         chosen = first_of(split, settings.validation_examples, what="validation_examples")
@@ -213,7 +225,11 @@ class Calibration:
         yield from self._measure(logits, labels, monitor, "reliability")
         if self.validation is None:
             return
-        temperature = fit_temperature(*predict(network, monitor.track("validation", self.validation)))
+        held_out = predict(network, monitor.track("validation", self.validation))
+        temperature = fit_temperature(*held_out)
+        if temperature in (LIMIT, 1 / LIMIT):
+            how = "all predicted rightly" if temperature < 1 else "predicted no better than by chance"
+            warn("calibration", f"the temperature is at its limit: {len(held_out[1])} validation images are {how}")
         yield "temperature", temperature
         for name, value in self._measure(logits.double() / temperature, labels, monitor, "reliability_scaled"):
             yield f"scaled/{name}", value
