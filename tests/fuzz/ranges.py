@@ -86,6 +86,7 @@ RANGES: dict[str, Range] = {
     "fractions": Range(st.just((0.0, 0.5)), ((0.5,), (0.5, 0.2), (0.0, 1.0), (0.0, nan), (-1.0, 0.0), ())),
     "grids": Range(tuples(count, 1), ((0,), (4, -1), ())),
     "max_size": Range(st.integers(1000, 2000), COUNT.refused),
+    "logger": Range(tuples(text, 0), ((1,), "wandb", True)),
     "levels": Range(st.tuples(st.floats(-5, 0), st.floats(1, 5)), ((1.0, 0.0), (0.0,), (0.0, nan))),
     "milestones": Range(tuples(inside, 0), ((0.0,), (1.0,), (0.5, nan))),
     "min_size": Range(tuples(st.integers(1, 100), 1), ((0,), (800, -1), ())),
