@@ -175,16 +175,20 @@ def anatomy_table(records: Path, name: str, labels: str | None) -> str:
 
 
 def trials_table(records: Path) -> str:
-    """Return the table of a study's trials: what each candidate reached on the validation split."""
+    """Return the table of a study's trials: what each candidate reached on the validation split, mean of its trials."""
     rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
-    lines = ["| arm | candidate | validation accuracy (%) | NLL | chosen |", "| :--- | :--- | ---: | ---: | :--- |"]
+    lines = [
+        "| arm | candidate | trials | validation accuracy (%) | NLL | chosen |",
+        "| :--- | :--- | ---: | ---: | ---: | :--- |",
+    ]
     for row in rows:
         rivals = [other for other in rows if other["label"] == row["label"]]
         lines.append(
-            f"| {row['label']} | {own_settings(row, rivals)} | {100 * row['validation_accuracy']:.2f}"
-            f" | {row['validation_nll']:.3f} | {'yes' if row['chosen'] else ''} |"
+            f"| {row['label']} | {own_settings(row, rivals)} | {row.get('trials', 1)}"
+            f" | {100 * row['validation_accuracy']:.2f} | {row['validation_nll']:.3f}"
+            f" | {'yes' if row['chosen'] else ''} |"
         )
-    where = {f"seed {row['seed']}, {row['epochs']} epochs, {row['device']}, torch {row['torch']}" for row in rows}
+    where = {f"seeds {row['seed']} on, {row['epochs']} epochs, {row['device']}, torch {row['torch']}" for row in rows}
     commits = sorted({row["commit"] for row in rows})
     return "\n".join([*lines, "", f"{'; '.join(sorted(where))}; commit {', '.join(commits)}."]) + "\n"
 

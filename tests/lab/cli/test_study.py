@@ -5,6 +5,8 @@ from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
+import pytest
+
 from cli.command import TINY
 from multimix.lab.train import from_json
 from train.tiny import events
@@ -49,6 +51,44 @@ def test_trials_choose_what_the_seeds_train(multimix):
     stamps = {path: path.stat().st_mtime_ns for path in Path("out").rglob("model.safetensors")}
     assert multimix.succeeds(TRIED) == out
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("model.safetensors")} == stamps
+
+
+HALVED = """
+from dataclasses import replace
+
+from multimix.lab.recipes import Study, digits
+from multimix.lab.train import SGD
+
+
+def rates() -> Study:
+    of = lambda rate: replace(digits(), optimizer=SGD(learning_rate=rate))
+    arms = {"low": tuple(map(of, (0.1, 0.01, 0.001, 0.0001))), "high": tuple(map(of, (0.0001, 0.2, 0.3, 0.4)))}
+    return Study(name="rates", question="Which?", arms=arms, against="low", seeds=1)
+"""
+
+
+def test_four_candidates_are_halved_twice(multimix):
+    Path("mine.py").write_text(HALVED)
+    multimix.succeeds(f"compare mine.py --jobs 1 --out out --quiet {TINY}")
+    lines = [json.loads(line) for line in Path("out/trials.jsonl").read_text().splitlines()]
+    for label in ("low", "high"):
+        own = [line for line in lines if line["label"] == label]
+        assert [line["candidate"] for line in own] == [0, 1, 2, 3]
+        assert sorted(line["trials"] for line in own) == [1, 1, 3, 3]
+        first = [accuracy_of(f"out/trials/{label}-{number}") for number in range(4)]
+        kept = sorted(range(4), key=lambda number: -first[number])[:2]
+        assert {line["candidate"] for line in own if line["trials"] == 3} == set(kept)
+        for line in own:
+            seeds = ("", "-1001", "-1002")[: line["trials"]]
+            found = [accuracy_of(f"out/trials/{label}-{line['candidate']}{seed}") for seed in seeds]
+            assert line["validation_accuracy"] == pytest.approx(sum(found) / len(found))
+        best = max(line["validation_accuracy"] for line in own if line["trials"] == 3)
+        [chosen] = [line for line in own if line["chosen"]]
+        assert (chosen["trials"], chosen["validation_accuracy"]) == (3, best)
+
+
+def accuracy_of(folder: str) -> float:
+    return events(Path(folder), "epoch")[-1]["validation_accuracy"]
 
 
 def test_the_file_of_a_study_is_kept_and_may_go_on_growing(multimix):

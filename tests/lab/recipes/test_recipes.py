@@ -4,12 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from multimix.lab.data import DATASETS
 from multimix.lab.recipes import RECIPES, Study, digits, recipe_named
 from multimix.lab.recipes.study import TRIAL_SEED, arms
 from multimix.lab.runs.optim import learning_rate
 from multimix.lab.train import SGD, Step, from_json, to_json
+from multimix.lab.train.network import load_data
 from multimix.methods import ERM, Mixup
 from multimix.models import MODELS
 from multimix.names import method_named
@@ -62,7 +64,8 @@ def test_each_data_set_has_its_recipe():
     assert recipe_named("tiny_imagenet").data == "tiny-imagenet"
     assert recipe_named("CIFAR10") == RECIPES["cifar10"]()
     assert set(RECIPES) == {
-        "digits", "digits-multimix", "cifar10", "cifar10-small", "cifar10-small-multimix", "cifar10-multimix",
+        "digits", "digits-few", "digits-multimix",
+        "cifar10", "cifar10-small", "cifar10-small-multimix", "cifar10-multimix",
         "cifar10-paper", "cifar100", "cifar100-paper", "tiny-imagenet", "tiny-imagenet-small", "tiny-imagenet-paper",
         "imagenet", "imagenet-paper",
     }  # fmt: skip
@@ -74,7 +77,7 @@ def test_each_data_set_has_its_recipe():
     [
         ("digit", "unknown recipe 'digit'; did you mean digits"),
         ("cifar-10", "unknown recipe 'cifar-10'; did you mean cifar10"),
-        ("xyz", "unknown recipe 'xyz'; known are digits, cifar10, "),
+        ("xyz", "unknown recipe 'xyz'; known are digits, digits-few, cifar10, "),
         ("", "unknown recipe ''; known are digits"),
     ],
 )
@@ -98,6 +101,16 @@ def test_candidates_are_tried_with_a_seed_of_their_own_and_without_the_test_set(
     assert [config.label for config in trials.values()] == ["erm-0", "erm-1", "mixup-0", "mixup-1"]
     assert study.chosen({"mixup": 1})["mixup"].method == Mixup(1.0)
     assert all(config.test for config in study.chosen({}).values())
+
+
+def test_few_digits_are_others_for_every_seed_and_tested_on_the_same():
+    config = recipe_named("digits-few")
+    first, again, other = (load_data(replace(config, seed=seed)) for seed in (0, 0, 1))
+    assert (len(first.train), len(first.validation), len(first.test)) == (200, 200, 1198)
+    assert set(first.train.labels.bincount().tolist()) <= {19, 20, 21}
+    assert torch.equal(first.train.images, again.train.images)
+    assert not torch.equal(first.train.images, other.train.images)
+    assert torch.equal(first.test.images, other.test.images)
 
 
 def test_a_change_reaches_every_configuration():

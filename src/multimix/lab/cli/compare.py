@@ -1,9 +1,12 @@
 """``multimix compare``: trials choose among the candidates of a study, then every method is trained with every seed."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from multimix.lab._code import Reference, find_made, split_reference
 from multimix.lab._paths import expanded
@@ -13,6 +16,7 @@ from multimix.lab.cli._parser import Options, Parser, at_least, told
 from multimix.lab.cli.report import Tables, reference, report
 from multimix.lab.recipes import RECIPES, Study, recipe_named
 from multimix.lab.recipes._folder import is_own
+from multimix.lab.recipes.study import TRIAL_SEED
 from multimix.lab.runs.files import replacing
 from multimix.lab.runs.folder import keep_code
 from multimix.lab.train import TrainConfig, to_json
@@ -120,23 +124,52 @@ def _of_recipe(name: str, methods: list[str] | None, rest: list[str], *, say: Sa
 
 
 def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
-    """Run the trials of a study, write ``trials.jsonl`` and return the number of the best candidate by label."""
-    trials = study.trials()
-    if not trials:
-        return {}
-    if any(config.validation == 0 for config in trials.values()):
-        raise ValueError("validation must be above 0 where candidates are chosen by it, got 0")
-    folders = {key: out / "trials" / config.label for key, config in trials.items()}
-    run_all({folders[key]: config for key, config in trials.items()}, launch)
-    ends = {key: RunFolder(folder).metrics.read("epoch")[-1] for key, folder in folders.items()}
-    judges = [f"validation_{judge.name}" for judge in judged_by(next(iter(ends.values())), "validation_")]
-    if not judges:
-        raise ValueError("validation must hold an image of any label where candidates are chosen by it, got none")
-    ranked = sorted(ends, key=lambda key: ends[key][judges[0]], reverse=True)  # of equal ones, the first
-    best = dict(reversed(ranked))
-    lines = []
-    for (label, number), config in trials.items():
-        environment = json.loads(RunFolder(folders[label, number]).environment_file.read_text(encoding="utf-8"))
+    """Choose one candidate for each arm by successive halving, and write ``trials.jsonl``.
+
+    Every candidate is tried with one seed, the better half of each arm's with two more, then four, until one is left;
+    arms have equally many candidates, and so equally many trials (Jamieson and Talwalkar 2016, arXiv 1502.07943).
+
+    Returns:
+        The number of the best candidate by label; nothing where no arm has several.
+    """
+    left = {label: list(range(len(several))) for label, several in study.arms.items() if len(several) > 1}
+    ends: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    seeds = range(TRIAL_SEED, TRIAL_SEED + 1)
+    judges: list[str] = []
+    folder = out / "trials"
+    while any(len(numbers) > 1 for numbers in left.values()):
+        trials = [(key, config) for seed in seeds for key, config in study.trials(left, seed).items()]
+        if any(config.validation == 0 for _, config in trials):
+            raise ValueError("validation must be above 0 where candidates are chosen by it, got 0")
+        run_all({folder / config.label: config for _, config in trials}, launch)
+        for key, config in trials:
+            ends.setdefault(key, []).append(RunFolder(folder / config.label).metrics.read("epoch")[-1])
+        judges = judges or [
+            f"validation_{judge.name}" for judge in judged_by(next(iter(ends.values()))[0], "validation_")
+        ]
+        if not judges:
+            raise ValueError("validation must hold an image of any label where candidates are chosen by it, got none")
+        for label, numbers in left.items():
+            ranked = sorted(numbers, key=lambda number: -_mean(ends[label, number], judges[0]))  # of equals, the first
+            left[label] = sorted(ranked[: -(-len(numbers) // 2)])
+        seeds = range(seeds.stop, seeds.stop + 2 * len(seeds))
+    best = {label: number for label, (number,) in left.items()}
+    if best:
+        with replacing(out / "trials.jsonl") as file:
+            file.write("".join(_lines(study, ends, judges, best, folder)).encode())
+    return best
+
+
+def _mean(ends: Sequence[Mapping[str, Any]], name: str) -> float:
+    return fmean(end[name] for end in ends)
+
+
+def _lines(
+    study: Study, ends: Mapping[tuple[str, int], Any], judges: list[str], best: Mapping[str, int], folder: Path
+) -> Iterator[str]:
+    """Yield a line for each candidate: the mean of its trials, and whether it was chosen."""
+    for (label, number), config in study.trials().items():
+        environment = json.loads(RunFolder(folder / config.label).environment_file.read_text(encoding="utf-8"))
         line = {
             "label": label,
             "candidate": number,
@@ -144,11 +177,9 @@ def choose(study: Study, out: Path, launch: Launch) -> dict[str, int]:
             "weight_decay": config.optimizer.weight_decay,
             "epochs": config.epochs,
             "seed": config.seed,
-            **{name: ends[label, number][name] for name in judges},
+            "trials": len(ends[label, number]),
+            **{name: _mean(ends[label, number], name) for name in judges},
             "chosen": best[label] == number,
             **{name: environment.get(name) for name in ("device", "torch", "commit")},
         }
-        lines.append(json.dumps(line) + "\n")
-    with replacing(out / "trials.jsonl") as file:
-        file.write("".join(lines).encode())
-    return best
+        yield json.dumps(line) + "\n"

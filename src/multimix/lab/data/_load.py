@@ -46,7 +46,10 @@ _TREES = {"tiny-imagenet": ("tiny-imagenet-200", None), "imagenet": ("imagenet",
 """Folder below the root and statistics of the data sets that are trees of files."""
 _KINDS = ("folder", "npz")
 
-DATASETS: tuple[str, ...] = ("digits", *_TORCHVISION, *_TREES, *(f"{kind}:PATH" for kind in _KINDS))
+_DIGITS = {"digits": 1 / 5, "digits-few": 2 / 3}
+"""The share of scikit-learn's digits that is the test set, always the same images."""
+
+DATASETS: tuple[str, ...] = (*_DIGITS, *_TORCHVISION, *_TREES, *(f"{kind}:PATH" for kind in _KINDS))
 """Everything ``load`` takes; of the last two, PATH stands for a path."""
 
 
@@ -136,8 +139,8 @@ def parts_of(
         if kind == "npz":
             return read_archive(path, ignore_index)
         return read_folder(path, split_seed, skip_unreadable=skip_unreadable)
-    if name == "digits":
-        return _digits()
+    if name in _DIGITS:
+        return _digits(_DIGITS[name])
     if name in _TORCHVISION:
         return _from_torchvision(name, root, download=download)
     if name in _TREES:
@@ -156,14 +159,14 @@ def _unknown(name: str) -> ValueError:
     return ValueError(f"unknown data set {name!r}; {hint}known are {', '.join(DATASETS)}")
 
 
-def _digits() -> Parts:
-    """Return scikit-learn's 1797 handwritten digits, 8x8 in 17 grey levels, with a fixed fifth as the test set."""
+def _digits(test: float) -> Parts:
+    """Return scikit-learn's 1797 handwritten digits, 8x8 in 17 grey levels, with a fixed share as the test set."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
     pixels = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8))[:, None]
     whole = Images(pixels, torch.from_numpy(data.target.astype(np.int64)), tuple(map(str, data.target_names)))
-    return Parts(*held_out(whole, 0.2, 0, "digits"))
+    return Parts(*held_out(whole, test, 0, "digits"))
 
 
 def _from_torchvision(name: str, root: Path, *, download: bool) -> Parts:

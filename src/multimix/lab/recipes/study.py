@@ -8,7 +8,7 @@ from multimix.lab.train import TrainConfig
 from multimix.protocols import Method
 
 TRIAL_SEED = 1000
-"""Seed of the trials that choose between candidates: none that a run of the study itself has."""
+"""First seed of the trials that choose between candidates: none that a run of the study itself has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +55,21 @@ class Study(Checked):
         self._check_needs()
         return {label: candidates[choice.get(label, 0)] for label, candidates in self.arms.items()}
 
-    def trials(self) -> dict[tuple[str, int], TrainConfig]:
-        """Return the runs that choose, by label and number of the candidate: they leave the test set alone."""
+    def trials(
+        self, left: Mapping[str, Iterable[int]] | None = None, seed: int = TRIAL_SEED
+    ) -> dict[tuple[str, int], TrainConfig]:
+        """Return the runs that choose, by label and number of the candidate: they leave the test set alone.
+
+        ``left`` are the candidates still in question, by label; by default those of all arms that have several.
+        """
         self._check_needs()
+        if left is None:
+            left = {label: range(len(several)) for label, several in self.arms.items() if len(several) > 1}
+        more = "" if seed == TRIAL_SEED else f"-{seed}"
         return {
-            (label, number): replace(config, label=f"{label}-{number}", seed=TRIAL_SEED, test=False)
-            for label, candidates in self.arms.items()
-            if len(candidates) > 1
-            for number, config in enumerate(candidates)
+            (label, number): replace(self.arms[label][number], label=f"{label}-{number}{more}", seed=seed, test=False)
+            for label, numbers in left.items()
+            for number in numbers
         }
 
     def _check_needs(self) -> None:

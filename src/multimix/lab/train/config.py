@@ -35,8 +35,8 @@ class TrainConfig(Checked):
     """Keep only so many training images, the same share of each class."""
     validation: BelowOne = 0.1
     """Share of the training images held out for validation; 0 for none."""
-    split_seed: NotNegative = 0
-    """Seed of the splits, apart from that of training."""
+    split_seed: NotNegative | None = 0
+    """Seed of the splits, apart from that of training; None for that of training, so that every seed has its own."""
     image_size: Count | None = None
     """Resize images to this size in pixels; by default as they are."""
     skip_unreadable: bool = False

@@ -77,8 +77,10 @@ def put_channels_last(network: nn.Module, device: torch.device) -> None:
 
 def data_settings(config: TrainConfig) -> dict[str, Any]:
     """Return what, beside its name, says which data set is loaded and how it is split."""
-    names = ("root", "validation", "split_seed", "download", "train_size", "image_size", "skip_unreadable")
-    return {"ignore_index": ignored_by(config), **{name: getattr(config, name) for name in names}}
+    names = ("root", "validation", "download", "train_size", "image_size", "skip_unreadable")
+    split_seed = config.seed if config.split_seed is None else config.split_seed
+    own = {"ignore_index": ignored_by(config), "split_seed": split_seed}
+    return {**own, **{name: getattr(config, name) for name in names}}
 
 
 def ignored_by(config: TrainConfig) -> int | None:
