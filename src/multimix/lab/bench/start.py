@@ -9,7 +9,7 @@ import torch
 
 from multimix.lab.bench.timing import Case, Comparison
 
-COMMANDS = ("train", "evaluate", "detect", "compare", "report", "bench", "data")
+COMMANDS = ("train", "predict", "export", "evaluate", "detect", "compare", "report", "bench", "data")
 """Commands whose help is timed beside ``multimix list``."""
 
 
