@@ -122,6 +122,7 @@ def test_a_stop_says_how_it_goes_on(multimix, run, monkeypatch):
         ("--suites localisation", "localisation needs images from files, with a box for each:"),
         ("--suites ood --ood.sets nowhere", "--ood.sets: unknown set 'nowhere'; known are gaussian-noise, "),
         ("--ood.scores msp", "--ood.FIELD: ood is not measured here: expected it among --suites"),
+        ("--suites embedding --embedding.neighbours 0", "--embedding.neighbours must be at least 1, got 0"),
         ("--suites accuracy --examples 400", "--accuracy.examples=400 does not fit: there are 359 images"),
     ],
 )  # fmt: skip

@@ -54,6 +54,12 @@ def test_95_of_100_is_enough_and_94_is_not(images, first, wanted):
     assert fpr95(torch.arange(100, 0, -1.0)[:images], torch.tensor([first, 0.0])) == wanted
 
 
+def test_a_share_is_at_most_one():
+    """Nine steps of precision 1 add up to a little more."""
+    high, low = torch.arange(9) + 10.0, torch.arange(2.0)
+    assert METRICS["aupr_in"](high, low) == METRICS["aupr_out"](-low, -high) == 1
+
+
 def test_scores_that_float32_cannot_tell_apart_differ():
     assert auroc(torch.tensor([1.0]).double(), torch.tensor([1.0]).double() - 1e-12) == 1.0
 

@@ -48,7 +48,11 @@ def main(arguments: list[str]) -> None:
         print(parser.format_help())
         override(settings, ["--help"], prog="multimix evaluate RUN ...")
     given, rest = parser.parse_known_args(arguments)
-    chosen = vars(override(settings, rest, prog="multimix evaluate"))
+    try:
+        chosen = vars(override(settings, rest, prog="multimix evaluate"))
+    except ValueError as error:
+        said = re.fullmatch(r"Error parsing (\w+): (.+)", str(error))
+        raise ValueError(_with_option(*said.groups()) if said else str(error)) from None
     set_here = [name for name, of in chosen.items() if of != type(of)()]
     if given.examples is not None:
         chosen = {name: replace(of, examples=of.examples or given.examples) for name, of in chosen.items()}

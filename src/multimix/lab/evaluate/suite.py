@@ -72,6 +72,10 @@ class SuiteSettings(Checked):
 class Usual(int):
     """The default of a setting that gives way where the data do not allow it; a number that is given does not."""
 
+    def __hash__(self) -> int:
+        """Return another hash than the number's, as which the command line's caches would take it."""
+        return hash((Usual, int(self)))
+
 
 class Limit(NamedTuple):
     """What data allow of a setting."""

@@ -135,7 +135,7 @@ def level_of(name: str, severity: int, height: int, width: int) -> Level:
 
 def _check_name(name: str) -> None:
     if name not in CORRUPTIONS:
-        raise ValueError(f"unknown corruption {name}; known are {', '.join(CORRUPTIONS)}")
+        raise ValueError(f"corruptions: unknown corruption {name}; known are {', '.join(CORRUPTIONS)}")
 
 
 def _check_pixels(pixels: Tensor, examples: int) -> None:
@@ -193,8 +193,9 @@ class Corruption:
     def of(cls, source: Source, settings: Any) -> Self:
         """Return the suite over a run's test set."""
         if (side := min(source.splits.shape[1:])) < _SMALLEST:
-            size = f"{_SMALLEST} x {_SMALLEST}"
-            raise ValueError(f"images of at least {size} pixels are needed, got {side} a side: train with --image-size")
+            raise ValueError(
+                f"images must have at least {_SMALLEST} pixels a side, got {side}: train with --image-size 32"
+            )
         pixels = source.pixels(source.test(settings.examples))
         return cls(pixels, source.splits.mean, source.splits.std, settings)
 

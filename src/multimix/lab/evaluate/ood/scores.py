@@ -119,7 +119,7 @@ def aupr_in(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> floa
     """Return the average precision (steps, not trapezoids) of finding what is in the distribution."""
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(*_known(in_scores, out_scores)))
+    return min(1.0, float(average_precision_score(*_known(in_scores, out_scores))))  # sums may round to more
 
 
 def aupr_out(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
@@ -127,7 +127,7 @@ def aupr_out(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> flo
     from sklearn.metrics import average_precision_score
 
     known, scores = _known(in_scores, out_scores)
-    return float(average_precision_score(~known, -scores))
+    return min(1.0, float(average_precision_score(~known, -scores)))
 
 
 def fpr95(in_scores: Num[Tensor, " n"], out_scores: Num[Tensor, " m"]) -> float:
