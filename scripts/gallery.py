@@ -194,7 +194,7 @@ def _scatter(path: Path, panels: Mapping[str, Tensor], *, rows: int) -> None:
         axis.scatter(*points.T, s=60, facecolors="none", edgecolors="0.6", linewidths=0.8)
         axis.scatter(*places.T, c=colours.numpy(), s=5 if len(weights) > len(points) else 30)
         axis.set(title=title, xticks=[], yticks=[], aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.3, 1.6))
-        axis.title.set_fontsize(9)
+        axis.title.set_fontsize(13 if rows == 1 else 9)
     keep(figure, path)
 
 
@@ -202,7 +202,7 @@ def main() -> None:
     """Draw all of them, into the folder given."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/gallery")
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     plt.rcParams.update({"text.color": "0.5", "axes.edgecolor": "0.5", "axes.titlecolor": "0.5"})
     draw_planes(folder)
     draw_images(folder)
