@@ -42,9 +42,9 @@ def test_of_many_classes_the_lowest_are_drawn(make_run):
     names = [f"class {place}" for place in range(100)]
     shares = [(37 * place % 100) / 100 for place in range(100)]
     (figure,) = figures_of(make_run, {"classes": {"classes": names, "accuracy": shares}})
-    lowest = [names[place] for place in np.argsort(shares)[:20]]
+    lowest = [names[place] for place in np.argsort(shares)[:15]]
     assert [text for text in texts(figure) if text.startswith("class")] == lowest
-    assert "The 20 lowest of 100 classes." in figure.caption
+    assert "The 15 lowest of 100 classes." in figure.caption
 
 
 def test_labels_of_several_an_image_have_no_confusion_matrix_and_it_says_so(make_run):
@@ -77,7 +77,7 @@ def test_a_matrix_of_a_hundred_classes_is_light_and_of_more_the_pairs_are_drawn(
     assert "class 1 is taken for class 2 (6)" in figure.alt
     (pairs,) = figures_of(make_run, data(101))
     assert pairs.alt.endswith("Most often: class 2 for class 1.")
-    assert "The 20 most frequent mistakes of 101 classes" in pairs.caption
+    assert "The 15 most frequent mistakes of 101 classes" in pairs.caption
 
 
 def test_mistakes_are_pictures_of_the_lowest_seed(make_run):

@@ -47,16 +47,16 @@ def outcomes(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"], images: Im
         pairs, count = pairs[most], count[most]
     true, taken_for = (pairs // k).tolist(), (pairs % k).tolist()
     yield "confusion", {"classes": classes, "true": true, "predicted": taken_for, "count": count.tolist()}
-    sure = logits.double().softmax(1).amax(1)
-    wrong = (predicted != labels).nonzero().flatten()
-    shown = wrong[sure[wrong].argsort(descending=True, stable=True)[:_MISTAKES]]
+    mistaken = (predicted != labels).nonzero().flatten()
+    sure, order = logits[mistaken].double().softmax(1).amax(1).sort(descending=True, stable=True)
+    shown = mistaken[order[:_MISTAKES]]
     if len(shown):
         yield (
             "mistakes",
             {
                 "true": [classes[label] for label in labels[shown].tolist()],
                 "predicted": [classes[label] for label in predicted[shown].tolist()],
-                "probability": sure[shown].tolist(),
+                "probability": sure[:_MISTAKES].tolist(),
                 "names": [_name(images, index) for index in shown.tolist()],
                 "pictures": pictures(images, shown.tolist()),
             },

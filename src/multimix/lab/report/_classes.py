@@ -30,9 +30,9 @@ from multimix.lab.report._words import counted, listed, shortened, spanned
 
 Pairs = Counter[tuple[int, int]]
 
-_MOST_LINES = 20  # classes, or pairs of them, that one figure shows
+_MOST_LINES = 15  # classes, or pairs of them, that one figure shows
 _LARGEST = 100  # classes of a matrix; of more, the most frequent pairs are shown
-_WRITTEN, _NAMED = 15, 30  # up to how many classes counts are written in, and names beside
+_WRITTEN, _NAMED = 15, 30  # up to how many classes counts stand in the matrix, and names beside it
 _SHADES = 8
 
 
@@ -56,7 +56,7 @@ def per_class(kind: PerClass, rows: Sequence[Drawn]) -> list[Figure]:
     return [
         _marks(
             lines,
-            [classes[at] for at in kept],
+            [shortened(classes[at], 24) for at in kept],
             f"{kind.title} (%)",
             alt=f"Dot plot: {kind.title} of every class, one mark a method. Lowest: {'; '.join(lowest)}.",
             caption=f"{kind.title} by class{several}.{fewer}{images} {kind.note}".rstrip(),
@@ -83,11 +83,11 @@ def _marks(
             style = {**look(row.index), "linestyle": "none", "markersize": 5.5, "alpha": 0.85}
             places = np.arange(len(names)) + 0.6 * ((at + 0.5) / len(lines) - 0.5)
             handles += axes.plot(values, places, markeredgecolor=INK, markeredgewidth=0.4, **style)
-        name_lines(axes, names, quantity)
+        name_lines(axes, names, quantity, letters=41)
         if len(lines) > 1:
             add_legend(axes, handles, methods)
 
-    height = 0.8 + max(0.27, 0.09 * len(lines)) * len(names) + 0.22 * legend_lines(methods) * (len(lines) > 1)
+    height = 0.8 + max(0.27, 0.06 * len(lines)) * len(names) + 0.22 * legend_lines(methods) * (len(lines) > 1)
     return draw(paint, height=height, alt=alt, caption=caption)
 
 
@@ -101,8 +101,9 @@ def confusions(rows: Sequence[Drawn]) -> list[Figure]:
     most = [pair for pair, _ in _mistaken(whole)[:_MOST_LINES]]
     if not most:
         return []
-    names = [f"{classes[predicted]} for {classes[true]}" for true, predicted in most]
-    lines = [(row, np.array([pairs[pair] / seeds for pair in most])) for row, seeds, pairs in found]
+    names = [f"{shortened(classes[taken], 18)} for {shortened(classes[true], 18)}" for true, taken in most]
+    # What is not among the most frequent mistakes of any seed is not known, and no 0.
+    lines = [(row, np.array([pairs.get(pair, math.nan) / seeds for pair in most])) for row, seeds, pairs in found]
     return [
         _marks(
             lines,
@@ -110,7 +111,7 @@ def confusions(rows: Sequence[Drawn]) -> list[Figure]:
             "Images",
             alt=f"Dot plot: how often one class is taken for another, one mark a method. Most often: {names[0]}.",
             caption=f"The {counted(len(most), 'most frequent mistake')} of {len(classes)} classes, images a seed: the "
-            "predicted class for the true one.",
+            "predicted class for the true one. What is not among the most frequent mistakes of a seed does not count.",
         )
     ]
 
@@ -172,9 +173,9 @@ def _paint_matrix(axes: Axes, cells: np.ndarray, classes: Sequence[str]) -> None
     axes.tick_params(length=0)
     if k <= _NAMED:
         names = [shortened(name, 16) for name in classes]
-        middles, upright = np.arange(k) + 0.5, max(map(len, names)) > 30 / k
-        axes.set_yticks(middles, names)
-        axes.set_xticks(middles, names, rotation=90 if upright else 0)
+        middles, upright, size = np.arange(k) + 0.5, max(map(len, names)) > 30 / k, min(11.5, 190 / k)
+        axes.set_yticks(middles, names, fontsize=size)
+        axes.set_xticks(middles, names, fontsize=size, rotation=90 if upright else 0)
 
 
 def galleries(kind: Gallery, rows: Sequence[Drawn]) -> list[Shots]:

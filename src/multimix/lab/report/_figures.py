@@ -231,13 +231,14 @@ def _paint_dots(axes: Axes, rows: Sequence[tuple[str, Cell]], quantity: str) -> 
     name_lines(axes, [name for name, _ in rows], quantity)
 
 
-def name_lines(axes: Axes, names: Sequence[str], quantity: str) -> None:
+def name_lines(axes: Axes, names: Sequence[str], quantity: str, letters: int = 24) -> None:
     """Let every line from the top have a name, and values lie along it."""
+    shown = [shortened(name, letters) for name in names]
     axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=shortened(quantity, 40))
-    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(axis="x", nbins=5 if max(map(len, shown)) <= 24 else 2)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_yticks(range(len(names)), [shortened(name, 24) for name in names])
+    axes.set_yticks(range(len(names)), shown)
 
 
 def look(index: int) -> dict[str, Any]:
