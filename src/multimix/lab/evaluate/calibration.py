@@ -210,9 +210,7 @@ class Calibration:
         """Return the suite over a run's test set and, if it has one, its validation split."""
         test, split = source.batches(source.test(settings.examples)), source.splits.validation
         if split is None and settings.scaling:
-            warn(
-                "calibration", "no temperature is fitted, as there is no validation split (--validation of train)"
-            )
+            warn("calibration", "no temperature is fitted, as there is no validation split (--validation of train)")
         if split is None or not settings.scaling:
             return cls(test, None, settings)
         chosen = first_of(split, settings.validation_examples, what="validation_examples")
