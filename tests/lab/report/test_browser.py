@@ -103,10 +103,12 @@ def test_on_paper_everything_is_open_and_nothing_is_cut_off(tab):
     assert tab.ask(OUTSIDE) == []
     assert tab.ask("[...document.querySelectorAll('.scroll')].filter(b => b.scrollWidth > b.clientWidth).length") == 0
     assert tab.ask("getComputedStyle(document.querySelector('.scroll tbody th')).position") == "static"
-    folded = "[...document.querySelectorAll('details')].map(one => one.lastElementChild.getBoundingClientRect().height)"
-    heights = tab.ask(folded)
-    assert len(heights) > 3
-    assert min(heights) > 0
+    folded = "[...document.querySelectorAll('details')].map(one => one.lastElementChild.checkVisibility())"
+    seen = tab.ask(folded)
+    assert len(seen) > 3
+    assert all(seen)
+    tab.look(720)
+    assert not any(tab.ask(folded))
     pdf = tab.printed()
     assert pdf.startswith(b"%PDF")
     assert pdf.count(b"/Type /Page\n") > 1
