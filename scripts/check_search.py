@@ -14,7 +14,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 LINK = 'class="md-search-result__link'
-WAITS = f"""<script>setInterval(() => document.querySelector(".md-search-result__link") && fetch("seen"), 200)</script><img src="wait">"""
+WAITS = """<img src="wait">
+<script>setInterval(() => document.querySelector(".md-search-result__link") && fetch("seen"), 200)</script>"""
 """What keeps a page from being loaded, so that the browser shows it only once there is a result."""
 
 
@@ -51,7 +52,9 @@ def results(browser: str, address: str, *options: str) -> list[str]:
 def foreign(site: Path) -> list[str]:
     """Return what pages load from elsewhere, without being asked: scripts, styles, fonts, pictures."""
     loaded = re.compile(r'<(?:script|img|iframe)[^>]+src="(https?:[^"]+)|<link[^>]+stylesheet[^>]+href="(https?:[^"]+)')
-    return [f"{page}: {found[0]}" for page in site.rglob("*.html") for found in loaded.finditer(page.read_text("utf-8"))]
+    return [
+        f"{page}: {found[0]}" for page in site.rglob("*.html") for found in loaded.finditer(page.read_text("utf-8"))
+    ]
 
 
 def main() -> int:

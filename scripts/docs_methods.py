@@ -5,8 +5,9 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from docs_formulas import with_formulas
 from mkdocs.config.defaults import MkDocsConfig
@@ -136,19 +137,18 @@ def settings(cls: type[Any]) -> Iterator[str]:
     for f in own:
         yield f"| `{f.name}` | {kinds(hints[f.name])} | {default(f)} | {said[f.name]} |"
     if cls.name in ("multimix", "dense-multimix"):
-        yield "\n`recommended()` returns what our [studies](../results.md) prefer, on the command line `multimix-recommended`."
+        yield "\n`recommended()` is what our [studies](../results.md) prefer; by name, `multimix-recommended`."
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
     """Return what stands below each field of a class and of those that it derives from."""
     found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if not base.__module__.startswith("multimix"):
-            continue
-        body = ast.parse(inspect.getsource(base)).body[0].body  # type: ignore[attr-defined]
-        for line, below in zip(body, body[1:], strict=False):
-            if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                found[line.target.id] = ROLE.sub(linked, " ".join(str(below.value.value).split()))  # type: ignore[union-attr]
+    for base in (base for base in reversed(cls.__mro__) if base.__module__.startswith("multimix")):
+        (tree,) = ast.parse(inspect.getsource(base)).body
+        for line, below in pairwise(cast("ast.ClassDef", tree).body):
+            match line, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                    found[name] = ROLE.sub(linked, " ".join(said.split()))
     return found
 
 

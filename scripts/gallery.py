@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, one_hot
 
 from multimix import ops
-from multimix.methods import ERM, METHODS, AlignMix, ManifoldMixup, MultiMix, ZetaMixup
+from multimix.methods import ERM, METHODS, CoMixup, DenseMultiMix, ManifoldMixup, MultiMix, ZetaMixup
 from multimix.models import preact_resnet18
 from multimix.protocols import Method, Stateful, encode
 
@@ -92,16 +92,6 @@ def attended(network: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
     return [(f"attention\nto {name}", image) for name, image in zip(NAMES, images * (0.1 + 0.9 * light), strict=True)]
 
 
-def aligned(method: AlignMix, network: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
-    """Return the second image with its parts where the plan moves their features, and half of it with the first."""
-    features = encode(network, (images - 0.5) / 0.25).features
-    plan = method.plan(features[:1], features[1:])[0] * features.shape[1]
-    cell = SIDE // int(features.shape[1] ** 0.5)
-    parts = nn.functional.unfold(images[1:], cell, stride=cell)[0]
-    moved = nn.functional.fold((parts @ plan.mT)[None], (SIDE, SIDE), cell, stride=cell)[0]
-    return [("flower,\naligned", moved), ("0.50 china\n0.50 flower", (images[0] + moved) / 2)]
-
-
 def draw_images(folder: Path) -> None:
     """Draw the two images and what every method that mixes inputs or maps makes of them."""
     images = pictures()
@@ -110,10 +100,12 @@ def draw_images(folder: Path) -> None:
         method = cls(**SETTINGS.get(cls.name, {}))
         network = trained(images, method, STEPS) if isinstance(method, Stateful) else plain
         with torch.no_grad():
-            if cls is not ERM and (getattr(cls, "mixes_inputs", False) or getattr(cls, "trains_modules", False)):
+            if cls not in (ERM, CoMixup) and (
+                getattr(cls, "mixes_inputs", False) or getattr(cls, "trains_modules", False)
+            ):
                 made = mixed(method, network, images)
-            elif cls.name in ("alignmix", "dense-multimix"):
-                made = aligned(method, network, images) if cls is AlignMix else attended(network, images)
+            elif cls is DenseMultiMix:
+                made = attended(network, images)
             else:
                 continue
         strip(folder / f"{cls.name}.webp", [*zip(NAMES, images, strict=True), *made])
@@ -181,7 +173,11 @@ def draw_planes(folder: Path) -> None:
     }
     _scatter(folder / "hull.png", front, rows=1)
     _scatter(folder / "multimix.webp", {name: front[name] for name in [*front][::2]}, rows=1)
-    _scatter(folder / "manifold-mixup.webp", {"a mini-batch": torch.eye(b), "pairs, 40 steps": pairs(ManifoldMixup().alpha)}, rows=1)
+    _scatter(
+        folder / "manifold-mixup.webp",
+        {"a mini-batch": torch.eye(b), "pairs, 40 steps": pairs(ManifoldMixup().alpha)},
+        rows=1,
+    )
 
 
 def _scatter(path: Path, panels: Mapping[str, Tensor], *, rows: int) -> None:
@@ -194,7 +190,7 @@ def _scatter(path: Path, panels: Mapping[str, Tensor], *, rows: int) -> None:
         axis.scatter(*points.T, s=60, facecolors="none", edgecolors="0.6", linewidths=0.8)
         axis.scatter(*places.T, c=colours.numpy(), s=5 if len(weights) > len(points) else 30)
         axis.set(title=title, xticks=[], yticks=[], aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.3, 1.6))
-        axis.title.set_fontsize(13 if rows == 1 else 9)
+        axis.title.set_fontsize(11 if rows == 1 else 9)
     keep(figure, path)
 
 
