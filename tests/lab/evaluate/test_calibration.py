@@ -237,6 +237,14 @@ def test_it_measures_before_and_after_scaling():
         assert found[f"{prefix}ece"] == expected_calibration_error(probabilities, test[1])
 
 
+@pytest.mark.parametrize(("wrong", "said", "wanted"), [(0, "all predicted rightly", 0.01), (1, "by chance", 100)])
+def test_a_temperature_at_its_limit_is_noted(wrong, said, wanted):
+    held_out = batches(5 * torch.eye(3), torch.arange(3).roll(wrong))
+    with pytest.warns(UserWarning, match=f"at its limit: 3 validation images are .*{said}"):
+        found = dict(Calibration(held_out, held_out)(toy.identity(3)))
+    assert found["temperature"] == wanted
+
+
 def test_of_a_run_it_takes_the_validation_split():
     run = source(30, validation=images(10, seed=2))
     suite = Calibration.of(run, CalibrationSettings(examples=15, validation_examples=5))
