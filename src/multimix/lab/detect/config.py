@@ -133,7 +133,8 @@ class DetectFolder(Folder):
             trained = from_json(given["config"])
             if not isinstance(trained, TrainConfig):
                 raise ValueError("its backbone has no training configuration")
-            return config, Origin(trained, Facts.read(given["trained_on"]), str(given["weights"])), tuple(whole["classes"])
+            origin = Origin(trained, Facts.read(given["trained_on"]), str(given["weights"]))
+            return config, origin, tuple(whole["classes"])
 
 
 def detection_records(run: DetectFolder) -> Iterator[dict[str, Any]]:
