@@ -27,11 +27,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def blocks(path: Path, pictures: dict[str, bytes]) -> Iterator[str]:
     """Yield the cells of a notebook as Markdown, and put their pictures by."""
-    yield f"[Download the notebook]({path.name}){{: download }}"
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             yield source
+            if number == 0:
+                yield f"[Download the notebook]({path.name}){{: download }}"
             continue
         yield f"```python\n{source}\n```"
         for output in cell["outputs"]:

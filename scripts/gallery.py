@@ -98,7 +98,10 @@ def draw_images(folder: Path) -> None:
     plain = trained(images, ERM(), STEPS)
     for cls in METHODS:
         method = cls(**SETTINGS.get(cls.name, {}))
-        network = trained(images, method, STEPS) if isinstance(method, Stateful) else plain
+        network = plain
+        if isinstance(method, Stateful):
+            network = trained(images, method, STEPS)
+            vars(method).update({"prob": 1.0} if hasattr(method, "prob") else {})  # which learns at its own pace
         with torch.no_grad():
             if cls not in (ERM, CoMixup) and (
                 getattr(cls, "mixes_inputs", False) or getattr(cls, "trains_modules", False)
