@@ -133,6 +133,7 @@ docs: $(READY) ## Build the documentation into site/
 	$(BIN)/python scripts/architecture.py --check
 	$(BIN)/python scripts/fill_tables.py --check
 	$(BIN)/mkdocs build --strict
+	$(BIN)/python scripts/check_search.py site
 
 wheel: $(READY) ## Build the wheel and use it from an empty folder
 	@sh scripts/check_wheel.sh $(BIN)/python

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass, replace
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import tyro
@@ -70,6 +71,9 @@ def _without_method(arguments: list[str]) -> list[str]:
 def override(value: T, arguments: list[str], *, prog: str) -> T:
     """Return a dataclass with the fields that ``--name value`` arguments give; what is wrong is told in one line."""
     said = io.StringIO()
+    for argument, after in pairwise([*arguments, "--"]):
+        if after.startswith("--") and isinstance(getattr(value, argument.removeprefix("--"), None), tuple):
+            raise ValueError(f"{argument} needs at least one value")  # tyro would take none of them
     value, arguments = _choose(value, arguments)
     form = _form(value)
     try:
