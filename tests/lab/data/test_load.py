@@ -74,7 +74,7 @@ def test_image_size_resizes_every_part(archive, arrays):
     assert large.shape == (3, 9, 9)
 
 
-NAMES = "digits, cifar10, cifar100, svhn, fashion-mnist, tiny-imagenet, imagenet"
+NAMES = "digits, digits-few, cifar10, cifar100, svhn, fashion-mnist, tiny-imagenet, imagenet"
 
 
 @pytest.mark.bad_input

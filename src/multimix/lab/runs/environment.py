@@ -87,7 +87,7 @@ def keep_freed_memory() -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: up to this size memory comes from the heap
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap keeps so much
+        library.mallopt(-1, -1)  # M_TRIM_THRESHOLD: and the heap keeps all of it
 
 
 def _version(package: str) -> str | None:
