@@ -12,6 +12,8 @@ DEMO_METHODS := erm mixup cutmix manifold-mixup multimix dense-multimix distille
 # A file's tests stay on one worker: what a file has trained or started for all of them is made once.
 RUN = -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python $(RUN)
+# What waits longest comes first, else it would be waited for at the end.
+LONGEST := tests/parallel tests/lab/train tests/examples tests/test_typed_api.py tests/lab/cli tests
 # What walks over everything is left to test-all: other tests catch its faults, or they come with a new release of a host.
 CHOICE := -m 'not sweep'
 
@@ -76,7 +78,7 @@ test-all: ## Run the tests with those that walk over every family and run exampl
 	$(MAKE) test CHOICE= ARGS=
 
 rest: $(READY) ## Run the tests that need no shape checks
-	$(PYTEST) $(CHOICE) --shapes without --junitxml=$(REPORTS)/tests.xml
+	$(PYTEST) --no-loadscope-reorder $(CHOICE) --shapes without --junitxml=$(REPORTS)/tests.xml $(LONGEST)
 	@$(BIN)/python scripts/count_tests.py tests $(REPORTS)/tests.xml
 
 shapes: $(READY) ## Run the core's tests with every shape in a signature checked

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 import toy
-from multimix.lab.data import Files, Images
+from multimix.lab.data import Files, Images, load
 from multimix.lab.evaluate import Accuracy
 from multimix.lab.evaluate.outcomes import outcomes
 from multimix.protocols import Monitor
+from photos import photos
 
 
 class Kept(Monitor):
@@ -99,6 +100,16 @@ def test_files_are_named_and_shown_as_the_network_sees_them(tmp_path):
     (picture,) = map(decoded, found["pictures"])
     assert picture.shape == (160, 160, 3)
     assert np.unique(picture.reshape(-1, 3), axis=0).tolist() == [[40, 0, 0]]
+
+
+def test_small_files_keep_their_names_in_memory(tmp_path):
+    photos(tmp_path / "pics", each=5)
+    test = load(f"folder:{tmp_path / 'pics'}", image_size=8).test
+    wrong = (test.labels + 1) % 3
+    found = dict(outcomes(torch.eye(3)[wrong], test.labels, test))["mistakes"]
+    assert len(found["names"]) >= 3
+    assert [name.split("/")[0] for name in found["names"]] == found["true"]
+    assert {len(list((tmp_path / "pics").rglob(name))) for name in found["names"]} == {1}
 
 
 def test_labels_of_which_an_image_has_several_have_their_own_precision():

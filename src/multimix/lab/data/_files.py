@@ -41,7 +41,7 @@ def _in_memory(files: Files, image_size: int | None, shape: tuple[int, ...]) -> 
         if image.shape != shape:
             raise _NotSmallError
         pixels[index] = image
-    return Images(images, files.labels, files.classes, origin)
+    return Images(images, files.labels, files.classes, origin, files.names)
 
 
 def fitted(image: Image.Image, size: int, *, ratio: float = 1.0) -> Image.Image:

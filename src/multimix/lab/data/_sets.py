@@ -31,6 +31,8 @@ class Images:
     """The name of every class, in the order of the indices."""
     origin: str = ""
     """Digest of the files that the images were decoded from, which pixels may not tell on another machine."""
+    names: tuple[str, ...] = ()
+    """What the images are called, for whoever looks at them; none where they come without names."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8 or self.images.numel() == 0:
@@ -51,14 +53,16 @@ class Images:
     def subset(self, indices: Tensor | Sequence[int]) -> "Images":
         """Return the images at ``indices``, in that order, as a copy."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.images.device)
-        return Images(self.images.index_select(0, chosen), self.labels.index_select(0, chosen), self.classes)
+        images, labels = (part.index_select(0, chosen) for part in (self.images, self.labels))
+        names = tuple(self.names[index] for index in chosen.tolist()) if self.names else ()
+        return Images(images, labels, self.classes, names=names)
 
     def to(self, device: torch.device | str) -> "Images":
         """Return the set on ``device``; itself where it is there already."""
         images, labels = self.images.to(device), self.labels.to(device)
         if images is self.images and labels is self.labels:
             return self
-        return Images(images, labels, self.classes)
+        return Images(images, labels, self.classes, names=self.names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,9 +65,10 @@ def outcomes(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"], images: Im
 
 def _name(images: ImageSet, index: int) -> str:
     """Return what an image is called: its file with the folder that it lies in, else its place in the set."""
-    if not isinstance(images, Files):
+    if not isinstance(images, Files) and not images.names:
         return f"image {index} of {len(images)}"
-    name = os.sep.join(images.paths[index].rsplit(os.sep, 2)[-2:])
+    path = images.paths[index] if isinstance(images, Files) else images.names[index]
+    name = os.sep.join(path.rsplit(os.sep, 2)[-2:])
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
