@@ -1,13 +1,14 @@
 """What the recipe for images of one's own chooses, and that it says so."""
 
 from dataclasses import replace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 
 from multimix.lab.recipes import _folder
-from multimix.lab.train import TrainConfig
+from multimix.lab.train import TrainConfig, train
 from photos import photos
 
 
@@ -60,6 +61,21 @@ def test_pretrained_weights_are_taken_where_they_are_or_asked_for(tmp_path, monk
     assert (found.model, found.pretrained) == ((_folder.PRETRAINED, True) if here else ("preact_resnet18", False))
     asked = _folder.for_data(replace(config, pretrained=True)).config
     assert (asked.model, asked.pretrained, asked.image_size) == (_folder.PRETRAINED, True, 224)
+
+
+@pytest.mark.bad_input
+def test_weights_that_cannot_be_fetched_are_said(tmp_path, monkeypatch):
+    def fetch(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr("multimix.lab.train.network.build", fetch)
+    config = TrainConfig(data=arrays(tmp_path, 40, 8), model=_folder.PRETRAINED, pretrained=True, device="cpu")
+    said = (
+        r"pretrained: the weights of torchvision:resnet18 are not on this machine and cannot be fetched \(.*no network"
+    )
+    with pytest.raises(OSError, match=said):
+        train(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_uneven_classes_are_said(tmp_path):

@@ -9,6 +9,7 @@ from torch import nn
 
 from multimix.lab._paths import expanded
 from multimix.lab.data import Splits, ignoring, load
+from multimix.lab.data._sets import one_line
 from multimix.lab.runs.checkpoint import load_weights, read_weights
 from multimix.lab.runs.codec import with_own_data
 from multimix.lab.runs.environment import device_named
@@ -26,7 +27,17 @@ def build_network(config: TrainConfig, data: Splits | Facts) -> nn.Module:
     """Return the configured network for the classes and images of ``data``."""
     channels, height, _ = data.shape
     settings: Any = {name: getattr(config, name) for name in ("width", "strides", "final_norm", "pretrained")}
-    network = build(config.model, num_classes=len(data.classes), in_channels=channels, image_size=height, **settings)
+    try:
+        network = build(
+            config.model, num_classes=len(data.classes), in_channels=channels, image_size=height, **settings
+        )
+    except OSError as error:  # of the network, as urllib and the hub's client have it
+        if not config.pretrained:
+            raise
+        raise OSError(
+            f"pretrained: the weights of {config.model} are not on this machine and cannot be fetched"
+            f" ({one_line(error)}); without pretrained, training begins from scratch"
+        ) from error
     return cast("nn.Module", network)
 
 
