@@ -8,6 +8,16 @@ from PIL import Image
 COLOURS = {"blue": (30, 40, 200), "green": (20, 170, 60), "red": (210, 30, 40)}
 
 
+def several_labels(folder: Path) -> dict[str, np.ndarray]:
+    """Write ``set.npz`` of small noise of which an image may have any of three labels, and return its arrays."""
+    rng, parts = np.random.default_rng(0), {}
+    for part in ("train", "test"):
+        parts[f"{part}_images"] = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
+        parts[f"{part}_labels"] = rng.integers(0, 2, (40, 3))
+    np.savez(folder / "set.npz", **parts)
+    return parts
+
+
 def photos(folder: Path, each: int = 12, side: int = 40) -> Path:
     """Write photos of every colour, noisy, of many shapes, as JPEG and PNG, one of them lying on its side."""
     rng = np.random.default_rng(0)

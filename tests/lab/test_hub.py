@@ -3,7 +3,6 @@ import pickle
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,6 +12,7 @@ import multimix as mm
 from multimix.lab import hub
 from multimix.lab.hub import load_pretrained, push_to_hub, save_pretrained
 from multimix.lab.train import load_network, train
+from photos import several_labels
 from toy import HandWritten
 from train.tiny import events, tiny
 
@@ -117,11 +117,7 @@ def test_card_holds_the_runs_own_record(run, tmp_path):
 
 
 def test_card_of_several_labels_is_in_percent_and_says_so(tmp_path):
-    rng, parts = np.random.default_rng(0), {}
-    for part in ("train", "test"):
-        parts[f"{part}_images"] = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
-        parts[f"{part}_labels"] = rng.integers(0, 2, (40, 3))
-    np.savez(tmp_path / "set.npz", **parts)
+    several_labels(tmp_path)
     run = train(tiny(data=f"npz:{tmp_path / 'set.npz'}", train_size=None, epochs=1), tmp_path / "run", quiet=True).path
     _, metrics, body = card_of(save_pretrained(run, tmp_path / "out"))
     [event] = events(run, "test")

@@ -12,6 +12,7 @@ from multimix.lab.evaluate.passes import predict
 from multimix.lab.hub import save_pretrained
 from multimix.lab.inference import Transform
 from multimix.lab.train import load_network, train
+from photos import several_labels
 from train.tiny import tiny
 
 
@@ -102,11 +103,7 @@ def test_unreadable_files_are_passed_by(run, colours, tmp_path, workers):
 
 
 def test_several_labels_have_probabilities_of_their_own(tmp_path):
-    rng, parts = np.random.default_rng(0), {}
-    for part in ("train", "test"):
-        parts[f"{part}_images"] = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
-        parts[f"{part}_labels"] = rng.integers(0, 2, (40, 3))
-    np.savez(tmp_path / "set.npz", **parts)
+    parts = several_labels(tmp_path)
     run = train(tiny(data=f"npz:{tmp_path / 'set.npz'}", train_size=None, epochs=1), tmp_path / "run", quiet=True).path
     model = mm.load(run, device="cpu")
     image = parts["test_images"][0]

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeVar, cast
 
@@ -47,9 +48,8 @@ def configured(
     elif is_own(recipe):
         config = TrainConfig(recipe="folder", data=recipe)
         if not {"-h", "--help"} & set(arguments):
-            made = for_data(override(config, _without_method(arguments), prog=prog))
-            config = made.config
-            say(*(f"{recipe}: {reason}" for reason in made.reasons), *table(made.splits)[1:])
+            config, lines = _chosen(override(config, _without_method(arguments), prog=prog))
+            say(*lines)
     else:
         config = recipe_named(recipe)
     if method is not None:
@@ -61,6 +61,13 @@ def configured(
     if inner:
         config = replace(config, method=_override_inside(config.method, inner["method"], prog=prog))
     return override(config, outer, prog=prog)
+
+
+@lru_cache(maxsize=1)  # of several methods on one set, which is looked at once
+def _chosen(config: TrainConfig) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Return a configuration for data of the user's, and what is said of both."""
+    made = for_data(config)
+    return made.config, (*(f"{config.data}: {reason}" for reason in made.reasons), *table(made.splits)[1:])
 
 
 def _without_method(arguments: list[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """The recipe for images of one's own: it looks at them, chooses what training takes, and says why."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -42,7 +41,6 @@ def is_own(recipe: str) -> bool:
     return recipe.partition(":")[0] in KINDS and ":" in recipe
 
 
-@lru_cache(maxsize=1)
 def for_data(config: TrainConfig) -> Chosen:
     """Return a configuration for the data of another, which may say how they are read and where training runs.
 
