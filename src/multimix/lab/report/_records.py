@@ -341,18 +341,40 @@ def _variants(rows: Sequence[Record]) -> list[str]:
     return [of_run.get(run, "") if cost else text for run, cost, text in zip(runs, costs, found, strict=True)]
 
 
+_OF_SEEDS = ("train images", "validation images")
+
+
 def _unequal(rows: Iterable[Record]) -> tuple[str, ...]:
-    """Return the names of settings that are not the same for all records of one suite, and of images likewise."""
+    """Return the names of settings that are not the same for all records of one suite, and of images likewise.
+
+    Seeds may have images of their own to train on, if each has the same ones in every row.
+    """
     suites: dict[Any, list[str]] = {}
-    measured: dict[tuple[str, str], set[str]] = {}
+    measured: dict[tuple[str, str], dict[Kind, dict[int, str]]] = {}
     for row in rows:
         if row.get("suite") != "cost":
             suites.setdefault(row.get("suite"), []).append(variant(row.get("settings")))
             images = {f"{split} images": known for split, known in (row.get("images") or {}).items()}
             for name, value in {**images, "examples": row.get("examples")}.items():
-                measured.setdefault((row["metric"], name), set()).update({str(value)} - {"None"})
-    apart = {name for (_, name), values in measured.items() if len(values) > 1}
+                if value is not None:
+                    seeds = measured.setdefault((row["metric"], name), {}).setdefault(kind_of(row), {})
+                    seeds[row["seed"]] = str(value)
+    apart = {
+        name
+        for (_, name), found in measured.items()
+        if len({value for seeds in found.values() for value in seeds.values()}) > 1
+        and not (name in _OF_SEEDS and _alike_by_seed(list(found.values())))
+    }
     return tuple(sorted(apart.union(*map(_differing, suites.values()))))
+
+
+def _alike_by_seed(rows: Sequence[Mapping[int, str]]) -> bool:
+    """Return whether rows have a seed in common, and the same value wherever they share one."""
+    values: dict[int, set[str]] = {}
+    for row in rows:
+        for seed, value in row.items():
+            values.setdefault(seed, set()).add(value)
+    return all(len(own) == 1 for own in values.values()) and bool(set(rows[0]).intersection(*rows[1:]))
 
 
 def _difference(text: str, others: Iterable[str]) -> str:
