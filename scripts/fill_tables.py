@@ -217,7 +217,7 @@ def brief(value: Any) -> str:
 def settings_of(row: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a candidate, those of methods inside its method with their place in front."""
     found = {"weight decay": row["weight_decay"], "epochs": row["epochs"]}
-    waiting = [("", row["method"])]
+    waiting = [("", row["method"]), ("objective", row.get("objective") or {})]
     while waiting:
         place, value = waiting.pop()
         if isinstance(value, dict):

@@ -174,6 +174,7 @@ def _lines(
             "label": label,
             "candidate": number,
             "method": to_json(config.method),
+            "objective": to_json(config.objective),
             "weight_decay": config.optimizer.weight_decay,
             "epochs": config.epochs,
             "seed": config.seed,
