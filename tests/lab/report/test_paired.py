@@ -247,3 +247,14 @@ def test_a_verdict_in_words_claims_no_more_than_the_intervals(rows, against, sai
     found = verdict(compared(rows), against)
     assert found[: len(said)] == said
     assert len(found) <= len(said) + 1
+
+
+def test_seeds_may_have_images_of_their_own_to_train_on():
+    def rows(other):
+        given = [("erm", 0, "a"), ("erm", 1, "b"), ("mixup", 0, "a"), ("mixup", 1, other)]
+        return [record(0.9, label=label, seed=s, images={"train": train, "test": "t"}) for label, s, train in given]
+
+    assert summarise(rows("b")).comparisons[0].unequal == ()
+    assert summarise(rows("b")[:3]).comparisons[0].unequal == ()
+    assert summarise(rows("c")).comparisons[0].unequal == ("train images",)
+    assert summarise([rows("b")[0], rows("b")[3]]).comparisons[0].unequal == ("train images",)

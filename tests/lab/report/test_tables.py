@@ -361,17 +361,6 @@ def test_it_is_said_where_the_images_were_not_the_same(erm, mixup, said):
     assert summarise(few, ["accuracy", "validation_accuracy"]).comparisons[0].unequal == ("examples",)
 
 
-def test_seeds_may_have_images_of_their_own_to_train_on():
-    def rows(other):
-        given = [("erm", 0, "a"), ("erm", 1, "b"), ("mixup", 0, "a"), ("mixup", 1, other)]
-        return [record(0.9, label=label, seed=s, images={"train": train, "test": "t"}) for label, s, train in given]
-
-    assert summarise(rows("b")).comparisons[0].unequal == ()
-    assert summarise(rows("b")[:3]).comparisons[0].unequal == ()
-    assert summarise(rows("c")).comparisons[0].unequal == ("train images",)
-    assert summarise([rows("b")[0], rows("b")[3]]).comparisons[0].unequal == ("train images",)
-
-
 def test_a_setting_that_is_not_set_is_none():
     rows = [attack(0.4), attack(0.6, seed=1, settings={"steps": 20}), attack(0.3, label="erm", settings={"steps": 40})]
     (comparison,) = summarise(rows, suite="adversarial").comparisons
