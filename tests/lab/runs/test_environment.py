@@ -34,13 +34,14 @@ def checkout(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_kept():
-    """The second time, 64 MiB come without faults of pages; given back to the system, with one for every 4 KiB."""
+    """After a few times, 64 MiB come without faults of pages; given back to the system, with one for every 4 KiB."""
     environment.keep_freed_memory()
-    before = []
-    for _ in range(2):
-        before.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    faults = []
+    for _ in range(8):  # what is freed may lie a few bytes too narrow between others at first
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(2**24)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before[1] < 1000
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[-1] < 1000, faults
 
 
 def test_the_commit_of_a_checkout(checkout, monkeypatch):
