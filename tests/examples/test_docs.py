@@ -202,6 +202,17 @@ def test_notebook_runs_and_was_run(path, tmp_path, monkeypatch):
     assert said(notebook) == kept
 
 
+@pytest.mark.sweep
+@pytest.mark.timeout(600)
+def test_the_loop_of_the_tutorial_learns(tmp_path):
+    notebook = nbformat.read(ROOT / "docs/tutorials/loss.ipynb", as_version=4)
+    nbclient.execute(notebook, cwd=str(tmp_path), timeout=500)
+    text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    reached = [float(share) for share in re.findall(r"([\d.]+) % of 1437 test images", text)]
+    assert len(reached) >= 2
+    assert min(reached) > 80
+
+
 def said(notebook: nbformat.NotebookNode) -> list[bool]:
     """Which cells say or draw something, warnings apart."""
     return [any(output.get("name") != "stderr" for output in cell.get("outputs", ())) for cell in notebook.cells]

@@ -13,8 +13,7 @@ import tyro
 
 from multimix.lab._code import find_made, program_of, split_reference
 from multimix.lab.cli.data import table
-from multimix.lab.recipes import recipe_named
-from multimix.lab.recipes._folder import for_data, is_own
+from multimix.lab.recipes import for_data, is_own, recipe_named
 from multimix.lab.runs.codec import code_of, method_from
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig
 from multimix.lab.train.objective import OBJECTIVES

@@ -14,8 +14,7 @@ from multimix.lab.about import judged_by
 from multimix.lab.cli._arguments import Say, configured, override
 from multimix.lab.cli._parser import Options, Parser, at_least, told
 from multimix.lab.cli.report import Tables, reference, report
-from multimix.lab.recipes import RECIPES, Study, recipe_named
-from multimix.lab.recipes._folder import is_own
+from multimix.lab.recipes import RECIPES, Study, is_own, recipe_named
 from multimix.lab.recipes.study import TRIAL_SEED
 from multimix.lab.runs.files import replacing
 from multimix.lab.runs.folder import keep_code

@@ -1,11 +1,9 @@
 """``multimix data``."""
 
-from torch import Tensor, bincount
-
 from multimix.lab._code import split_reference
 from multimix.lab._paths import expanded
 from multimix.lab.cli._parser import Options, Parser
-from multimix.lab.data import DATASETS, Splits, UnreadableError, load, own_data
+from multimix.lab.data import DATASETS, Splits, UnreadableError, class_counts, load, own_data
 
 OPTIONS: Options = {
     "data": {"help": f"{', '.join(DATASETS)}, FILE.py:FUNCTION, or the path of a folder"},
@@ -42,17 +40,12 @@ def main(arguments: list[str]) -> None:
     print(*splits.notes, *table(splits), sep="\n")
 
 
-def _counts(labels: Tensor, classes: int) -> Tensor:
-    """Return the images of each class, or with each label."""
-    return labels.sum(0).long() if labels.ndim == 2 else bincount(labels[labels >= 0], minlength=classes)
-
-
 def table(splits: Splits) -> list[str]:
     """Return the images by split and class, or label, a line each."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     found = {name: part for name, part in parts.items() if part is not None}
     classes = splits.classes
-    counts = {name: _counts(part.labels.cpu(), len(classes)).tolist() for name, part in found.items()}
+    counts = {name: class_counts(part).tolist() for name, part in found.items()}
     width = max(map(len, ("all", *classes[:_MOST])))
     rows = [("", *found), ("all", *(len(part) for part in found.values()))]
     if any(unknown := [int((part.labels < 0).sum()) for part in found.values()]):

@@ -1,5 +1,8 @@
 """``multimix export``."""
 
+from pathlib import Path
+
+from multimix.lab._paths import expanded
 from multimix.lab.cli._parser import Options, Parser, output_file
 from multimix.lab.inference import FORMATS, export
 from multimix.lab.inference._export import OPSET
@@ -19,7 +22,8 @@ def main(arguments: list[str]) -> None:
     """Export a run and say what came of it."""
     given = Parser(OPTIONS, prog="multimix export", description=ABOUT).parse_args(arguments)
     chosen = given.format or (given.out.suffix.removeprefix(".") if given.out and given.out.suffix else FORMATS[0])
-    made = export(given.run, given.out or output_file(f"{given.run}/exported.{chosen}"), format=chosen)
+    folder = expanded(given.run) if expanded(given.run).is_dir() else Path()
+    made = export(given.run, given.out or output_file(f"{folder}/exported.{chosen}"), format=chosen)
     about = made.about
     size = " x ".join(map(str, about["input"]["shape"]))
     opset = f", opset {OPSET}" if chosen == "onnx" else ""

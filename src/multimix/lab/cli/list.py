@@ -6,7 +6,6 @@ from multimix.lab.cli._parser import Parser
 from multimix.lab.data import DATASETS
 from multimix.lab.evaluate import SUITES
 from multimix.lab.recipes import RECIPES
-from multimix.lab.recipes._folder import KINDS
 from multimix.lab.recipes.detection import DETECTION_RECIPES
 from multimix.models import MODELS
 from multimix.names import METHOD_NAMES, about_method
@@ -20,7 +19,7 @@ def main(arguments: list[str]) -> None:
         "methods (each also as distilled-NAME; or FILE.py:CLASS)": {name: about_method(name) for name in METHOD_NAMES},
         "recipes (or FILE.py:FUNCTION)": {
             **{name: _first_line(recipe) for name, recipe in RECIPES.items()},
-            **{f"{kind}:PATH": "images of your own: looks at them and says what it chooses." for kind in KINDS},
+            **{name: "images of your own: looks at them and says what it chooses." for name in DATASETS if ":" in name},
         },
         "detection recipes": {name: _first_line(recipe) for name, recipe in DETECTION_RECIPES.items()},
         "data sets (or FILE.py:FUNCTION)": dict.fromkeys(DATASETS, ""),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from multimix.lab._paths import expanded
-from multimix.lab.cli._parser import Options, Parser, at_least, output_file
+from multimix.lab.cli._parser import Options, Parser, at_least, output_file, told
 from multimix.lab.data._folder import Survey, images_under
 from multimix.lab.inference import Classifier, Prediction, load
 
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
         for path, said in track(found, "predicting", len(paths), console=console, transient=True, disable=hidden):
             if not isinstance(said, Prediction):
                 failed += 1
-                print(f"multimix: {said}", file=sys.stderr)
+                told(f"multimix: {said}")
                 continue
             write(path, said)
             for label in said.labels:
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
         named = ", ".join(f"{count} {name}" for count, name in most[:10]) + ", ..." * (len(most) > 10)
         print(f"wrote {given.out}: {len(paths) - failed} images ({named}){left_out}")
     elif failed:
-        print(f"multimix: {failed} of {len(paths)} files could not be read", file=sys.stderr)
+        told(f"multimix: {failed} of {len(paths)} files could not be read")
 
 
 def _images(name: str) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _images(name: str) -> Iterator[str]:
         survey = Survey(path)
         yield from images_under(path, survey)
         for line in survey.lines():
-            print(f"{name}: {line}", file=sys.stderr)
+            told(f"{name}: {line}")
     else:
         yield str(path)
 

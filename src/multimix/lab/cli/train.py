@@ -8,8 +8,7 @@ from multimix.lab._code import split_reference
 from multimix.lab.about import SUITES
 from multimix.lab.cli._arguments import configured
 from multimix.lab.cli._parser import Options, at_least, run_arguments, run_folder, told
-from multimix.lab.recipes import RECIPES
-from multimix.lab.recipes._folder import is_own
+from multimix.lab.recipes import RECIPES, is_own
 from multimix.lab.report import page, read_run
 from multimix.lab.runs.processes import is_main_process
 from multimix.lab.train import resume, train

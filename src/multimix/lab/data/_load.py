@@ -44,12 +44,13 @@ _TORCHVISION: dict[str, tuple[str, Statistics | None]] = {
 """Class of torchvision.datasets, and statistics, of the data sets that it reads."""
 _TREES = {"tiny-imagenet": ("tiny-imagenet-200", None), "imagenet": ("imagenet", _IMAGENET_STATISTICS)}
 """Folder below the root and statistics of the data sets that are trees of files."""
-_KINDS = ("folder", "npz")
+KINDS = ("folder", "npz")
+"""Of data given by path."""
 
 _DIGITS = {"digits": 1 / 5, "digits-few": 2 / 3}
 """The share of scikit-learn's digits that is the test set, always the same images."""
 
-DATASETS: tuple[str, ...] = (*_DIGITS, *_TORCHVISION, *_TREES, *(f"{kind}:PATH" for kind in _KINDS))
+DATASETS: tuple[str, ...] = (*_DIGITS, *_TORCHVISION, *_TREES, *(f"{kind}:PATH" for kind in KINDS))
 """Everything ``load`` takes; of the last two, PATH stands for a path."""
 
 
@@ -133,7 +134,7 @@ def parts_of(
         return read_own(name, ignore_index)
     root = expanded(root)
     kind, colon, path = name.partition(":")
-    if colon and kind in _KINDS:
+    if colon and kind in KINDS:
         if not path:
             raise ValueError(f"data set {name!r} lacks its path: {kind}:PATH")
         if kind == "npz":

@@ -147,6 +147,12 @@ def classes_told(classes: tuple[str, ...]) -> str:
     return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' * (len(classes) > 4)})"
 
 
+def class_counts(part: ImageSet) -> Int64[Tensor, " k"]:
+    """Return how many images of a set have each class, or each label."""
+    labels = part.labels.cpu()
+    return labels.sum(0).long() if labels.ndim == 2 else labels[labels >= 0].bincount(minlength=len(part.classes))
+
+
 def labelled(part: ImageSet) -> ImageSet:
     """Return a set without the images that have no class."""
     known = part.labels != UNLABELLED

@@ -11,6 +11,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from multimix.lab.recipes._folder import for_data as for_data
+from multimix.lab.recipes._folder import is_own as is_own
 from multimix.lab.recipes.study import Study as Study
 from multimix.lab.recipes.study import arms as arms
 from multimix.lab.train import SGD, Cosine, Step, TrainConfig

@@ -6,18 +6,16 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor
 
-from multimix.lab.data import Files, Splits
+from multimix.lab.data import Files, Splits, class_counts
 from multimix.lab.data._files import SMALL_SIDE
+from multimix.lab.data._load import KINDS
 from multimix.lab.runs.environment import device_named
 from multimix.lab.runs.optim import SGD, Cosine
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.network import load_data
 from multimix.names import multimix_recommended
 
-KINDS = ("folder", "npz")
-"""Data that this recipe takes: ``folder:PATH`` and ``npz:PATH``."""
 PRETRAINED = "torchvision:resnet18"
 _STRIDES = ((49, (2, 2, 2, 2)), (25, (2, 2, 2, 1)), (13, (1, 2, 2, 1)), (0, (1, 2, 1, 1)))
 """Of the stages of preact_resnet18, by the least side of the images in pixels."""
@@ -76,7 +74,7 @@ def for_data(config: TrainConfig) -> Chosen:
     ]
     if large and not chosen.get("pretrained"):
         reasons.append(f"pre-trained weights are not on this machine; --pretrained fetches those of {PRETRAINED}")
-    counts = _counts(splits)
+    counts = class_counts(splits.train)
     if counts.max() >= _UNEVEN * counts.min().clamp(min=1):
         several = splits.multi_label
         option = (
@@ -118,8 +116,3 @@ def _weights_are_here() -> bool:
 
     name = Path(urlparse(ResNet18_Weights.DEFAULT.url).path).name
     return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
-
-
-def _counts(splits: Splits) -> Tensor:
-    labels = splits.train.labels.cpu()
-    return labels.sum(0) if labels.ndim == 2 else labels[labels >= 0].bincount(minlength=len(splits.classes))
