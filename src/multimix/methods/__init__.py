@@ -11,6 +11,7 @@ from multimix.methods.cutmix import CutMix, FMix, ResizeMix, SaliencyMix
 from multimix.methods.mixup import ERM, ManifoldMixup, Mixup, ZetaMixup
 from multimix.methods.multimix import DenseMultiMix, MultiMix
 from multimix.methods.puzzlemix import PuzzleMix
+from multimix.methods.regmixup import RegMixup
 from multimix.methods.stylemix import StyleCutMix, StyleMix
 from multimix.methods.supermix import SuperMix
 from multimix.methods.transport import AlignMix, OptTransMix
@@ -35,6 +36,7 @@ AnyMethod = (
     | AutoMix
     | SuperMix
     | AdaMixUp
+    | RegMixup
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -58,6 +60,7 @@ __all__ = [
     "MultiMix",
     "OptTransMix",
     "PuzzleMix",
+    "RegMixup",
     "ResizeMix",
     "SaliencyMix",
     "StyleCutMix",
