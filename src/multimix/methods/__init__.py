@@ -15,6 +15,7 @@ from multimix.methods.regmixup import RegMixup
 from multimix.methods.stylemix import StyleCutMix, StyleMix
 from multimix.methods.supermix import SuperMix
 from multimix.methods.transport import AlignMix, OptTransMix
+from multimix.methods.warping import KernelWarpingMixup, MixupIO
 
 AnyMethod = (
     ERM
@@ -37,6 +38,8 @@ AnyMethod = (
     | SuperMix
     | AdaMixUp
     | RegMixup
+    | MixupIO
+    | KernelWarpingMixup
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -54,9 +57,11 @@ __all__ = [
     "CutMix",
     "DenseMultiMix",
     "FMix",
+    "KernelWarpingMixup",
     "ManifoldMixup",
     "MixesInputs",
     "Mixup",
+    "MixupIO",
     "MultiMix",
     "OptTransMix",
     "PuzzleMix",

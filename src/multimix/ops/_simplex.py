@@ -177,8 +177,12 @@ def dirichlet(
     return rows.to(device=device, dtype=dtype or drawn)
 
 
-def beta(n: int, alpha: float, *, generator: Generator | None = None, device: Device = None) -> Float[Tensor, " n"]:
-    """Return n numbers drawn from the symmetric distribution Beta(alpha, alpha)."""
+def beta(
+    n: int, alpha: float | Tensor, *, generator: Generator | None = None, device: Device = None
+) -> Float[Tensor, " n"]:
+    """Return n numbers drawn from the symmetric distribution Beta(alpha, alpha), one alpha for all or each its own."""
+    if isinstance(alpha, Tensor):
+        return dirichlet(n, 2, alpha, generator=generator, device=device)[:, 0]
     check(Natural, n=n)
     home = home_of(generator, device)
     check_concentration("alpha", alpha)
