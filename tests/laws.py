@@ -18,8 +18,8 @@ from multimix.methods.multimix import TupleMethod
 from multimix.ops import CrossEntropy
 from multimix.protocols import Losses
 
-NEVER_PLAIN = {"automix", "adamixup", "stylemix", "stylecutmix", "co-mixup", "supermix"}
-"""Methods whose loss has more in it than the mixed examples, so that without mixing it is not plain training."""
+NEVER_PLAIN = {"automix", "adamixup", "stylemix", "stylecutmix", "co-mixup", "supermix", "guidedmixup"}
+"""Methods whose loss has more in it than the mixed examples, or which always mix: none of them is plain training."""
 
 
 def same_state_gives_the_same_step(case: Case, device: torch.device) -> None:
@@ -305,8 +305,8 @@ def applies(law: Callable[[Case, torch.device], None], case: Case) -> bool:
     """Say whether a law is meant for a case."""
     if law is feature_vectors_will_do:
         return case.vectors
-    if law is another_state_gives_another_loss and case.name == "co-mixup":
-        return False  # the toy network looks at all pixels alike: every output is one whole image, in any order
+    if law is another_state_gives_another_loss and case.name in ("co-mixup", "guidedmixup"):
+        return False  # for the first each output is a whole image, as the toy network looks at all pixels alike
     if law is without_mixing_it_is_plain_training:
         return case.name not in NEVER_PLAIN
     return not (case.balanced and law is an_affine_head_may_be_unknown)

@@ -17,6 +17,8 @@ MAKES = {
     "resizemix-bilinear": lambda: methods.ResizeMix(interpolation="bilinear"),
     "zeta-mixup": methods.ZetaMixup,
     "saliencymix": methods.SaliencyMix,
+    "guidedmixup": methods.GuidedMixup,
+    "guidedmixup-gradient": lambda: methods.GuidedMixup("gradient"),
     "opttransmix": methods.OptTransMix,
     "puzzlemix": lambda: methods.PuzzleMix(adversarial=1.0, clean=0.5),
     "co-mixup": methods.CoMixup,

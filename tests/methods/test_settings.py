@@ -48,6 +48,7 @@ DEFAULTS = {
     methods.AutoMix: (1.0, 1.5, 0.5, 16, None),
     methods.CoMixup: (2.0, 0.32, 1.0, 0.83, 0.05, 0.001, 4, 20, 4, False, 1.0),
     methods.FMix: (1.0, 3.0),
+    methods.GuidedMixup: ("spectral", 1.0, 3.0),
     methods.OptTransMix: (1.0, 0.004, 50),
     methods.PuzzleMix: (1.0, 3, 1.2, 0.5, 0.2, (2, 4, 8, 16), 4, True, 0.8, 4, 0.0, 10.0, 0.0),
     methods.ResizeMix: ((0.1, 0.8), "nearest"),

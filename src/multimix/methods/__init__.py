@@ -8,6 +8,7 @@ from multimix.methods.automix import AutoMix
 from multimix.methods.combine import Alternate, Chain, Until
 from multimix.methods.comixup import CoMixup
 from multimix.methods.cutmix import CutMix, FMix, ResizeMix, SaliencyMix
+from multimix.methods.guidedmixup import GuidedMixup
 from multimix.methods.mixup import ERM, ManifoldMixup, Mixup, ZetaMixup
 from multimix.methods.multimix import DenseMultiMix, MultiMix
 from multimix.methods.puzzlemix import PuzzleMix
@@ -40,6 +41,7 @@ AnyMethod = (
     | RegMixup
     | MixupIO
     | KernelWarpingMixup
+    | GuidedMixup
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -57,6 +59,7 @@ __all__ = [
     "CutMix",
     "DenseMultiMix",
     "FMix",
+    "GuidedMixup",
     "KernelWarpingMixup",
     "ManifoldMixup",
     "MixesInputs",
