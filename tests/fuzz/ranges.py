@@ -102,6 +102,7 @@ RANGES: dict[str, Range] = {
     "severities": Range(st.nothing(), ((0,), (6,), (-1,), ())),
     # where a class means something else by a name
     "AlignMix.tolerance": NOT_NEGATIVE,
+    "CMixup.sigma": POSITIVE,
     "DenseMultiMix.clean": SHARE,
     "DetectConfig.init": CHOICE,
     "DetectConfig.seed": NATURAL,

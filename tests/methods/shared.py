@@ -10,6 +10,7 @@ from multimix import methods
 MAKES = {
     "mixup": methods.Mixup,
     "mixup-elem": lambda: methods.Mixup(mode="elem"),
+    "c-mixup": methods.CMixup,
     "cutmix": methods.CutMix,
     "cutmix-pair": lambda: methods.CutMix(mode="pair"),
     "fmix": methods.FMix,

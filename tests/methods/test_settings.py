@@ -46,6 +46,7 @@ DEFAULTS = {
     methods.AdaMixUp: (0.5, None),
     methods.AlignMix: (2.0, 0.5, 0.1, 100, 0.1),
     methods.AutoMix: (1.0, 1.5, 0.5, 16, None),
+    methods.CMixup: (2.0, 1.0),
     methods.CoMixup: (2.0, 0.32, 1.0, 0.83, 0.05, 0.001, 4, 20, 4, False, 1.0),
     methods.FMix: (1.0, 3.0),
     methods.GuidedMixup: ("spectral", 1.0, 3.0),

@@ -5,6 +5,7 @@ from typing import Any, get_args
 from multimix.methods._predict import MixesInputs
 from multimix.methods.adamixup import AdaMixUp
 from multimix.methods.automix import AutoMix
+from multimix.methods.cmixup import CMixup
 from multimix.methods.combine import Alternate, Chain, Until
 from multimix.methods.comixup import CoMixup
 from multimix.methods.cutmix import CutMix, FMix, ResizeMix, SaliencyMix
@@ -42,6 +43,7 @@ AnyMethod = (
     | MixupIO
     | KernelWarpingMixup
     | GuidedMixup
+    | CMixup
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -54,6 +56,7 @@ __all__ = [
     "AlignMix",
     "Alternate",
     "AutoMix",
+    "CMixup",
     "Chain",
     "CoMixup",
     "CutMix",
