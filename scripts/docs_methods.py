@@ -16,12 +16,13 @@ from mkdocs.utils.meta import get_data
 
 from multimix._declared import _kinds, _range
 from multimix.distill import SelfDistilled
-from multimix.methods import METHODS, Alternate, Chain, Until
+from multimix.methods import METHODS, Alternate, Chain, Ramp, Until
 from multimix.names import METHOD_NAMES
 
 MADE = {
     "Alternate": "mm.Alternate((mm.MultiMix(), mm.CutMix()))",
     "Chain": "mm.Chain(mm.Mixup(), mm.MultiMix())",
+    "Ramp": "mm.Ramp(mm.Mixup(), (0.0, 1.0))",
     "Until": "mm.Until(mm.MultiMix(), 0.9)",
     "SelfDistilled": "mm.SelfDistilled(mm.MultiMix())",
 }
@@ -55,7 +56,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 def classes() -> list[type[Any]]:
     """Return what has a page: every method, and what is made of methods."""
-    return [*METHODS, SelfDistilled, Alternate, Chain, Until]
+    return [*METHODS, SelfDistilled, Alternate, Chain, Ramp, Until]
 
 
 def uri(cls: type[Any]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import toy
 from multimix.distill import SelfDistilled
-from multimix.methods import ERM, METHODS, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.methods import ERM, METHODS, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Ramp, Until
 from multimix.protocols import Losses, Method
 
 TUPLES = 35
@@ -77,6 +77,7 @@ def _cases() -> list[Case]:
         Case(
             "predict-alternate", lambda: SelfDistilled(Alternate((MultiMix(tuples=TUPLES), Mixup()), (0.3, 0.7)), 0.3)
         ),
+        Case("ramp", lambda: Ramp(Mixup(), (0.6, 1.0), ("alpha", 0.5, 2.0))),
         Case("mix-until", lambda: SelfDistilled(until(0.2), 0.3, teacher="mix")),
     ]
     tuned = [

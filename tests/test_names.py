@@ -4,7 +4,7 @@ import pytest
 
 from multimix.distill import SelfDistilled
 from multimix.lab.train import from_json, to_json
-from multimix.methods import METHODS, Alternate, DenseMultiMix, Mixup, MultiMix
+from multimix.methods import METHODS, Alternate, DenseMultiMix, Mixup, MultiMix, Ramp, Until
 from multimix.names import METHOD_NAMES, about_method, method_named
 
 
@@ -37,6 +37,12 @@ def test_every_name_has_a_self_distilled_form_that_can_be_written_down(name):
     assert method_named(f"distilled-{name}") is not distilled
 
 
+def test_a_method_is_scheduled_by_name():
+    assert to_json(method_named("until-mixup")) == to_json(Until(Mixup()))
+    assert to_json(method_named("Ramp-Mixup")) == to_json(Ramp(Mixup()))
+    assert to_json(method_named("distilled-until-ramp-mixup")) == to_json(SelfDistilled(Until(Ramp(Mixup()))))
+
+
 def test_case_and_underscores_do_not_matter():
     assert method_named("Dense_MultiMix") == DenseMultiMix()
 
@@ -56,6 +62,7 @@ def test_every_name_is_explained_in_a_line(name):
         ("mutlimix", r"unknown method 'mutlimix'; did you mean multimix or \S+\? known are erm, "),
         ("distilled-mixupp", r"unknown method 'mixupp'; did you mean mixup"),
         ("xyz", "unknown method 'xyz'; known are erm, mixup, .*each also as distilled-NAME"),
+        ("ramp-until-mixupp", r"unknown method 'mixupp'; did you mean mixup"),
         ("distilled-", "unknown method ''; known are erm"),
     ],
 )

@@ -8,7 +8,9 @@ from multimix import methods
 
 
 def test_every_method_and_combinator_is_there():
-    classes = {cls.__name__ for cls in (*methods.METHODS, methods.Alternate, methods.Chain, methods.Until)}
+    classes = {
+        cls.__name__ for cls in (*methods.METHODS, methods.Alternate, methods.Chain, methods.Ramp, methods.Until)
+    }
     assert classes | {"SelfDistilled", "MultiMixLoss", "adapt", "ops", "METHODS"} <= set(mm.__all__) <= set(dir(mm))
     assert all(getattr(mm, name) is getattr(methods, name) for name in classes)
 

@@ -2,9 +2,10 @@
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 from multimix.distill import SelfDistilled
-from multimix.methods import METHODS, Alternate, DenseMultiMix, Mixup, MultiMix
+from multimix.methods import METHODS, Alternate, DenseMultiMix, Mixup, MultiMix, Ramp, Until
 from multimix.protocols import Method
 
 
@@ -37,7 +38,12 @@ _METHODS: dict[str, Callable[[], Method]] = {
 }
 
 METHOD_NAMES: tuple[str, ...] = tuple(_METHODS)
-"""Every name that :func:`method_named` knows; each also with ``distilled-`` before it."""
+"""Every name that :func:`method_named` knows; each also behind those of :data:`AROUND`, as in ``until-mixup``."""
+
+AROUND: dict[str, Callable[[Any], Method]] = {
+    cls.name.removeprefix("self-"): cls for cls in (SelfDistilled, Ramp, Until)
+}
+"""What any method may be put into by name, with its defaults."""
 
 
 def about_method(name: str) -> str:
@@ -45,13 +51,20 @@ def about_method(name: str) -> str:
     return (_METHODS[name].__doc__ or "").strip().splitlines()[0].removeprefix("Return ")
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Return what a name is put into by what it begins with, or nothing, and the name inside."""
+    first, dash, rest = name.partition("-")
+    return (first, rest) if dash and first in AROUND else ("", name)
+
+
 def method_named(name: str) -> Method:
     """Return the method of a name; ``distilled-NAME`` is NAME, self-distilled. ValueError if the name is unknown."""
-    plain = name.lower().replace("_", "-")
-    if plain.startswith("distilled-"):
-        return SelfDistilled(method_named(plain.removeprefix("distilled-")))
+    around, plain = parted(name.lower().replace("_", "-"))
+    if around:
+        return AROUND[around](method_named(plain))
     if plain in _METHODS:
         return _METHODS[plain]()
     near = difflib.get_close_matches(plain, METHOD_NAMES, n=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-    raise ValueError(f"unknown method {name!r}{hint} known are {', '.join(METHOD_NAMES)}, each also as distilled-NAME")
+    forms = " or ".join(f"{around}-NAME" for around in AROUND)
+    raise ValueError(f"unknown method {name!r}{hint} known are {', '.join(METHOD_NAMES)}, each also as {forms}")

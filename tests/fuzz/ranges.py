@@ -11,7 +11,7 @@ from multimix.distill import SelfDistilled
 from multimix.lab.detect import DetectConfig
 from multimix.lab.evaluate import SUITES
 from multimix.lab.train import SGD, AdamW, BinaryCrossEntropy, Cosine, CrossEntropy, Step, TrainConfig
-from multimix.methods import ERM, METHODS, Alternate, Chain, Mixup, SuperMix, Until
+from multimix.methods import ERM, METHODS, Alternate, Chain, Mixup, Ramp, SuperMix, Until
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("odin_epsilon", "prob", "r", "threshold"), SHARE),
     **dict.fromkeys(("ema", "held_out", "momentum", "score_threshold", "validation"), SHARE_BELOW_1),
     **dict.fromkeys(("activation", "buffer_rule", "impl", "interpolation", "mode", "norm", "picture"), CHOICE),
-    **dict.fromkeys(("distance", "precision", "query", "reference", "saliency", "spread", "teacher"), CHOICE),
+    **dict.fromkeys(("distance", "form", "precision", "query", "reference", "saliency", "spread", "teacher"), CHOICE),
     "tuples_over": CHOICE,
     **dict.fromkeys(("class_weights", "positive_weights"), AMOUNTS),
     "ignore_index": Range(st.integers(-100, 255), ("x", 1.5, True)),
@@ -103,6 +103,7 @@ RANGES: dict[str, Range] = {
     # where a class means something else by a name
     "AlignMix.tolerance": NOT_NEGATIVE,
     "CMixup.sigma": POSITIVE,
+    "DecoupledMixup.method": Range(st.builds(Mixup, alpha=positive), ("x", 7, SGD())),
     "DenseMultiMix.clean": SHARE,
     "DetectConfig.init": CHOICE,
     "DetectConfig.seed": NATURAL,
@@ -110,6 +111,9 @@ RANGES: dict[str, Range] = {
     "IntrusionSettings.seed": NATURAL,
     "IntrusionSettings.threshold": SHARE_ABOVE_0,
     "MultiMix.clean": SHARE,
+    "Ramp.prob": Range(st.tuples(share, share), ((0.5,), (0.5, 1.1), (nan, 0.5), 0.5, "x")),
+    "Ramp.shape": CHOICE,
+    "Ramp.strength": Range(st.none(), (("alpha", 0.1), ("beta", 0.1, 1.0), (0.1, 0.2, 0.3), "alpha", 0.5)),
     "SelfDistilled.gamma": SHARE,
     "SelfDistilled.warmup": Range(st.booleans(), ("x", 2)),
     "StyleCutMix.gamma": SHARE,
@@ -127,6 +131,7 @@ CONFIGS: dict[type[Any], dict[str, Any]] = {
     SuperMix: {"teacher": None},
     SelfDistilled: {"method": ERM()},
     Until: {"method": ERM()},
+    Ramp: {"method": Mixup()},
     Alternate: {"methods": (ERM(),)},
     Chain: {"first": Mixup(), "then": ERM()},
     **{cls: {} for cls in (TrainConfig, SGD, AdamW, Step, Cosine, DetectConfig)},

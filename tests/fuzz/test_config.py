@@ -14,7 +14,7 @@ from fuzz.strategies import law
 from multimix.distill import SelfDistilled
 from multimix.lab.detect import DetectConfig
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
-from multimix.methods import METHODS, Alternate, Chain, Mixup, SuperMix, Until
+from multimix.methods import ERM, METHODS, Alternate, Chain, Mixup, Ramp, SuperMix, Until
 from train.tiny import same
 
 ALONE = {"alpha", "effective"}, {"encoder", "decoder"}  # fields that do not go, or only go, with each other
@@ -58,6 +58,7 @@ nested = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(lambda methods: Alternate(tuple(methods))),
         st.tuples(inner, share, inner).map(lambda parts: Until(*parts)),
+        inner.flatmap(lambda method: made(Ramp, method=method, otherwise=ERM())),
         inner.map(lambda method: Chain(Mixup(), method)),
     ),
     max_leaves=4,

@@ -15,6 +15,7 @@ METHODS = {
     "mixup": mm.Mixup,
     "distilled": lambda: mm.SelfDistilled(mm.MultiMix(tuples=32), momentum=0.5),
     "until": lambda: mm.Until(mm.Mixup(), fraction=0.5),
+    "ramp": lambda: mm.Ramp(mm.Mixup(), (0.2, 0.9), ("alpha", 0.1, 2.0)),
 }
 
 

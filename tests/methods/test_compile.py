@@ -9,7 +9,7 @@ from torch import nn
 import cases
 import toy
 from multimix.distill import SelfDistilled
-from multimix.methods import METHODS, Alternate, Chain, CutMix, DenseMultiMix, Mixup, MultiMix
+from multimix.methods import METHODS, Alternate, Chain, CutMix, DenseMultiMix, Mixup, MultiMix, Ramp
 from multimix.models import adapt
 from multimix.models._network import StagedNetwork
 
@@ -113,3 +113,21 @@ def test_without_a_generator_some_steps_are_one_graph(name):
         torch.manual_seed(0)
         losses.append(run(*batch))
     torch.testing.assert_close(*losses)
+
+
+@pytest.mark.skipif(not NEW, reason="other releases of torch break graphs elsewhere")
+@pytest.mark.parametrize("inner", [Mixup(), CutMix(), MultiMix(cases.TUPLES)], ids=lambda m: m.name)
+def test_a_ramp_compiles_each_of_its_methods_once(inner):
+    torch.compiler.reset()
+    network, backend = Small().double(), Counting()
+    method, graphs = Ramp(inner, (0.0, 1.0), ("alpha", 0.2, 2.0)), []
+    step = torch.compile(lambda x, y, g: method(network, x, y, generator=g).total, backend=backend, dynamic=False)
+    for seed, progress in enumerate((0.0, 1.0, 0.9, 0.8, 0.7)):
+        batch = toy.batch(8, 3, 16, 16, seed=seed, dtype=torch.float64)
+        method.at(progress)
+        torch.testing.assert_close(
+            step(*batch, toy.seeded(seed)), method(network, *batch, generator=toy.seeded(seed)).total
+        )
+        graphs.append(backend.graphs)
+    assert graphs[0] == 1
+    assert len(set(graphs[1:])) == 1

@@ -6,7 +6,7 @@ from multimix.methods._predict import MixesInputs
 from multimix.methods.adamixup import AdaMixUp
 from multimix.methods.automix import AutoMix
 from multimix.methods.cmixup import CMixup
-from multimix.methods.combine import Alternate, Chain, Until
+from multimix.methods.combine import Alternate, Chain, Ramp, Until
 from multimix.methods.comixup import CoMixup
 from multimix.methods.cutmix import CutMix, FMix, ResizeMix, SaliencyMix
 from multimix.methods.guidedmixup import GuidedMixup
@@ -71,6 +71,7 @@ __all__ = [
     "MultiMix",
     "OptTransMix",
     "PuzzleMix",
+    "Ramp",
     "RegMixup",
     "ResizeMix",
     "SaliencyMix",

@@ -1,7 +1,8 @@
 """Methods made of methods."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, cast
+import math
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Tensor
@@ -48,10 +49,7 @@ class Alternate(Checked):
         return method(network, inputs, targets, **options)
 
     def _agreed(self, network: Network, targets: Tensor, generator: Generator | None) -> Method:
-        coin = self._coin(generator)
-        if (gather := getattr(network, "gather", None)) is not None:
-            coin = gather.agree(coin.to(targets.device)).cpu()
-        return self._chosen(coin)
+        return self._chosen(_agreed_coin(network, targets, generator))
 
     @property
     def mixes_inputs(self) -> bool:
@@ -65,15 +63,25 @@ class Alternate(Checked):
 
     def choose(self, generator: Generator | None = None) -> Method:
         """Return the method of one step."""
-        return self._chosen(self._coin(generator))
-
-    def _coin(self, generator: Generator | None) -> Tensor:
-        check_generator(generator)
-        return torch.rand((), generator=generator, device=generator.device if generator else None).cpu()
+        return self._chosen(_coin(generator))
 
     def _chosen(self, coin: Tensor) -> Method:
         share = torch.tensor(self.probabilities or [1 / len(self.methods)] * len(self.methods))
         return self.methods[min(int((share.cumsum(0) <= coin).sum()), len(self.methods) - 1)]
+
+
+def _coin(generator: Generator | None) -> Tensor:
+    """Return a number uniform in [0, 1), on the CPU."""
+    check_generator(generator)
+    return torch.rand((), generator=generator, device=generator.device if generator else None).cpu()
+
+
+def _agreed_coin(network: Network, targets: Tensor, generator: Generator | None) -> Tensor:
+    """Return a coin that is the same in all processes if their examples are gathered."""
+    coin = _coin(generator)
+    if (gather := getattr(network, "gather", None)) is not None:
+        coin = gather.agree(coin.to(targets.device)).cpu()
+    return coin
 
 
 @dataclass(frozen=True)
@@ -162,3 +170,78 @@ class Until(Checked, Stateful):
         """Return the losses of the method in force."""
         method = self.then if self._gives_way else self.method
         return method(network, inputs, targets, **options)
+
+
+@dataclass(eq=False)
+class Ramp(Checked, Stateful):
+    """One method in a share of the steps that changes over training, another one in the rest.
+
+    ``Ramp(Mixup())`` begins with plain training and ends with mixing in every step, ``Ramp(Mixup(), (1.0, 0.0))`` the
+    other way round. ``Ramp(Mixup(), strength=("alpha", 0.1, 1.0))`` mixes in every step, and more strongly as time goes
+    by. The training engine tells how far training is; in a loop of your own, call ``method.at(step / steps)``.
+
+    Source: our own.
+    """
+
+    name: ClassVar[str] = "ramp"
+
+    method: Method
+    """What to use in a share of the steps that changes."""
+    prob: tuple[Fraction, Fraction] | None = None
+    """Probability of the method in a step, when training begins and when it ends; by default from 0 to 1, or 1
+    throughout where ``strength`` is given."""
+    strength: tuple[str, float, float] | None = None
+    """Name of a setting of the method, and its values when training begins and when it ends; of a method that keeps no
+    state, and a setting that may be any number between."""
+    shape: Literal["linear", "cosine"] = "linear"
+    """How to go from one end to the other: at an even pace, or along half a cosine, slowly at both ends."""
+    otherwise: Method = field(default_factory=ERM)
+    """What to use in all other steps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_method("method", self.method)
+        check_method("otherwise", self.otherwise)
+        self._strong: Method | None = None
+        if self.strength is not None:
+            setting, *ends = self.strength
+            settled = is_dataclass(self.method) and not isinstance(self.method, Stateful)
+            known = [f.name for f in fields(cast("Any", self.method))] if settled else []
+            if setting not in known:
+                name, has = type(self.method).__name__, ", ".join(known) or "none that can change"
+                raise ValueError(f"strength must begin with a setting of {name}, which has {has}; got {self.strength}")
+            check(tuple[float, float], strength=tuple(ends))
+            self.at(1.0)  # which refuses a last value that the method does
+        self.at(0.0)
+
+    def prepare(self, network: Network) -> None:
+        """Begin where training does."""
+        super().prepare(network)
+        self.at(0.0)
+
+    def at(self, progress: float) -> None:
+        """Hear how much of training is done, from 0 to 1; raise ValueError if that is an epoch, say."""
+        check(Fraction, progress=progress)
+        share = progress if self.shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
+        usual = (0.0, 1.0) if self.strength is None else (1.0, 1.0)
+        self._prob = _between(*(self.prob or usual), share)
+        if self.strength is not None:
+            setting, *ends = self.strength
+            self._strong = replace(cast("Any", self.method), **{setting: _between(*ends, share)})
+
+    def forward(self, network: Network, inputs: Any, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
+        """Return the losses of the method drawn, the same in all processes if their examples are gathered."""
+        method = outside(self._agreed, network, targets, options.get("generator"))
+        return method(network, inputs, targets, **options)
+
+    def _agreed(self, network: Network, targets: Tensor, generator: Generator | None) -> Method:
+        """Return the method of a step; a coin is thrown only where it may fall either way."""
+        p = self._prob
+        if p < 1 and (p == 0 or _agreed_coin(network, targets, generator) >= p):
+            return self.otherwise
+        return self.method if self._strong is None else self._strong
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """Return what lies between two numbers, which come out exactly at both ends."""
+    return start + share * (end - start) if share < 0.5 else end - (1 - share) * (end - start)

@@ -17,7 +17,7 @@ from multimix.lab.evaluate import SUITES
 from multimix.lab.recipes import RECIPES
 from multimix.lab.recipes.detection import DETECTION_RECIPES
 from multimix.models import MODELS
-from multimix.names import METHOD_NAMES
+from multimix.names import AROUND, METHOD_NAMES
 
 HEAVY = {"torch", "tyro", "numpy", "lightning_fabric", "timm", "sklearn", "matplotlib", "rich", "argparse"}
 
@@ -136,7 +136,7 @@ def test_list_names_everything_that_goes_by_a_name(multimix):
     out = multimix.succeeds("list")
     listed = {row.split()[0] for row in out.splitlines() if row.startswith("  ")}
     wanted = {*METHOD_NAMES, *RECIPES, *DETECTION_RECIPES, *DATASETS, *MODELS, *(suite.name for suite in SUITES)}
-    assert wanted | {"timm:NAME", "torchvision:NAME"} == listed
+    assert wanted | {"timm:NAME", "torchvision:NAME"} | {f"{name}-NAME" for name in AROUND} == listed
     for heading in ("methods", "recipes", "detection recipes", "data sets", "models", "suites"):
         assert f"\n{heading}" in f"\n{out}"
 

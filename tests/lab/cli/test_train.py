@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from cli.command import TINY
+from multimix.lab.cli import configured
 from multimix.lab.cli.__main__ import main
 from multimix.lab.recipes import digits
-from multimix.lab.train import TrainConfig, from_json
-from multimix.methods import Alternate, DenseMultiMix, Mixup, MultiMix
+from multimix.lab.train import TrainConfig, from_json, to_json
+from multimix.methods import Alternate, DenseMultiMix, Mixup, MultiMix, Ramp, Until
 from train.tiny import events, files, steady, stopped_after, weights
 
 RESULT = r"test: accuracy (\d+\.\d\d) %  NLL (\d\.\d{4})  ECE (\d+\.\d\d) %  \(359 images, epoch 1\)"
@@ -78,6 +79,17 @@ def test_fields_of_the_methods_inside_a_method_can_be_overridden(multimix):
     assert configuration(Path("runs/b")).method == Alternate(inside, (0.25, 0.75))
     multimix.succeeds(f"{line} distilled-multimix-paper --method.method.methods.0.tuples=5 --name c")
     assert configuration(Path("runs/c")).method.method.methods[0] == MultiMix(**paper)
+
+
+def test_a_method_is_scheduled_by_a_name_and_its_fields():
+    ramp = "--method.prob 0.2 1 --method.strength alpha 0.1 2 --method.shape cosine --method.method.mode elem"
+    until = "--method.fraction 0.8 --method.method.alpha 0.3"
+    for name, line, method in (
+        ("ramp-mixup", ramp, Ramp(Mixup(mode="elem"), (0.2, 1.0), ("alpha", 0.1, 2.0), "cosine")),
+        ("until-mixup", until, Until(Mixup(alpha=0.3), 0.8)),
+    ):
+        config = configured("digits", name, line.split(), prog="multimix")
+        assert (config.title, to_json(config.method)) == (name, to_json(method))
 
 
 def test_a_run_that_stopped_is_resumed(multimix):

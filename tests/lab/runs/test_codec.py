@@ -8,7 +8,7 @@ import pytest
 from multimix.distill import SelfDistilled
 from multimix.lab._code import Code
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
-from multimix.methods import ERM, METHODS, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Until
+from multimix.methods import ERM, METHODS, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Ramp, Until
 from multimix.names import method_named
 from train.tiny import same
 
@@ -40,6 +40,7 @@ PARTS = [
     ManifoldMixup(alpha=0.2, stages=(0, 3)),
     NESTED,
     *NESTED.methods,
+    Ramp(CutMix(prob=0.5), (0.9, 0.1), ("alpha", 0.5, 1.5), "cosine", Mixup()),
     SGD(learning_rate=0.3, momentum=0.5, nesterov=True, weight_decay=0.0),
     AdamW(),
     Step(),

@@ -30,7 +30,7 @@ _CLASSES: dict[str, dict[str, Any]] = {
     }.items()
 }
 """Settings of which one of several classes is chosen by its name, in any case: ``--optimizer adamw``."""
-_INSIDE = r"(?:method|first|then|methods\.\d+)"
+_INSIDE = r"(?:method|first|then|otherwise|methods\.\d+)"
 """Where the methods inside a method are: in its fields of these names."""
 
 

@@ -32,7 +32,11 @@ OPTIONS: Options = {
         "help": f"{', '.join(RECIPES)}, folder:PATH, npz:PATH;"
         " or FILE.py[:NAME], which with --methods holds a recipe, else a study"
     },
-    "--methods": {"nargs": "+", "metavar": "NAME", "help": "see multimix list, or all; or FILE.py[:CLASS]"},
+    "--methods": {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "see multimix list, or all; until-NAME, ramp-NAME as in multimix train --help; or FILE.py[:CLASS]",
+    },
     "--arms": {"nargs": "+", "metavar": "NAME", "help": "arms of a study (default: all of them)"},
     "--seeds": {"type": at_least(1), "help": "runs a method, with seeds 0, 1, ... (default: 3, or the study's)"},
     "--jobs": {

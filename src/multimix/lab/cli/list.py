@@ -8,7 +8,7 @@ from multimix.lab.evaluate import SUITES
 from multimix.lab.recipes import RECIPES
 from multimix.lab.recipes.detection import DETECTION_RECIPES
 from multimix.models import MODELS
-from multimix.names import METHOD_NAMES, about_method
+from multimix.names import AROUND, METHOD_NAMES, about_method
 
 
 def main(arguments: list[str]) -> None:
@@ -16,7 +16,8 @@ def main(arguments: list[str]) -> None:
     parser = Parser(prog="multimix list", description="Name methods, recipes, data sets, models and suites.")
     parser.parse_args(arguments)
     tables = {
-        "methods (each also as distilled-NAME; or FILE.py:CLASS)": {name: about_method(name) for name in METHOD_NAMES},
+        "methods (or FILE.py:CLASS)": {name: about_method(name) for name in METHOD_NAMES},
+        "around any method": {f"{name}-NAME": _first_line(cls) for name, cls in AROUND.items()},
         "recipes (or FILE.py:FUNCTION)": {
             **{name: _first_line(recipe) for name, recipe in RECIPES.items()},
             **{name: "images of your own: looks at them and says what it chooses." for name in DATASETS if ":" in name},

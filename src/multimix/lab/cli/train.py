@@ -20,7 +20,12 @@ USAGE = """multimix train RECIPE [--method NAME] [--name RUN] [--out FOLDER] [--
 RECIPE may be folder:PATH or npz:PATH: images of your own are looked at, and what is chosen for them is said. RECIPE and
 NAME may be FILE.py or FILE.py:NAME, a file of your own; so may --data. With --resume, --data says where the run's data
 are now, --epochs takes it further, and --trust-code runs the Python files that it keeps."""
-OPTIONS: Options = {"--method": {"help": "another method than the recipe's (see multimix list)"}}
+OPTIONS: Options = {
+    "--method": {
+        "help": "another method than the recipe's (see multimix list); until-NAME is off from 0.9 of training on, or"
+        " from --method.fraction SHARE; ramp-NAME is on in more and more of the steps, by --method.prob START END"
+    }
+}
 RESUMED: Options = {
     "--data": {"help": "where the run's data are now"},
     "--root": {"metavar": "FOLDER", "help": "where data sets lie now that are given by name"},

@@ -14,14 +14,14 @@ from multimix.distill import SelfDistilled
 from multimix.lab._code import Code, Reference, find, program_of, split_reference
 from multimix.lab.data import own_data
 from multimix.lab.runs.optim import SGD, AdamW, Cosine, Step
-from multimix.methods import METHODS, Alternate, Chain, Until
-from multimix.names import method_named
+from multimix.methods import METHODS, Alternate, Chain, Ramp, Until
+from multimix.names import AROUND, method_named, parted
 from multimix.protocols import Losses, Method
 
 C = TypeVar("C")
 
 _CLASSES: dict[str, type] = {
-    cls.__name__: cls for cls in (*METHODS, Alternate, Chain, Until, SelfDistilled, SGD, AdamW, Step, Cosine)
+    cls.__name__: cls for cls in (*METHODS, Alternate, Chain, Ramp, Until, SelfDistilled, SGD, AdamW, Step, Cosine)
 }
 _RENAMED = {"probability": "prob", "tensorboard": "logger"}
 """Fields by the name that earlier records have, with the name of today."""
@@ -163,12 +163,13 @@ def with_own_data(config: Any) -> Any:
 
 
 def method_from(text: str) -> tuple[Method, str]:
-    """Return the method of a name or of ``FILE.py:CLASS``, each also behind ``distilled-``, and what tables call it."""
+    """Return the method of a name or of ``FILE.py:CLASS``, or around one as ``until-`` is, and what tables call it."""
     if not split_reference(text):
         return method_named(text), text
-    if text.startswith("distilled-"):
-        inner, label = method_from(text.removeprefix("distilled-"))
-        return SelfDistilled(cast("Any", inner), warmup=True), f"distilled-{label}"
+    around, inside = parted(text)
+    if around:
+        inner, label = method_from(inside)
+        return AROUND[around](inner), f"{around}-{label}"
     reference = find(text, "method (a dataclass with a name and a __call__)", _is_method)
     cls = reference.resolve()
     if not _is_method(cls):

@@ -8,11 +8,11 @@ from multimix.distill import SelfDistilled
 from multimix.lab.runs.codec import register
 from multimix.lab.runs.optim import SGD, AdamW, BelowOne, Cosine, Step, check_optimizer
 from multimix.lab.train.objective import BinaryCrossEntropy, CrossEntropy, as_settings
-from multimix.methods import Alternate, AnyMethod, Chain, MultiMix, Until
+from multimix.methods import Alternate, AnyMethod, Chain, MultiMix, Ramp, Until
 from multimix.protocols import Method, submethods
 
 NotNegative = Annotated[int, Ge(0)]
-TrainingMethod = AnyMethod | Alternate | Chain | Until | SelfDistilled
+TrainingMethod = AnyMethod | Alternate | Chain | Ramp | Until | SelfDistilled
 
 
 @register
