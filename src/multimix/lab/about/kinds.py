@@ -181,3 +181,4 @@ class Description:
     figures: tuple[Figure, ...] = ()  # its figures; the first that fits the data draws them
     words: Mapping[str, str] = field(default_factory=dict)  # how words of its paths and data are spelt
     note: Callable[[Mapping[str, Any]], str] | None = None  # says what a reader has to know of its settings
+    says: Callable[[Mapping[str, Any]], str] | None = None  # puts its record of a run into words

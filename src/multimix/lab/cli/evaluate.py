@@ -1,12 +1,13 @@
 """``multimix evaluate``."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from multimix.lab._paths import expanded
+from multimix.lab.about import SUITES as ABOUT
 from multimix.lab.about import metrics_of
 from multimix.lab.cli._arguments import override
 from multimix.lab.cli._parser import Options, Parser, at_least
@@ -74,9 +75,8 @@ def main(arguments: list[str]) -> None:
                 say(f"{run}: {suite}: left out: {reason}")
 
             for result in evaluations(run, suites, monitor=display, unfit=unfit, **passed):
-                display.say(f"{run}: {result['suite']}: {line_of(result)}")
-                for note in result.get("notes", ()):
-                    display.say(f"{run}: {result['suite']}: note: {_with_option(result['suite'], note)}")
+                for line in _lines(result):
+                    display.say(f"{run}: {result['suite']}: {line}")
         print(f"report: {page([read_run(run)], run / 'report.html')}")
 
 
@@ -84,6 +84,15 @@ def _with_option(suite: str, text: str) -> str:
     """Return a line that begins with one of a suite's settings as one that begins with its option."""
     name = next((each for each in vars(_SETTINGS[suite]()) if re.match(rf"{each}\b", text)), None)
     return text if name is None else f"--{suite}.{name.replace('_', '-')}{text.removeprefix(name)}"
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yield what is said of a suite: its metrics, what they mean, and its notes."""
+    yield line_of(result)
+    if says := ABOUT[result["suite"]].says:
+        yield says(result)
+    for note in result.get("notes", ()):
+        yield f"note: {_with_option(result['suite'], note)}"
 
 
 def line_of(result: dict[str, Any]) -> str:

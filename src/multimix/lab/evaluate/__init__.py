@@ -7,6 +7,7 @@ from multimix.lab.evaluate.adversarial import Adversarial, AdversarialSettings, 
 from multimix.lab.evaluate.calibration import Accuracy, Calibration, CalibrationSettings
 from multimix.lab.evaluate.corruption import Corruption, CorruptionSettings, corrupt
 from multimix.lab.evaluate.embedding import Embedding, EmbeddingSettings
+from multimix.lab.evaluate.fit import Fit, FitSettings
 from multimix.lab.evaluate.intrusion import Intrusion, IntrusionSettings
 from multimix.lab.evaluate.localisation import Localisation, LocalisationSettings
 from multimix.lab.evaluate.occlusion import Occlusion, OcclusionSettings
@@ -26,6 +27,8 @@ __all__ = [
     "CorruptionSettings",
     "Embedding",
     "EmbeddingSettings",
+    "Fit",
+    "FitSettings",
     "Intrusion",
     "IntrusionSettings",
     "Localisation",
