@@ -9,6 +9,7 @@ from multimix.methods.cmixup import CMixup
 from multimix.methods.combine import Alternate, Chain, Ramp, Until
 from multimix.methods.comixup import CoMixup
 from multimix.methods.cutmix import CutMix, FMix, ResizeMix, SaliencyMix
+from multimix.methods.decoupled import DecoupledMixup
 from multimix.methods.guidedmixup import GuidedMixup
 from multimix.methods.mixup import ERM, ManifoldMixup, Mixup, ZetaMixup
 from multimix.methods.multimix import DenseMultiMix, MultiMix
@@ -42,6 +43,7 @@ AnyMethod = (
     | RegMixup
     | MixupIO
     | KernelWarpingMixup
+    | DecoupledMixup
     | GuidedMixup
     | CMixup
 )
@@ -60,6 +62,7 @@ __all__ = [
     "Chain",
     "CoMixup",
     "CutMix",
+    "DecoupledMixup",
     "DenseMultiMix",
     "FMix",
     "GuidedMixup",

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from multimix._declared import Positive
+from multimix.methods._images import Weight
 from multimix.methods._predict import Mixing, PairMixing, Step, wanted_of
 from multimix.methods.mixup import Mixup
 from multimix.ops import objective_of
@@ -42,7 +43,7 @@ class RegMixup(Mixup):
 
     alpha: Positive = 20.0
     """Concentration of the Beta distribution; at 20 half of the lambdas lie between 0.45 and 0.55."""
-    eta: Positive = 1.0
+    eta: Weight = 1.0
     """Weight of the loss of the mixed pairs; that of the clean examples weighs 1."""
 
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> PairMixing:
