@@ -18,7 +18,7 @@ from multimix.methods.multimix import TupleMethod
 from multimix.ops import CrossEntropy
 from multimix.protocols import Losses
 
-NEVER_PLAIN = {"automix", "adamixup", "stylemix", "stylecutmix", "co-mixup", "supermix", "guidedmixup"}
+NEVER_PLAIN = {"automix", "adamixup", "stylemix", "stylecutmix", "co-mixup", "supermix", "guidedmixup", "smoothmix"}
 """Methods whose loss has more in it than the mixed examples, or which always mix: none of them is plain training."""
 
 

@@ -93,6 +93,7 @@ RANGES: dict[str, Range] = {
     "min_size": Range(tuples(st.integers(1, 100), 1), ((0,), (800, -1), ())),
     "probabilities": Range(st.none(), ((0.5, 0.5), (nan,), (-1.0,))),
     "scales": Range(st.tuples(share, share).map(lambda pair: tuple(sorted(pair))), ((0.8, 0.1), (0.1, 1.1), (0.1,))),
+    "sigmas": Range(st.just((0.1, 2.0)), ((0.5, 0.2), (0.0, 1.0), (0.5,), (0.2, inf), (nan, 1.0))),
     "stages": Range(tuples(natural, 1), ((-1,), (0, -7), ())),
     "strides": Range(tuples(count, 1), ((1.5, 2),)),
     "corruptions": Range(st.nothing(), (("snwo",), ())),

@@ -18,6 +18,8 @@ MAKES = {
     "resizemix-bilinear": lambda: methods.ResizeMix(interpolation="bilinear"),
     "zeta-mixup": methods.ZetaMixup,
     "saliencymix": methods.SaliencyMix,
+    "smoothmix": methods.SmoothMix,
+    "gridmix": methods.GridMix,
     "guidedmixup": methods.GuidedMixup,
     "guidedmixup-gradient": lambda: methods.GuidedMixup("gradient"),
     "opttransmix": methods.OptTransMix,

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 import toy
 from methods.shared import MIXERS
-from multimix.methods import Alternate, CutMix, FMix, Mixup, ResizeMix, StyleCutMix, ZetaMixup
+from multimix.methods import Alternate, CutMix, FMix, GridMix, Mixup, ResizeMix, SmoothMix, StyleCutMix, ZetaMixup
 from multimix.ops import BinaryCrossEntropy, CrossEntropy, SquaredError
 from toy import seeded
 
@@ -69,7 +69,14 @@ def test_one_output_and_labels_left_out():
 
 @pytest.mark.parametrize(
     "method",
-    [*(cls(mode=m) for cls in (Mixup, CutMix) for m in ("batch", "pair", "elem")), FMix(), ResizeMix(), ZetaMixup()],
+    [
+        *(cls(mode=m) for cls in (Mixup, CutMix) for m in ("batch", "pair", "elem")),
+        FMix(),
+        ResizeMix(),
+        SmoothMix(),
+        GridMix(),
+        ZetaMixup(),
+    ],
     ids=repr,
 )
 def test_every_frame_of_a_video_is_mixed_alike(method):

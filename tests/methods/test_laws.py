@@ -314,6 +314,7 @@ def test_mixed_images_keep_their_form(name, shape):
 
 
 PRECISE = ["mixup-elem", "cutmix-pair", "fmix", "resizemix", "resizemix-bilinear", "zeta-mixup", "opttransmix"]
+PRECISE += ["smoothmix", "gridmix"]
 
 
 @pytest.mark.parametrize("name", PRECISE)

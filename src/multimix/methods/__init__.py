@@ -5,6 +5,7 @@ from typing import Any, get_args
 from multimix.methods._predict import MixesInputs
 from multimix.methods.adamixup import AdaMixUp
 from multimix.methods.automix import AutoMix
+from multimix.methods.blended import GridMix, SmoothMix
 from multimix.methods.cmixup import CMixup
 from multimix.methods.combine import Alternate, Chain, Ramp, Until
 from multimix.methods.comixup import CoMixup
@@ -46,6 +47,8 @@ AnyMethod = (
     | DecoupledMixup
     | GuidedMixup
     | CMixup
+    | SmoothMix
+    | GridMix
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -65,6 +68,7 @@ __all__ = [
     "DecoupledMixup",
     "DenseMultiMix",
     "FMix",
+    "GridMix",
     "GuidedMixup",
     "KernelWarpingMixup",
     "ManifoldMixup",
@@ -78,6 +82,7 @@ __all__ = [
     "RegMixup",
     "ResizeMix",
     "SaliencyMix",
+    "SmoothMix",
     "StyleCutMix",
     "StyleMix",
     "SuperMix",

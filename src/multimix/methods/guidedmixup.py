@@ -90,8 +90,9 @@ def spectral_residual(images: Float[Tensor, "b c h w"], sigma: float) -> Float[T
         which takes the absolute value where that paper takes its square.
     """
     images = accurate(images)
-    channels = images.unbind(1)
-    grey = sum(w * c for w, c in zip(_LUMA, channels, strict=True)) if len(channels) == 3 else images.mean(1)
+    # As luma, or the mean of as many channels as there are.
+    shares = images.new_tensor(_LUMA if images.shape[1] == 3 else [1 / images.shape[1]] * images.shape[1])
+    grey = (images * shares.view(-1, 1, 1)).sum(1)
     whole = grey.shape[1:]
     looked_at = [min(side, _LARGEST) for side in whole]
     spectrum = torch.fft.fft2(_resized(grey, looked_at))
