@@ -58,7 +58,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("mixing_batches", "neighbours", "nodes", "ood_examples", "part", "patch"), COUNT),
     **dict.fromkeys(("picture_examples", "positions", "proposals", "restarts", "sampled", "side", "size"), COUNT),
     **dict.fromkeys(("steps", "train_examples", "train_size", "transport_size", "tuple_length", "tuples"), COUNT),
-    **dict.fromkeys(("validate_every", "validation_examples", "width"), COUNT),
+    **dict.fromkeys(("lambdas", "validate_every", "validation_examples", "width"), COUNT),
     **dict.fromkeys(("images", "labels", "mixing_batch"), SEVERAL),
     **dict.fromkeys(("crop_padding", "split_seed", "trainable_stages", "warmup", "workers"), NATURAL),
     **dict.fromkeys(("alpha", "alpha1", "alpha2", "clip", "delta", "epsilon", "factor", "learning_rate"), POSITIVE),

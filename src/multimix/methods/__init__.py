@@ -13,6 +13,7 @@ from multimix.methods.cutmix import CutMix, FMix, ResizeMix, SaliencyMix
 from multimix.methods.decoupled import DecoupledMixup
 from multimix.methods.guidedmixup import GuidedMixup
 from multimix.methods.mixup import ERM, ManifoldMixup, Mixup, ZetaMixup
+from multimix.methods.mixuppath import MixupPath
 from multimix.methods.multimix import DenseMultiMix, MultiMix
 from multimix.methods.puzzlemix import PuzzleMix
 from multimix.methods.regmixup import RegMixup
@@ -45,6 +46,7 @@ AnyMethod = (
     | MixupIO
     | KernelWarpingMixup
     | DecoupledMixup
+    | MixupPath
     | GuidedMixup
     | CMixup
     | SmoothMix
@@ -75,6 +77,7 @@ __all__ = [
     "MixesInputs",
     "Mixup",
     "MixupIO",
+    "MixupPath",
     "MultiMix",
     "OptTransMix",
     "PuzzleMix",
