@@ -165,17 +165,17 @@ def measured(
 CASES: Mapping[str, Callable[[int], Iterator[Record]]] = {"tabular": tabular, "sequence": sequence}
 
 
-def main() -> None:
+def main(cases: Mapping[str, Callable[[int], Iterator[Record]]] = CASES) -> None:
     """Run a study and write its records."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("case", choices=list(CASES), help="which study")
+    parser.add_argument("case", choices=list(cases), help="which study")
     parser.add_argument("--out", type=Path, required=True, help="file of records (JSON lines) to write")
     parser.add_argument("--seeds", type=int, default=5, help="stratified splits, with seeds 0, 1, ... (default: 5)")
     given = parser.parse_args()
     torch.set_num_threads(1)  # rows this narrow are not worth two
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("w", encoding="utf-8", buffering=1) as file:  # line by line, so that a stop loses little
-        for row in CASES[given.case](given.seeds):
+        for row in cases[given.case](given.seeds):
             file.write(json.dumps(row) + "\n")
     print(f"records: {given.out}")
 
