@@ -2,13 +2,14 @@ import csv
 import io
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
 from multimix.lab.report import paired, paired_table, summarise
-from multimix.lab.report._paired import verdict
+from multimix.lab.report._paired import stands, verdict
 from report.test_tables import cells_of, record, three
 
 
@@ -93,13 +94,31 @@ def test_the_markdown_table_to_the_letter():
     assert paired_table(summarise(FOUR), "erm") == (
         "**digits, resnet, 20 epochs: difference to erm with the same seed, mean \\[95 % interval\\].** "
         "Bold: the interval lies on the better side of 0; ▼: on the worse side; "
-        "intervals are not corrected for the number of comparisons.\n\n"
+        "†: so it does after Holm's correction for the comparisons of its column.\n\n"
         "| Method | n | Δ accuracy (points) ↑ | Δ NLL ↓ |\n"
         "| :--- | ---: | ---: | ---: |\n"
-        "| up | 3 | **+2.00 \\[+1.75, +2.25\\]** | +0.1100 \\[+0.0852, +0.1348\\] ▼ |\n"
-        "| down | 3 | -2.00 \\[-2.25, -1.75\\] ▼ | **-0.0950 \\[-0.1585, -0.0315\\] (n = 2)** |\n"
+        "| up | 3 | **+2.00 \\[+1.75, +2.25\\] †** | +0.1100 \\[+0.0852, +0.1348\\] ▼ † |\n"
+        "| down | 3 | -2.00 \\[-2.25, -1.75\\] ▼ † | **-0.0950 \\[-0.1585, -0.0315\\] (n = 2) †** |\n"
         "| either | 3 | 0.00 \\[-9.94, +9.94\\] | – |\n"
     )
+
+
+def test_holms_correction_steps_down_from_the_smallest_p():
+    # p = 0.0072 and 0.0429: among two, the first is below 0.05 / 2 and then the other below 0.05; among four, the first
+    # is below 0.05 / 4 and the other not below 0.05 / 3.
+    rows = [
+        *three(0.5, 0.5, 0.5, label="erm"),
+        *three(0.59, 0.60, 0.62, label="a"),
+        *three(0.55, 0.60, 0.61, label="b"),
+    ]
+    a, b = paired(compared(rows), "accuracy", "erm")
+    assert [one.p for one in (a, b)] == pytest.approx(
+        [ttest_rel(x, [0.5] * 3).pvalue for x in ((0.59, 0.60, 0.62), (0.55, 0.60, 0.61))], rel=1e-9
+    )
+    assert stands([a, b]) == stands([b, a]) == (True, True)
+    no = replace(a, mean=0.0)
+    assert stands([a, b, no, no]) == (True, False, False, False)
+    assert stands([replace(a, std=None), replace(a, mean=math.nan), b]) == (False, False, True)
 
 
 def test_what_has_no_direction_or_no_difference_is_not_marked():
@@ -113,10 +132,10 @@ def test_what_has_no_direction_or_no_difference_is_not_marked():
 @pytest.mark.parametrize(
     ("fmt", "said"),
     [
-        ("plain", ["+2.00 [+1.75, +2.25]*", "-2.00 [-2.25, -1.75] ▼", "\n*: the interval lies on the better side"]),
-        ("latex", [r"\textbf{+2.00 [+1.75, +2.25]}", r"-2.00 [-2.25, -1.75] $\bigtriangledown$"]),
+        ("plain", ["+2.00 [+1.75, +2.25] †*", "-2.00 [-2.25, -1.75] ▼ †", "\n*: the interval lies on the better side"]),
+        ("latex", [r"\textbf{+2.00 [+1.75, +2.25] $\dagger$}", r"-2.00 [-2.25, -1.75] $\bigtriangledown$ $\dagger$"]),
         ("latex", [r"$\Delta$ accuracy (points) $\uparrow$"]),
-        ("html", ["<strong>+2.00 [+1.75, +2.25]</strong>", "-2.00 [-2.25, -1.75] ▼"]),
+        ("html", ["<strong>+2.00 [+1.75, +2.25] †</strong>", "-2.00 [-2.25, -1.75] ▼ †"]),
     ],
 )
 def test_formats_mark_the_same_cells(fmt, said):

@@ -45,6 +45,7 @@ _LATEX_LETTERS = {
     "–": "--",
     "Δ": r"$\Delta$",
     "▼": r"$\bigtriangledown$",  # of plain LaTeX; the filled one needs a package
+    "†": r"$\dagger$",
     **{letter: "\\" + letter for letter in "{}$&#_%"},
 }
 
