@@ -3,7 +3,8 @@
 A mark names its records: ``<!-- records: benchmarks/digits-cpu.jsonl -->`` ... ``<!-- end -->``. Behind the file may
 stand, in any order, ``suite=ood`` (the tables of an evaluation suite), ``paired=erm`` (differences to this label with
 the same seed), ``metrics=accuracy,nll`` (these columns; of any suite where none is named), ``labels=erm,mixup``
-(these rows, in this order) and ``lengths=any`` (runs of different length in one table, as those of equal seconds are).
+(these rows, in this order), ``beside=studies/other.jsonl`` (records of a second file, too) and ``lengths=any`` (runs of
+different length in one table, as those of equal seconds are).
 The trials of a study are a file of their own, which takes no words.
 A table of the anatomy has ``<!-- anatomy: studies/anatomy/digits.jsonl table=law -->``, with ``labels=`` for some rows.
 """
@@ -25,7 +26,7 @@ sys.path.insert(0, str(ROOT / "studies"))
 from anatomy import read, render  # noqa: E402 (which lies there)
 
 BLOCK = re.compile(r"(<!-- records: (\S+)((?: (?!-->)\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
-WORDS = ("suite", "paired", "metrics", "labels", "lengths")
+WORDS = ("suite", "paired", "metrics", "labels", "lengths", "beside")
 ANATOMY = re.compile(r"(<!-- anatomy: (\S+) table=(\S+)(?: labels=(\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = ("README.md", "docs", "studies")
 WRITERS = {
@@ -74,6 +75,7 @@ def runs_table(
     metrics: str | None = None,
     labels: str | None = None,
     lengths: str | None = None,
+    beside: str | None = None,
 ) -> str:
     """Return the table of records of runs, or that of the differences to ``paired``; see the top for the words.
 
@@ -83,7 +85,7 @@ def runs_table(
     if lengths not in (None, "any"):
         raise ValueError(f"mark: expected lengths=any, got lengths={lengths}")
     columns = metrics.split(",") if metrics else None
-    rows = read_records(records)
+    rows = [*read_records(records), *(read_records(ROOT / beside) if beside else ())]
     if labels:
         # The method to compare with has no row of its own, so that it need not be among them.
         rows = with_labels(rows, [*labels.split(","), *([paired] if paired else [])])
