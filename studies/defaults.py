@@ -1,10 +1,9 @@
-"""The default of MultiMix: which of its settings serve both regimes, training that over-fits and training that is short?
+"""The default of MultiMix: which settings serve both regimes, training that over-fits and training that is short?
 
 Few images a tuple (2 effective ones, today's default) are the most accurate loss on 200 digits that are fitted to the
 end, and slow short training down. Balancing their gradient, or taking half of the loss clean, may keep the one and
-mend the other.
-Success: within 0.3 points of `multimix` where training over-fits, and no more than 0.3 below plain training where it is
-short, in the mean.
+mend the other. Success: within 0.3 points of `multimix` where training over-fits, and no more than 0.3 below plain
+training where it is short, in the mean.
 """
 
 from dataclasses import replace
