@@ -17,6 +17,7 @@ MAKES = {
     "resizemix": methods.ResizeMix,
     "resizemix-bilinear": lambda: methods.ResizeMix(interpolation="bilinear"),
     "zeta-mixup": methods.ZetaMixup,
+    "augmix-plain": lambda: methods.AugMix(consistency=0.0),
     "saliencymix": methods.SaliencyMix,
     "smoothmix": methods.SmoothMix,
     "gridmix": methods.GridMix,

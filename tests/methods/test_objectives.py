@@ -30,7 +30,7 @@ from multimix.protocols import EncoderOutput
 from toy import seeded
 
 TUPLES = 40
-LEARNS_FOR_CLASSES = {"automix", "stylecutmix", "decoupled-mixup"}
+LEARNS_FOR_CLASSES = {"augmix", "automix", "stylecutmix", "decoupled-mixup"}
 """A divergence of class distributions, styles of classes, and classes that do not compete."""
 TRAINABLE = [
     *(cls(**cases.settings_of(cls)) for cls in METHODS if cls.name not in LEARNS_FOR_CLASSES),

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 from multimix.methods._predict import MixesInputs
 from multimix.methods.adamixup import AdaMixUp
+from multimix.methods.augmix import AugMix
 from multimix.methods.automix import AutoMix
 from multimix.methods.blended import GridMix, SmoothMix
 from multimix.methods.cmixup import CMixup
@@ -51,6 +52,7 @@ AnyMethod = (
     | CMixup
     | SmoothMix
     | GridMix
+    | AugMix
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -62,6 +64,7 @@ __all__ = [
     "AdaMixUp",
     "AlignMix",
     "Alternate",
+    "AugMix",
     "AutoMix",
     "CMixup",
     "Chain",

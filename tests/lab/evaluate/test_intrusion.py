@@ -32,7 +32,7 @@ WHOLE_BATCH: list[Any] = [
 ]
 PARTS = [StyleMix(prob=1.0), methods.StyleCutMix(), methods.CoMixup(), methods.MixupPath()]
 OWN_NETWORKS = [AutoMix(), methods.AdaMixUp()]
-SETTLED = {ERM, *map(type, [*WHOLE_BATCH, *PARTS, *OWN_NETWORKS])}
+SETTLED = {ERM, methods.AugMix, *map(type, [*WHOLE_BATCH, *PARTS, *OWN_NETWORKS])}
 WHOLE_BATCH += [cls() for cls in METHODS if cls not in SETTLED]  # as a new method is tried, unless it stands above
 
 
