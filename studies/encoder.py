@@ -34,13 +34,15 @@ class StageTuples:
     """Tuples for each example of the mini-batch."""
     effective: float = 1.5
     """Examples that effectively enter a tuple."""
+    tuple_length: int | None = None
+    """Examples that enter a tuple; None for the whole mini-batch."""
 
     def __call__(
         self, network: Network, inputs: Tensor, targets: Tensor, *, generator: Generator | None = None, **_: object
     ) -> Losses:
         """Return the cross-entropy of the tuples."""
         b = len(inputs)
-        draw = MultiMix(tuples=self.times * b, effective=self.effective)
+        draw = MultiMix(tuples=self.times * b, effective=self.effective, tuple_length=self.tuple_length)
         weights = draw.draw_weights(b, like=inputs, generator=generator)
         stage = self.stages[int(torch.randint(len(self.stages), (), generator=generator))]
         with network.mixing_at(stage, lambda features: interpolate(weights, features)):
