@@ -9,7 +9,7 @@ from torch import nn
 import cases
 import toy
 from multimix.distill import SelfDistilled
-from multimix.methods import METHODS, Alternate, Chain, CutMix, DenseMultiMix, Mixup, MultiMix, Ramp
+from multimix.methods import METHODS, Alternate, Chain, CutMix, DecoupledMixup, DenseMultiMix, Mixup, MultiMix, Ramp
 from multimix.models import adapt
 from multimix.models._network import StagedNetwork
 
@@ -22,6 +22,7 @@ CASES = {
     "distilled": SelfDistilled(DenseMultiMix(cases.TUPLES)),
     "alternate": Alternate((CutMix(), Mixup()), (1.0, 0.0)),
     "chain": Chain(CutMix(), Mixup()),
+    "decoupled-cutmix": SelfDistilled(DecoupledMixup(CutMix())),
 }  # fmt: skip
 GRAPHS = {"chain": 2, "multimix": 3, "dense-multimix": 3, "distilled": 3, "alignmix": 7}
 """Graphs of a step with a generator where that is not one; alignmix has two ways, with some each."""

@@ -1,6 +1,6 @@
 """Decoupled mixup: a loss around any method that mixes pairs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from multimix._declared import Checked, shown
 from multimix.methods._images import Weight
-from multimix.methods._predict import Mixing, PairMixing, Predicts, Step, wanted_of
+from multimix.methods._predict import MixesInputs, Mixing, PairMixing, Predicts, Step, wanted_of
 from multimix.methods.mixup import Mixup
 from multimix.ops import CrossEntropy, Objective, SampleWeighted, accurate, objective_of
 from multimix.protocols import Losses, Network
@@ -74,6 +74,15 @@ class DecoupledMixup(Checked, Predicts):
             self._refuse()
         return mixing
 
+    def mix_ahead(self, step: Step) -> tuple[Step, Mixing]:
+        """Return a step whose inputs are mixed, if they are to be, a teacher's too, and the mixing of its targets."""
+        mixing, teacher = self.draw(*step[:4]), step.teacher
+        if not isinstance(self.method, MixesInputs) or not isinstance(mixing, PairMixing):
+            return step, mixing
+        if teacher is not None:
+            teacher = replace(teacher, inputs=mixing.mix(teacher.inputs))
+        return step._replace(inputs=mixing.mix(step.inputs), teacher=teacher), _MixedPairs(mixing)
+
     def compare(self, step: Step, mixing: Mixing, logits: Tensor, grid: tuple[int, ...] | None = None) -> Losses:
         """Return the losses of the method inside, and the second loss."""
         objective = objective_of(step.network)
@@ -98,6 +107,17 @@ class DecoupledMixup(Checked, Predicts):
             "method must mix pairs of examples, such as Mixup() or CutMix(), and train nothing of its own, got"
             f" {shown(self.method)}"
         )
+
+
+class _MixedPairs(PairMixing):
+    """Pairs whose inputs are mixed already."""
+
+    def __init__(self, pairs: PairMixing) -> None:
+        super().__init__(pairs.partners, pairs.lam)
+        self.mix_targets = pairs.mix_targets  # type: ignore[method-assign]
+
+    def mix(self, inputs: Tensor) -> Tensor:
+        return inputs
 
 
 def check_classes(objective: Objective) -> None:
