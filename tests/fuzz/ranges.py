@@ -11,7 +11,7 @@ from multimix.distill import SelfDistilled
 from multimix.lab.detect import DetectConfig
 from multimix.lab.evaluate import SUITES
 from multimix.lab.train import SGD, AdamW, BinaryCrossEntropy, Cosine, CrossEntropy, Step, TrainConfig
-from multimix.methods import ERM, METHODS, Alternate, Chain, Mixup, Ramp, SuperMix, Until
+from multimix.methods import ERM, METHODS, Alternate, AttentiveMix, Chain, Mixup, Ramp, SuperMix, Until
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ RANGES: dict[str, Range] = {
     "StyleCutMix.gamma": SHARE,
     "StyleCutMix.learning_rate": FINITE,
     "StyleMix.learning_rate": FINITE,
-    "SuperMix.teacher": Range(st.none(), ("x",)),
+    **dict.fromkeys(("AttentiveMix.teacher", "SuperMix.teacher"), Range(st.none(), ("x",))),
     "SuperMix.tolerance": SHARE,
     "TrainConfig.seed": SEED,
     "ZetaMixup.gamma": Range(positive.filter(lambda value: value < 1e200), POSITIVE.refused),
@@ -131,8 +131,8 @@ RANGES: dict[str, Range] = {
 """Ranges by the name of a field, and of its class where that decides."""
 
 CONFIGS: dict[type[Any], dict[str, Any]] = {
-    **{cls: {} for cls in METHODS if cls not in (ERM, SuperMix)},
-    SuperMix: {"teacher": None},
+    **{cls: {} for cls in METHODS if cls not in (ERM, AttentiveMix, SuperMix)},
+    **{cls: {"teacher": None} for cls in (AttentiveMix, SuperMix)},
     SelfDistilled: {"method": ERM()},
     Until: {"method": ERM()},
     Ramp: {"method": Mixup()},

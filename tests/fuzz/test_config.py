@@ -14,7 +14,7 @@ from fuzz.strategies import law
 from multimix.distill import SelfDistilled
 from multimix.lab.detect import DetectConfig
 from multimix.lab.train import SGD, AdamW, Cosine, Step, TrainConfig, from_json, to_json
-from multimix.methods import ERM, METHODS, Alternate, Chain, Mixup, Ramp, SuperMix, Until
+from multimix.methods import ERM, METHODS, Alternate, AttentiveMix, Chain, Mixup, Ramp, SuperMix, Until
 from train.tiny import same
 
 ALONE = {"alpha", "effective"}, {"encoder", "decoder"}  # fields that do not go, or only go, with each other
@@ -52,7 +52,7 @@ def made(draw: st.DrawFn, cls: type[Any], **given: Any) -> Any:
     return cls(**chosen)
 
 
-single = st.sampled_from([cls for cls in METHODS if cls is not SuperMix]).flatmap(made)
+single = st.sampled_from([cls for cls in METHODS if cls not in (AttentiveMix, SuperMix)]).flatmap(made)
 nested = st.recursive(
     single,
     lambda inner: st.one_of(

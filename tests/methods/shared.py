@@ -23,6 +23,8 @@ MAKES = {
     "gridmix": methods.GridMix,
     "guidedmixup": methods.GuidedMixup,
     "guidedmixup-gradient": lambda: methods.GuidedMixup("gradient"),
+    "snapmix": lambda: methods.SnapMix(weighted=False),
+    "attentivemix": methods.AttentiveMix,
     "opttransmix": methods.OptTransMix,
     "puzzlemix": lambda: methods.PuzzleMix(adversarial=1.0, clean=0.5),
     "co-mixup": methods.CoMixup,

@@ -48,7 +48,7 @@ def transformed(values, sign):
 
 def loop_residual(image, sigma):
     """Hou and Zhang's saliency of one image (c, h, w), frequency by frequency."""
-    shares = (0.299, 0.587, 0.114) if len(image) == 3 else [1 / len(image)] * len(image)
+    shares = (0.2989, 0.587, 0.114) if len(image) == 3 else [1 / len(image)] * len(image)
     grey = sum(share * channel for share, channel in zip(shares, image, strict=True))
     h, w = grey.shape
     spectrum = transformed(grey.tolist(), -1)

@@ -18,6 +18,7 @@ from multimix.methods.mixuppath import MixupPath
 from multimix.methods.multimix import DenseMultiMix, MultiMix
 from multimix.methods.puzzlemix import PuzzleMix
 from multimix.methods.regmixup import RegMixup
+from multimix.methods.snapmix import AttentiveMix, SnapMix
 from multimix.methods.stylemix import StyleCutMix, StyleMix
 from multimix.methods.supermix import SuperMix
 from multimix.methods.transport import AlignMix, OptTransMix
@@ -53,6 +54,8 @@ AnyMethod = (
     | SmoothMix
     | GridMix
     | AugMix
+    | SnapMix
+    | AttentiveMix
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -64,6 +67,7 @@ __all__ = [
     "AdaMixUp",
     "AlignMix",
     "Alternate",
+    "AttentiveMix",
     "AugMix",
     "AutoMix",
     "CMixup",
@@ -89,6 +93,7 @@ __all__ = [
     "ResizeMix",
     "SaliencyMix",
     "SmoothMix",
+    "SnapMix",
     "StyleCutMix",
     "StyleMix",
     "SuperMix",

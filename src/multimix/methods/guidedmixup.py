@@ -17,7 +17,7 @@ from multimix.methods.transport import squared_distances
 from multimix.ops import accurate, no_autocast, paste_where
 from multimix.protocols import Network
 
-_LUMA = (0.299, 0.587, 0.114)
+_LUMA = (0.2989, 0.587, 0.114)  # as torchvision has it, whose grey images the authors take
 _REACH = 3  # pixels on either side that smoothing takes in
 _LARGEST = 128  # side in pixels above which an image's spectrum is that of a smaller copy
 _LEAST_POWER = 1e-10  # added to the spectrum's power, which has a logarithm then
