@@ -43,11 +43,16 @@ def test_one_point_is_mixup_and_the_data_go_on():
         assert method(network, inputs, targets, generator=seeded()).total.isfinite()
 
 
-@pytest.mark.bad_input
-def test_what_it_cannot_take_is_named():
-    network, maps = toy.Toy(width=6, classes=5), torch.randint(5, (4, 9), generator=seeded())
+def test_label_maps_are_mixed_at_every_point():
+    network = toy.Toy(width=6, classes=5).eval()
     network.pool = lambda features: features
-    with pytest.raises(ValueError, match=r"^targets must be one row an example: this method does not mix label maps"):
-        MixupPath()(network, torch.randn(4, 9, 6), maps)
+    inputs, maps = torch.randn(4, 9, 6, generator=seeded()), torch.randint(5, (4, 9), generator=seeded())
+    drawn = MixupPath(3).draw(network, inputs, maps, seeded())
+    wanted = cross_entropy(network(drawn.mix(inputs)).flatten(0, 1), drawn.mix_targets(toy.one_hot(maps)).flatten(0, 1))
+    torch.testing.assert_close(MixupPath(3)(network, inputs, maps, generator=seeded()).total, wanted)
+
+
+@pytest.mark.bad_input
+def test_it_is_not_what_mixes_pairs_once():
     with pytest.raises(TypeError, match=r"^method must mix pairs of examples, .*, got MixupPath"):
         DecoupledMixup(MixupPath())(toy.images(), *toy.batch(7, 3, 6, 6))

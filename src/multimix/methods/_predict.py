@@ -150,7 +150,8 @@ class Predicts(Steps):
 
     def compare(self, step: Step, mixing: Mixing, logits: Tensor, grid: tuple[int, ...] | None = None) -> Losses:
         """Return the losses of logits against the targets and a teacher's predictions, mixed by the same draw."""
-        wanted = wanted_of(step.network, step.targets, logits, grid=grid, label_maps=self.label_maps)
+        first = logits[: len(step.targets)]
+        wanted = wanted_of(step.network, step.targets, first, grid=grid, label_maps=self.label_maps)
         mixed, taught = mixing.mix_targets(wanted), None
         if step.teacher is not None:
             with torch.no_grad():

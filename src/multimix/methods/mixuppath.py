@@ -50,6 +50,7 @@ class MixupPath(Checked, MixesInputs):
 
     name: ClassVar[str] = "mixup-path"
     traced: ClassVar[bool] = True
+    label_maps: ClassVar[bool] = True
 
     lambdas: Count = 5
     """Mixed examples a pair, n."""
