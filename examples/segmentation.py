@@ -77,7 +77,7 @@ def main() -> None:
     """Train on 96 scenes, test on 200."""
     generator = torch.Generator().manual_seed(0)
     (x, y), (x_test, y_test) = scenes(96, generator), scenes(200, generator)
-    for method in (mm.ERM(), mm.Mixup(alpha=0.2), mm.DenseMultiMix(tuples=32, shared=True)):
+    for method in (mm.ERM(), mm.Mixup(alpha=0.2), mm.CutMix(), mm.DenseMultiMix(tuples=32, shared=True)):
         model = train(method, x, y)
         with torch.no_grad():
             score = mean_iou(model(x_test).argmax(1), y_test)

@@ -331,13 +331,14 @@ def test_bad_arguments_are_named(toy):
     with pytest.raises(ValueError, match=r"label_smoothing must be 0 for SquaredError\(\), .*, got 0\.1"):
         TimmMixup(num_classes=4, objective=SquaredError())(toy.images, torch.randn(36, 4))
     both, image = (toy.images, toy.labels), tv_tensors.Image(toy.images)
+    boxes = tv_tensors.BoundingBoxes([[0, 0, 1, 1]], format="XYXY", canvas_size=(12, 12))
     for given, said in (
         ((toy.images,), "be images and labels of a mini-batch, got Tensor; labels_getter says where"),
         ((), "be images and labels of a mini-batch, got nothing"),
         (({"image": toy.images, "target": toy.labels},), "be images and labels of a mini-batch, got Tensor, Tensor"),
         ((image, toy.labels, image), "hold one tensor of images beside the labels, got Image, Tensor, Image"),
         (({"labels": toy.labels},), "hold one tensor of images beside the labels, got Tensor$"),
-        ((*both, tv_tensors.Mask(toy.labels)), "hold nothing that would be left unmixed beside the images, got Mask"),
+        ((*both, boxes), "hold nothing that would be left unmixed beside the images, got BoundingBoxes; boxes are mixed"),
     ):
         with pytest.raises(ValueError, match=f"inputs must {said}"):
             MixTransform(num_classes=4)(*given)

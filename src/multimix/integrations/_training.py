@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from multimix._declared import Count, check
 from multimix._modules import evaluating
 from multimix.integrations._batches import weighted
-from multimix.methods import ERM, CutMix, FMix, Mixup, MultiMix, ResizeMix, SaliencyMix
+from multimix.methods import ERM, Mixup, MultiMix
 from multimix.models import adapt
 from multimix.names import method_named
 from multimix.ops import CROSS_ENTROPY, Objective, check_objective, objective_of
@@ -190,14 +190,14 @@ class InputMixer:
         """Leave generators behind, which cannot be pickled and would be the same in every worker."""
         return {**self.__dict__, "_generators": {}}
 
-    def __call__(self, inputs: Tensor, targets: Tensor, *, share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Return mixed inputs and targets (b, k), with probability ``share``; else both unmixed."""
+    def __call__(self, inputs: Tensor, targets: Any, *, share: float = 1.0, **others: Any) -> tuple[Tensor, Any]:
+        """Return mixed inputs and targets (b, k), with probability ``share``, by options of ``mix``; else unmixed."""
         generator = self.generator(inputs.device)
         mixes = share >= 1 or bool(torch.rand((), generator=generator, device=inputs.device) < share)
         method = self.method if mixes else ERM()
         while hasattr(method, "choose"):
             method = method.choose(generator)
-        options: dict[str, Any] = {"num_classes": self.num_classes, "network": self.network, "generator": generator}
+        options = {"num_classes": self.num_classes, "network": self.network, "generator": generator, **others}
         if self.objective is not None:
             options["objective"] = self.objective
         if inputs.dtype != torch.uint8:
@@ -219,9 +219,8 @@ class InputMixer:
 
 
 def _pastes(method: Method) -> bool:
-    """Return whether every pixel that a method makes is one of a given image."""
-    pasting = isinstance(method, (ERM, CutMix, FMix, ResizeMix, SaliencyMix))
-    return pasting and getattr(method, "interpolation", "nearest") == "nearest"
+    """Return whether every pixel that a method makes is one of a given image, and has its value."""
+    return getattr(method, "pastes", False) and getattr(method, "interpolation", "nearest") == "nearest"
 
 
 def _form_of_targets(objective: Objective | None) -> Objective | None:

@@ -1,14 +1,16 @@
 """What the methods share that classify mixed data: one draw serves the student and its teacher, or the data alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Generator, Tensor
 
+from multimix._declared import Fraction, check
 from multimix._modules import outside
+from multimix.methods._boxes import Placement, as_numbers, check_places, is_map, is_objects, mix_places
 from multimix.ops import (
     CrossEntropy,
     Objective,
@@ -25,6 +27,8 @@ from multimix.ops import (
     widest,
 )
 from multimix.protocols import Losses, Network, Teacher, check_network, encode, pool
+
+_Targets = TypeVar("_Targets", bound=Tensor | Sequence[Any])
 
 
 class Mixing:
@@ -44,6 +48,10 @@ class Mixing:
     def predict(self, network: Network, inputs: Tensor) -> Tensor:
         """Return the logits of the mixed mini-batch."""
         return network(self.mix(inputs))
+
+    def placement(self, height: int, width: int) -> Placement | None:
+        """Return where the pixels of mixed images of a size come from; None where nothing is pasted."""
+        return None
 
 
 class PairMixing(Mixing):
@@ -66,6 +74,16 @@ class PairMixing(Mixing):
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the class probabilities, or other values, of pairs mixed linearly."""
         return mix_pairs(targets, self.partners, self.lam.to(targets.device, targets.dtype))
+
+    def placement(self, height: int, width: int) -> Placement | None:
+        """Return where the pixels of mixed images come from, by mixing images of their places."""
+        if self.how is None:
+            return None
+        own = torch.arange(len(self.partners), device=self.partners.device).view(-1, 1, 1)
+        places = torch.arange(height * width, device=own.device).view(1, height, width)
+        places = torch.stack(torch.broadcast_tensors(own, places), 1).float()
+        image, pixels = self.how(places, self.partners, **self.given).long().unbind(1)
+        return Placement(self.partners, pixels, image != own)
 
 
 class Mixed(Mixing):
@@ -122,6 +140,8 @@ class Predicts(Steps):
 
     label_maps: ClassVar[bool] = False
     """Whether targets may differ from position to position: what mixes them mixes the positions alike."""
+    pastes: ClassVar[bool] = False
+    """Whether every pixel that it makes is one of a given image: label maps and boxes are then pasted, too."""
     traced: ClassVar[bool] = False
     """Whether torch.compile follows the draw, as long as it is from torch's global generator."""
 
@@ -150,8 +170,8 @@ class Predicts(Steps):
 
     def compare(self, step: Step, mixing: Mixing, logits: Tensor, grid: tuple[int, ...] | None = None) -> Losses:
         """Return the losses of logits against the targets and a teacher's predictions, mixed by the same draw."""
-        first = logits[: len(step.targets)]
-        wanted = wanted_of(step.network, step.targets, first, grid=grid, label_maps=self.label_maps)
+        label_maps = self.label_maps or type(mixing) is Mixing  # which leaves nothing to be mixed
+        wanted = wanted_of(step.network, step.targets, logits[: len(step.targets)], grid=grid, label_maps=label_maps)
         mixed, taught = mixing.mix_targets(wanted), None
         if step.teacher is not None:
             with torch.no_grad():
@@ -193,49 +213,94 @@ class MixesInputs(Predicts):
     def draw(self, network: Network | None, inputs: Tensor, targets: Tensor, generator: Generator | None) -> Mixing:
         """Draw this step's mixing; targets are class indices or probabilities."""
 
+    def drawn(self, step: Step) -> tuple[Step, Mixing]:
+        """Return a step and its mixing; of label maps that are pasted, one that is mixed already."""
+        if not self._pastes_maps(step.targets):
+            return super().drawn(step)
+        check_places(step.targets, step.inputs)
+        return outside(self.mix_ahead, step)
+
+    def _pastes_maps(self, targets: Tensor) -> bool:
+        return self.pastes and not self.label_maps and is_label_map(targets)
+
     def mix_ahead(self, step: Step) -> tuple[Step, Mixing]:
         """Return a step whose inputs are mixed, a teacher's too, and the mixing of its targets."""
         mixing, teacher = self.draw(*step[:4]), step.teacher
         if teacher is not None:
             teacher = replace(teacher, inputs=mixing.mix(teacher.inputs))
-        return step._replace(inputs=mixing.mix(step.inputs), teacher=teacher), Mixed(mixing)
+        mixed = step._replace(inputs=mixing.mix(step.inputs), teacher=teacher)
+        if not self._pastes_maps(step.targets):
+            return mixed, Mixed(mixing)
+        return mixed._replace(targets=mix_places(step.targets, mixing, step.inputs, 0.0)), Mixing()
 
     def mix(
         self,
         inputs: Tensor,
-        targets: Tensor,
+        targets: _Targets,
         *,
         num_classes: int | None = None,
         objective: Objective | None = None,
         network: Network | None = None,
+        min_visible: float = 0.1,
         generator: Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, _Targets]:
         """Return the mixed inputs and their targets (b, k), for a loop that only wants the data.
 
         Args:
             inputs: A mini-batch.
-            targets: Class indices (b,), or class probabilities (b, k); as ``objective`` has them, if it is given.
-            num_classes: How many classes, or outputs, there are, k; needed for class indices.
+            targets: Class indices (b,), or class probabilities (b, k); as ``objective`` has them, if it is given. Of
+                images also label maps, class indices (b, h, w) or numbers (b, k, h, w); the objects of each image, a
+                list of mappings with ``boxes`` (q, 4), ``labels`` (q,) and ``masks`` (q, h, w); or a tuple of several
+                such targets. Methods that paste, paste them as they are; those that blend make class probabilities
+                (b, k, h, w) of label maps, and add ``weights`` (q,) to objects. *Masks and boxes* in the documentation
+                has the rules.
+            num_classes: How many classes there are, k; needed for class indices, of label maps only to blend them.
             objective: What kind of targets they are: ``BinaryCrossEntropy()`` for several labels an example (b, k),
                 ``SquaredError()`` for values, ``CrossEntropy(ignore_index=...)`` where some labels are to be left out,
                 as rows of zeros. By default the network's own, or cross-entropy. Weights and smoothing are left to the
                 loss; of class indices, labels and values ``objective(network(mixed), rows)`` is the method's own.
             network: Needed by the methods whose mixing depends on it.
+            min_visible: Least share of an object's area that is left of it; of others nothing is.
             generator: Source of randomness.
 
         Raises:
-            ValueError: If ``num_classes`` or ``network`` is missing, or as the method itself.
+            ValueError: If ``num_classes`` or ``network`` is missing, the method mixes no label maps and no boxes, or as
+                the method itself.
             TypeError: If ``objective`` is no objective, or as the method itself.
         """
         check_generator(generator)
-        self.check(inputs, targets)
+        check(Fraction, min_visible=min_visible)
+        objective = objective_of(network) if objective is None else check_objective(objective)
+        several = isinstance(targets, tuple) and bool(targets) and not is_objects(targets)
+        parts: Any = targets if several else (targets,)
+        if isinstance(objective, CrossEntropy):
+            parts = [rows_of(part, num_classes) if isinstance(part, Tensor) else part for part in parts]
+        ways = [self._way(inputs, part, num_classes, objective, min_visible) for part in parts]
         if self.needs_network and network is None:
             raise ValueError(f"network must be given: {type(self).__name__} mixes by what it makes of the inputs")
-        objective = objective_of(network) if objective is None else check_objective(objective)
-        targets = rows_of(targets, num_classes) if isinstance(objective, CrossEntropy) else targets
-        rows = _rows(targets, num_classes, objective)
-        mixing = self.draw(network, inputs, targets, generator)
-        return mixing.mix(inputs), mixing.mix_targets(rows)
+        lead = parts[0] if isinstance(parts[0], Tensor) else torch.zeros(len(inputs), dtype=torch.long)
+        mixing = self.draw(network, inputs, lead, generator)
+        mixed = tuple(way(mixing) for way in ways)
+        return mixing.mix(inputs), cast("_Targets", mixed if several else mixed[0])
+
+    def _way(
+        self, inputs: Any, targets: Any, num_classes: int | None, objective: Objective, min_visible: float
+    ) -> Callable[[Mixing], Any]:
+        """Return how targets are mixed with these inputs, once it is known that they can be."""
+        objects = is_objects(targets)
+        self.check(inputs, torch.empty(len(targets)) if objects else targets)
+        if not (objects or is_map(targets, inputs)):
+            rows = _rows(targets, num_classes, objective)
+            return lambda mixing: mixing.mix_targets(rows)
+        if not (self.pastes or self.label_maps):
+            raise ValueError(
+                f"targets must be one row an example for {type(self).__name__}, which mixes neither label maps nor"
+                " boxes; Mixup and CutMix do, among others"
+            )
+        check_places(targets, inputs)
+        if not (objects or self.pastes):
+            targets = as_numbers(targets, num_classes, objective)
+        return lambda mixing: mix_places(targets, mixing, inputs, min_visible)
 
 
 def _rows(targets: Tensor, num_classes: int | None, objective: Objective) -> Tensor:
@@ -301,8 +366,8 @@ def wanted_of(
         check_fit(targets, wanted, outputs)
     elif wanted.ndim > 2:
         raise ValueError(
-            "targets must be one row an example: this method does not mix label maps; ERM, Mixup, ManifoldMixup and"
-            " DenseMultiMix do"
+            "targets must be one row an example: this method does not mix label maps; Mixup, DenseMultiMix and others"
+            " do, and CutMix and others that paste take class indices (b, h, w) of the images' size"
         )
     return wanted
 

@@ -76,6 +76,7 @@ class GridMix(MixesInputs, Checked):
     name: ClassVar[str] = "gridmix"
     needs_images: ClassVar[bool] = True
     takes_videos: ClassVar[bool] = True
+    pastes: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""

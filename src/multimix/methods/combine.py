@@ -56,10 +56,10 @@ class Alternate(Checked):
         """Return whether every method to choose from mixes inputs."""
         return all(getattr(method, "mixes_inputs", False) for method in self.methods)
 
-    def mix(self, inputs: Tensor, targets: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    def mix(self, inputs: Tensor, targets: Any, **options: Any) -> tuple[Tensor, Any]:
         """Return the inputs and targets that the method drawn has mixed, with the options of :meth:`Mixup.mix`."""
         chosen: Any = self.choose(options.get("generator"))
-        return cast("tuple[Tensor, Tensor]", chosen.mix(inputs, targets, **options))
+        return cast("tuple[Tensor, Any]", chosen.mix(inputs, targets, **options))
 
     def choose(self, generator: Generator | None = None) -> Method:
         """Return the method of one step."""
@@ -223,11 +223,11 @@ class Ramp(Checked, Stateful):
         """Hear how much of training is done, from 0 to 1; raise ValueError if that is an epoch, say."""
         check(Fraction, progress=progress)
         share = progress if self.shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
-        usual = (0.0, 1.0) if self.strength is None else (1.0, 1.0)
-        self._prob = _between(*(self.prob or usual), share)
+        start, end = self.prob or ((0.0, 1.0) if self.strength is None else (1.0, 1.0))
+        self._prob = _between(start, end, share)
         if self.strength is not None:
-            setting, *ends = self.strength
-            self._strong = replace(cast("Any", self.method), **{setting: _between(*ends, share)})
+            setting, start, end = self.strength
+            self._strong = replace(cast("Any", self.method), **{setting: _between(start, end, share)})
 
     def forward(self, network: Network, inputs: Any, targets: Tensor, **options: Unpack[StepOptions]) -> Losses:
         """Return the losses of the method drawn, the same in all processes if their examples are gathered."""

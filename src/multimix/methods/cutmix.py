@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
 from multimix._declared import Checked, Fraction, Positive
+from multimix.methods._boxes import Placement
 from multimix.methods._images import Weight, uniform
 from multimix.methods._predict import MixesInputs, PairMixing
 from multimix.methods.mixup import draw_sharing
@@ -47,6 +48,7 @@ class CutMix(Checked, MixesInputs):
     name: ClassVar[str] = "cutmix"
     needs_images: ClassVar[bool] = True
     takes_videos: ClassVar[bool] = True
+    pastes: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""
@@ -88,6 +90,7 @@ class ResizeMix(MixesInputs, Checked):
     name: ClassVar[str] = "resizemix"
     needs_images: ClassVar[bool] = True
     takes_videos: ClassVar[bool] = True
+    pastes: ClassVar[bool] = True
 
     scales: tuple[Fraction, Fraction] = (0.1, 0.8)
     """Least and largest side of the small image, as a part of the image's."""
@@ -109,27 +112,46 @@ class ResizeMix(MixesInputs, Checked):
         places = uniform(2, len(inputs), generator=generator, like=inputs)
         free = places.new_tensor([[height - size[0] + 1], [width - size[1] + 1]])
         kept = 1 - size[0] * size[1] / (height * width)
-        return PairMixing(partners, kept, self._paste, size=size, corners=(places * free).long())
+        given = {"size": size, "corners": (places * free).long(), "interpolation": self.interpolation}
+        return Shrinking(partners, kept, paste_small, **given)
 
-    def _paste(self, images: Tensor, partners: Tensor, size: tuple[int, int], corners: Tensor) -> Tensor:
-        """Return the images with their partners, made smaller, at the corners (2, b): rows and columns."""
-        if 0 in size:
-            return images.clone()
-        b, c, _, width = images.shape
-        sides = zip(corners, size, strict=True)
-        rows, columns = (corner.unsqueeze(1) + torch.arange(side, device=images.device) for corner, side in sides)
-        pixels = (rows * width).unsqueeze(2) + columns.unsqueeze(1)
-        if self.interpolation == "nearest":
-            down, along = (_nearest(*side, images.device) for side in zip(images.shape[2:], size, strict=True))
-            taken = ((down * width).unsqueeze(1) + along).view(1, 1, -1)
-            small = images.flatten(2).gather(2, taken.expand(b, c, -1))  # faster than to interpolate the images
-        else:
-            # In float32 at least, as torch has no such filter in half precision on a CPU, and not channels last, where
-            # torch 2.14 gets images that become one pixel wide wrong.
-            wide = images.contiguous().to(torch.promote_types(images.dtype, torch.float32))
-            small = interpolate(wide, size, mode="bilinear", antialias=True).to(images.dtype)
-        small = small.index_select(0, partners).flatten(2)
-        return images.flatten(2).scatter(2, pixels.view(b, 1, -1).expand(-1, c, -1), small).view(images.shape)
+
+class Shrinking(PairMixing):
+    """Pairs of images of which the second is made smaller and pasted whole."""
+
+    def placement(self, height: int, width: int) -> Placement:
+        """Return where the pixels of mixed images come from, those of the small ones from the nearest pixels."""
+        size, corners = self.given["size"], self.given["corners"]
+        given = {**self.given, "interpolation": "nearest"}
+        nearest = cast("Placement", PairMixing(self.partners, self.lam, self.how, **given).placement(height, width))
+        sides = [torch.arange(side, device=corners.device) for side in (height, width)]
+        away = [side - corner.unsqueeze(1) for side, corner in zip(sides, corners, strict=True)]
+        rows, columns = ((places >= 0) & (places < new) for places, new in zip(away, size, strict=True))
+        pasted = rows.unsqueeze(2) & columns.unsqueeze(1)
+        return nearest._replace(pasted=pasted, scale=(size[0] / height, size[1] / width), corners=corners)
+
+
+def paste_small(
+    images: Tensor, partners: Tensor, size: tuple[int, int], corners: Tensor, interpolation: Interpolation
+) -> Tensor:
+    """Return the images with their partners, made smaller, at the corners (2, b): rows and columns."""
+    if 0 in size:
+        return images.clone()
+    b, c, _, width = images.shape
+    sides = zip(corners, size, strict=True)
+    rows, columns = (corner.unsqueeze(1) + torch.arange(side, device=images.device) for corner, side in sides)
+    pixels = (rows * width).unsqueeze(2) + columns.unsqueeze(1)
+    if interpolation == "nearest":
+        down, along = (_nearest(*side, images.device) for side in zip(images.shape[2:], size, strict=True))
+        taken = ((down * width).unsqueeze(1) + along).view(1, 1, -1)
+        small = images.flatten(2).gather(2, taken.expand(b, c, -1))  # faster than to interpolate the images
+    else:
+        # In float32 at least, as torch has no such filter in half precision on a CPU, and not channels last, where
+        # torch 2.14 gets images that become one pixel wide wrong.
+        wide = images.contiguous().to(torch.promote_types(images.dtype, torch.float32))
+        small = interpolate(wide, size, mode="bilinear", antialias=True).to(images.dtype)
+    small = small.index_select(0, partners).flatten(2)
+    return images.flatten(2).scatter(2, pixels.view(b, 1, -1).expand(-1, c, -1), small).view(images.shape)
 
 
 def _nearest(size: int, new: int, device: torch.device) -> Tensor:
@@ -152,6 +174,7 @@ class FMix(MixesInputs, Checked):
     name: ClassVar[str] = "fmix"
     needs_images: ClassVar[bool] = True
     takes_videos: ClassVar[bool] = True
+    pastes: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution."""
@@ -187,6 +210,7 @@ class SaliencyMix(MixesInputs, Checked):
 
     name: ClassVar[str] = "saliencymix"
     needs_images: ClassVar[bool] = True
+    pastes: ClassVar[bool] = True
 
     alpha: Positive = 1.0
     """Concentration of the Beta distribution; the authors call it beta."""

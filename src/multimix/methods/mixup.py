@@ -30,6 +30,7 @@ class ERM(MixesInputs):
     traced: ClassVar[bool] = True
     label_maps: ClassVar[bool] = True
     mixes: ClassVar[bool] = False
+    pastes: ClassVar[bool] = True
 
     def check(self, inputs: Any, targets: Tensor) -> None:
         """Raise unless inputs hold one example for each target, in whatever form the network takes them."""
@@ -171,6 +172,7 @@ class ZetaMixup(MixesInputs, Checked):
 
     name: ClassVar[str] = "zeta-mixup"
     traced: ClassVar[bool] = True
+    label_maps: ClassVar[bool] = True
 
     gamma: Positive = 2.8
     """How fast the weights fall off; from 1.73 on an input weighs at least as much as all others together."""

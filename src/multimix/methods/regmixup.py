@@ -64,7 +64,7 @@ class RegMixup(Mixup):
         total = (self.eta * losses.total + plain.total) / (1 + self.eta)
         return Losses(total, {**losses.terms, **{f"clean_{name}": term for name, term in plain.terms.items()}})
 
-    def mix(self, inputs: Tensor, targets: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    def mix(self, inputs: Tensor, targets: Any, **options: Any) -> tuple[Tensor, Any]:
         """Return the mixed and then the clean inputs, and their targets (2b, k), with the options of Mixup's ``mix``.
 
         Raises:
