@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multimix.ops import accurate
+from multimix.protocols import EncoderOutput, encode
+
 
 class Toy(nn.Module):
     """Blocks, average pooling and a linear classifier, as a ``Network``.
@@ -34,9 +37,17 @@ class Toy(nn.Module):
         self.seen.append(inputs.detach().clone())
         for block in self.blocks:
             inputs = block(inputs)
+        self.grid = inputs.shape[2:]
         if inputs.ndim == 2:
             return inputs.unsqueeze(1)
         return inputs if inputs.ndim == 3 else inputs.flatten(2).transpose(1, 2)
+
+    def attention_of(self, images: Tensor, by: str = "class") -> tuple[EncoderOutput, Tensor]:
+        """Every position is attended to by its features: their sum, or by the patches their mean."""
+        output = encode(self, images)
+        features = accurate(output.features.detach())
+        seen = features.sum(-1) if by == "class" else features.mean(-1)
+        return output, seen.softmax(-1).unflatten(1, self.grid)
 
     def pool(self, features: Tensor) -> Tensor:
         return features.mean(1)

@@ -62,9 +62,14 @@ class Network(Protocol):
 
     A network may also have ``objective``, what it is trained for (:class:`multimix.ops.Objective`, else cross-entropy);
     ``gather``, how tuples take in the examples of other processes (:class:`multimix.ops.Gather`, or None); ``missing``,
-    why there are no ``positions`` or no ``stages`` to mix. The inputs are a tensor, or what else the network takes: a
-    mapping of tensors, a packed sequence. A network whose positions need no mask and no grid may ``embed`` as a plain
-    tensor (b, r, d); its ``pool`` then gets plain tensors, too.
+    why there are no ``positions`` or no ``stages`` to mix, or no class token's ``attention``; and, of images that are
+    cut into patches, ``attention_of(images, by)``, which returns what ``embed`` gives, an ``EncoderOutput`` whose last
+    positions are the patches, and how much attention the last block pays to each of them, (b, rows, columns) without a
+    gradient: that of the class token (``by="class"``) or the mean over the patches' (``"patches"``).
+
+    The inputs are a tensor, or what else the network takes: a mapping of tensors, a packed sequence. A network whose
+    positions need no mask and no grid may ``embed`` as a plain tensor (b, r, d); its ``pool`` then gets plain tensors,
+    too.
     """
 
     head: nn.Module | None
@@ -133,6 +138,7 @@ class Method(Protocol):
     ``needs_images``     it refuses inputs that are no images (b, c, h, w)
     ``needs_stages``     it mixes inside the network, by hooks at its stages
     ``needs_positions``  it mixes embeddings at every position
+    ``needs_attention``  it asks a vision transformer where it looks, by the network's ``attention_of``
     ``needs_gradients``  it takes gradients of its own in a step
     ``trains_modules``   it trains modules of its own, and not all of them in every step
     ``views``            how many views of a mini-batch it takes, 1 if not said
@@ -326,7 +332,7 @@ def check_method(name: str, method: object) -> None:
 
 
 def require_part(network: object, part: str) -> None:
-    """Raise ValueError with ``missing[part]`` if a network has no ``positions`` or no ``stages`` to mix."""
+    """Raise ValueError with ``missing[part]`` if a network has no ``positions``, no ``stages`` or no ``attention``."""
     if why := getattr(network, "missing", {}).get(part):
         raise ValueError(why)
 

@@ -4,8 +4,8 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self
 
-from multimix._modules import leaves_of
+from multimix._modules import evaluating, leaves_of
+from multimix.models._attention import grid_of, watching
 from multimix.models._modules import axes_of, in_checkpoint, is_affine, replaced, require_hooks
 from multimix.models._values import Layout, innermost, keywords, mask_of_lengths, padded, with_innermost
 from multimix.ops import CROSS_ENTROPY, Gather, Objective
-from multimix.protocols import EncoderOutput
+from multimix.protocols import EncoderOutput, require_part
 
 
 class StagedNetwork(nn.Module):
@@ -135,6 +136,7 @@ class AdaptedNetwork(StagedNetwork):
         self.check: Callable[[AdaptedNetwork, Any], Any] | None = None
         self._width = width
         self._prefix_tokens = prefix_tokens
+        self._reads_class_token: bool | None = None  # found out when attention is first asked for
 
     @property
     def head(self) -> nn.Module | None:  # type: ignore[override]  # looked up by name, so that copies have their own
@@ -148,12 +150,73 @@ class AdaptedNetwork(StagedNetwork):
 
     @property
     def missing(self) -> dict[str, str]:
-        """What cannot be mixed here, ``positions`` or ``stages``, and what to write to have it."""
+        """What there is not, ``positions`` or ``stages`` to mix or ``attention`` to ask for, and how to have it."""
         return self._missing()
 
     def _missing(self) -> dict[str, str]:
         advice = "name the modules to mix at, in the order in which they run: adapt(model, ..., stages=[NAME, ...])"
-        return {} if len(self.stages) > 1 else {"stages": f"network: it has no stages but its inputs; {advice}"}
+        found = {} if len(self.stages) > 1 else {"stages": f"network: it has no stages but its inputs; {advice}"}
+        if not self._tokens_in_front() or self._reads_class_token is False:
+            found["attention"] = (
+                f"network: {type(self.model).__name__} has no class token that its head reads, whose attention says "
+                "where it looks; take a vision transformer of timm or transformers that has one, by adapt(model)"
+            )
+        return found
+
+    def _tokens_in_front(self) -> int:
+        """Return how many tokens stand before those of the patches, the class token first."""
+        return self._prefix_tokens
+
+    def attention_of(
+        self, images: Float[Tensor, "b c h w"], by: Literal["class", "patches"] = "class"
+    ) -> tuple[EncoderOutput, Float[Tensor, "b rows columns"]]:
+        """Return what ``embed`` gives, and how much attention its last block pays to each patch, without a gradient.
+
+        The patches are the last positions of the features, row by row. Nothing is computed anew but the rows of the
+        attention that are asked for, of the queries and keys that the model computes.
+
+        Args:
+            images: What to embed.
+            by: Whose attention, the mean over all heads: that of the class token, or the mean over the patches', which
+                is the class token's where it alone asks in the last block.
+
+        Raises:
+            ValueError: If the head reads no class token, or the last attention is not one over all positions.
+        """
+        if by == "class":
+            require_part(self, "attention")
+        if not torch.compiler.is_compiling():
+            self.run_check(images)  # whose passes are not to be watched
+        whole = len(self.stages) == 1 or self._is_compiled()
+        with watching(None if whole else self.get_submodule(self._stage_names[-1])) as watch:
+            output = self.embed(images)
+        if by == "class" and self._reads_class_token is None:
+            self._reads_class_token = self._pools_first(output)
+            require_part(self, "attention")
+        b, r, _ = output.features.shape
+        front = self._tokens_in_front()
+        rows = watch.rows(slice(0, 1) if by == "class" else slice(None))
+        grid = grid_of(r - front, *images.shape[-2:])
+        if rows is None or grid is None or (len(rows), rows.shape[-1]) != (b, r) or rows.shape[2] not in (1, r):
+            raise ValueError(
+                f"network: {type(self.model).__name__} ends in no attention over all of its {r} positions, which are"
+                f" {front} tokens and the patches of an image of {tuple(images.shape[-2:])}, row by row"
+            )
+        asked = rows if rows.shape[2] == 1 else rows[:, :, front:]
+        return output, asked[..., front:].mean((1, 2)).unflatten(1, grid)
+
+    def _is_compiled(self) -> bool:
+        """Whether a part of it is compiled, inside which a hook would be, too."""
+        parts = any(getattr(m, "_compiled_call_impl", None) or hasattr(m, "_orig_mod") for m in self.modules())
+        return parts or hasattr(self.embed, "_torchdynamo_orig_callable")
+
+    @torch.no_grad()
+    def _pools_first(self, output: EncoderOutput) -> bool:
+        """Whether what enters the head depends on the first position."""
+        features = output.features.clone()
+        features[:, 0] += 1
+        with evaluating(self):
+            return not torch.equal(self.pool(replace(output, features=features)), self.pool(output))
 
     def embed(self, inputs: Any) -> EncoderOutput:
         """Return the encoder's output, a row for each position or token (prefix tokens, too), one row for a vector."""

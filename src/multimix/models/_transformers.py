@@ -84,6 +84,10 @@ class TransformersNetwork(AdaptedNetwork):
             self._pooled_shape = () if pooled is None else pooled.shape[1:]
         return hidden, (arguments, type(output))
 
+    def _tokens_in_front(self) -> int:
+        tokens = [p for name, p in self.model.named_parameters() if name.rpartition(".")[2] in _TOKENS]
+        return sum(p.numel() // p.shape[-1] for p in tokens)
+
     def _width_of(self, raw: Tensor) -> int | None:
         return getattr(self.head_module, "in_features", None) if raw.ndim == 4 else None
 
@@ -153,6 +157,10 @@ class TransformersNetwork(AdaptedNetwork):
             # Enough for whatever is split off before patches are averaged; equal rows average to themselves.
             features = features.expand(-1, 3 + getattr(self.model.config, "num_register_tokens", 0), -1)
         return self._restore(replace(output, features=features))
+
+
+# What families of image classifiers call the tokens in front of those of the patches.
+_TOKENS = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
 
 
 def _body_name(model: Any) -> str:
