@@ -26,6 +26,7 @@ OPERATIONS = (
 """What chains are made of: the first four change levels, the others move pixels."""
 _MOVES = OPERATIONS.index("rotate")
 _NOTHING = len(OPERATIONS)
+_HAIR = 1 / 64  # of a level, by which coordinates in float32 may miss
 _SLACK = 0.02  # how far outside of [0, 1] a resized pixel may be
 
 
@@ -87,10 +88,10 @@ class AugMix(Checked, MixesInputs):
     with the predictions p of the clean image and p_1, p_2 of its views, all from one pass over 3b images. No label is
     mixed; ``mix`` returns one view of each image with its label.
 
-    The operations are those of Pillow on 8-bit images, but for rounding, where Pillow cuts fractions off. With ``mean``
-    and ``std``, by which inputs were normalised, pixels are known to be in [0, 1], and images for which they are not
-    are refused (on a CPU, where a look is free). Without them, the least and the largest value of each channel in the
-    mini-batch stand for black and white; a mini-batch of natural images has both.
+    The operations are those of Pillow on 8-bit images. With ``mean`` and ``std``, by which inputs were normalised,
+    pixels are known to be in [0, 1], and images for which they are not are refused (on a CPU, where a look is free).
+    Without them, the least and the largest value of each channel in the mini-batch stand for black and white; a
+    mini-batch of natural images has both.
 
     Reference:
         Hendrycks et al., "AugMix: a simple data processing method to improve robustness and uncertainty", ICLR 2020,
@@ -240,4 +241,4 @@ def moved(
     theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
     grid = affine_grid(theta, list(levels.shape), align_corners=False)
     inside = (grid.abs() < 1).all(3).unsqueeze(1)
-    return (grid_sample(levels, grid, padding_mode="border", align_corners=False) * inside).round()
+    return (grid_sample(levels, grid, padding_mode="border", align_corners=False) * inside + _HAIR).floor()
