@@ -249,15 +249,22 @@ def test_arguments_are_left_alone_and_several_targets_share_a_draw():
 # ------------------------------------------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("method", [CutMix(), FMix(), ResizeMix(), mm.SelfDistilled(CutMix())], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method",
+    [CutMix(), FMix(), ResizeMix(), mm.SelfDistilled(CutMix()), mm.Chain(CutMix(), ERM())],
+    ids=lambda m: m.name,
+)
 def test_what_pastes_trains_on_label_maps(method):
     """As plain training does on images and maps that are mixed already."""
     model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1))
     net = mm.adapt(model, encoder="0", head="1", dense=True, objective=CrossEntropy(ignore_index=255))
     images, maps = toy.batch(5, 3, 7, 8)[0], torch.randint(4, (5, 7, 8), generator=seeded(9))
     maps[0, :3] = 255
-    losses = method(net, images, maps, generator=seeded(1))
-    mixed, pasted = getattr(method, "method", method).mix(images, maps, generator=seeded(1))
+    losses, inner = (
+        method(net, images, maps, generator=seeded(1)),
+        getattr(method, "method", getattr(method, "first", method)),
+    )
+    mixed, pasted = inner.mix(images, maps, generator=seeded(1))
     truth = nn.functional.cross_entropy(model(mixed), pasted, ignore_index=255)
     torch.testing.assert_close(losses.terms["labels"], truth.detach())
 

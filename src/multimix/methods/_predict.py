@@ -28,6 +28,10 @@ from multimix.ops import (
 )
 from multimix.protocols import Losses, Network, Teacher, check_network, encode, pool
 
+NO_MAPS = (
+    "targets must be one row an example: this method does not mix label maps; Mixup, DenseMultiMix and others do, and"
+    " CutMix and others that paste take class indices (b, h, w) of the images' size"
+)
 _Targets = TypeVar("_Targets", bound=Tensor | Sequence[Any])
 
 
@@ -365,10 +369,7 @@ def wanted_of(
     if wanted.ndim > 2 and (label_maps or outputs.ndim < 3):
         check_fit(targets, wanted, outputs)
     elif wanted.ndim > 2:
-        raise ValueError(
-            "targets must be one row an example: this method does not mix label maps; Mixup, DenseMultiMix and others"
-            " do, and CutMix and others that paste take class indices (b, h, w) of the images' size"
-        )
+        raise ValueError(NO_MAPS)
     return wanted
 
 

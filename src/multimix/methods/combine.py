@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from multimix._declared import Checked, Fraction, check
 from multimix._modules import outside
-from multimix.methods._predict import MixesInputs, Step, begin
+from multimix.methods._predict import NO_MAPS, MixesInputs, Mixing, Step, begin
 from multimix.methods.mixup import ERM
 from multimix.ops import Rows, accurate, check_generator, objective_of
 from multimix.protocols import Losses, Method, Network, Stateful, StepOptions, check_method
@@ -118,7 +118,9 @@ class Chain(Checked):
         targets = begin(network, targets, generator, called=True)
         self.first.check(inputs, targets)
         step, mixing = self.first.drawn(Step(network, inputs, targets, generator, teacher))
-        objective, k = objective_of(network), None
+        objective, targets, k = objective_of(network), step.targets, None
+        if objective.is_map(targets) and not (self.first.label_maps or type(mixing) is Mixing):
+            raise ValueError(NO_MAPS)
         if targets.is_floating_point() and targets.ndim > 1:
             k = targets.shape[-1] - objective.before(targets)
         if k is None and network.head is None:
