@@ -98,11 +98,14 @@ def linked(role: re.Match[str]) -> str:
 
 def example(cls: type[Any]) -> str:
     """Return a step of a method, from nothing to the optimiser."""
+    model = '"preact_resnet18", num_classes=10, width=8'
+    if getattr(cls, "needs_attention", False):
+        model = '"timm:test_vit", num_classes=10, image_size=32'
     lines = [
         "import torch",
         "import multimix as mm",
         "",
-        'net = mm.adapt(mm.models.build("preact_resnet18", num_classes=10, width=8))',
+        f"net = mm.adapt(mm.models.build({model}))",
         f"method = {MADE.get(cls.__name__, f'mm.{cls.__name__}()')}",
     ]
     learns = getattr(cls, "trains_modules", False)
@@ -179,6 +182,8 @@ def facts(cls: type[Any]) -> Iterator[str]:
     videos = ", or videos (b, t, c, h, w)" * getattr(cls, "takes_videos", False)
     parts = [part for part in ("positions", "stages") if getattr(cls, f"needs_{part}", False)]
     networks = f"those with {parts[0]} to mix" if parts else "any that `mm.adapt` takes"
+    if getattr(cls, "needs_attention", False):
+        networks = "vision transformers of timm and transformers"
     yield "## Where it can be used\n"
     yield "| | |"
     yield "|---|---|"

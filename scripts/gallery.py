@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, one_hot
 
 from multimix import ops
 from multimix.methods import ERM, METHODS, CoMixup, DenseMultiMix, ManifoldMixup, MultiMix, ZetaMixup
-from multimix.models import preact_resnet18
+from multimix.models import build, preact_resnet18
 from multimix.protocols import Method, Stateful, encode
 
 NAMES = ("china", "flower")
@@ -57,6 +57,8 @@ def trained(images: Tensor, method: Method, steps: int) -> nn.Module:
     """Return a small network, trained with a method, which learns too if it can."""
     torch.manual_seed(0)
     network, generator = preact_resnet18(num_classes=2, width=8), Generator().manual_seed(0)
+    if getattr(method, "needs_attention", False):
+        network = build("timm:test_vit", num_classes=2, image_size=SIDE)
     learned = []
     if isinstance(method, Stateful):
         method.prepare(network)
@@ -99,8 +101,9 @@ def draw_images(folder: Path) -> None:
     for cls in METHODS:
         method = cls(**SETTINGS.get(cls.name, {}))
         network = plain
-        if isinstance(method, Stateful):
+        if isinstance(method, Stateful) or getattr(method, "needs_attention", False):
             network = trained(images, method, STEPS)
+        if isinstance(method, Stateful):
             vars(method).update({"prob": 1.0} if hasattr(method, "prob") else {})  # which learns at its own pace
         with torch.no_grad():
             if cls not in (ERM, CoMixup) and (

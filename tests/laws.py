@@ -19,6 +19,7 @@ from multimix.ops import CrossEntropy
 from multimix.protocols import Losses
 
 NEVER_PLAIN = {"automix", "adamixup", "stylemix", "stylecutmix", "co-mixup", "supermix", "guidedmixup", "smoothmix"}
+NEVER_PLAIN |= {"smmix"}
 """Methods whose loss has more in it than the mixed examples, or which always mix: none of them is plain training."""
 
 

@@ -33,6 +33,8 @@ MAKES = {
     "stylecutmix-scaled": lambda: methods.StyleCutMix(prob=1.0, learning_rate=0.0, size=8),
     "alignmix": lambda: methods.AlignMix(prob=1.0),
     "automix": lambda: methods.AutoMix(width=4),
+    "transmix": methods.TransMix,
+    "smmix": methods.SMMix,
     "supermix": lambda: methods.SuperMix(side=3, iterations=4),
     "adamixup": methods.AdaMixUp,
     "manifold": methods.ManifoldMixup,

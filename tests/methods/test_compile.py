@@ -18,7 +18,7 @@ NEW = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 
 CASES = {
     **{cls.name: cls(**cases.settings_of(cls) | {"stages": (1,)} if cls.name == "manifold-mixup" else
-       cases.settings_of(cls)) for cls in METHODS},
+       cases.settings_of(cls)) for cls in METHODS if not hasattr(cls, "needs_attention")},
     "distilled": SelfDistilled(DenseMultiMix(cases.TUPLES)),
     "alternate": Alternate((CutMix(), Mixup()), (1.0, 0.0)),
     "chain": Chain(CutMix(), Mixup()),

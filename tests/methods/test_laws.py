@@ -215,6 +215,7 @@ EXTRA = {
     "automix": lambda terms: 1.5 * terms["distance"] - 0.3 * terms["entropy"],
     "co-mixup": lambda terms: terms["clean"],
     "puzzlemix": lambda terms: 0.5 * terms["clean"],
+    "smmix": lambda terms: terms["fine"] + terms["consistency"],
 }
 """What is in a method's loss besides the labels and the teacher."""
 every = pytest.mark.parametrize("name", MAKES)
@@ -330,7 +331,7 @@ def test_other_precisions_give_the_same_images(name, dtype):
     torch.testing.assert_close(shares, rows)
 
 
-SEEN_BY_MODULES = ("puzzlemix", "co-mixup", "automix", "stylecutmix", "guidedmixup-gradient")
+SEEN_BY_MODULES = ("puzzlemix", "co-mixup", "automix", "stylecutmix", "guidedmixup-gradient", "transmix", "smmix")
 
 
 @mixers

@@ -62,11 +62,13 @@ DEFAULTS = {
     methods.ResizeMix: ((0.1, 0.8), "nearest"),
     methods.AugMix: (3.0, 3, None, 1.0, 12.0, None, None),
     methods.SaliencyMix: (1.0, 1.0, None),
+    methods.SMMix: ((0.25, 0.75), 1.0, 1.0),
     methods.SmoothMix: ((0.25, 0.5),),
     methods.SnapMix: (5.0, 1.0, True),
     methods.StyleMix: (0.2, 0.7, 0.5, None, None, None, 0.005, 50),
     methods.StyleCutMix: (0.5, 0.7, 1.0, None, None, None, 0.005, 50, 0.8, "beta", 3.0),
     methods.SuperMix: (None, 2, 3.0, 8, 25.0, 1.0, 50, 0.3),
+    methods.TransMix: (1.0, 0.5, 1.0, "batch"),
     methods.ZetaMixup: (2.8,),
 }
 """Those of the papers and their code, in the order of the fields."""

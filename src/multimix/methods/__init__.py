@@ -21,6 +21,7 @@ from multimix.methods.regmixup import RegMixup
 from multimix.methods.snapmix import AttentiveMix, SnapMix
 from multimix.methods.stylemix import StyleCutMix, StyleMix
 from multimix.methods.supermix import SuperMix
+from multimix.methods.transmix import SMMix, TransMix
 from multimix.methods.transport import AlignMix, OptTransMix
 from multimix.methods.warping import KernelWarpingMixup, MixupIO
 
@@ -56,6 +57,8 @@ AnyMethod = (
     | AugMix
     | SnapMix
     | AttentiveMix
+    | TransMix
+    | SMMix
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -91,12 +94,14 @@ __all__ = [
     "Ramp",
     "RegMixup",
     "ResizeMix",
+    "SMMix",
     "SaliencyMix",
     "SmoothMix",
     "SnapMix",
     "StyleCutMix",
     "StyleMix",
     "SuperMix",
+    "TransMix",
     "Until",
     "ZetaMixup",
 ]

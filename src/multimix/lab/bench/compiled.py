@@ -20,8 +20,12 @@ _WARM_UP = 12
 
 
 def compile_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
-    """Return one comparison a method, and the two forms of MultiMix distilled: forward and backward pass, no data."""
-    methods: list[Method] = [*(cls() for cls in METHODS), SelfDistilled(MultiMix()), SelfDistilled(DenseMultiMix())]
+    """Return one comparison a method, and the two forms of MultiMix distilled: forward and backward pass, no data.
+
+    Methods that need a vision transformer are left out.
+    """
+    plain = [cls() for cls in METHODS if not getattr(cls, "needs_attention", False)]
+    methods: list[Method] = [*plain, SelfDistilled(MultiMix()), SelfDistilled(DenseMultiMix())]
     return [partial(_comparison, method, device) for method in methods]
 
 

@@ -21,7 +21,8 @@ from multimix.lab.runs.folder import keep_code
 from multimix.lab.train import TrainConfig, to_json
 from multimix.lab.train.folder import RunFolder
 from multimix.lab.train.launch import LAUNCHERS, Launch, fitting_jobs, run_all
-from multimix.names import METHOD_NAMES
+from multimix.names import METHOD_NAMES, method_named
+from multimix.protocols import declares
 
 _JOBS_ON_SLURM = 16
 """Tasks of an array at the same time where the command line does not say."""
@@ -35,7 +36,8 @@ OPTIONS: Options = {
     "--methods": {
         "nargs": "+",
         "metavar": "NAME",
-        "help": "see multimix list, or all; until-NAME, ramp-NAME as in multimix train --help; or FILE.py[:CLASS]",
+        "help": "see multimix list, or all (but those that need a vision transformer);"
+        " until-NAME, ramp-NAME as in multimix train --help; or FILE.py[:CLASS]",
     },
     "--arms": {"nargs": "+", "metavar": "NAME", "help": "arms of a study (default: all of them)"},
     "--seeds": {"type": at_least(1), "help": "runs a method, with seeds 0, 1, ... (default: 3, or the study's)"},
@@ -115,7 +117,9 @@ def _of_recipe(name: str, methods: list[str] | None, rest: list[str], *, say: Sa
         if not is_own(name):
             recipe_named(name)  # who forgot the options of a recipe hears of that, who mistook its name of its name
         raise ValueError("the following arguments are required: --methods; see multimix compare --help")
-    names = dict.fromkeys(METHOD_NAMES if methods == ["all"] else methods)
+    if methods == ["all"]:
+        methods = [name for name in METHOD_NAMES if not declares(method_named(name), "needs_attention")]
+    names = dict.fromkeys(methods)
     prog = f"multimix compare {name}"
     first, *others = names
     plans = [configured(name, first, rest, prog=prog, say=say)]
