@@ -15,7 +15,19 @@ from torch import Tensor, nn
 
 import toy
 from multimix.distill import SelfDistilled
-from multimix.methods import ERM, METHODS, Alternate, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Ramp, Until
+from multimix.methods import (
+    ERM,
+    METHODS,
+    Alternate,
+    CutMix,
+    DenseMultiMix,
+    ManifoldMixup,
+    Mixup,
+    MultiMix,
+    Ramp,
+    RecursiveMix,
+    Until,
+)
 from multimix.protocols import Losses, Method
 
 TUPLES = 35
@@ -57,7 +69,12 @@ def distilled(cls: type, teacher: str) -> SelfDistilled:
 
 def _cases() -> list[Case]:
     single = [
-        Case(cls.name, lambda cls=cls: cls(**settings_of(cls)), cls is not ERM, not getattr(cls, "needs_images", False))
+        Case(
+            cls.name,
+            lambda cls=cls: cls(**settings_of(cls)),
+            cls not in (ERM, RecursiveMix),  # which begins with a plain step
+            not getattr(cls, "needs_images", False),
+        )
         for cls in METHODS
     ]
     taught = [

@@ -308,6 +308,8 @@ def applies(law: Callable[[Case, torch.device], None], case: Case) -> bool:
         return case.vectors
     if law is another_state_gives_another_loss and case.name in ("co-mixup", "guidedmixup"):
         return False  # for the first each output is a whole image, as the toy network looks at all pixels alike
+    if law is copies_are_as_good and case.name == "recursivemix":
+        return False  # each step changes what the next one pastes, of which a new one knows nothing
     if law is without_mixing_it_is_plain_training:
         return case.name not in NEVER_PLAIN
     return not (case.balanced and law is an_affine_head_may_be_unknown)

@@ -118,6 +118,8 @@ RANGES: dict[str, Range] = {
     "Ramp.prob": Range(st.tuples(share, share), ((0.5,), (0.5, 1.1), (nan, 0.5), 0.5, "x")),
     "Ramp.shape": CHOICE,
     "Ramp.strength": Range(st.none(), (("alpha", 0.1), ("beta", 0.1, 1.0), (0.1, 0.2, 0.3), "alpha", 0.5)),
+    "RecursiveMix.consistency": FINITE,
+    "RecursiveMix.max_area": SHARE_ABOVE_0,
     "SelfDistilled.gamma": SHARE,
     "SelfDistilled.warmup": Range(st.booleans(), ("x", 2)),
     "StyleCutMix.gamma": SHARE,

@@ -24,8 +24,8 @@ CASES = {
     "chain": Chain(CutMix(), Mixup()),
     "decoupled-cutmix": SelfDistilled(DecoupledMixup(CutMix())),
 }  # fmt: skip
-GRAPHS = {"chain": 2, "multimix": 3, "dense-multimix": 3, "distilled": 3, "alignmix": 7}
-"""Graphs of a step with a generator where that is not one; alignmix has two ways, with some each."""
+GRAPHS = {"recursivemix": 3, "chain": 2, "multimix": 3, "dense-multimix": 3, "distilled": 3, "alignmix": 7}
+"""Graphs of a step with a generator where that is not one; alignmix and recursivemix have two ways, with some each."""
 LEFT = (
     "resizemix",
     "fmix",

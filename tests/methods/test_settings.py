@@ -59,6 +59,7 @@ DEFAULTS = {
     methods.OptTransMix: (1.0, 0.004, 50),
     methods.PuzzleMix: (1.0, 3, 1.2, 0.5, 0.2, (2, 4, 8, 16), 4, True, 0.8, 4, 0.0, 10.0, 0.0),
     methods.RegMixup: (20.0, "batch", 1.0),
+    methods.RecursiveMix: (0.5, 0.1),
     methods.ResizeMix: ((0.1, 0.8), "nearest"),
     methods.AugMix: (3.0, 3, None, 1.0, 12.0, None, None),
     methods.SaliencyMix: (1.0, 1.0, None),

@@ -17,6 +17,7 @@ from multimix.methods.mixup import ERM, ManifoldMixup, Mixup, ZetaMixup
 from multimix.methods.mixuppath import MixupPath
 from multimix.methods.multimix import DenseMultiMix, MultiMix
 from multimix.methods.puzzlemix import PuzzleMix
+from multimix.methods.recursivemix import RecursiveMix
 from multimix.methods.regmixup import RegMixup
 from multimix.methods.snapmix import AttentiveMix, SnapMix
 from multimix.methods.stylemix import StyleCutMix, StyleMix
@@ -59,6 +60,7 @@ AnyMethod = (
     | AttentiveMix
     | TransMix
     | SMMix
+    | RecursiveMix
 )
 """The one list: command line, documentation, laws and benchmarks take the methods from here."""
 
@@ -92,6 +94,7 @@ __all__ = [
     "OptTransMix",
     "PuzzleMix",
     "Ramp",
+    "RecursiveMix",
     "RegMixup",
     "ResizeMix",
     "SMMix",

@@ -30,7 +30,7 @@ WHOLE_BATCH: list[Any] = [
     *(MultiMix(tuples=SIZE), MultiMix(tuples=SIZE, alpha=(0.5, 2.0), tuple_length=4)),
     *(DenseMultiMix(tuples=SIZE), DenseMultiMix(tuples=SIZE, shared=True, query="cam", activation="softmax")),
 ]
-PARTS = [StyleMix(prob=1.0), methods.StyleCutMix(), methods.CoMixup(), methods.MixupPath()]
+PARTS = [methods.RecursiveMix(), StyleMix(prob=1.0), methods.StyleCutMix(), methods.CoMixup(), methods.MixupPath()]
 OWN_NETWORKS = [AutoMix(), methods.AdaMixUp()]
 SETTLED = {ERM, methods.AugMix, *map(type, [*WHOLE_BATCH, *PARTS, *OWN_NETWORKS])}
 WHOLE_BATCH += [cls() for cls in METHODS if cls not in SETTLED]  # as a new method is tried, unless it stands above

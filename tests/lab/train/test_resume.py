@@ -15,7 +15,7 @@ from torch import Tensor
 from multimix.distill import SelfDistilled
 from multimix.lab.runs.folder import Metrics
 from multimix.lab.train import AdamW, Cosine, resume, train
-from multimix.methods import ERM, Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Ramp, Until
+from multimix.methods import ERM, Alternate, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, Ramp, RecursiveMix, Until
 from multimix.protocols import Losses, Network
 from train.tiny import BATCHES, Stopped, files, steady, stopped_after, tiny, weights
 
@@ -30,10 +30,16 @@ CONFIGS = {
         precision="bf16-mixed",
         checkpoint_steps=3,
     ),
+    "recursive": tiny(method=RecursiveMix(), strides=(1, 1, 1, 2), checkpoint_steps=1),
     "until": tiny(method=Until(MultiMix(tuples=20), 0.3)),
     "ramp": tiny(method=Ramp(Mixup(), (0.2, 1.0), ("alpha", 0.1, 2.0), "cosine")),
 }
-AFTER = {"erm": (0, 3, BATCHES), "distilled": (3, BATCHES, 2 * BATCHES - 1), "combined": (3, 2 * BATCHES - 1)}
+AFTER = {
+    "erm": (0, 3, BATCHES),
+    "distilled": (3, BATCHES, 2 * BATCHES - 1),
+    "combined": (3, 2 * BATCHES - 1),
+    "recursive": (3, BATCHES),
+}
 """Mini-batches before the interruption: none, amid an epoch, at its end, all but the last."""
 
 _whole: dict[str, Path] = {}
