@@ -148,6 +148,10 @@ def test_labels_that_would_have_to_move_are_refused():
     for wrong in (torch.zeros(7, 6, 6, dtype=torch.long), torch.rand(7, 5, 6, 6)):
         with pytest.raises(ValueError, match=r"^targets must be one row an example for AugMix"):
             AugMix(consistency=0.0).mix(inputs, wrong, num_classes=5)
+    dense = toy.images()
+    dense.pool = lambda features: features
+    with pytest.raises(ValueError, match=r"^network must have one output an example, \(b, k\), for AugMix, got \(21,"):
+        AugMix()(dense, inputs, targets)
     network.objective = BinaryCrossEntropy()
     labels = toy.one_hot(targets)
     with pytest.raises(ValueError, match=r"^objective must be CrossEntropy for AugMix, .*consistency=0"):

@@ -166,7 +166,10 @@ class AugMix(Checked, MixesInputs):
                 "objective must be CrossEntropy for AugMix, whose consistency is a divergence of classes, got"
                 f" {objective!r}; AugMix(consistency=0) goes with any"
             )
-        logits = step.network(outside(self._views, step)).unflatten(0, (3, -1))
+        outputs = step.network(outside(self._views, step))
+        if outputs.ndim != 2:
+            raise ValueError(f"network must have one output an example, (b, k), for AugMix, got {tuple(outputs.shape)}")
+        logits = outputs.unflatten(0, (3, -1))
         losses = self.compare(step, Mixing(), logits[0])
         divergence = jensen_shannon(logits)
         return Losses(
