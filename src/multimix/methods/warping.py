@@ -97,9 +97,11 @@ class KernelWarpingMixup(Checked, MixesInputs):
         tau = self.concentrations(self._compared(network, inputs), partners)
         return PairMixing(partners, beta(len(inputs), tau, generator=generator, device=inputs.device))
 
+    @torch.no_grad()
     def concentrations(self, compared: Tensor, partners: Tensor) -> Tensor:
         """Return tau of every pair, (b,), by the squared distances of what is compared, (b, ...)."""
-        distance = (compared - compared[partners]).flatten(1).square().sum(1)
+        apart = compared.index_select(0, partners).sub_(compared).flatten(1)
+        distance = torch.linalg.vector_norm(apart, dim=1).square()
         relative = distance / distance.mean().clamp_min(torch.finfo(distance.dtype).tiny)
         return (self.tau_max * torch.exp((1 - relative) / (2 * self.tau_std**2))).clamp(*_CONCENTRATIONS)
 
