@@ -29,7 +29,7 @@ class Path(Mixing):
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the mixed class probabilities, or other values, (n * b, ...)."""
         lams = self.lams.to(targets.device, targets.dtype)
-        return torch.cat([mix_pairs(targets, self.partners, lam) for lam in lams])
+        return torch.cat([mix_pairs(targets, self.partners, lam.squeeze()) for lam in lams])
 
 
 @dataclass(frozen=True)
