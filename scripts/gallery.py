@@ -30,6 +30,7 @@ SETTINGS = {
     "cutmix": {"prob": 1.0},
     "saliencymix": {"prob": 1.0},
     "puzzlemix": {"alpha": 8.0},
+    "mixup-io": {"alpha": 8.0},
 }
 """Lambdas near a half show more; what does nothing on half of the steps shows nothing there."""
 
