@@ -31,6 +31,7 @@ SETTINGS = {
     "saliencymix": {"prob": 1.0},
     "puzzlemix": {"alpha": 8.0},
     "mixup-io": {"alpha": 8.0},
+    "kernel-warping-mixup": {"tau_max": 8.0, "tau_std": 1.0},
 }
 """Lambdas near a half show more; what does nothing on half of the steps shows nothing there."""
 
