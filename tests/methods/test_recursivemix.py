@@ -219,6 +219,32 @@ def test_methods_around_it_let_it_remember(around):
     assert 0 < moved < 1
 
 
+@pytest.mark.parametrize("case", ["bfloat16", "float32", "autocast", "channels last", "one image"])
+def test_the_second_term_is_the_same_in_any_precision_and_layout(case):
+    dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32, "autocast": torch.float32}.get(case, torch.float64)
+    terms = []
+    for given, autocast in ((torch.float64, False), (dtype, case == "autocast")):
+        network, method = network_of().to(given), RecursiveMix()
+        for seed in range(2):
+            inputs, targets = toy.batch(1 if case == "one image" else 5, 3, 12, 20, seed=seed, dtype=given)
+            if given is dtype and case == "channels last":
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                losses = cases.run(method, network, inputs, targets, 3)
+        terms.append(losses.terms["consistency"])
+    assert terms[0] > 0
+    half = case in ("bfloat16", "autocast")
+    torch.testing.assert_close(*terms, rtol=1e-2 if half else 1e-5, atol=0, check_dtype=False)
+
+
+def test_a_network_without_a_map_has_no_second_term():
+    network, method = adapt(toy.HandWritten(5)), RecursiveMix()
+    for seed in range(2):
+        losses = cases.run(method, network, *toy.batch(4, 3, 12, 20, seed=seed), seed)
+    assert torch.equal(losses.total.detach(), losses.terms["labels"])
+    assert method.history.outputs is not None
+
+
 WEIGHTED = SampleWeighted(SquaredError())
 OBJECTIVES = {
     "values": (SquaredError(), lambda y: y.double().unsqueeze(1) - torch.arange(5.0).double()),
