@@ -55,7 +55,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("accumulate", "anchor", "autoattack_batch_size", "autoattack_examples", "batch_size"), COUNT),
     **dict.fromkeys(("bins", "channels", "checkpoint_steps", "coarsest", "curve_examples", "devices", "epochs"), COUNT),
     **dict.fromkeys(("examples", "finest", "grid", "hidden", "image_size", "iterations", "knn_neighbours"), COUNT),
-    **dict.fromkeys(("mixing_batches", "neighbours", "nodes", "ood_examples", "part", "patch"), COUNT),
+    **dict.fromkeys(("mixing_batches", "neighbours", "nodes", "ood_examples", "part", "patch", "patches"), COUNT),
     **dict.fromkeys(("picture_examples", "positions", "proposals", "restarts", "sampled", "side", "size"), COUNT),
     **dict.fromkeys(("steps", "train_examples", "train_size", "transport_size", "tuple_length", "tuples"), COUNT),
     **dict.fromkeys(("depth", "lambdas", "validate_every", "validation_examples", "width"), COUNT),

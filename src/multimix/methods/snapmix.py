@@ -1,7 +1,7 @@
 """What mixes by where a network looks: SnapMix by its class activation maps, AttentiveMix by its features."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -10,9 +10,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate
 
 from multimix._declared import Checked, Count, Fraction, Positive
-from multimix._modules import copied, evaluating, outside
+from multimix._modules import copied, evaluating
 from multimix.methods._images import uniform
-from multimix.methods._predict import MixesInputs, Mixing, PairMixing, Step, wanted_of
+from multimix.methods._predict import Mixed, MixesInputs, Mixing, PairMixing, Step, wanted_of
 from multimix.methods.puzzlemix import pool_saliency
 from multimix.methods.supermix import precision_of
 from multimix.ops import Box, accurate, beta, draw_box, draw_partners, no_autocast, objective_of, paste_where
@@ -31,6 +31,16 @@ class Proportional(PairMixing):
         self.counts = own + other
         lam = torch.where(self.counts > 0, own / self.counts, otherwise)
         super().__init__(partners, lam, **given)
+
+
+class _Counted(Mixed):
+    """A mixing of inputs that took place already, with what its examples count."""
+
+    def __init__(self, mixing: Mixing, inputs: Tensor) -> None:
+        super().__init__(mixing)
+        self.counts = (
+            mixing.counts if isinstance(mixing, Proportional) else torch.ones(len(inputs), device=inputs.device)
+        )
 
 
 @dataclass(frozen=True)
@@ -69,14 +79,19 @@ class SnapMix(MixesInputs, Checked):
     weighted: bool = True
     """Whether an example counts by the sum of its two weights; if not, all count alike."""
 
-    def losses(self, step: Step) -> Losses:
-        """Return the losses of the mixed mini-batch, each term a mean over what the examples count."""
-        mixing = outside(self.draw, *step[:4])
-        return self.compare(step, mixing, mixing.predict(step.network, step.inputs))
+    def mix_ahead(self, step: Step) -> tuple[Step, Mixing]:
+        """Return a step whose inputs are mixed, a teacher's too, and the mixing of its targets with their weights."""
+        mixing, teacher = self.draw(*step[:4]), step.teacher
+        if teacher is not None:
+            teacher = replace(teacher, inputs=mixing.mix(teacher.inputs))
+        return step._replace(inputs=mixing.mix(step.inputs), teacher=teacher), _Counted(mixing, step.inputs)
 
     def compare(self, step: Step, mixing: Mixing, logits: Tensor, grid: tuple[int, ...] | None = None) -> Losses:
-        """Return the losses of logits against mixed targets and a teacher's predictions, weighed alike."""
-        if not (self.weighted and isinstance(mixing, Proportional)):
+        """Return the losses of logits against mixed targets and a teacher's predictions, weighed alike.
+
+        Each term is a mean over what the examples count; the total is in the scale of the paper's loss.
+        """
+        if not (self.weighted and isinstance(mixing, (Proportional, _Counted))):
             return super().compare(step, mixing, logits, grid)
         wanted, taught = wanted_of(step.network, step.targets, logits), None
         if step.teacher is not None:

@@ -26,7 +26,7 @@ WHOLE_BATCH: list[Any] = [
     *(Mixup(), Mixup(mode="elem"), CutMix(), methods.ResizeMix(), methods.FMix(), methods.ZetaMixup()),
     *(methods.ManifoldMixup(), methods.ManifoldMixup(stages=(2,)), LastStage()),
     *(methods.AlignMix(prob=1.0), methods.AlignMix(prob=0.0), methods.SaliencyMix(), methods.PuzzleMix()),
-    *(methods.OptTransMix(), methods.SuperMix(iterations=3)),
+    *(methods.OptTransMix(), methods.SuperMix(iterations=3), methods.SnapMix(weighted=False)),
     *(MultiMix(tuples=SIZE), MultiMix(tuples=SIZE, alpha=(0.5, 2.0), tuple_length=4)),
     *(DenseMultiMix(tuples=SIZE), DenseMultiMix(tuples=SIZE, shared=True, query="cam", activation="softmax")),
 ]
