@@ -41,13 +41,13 @@ class Watch(TorchFunctionMode):
         query, key, mask = (self._fused.get(name) for name in ("query", "key", "attn_mask"))
         if query.ndim != 4 or query.shape[1] != key.shape[1] or self._fused.get("is_causal"):
             return None
+        scale = self._fused.get("scale") or query.shape[-1] ** -0.5
+        with no_autocast(key.device.type):
+            scores = accurate(query[:, :, queries]) * scale @ accurate(key).transpose(-2, -1)
         if mask is not None:
             mask = mask.expand(*mask.shape[:-2], query.shape[-2], key.shape[-2])[..., queries, :]
-        asked, key = (accurate(x.detach()) for x in (query[:, :, queries], key))
-        mask = mask.to(asked.dtype) if mask is not None and mask.is_floating_point() else mask
-        each = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device).expand(*key.shape[:2], -1, -1)
-        with no_autocast(key.device.type):  # of values that are unit vectors, attention returns its own weights
-            return F.scaled_dot_product_attention(asked, key, each, mask, scale=self._fused.get("scale"))
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(-1)
 
 
 @contextmanager

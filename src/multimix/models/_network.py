@@ -187,8 +187,7 @@ class AdaptedNetwork(StagedNetwork):
             require_part(self, "attention")
         if not torch.compiler.is_compiling():
             self.run_check(images)  # whose passes are not to be watched
-        whole = len(self.stages) == 1 or self._is_compiled()
-        with watching(None if whole else self.get_submodule(self._stage_names[-1])) as watch:
+        with watching(self._last_stage()) as watch:
             output = self.embed(images)
         if by == "class" and self._reads_class_token is None:
             self._reads_class_token = self._pools_first(output)
@@ -205,10 +204,16 @@ class AdaptedNetwork(StagedNetwork):
         asked = rows if rows.shape[2] == 1 else rows[:, :, front:]
         return output, asked[..., front:].mean((1, 2)).unflatten(1, grid)
 
-    def _is_compiled(self) -> bool:
-        """Whether a part of it is compiled, inside which a hook would be, too."""
-        parts = any(getattr(m, "_compiled_call_impl", None) or hasattr(m, "_orig_mod") for m in self.modules())
-        return parts or hasattr(self.embed, "_torchdynamo_orig_callable")
+    def _last_stage(self) -> nn.Module | None:
+        """Return the module of the last stage; None if there is none, or something around it is compiled."""
+        if len(self.stages) == 1 or hasattr(self.embed, "_torchdynamo_orig_callable"):
+            return None
+        module: nn.Module = self
+        for name in self._stage_names[-1].split("."):
+            if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+                return None
+            module = getattr(module, name)
+        return module
 
     @torch.no_grad()
     def _pools_first(self, output: EncoderOutput) -> bool:
