@@ -11,6 +11,7 @@ from multimix.ops._images import *
 from multimix.ops._loss import *
 from multimix.ops._objectives import *
 from multimix.ops._options import *
+from multimix.ops._pairs import *
 from multimix.ops._samples import *
 from multimix.ops._simplex import *
 from multimix.ops._transport import *
