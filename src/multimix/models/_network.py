@@ -198,8 +198,8 @@ class AdaptedNetwork(StagedNetwork):
         grid = grid_of(r - front, *images.shape[-2:])
         if rows is None or grid is None or (len(rows), rows.shape[-1]) != (b, r) or rows.shape[2] not in (1, r):
             raise ValueError(
-                f"network: {type(self.model).__name__} ends in no attention over all of its {r} positions, which are"
-                f" {front} tokens and the patches of an image of {tuple(images.shape[-2:])}, row by row"
+                f"network: {type(self.model).__name__} ends in no attention over all of its {r} positions, {front} in"
+                f" front of the patches of an image of {tuple(images.shape[-2:])}, row by row"
             )
         asked = rows if rows.shape[2] == 1 else rows[:, :, front:]
         return output, asked[..., front:].mean((1, 2)).unflatten(1, grid)
