@@ -7,9 +7,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
-from multimix.ops import CrossEntropy, Objective, accurate
+from multimix.ops import CrossEntropy, Objective, accurate, no_autocast, widest
 from multimix.ops._checks import check_shape
 
 Objects = Sequence[Mapping[str, Any]]
@@ -108,8 +107,9 @@ def paste_maps(maps: Tensor, placement: Placement) -> Tensor:
     """Return maps (b, *, h, w) of any type, each value taken from where the pixel of the image is taken from."""
     partners, pixels, pasted = placement.to(maps.device)[:3]
     pixels, pasted = (each.reshape(len(maps), *[1] * (maps.ndim - 3), *each.shape[1:]) for each in (pixels, pasted))
-    theirs = maps.index_select(0, partners).flatten(-2)
-    theirs = theirs.gather(-1, pixels.expand_as(maps).flatten(-2)).view_as(maps)
+    theirs = maps.index_select(0, partners)
+    if placement.corners is not None:  # else they stay where they are
+        theirs = theirs.flatten(-2).gather(-1, pixels.expand_as(maps).flatten(-2)).view_as(maps)
     return torch.where(pasted, theirs, maps)
 
 
@@ -206,23 +206,25 @@ def _around(
 ) -> tuple[Float[Tensor, "q 4"], Float[Tensor, " q"]]:
     """Return the smallest boxes around what is visible in each box, and the area of that; each of ``which`` image."""
     left, top, right, bottom = boxes.unbind(1)
-    across, down = _lengths(visible, which, left, right), _lengths(visible.mT, which, top, bottom)
     beside, above = _overlaps(left, right, visible.shape[2]), _overlaps(top, bottom, visible.shape[1])
-    area = (across * above).sum(1)
-    (top, bottom), (left, right) = _ends(across * above, top, bottom), _ends(down * beside, left, right)
-    return torch.stack([left, top, right, bottom], 1), area
+    exact = visible.to(widest(boxes.device))
+    across, down = _lengths(exact, which, beside) * above, _lengths(exact.mT, which, above) * beside
+    (top, bottom), (left, right) = _ends(across, top, bottom), _ends(down, left, right)
+    return torch.stack([left, top, right, bottom], 1), across.sum(1).to(boxes.dtype)
 
 
-def _lengths(visible: Tensor, which: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Return how much is visible between two places in each row (q, h), the pixels at both ends in part."""
-    sums, width = pad(visible.cumsum(2, dtype=start.dtype), (1, 0)), visible.shape[2]
+def _lengths(visible: Tensor, which: Tensor, overlaps: Tensor) -> Tensor:
+    """Return how much is visible in each row (q, h) of the columns that overlap (q, w), ``which`` in ascending order.
 
-    def before(place: Tensor) -> Tensor:
-        place = place.clamp(0, width)
-        pixel = place.long().clamp(max=width - 1)
-        return torch.lerp(sums[which, :, pixel], sums[which, :, pixel + 1], (place - pixel).unsqueeze(1))
-
-    return before(end) - before(start)
+    One product a map, for all of its boxes: a sum of what is not negative is exactly 0 where nothing is visible.
+    """
+    counts = which.bincount(minlength=len(visible))
+    most = int(counts.max()) if len(which) else 0
+    slots = which, torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[which]
+    weights = visible.new_zeros(len(visible), most, overlaps.shape[1])
+    weights[slots] = overlaps.to(visible.dtype)
+    with no_autocast(visible.device.type):
+        return (weights @ visible.mT)[slots]
 
 
 def _overlaps(start: Tensor, end: Tensor, size: int) -> Tensor:
