@@ -22,7 +22,7 @@ from multimix.methods import (
     SaliencyMix,
     ZetaMixup,
 )
-from multimix.names import dense_multimix_paper, multimix_balanced, multimix_paper, multimix_recommended
+from multimix.names import dense_multimix_paper, multimix_balanced, multimix_paper
 from multimix.protocols import Method
 
 Candidates = dict[str, tuple[Method, ...]]
@@ -41,7 +41,10 @@ RIVALS: Candidates = {
 """What the paper compares itself with, and the two that people alternate; two candidates each."""
 
 PUBLISHED: Candidates = {
-    "multimix-paper": (multimix_paper(), Alternate((MultiMix(alpha=(0.5, 2.0)), Mixup(alpha=1.0)), (0.5, 0.5))),
+    "multimix-paper": (
+        multimix_paper(),
+        Alternate((MultiMix(alpha=(0.5, 2.0), balanced=False), Mixup(alpha=1.0)), (0.5, 0.5)),
+    ),
     "dense-multimix-paper": (
         dense_multimix_paper(),
         Alternate((DenseMultiMix(alpha=(0.5, 2.0)), Mixup(alpha=1.0)), (0.5, 0.5)),
@@ -50,13 +53,14 @@ PUBLISHED: Candidates = {
 """The published forms, with the published and the usual concentration of their input mixup."""
 
 _BALANCED = multimix_balanced()
-_RECOMMENDED = multimix_recommended()
+RECOMMENDED = MultiMix(alpha=(0.5, 2.0), tuples=4000, balanced=True, clean=0.5, confidence=0.9)
+"""What was recommended until the studies of defaults."""
 _DENSE = DenseMultiMix(alpha=(0.5, 2.0), balanced=True)
 
 OURS: Candidates = {
-    "multimix": (MultiMix(), MultiMix(effective=1.5, clean=0.5)),
+    "multimix": (MultiMix(balanced=False), MultiMix(effective=1.5, clean=0.5, balanced=False)),
     "multimix-balanced": (_BALANCED, replace(_BALANCED, confidence=0.99)),
-    "multimix-recommended": (_RECOMMENDED, replace(_RECOMMENDED, clean=0.25)),
+    "multimix-recommended": (RECOMMENDED, replace(RECOMMENDED, clean=0.25)),
     "dense-multimix": (DenseMultiMix(), DenseMultiMix(effective=1.5, clean=0.5)),
     "dense-multimix-balanced": (_DENSE, replace(_DENSE, confidence=0.99)),
 }
@@ -91,12 +95,12 @@ def cifar10_small_settings() -> Study:
 
 def cifar10_small_forms() -> Study:
     """Which form of ours does validation prefer on a tenth of CIFAR-10, at the weight decay that the rivals prefer?"""
-    few = MultiMix(effective=1.5, clean=0.5)
+    few = MultiMix(effective=1.5, clean=0.5, balanced=False)
     forms: tuple[Method, ...] = (
-        MultiMix(),
+        MultiMix(balanced=False),
         few,
         replace(_BALANCED, clean=0.5),
-        _RECOMMENDED,
+        RECOMMENDED,
         DenseMultiMix(effective=1.5, clean=0.5),
         Chain(Mixup(alpha=0.2), few),
     )

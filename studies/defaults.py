@@ -9,11 +9,11 @@ balanced tuples of 2 to serve both, before any of their own runs.
 
 from dataclasses import replace
 
+from comparison import RECOMMENDED
 from few_cifar10 import few_cifar10
 from multimix.lab.recipes import Study, arms, cifar10_small, digits, digits_few
 from multimix.lab.train import TrainConfig
 from multimix.methods import ERM, MultiMix
-from multimix.names import multimix_recommended
 from multimix.protocols import Method
 
 
@@ -30,7 +30,7 @@ def defaults_short() -> Study:
 def defaults_photos_few() -> Study:
     """On 1,000 images of CIFAR-10 that are fitted to the end, are balanced tuples of 2 as good as unbalanced ones?"""
     base = few_cifar10().arms["erm"][0]
-    forms: dict[str, Method] = {"erm": ERM(), "multimix": MultiMix(), "balanced": MultiMix(balanced=True)}
+    forms: dict[str, Method] = {"erm": ERM(), "multimix": MultiMix(balanced=False), "balanced": MultiMix(balanced=True)}
     question = defaults_photos_few.__doc__ or ""
     return Study(name="defaults-photos-few", question=question, arms=arms(base, forms), seeds=8)
 
@@ -39,7 +39,7 @@ def defaults_photos_short() -> Study:
     """On a tenth of CIFAR-10 for 25 epochs, at four times the usual weight decay: below plain training or not?"""
     base = cifar10_small()
     base = replace(base, optimizer=replace(base.optimizer, weight_decay=4 * base.optimizer.weight_decay))
-    forms: dict[str, Method] = {"erm": ERM(), "multimix": MultiMix(), "balanced": MultiMix(balanced=True)}
+    forms: dict[str, Method] = {"erm": ERM(), "multimix": MultiMix(balanced=False), "balanced": MultiMix(balanced=True)}
     question = defaults_photos_short.__doc__ or ""
     return Study(name="defaults-photos-short", question=question, arms=arms(base, forms), seeds=6)
 
@@ -47,10 +47,10 @@ def defaults_photos_short() -> Study:
 def _study(name: str, question: str, base: TrainConfig) -> Study:
     forms: dict[str, Method] = {
         "erm": ERM(),
-        "multimix": MultiMix(),
-        "clean": MultiMix(clean=0.5),
+        "multimix": MultiMix(balanced=False),
+        "clean": MultiMix(clean=0.5, balanced=False),
         "balanced": MultiMix(balanced=True),
         "balanced-clean": MultiMix(balanced=True, clean=0.5),
-        "recommended": multimix_recommended(),
+        "recommended": RECOMMENDED,
     }
     return Study(name=name, question=question, arms=arms(base, forms), seeds=8)

@@ -42,7 +42,7 @@ class StageTuples:
     ) -> Losses:
         """Return the cross-entropy of the tuples."""
         b = len(inputs)
-        draw = MultiMix(tuples=self.times * b, effective=self.effective, tuple_length=self.tuple_length)
+        draw = MultiMix(tuples=self.times * b, effective=self.effective, tuple_length=self.tuple_length, balanced=False)
         weights = draw.draw_weights(b, like=inputs, generator=generator)
         stage = self.stages[int(torch.randint(len(self.stages), (), generator=generator))]
         with network.mixing_at(stage, lambda features: interpolate(weights, features)):
@@ -59,7 +59,7 @@ def inside_digits() -> Study:
     forms: dict[str, Method | Iterable[Method]] = {
         "erm": ERM(),
         "manifold-mixup": ManifoldMixup(alpha=0.2),
-        "multimix": MultiMix(),
+        "multimix": MultiMix(balanced=False),
         "last-stage": StageTuples(),
         "last-stage-4b": StageTuples(times=4),
         "any-stage": StageTuples(stages=(0, 1, 2, 3, 4)),
@@ -76,11 +76,11 @@ def teacher_digits() -> Study:
     forms: dict[str, Method | Iterable[Method]] = {
         "erm": ERM(),
         "mixup": Mixup(alpha=0.5),
-        "multimix": MultiMix(),
+        "multimix": MultiMix(balanced=False),
         "distilled-erm": SelfDistilled(ERM(), momentum=0.99),
         "distilled-mixup": SelfDistilled(Mixup(alpha=0.5), momentum=0.99),
         "distilled-mixup-0.8": SelfDistilled(Mixup(alpha=0.5), momentum=0.99, gamma=0.8),
-        "distilled-multimix": SelfDistilled(MultiMix(), momentum=0.99),
+        "distilled-multimix": SelfDistilled(MultiMix(balanced=False), momentum=0.99),
     }
     base = replace(digits_few(), epochs=300, validate_every=300, ema=0.99)
     return _study(teacher_digits, "teacher-digits", arms(base, forms))

@@ -28,10 +28,10 @@ def few_cifar10() -> Study:
         epochs=100,
         validate_every=100,
     )
-    few = MultiMix(effective=1.5, clean=0.5)
+    few = MultiMix(effective=1.5, clean=0.5, balanced=False)
     forms: dict[str, Method | Iterable[Method]] = {
         "erm": ERM(),
-        "multimix": MultiMix(),
+        "multimix": MultiMix(balanced=False),
         "mixup": Mixup(),
         "coin": Alternate((Mixup(), CutMix())),
         "coin+multimix": Alternate((Chain(Mixup(), few), Chain(CutMix(), few))),

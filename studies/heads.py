@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from comparison import RECOMMENDED
 from encoder import StageTuples
 from multimix.integrations.sklearn import MultiMixClassifier
 from multimix.lab.data import Images, load
@@ -29,7 +30,6 @@ from multimix.lab.evaluate.passes import embed
 from multimix.lab.report import Record
 from multimix.methods import ERM, ManifoldMixup, Mixup, MultiMix
 from multimix.models import PreActResNet
-from multimix.names import multimix_recommended
 from multimix.protocols import Losses, Method, Network
 from vectors import TABLES, learn, main, measured
 
@@ -68,8 +68,8 @@ def few(seeds: int) -> Iterator[Record]:
         "smoothing": Smoothed(),
         "mixup": Mixup(alpha=0.2),
         "manifold-mixup": ManifoldMixup(alpha=0.2),
-        "multimix": MultiMix(),
-        "multimix-recommended": multimix_recommended(),
+        "multimix": MultiMix(balanced=False),
+        "multimix-recommended": RECOMMENDED,
         **_MANY,
     }
     for data, loaded in TABLES.items():
@@ -95,7 +95,7 @@ def _heads(name: str, rows: np.ndarray, classes: np.ndarray, seeds: int) -> Iter
         "smoothing": Smoothed(),
         "mixup": Mixup(alpha=0.2),
         "mixup-1": Mixup(),
-        "multimix": MultiMix(),
+        "multimix": MultiMix(balanced=False),
         "tuples": StageTuples(stages=(0,)),
         **_MANY,
     }

@@ -12,11 +12,11 @@ from typing import cast
 
 import numpy as np
 
+from comparison import RECOMMENDED
 from multimix.lab.data import Images, load
 from multimix.lab.recipes import Study, arms, digits_few
 from multimix.lab.train import CrossEntropy
 from multimix.methods import ERM, Alternate, CutMix, Mixup, MultiMix
-from multimix.names import multimix_recommended
 from multimix.protocols import Method
 
 
@@ -61,8 +61,8 @@ def _study(name: str, question: str, data: str) -> Study:
         "erm": ERM(),
         "mixup": Mixup(alpha=1.0),
         "coin": Alternate((Mixup(alpha=1.0), CutMix())),
-        "multimix": MultiMix(),
-        "multimix-recommended": multimix_recommended(),
+        "multimix": MultiMix(balanced=False),
+        "multimix-recommended": RECOMMENDED,
     }
     chosen = arms(base, forms)
     smoothed = replace(chosen["erm"][0], label="smoothing", objective=CrossEntropy(label_smoothing=0.2))

@@ -12,10 +12,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from comparison import RECOMMENDED
 from multimix.lab.recipes import Study, arms, digits, digits_few
 from multimix.lab.train import SGD, CrossEntropy, TrainConfig
 from multimix.methods import ERM, Alternate, Chain, CutMix, DenseMultiMix, ManifoldMixup, Mixup, MultiMix, RegMixup
-from multimix.names import multimix_recommended
 from multimix.protocols import Losses, Method, Network
 
 
@@ -45,8 +45,7 @@ class Squared:
         return Losses((logits - self.height * F.one_hot(targets, logits.shape[1])).square().mean())
 
 
-_RECOMMENDED = multimix_recommended()
-_BALANCED = replace(_RECOMMENDED, confidence=None)
+_BALANCED = replace(RECOMMENDED, confidence=None)
 _DENSE = DenseMultiMix(alpha=(0.5, 2.0), balanced=True, clean=0.5)
 
 
@@ -77,7 +76,7 @@ def regmixup_digits() -> Study:
     """
     base = digits_few()
     half = replace(base, epochs=75, validate_every=75)
-    few = MultiMix(effective=2.0, clean=0.5)
+    few = MultiMix(effective=2.0, clean=0.5, balanced=False)
     equal: dict[str, Method] = {
         "regmixup-half": RegMixup(alpha=0.5),
         "regmixup-20-half": RegMixup(),
@@ -98,9 +97,9 @@ def turns_digits() -> Study:
     forms: dict[str, Method] = {
         "mixup": pair,
         "coin": Alternate((pair, CutMix())),
-        "multimix": MultiMix(),
-        "multimix-or-mixup": Alternate((MultiMix(), pair)),
-        "multimix-or-coin": Alternate((MultiMix(), pair, CutMix()), (0.5, 0.25, 0.25)),
+        "multimix": MultiMix(balanced=False),
+        "multimix-or-mixup": Alternate((MultiMix(balanced=False), pair)),
+        "multimix-or-coin": Alternate((MultiMix(balanced=False), pair, CutMix()), (0.5, 0.25, 0.25)),
         "erm-or-mixup": Alternate((ERM(), pair)),
     }
     return _study(turns_digits, "turns-digits", arms(digits_few(), forms), against="mixup")
@@ -113,9 +112,9 @@ def short_digits() -> Study:
     """
     forms: dict[str, Method] = {
         "erm": ERM(),
-        "multimix": MultiMix(),
-        "multimix-recommended": _RECOMMENDED,
-        "recommended-0.99": replace(_RECOMMENDED, confidence=0.99),
+        "multimix": MultiMix(balanced=False),
+        "multimix-recommended": RECOMMENDED,
+        "recommended-0.99": replace(RECOMMENDED, confidence=0.99),
         "balanced": _BALANCED,
         "mixup": Mixup(),
         "coin": _coin(1.0),
@@ -150,8 +149,11 @@ def _losses(base: TrainConfig) -> dict[str, tuple[TrainConfig, ...]]:
 def _forms() -> dict[str, Iterable[Method]]:
     """Return ours as a loss alone: few images a tuple, or the published concentration with its gradient balanced."""
     return {
-        "multimix": (MultiMix(), *(MultiMix(effective=e, clean=0.5) for e in (1.5, 2.0, 3.0))),
-        "recommended": (_RECOMMENDED, *(replace(_RECOMMENDED, confidence=c) for c in (0.95, 0.97, 0.99))),
+        "multimix": (
+            MultiMix(balanced=False),
+            *(MultiMix(effective=e, clean=0.5, balanced=False) for e in (1.5, 2.0, 3.0)),
+        ),
+        "recommended": (RECOMMENDED, *(replace(RECOMMENDED, confidence=c) for c in (0.95, 0.97, 0.99))),
         "balanced": (_BALANCED, *(replace(_BALANCED, clean=c) for c in (0.0, 0.25, 0.75))),
         "dense": (_DENSE, *(replace(_DENSE, confidence=c) for c in (0.9, 0.97, 0.99))),
     }
@@ -159,8 +161,8 @@ def _forms() -> dict[str, Iterable[Method]]:
 
 def _mixed() -> dict[str, Iterable[Method]]:
     """Return pairwise mixing of inputs, and the same with ours on the mixed mini-batch."""
-    few = [MultiMix(effective=e, clean=c) for e, c in ((1.5, 0.5), (1.5, 0.0), (2.0, 0.5), (1.2, 0.5))]
-    strong = [replace(_RECOMMENDED, confidence=c) for c in (None, 0.99, 0.97, 0.9)]
+    few = [MultiMix(effective=e, clean=c, balanced=False) for e, c in ((1.5, 0.5), (1.5, 0.0), (2.0, 0.5), (1.2, 0.5))]
+    strong = [replace(RECOMMENDED, confidence=c) for c in (None, 0.99, 0.97, 0.9)]
     return {
         "mixup": map(Mixup, (0.2, 0.5, 1.0, 2.0)),
         "cutmix": (CutMix(prob=0.5), CutMix(), CutMix(alpha=0.5), CutMix(alpha=0.5, prob=0.5)),

@@ -114,7 +114,7 @@ def _predictions(
 ) -> Iterator[Finding]:
     """Yield how well law and quadratic predict the expected gradient on the logits, as a whole and its centred part."""
     n = settings.expected_tuples
-    method = MultiMix(n // 2, alpha=alpha)
+    method = MultiMix(n // 2, alpha=alpha, balanced=False)
     one, other = probe.mixed(method, generator), probe.mixed(method, generator)
     predicted = {
         "law": law_gradient(probe.plain(), shrink),

@@ -43,6 +43,9 @@ class MultiMixLoss(nn.CrossEntropyLoss):
     is. With any other classifier (a cosine, say, or dropout after it), and for every other method, call the method on
     ``multimix.adapt(model)`` instead.
 
+    By default the gradient is rescaled, so that short training is not slowed down (``balanced``, of
+    :class:`multimix.MultiMix`); where plain training over-fits, ``MultiMixLoss(balanced=False)`` regularises more.
+
     Weights, smoothing and ignored labels mean what they mean in torch: with tuples of one example each, the loss is
     torch's of these examples. An ignored label says nothing in the tuples that hold it, and these count less by as much
     as they hold of it. In training, a mini-batch without any label has the loss 0, where torch has NaN.
