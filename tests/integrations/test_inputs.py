@@ -298,6 +298,8 @@ def test_timms_probability_is_set_later_and_mixing_switched_off(toy):
         ({"method": mm.MultiMix()}, TypeError, r"method must mix inputs, such as Mixup\(\) or .*, got MultiMix"),
         ({"method": mm.Alternate((mm.Mixup(), mm.ManifoldMixup()))}, TypeError, "got ManifoldMixup"),
         ({"method": mm.Alternate((mm.Mixup(), PlainMixup()))}, TypeError, "got PlainMixup"),
+        ({"method": "ramp-mixup"}, TypeError, "without knowing how far training is, got Ramp"),
+        ({"method": mm.Alternate((mm.Mixup(), mm.Until(mm.CutMix())))}, TypeError, "training is, got Until"),
         ({"method": "puzzlemix"}, ValueError, "network must be given: PuzzleMix"),
         ({"num_classes": 4.0}, TypeError, r"num_classes must be an integer or None, got 4\.0"),
         ({"seed": "7"}, TypeError, "seed must be an integer or None, got '7'"),
@@ -338,7 +340,10 @@ def test_bad_arguments_are_named(toy):
         (({"image": toy.images, "target": toy.labels},), "be images and labels of a mini-batch, got Tensor, Tensor"),
         ((image, toy.labels, image), "hold one tensor of images beside the labels, got Image, Tensor, Image"),
         (({"labels": toy.labels},), "hold one tensor of images beside the labels, got Tensor$"),
-        ((*both, boxes), "hold nothing that would be left unmixed beside the images, got BoundingBoxes; boxes are mixed"),
+        (
+            (*both, boxes),
+            "hold nothing that would be left unmixed beside the images, got BoundingBoxes; boxes are mixed",
+        ),
     ):
         with pytest.raises(ValueError, match=f"inputs must {said}"):
             MixTransform(num_classes=4)(*given)

@@ -20,7 +20,7 @@ from multimix.methods import ERM, Mixup, MultiMix
 from multimix.models import adapt
 from multimix.names import method_named
 from multimix.ops import CROSS_ENTROPY, Objective, check_objective, objective_of
-from multimix.protocols import Losses, Method, Network, stateful, submethods
+from multimix.protocols import Losses, Method, Network, Stateful, stateful, submethods
 
 MethodLike = Method | str | None
 """What the integrations take as a method: one, the name of one, or None for the default."""
@@ -168,10 +168,15 @@ class InputMixer:
     ) -> None:
         self.method = as_method(method, Mixup)
         for part in submethods(self.method):
+            if isinstance(part, Stateful) and type(part).at is not Stateful.at:
+                raise TypeError(
+                    f"method must do without knowing how far training is, got {type(part).__name__}, which nobody"
+                    " tells that here; call the method itself in place of the loss, and its at() before each step"
+                )
             if not (getattr(part, "mixes_inputs", False) or hasattr(part, "choose")):
                 raise TypeError(
                     f"method must mix inputs, such as Mixup() or CutMix(), got {type(part).__name__}, whose loss needs"
-                    " the network's embeddings; call the method itself in place of the loss"
+                    " the network; call the method itself in place of the loss"
                 )
             if getattr(part, "trains_modules", False) and not getattr(part, "mixes", False):
                 raise ValueError(
