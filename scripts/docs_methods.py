@@ -140,8 +140,8 @@ def settings(cls: type[Any]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for f in own:
         yield f"| `{f.name}` | {kinds(hints[f.name])} | {default(f)} | {said[f.name]} |"
-    if cls.name in ("multimix", "dense-multimix"):
-        yield "\n`recommended()` is what our [studies](../results.md) prefer; by name, `multimix-recommended`."
+    if cls.name == "multimix":
+        yield "\nThe defaults are what our [studies](../results.md) prefer as a loss alone, and what `recommended()` returns."
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
