@@ -141,7 +141,7 @@ def settings(cls: type[Any]) -> Iterator[str]:
     for f in own:
         yield f"| `{f.name}` | {kinds(hints[f.name])} | {default(f)} | {said[f.name]} |"
     if cls.name == "multimix":
-        yield "\nThe defaults are what our [studies](../results.md) prefer as a loss alone, and what `recommended()` returns."
+        yield "\nOur [studies](../results.md) prefer the defaults as a loss alone; `recommended()` returns them."
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:

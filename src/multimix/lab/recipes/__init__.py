@@ -218,7 +218,7 @@ def imagenet_paper() -> TrainConfig:
 def digits_multimix() -> TrainConfig:
     """Return the recipe of digits with the recommended form of MultiMix.
 
-    Source: our own; the form is that of the study ``cifar10-small-forms``. Command: ``multimix train digits-multimix``.
+    Source: our own; the form is that of the study ``defaults-short``. Command: ``multimix train digits-multimix``.
     Hardware: 2 CPU cores.
     """
     return _recommended(digits())
@@ -228,8 +228,8 @@ def digits_multimix() -> TrainConfig:
 def cifar10_small_multimix() -> TrainConfig:
     """Return the recipe of a tenth of CIFAR-10 with the recommended form of MultiMix and four times the weight decay.
 
-    Source: the study ``cifar10-small``, whose trials prefer that decay for this form. Command: ``multimix train
-    cifar10-small-multimix --data npz:cifar10.npz``. Hardware: 2 CPU cores.
+    Source: the study ``defaults-photos-short``; the trials of ``cifar10-small`` prefer that decay for every method.
+    Command: ``multimix train cifar10-small-multimix --data npz:cifar10.npz``. Hardware: 2 CPU cores.
     """
     recipe = cifar10_small()
     optimizer = replace(recipe.optimizer, weight_decay=4 * recipe.optimizer.weight_decay)
@@ -240,7 +240,7 @@ def cifar10_small_multimix() -> TrainConfig:
 def cifar10_multimix() -> TrainConfig:
     """Return the recipe of CIFAR-10 with the recommended form of MultiMix, which is measured on a tenth of it only.
 
-    Source: the study ``cifar10-small``. Command: ``multimix train cifar10-multimix``. Hardware: one GPU.
+    Source: the study ``defaults-photos-short``. Command: ``multimix train cifar10-multimix``. Hardware: one GPU.
     """
     return _recommended(cifar10())
 
