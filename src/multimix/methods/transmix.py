@@ -96,7 +96,7 @@ class _Attended(PairMixing):
         return super().mix_targets(targets)
 
     def _weigh(self, attention: Float[Tensor, "b rows columns"]) -> None:
-        box = self.given.get("box", self.given.get("boxes"))
+        box = self.given["box"] if "box" in self.given else self.given["boxes"]
         kept = ~_patches_inside(box, self._inputs.shape[-2:], attention)
         whole, left = attention.sum((1, 2)), (attention * kept).sum((1, 2))
         left = torch.where(whole > 0, left / whole, self.lam.to(left))

@@ -38,7 +38,7 @@ class Watch(TorchFunctionMode):
         """Return some rows of the attention, in float32 or more; None if there was none, or it is of another form."""
         if not self._fused:
             return None if self._matrix is None else accurate(self._matrix[:, :, queries].detach())
-        query, key, mask = (self._fused.get(name) for name in ("query", "key", "attn_mask"))
+        query, key, mask = self._fused["query"], self._fused["key"], self._fused.get("attn_mask")
         if query.ndim != 4 or query.shape[1] != key.shape[1] or self._fused.get("is_causal"):
             return None
         scale = self._fused.get("scale") or query.shape[-1] ** -0.5
