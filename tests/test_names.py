@@ -4,7 +4,7 @@ import pytest
 
 from multimix.distill import SelfDistilled
 from multimix.lab.train import from_json, to_json
-from multimix.methods import METHODS, Alternate, DenseMultiMix, Mixup, MultiMix, Ramp, Until
+from multimix.methods import METHODS, Alternate, CutMix, DecoupledMixup, DenseMultiMix, Mixup, MultiMix, Ramp, Until
 from multimix.names import METHOD_NAMES, about_method, method_named
 
 
@@ -17,7 +17,7 @@ def test_every_method_of_the_one_list_goes_by_its_name():
 def test_the_published_forms():
     """n = 1000, alpha in (0.5, 2), half of the steps input mixup with lambda ~ Beta(2, 2): paper.md, 1.4, 1.7 and 7."""
     mixup = Mixup(alpha=2.0)
-    ours = MultiMix(alpha=(0.5, 2.0), tuples=1000, tuples_over="device")
+    ours = MultiMix(alpha=(0.5, 2.0), tuples=1000, balanced=False, tuples_over="device")
     assert method_named("multimix-paper") == Alternate((ours, mixup), (0.5, 0.5))
     assert method_named("multimix-balanced").balanced
     dense = DenseMultiMix(alpha=(0.5, 2.0), tuples=1000, query="gap", activation="relu", tuples_over="device")
@@ -43,6 +43,13 @@ def test_a_method_is_scheduled_by_name():
     assert to_json(method_named("distilled-until-ramp-mixup")) == to_json(SelfDistilled(Until(Ramp(Mixup()))))
 
 
+def test_a_method_that_mixes_pairs_is_decoupled_by_name():
+    assert method_named("decoupled-mixup") == DecoupledMixup()
+    assert method_named("decoupled-cutmix") == DecoupledMixup(CutMix())
+    with pytest.raises(TypeError, match=r"method must mix pairs of examples, .* got MultiMix"):
+        method_named("decoupled-multimix")
+
+
 def test_case_and_underscores_do_not_matter():
     assert method_named("Dense_MultiMix") == DenseMultiMix()
 
@@ -61,7 +68,7 @@ def test_every_name_is_explained_in_a_line(name):
     [
         ("mutlimix", r"unknown method 'mutlimix'; did you mean multimix or \S+\? known are erm, "),
         ("distilled-mixupp", r"unknown method 'mixupp'; did you mean mixup"),
-        ("xyz", "unknown method 'xyz'; known are erm, mixup, .*each also as distilled-NAME"),
+        ("xyz", "unknown method 'xyz'; known are erm, mixup, .*also as distilled-NAME or .* or decoupled-NAME"),
         ("ramp-until-mixupp", r"unknown method 'mixupp'; did you mean mixup"),
         ("distilled-", "unknown method ''; known are erm"),
     ],

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     parser.parse_args(arguments)
     tables = {
         "methods (or FILE.py:CLASS)": {name: about_method(name) for name in METHOD_NAMES},
-        "around any method": {f"{name}-NAME": _first_line(cls) for name, cls in AROUND.items()},
+        "around a method": {f"{name}-NAME": _first_line(cls) for name, cls in AROUND.items()},
         "recipes (or FILE.py:FUNCTION)": {
             **{name: _first_line(recipe) for name, recipe in RECIPES.items()},
             **{name: "images of your own: looks at them and says what it chooses." for name in DATASETS if ":" in name},
