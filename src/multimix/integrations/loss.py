@@ -59,7 +59,7 @@ class MultiMixLoss(nn.CrossEntropyLoss):
 
     Args:
         weight: How much each class counts, (k,); a buffer, as in torch.
-        method: In place of ``settings``, a ``MultiMix`` or the name of one, such as ``"multimix-recommended"``.
+        method: In place of ``settings``, a ``MultiMix`` or the name of one, such as ``"multimix-balanced"``.
         ignore_index: Class index of examples, or positions, that have no label.
         label_smoothing: Share of a label that is spread over all classes, of probabilities too.
         reduction: ``mean``, the only one there is.
