@@ -23,7 +23,7 @@ class CMixup(Checked, MixesInputs):
 
     Example i is paired with example j of the mini-batch with probability
 
-    .. math:: P(j \mid i) \propto \exp\left(- \frac{\lVert y_i - y_j \rVert^2}{2 \sigma^2}\right)
+    .. math:: P(j \mid i) \propto \exp\left(- \frac{\|y_i - y_j\|^2}{2 \sigma^2}\right)
 
     itself among them. Lambda ~ Beta(alpha, alpha), one a step; inputs of any shape and targets are mixed linearly. The
     probabilities are exact: all b² distances of a mini-batch are computed, in double precision where the device has
