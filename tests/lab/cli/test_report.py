@@ -159,7 +159,7 @@ def test_a_mark_may_choose_suite_rows_columns_and_differences(multimix, seeds, s
     ("words", "said"),
     [
         (" labels=erm,cutmx", "labels: expected one of mixup, erm, cutmix, got 'cutmx'; did you mean cutmix"),
-        (" pared=erm", "expected words of suite=..., paired=..., metrics=..., labels=..., lengths=..., got 'pared"),
+        (" pared=erm", "labels=..., lengths=..., beside=..., got 'pared=erm'"),
         (" paired", "got 'paired'"),
     ],
 )

@@ -78,7 +78,7 @@ def test_fields_of_the_methods_inside_a_method_can_be_overridden(multimix):
     inside = DenseMultiMix(**paper), Mixup(alpha=0.5)
     assert configuration(Path("runs/b")).method == Alternate(inside, (0.25, 0.75))
     multimix.succeeds(f"{line} distilled-multimix-paper --method.method.methods.0.tuples=5 --name c")
-    assert configuration(Path("runs/c")).method.method.methods[0] == MultiMix(**paper)
+    assert configuration(Path("runs/c")).method.method.methods[0] == MultiMix(**paper, balanced=False)
 
 
 def test_a_method_is_scheduled_by_a_name_and_its_fields():
