@@ -1,11 +1,10 @@
 """Attention as confidence in labels, and the repair of the gradient that interpolation shrinks."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd import Function
 
 from multimix.ops._checks import (
     accurate,
@@ -179,7 +178,15 @@ def balance_gradient(
 ) -> Float[Tensor, "*r b d"]:
     """Return ``values`` as they are; on the way back ``gain`` multiplies the part of the gradient off the centre."""
     check_floating("values", values)
-    return _Balance.apply(values, gain, centre)
+    kept = values.detach()
+    change = accurate(values - kept)  # 0, with a gradient in full precision: the gain would multiply the rounding too
+    if centre is None:
+        common = change.mean(-2, keepdim=True)
+    else:
+        common = (centre.unsqueeze(-1).to(change.dtype) * change).sum(-2, keepdim=True)
+    # The transpose of :func:`balance`, in sums that torch.func and torch.compile know how to differentiate.
+    change = torch.lerp(common.expand_as(change), change, gain[..., None, None].to(change.dtype))
+    return kept + change.to(kept.dtype)
 
 
 def balance(gradient: Tensor, gain: Tensor, centre: Tensor | None = None) -> Tensor:
@@ -189,18 +196,3 @@ def balance(gradient: Tensor, gain: Tensor, centre: Tensor | None = None) -> Ten
     else:
         common = centre.unsqueeze(-1).to(gradient.dtype) * gradient.sum(-2, keepdim=True)
     return torch.lerp(common, gradient, gain[..., None, None].to(gradient.dtype))
-
-
-class _Balance(Function):
-    """Identity whose gradient is balanced."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, gain: Tensor, centre: Tensor | None) -> Tensor:
-        ctx.save_for_backward(gain, centre)
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gain, centre = ctx.saved_tensors
-        # in full precision, since the gain would multiply the rounding too
-        return balance(accurate(gradients[0]), gain, centre).to(gradients[0].dtype), None, None
