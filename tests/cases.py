@@ -63,8 +63,9 @@ def until(progress: float) -> Until:
 
 
 def distilled(cls: type, teacher: str) -> SelfDistilled:
-    """Return a method with its own moving average as a teacher."""
-    return SelfDistilled(cls(**settings_of(cls)), gamma=0.3, teacher=teacher)
+    """Return a method with its own moving average as a teacher, and a gradient that is that of the equations."""
+    unbalanced = {"balanced": False} if cls is MultiMix else {}
+    return SelfDistilled(cls(**settings_of(cls), **unbalanced), gamma=0.3, teacher=teacher)
 
 
 def _cases() -> list[Case]:
@@ -74,6 +75,7 @@ def _cases() -> list[Case]:
             lambda cls=cls: cls(**settings_of(cls)),
             cls not in (ERM, RecursiveMix),  # which begins with a plain step
             not getattr(cls, "needs_images", False),
+            getattr(cls, "balanced", False),
         )
         for cls in METHODS
     ]
@@ -88,19 +90,18 @@ def _cases() -> list[Case]:
         for reading in ("predict", "mix")
     ]
     nested = [
-        Case("alternate", lambda: Alternate((MultiMix(tuples=TUPLES, alpha=(0.5, 2.0)), Mixup(alpha=2.0)))),
+        Case("alternate", lambda: Alternate((MultiMix(TUPLES, balanced=False, alpha=(0.5, 2.0)), Mixup(alpha=2.0)))),
         Case("until-before", lambda: until(0.2)),
         Case("until-after", lambda: until(0.7), random=False),
         Case(
-            "predict-alternate", lambda: SelfDistilled(Alternate((MultiMix(tuples=TUPLES), Mixup()), (0.3, 0.7)), 0.3)
+            "predict-alternate",
+            lambda: SelfDistilled(Alternate((MultiMix(TUPLES, balanced=False), Mixup()), (0.3, 0.7)), 0.3),
         ),
         Case("ramp", lambda: Ramp(Mixup(), (0.6, 1.0), ("alpha", 0.5, 2.0))),
         Case("mix-until", lambda: SelfDistilled(until(0.2), 0.3, teacher="mix")),
     ]
     tuned = [
-        Case(
-            "multimix-all", lambda: MultiMix(TUPLES, tuple_length=3, effective=(1.5, 4.0), balanced=True), balanced=True
-        ),
+        Case("multimix-all", lambda: MultiMix(TUPLES, tuple_length=3, effective=(1.5, 4.0)), balanced=True),
         Case(
             "dense-all",
             lambda: DenseMultiMix(

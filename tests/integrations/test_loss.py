@@ -33,8 +33,8 @@ class Drawn(mm.MultiMix):
         return self.rows[: len(self.rows) if rows is None else rows]
 
 
-def criterion(rows, weight=None, **settings):
-    return mm.MultiMixLoss(weight, method=Drawn(tuples=len(rows), rows=rows), **settings)
+def criterion(rows, weight=None, *, balanced=True, **settings):
+    return mm.MultiMixLoss(weight, method=Drawn(tuples=len(rows), balanced=balanced, rows=rows), **settings)
 
 
 def settings(shape):
@@ -91,7 +91,7 @@ def test_tuples_of_one_example_have_torchs_loss(shape):
     drawn = torch.tensor([5, 1, 1, 2, 6, 4])  # with ignored labels and without
     for weight, given, logits, targets in settings(shape):
         logits.requires_grad_()
-        ours = criterion(F.one_hot(drawn, 7).float(), weight, **given)(logits, targets)
+        ours = criterion(F.one_hot(drawn, 7).float(), weight, balanced=False, **given)(logits, targets)
         expected = F.cross_entropy(logits[drawn], targets[drawn], weight, **given)
         torch.testing.assert_close(ours, expected)
         torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (ours, expected)))

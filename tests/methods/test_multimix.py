@@ -58,10 +58,21 @@ def truth_of(method, network, inputs, probabilities, told=None):
 def test_multimix_equals_the_naive_network(name, settings, soft, taught):
     network, shape = NETWORKS[name]()
     inputs, targets = toy.batch(7, *shape, dtype=torch.float64)
-    probabilities, method = labels_of(targets, soft=soft), MultiMix(13, **settings)
+    probabilities, method = labels_of(targets, soft=soft), MultiMix(13, balanced=False, **settings)
     teacher, told = _teacher(name, shape) if taught else (None, None)
     ours = method(network, inputs, probabilities if soft else targets, generator=seeded(), teacher=teacher).total
     same_gradients(ours, truth_of(method, network, inputs, probabilities, told), network.parameters())
+
+
+@pytest.mark.parametrize("settings", [{}, {"balanced": True}, {"balanced": False}], ids=str)
+def test_by_default_the_loss_is_that_of_the_equation_and_its_gradient_is_balanced(settings):
+    network, (logits, targets) = toy.identity(5).double(), toy.batch(7, 5, dtype=torch.float64)
+    method = MultiMix(13, **settings)
+    total = method(network, logits.requires_grad_(), targets, generator=seeded()).total
+    problem = logits, targets, method.draw_weights(7, like=logits, generator=seeded())
+    assert total.item() == pytest.approx(references.mixed_cross_entropy(*problem), rel=1e-6)
+    truth = references.mixed_gradient(*problem, balanced=settings.get("balanced", True))
+    torch.testing.assert_close(torch.autograd.grad(total, logits)[0], truth, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -215,6 +226,4 @@ def test_a_myriad_of_tuples_fits(method, device, cost):
 
 
 def test_the_recommended_form_is_that_of_the_name():
-    """The settings that `studies/cifar10-small.jsonl` records under that label."""
-    expected = MultiMix(alpha=(0.5, 2.0), tuples=4000, balanced=True, clean=0.5, confidence=0.9)
-    assert MultiMix.recommended() == method_named("multimix-recommended") == expected
+    assert MultiMix.recommended() == method_named("multimix-recommended") == MultiMix()

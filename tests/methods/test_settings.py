@@ -42,7 +42,7 @@ DEFAULTS = {
     methods.Mixup: (1.0, "batch"),
     methods.CutMix: (1.0, 1.0, "batch"),
     methods.ManifoldMixup: (2.0, (0, 1, 2)),
-    methods.MultiMix: (1000, None, None, None, False, 1.0, None, "uniform", 0.0, "auto", "all"),
+    methods.MultiMix: (1000, None, None, None, True, 1.0, None, "uniform", 0.0, "auto", "all"),
     methods.AdaMixUp: (0.5, None),
     methods.AlignMix: (2.0, 0.5, 0.1, 100, 0.1),
     methods.AttentiveMix: (None, 6, None),

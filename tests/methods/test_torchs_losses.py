@@ -98,7 +98,7 @@ def in_a_loop(mode):
         weight = None if objective.class_weights is None else torch.tensor(objective.class_weights)
         ignored = -100 if objective.ignore_index is None else objective.ignore_index
         criterion = mm.MultiMixLoss(
-            weight, tuples=B, label_smoothing=objective.label_smoothing, ignore_index=ignored
+            weight, tuples=B, balanced=False, label_smoothing=objective.label_smoothing, ignore_index=ignored
         ).train(mode == "train")
         soft = logits.ndim > 2 and targets.is_floating_point()
         return criterion(logits.mT if logits.ndim > 2 else logits, targets.mT if soft else targets)
@@ -112,11 +112,11 @@ ROWS = {
     **{form: op(form) for form in FORMS},
     "ERM": by(ERM()),
     "Mixup": by(Mixup()),
-    "MultiMix": by(MultiMix(B, clean=0.3)),
-    "Chain": by(Chain(Mixup(), MultiMix(B))),
+    "MultiMix": by(MultiMix(B, balanced=False, clean=0.3)),
+    "Chain": by(Chain(Mixup(), MultiMix(B, balanced=False))),
     "Chain of Chain": by(Chain(Mixup(), Chain(Mixup(), ERM()))),
-    "taught": by({"method": MultiMix(B)}),
-    "taught, mix": by({"method": Chain(Mixup(), MultiMix(B)), "teacher": "mix"}),
+    "taught": by({"method": MultiMix(B, balanced=False)}),
+    "taught, mix": by({"method": Chain(Mixup(), MultiMix(B, balanced=False)), "teacher": "mix"}),
     "MultiMixLoss train": in_a_loop("train"),
     "MultiMixLoss eval": in_a_loop("eval"),
 }

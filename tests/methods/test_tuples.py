@@ -144,7 +144,7 @@ def test_without_a_head_the_embeddings_are_balanced():
 @pytest.mark.parametrize("power", [0.0, 0.3, 1.0])
 def test_a_power_of_the_gain_multiplies_the_centred_gradient_alone(power, affine):
     logits, targets = example()
-    plain = MultiMix(41, alpha=1.0)
+    plain = MultiMix(41, alpha=1.0, balanced=False)
     gain = ops.balance_gain(plain.draw_weights(7, like=logits, generator=seeded(2)))
     centred, mean = parted(gradient_of(plain, logits, targets, affine=affine))
     method = MultiMix(41, alpha=1.0, balanced=True, balance_power=power)
@@ -205,8 +205,9 @@ def test_confidence_scales_the_logits_of_tuples(method, affine):
     logits = logits[:, 0] if method is MultiMix else logits
     scale = k / math.log((k - 1) * confidence / (1 - confidence))
     settings = {"query": "uniform"} if method is DenseMultiMix else {}  # attention would be of the scaled features
-    ours = gradient_of(method(31, confidence=confidence, **settings), logits, targets, affine=affine)
-    theirs = gradient_of(method(31, **settings), scale * logits, targets, affine=affine)
+    plain = method(31, balanced=False, **settings)
+    ours = gradient_of(replace(plain, confidence=confidence), logits, targets, affine=affine)
+    theirs = gradient_of(plain, scale * logits, targets, affine=affine)
     torch.testing.assert_close(ours, scale * theirs, rtol=1e-4, atol=1e-6)
     balanced = gradient_of(method(31, confidence=confidence, balanced=True, **settings), logits, targets, affine=affine)
     theirs = gradient_of(method(31, balanced=True, **settings), scale * logits, targets, affine=affine)

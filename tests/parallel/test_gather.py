@@ -63,7 +63,7 @@ def test_losses_and_gradients_are_those_of_one_process(name, head, taught, answe
 
 
 OWN = {
-    "multimix": MultiMix(tuples=6, tuples_over="device"),
+    "multimix": MultiMix(tuples=6, balanced=False, tuples_over="device"),
     "dense": DenseMultiMix(tuples=6, tuples_over="device"),
 }
 OWN_CASES = [(name, head, taught) for name in OWN for head in ("affine", "any") for taught in (False, True)]
