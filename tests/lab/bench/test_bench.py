@@ -14,7 +14,7 @@ from multimix.lab.cli import bench as command
 from multimix.lab.cli.__main__ import COMMANDS, main
 from multimix.lab.evaluate import SUITES, CorruptionSettings
 from multimix.lab.recipes import digits
-from multimix.methods import ERM, METHODS, CutMix, Mixup
+from multimix.methods import ERM, METHODS, CutMix, Mixup, MixupPath
 
 CPU = torch.device("cpu")
 
@@ -198,12 +198,21 @@ def test_every_pairwise_method_has_its_turn_at_both_sizes(monkeypatch):
     names = [comparison.name for comparison in made]
     assert names[: len(names) // 2] == names[len(names) // 2 :]
     modes = {f"{name} and soft targets, {mode}" for name in ("mixup", "cutmix") for mode in ("batch", "pair", "elem")}
-    assert set(names) == modes | {f"{name} and soft targets" for name in ("zeta-mixup", "fmix", "resizemix")}
-    for comparison in made[len(modes) : len(names) // 2]:
-        assert [case.most for case in comparison.cases] == [3.0, None]
+    others = {f"{method.name} and {'values' if method.name == 'c-mixup' else 'soft targets'}" for method in ops.OTHERS}
+    assert set(names) == modes | others
+    assert all(len(most) == len(ops.PAIR_SIZES) for most in ops.OTHERS.values())
+    for comparison, most in zip(made[len(modes) : len(names) // 2], ops.OTHERS.values(), strict=True):
+        assert [case.most for case in comparison.cases] == [most[0], None]
         for case in (comparison.baseline, *comparison.cases):
             images, targets = case.call()
-            assert (images.shape, targets.shape) == ((4, 3, 6, 6), (4, 5))
+            assert len(images) == len(targets)
+            assert images.shape[1:] == (3, 6, 6)
+
+
+def test_a_method_of_several_mixed_mini_batches_is_compared_with_as_many_of_timms():
+    comparison = ops.against_mixup(MixupPath(lambdas=3), 1.5, 4, 6, 5, 1, CPU)
+    assert comparison.baseline.name == "timm, mixup, 3 times"
+    assert len(comparison.cases[0].call()[0]) == 3 * 4
 
 
 class Counting(torch.nn.Module):
@@ -258,7 +267,7 @@ def test_every_method_has_its_turn_and_those_with_bars_at_full_width(asked):
     assert comparison.baseline.name == "erm"
     comparison = steps._bar_comparison(splits, CPU)
     assert {case.name: case.most for case in comparison.cases} == {
-        **{"alignmix": 1.05, "multimix": 1.02, "dense-multimix": 1.06},
+        **{"alignmix": 1.05, "regmixup": 2.02, "multimix": 1.02, "dense-multimix": 1.06},
         **{"self-distilled multimix": 1.37, "self-distilled dense-multimix": 1.37},
     }
     assert comparison.shape["width"] == 64
@@ -272,6 +281,14 @@ def test_the_narrow_step_is_that_of_the_recipe(asked, monkeypatch):
     recipe = digits()
     assert {name: getattr(recipe, name) for name in steps.DIGITS} == steps.DIGITS
     assert [settings for _, settings in asked] == [steps.DIGITS] * 2
+
+
+def test_attention_is_compared_in_a_vision_transformer(asked):
+    comparison = steps._attention_comparison(CPU)
+    assert [(case.name, case.most) for case in comparison.cases] == [("transmix", 1.05)]
+    assert [(method.name, settings["model"]) for method, settings in asked] == [
+        *(("erm", "timm:vit_tiny_patch16_224"), ("transmix", "timm:vit_tiny_patch16_224"))
+    ]
 
 
 def test_every_loader_serves_every_image_once_alike(tmp_path):

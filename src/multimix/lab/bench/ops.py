@@ -1,6 +1,7 @@
 """Ops against other ways: the loss against the naive form, the Dirichlet draw against torch's, pairs against timm's."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,11 +11,28 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
 from multimix.lab.bench.timing import Case, Comparison
-from multimix.methods import CutMix, FMix, MixesInputs, Mixup, ResizeMix, ZetaMixup
+from multimix.methods import (
+    CMixup,
+    CutMix,
+    FMix,
+    GridMix,
+    GuidedMixup,
+    KernelWarpingMixup,
+    MixesInputs,
+    Mixup,
+    MixupIO,
+    MixupPath,
+    RecursiveMix,
+    RegMixup,
+    ResizeMix,
+    SmoothMix,
+    ZetaMixup,
+)
 from multimix.ops import (
     Impl,
     LazyWeights,
     Mode,
+    SquaredError,
     as_probabilities,
     dense_mixed_cross_entropy,
     dirichlet,
@@ -25,8 +43,12 @@ from multimix.ops import (
 
 MODES_MOST: dict[Mode, float] = {"batch": 1.0, "pair": 1.5, "elem": 1.5}
 """The bars of the modes, in parts of the time of timm's batch mode."""
-OTHERS: tuple[type[MixesInputs], ...] = (ZetaMixup, FMix, ResizeMix)
-"""Methods that timm does not have; their bar is three times its mixup."""
+OTHERS: dict[Any, tuple[float, float]] = {
+    **dict.fromkeys((ZetaMixup(), FMix(), ResizeMix()), (3.0, 3.0)),
+    **dict.fromkeys((MixupIO(), KernelWarpingMixup(distance="input"), SmoothMix(), GridMix()), (3.0, 1.5)),
+    **dict.fromkeys((GuidedMixup(), RecursiveMix(), RegMixup(), CMixup(), MixupPath()), (3.0, 1.5)),
+}
+"""Methods that timm does not have, and their bars at both sizes, in parts of the time of its mixup in batch mode."""
 PAIR_SIZES = ((128, 32, 100, 401), (32, 224, 1000, 61))
 """Mini-batch, side of an image, classes, rounds."""
 
@@ -205,46 +227,66 @@ def _graphed(p: Problem) -> Callable[[], None]:
 
 
 def pair_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
-    """Return the comparisons with timm of the methods that mix whole mini-batches at once, and look for nothing."""
-    makers = [
-        *(partial(against_timm, cls, mode) for cls in (Mixup, CutMix) for mode in MODES_MOST),
-        *(partial(against_timm, cls, None) for cls in OTHERS),
+    """Return the comparisons with timm of the methods that mix whole mini-batches at once, and ask no network."""
+    return [
+        make
+        for at, size in enumerate(PAIR_SIZES)
+        for make in (
+            *(partial(against_timm, cls, mode, *size, device) for cls in (Mixup, CutMix) for mode in MODES_MOST),
+            *(partial(against_mixup, method, most[at], *size, device) for method, most in OTHERS.items()),
+        )
     ]
-    return [partial(make, *size, device) for size in PAIR_SIZES for make in makers]
 
 
 def against_timm(
-    cls: type[MixesInputs], mode: Mode | None, b: int, side: int, classes: int, rounds: int, device: torch.device
+    cls: type[MixesInputs], mode: Mode, b: int, side: int, classes: int, rounds: int, device: torch.device
 ) -> Comparison:
-    """Compare a method with timm's in batch mode; one that timm does not have (mode None) with timm's mixup.
+    """Compare a method that timm has, in any mode, with timm's in batch mode.
 
     The bars are for the op alone, since timm checks no argument, and mixes in place.
     """
+    batch = _batch(b, side, classes, device)
+    method: Any = cls(mode=mode)  # type: ignore[call-arg]
+    op, checked = _ours(method, *batch)
+    cases = [Case(mode, op, MODES_MOST[mode]), Case(f"{mode}, checked", checked)]
+    if mode != "batch":
+        cases.append(Case(f"timm, {mode}", _timm(cls, *batch, mode)))
+    baseline = Case("timm, batch", _timm(cls, *batch, "batch"))
+    shape = {"b": b, "side": side, "k": classes}
+    return Comparison(f"{method.name} and soft targets, {mode}", shape, baseline, tuple(cases), rounds)
+
+
+def against_mixup(
+    method: Any, most: float, b: int, side: int, classes: int, rounds: int, device: torch.device
+) -> Comparison:
+    """Compare a method that timm does not have with as many calls of timm's mixup as it makes mixed mini-batches."""
+    images, labels, _ = _batch(b, side, classes, device)
+    values, times = isinstance(method, CMixup), getattr(method, "lambdas", 1)
+    op, checked = _ours(deepcopy(method), images, labels.float() if values else labels, classes)
+    once = _timm(Mixup, images, labels, classes, "batch")
+    baseline = Case("timm, mixup" + f", {times} times" * (times > 1), lambda: [once() for _ in range(times)][-1])
+    cases = (Case(method.name, op, most), Case(f"{method.name}, checked", checked))
+    name = f"{method.name} and {'values' if values else 'soft targets'}"
+    return Comparison(name, {"b": b, "side": side, "k": classes}, baseline, cases, rounds)
+
+
+def _batch(b: int, side: int, classes: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
     generator = Generator(device).manual_seed(0)
     images = torch.randn(b, 3, side, side, generator=generator, device=device)
-    batch = images, torch.randint(classes, (b,), generator=generator, device=device), classes
-    method: Any = cls() if mode is None else cls(mode=mode)  # type: ignore[call-arg]
-    name, theirs = f"{method.name} and soft targets", Mixup if mode is None else cls
-    op, checked = _ours(method, *batch)
-    label, most = (method.name, 3.0) if mode is None else (mode, MODES_MOST[mode])
-    cases = [Case(label, op, most), Case(f"{label}, checked", checked)]
-    if mode is not None:
-        name += f", {mode}"
-        if mode != "batch":
-            cases.append(Case(f"timm, {mode}", _timm(cls, *batch, mode)))
-    baseline = Case(f"timm, {'mixup' if mode is None else 'batch'}", _timm(theirs, *batch, "batch"))
-    return Comparison(name, {"b": b, "side": side, "k": classes}, baseline, tuple(cases), rounds)
+    return images, torch.randint(classes, (b,), generator=generator, device=device), classes
 
 
-def _ours(method: Any, images: Tensor, labels: Tensor, classes: int) -> tuple[Callable[[], object], ...]:
-    """Return a call of the op alone, and one of the method."""
-    generator = Generator(images.device).manual_seed(0)
+def _ours(method: Any, images: Tensor, targets: Tensor, classes: int) -> tuple[Callable[[], object], ...]:
+    """Return a call of the op alone, and one of the method, on labels or, where they are no integers, on values."""
+    generator, values = Generator(images.device).manual_seed(0), targets.is_floating_point()
+    options: Any = {"objective": SquaredError()} if values else {"num_classes": classes}
 
     def op() -> tuple[Tensor, Tensor]:
-        mixing = method.draw(None, images, labels, generator)
-        return mixing.mix(images), mixing.mix_targets(as_probabilities(labels, classes))
+        mixing = method.draw(None, images, targets, generator)
+        rows = targets.unsqueeze(1) if values else as_probabilities(targets, classes)
+        return mixing.mix(images), mixing.mix_targets(rows)
 
-    return op, lambda: method.mix(images, labels, num_classes=classes, generator=generator)
+    return op, lambda: method.mix(images, targets, generator=generator, **options)
 
 
 def _timm(cls: type, images: Tensor, labels: Tensor, classes: int, mode: str) -> Callable[[], object]:

@@ -16,13 +16,14 @@ from multimix.lab.bench.timing import Case, Comparison
 from multimix.lab.data import Augment, Batches, Images, Splits, load
 from multimix.lab.evaluate import AdversarialSettings, CorruptionSettings, OODSettings, Source, Suite
 from multimix.lab.train import SGD, Engine, TrainConfig
-from multimix.methods import ERM, METHODS, AlignMix, DenseMultiMix, MultiMix
+from multimix.methods import ERM, METHODS, AlignMix, DenseMultiMix, MultiMix, RegMixup, TransMix
 from multimix.models import build
 from multimix.protocols import Method, Network
 
 _BARS: tuple[tuple[Method, float | None], ...] = (
     (ERM(), None),
     (AlignMix(), 1.05),
+    (RegMixup(), 2.02),
     (MultiMix(), 1.02),
     (DenseMultiMix(), 1.06),
     (SelfDistilled(MultiMix()), 1.37),
@@ -62,6 +63,7 @@ def step_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
     makers: list[Callable[[], Comparison]] = [
         *(partial(make, splits, device) for make in made),
         partial(_digits_comparison, device),
+        partial(_attention_comparison, device),
     ]
     return [*makers, partial(_large_comparison, device)] if device.type == "cuda" else makers
 
@@ -101,6 +103,17 @@ def _digits_comparison(device: torch.device) -> Comparison:
     erm, dense = (_case(m, splits, device, most, **DIGITS) for m, most in ((ERM(), None), (DenseMultiMix(), 1.8)))
     shape = {"recipe": "digits", **{name: DIGITS[name] for name in ("model", "width")}, "b": 128, "px": 8, "k": 10}
     return _training("training step against ERM", shape, erm, (dense,), rounds=201)
+
+
+def _attention_comparison(device: torch.device) -> Comparison:
+    """A method that asks a vision transformer where it looks, in images of 16 patches."""
+    splits, model = random_images(256, 64, classes=100), "timm:vit_tiny_patch16_224"
+    erm, transmix = (
+        _case(method, splits, device, most, model=model, width=None)
+        for method, most in ((ERM(), None), (TransMix(), 1.05))
+    )
+    shape = {"model": model.removeprefix("timm:"), "b": 128, "px": 64, "k": 100}
+    return _training("training step against ERM", shape, erm, (transmix,), rounds=15)
 
 
 def _large_comparison(device: torch.device) -> Comparison:
