@@ -209,6 +209,7 @@ def suite_comparisons(device: torch.device) -> list[Callable[[], Comparison]]:
         *((evaluate.Corruption, settings, 6, 0) for settings in corruptions),
         (evaluate.Occlusion, occlusion, len(occlusion.fractions), 0),
         (evaluate.Embedding, evaluate.EmbeddingSettings(picture="none"), 1, 0),
+        (evaluate.Fit, evaluate.FitSettings(), 2, 0),
     ]
     return [partial(_comparison, source, network, shape, *plan) for plan in plans]
 
