@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from multimix._declared import Checked, Count, Positive
 from multimix.methods._predict import MixesInputs, Mixing
 from multimix.methods.mixup import draw_sharing
-from multimix.ops import Mode, beta, mix_pairs
+from multimix.ops import Mode, beta
 from multimix.protocols import Network
 
 
@@ -29,7 +29,8 @@ class Path(Mixing):
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the mixed class probabilities, or other values, (n * b, ...)."""
         lams = self.lams.to(targets.device, targets.dtype)
-        return torch.cat([mix_pairs(targets, self.partners, lam.squeeze()) for lam in lams])
+        lams = lams.reshape(*lams.shape, *[1] * (targets.ndim - 1))
+        return torch.lerp(targets.index_select(0, self.partners), targets, lams).flatten(0, 1)
 
 
 @dataclass(frozen=True)
