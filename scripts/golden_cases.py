@@ -211,7 +211,7 @@ def objectives(golden: Golden) -> None:
     }
     chosen: list[tuple[str, Callable[[], Any]]] = [(cls.name, cls) for cls in mm.methods.METHODS]
     chosen += [(f"clean-{cls.name}", lambda cls=cls: cls(clean=0.5)) for cls in (mm.MultiMix, mm.DenseMultiMix)]
-    chosen += [("balanced", lambda: mm.MultiMix(balanced=True)), ("shared", lambda: mm.DenseMultiMix(shared=True))]
+    chosen += [("unbalanced", lambda: mm.MultiMix(balanced=False)), ("shared", lambda: mm.DenseMultiMix(shared=True))]
     chosen += [(f"distilled-{cls.name}", distilled(cls)) for cls in (mm.Mixup, mm.MultiMix, mm.DenseMultiMix)]
     chosen += [("distilled-mix", distilled(mm.MultiMix, teacher="mix"))]
     for name, make in chosen:

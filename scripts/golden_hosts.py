@@ -14,7 +14,7 @@ import multimix as mm
 
 METHODS: dict[str, Callable[[], Any]] = {
     "default": lambda: None,
-    "named": lambda: "multimix-recommended",
+    "named": lambda: "multimix-balanced",
     "mixup": mm.Mixup,
     "dense": mm.DenseMultiMix,
     "until": lambda: mm.Until(mm.ManifoldMixup(stages=(0,)), 0.5),
@@ -38,8 +38,8 @@ def _loss(golden: Golden) -> None:
     weight = torch.tensor([1.0, 0.5, 2.0, 0.0, 1.5])
     settings: list[dict[str, Any]] = [{}, {"seed": 3}, {"weight": weight, "seed": 3}, {"ignore_index": 255}]
     settings += [{"label_smoothing": 0.1}, {"weight": weight, "label_smoothing": 0.1, "ignore_index": 255, "seed": 1}]
-    settings += [{"method": "multimix-recommended"}, {"method": mm.MultiMix(tuples=8)}, {"reduction": "sum"}]
-    settings += [{"tuples": 16, "balanced": True}, {"clean": 0.5, "confidence": 0.8}, {"impl": "plain"}, {"alpha": 0.5}]
+    settings += [{"method": "multimix-balanced"}, {"method": mm.MultiMix(8)}, {"reduction": "sum"}, {"alpha": 0.5}]
+    settings += [{"tuples": 16, "balanced": False}, {"clean": 0.5, "confidence": 0.8}, {"impl": "plain"}]
     for i, given in enumerate(settings):
         for kind in ("hard", "soft", "ignored", "map", "soft-map"):
             for dtype in (torch.float32, torch.float64):
