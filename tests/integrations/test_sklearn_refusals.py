@@ -87,8 +87,16 @@ LABELS = several(blobs()[1])
         (MultiMixClassifier(), {"y": LABELS.astype(str)}, "y must hold 0 and 1 only where it has several columns"),
         (MultiMixClassifier(), {"y": np.where(LABELS, np.nan, 0)}, "Input y contains NaN"),
         (MultiMixClassifier(class_weight="balanced"), {"y": LABELS}, "class_weight must be None where y has several"),
-        (MultiMixClassifier(method="multimix-recommended"), {"y": LABELS}, "confidence must be None for BinaryCrossEn"),
-        (MultiMixRegressor(method="multimix-recommended"), {"y": LABELS}, "confidence must be None for SquaredErr"),
+        (
+            MultiMixClassifier(method=mm.MultiMix(confidence=0.9)),
+            {"y": LABELS},
+            "confidence must be None for BinaryCrossEn",
+        ),
+        (
+            MultiMixRegressor(method=mm.MultiMix(confidence=0.9)),
+            {"y": LABELS},
+            "confidence must be None for SquaredErr",
+        ),
         (MultiMixClassifier(), {"y": np.where(LABELS[:, 0], "a", None)}, "y must have all its values, got 60 that are"),
         (MultiMixClassifier(), {"y": np.array(["a", 1] * 45, object)}, "y must hold classes of one kind, got int, str"),
         (MultiMixRegressor(), {"y": ["a"] * 90}, "y must hold numbers: could not convert string to float: .*'a'"),
