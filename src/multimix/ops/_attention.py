@@ -174,7 +174,7 @@ def gain_of(shrinkage: Tensor) -> Tensor:
 
 
 def balance_gradient(
-    values: Float[Tensor, "*r b d"], gain: Float[Tensor, "*r"], centre: Float[Tensor, "*r b"] | None = None
+    values: Float[Tensor, "*r b d"], gain: Float[Tensor, "*#r"], centre: Float[Tensor, "*#r b"] | None = None
 ) -> Float[Tensor, "*r b d"]:
     """Return ``values`` as they are; on the way back ``gain`` multiplies the part of the gradient off the centre."""
     check_floating("values", values)
