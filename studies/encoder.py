@@ -5,7 +5,7 @@ non-linear layers above it, a moving-average teacher, and the published methods 
 here but what a question names; seeds 0 to 7 have training images of their own, and are tested once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -20,6 +20,16 @@ from multimix.methods import ERM, AlignMix, ManifoldMixup, Mixup, MultiMix
 from multimix.names import dense_multimix_paper, multimix_paper
 from multimix.ops import interpolate, soft_cross_entropy
 from multimix.protocols import Losses, Method, Network
+
+PAPER: Mapping[str, Method] = {
+    "erm": ERM(),
+    "mixup": Mixup(),
+    "manifold-mixup": ManifoldMixup(),
+    "alignmix": AlignMix(),
+    "multimix-paper": multimix_paper(),
+    "dense-multimix-paper": dense_multimix_paper(),
+}
+"""The paper's own methods, and what it compares them with."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +101,6 @@ def paper_digits() -> Study:
 
     Success: dense-multimix-paper above multimix-paper above AlignMix above the other two, in the mean.
     """
-    forms: dict[str, Method | Iterable[Method]] = {
-        "erm": ERM(),
-        "mixup": Mixup(),
-        "manifold-mixup": ManifoldMixup(),
-        "alignmix": AlignMix(),
-        "multimix-paper": multimix_paper(),
-        "dense-multimix-paper": dense_multimix_paper(),
-    }
     base = replace(
         digits_few(),
         final_norm=False,
@@ -107,7 +109,7 @@ def paper_digits() -> Study:
         epochs=400,
         validate_every=5,
     )
-    return _study(paper_digits, "paper-digits", arms(base, forms))
+    return _study(paper_digits, "paper-digits", arms(base, PAPER))
 
 
 def _study(about: Callable[[], Study], name: str, chosen: dict[str, tuple[TrainConfig, ...]]) -> Study:

@@ -5,10 +5,10 @@ Each study is meant to take five minutes of one large GPU in bfloat16. Neither h
 
 from dataclasses import replace
 
+from encoder import PAPER
 from multimix.lab.recipes import Study, arms, cifar10
 from multimix.lab.train import SGD, Step, TrainConfig
-from multimix.methods import ERM, AlignMix, Alternate, Chain, CutMix, ManifoldMixup, Mixup, MultiMix
-from multimix.names import dense_multimix_paper, multimix_paper
+from multimix.methods import ERM, Alternate, Chain, CutMix, Mixup, MultiMix
 from multimix.protocols import Method
 
 
@@ -31,21 +31,13 @@ def full_width_paper() -> Study:
 
     Success: dense-multimix-paper above multimix-paper above AlignMix above the others, in the mean.
     """
-    forms: dict[str, Method] = {
-        "erm": ERM(),
-        "mixup": Mixup(),
-        "manifold-mixup": ManifoldMixup(),
-        "alignmix": AlignMix(),
-        "multimix-paper": multimix_paper(),
-        "dense-multimix-paper": dense_multimix_paper(),
-    }
     base = replace(
         _base(150),
         final_norm=False,
         optimizer=SGD(learning_rate=0.1, weight_decay=1e-4),
         schedule=Step(milestones=(0.25, 0.5, 0.75)),
     )
-    return Study(name="full-width-paper", question=_said(full_width_paper), arms=arms(base, forms), seeds=1)
+    return Study(name="full-width-paper", question=_said(full_width_paper), arms=arms(base, PAPER), seeds=1)
 
 
 def _base(epochs: int) -> TrainConfig:
