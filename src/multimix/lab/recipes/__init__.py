@@ -16,7 +16,8 @@ from multimix.lab.recipes._folder import is_own as is_own
 from multimix.lab.recipes.study import Study as Study
 from multimix.lab.recipes.study import arms as arms
 from multimix.lab.train import SGD, Cosine, Step, TrainConfig
-from multimix.names import multimix_paper, multimix_recommended
+from multimix.methods import MultiMix
+from multimix.names import multimix_paper
 
 T = TypeVar("T", bound=Any)
 
@@ -260,4 +261,4 @@ def _published(data: str, epochs: int, milestones: tuple[float, ...]) -> TrainCo
 
 
 def _recommended(config: TrainConfig) -> TrainConfig:
-    return replace(config, label="multimix-recommended", method=multimix_recommended())
+    return replace(config, label="multimix", method=MultiMix())

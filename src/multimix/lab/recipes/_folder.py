@@ -14,7 +14,7 @@ from multimix.lab.runs.environment import device_named
 from multimix.lab.runs.optim import SGD, Cosine
 from multimix.lab.train.config import TrainConfig
 from multimix.lab.train.network import load_data
-from multimix.names import multimix_recommended
+from multimix.methods import MultiMix
 
 PRETRAINED = "torchvision:resnet18"
 _STRIDES = ((49, (2, 2, 2, 2)), (25, (2, 2, 2, 1)), (13, (1, 2, 2, 1)), (0, (1, 2, 1, 1)))
@@ -70,7 +70,7 @@ def for_data(config: TrainConfig) -> Chosen:
         f"network {network} at {size} pixels" if size else f"network {network}, images as they are",
         f"{epochs} epochs in batches of {batch} for {count} training images",
         f"random {crops}, and flips left to right (--flip False where left and right matter)",
-        "method multimix-recommended (--method NAME; multimix list names all)",
+        "method multimix (--method NAME; multimix list names all)",
     ]
     if large and not chosen.get("pretrained"):
         reasons.append(f"pre-trained weights are not on this machine; --pretrained fetches those of {PRETRAINED}")
@@ -88,8 +88,8 @@ def for_data(config: TrainConfig) -> Chosen:
         config,
         **chosen,
         recipe="folder",
-        label="multimix-recommended",
-        method=multimix_recommended(),
+        label="multimix",
+        method=MultiMix(),
         crop_padding=max(1, side // 8),
         channels_last=True,
         optimizer=SGD(learning_rate=rate * max(batch, 32) / 128, nesterov=True, weight_decay=5e-4),
