@@ -1,9 +1,10 @@
 """GuidedMixup."""
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from functools import lru_cache
+from typing import ClassVar, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -13,7 +14,6 @@ from multimix._declared import Checked, Fraction
 from multimix.methods._images import Weight, input_gradient, saliency_of, uniform
 from multimix.methods._predict import MixesInputs, Mixing, PairMixing
 from multimix.methods.puzzlemix import pool_saliency
-from multimix.methods.transport import squared_distances
 from multimix.ops import accurate, no_autocast, paste_where
 from multimix.protocols import Network
 
@@ -68,10 +68,10 @@ class GuidedMixup(MixesInputs, Checked):
         if self.prob < 1 and float(uniform(generator=generator)) >= self.prob:
             return Mixing()
         if self.saliency == "gradient":
-            saliency = saliency_of(input_gradient(cast("Network", network), inputs, targets))
+            saliency = smooth(saliency_of(input_gradient(cast("Network", network), inputs, targets)), self.sigma)
         else:
-            saliency = spectral_residual(inputs, self.sigma)
-        own = pool_saliency(smooth(saliency, self.sigma), 1)
+            saliency = spectral_residual(inputs, self.sigma, again=True)
+        own = pool_saliency(saliency, 1)
         partners = farthest_cycle(own)
         both = own + own[partners]
         mask = torch.where(both > 0, own / both, 0.5)
@@ -79,11 +79,12 @@ class GuidedMixup(MixesInputs, Checked):
 
 
 @torch.no_grad()
-def spectral_residual(images: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b h w"]:
+def spectral_residual(images: Float[Tensor, "b c h w"], sigma: float, *, again: bool = False) -> Float[Tensor, "b h w"]:
     """Return where each image is unlike its surroundings: what its spectrum has beyond its own local mean, smoothed.
 
     The logarithm of the amplitudes, less its mean over 3 x 3 frequencies, goes back to pixels with the phases as they
-    are. Sides of more than 128 pixels are looked at with 128.
+    are. Sides of more than 128 pixels are looked at with 128, and smoothed there; ``again`` smooths once more at the
+    images' own size.
 
     Reference:
         Hou and Zhang, "Saliency detection: a spectral residual approach", CVPR 2007, as GuidedMixup's code has it,
@@ -92,39 +93,66 @@ def spectral_residual(images: Float[Tensor, "b c h w"], sigma: float) -> Float[T
     images = accurate(images)
     # As luma, or the mean of as many channels as there are.
     shares = images.new_tensor(_LUMA if images.shape[1] == 3 else [1 / images.shape[1]] * images.shape[1])
-    grey = (images * shares.view(-1, 1, 1)).sum(1)
-    whole = grey.shape[1:]
-    looked_at = [min(side, _LARGEST) for side in whole]
-    spectrum = torch.fft.fft2(_resized(grey, looked_at))
-    amplitude = (spectrum.real**2 + spectrum.imag**2 + _LEAST_POWER).sqrt()
-    logs = amplitude.log()
-    around = functional.pad(logs, (1, 1, 1, 1), mode="replicate")
-    residual = (logs - functional.avg_pool2d(around, 3, 1)).exp()
-    return _resized(smooth(torch.fft.ifft2(spectrum * (residual / amplitude)).abs(), sigma), whole)
+    down, across = (_changes(side, sigma, images.dtype, images.device, again=again) for side in images.shape[2:])
+    with no_autocast(images.device.type):
+        grey = (shares @ images.flatten(2)).unflatten(1, images.shape[2:])
+        if max(grey.shape[1:]) > _LARGEST:
+            grey = down.shrink @ grey @ across.shrink.mT
+        spectrum = torch.fft.fft2(grey)
+        # An amplitude's logarithm is half its power's. What it has beyond its mean, over itself, is 1 over that mean.
+        around = down.mean @ (_squared(spectrum) + _LEAST_POWER).log_() @ across.mean.mT
+        residual = torch.fft.ifft2(spectrum * around.div_(-2).exp_())
+        return down.spread @ _squared(residual).sqrt_() @ across.spread.mT
 
 
-def _resized(maps: Tensor, size: list[int] | torch.Size) -> Tensor:
-    if list(maps.shape[1:]) == list(size):
-        return maps
-    return functional.interpolate(maps.unsqueeze(1), tuple(size), mode="bilinear", antialias=True)[:, 0]
+def _squared(values: Tensor) -> Tensor:
+    return values.real**2 + values.imag**2
+
+
+class _Changes(NamedTuple):
+    """What is done along a side of images, as matrices."""
+
+    shrink: Tensor
+    """To the size that is looked at, bilinear."""
+    mean: Tensor
+    """Of a place and those beside it; beyond an edge the last one is repeated."""
+    spread: Tensor
+    """Smoothing, back to the whole size, and more smoothing where it is asked for."""
+
+
+@lru_cache(maxsize=16)
+def _changes(side: int, sigma: float, dtype: torch.dtype, device: torch.device, *, again: bool) -> _Changes:
+    small = min(side, _LARGEST)
+    beside = (torch.arange(small).unsqueeze(1) + torch.arange(-1, 2)).clamp(0, small - 1)
+    spread = _resizing(small, side) @ _gaussian(small, sigma)
+    if again:
+        spread = _gaussian(side, sigma) @ spread
+    made = _resizing(side, small), functional.one_hot(beside, small).sum(1).double() / 3, spread
+    return _Changes(*(matrix.to(device, dtype) for matrix in made))
+
+
+def _resizing(before: int, after: int) -> Float[Tensor, "after before"]:
+    """Return the matrix of a bilinear change of size, which looks at all pixels where it shrinks."""
+    eye = torch.eye(before, dtype=torch.float64)
+    return functional.interpolate(eye[None, None], (after, before), mode="bilinear", antialias=True)[0, 0]
 
 
 def smooth(maps: Float[Tensor, "b h w"], sigma: float) -> Float[Tensor, "b h w"]:
     """Return maps smoothed by a Gaussian cut off after 3 pixels; beyond an edge a map is its own mirror image."""
-    if sigma == 0:
-        return maps
-    down, across = (_smoothing(side, sigma, maps) for side in maps.shape[1:])
+    down, across = (_gaussian(side, sigma).to(maps) for side in maps.shape[1:])
     with no_autocast(maps.device.type):
         return down @ maps @ across.mT
 
 
-def _smoothing(size: int, sigma: float, like: Tensor) -> Float[Tensor, "size size"]:
+def _gaussian(size: int, sigma: float) -> Float[Tensor, "size size"]:
     """Return how much each place of a side takes of every place; the mirror's axis is the outermost pixel."""
-    steps = torch.arange(-_REACH, _REACH + 1, device=like.device)
+    if sigma == 0:
+        return torch.eye(size, dtype=torch.float64)
+    steps = torch.arange(-_REACH, _REACH + 1)
+    places = torch.arange(size).unsqueeze(1) + steps
     last = max(size - 1, 1)
-    places = torch.arange(size, device=like.device).unsqueeze(1) + steps
     mirrored = (last - (places.abs() % (2 * last) - last).abs()).clamp(max=size - 1)
-    weights = (-(steps.to(like.dtype) ** 2) / (2 * sigma**2)).softmax(0)
+    weights = (-(steps.double() ** 2) / (2 * sigma**2)).softmax(0)
     return (functional.one_hot(mirrored, size) * weights.unsqueeze(1)).sum(1)
 
 
@@ -134,15 +162,17 @@ def farthest_cycle(maps: Float[Tensor, "b h w"]) -> Int[Tensor, " b"]:
 
     Distances are Euclidean; the cycle begins with the largest of all.
     """
-    flat = maps.flatten(1).unsqueeze(0)
+    flat = (maps - maps.mean(0)).flatten(1)  # distances do not depend on it, the rounding of their expansion does
     with no_autocast(maps.device.type):
-        distances = squared_distances(flat, flat)[0]
-    taken = torch.zeros_like(distances[0])
-    partners = torch.zeros(len(maps), dtype=torch.int64, device=maps.device)
-    start = last = distances.amax(1).argmax().unsqueeze(0)
-    for _ in range(len(maps) - 1):  # by tensors of one index, for which no device has to be waited for
-        taken.index_fill_(0, last, -math.inf)
-        following = (distances.index_select(0, last) + taken).argmax(1)
-        partners.index_copy_(0, last, following)
-        last = following
-    return partners.index_copy_(0, last, start)
+        shared = flat @ flat.mT
+    own = shared.diagonal()
+    # One by one on the CPU, where a step takes a microsecond or two.
+    distances = (own.unsqueeze(1) + own - 2 * shared).numpy(force=True)
+    partners = np.empty(len(maps), np.int64)
+    start = last = int(distances.max(1).argmax())
+    for _ in range(len(maps) - 1):
+        distances[:, last] = -np.inf
+        following = int(distances[last].argmax())
+        partners[last], last = following, following
+    partners[last] = start
+    return torch.from_numpy(partners).to(maps.device)

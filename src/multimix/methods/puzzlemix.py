@@ -205,7 +205,7 @@ def largest_divisor(of: int, at_most: int) -> int:
 
 def pool_saliency(saliency: Float[Tensor, "b h w"], size: int) -> Float[Tensor, "b y x"]:
     """Return each block's share of its image's saliency, equal where an image has none."""
-    pooled = avg_pool2d(saliency.unsqueeze(1), size)[:, 0]
+    pooled = saliency if size == 1 else avg_pool2d(saliency.unsqueeze(1), size)[:, 0]
     total = pooled.sum((1, 2), keepdim=True)
     return torch.where(total > 0, pooled / total, 1 / pooled[0].numel())
 
