@@ -63,7 +63,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## Plain training, mixup and MultiMix on 200 digits, four seeds each; a table and report.html (ARGS="--epochs 1")
 	@rm -rf demo report.html
-	$(BIN)/multimix compare digits-few --methods $(DEMO_METHODS) --seeds 4 --jobs 2 --out demo $(ARGS)
+	$(BIN)/multimix compare digits-few --methods $(DEMO_METHODS) --seeds 4 --jobs 2 --channels-last --out demo $(ARGS)
 	$(BIN)/multimix evaluate demo/erm-0 --suites fit
 	@cp demo/report.html report.html
 	@echo "report: $(CURDIR)/report.html"
