@@ -75,3 +75,5 @@ def evaluating(network: object) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+        # Under autocast before torch 2.5, weights that were cast without gradients would serve the training pass, too.
+        torch.clear_autocast_cache()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from PIL import Image, ImageOps
 from scipy import stats
 
 import cases
@@ -12,6 +11,8 @@ from multimix.methods import AugMix
 from multimix.methods.augmix import OPERATIONS, operated
 from multimix.ops import BinaryCrossEntropy
 from toy import seeded
+
+Image, ImageOps = pytest.importorskip("PIL.Image"), pytest.importorskip("PIL.ImageOps")
 
 
 def affine(*coefficients):

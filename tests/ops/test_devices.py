@@ -37,6 +37,8 @@ ON_THE_CPU = ("puzzlemix", "co-mixup")  # methods that solve for their masks on 
 
 @pytest.mark.parametrize("case", [c for c in cases.CASES if c.name not in ON_THE_CPU], ids=lambda case: case.name)
 def test_a_step_asks_for_none(case, narrow):
+    if case.name.startswith("mix-") and torch.__version__.startswith("2.4."):
+        pytest.skip("torch 2.4 makes no tensor a subclass while such a mode watches")
     network, inputs, targets = cases.images()
     plain = cases.run(case.make(), copy.deepcopy(network), inputs, targets)
     with Without64():

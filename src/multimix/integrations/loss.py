@@ -211,13 +211,14 @@ class _Objective(CrossEntropy):
         return self.class_weights  # type: ignore[return-value]
 
 
+_IDENTITY = nn.Identity()
+
+
 class _Logits:
     """A network whose embeddings are its logits already: the affine head has been applied, and it is the identity."""
 
-    head = nn.Identity()
-
     def __init__(self, objective: _Objective, *, dense: bool) -> None:
-        self.objective, self.dense = objective, dense
+        self.objective, self.dense, self.head = objective, dense, _IDENTITY
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return inputs

@@ -143,9 +143,9 @@ class TupleMethod(Checked, Steps):
         supervisor, gamma = (network, 1.0) if teacher is None else (teacher.network, teacher.gamma)
         classify = partial(self._classify, network)
 
-        @torch.no_grad()  # around a function, since torch.compile takes no partial there
         def teach(embeddings: Tensor) -> Tensor:
-            return self._classify(supervisor, embeddings)
+            with torch.no_grad():
+                return self._classify(supervisor, embeddings)
 
         affine = network.head is not None and supervisor.head is not None
         if affine:  # then classifying commutes with interpolation, and takes place once, on the clean embeddings
@@ -198,22 +198,21 @@ class TupleMethod(Checked, Steps):
 
     def _concentrations(self, n: int, m: int, generator: Generator | None, device: torch.device) -> float | Tensor:
         """Return the concentration of n tuples of m, a number if they have one, or each one's own, (n,)."""
-
-        def draw(values: float | tuple[float, float]) -> float | Tensor:
-            if not isinstance(values, tuple):
-                return values
-            if self.spread == "uniform":
-                return draw_between(values, n, generator=generator, device=device)
-            low, high = (math.log(value) for value in values)
-            return draw_between((low, high), n, generator=generator, device=device).exp()
-
+        given = self.alpha if self.alpha is not None else 2.0 if self.effective is None else self.effective
+        drawn: float | Tensor
+        if not isinstance(given, tuple):
+            drawn = given
+        elif self.spread == "uniform":
+            drawn = draw_between(given, n, generator=generator, device=device)
+        else:
+            low, high = (math.log(value) for value in given)
+            drawn = draw_between((low, high), n, generator=generator, device=device).exp()
         if self.alpha is not None:
-            return draw(self.alpha)
-        effective = draw(2.0 if self.effective is None else self.effective)
+            return drawn
         # a tuple of no more images than that is drawn from the flat distribution
-        if isinstance(effective, Tensor):
-            return torch.where(effective < m, (effective - 1) / (m - effective).clamp_min(1e-6), 1.0)
-        return (effective - 1) / (m - effective) if effective < m else 1.0
+        if isinstance(drawn, Tensor):
+            return torch.where(drawn < m, (drawn - 1) / (m - drawn).clamp_min(1e-6), 1.0)
+        return (drawn - 1) / (m - drawn) if drawn < m else 1.0
 
 
 def _own_generator(generator: Generator | None, device: torch.device) -> Generator:

@@ -70,7 +70,7 @@ class LazyWeights(Options):
     def __post_init__(self) -> None:
         """Refuse what the annotations rule out, and what cannot be called."""
         super().__post_init__()
-        if not callable(self.draw):
+        if not (torch.compiler.is_compiling() or callable(self.draw)):  # of which torch 2.4 knows nothing in a graph
             raise TypeError(f"draw must be a function of a number of rows, got {self.draw!r}")
 
     def all(self, b: int | str = "b") -> Tensor:
