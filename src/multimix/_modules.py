@@ -75,5 +75,5 @@ def evaluating(network: object) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-        # Under autocast before torch 2.5, weights that were cast without gradients would serve the training pass, too.
+        # Under autocast, torch 2.4 would let weights that were cast without gradients serve the training pass, too.
         torch.clear_autocast_cache()
