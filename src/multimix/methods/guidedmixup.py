@@ -1,10 +1,10 @@
 """GuidedMixup."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -168,11 +168,11 @@ def farthest_cycle(maps: Float[Tensor, "b h w"]) -> Int[Tensor, " b"]:
     own = shared.diagonal()
     # One by one on the CPU, where a step takes a microsecond or two.
     distances = (own.unsqueeze(1) + own - 2 * shared).numpy(force=True)
-    partners = np.empty(len(maps), np.int64)
+    partners = [0] * len(maps)
     start = last = int(distances.max(1).argmax())
     for _ in range(len(maps) - 1):
-        distances[:, last] = -np.inf
+        distances[:, last] = -math.inf
         following = int(distances[last].argmax())
         partners[last], last = following, following
     partners[last] = start
-    return torch.from_numpy(partners).to(maps.device)
+    return torch.tensor(partners, device=maps.device)
