@@ -77,6 +77,7 @@ def test_large_images_are_looked_at_small():
     small = functional.interpolate(images, (128, 20), mode="bilinear", antialias=True)
     wanted = functional.interpolate(spectral_residual(small, 3.0)[:, None], (150, 20), mode="bilinear")[:, 0]
     torch.testing.assert_close(spectral_residual(images, 3.0), wanted)
+    torch.testing.assert_close(spectral_residual(images, 3.0, again=True), smooth(wanted, 3.0))
 
 
 def test_no_smoothing_changes_nothing():

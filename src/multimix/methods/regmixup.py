@@ -20,8 +20,8 @@ class PairsAndClean(PairMixing):
     def mix_targets(self, targets: Tensor) -> Tensor:
         """Return the mixed class probabilities, or other values, and then the given ones."""
         b = len(targets)
-        both = targets.index_select(0, torch.cat([self.partners, torch.arange(b, device=self.partners.device)]))
         # Gathered together and mixed in place, which moves less memory than to put two halves together.
+        both = targets.index_select(0, torch.cat([self.partners, torch.arange(b, device=self.partners.device)]))
         both[:b].lerp_(targets, self.lam.to(targets.device, targets.dtype).reshape(-1, *[1] * (targets.ndim - 1)))
         return both
 
