@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from multimix.distill import SelfDistilled
-from multimix.lab.recipes import Study, arms, digits_few
+from multimix.lab.recipes import Study, arms, cifar10_small, digits_few
 from multimix.lab.train import SGD, Step, TrainConfig
 from multimix.methods import ERM, AlignMix, ManifoldMixup, Mixup, MultiMix
 from multimix.names import dense_multimix_paper, multimix_paper
@@ -112,6 +112,29 @@ def paper_digits() -> Study:
         validate_every=5,
     )
     return _study(paper_digits, "paper-digits", arms(base, PAPER))
+
+
+def paper_photos() -> Study:
+    """The paper's own methods, on 2,000 photographs for 400 epochs with its schedule and decay: is its order seen?
+
+    Images of CIFAR-10 at half their size, so that eight seeds fit an hour of two cores. The validation split is looked
+    at every 20 epochs, the test set at the last one. Success: dense-multimix-paper above multimix-paper above AlignMix
+    above the other two, in the mean, at the last epoch and at the best one.
+    """
+    base = replace(
+        cifar10_small(),
+        train_size=2000,
+        split_seed=None,
+        image_size=16,
+        crop_padding=2,
+        width=8,
+        final_norm=False,
+        optimizer=SGD(learning_rate=0.1, weight_decay=1e-4),
+        schedule=Step(milestones=(0.25, 0.5, 0.75)),
+        epochs=400,
+        validate_every=20,
+    )
+    return _study(paper_photos, "paper-photos", arms(base, PAPER))
 
 
 def _study(about: Callable[[], Study], name: str, chosen: dict[str, tuple[TrainConfig, ...]]) -> Study:

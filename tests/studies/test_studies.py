@@ -17,6 +17,7 @@ import encoder
 import few_cifar10
 import full_width
 import further
+import many_classes
 import noise
 import pays
 import seconds
@@ -29,7 +30,7 @@ from multimix.models import build
 from seconds import COSTS, within
 
 FOLDER = Path(__file__).parents[2] / "studies"
-MODULES = (comparison, defaults, encoder, few_cifar10, full_width, further, noise, pays, seconds, sweeps)
+MODULES = (comparison, defaults, encoder, few_cifar10, full_width, further, many_classes, noise, pays, seconds, sweeps)
 _MADE = (value for module in MODULES for value in vars(module).values())
 STUDIES = {function().name: function for function in _MADE if function is not dataclass and makes(Study)(function)}
 
