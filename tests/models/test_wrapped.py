@@ -107,6 +107,27 @@ def test_embed_may_be_compiled(names):
     assert network.head is model.fc
 
 
+@pytest.mark.compiles
+def test_a_compiled_head_is_still_an_affine_one():
+    model, expected = plain()
+    linear, counter = model.fc, CompileCounter()
+    model.fc = torch.compile(linear, backend=counter)
+    network = adapt(model)
+    METHOD(network, IMAGES, LABELS, generator=torch.Generator().manual_seed(0)).total.backward()
+    assert network.head is linear
+    assert counter.frame_count > 0
+    torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected)
+
+
+@pytest.mark.compiles
+def test_a_compiled_head_that_is_a_convolution():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 5, 1), nn.Flatten())
+    network = adapt(copy.deepcopy(model), head="2")
+    model[2] = torch.compile(model[2], backend="eager")
+    rows = torch.randn(2, 3, 4)
+    torch.testing.assert_close(adapt(model, head="2").classify(rows), network.classify(rows))
+
+
 @pytest.mark.filterwarnings("ignore:Graph break due to unsupported builtin:UserWarning")  # torch below 2.7, first batch
 @pytest.mark.bad_input
 def test_what_was_compiled_in_place():

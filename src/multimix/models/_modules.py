@@ -21,6 +21,11 @@ def axes_of(module: nn.Module) -> int:
     return next((axes for axes, cls in enumerate(_CONVOLUTIONS, 1) if isinstance(module, cls)), 0)
 
 
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return what ``torch.compile`` has wrapped, or the module as it is."""
+    return getattr(module, "_orig_mod", module)
+
+
 def is_affine(module: nn.Module) -> bool:
     """Whether a layer is linear or a 1x1 convolution and computes what torch's do."""
     # A subclass may compute anything else, cosines for one; timm's computes what its base does.

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from multimix._modules import evaluating, leaves_of
 from multimix.models._attention import grid_of, watching
-from multimix.models._modules import axes_of, in_checkpoint, is_affine, replaced, require_hooks
+from multimix.models._modules import axes_of, in_checkpoint, is_affine, replaced, require_hooks, uncompiled
 from multimix.models._values import Layout, innermost, keywords, mask_of_lengths, padded, with_innermost
 from multimix.ops import CROSS_ENTROPY, Gather, Objective
 from multimix.protocols import EncoderOutput, require_part
@@ -141,7 +141,8 @@ class AdaptedNetwork(StagedNetwork):
     @property
     def head(self) -> nn.Module | None:  # type: ignore[override]  # looked up by name, so that copies have their own
         """The affine layer behind ``classify``, or None where it is anything else."""
-        return self.head_module if is_affine(self.head_module) else None
+        head = uncompiled(self.head_module)
+        return head if is_affine(head) else None
 
     @property
     def head_module(self) -> nn.Module:
@@ -240,8 +241,9 @@ class AdaptedNetwork(StagedNetwork):
         if isinstance(module, nn.Linear):
             return module(embeddings)
         rows = embeddings.reshape(-1, embeddings.shape[-1])
-        axes = axes_of(module)
-        if axes and embeddings.ndim > 2 and is_affine(module):  # all rows as positions of one map, which is far faster
+        plain = uncompiled(module)
+        axes = axes_of(plain)
+        if axes and embeddings.ndim > 2 and is_affine(plain):  # all rows as positions of one map, which is far faster
             logits = module(rows.T.reshape(1, -1, len(rows), *[1] * (axes - 1))).flatten(2).squeeze(0).T
         else:
             logits = module(rows[(..., *[None] * axes)]).flatten(1)
