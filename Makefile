@@ -40,6 +40,8 @@ GPU_PYTHON ?= $(BIN)/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
+# Else every interpreter that a test starts compiles all of its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all processors floors check bench costs gpu chaos tables architecture docs lint format types layers \

@@ -1,5 +1,6 @@
 """What it takes before anything is done: imports, and commands that only say what there is, in fresh interpreters."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,5 +35,6 @@ def commands() -> Comparison:
 
 
 def python(*arguments: str) -> Callable[[], object]:
-    """Return a call that runs a fresh interpreter."""
-    return partial(subprocess.run, [sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+    """Return a call that runs a fresh interpreter, with modules compiled by an earlier one, as pip leaves them."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return partial(subprocess.run, [sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True, env=kept)
