@@ -191,6 +191,6 @@ def test_blocks_may_leave_named_tuples():
 
 def test_the_page_on_models_runs():
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, PAGE.name, "exec"), {})  # noqa: S102
