@@ -5,12 +5,14 @@ import io
 import json
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cli.command import TINY
-from multimix.lab.cli import configured
+from multimix.lab.cli import _parser, configured
 from multimix.lab.cli.__main__ import main
 from multimix.lab.recipes import digits
 from multimix.lab.train import TrainConfig, from_json, to_json
@@ -148,3 +150,20 @@ def test_what_a_terminal_cannot_show_is_shown_otherwise(multimix, finished):
         assert main(["report", str(finished)]) == 0
     out.flush()
     assert rb"Accuracy (%) \u2191" in out.buffer.getvalue()
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 12, 1, 2, 51, 31, tzinfo=tz)
+
+    monkeypatch.setattr(_parser, "datetime", Clock)
+    given, config = SimpleNamespace(name=None, out=tmp_path), SimpleNamespace(title="mixup", seed=0)
+    names = []
+    for _ in range(3):
+        folder = _parser.run_folder(given, "runs", "digits", config)
+        folder.mkdir()
+        names.append(folder.name)
+    assert names == [f"digits-mixup-0-20261201-025131{end}" for end in ("", "-2", "-3")]
+    assert _parser.run_folder(SimpleNamespace(name="mine", out=None), "runs", "digits", config) == Path("runs/mine")

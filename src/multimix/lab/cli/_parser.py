@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,6 +99,13 @@ def told(*lines: str, quiet: bool = False) -> None:
 
 
 def run_folder(given: Any, default: str, recipe: str, config: Any) -> Path:
-    """Return the folder of a new run, named after its recipe, what it is of, its seed and the time."""
-    name = given.name or f"{recipe}-{config.title}-{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
-    return (given.out or Path(default)) / name
+    """Return the folder of a new run, named after its recipe, what it is of, its seed and the time.
+
+    A second run of the same second has a number behind it.
+    """
+    parent = given.out or Path(default)
+    if given.name:
+        return parent / given.name
+    name = f"{recipe}-{config.title}-{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(path for path in map(parent.joinpath, chain([name], numbered)) if not path.exists())
