@@ -30,6 +30,7 @@ def from_tensorboard(folder):
 def from_wandb(folder):
     """Read the records of W&B's files: a header of 7 bytes, then LevelDB's log, blocks of 32 KiB of pieces."""
     records = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    pytest.importorskip("wandb").teardown()  # as at a process' end: `finish` may return before the file is written
     settings, rows = {}, []
     paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
     assert len({path.name for path in paths}) == 1, "one id, however often the run was begun"
