@@ -162,7 +162,7 @@ class Method(Protocol):
 
 
 class Monitor:
-    """Hears from an evaluator how far it is, and the data of its figures; this one does nothing with them."""
+    """Hears from a suite how far it is, and the data of its figures; this one does nothing with them."""
 
     def track(self, what: str, batches: Iterable[_T]) -> Iterator[_T]:
         """Yield ``batches``, a pass over data that is called ``what``; a subclass shows how far it is."""
@@ -173,19 +173,7 @@ class Monitor:
 
 
 SILENT = Monitor()
-"""The monitor of evaluators that are given none."""
-
-
-class Evaluator(Protocol):
-    """Measures a trained network; data and settings are given at construction."""
-
-    def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
-        """Yield (name of the metric, value).
-
-        A metric that is measured in several ways has a name of several words with slashes between, the metric's own
-        last: ``noise/energy/auroc``. Each metric's unit stands in the docstring of its evaluator.
-        """
-        ...
+"""The monitor of suites that are given none."""
 
 
 @dataclass(frozen=True)

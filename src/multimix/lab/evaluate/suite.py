@@ -140,7 +140,7 @@ def warn(suite: str, message: str) -> None:
 
 
 class Suite(Protocol):
-    """An evaluator that can be made of a finished run: a frozen dataclass of data and settings."""
+    """Measures a trained network, one of a finished run, too: a frozen dataclass of data and settings."""
 
     name: ClassVar[str]
     """What command line, records and report call it."""
@@ -162,7 +162,11 @@ class Suite(Protocol):
         ...
 
     def __call__(self, network: Network, monitor: Monitor = SILENT) -> Iterator[tuple[str, float]]:
-        """Yield (name of the metric, value), as every evaluator does."""
+        """Yield (name of the metric, value).
+
+        A metric that is measured in several ways has a name of several words with slashes between, the metric's own
+        last: ``noise/energy/auroc``. Each metric's unit stands in the docstring of its suite.
+        """
         ...
 
 

@@ -192,8 +192,8 @@ class Engine(Task):
         done, held_out = self.at.epoch + 1, self.splits.validation
         if held_out is None or (done % self.config.validate_every and done != self.config.epochs):
             return {}
-        evaluator = clean_accuracy(self.config, self.splits, held_out, self.device)
-        return dict(evaluator(cast("Network", self.whole(self.network))))
+        suite = clean_accuracy(self.config, self.splits, held_out, self.device)
+        return dict(suite(cast("Network", self.whole(self.network))))
 
     def whole(self, network: nn.Module) -> nn.Module:
         """Return a network or, of one that is sharded, a whole copy, for which all processes have to ask together."""

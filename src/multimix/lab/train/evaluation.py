@@ -211,7 +211,7 @@ def source_of(config: TrainConfig, splits: Splits, device: torch.device, *, batc
 
 
 def clean_accuracy(config: TrainConfig, splits: Splits, split: Any, device: torch.device) -> Accuracy:
-    """Return the evaluator of clean accuracy on a split."""
+    """Return the suite of clean accuracy on a split."""
     return Accuracy(source_of(config, splits, device).batches(split))
 
 
